@@ -1,0 +1,34 @@
+"""Faults that a user can mend: one line, exit code 2, no traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A fault in what the user gave; its text names the fault and the mend in one line."""
+
+    exit_code = 2
+
+
+class UnknownNameError(UserError):
+    """A name that no registry holds, with the nearest names that it does hold."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else f"`lad-eval ls {kind}s` lists them."
+        super().__init__(f"Unknown {kind} {name!r}. {hint}")
+
+
+class DataError(UserError):
+    """Data that is missing, unreadable or too little for the task."""
+
+
+class EvidenceError(UserError):
+    """Evidence that is missing, damaged, or does not belong together."""
+
+
+class UnsupportedModelError(UserError):
+    """A model that lacks what the evidence needs; the text says what is missing."""

@@ -1,0 +1,198 @@
+"""Evidence: what one forward pass over (images in some order, question) yields, as a table of arrays.
+
+Everything that is decided afterwards is arithmetic on this table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from lad_eval.errors import EvidenceError
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Span = Literal["delimited", "image"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """n rows, one a request, of N candidates and L decoder layers.
+
+    Attributes:
+        log_probs: Float[n, N], natural log-probability of every candidate, displayed order; each row's exp sums to 1
+            when a model wrote it (methods do not rely on it).
+        gold_position: Int[n], 0-based.
+        sample_id: Str[n]. Rows of one sample share it, whatever their permutation.
+        perm: Int[n, N], position `j` shows image `perm[i, j]`.
+        split: Str[n], "test" or "calibration".
+        key: Str[n], the request's content hash; empty where there was no request.
+        attention: Float[n, L, N] or None: post-softmax attention of the last query token to each image's own tokens, summed
+            over them, averaged over heads (arXiv 2605.11591, Eq. 6).
+        attention_delimited: the same with the image delimiters counted in, as the released code of LAD does.
+        forward_passes: Int[n], passes of the decoder spent on the row.
+        seconds: Float[n], wall-clock time spent on the row (its share of a batch).
+        fingerprint: what made the rows: model, revision, dtype, ... Two fingerprints never mix.
+    """
+
+    log_probs: Floats
+    gold_position: Ints
+    sample_id: npt.NDArray[np.str_]
+    perm: Ints
+    split: npt.NDArray[np.str_]
+    key: npt.NDArray[np.str_]
+    attention: Floats | None
+    attention_delimited: Floats | None
+    forward_passes: Ints
+    seconds: Floats
+    fingerprint: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        log_probs: npt.ArrayLike,
+        attention: npt.ArrayLike | None = None,
+        gold_position: npt.ArrayLike | None = None,
+        sample_id: Sequence[str | int] | npt.NDArray[Any] | None = None,
+        *,
+        attention_delimited: npt.ArrayLike | None = None,
+        perm: npt.ArrayLike | None = None,
+        split: str | Sequence[str] | npt.NDArray[np.str_] = "test",
+        key: Sequence[str] | npt.NDArray[np.str_] | None = None,
+        forward_passes: npt.ArrayLike | None = None,
+        seconds: npt.ArrayLike | None = None,
+        fingerprint: Mapping[str, Any] | None = None,
+    ) -> Evidence:
+        """Evidence from arrays of one's own; shapes as in the class.
+
+        `attention_delimited` defaults to `attention`; `perm` to the identity; `sample_id` to one sample a row.
+
+        Raises:
+            EvidenceError: a shape does not fit, a value is not finite or a gold position is no position.
+        """
+        logs = np.asarray(log_probs, dtype=np.float64)
+        if logs.ndim != 2 or logs.shape[1] < 2:
+            raise EvidenceError(f"log_probs must have shape [n, N] with N >= 2, not {list(logs.shape)}.")
+        n, candidates = logs.shape
+        image = None if attention is None else np.asarray(attention, dtype=np.float64)
+        delimited = image if attention_delimited is None else np.asarray(attention_delimited, dtype=np.float64)
+        evidence = cls(
+            log_probs=logs,
+            gold_position=_column(gold_position, n, "gold_position", np.int64),
+            sample_id=np.asarray([str(s) for s in (range(n) if sample_id is None else sample_id)], dtype=np.str_),
+            perm=np.tile(np.arange(candidates), (n, 1)) if perm is None else np.asarray(perm, dtype=np.int64),
+            split=np.full(n, split) if isinstance(split, str) else np.asarray(split, dtype=np.str_),
+            key=np.full(n, "") if key is None else np.asarray(key, dtype=np.str_),
+            attention=image,
+            attention_delimited=delimited,
+            forward_passes=np.ones(n, dtype=np.int64) if forward_passes is None else np.asarray(forward_passes, dtype=np.int64),
+            seconds=np.zeros(n) if seconds is None else np.asarray(seconds, dtype=np.float64),
+            fingerprint=dict(fingerprint or {}),
+        )
+        evidence._check()
+        return evidence
+
+    def _check(self) -> None:
+        n, candidates = self.log_probs.shape
+        for column in ("gold_position", "sample_id", "split", "key", "forward_passes", "seconds"):
+            if (shape := getattr(self, column).shape) != (n,):
+                raise EvidenceError(f"{column} must have shape [{n}] as log_probs has {n} rows, not {list(shape)}.")
+        if self.perm.shape != (n, candidates):
+            raise EvidenceError(f"perm must have shape [{n}, {candidates}], not {list(self.perm.shape)}.")
+        if n and not np.array_equal(np.sort(self.perm, axis=1), np.tile(np.arange(candidates), (n, 1))):
+            raise EvidenceError("every row of perm must be a permutation of 0..N-1.")
+        if n and not ((self.gold_position >= 0) & (self.gold_position < candidates)).all():
+            raise EvidenceError(f"gold_position must lie in 0..{candidates - 1}.")
+        if not np.isfinite(self.log_probs).all():
+            raise EvidenceError("log_probs must be finite.")
+        for name in ("attention", "attention_delimited"):
+            array = getattr(self, name)
+            if array is None:
+                continue
+            if array.ndim != 3 or array.shape[0] != n or array.shape[2] != candidates:
+                raise EvidenceError(f"{name} must have shape [{n}, L, {candidates}], not {list(array.shape)}.")
+            if not (np.isfinite(array).all() and (array >= 0).all()):
+                raise EvidenceError(f"{name} must be finite and not negative.")
+
+    def __len__(self) -> int:
+        return len(self.log_probs)
+
+    @property
+    def n_candidates(self) -> int:
+        return int(self.log_probs.shape[1])
+
+    @property
+    def n_layers(self) -> int:
+        return 0 if self.attention is None else int(self.attention.shape[1])
+
+    @property
+    def test(self) -> Evidence:
+        """Rows of the test split."""
+        return self.select(self.split == "test")
+
+    @property
+    def calibration(self) -> Evidence:
+        """Rows of the calibration split."""
+        return self.select(self.split == "calibration")
+
+    def select(self, rows: npt.NDArray[Any] | Sequence[int] | slice) -> Evidence:
+        """The rows of a boolean mask, an index array or a slice, in that order."""
+        index = rows if isinstance(rows, slice) else np.asarray(rows)
+        columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "fingerprint"}
+        chosen: dict[str, Any] = {name: None if column is None else column[index] for name, column in columns.items()}
+        return replace(self, **chosen)
+
+    def select_keys(self, keys: Sequence[str]) -> Evidence:
+        """The rows of these request keys, in their order.
+
+        Raises:
+            EvidenceError: a key has no row.
+        """
+        where = {key: row for row, key in enumerate(self.key.tolist())}
+        missing = [key for key in keys if key not in where]
+        if missing:
+            raise EvidenceError(f"{len(missing)} of {len(keys)} requests have no evidence yet; run the model first.")
+        return self.select(np.asarray([where[key] for key in keys], dtype=np.int64))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Evidence]) -> Evidence:
+        """Rows of all parts, in order.
+
+        Raises:
+            EvidenceError: the parts differ in fingerprint, in N, in L or in having attention; or there are none.
+        """
+        if not parts:
+            raise EvidenceError("There is no evidence to join.")
+        first = parts[0]
+        for part in parts[1:]:
+            if fingerprint_digest(part.fingerprint) != fingerprint_digest(first.fingerprint):
+                raise EvidenceError(f"Evidence of different fingerprints cannot be mixed: {_difference(first, part)}.")
+            if (part.n_candidates, part.n_layers) != (first.n_candidates, first.n_layers):
+                raise EvidenceError("Evidence of different numbers of candidates or layers cannot be mixed.")
+        columns = [f.name for f in fields(cls) if f.name != "fingerprint"]
+        joined: dict[str, Any] = {
+            name: None if getattr(first, name) is None else np.concatenate([getattr(p, name) for p in parts]) for name in columns
+        }
+        return replace(first, **joined)
+
+
+def fingerprint_digest(fingerprint: Mapping[str, Any]) -> str:
+    """Hex digest (16 characters) of a fingerprint, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _column(values: npt.ArrayLike | None, n: int, name: str, dtype: type) -> npt.NDArray[Any]:
+    if values is None:
+        raise EvidenceError(f"{name} is missing: it must have shape [{n}].")
+    return np.asarray(values, dtype=dtype)
+
+
+def _difference(a: Evidence, b: Evidence) -> str:
+    keys = sorted(k for k in {*a.fingerprint, *b.fingerprint} if a.fingerprint.get(k) != b.fingerprint.get(k))
+    return ", ".join(f"{k} is {a.fingerprint.get(k)!r} and {b.fingerprint.get(k)!r}" for k in keys)

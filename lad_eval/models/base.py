@@ -1,0 +1,39 @@
+"""What the harness asks of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from lad_eval.evidence import Evidence
+from lad_eval.tasks.request import Request
+
+
+class VLM(Protocol):
+    """A vision-language model that can be looked at.
+
+    Attributes:
+        name: as the user gave it.
+        fingerprint: JSON-serialisable facts that determine its evidence: weights (revision or file hashes), dtype, attention
+            implementation, image preparation, chat template, library versions. Not the device, not the batch size.
+    """
+
+    name: str
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]: ...
+
+    def evidence(self, requests: Sequence[Request]) -> Evidence:
+        """One row a request, in their order; all requests have the same number of candidates.
+
+        The model splits them into batches that fit in memory.
+
+        Raises:
+            DataError: an image cannot be read.
+            UnsupportedModelError: a decoder layer gave no attention row, or the images' token spans cannot be found.
+        """
+        ...
+
+    def generate(self, requests: Sequence[Request], *, max_new_tokens: int = 16) -> list[str]:
+        """Greedy free text, one reply a request, without special tokens."""
+        ...

@@ -1,0 +1,49 @@
+"""A sample: N images, a caption, and which of the images it describes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Split = Literal["test", "calibration"]
+
+
+class ImageSource(Protocol):
+    """An image that is read or drawn when it is needed; hashable, cheap to hold."""
+
+    @property
+    def digest(self) -> str:
+        """Hex digest of the content: of a file's bytes, or of everything that determines a drawing."""
+
+    def load(self) -> Image:
+        """The picture in RGB. Raises DataError with the file's name if it cannot be read."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question before any permutation."""
+
+    id: str
+    images: tuple[ImageSource, ...]
+    caption: str
+    gold: int
+    split: Split = "test"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.gold < len(self.images):
+            raise ValueError(f"sample {self.id}: gold {self.gold} is no index of {len(self.images)} images")
+
+
+class Source(Protocol):
+    """Turns data into samples; one module of `lad_eval.tasks.sources` each."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of everything that determines the samples."""
+
+    def samples(self, split: Split, limit: int | None = None) -> Iterator[Sample]:
+        """Samples of a split in a fixed order; `limit` only shortens the list."""
