@@ -9,7 +9,7 @@ IdentifierStyle = Literal["1..", "A..", "a..", "I..", "first.."]
 
 _ORDINALS = tuple(
     "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth "
-    "fifteenth sixteenth seventeenth eighteenth nineteenth".split()  # noqa: SIM905 - a list of nineteen strings reads worse
+    "fifteenth sixteenth seventeenth eighteenth nineteenth".split()
 )
 _TENS = {2: ("twenty", "twentieth"), 3: ("thirty", "thirtieth"), 4: ("forty", "fortieth"), 5: ("fifty", "fiftieth")}
 _ROMAN = ((50, "L"), (40, "XL"), (10, "X"), (9, "IX"), (5, "V"), (4, "IV"), (1, "I"))

@@ -1,0 +1,58 @@
+# lad_eval: `make eval` and `make test` set everything up; `make help` lists the rest.
+PYTHON ?= python3
+MODEL  ?= lad-tiny
+TASKS  ?= scenes_main
+LIMIT  ?=
+ARGS   ?=
+
+VENV := .venv
+BIN  := $(VENV)/bin
+UV   := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup eval test lint bench tiny leaderboard clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  variables    MODEL=$(MODEL) TASKS=$(TASKS) LIMIT=<samples> ARGS='<further options of lad-eval run>'"
+
+.uv/bin/uv:
+	@$(PYTHON) -m venv .uv && .uv/bin/python -m pip install --quiet uv
+
+$(VENV)/bin/python: | $(filter .uv/bin/uv,$(UV))
+	@$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+
+$(VENV)/.setup: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing lad_eval into $(VENV) ..." >&2
+	@$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.setup
+	@$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+setup: $(VENV)/.setup ## Install the package and what it needs into .venv
+
+eval: $(VENV)/.setup ## Evaluate MODEL on TASKS with every method and print the table
+	@$(BIN)/lad-eval run --model '$(MODEL)' --tasks '$(TASKS)' $(if $(LIMIT),--limit $(LIMIT)) $(ARGS)
+
+test: $(VENV)/.dev ## Run the tests
+	@$(BIN)/python -m pytest $(if $(CI),,-n auto) $(ARGS)
+
+lint: $(VENV)/.dev ## Check style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: $(VENV)/.dev ## Measure speed and memory as ratios, write docs/performance.md's tables
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+tiny: $(VENV)/.dev ## Retrain the embedded model (at most an hour on 2 cores)
+	@$(BIN)/python -m lad_eval.models.tiny.train $(ARGS)
+
+leaderboard: $(VENV)/.setup ## Rebuild results/leaderboard.md from the runs
+	@$(BIN)/lad-eval leaderboard --format md > results/leaderboard.md.new && mv results/leaderboard.md.new results/leaderboard.md
+	@cat results/leaderboard.md
+
+clean: ## Remove the environment; results stay
+	@rm -rf $(VENV) .uv
