@@ -37,7 +37,7 @@ eval: $(VENV)/.setup ## Evaluate MODEL on TASKS with every method and print the 
 	@$(BIN)/lad-eval run --model '$(MODEL)' --tasks '$(TASKS)' $(if $(LIMIT),--limit $(LIMIT)) $(ARGS)
 
 test: $(VENV)/.dev ## Run the tests
-	@$(BIN)/python -m pytest $(if $(CI),,-n auto) $(ARGS)
+	@$(BIN)/python -m pytest -n auto $(ARGS)
 
 lint: $(VENV)/.dev ## Check style and types
 	@$(BIN)/ruff check .
