@@ -1,0 +1,134 @@
+import hashlib
+import itertools
+import random
+
+import pytest
+
+from lad_eval.errors import DataError
+from lad_eval.tasks.sources.scenes import MAX_CANDIDATES, SETTINGS, ScenesSource, draw_candidates
+from lad_eval.tasks.sources.scenes_draw import draw
+from lad_eval.tasks.sources.scenes_world import COLOURS, LEAST_VARIANTS, RELATIONS, Scene, Thing, draw_scene
+
+SPLITS = ("train", "validation", "calibration", "test")
+RED = Thing("large", "red", "circle")
+BLUE = Thing("small", "blue", "square")
+
+
+def meanings_of_caption(caption: str) -> tuple[str, ...]:
+    """A reader of its own: parses the words of a caption back into the seven attributes."""
+    for axis, (forward, backward) in RELATIONS.items():
+        for relation, turned in ((forward, False), (backward, True)):
+            left, found, right = caption.partition(f" {relation} ")
+            if found:
+                things = [part.removeprefix("a ").split() for part in (left, right)]
+                if turned:
+                    things.reverse()
+                return (*things[0], *things[1], axis)
+    raise AssertionError(caption)
+
+
+def test_captions_tell_the_same_from_both_ends():
+    scene = Scene(RED, BLUE, "vertical")
+    assert scene.caption() == "a large red circle above a small blue square"
+    assert scene.caption(from_second=True) == "a small blue square below a large red circle"
+    assert Scene(RED, BLUE, "horizontal").caption(from_second=True) == "a small blue square right of a large red circle"
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("n", [2, 4, 8, 12])
+def test_exactly_one_image_matches_the_caption(setting, n):
+    source = ScenesSource(setting=setting, candidates=n, samples=60, calibration_samples=20)
+    for split in ("test", "calibration"):
+        for sample in source.samples(split):
+            told = meanings_of_caption(sample.caption)
+            assert [i for i, scene in enumerate(sample.images) if scene.meaning == told] == [sample.gold]
+            assert len(sample.images) == n
+
+
+def test_adversarial_candidates_vary_one_scene_and_random_ones_do_not():
+    generator = random.Random(0)
+    for split in SPLITS:
+        for _ in range(50):
+            near = draw_candidates(split, "adversarial", 8, generator)
+            assert any(all(a.differences(b) == 1 for b in near if b is not a) for a in near)
+            assert len({(s.background, s.jitter) for s in near}) == 1
+            far = draw_candidates(split, "random", 8, generator)
+            assert all(a.differences(b) > 1 for a, b in itertools.combinations(far, 2))
+
+
+def test_splits_share_no_pair_of_colours():
+    pairs: dict[frozenset[str], set[str]] = {}
+    for a, b in itertools.product(COLOURS, repeat=2):
+        scene = Scene(Thing("large", a, "circle"), Thing("small", b, "square"), "vertical")
+        pairs.setdefault(frozenset((a, b)), set()).add(scene.split)
+    assert all(len(splits) == 1 for splits in pairs.values())
+    counts = [sum(splits == {name} for splits in pairs.values()) for name in SPLITS]
+    assert counts == [24, 2, 2, 8]
+
+
+def test_every_scene_has_variants_enough_in_its_own_split():
+    generator = random.Random(1)
+    for split in SPLITS:
+        for _ in range(100):
+            scene = draw_scene(split, generator)
+            variants = scene.variants()
+            assert len(variants) >= LEAST_VARIANTS
+            assert len({v.meaning for v in variants} | {scene.meaning}) == len(variants) + 1
+            assert all(v.split == split and scene.differences(v) == 1 for v in variants)
+
+
+def test_a_limit_only_shortens_and_seeds_differ():
+    source = ScenesSource(setting="random", candidates=4, samples=10, seed=3)
+    assert list(source.samples("test", 4)) == list(source.samples("test"))[:4]
+    assert len(list(source.samples("test", 99))) == 10
+    other = ScenesSource(setting="random", candidates=4, samples=10, seed=4)
+    assert source.fingerprint != other.fingerprint
+    assert source.fingerprint == ScenesSource(setting="random", candidates=4, samples=10, seed=3).fingerprint
+
+
+def test_samples_are_the_same_on_every_machine():
+    source = ScenesSource(setting="adversarial", candidates=4, samples=500, calibration_samples=20)
+    assert source.fingerprint == "d7fda19d46fb0dd0e0bc6b4798f5a89b"
+
+
+def test_gold_positions_are_spread():
+    golds = [s.gold for s in ScenesSource(setting="adversarial", candidates=4).samples("test")]
+    assert all(95 < golds.count(k) < 155 for k in range(4))
+
+
+def test_digest_tells_descriptions_apart_and_equal_ones_not():
+    scene = Scene(RED, BLUE, "vertical", "sand", (1, 2, 3, 4))
+    assert scene.digest == Scene(RED, BLUE, "vertical", "sand", (1, 2, 3, 4)).digest
+    assert scene.digest != Scene(RED, BLUE, "vertical", "sand", (1, 2, 3, 5)).digest
+    assert len({v.digest for v in scene.variants()}) == len(scene.variants())
+
+
+def test_pictures_show_what_is_described():
+    picture = Scene(RED, BLUE, "vertical", "white").load()
+    assert (picture.size, picture.mode) == ((336, 336), "RGB")
+    assert picture.getpixel((168, 92)) == (214, 39, 40)
+    assert picture.getpixel((168, 244)) == (31, 78, 200)
+    assert picture.getpixel((3, 3)) == (250, 250, 250)
+    turned = Scene(RED, BLUE, "horizontal", "slate").load()
+    assert turned.getpixel((92, 168)) == (214, 39, 40)
+
+
+def test_drawing_is_repeatable_and_the_cache_is_not_handed_out():
+    scene = Scene(RED, BLUE, "vertical")
+    first = scene.load()
+    first.paste((0, 0, 0), (0, 0, 336, 336))
+    assert hashlib.sha256(scene.load().tobytes()).digest() == hashlib.sha256(draw.__wrapped__(scene).tobytes()).digest()
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"setting": "easy"}, "scenes: setting must be one of random, adversarial, not 'easy'"),
+        ({"candidates": 13}, f"scenes: candidates must be 2 to {MAX_CANDIDATES}, not 13"),
+        ({"candidates": 1}, "scenes: candidates must be 2 to 12, not 1"),
+        ({"samples": 0}, "scenes: samples must be positive"),
+    ],
+)
+def test_faults_are_named(change, text):
+    with pytest.raises(DataError, match=text):
+        ScenesSource(**({"setting": "random", "candidates": 4} | change))
