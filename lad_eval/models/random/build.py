@@ -1,0 +1,79 @@
+"""From a family and a size to a model and its processor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from lad_eval.models.random.family import Family
+from lad_eval.models.random.qwen import QWEN2_5_VL
+from lad_eval.models.random.tokenizer import make_tokenizer
+
+_FAMILIES: dict[str, Family] = {
+    "qwen2.5-vl": QWEN2_5_VL,
+}
+
+# With the usual 0.02 a tiny model attends almost evenly everywhere, and a test on it would prove little.
+_TINY_INITIALIZER_RANGE = 0.2
+
+
+def build(
+    name: str,
+    *,
+    seed: int,
+    dtype: torch.dtype | str | None,
+    device: torch.device | str | None,
+    attn_implementation: str | None,
+) -> tuple[Any, Any]:
+    """See `load_random`; `name` is known to exist."""
+    import transformers
+
+    family, size = _split(name)
+    kind, tiny = _FAMILIES[family], size == ""
+    tokenizer = make_tokenizer(**kind.tokens)
+    config = make_config(family, size, tokenizer)
+    number = _dtype(dtype, torch.float32 if tiny else torch.bfloat16)
+    where = torch.device(device or "cpu")
+    options = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
+    with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []), torch.device("cpu" if tiny else where):
+        torch.manual_seed(seed)
+        model = transformers.AutoModelForImageTextToText.from_config(config, dtype=number, **options)
+    generation = model.generation_config
+    generation.eos_token_id, generation.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+    return model.to(where).eval(), kind.processor(tokenizer, kind.shapes[size])
+
+
+def make_config(family: str, size: str, tokenizer: Any) -> Any:
+    """The configuration of a family's size ("" is tiny) around this tokenizer."""
+    from transformers import AutoConfig
+
+    kind = _FAMILIES[family]
+    shape = kind.shapes[size]
+    ends = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    text: dict[str, Any] = {**shape.text, **ends}
+    vision = dict(shape.vision)
+    if size == "":
+        text.update(vocab_size=len(tokenizer), initializer_range=_TINY_INITIALIZER_RANGE)
+        vision.setdefault("initializer_range", _TINY_INITIALIZER_RANGE)
+    if kind.text_type:
+        text["model_type"] = kind.text_type
+    if kind.vision_type:
+        vision["model_type"] = kind.vision_type
+    ids = {entry: tokenizer.convert_tokens_to_ids(token) for entry, token in kind.token_ids.items()}
+    return AutoConfig.for_model(kind.model_type, text_config=text, vision_config=vision, **ids, **shape.top)
+
+
+def _split(name: str) -> tuple[str, str]:
+    family = max((known for known in _FAMILIES if name == known or name.startswith(f"{known}-")), key=len)
+    return family, name[len(family) + 1 :]
+
+
+def _dtype(dtype: torch.dtype | str | None, default: torch.dtype) -> torch.dtype:
+    if dtype is None or dtype == "auto":
+        return default
+    return getattr(torch, dtype) if isinstance(dtype, str) else dtype  # type: ignore[no-any-return]
