@@ -1,1 +1,34 @@
+"""What is asked: task definitions, samples, displayed orders, requests.
 
+`registry` finds tasks, `spec` says what a definition holds (`TaskSpec`), `task` joins it with its data, `plan` lists the
+requests, `validate` names every fault; `sources` turns data into samples.
+"""
+
+from lad_eval.tasks.identifiers import IdentifierStyle
+from lad_eval.tasks.permutation import Permutation, draw_permutations
+from lad_eval.tasks.plan import Plan
+from lad_eval.tasks.prompts import PROMPTS, question
+from lad_eval.tasks.registry import groups, load_spec, load_task, resolve, task_names
+from lad_eval.tasks.request import Request
+from lad_eval.tasks.sample import ImageSource, Sample, Source, Split
+from lad_eval.tasks.task import Task
+
+__all__ = [
+    "PROMPTS",
+    "IdentifierStyle",
+    "ImageSource",
+    "Permutation",
+    "Plan",
+    "Request",
+    "Sample",
+    "Source",
+    "Split",
+    "Task",
+    "draw_permutations",
+    "groups",
+    "load_spec",
+    "load_task",
+    "question",
+    "resolve",
+    "task_names",
+]

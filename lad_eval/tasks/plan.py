@@ -1,0 +1,139 @@
+"""The requests that a task and its methods need, each asked once."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from lad_eval.errors import DataError, UserError
+from lad_eval.tasks.permutation import Permutation
+from lad_eval.tasks.request import Request
+from lad_eval.tasks.sample import Sample
+from lad_eval.tasks.task import Task
+
+View = Literal["identity", "cyclic"]
+AS_SHOWN: tuple[View, ...] = ("identity",)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to ask, and which answers belong to what.
+
+    Attributes:
+        requests: every request once, in the order of asking: calibration first, then sample by sample.
+        evaluated: keys of the test requests that figures are made of, sample by sample, T orders each.
+        permutation_index: for every evaluated key the index 0..T-1 of its order.
+        cyclic: for every evaluated key the keys of its N cyclic shifts, itself first; empty where no method averages.
+        calibration: keys of the calibration requests, sample by sample, N cyclic shifts each.
+    """
+
+    requests: tuple[Request, ...]
+    evaluated: tuple[str, ...]
+    permutation_index: tuple[int, ...]
+    cyclic: tuple[tuple[str, ...], ...]
+    calibration: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+    def passes(self, views: Collection[View] = AS_SHOWN, *, calibration: bool = False) -> int:
+        """Requests that a method with these needs would cost on its own.
+
+        Raises:
+            ValueError: the plan was made without what the method needs.
+        """
+        if ("cyclic" in views and not self.cyclic) or (calibration and not self.calibration):
+            raise ValueError("the plan was made without cyclic views or without calibration")
+        needed = {*self.evaluated}
+        if "cyclic" in views:
+            needed.update(itertools.chain.from_iterable(self.cyclic))
+        if calibration:
+            needed.update(self.calibration)
+        return len(needed)
+
+    def missing(self, keys: Collection[str]) -> tuple[Request, ...]:
+        """Requests whose keys are not among those given, in order."""
+        have = frozenset(keys)
+        return tuple(request for request in self.requests if request.key not in have)
+
+    def shard(self, rank: int, world_size: int) -> tuple[Request, ...]:
+        """The share of one of several processes: all requests of every `world_size`-th sample."""
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank {rank} is not in 0..{world_size - 1}")
+        turn: dict[str, int] = {}
+        return tuple(r for r in self.requests if turn.setdefault(r.sample_id, len(turn)) % world_size == rank)
+
+
+def plan(task: Task, *, limit: int | None = None, views: Collection[View] = AS_SHOWN, calibration: bool = False) -> Plan:
+    """The requests of a task.
+
+    Every test sample under its T orders; with the view `cyclic`, each of these also under its N cyclic shifts; with
+    `calibration`, every calibration sample under the N cyclic shifts of its own order, so that the right image stands at
+    every position once (arXiv 2605.11591, Eq. 1-3). Equal requests are asked once.
+
+    Args:
+        limit: at most so many test samples, the first ones; calibration is not shortened.
+
+    Raises:
+        DataError: too few samples, a sample with too few images, without a caption, or with one picture twice, or a sample
+            that stands in both splits.
+        UserError: the limit is not positive.
+    """
+    if limit is not None and limit < 1:
+        raise UserError(f"The limit must be at least 1, not {limit}.")
+    test = _checked(task, list(task.samples("test", limit)))
+    asked = min(n for n in (task.spec.samples, limit, len(test)) if n is not None)
+    if not test or len(test) < asked:
+        raise DataError(f"{task.name}: the data has {len(test)} test samples, but the task asks for {asked}; lower `samples:`.")
+    learned = _calibration(task, {sample.id for sample in test}) if calibration else []
+
+    requests: dict[str, Request] = {}
+    shifts = Permutation.identity(task.candidates).cyclic_shifts()
+    calibration_keys = [key for sample in learned for key in _add(requests, task, sample, shifts)]
+    evaluated: list[str] = []
+    indices: list[int] = []
+    cyclic: list[tuple[str, ...]] = []
+    for sample in test:
+        evaluated += _add(requests, task, sample, task.orders)
+        indices += range(len(task.orders))
+        if "cyclic" in views:
+            cyclic += [tuple(_add(requests, task, sample, order.cyclic_shifts())) for order in task.orders]
+    return Plan(tuple(requests.values()), tuple(evaluated), tuple(indices), tuple(cyclic), tuple(calibration_keys))
+
+
+def _add(requests: dict[str, Request], task: Task, sample: Sample, orders: Iterable[Permutation]) -> list[str]:
+    made = [task.request(sample, order) for order in orders]
+    return [requests.setdefault(request.key, request).key for request in made]
+
+
+def _calibration(task: Task, evaluated: Collection[str]) -> list[Sample]:
+    samples = _checked(task, list(task.samples("calibration")))
+    asked = task.spec.calibration.samples
+    if len(samples) < asked:
+        raise DataError(
+            f"{task.name}: the calibration split has {len(samples)} samples, but the task asks for {asked}; "
+            "lower `calibration.samples` or give the source more."
+        )
+    if both := [sample.id for sample in samples if sample.id in evaluated]:
+        raise DataError(
+            f"{task.name}: {len(both)} samples are both calibrated on and evaluated, first {both[0]!r}; "
+            "give them to one split only."
+        )
+    return samples
+
+
+def _checked(task: Task, samples: list[Sample]) -> list[Sample]:
+    seen: set[str] = set()
+    for sample in samples:
+        if sample.id in seen:
+            raise DataError(f"{task.name}: two {sample.split} samples have the id {sample.id!r}.")
+        seen.add(sample.id)
+        if len(sample.images) != task.candidates:
+            raise DataError(f"{task.name}: sample {sample.id!r} has {len(sample.images)} images, not {task.candidates}.")
+        if not sample.caption.strip():
+            raise DataError(f"{task.name}: sample {sample.id!r} has no caption.")
+        if len({image.digest for image in sample.images}) < len(sample.images):
+            raise DataError(f"{task.name}: sample {sample.id!r} shows one picture twice, so that its answer is not one position.")
+    return samples

@@ -1,0 +1,213 @@
+"""Finds task definitions by name: the bundled ones, those in folders of one's own, and YAML files by path."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lad_eval.errors import UnknownNameError, UserError
+from lad_eval.tasks.files import SUFFIXES, Document, SpecError, did_you_mean, read_document, read_yaml, shown
+from lad_eval.tasks.task import Task
+
+if TYPE_CHECKING:
+    from lad_eval.tasks.spec import TaskSpec
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+_GROUP_KEYS = ("group", "description", "tasks")
+
+
+@dataclass(frozen=True)
+class Group:
+    """A name for a set of tasks; `members` are names, globs or other groups, as the file has them."""
+
+    name: str
+    description: str
+    members: tuple[str, ...]
+    path: Path
+
+
+@dataclass(frozen=True)
+class Index:
+    """Where every name is defined."""
+
+    tasks: Mapping[str, Path]
+    groups: Mapping[str, Group]
+
+
+def bundled_folder() -> Path:
+    """The task definitions that come with the package: inside a wheel, or beside the package in a source checkout."""
+    inside = _PACKAGE / "_tasks"
+    return inside if inside.is_dir() else _PACKAGE.parent / "tasks"
+
+
+def definitions(folder: Path) -> Iterator[Path]:
+    """YAML files below a folder, sorted; names that begin with `_` are parts for `include:` and are left out."""
+    found = (path for suffix in SUFFIXES for path in folder.rglob(f"*{suffix}"))
+    return iter(sorted(path for path in found if not path.name.startswith(("_", "."))))
+
+
+def index(include_path: Sequence[str | Path] = ()) -> Index:
+    """All names of the bundled tasks and of those below the folders of `include_path`.
+
+    A file that cannot be read counts as a task of its stem, so that one broken file does not hide the others.
+
+    Raises:
+        UserError: a folder is missing, or a name is defined twice.
+    """
+    tasks: dict[str, Path] = {}
+    groups: dict[str, Group] = {}
+    for folder in [bundled_folder(), *map(Path, include_path)]:
+        if not folder.is_dir():
+            raise UserError(f"No folder of task definitions: {shown(folder)}.")
+        for path in definitions(folder):
+            name = path.stem
+            known = tasks.get(name) or (groups[name].path if name in groups else None)
+            if known is not None and known.resolve() == path.resolve():
+                continue
+            if known is not None:
+                raise UserError(f"The name {name!r} is defined twice: {shown(known)} and {shown(path)}; rename one of the files.")
+            group = None
+            # Parsing YAML is most of the time that `lad-eval ls` takes, and few files say "group".
+            with contextlib.suppress(SpecError, OSError):
+                group = read_group(path) if b"group" in path.read_bytes() else None
+            if group is None:
+                tasks[name] = path
+            else:
+                groups[name] = group
+    return Index(tasks, groups)
+
+
+def read_group(path: Path) -> Group | None:
+    """The group that a YAML file defines; None if it defines no group.
+
+    Raises:
+        SpecError: the file cannot be read, or defines a group wrongly.
+    """
+    values = read_yaml(path)
+    if "group" not in values:
+        return None
+    problems = [_group_problem(key, value, path) for key, value in values.items()]
+    if "tasks" not in values:
+        problems.append("tasks: this key is missing.")
+    if faults := [f"{shown(path)}: {problem}" for problem in problems if problem]:
+        raise SpecError(faults)
+    return Group(values["group"], values.get("description", ""), tuple(values["tasks"]), path)
+
+
+def _group_problem(key: str, value: Any, path: Path) -> str | None:
+    if key == "group" and value != path.stem:
+        return f"group: must equal the file's name, {path.stem!r}."
+    if key == "description" and not isinstance(value, str):
+        return "description: must be text."
+    if key == "tasks" and not (isinstance(value, list) and value and all(isinstance(member, str) for member in value)):
+        return "tasks: must be a list of names, globs or groups."
+    if key not in _GROUP_KEYS:
+        return f"{key}: unknown key." + (did_you_mean(key, _GROUP_KEYS) or f" There are {', '.join(_GROUP_KEYS)}.")
+    return None
+
+
+def task_names(include_path: Sequence[str | Path] = ()) -> list[str]:
+    """Names of all tasks, sorted so that n4 stands before n12."""
+    return sorted(index(include_path).tasks, key=_natural)
+
+
+def groups(include_path: Sequence[str | Path] = ()) -> dict[str, list[str]]:
+    """All groups with the names of their tasks."""
+    known = index(include_path)
+    return {name: _expand(name, known, ()) for name in sorted(known.groups)}
+
+
+def resolve(names: str | Iterable[str], include_path: Sequence[str | Path] = ()) -> list[str]:
+    """Task names that a comma-separated list of names, groups, globs (`scenes_*_n4`) and YAML paths stands for.
+
+    Each comes once, in the order given; a path stays a path.
+
+    Raises:
+        UnknownNameError: a name is neither a task nor a group; the text has the nearest names.
+        UserError: a glob fits nothing, or nothing is named.
+    """
+    words = names.split(",") if isinstance(names, str) else names
+    asked = [word.strip() for word in words if word.strip()]
+    if not asked:
+        raise UserError("No task is named; `lad-eval ls tasks` lists them.")
+    known = index(include_path)
+    found = [name for word in asked for name in (_in_file(Path(word)) if _is_path(word) else _expand(word, known, ()))]
+    return list(dict.fromkeys(found))
+
+
+def load_spec(name: str | Path, include_path: Sequence[str | Path] = ()) -> TaskSpec:
+    """The definition of a task by name or by the path of its YAML file; its data is not opened.
+
+    Raises:
+        UnknownNameError: no task has the name.
+        SpecError: the definition cannot be used; one line with file and key.
+    """
+    from lad_eval.tasks.spec import spec_of
+
+    return spec_of(_document(name, include_path))
+
+
+def load_task(name: str | Path, include_path: Sequence[str | Path] = ()) -> Task:
+    """A task by name or by the path of its YAML file, its data opened.
+
+    Raises:
+        UnknownNameError: no task has the name.
+        SpecError: the definition cannot be used; one line with file and key.
+        DataError: data is missing, unreadable or too little.
+    """
+    from lad_eval.tasks.spec import spec_of
+
+    document = _document(name, include_path)
+    return Task.of(spec_of(document), document.path.parent)
+
+
+def _document(name: str | Path, include_path: Sequence[str | Path]) -> Document:
+    if isinstance(name, Path) or _is_path(name):
+        document = read_document(Path(name))
+        if "group" in document.values:
+            raise UserError(f"{shown(Path(name))} defines a group, not a task; give it to `--tasks`, or name one of its tasks.")
+        return document
+    known = index(include_path)
+    if name in known.groups:
+        raise UserError(f"{name!r} is a group of tasks; name one of {', '.join(_expand(name, known, ()))}.")
+    if name not in known.tasks:
+        raise UnknownNameError("task", name, [*known.tasks, *known.groups])
+    return read_document(known.tasks[name])
+
+
+def _is_path(name: str) -> bool:
+    return name.endswith(SUFFIXES) or "/" in name or "\\" in name
+
+
+def _in_file(path: Path) -> list[str]:
+    group = read_group(path)
+    if group is None:
+        return [str(path)]
+    beside = [p for suffix in SUFFIXES for p in sorted(path.parent.glob(f"*{suffix}")) if not p.name.startswith(("_", "."))]
+    known = Index({p.stem: p for p in beside if p != path}, {group.name: group})
+    return [str(known.tasks[name]) for name in _expand(group.name, known, ())]
+
+
+def _expand(word: str, known: Index, outer: tuple[str, ...]) -> list[str]:
+    if word in known.tasks:
+        return [word]
+    if word in known.groups:
+        if word in outer:
+            raise UserError(f"The group {word!r} contains itself.")
+        members = [name for member in known.groups[word].members for name in _expand(member, known, (*outer, word))]
+        return list(dict.fromkeys(members))
+    if any(sign in word for sign in "*?["):
+        if fits := fnmatch.filter(known.tasks, word):
+            return sorted(fits, key=_natural)
+        raise UserError(f"No task fits {word!r}; `lad-eval ls tasks` lists them.")
+    raise UnknownNameError("task", word, [*known.tasks, *known.groups])
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sort key under which n4 comes before n12."""
+    parts = "".join(c if c.isdigit() else f"\0{c}\0" for c in name).split("\0")
+    return [(int(part), "") if part.isdigit() else (0, part) for part in parts if part]

@@ -1,0 +1,40 @@
+"""What a source of samples brings: options that are validated, and the way from them to samples."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict
+
+from lad_eval.tasks.sample import Source
+
+
+class SourceOptions(BaseModel, ABC):
+    """The keys of a task's `data:` for one kind of source; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @abstractmethod
+    def open(self, *, setting: str, candidates: int, samples: int | None, calibration_samples: int, folder: Path) -> Source:
+        """The source itself.
+
+        Args:
+            setting: the task's setting.
+            candidates: N, images a sample.
+            samples: test samples asked for; None: all there are.
+            calibration_samples: calibration samples that the task will ask for.
+            folder: where the task's YAML file lies; relative paths in the options start there.
+
+        Raises:
+            DataError: data is missing, unreadable or too little; a setting that the source does not know.
+        """
+
+
+@runtime_checkable
+class Checkable(Protocol):
+    """A source that can look through all its data, as `lad-eval validate` wants it."""
+
+    def problems(self) -> list[str]:
+        """Every fault in the data, one line each."""

@@ -1,0 +1,189 @@
+"""TaskSpec: what a task definition says, and what is wrong with one that cannot be used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, field_validator, model_validator
+
+from lad_eval.tasks.files import Document, SpecError, did_you_mean, read_document, shown
+from lad_eval.tasks.identifiers import MAX_CANDIDATES, IdentifierStyle
+from lad_eval.tasks.permutation import Permutation, draw_permutations
+from lad_eval.tasks.prompts import prompt_problem
+from lad_eval.tasks.sources import SOURCES, options_of
+
+Setting = Literal["random", "adversarial", "given"]
+Figures = tuple[float, float | None, float | None]
+"""Accuracy, RStd and consistency in points; None where the source gives none."""
+
+_Count = Annotated[StrictInt, Field(ge=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PermutationSpec(_Strict):
+    """Displayed orders of every test sample.
+
+    `shared`: the identity and `count - 1` orders drawn once with `seed`, the same for all samples, at most N! in all.
+    `identity`: the order that the data has, and no other; for questions whose text speaks of the order.
+    """
+
+    count: _Count = 5
+    seed: StrictInt = 42
+    scheme: Literal["shared", "identity"] = "shared"
+
+    @model_validator(mode="after")
+    def _one_identity(self) -> PermutationSpec:
+        if self.scheme == "identity" and self.count != 1:
+            raise ValueError("scheme 'identity' has one order: set count: 1")
+        return self
+
+    def orders(self, n: int) -> tuple[Permutation, ...]:
+        """The T orders of N images, the identity first."""
+        return draw_permutations(n, self.count, self.seed)
+
+
+class CalibrationSpec(_Strict):
+    """Calibration samples, disjoint from the test samples; `cyclic`: each is shown under its N cyclic shifts."""
+
+    samples: _Count = 5
+    scheme: Literal["cyclic"] = "cyclic"
+
+
+class Metadata(_Strict):
+    """What a reader should know and no result depends on."""
+
+    licence: StrictStr | None = None
+    authors: StrictStr | None = None
+    homepage: StrictStr | None = None
+    language: StrictStr | None = None
+    images: StrictStr | None = None
+
+
+class TaskSpec(_Strict):
+    """A task definition; see `docs` on adding a task for the keys in prose.
+
+    Attributes:
+        name: must equal the stem of the YAML file.
+        version: raised whenever results change.
+        source: a name of `lad_eval.tasks.sources.SOURCES`, which also says what `data` may hold.
+        setting: how the wrong candidates are chosen; `given`: by the data.
+        candidates: N, images a sample.
+        samples: test samples; None: all that the source has.
+        prompt: a name of `lad_eval.tasks.prompts.PROMPTS`, or a template with {caption}.
+        reported: figures published elsewhere, {model: {method: [accuracy, RStd, consistency]}}, in points.
+    """
+
+    name: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    version: _Count = 1
+    description: StrictStr = ""
+    source: StrictStr
+    data: dict[str, Any] = Field(default_factory=dict)
+    setting: Setting = "random"
+    candidates: Annotated[StrictInt, Field(ge=2, le=MAX_CANDIDATES)]
+    samples: _Count | None = None
+    identifiers: IdentifierStyle = "1.."
+    prompt: StrictStr = "retrieval"
+    permutations: PermutationSpec = PermutationSpec()
+    calibration: CalibrationSpec = CalibrationSpec()
+    citation: StrictStr | None = None
+    reported: dict[str, dict[str, Figures]] = Field(default_factory=dict)
+    metadata: Metadata = Metadata()
+
+    @field_validator("source")
+    @classmethod
+    def _known_source(cls, name: str) -> str:
+        if name not in SOURCES:
+            raise ValueError(f"unknown source {name!r}; there are {', '.join(sorted(SOURCES))}.{did_you_mean(name, SOURCES)}")
+        return name
+
+    @field_validator("prompt")
+    @classmethod
+    def _usable_prompt(cls, prompt: str) -> str:
+        if problem := prompt_problem(prompt):
+            raise ValueError(problem)
+        return prompt
+
+    @property
+    def digest(self) -> str:
+        """Hex digest (16 characters) of all that determines requests and results, except for the data.
+
+        The data has a fingerprint of its own, made of its content and not of where it lies; `Task.fingerprint` holds both.
+        """
+        told = self.model_dump(mode="json", exclude={"name", "description", "data", "citation", "reported", "metadata"})
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def read_spec(path: Path) -> TaskSpec:
+    """The task that a YAML file defines.
+
+    Raises:
+        SpecError: the file cannot be read, or a key is unknown, missing or has a wrong value; one line with file and key.
+    """
+    return spec_of(read_document(path))
+
+
+def spec_of(document: Document) -> TaskSpec:
+    """The task that a document defines; raises as `read_spec` does."""
+    values = {"name": document.path.stem, **document.values}
+    problems: list[str] = []
+    spec = None
+    try:
+        spec = TaskSpec.model_validate(values)
+    except ValidationError as error:
+        problems += _lines(error, document, TaskSpec)
+    source, data = values.get("source"), values.get("data", {})
+    if source in SOURCES and isinstance(data, dict):
+        try:
+            options_of(source).model_validate(data)
+        except ValidationError as error:
+            problems += _lines(error, document, options_of(source), "data.")
+    if values["name"] != document.path.stem:
+        problems.append(f"{shown(document.origin('name'))}: name: must equal the file's name, {document.path.stem!r}.")
+    if problems or spec is None:
+        raise SpecError(problems)
+    return spec
+
+
+def _lines(error: ValidationError, document: Document, model: type[BaseModel], prefix: str = "") -> list[str]:
+    return [_line(e["type"], e["loc"], e["msg"], e["input"], document, model, prefix) for e in error.errors()]
+
+
+def _line(
+    kind: str, loc: tuple[int | str, ...], message: str, given: Any, document: Document, model: type[BaseModel], prefix: str
+) -> str:
+    key = prefix + ".".join(map(str, loc))
+    if kind == "extra_forbidden":
+        known = _fields(model, loc[:-1])
+        what = "unknown key." + (did_you_mean(str(loc[-1]), known) or f" There are {', '.join(known)}.")
+    elif kind == "missing":
+        what = "this key is missing."
+    elif kind == "value_error":
+        what = message.removeprefix("Value error, ")
+        what += "" if what.endswith((".", "?")) else "."
+    else:
+        what = f"{message[:1].lower()}{message[1:]}, not {_short(given)}."
+    return f"{shown(document.origin(key))}: {key}: {what}"
+
+
+def _fields(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    """Keys that the model knows at a place; none where the place is no model."""
+    for step in loc:
+        field = model.model_fields.get(str(step))
+        if field is None:
+            return []
+        inner = [t for t in (field.annotation, *get_args(field.annotation)) if isinstance(t, type) and issubclass(t, BaseModel)]
+        if not inner:
+            return []
+        model = inner[0]
+    return list(model.model_fields)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,65 @@
+"""Looks through task definitions and their data, and names every fault."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lad_eval.errors import UserError
+from lad_eval.tasks.files import SpecError, read_document, shown
+from lad_eval.tasks.registry import definitions, read_group, resolve
+from lad_eval.tasks.sources.base import Checkable
+from lad_eval.tasks.task import Task
+
+
+def validate(path: str | Path) -> list[str]:
+    """Every fault of a task definition, or of all below a folder, one line each; empty if all can be used.
+
+    Of each task the definition is read, the data opened and looked through where the source can do so (`folder` reads every
+    picture), and the first sample of both splits made into a request.
+
+    Raises:
+        UserError: there is no such path, or no definition below it.
+    """
+    root = Path(path)
+    if not root.exists():
+        raise UserError(f"No such file or folder: {shown(root)}.")
+    files = list(definitions(root)) if root.is_dir() else [root]
+    if not files:
+        raise UserError(f"No task definition (*.yaml) below {shown(root)}.")
+    problems = [problem for file in files for problem in _problems(file)]
+    places: dict[str, Path] = {}
+    for file in files:
+        if file.stem in places:
+            problems.append(f"{shown(file)}: name: {file.stem!r} is defined in {shown(places[file.stem])} too.")
+        places.setdefault(file.stem, file)
+    return problems
+
+
+def _problems(file: Path) -> list[str]:
+    from lad_eval.tasks.spec import spec_of
+
+    where = shown(file)
+    try:
+        if read_group(file) is not None:
+            resolve(str(file))
+            return []
+        task = Task.of(spec_of(read_document(file)), file.parent)
+        faults = task.source.problems() if isinstance(task.source, Checkable) else []
+        return [f"{where}: {fault}" for fault in faults] or _first_requests(task, where)
+    except SpecError as error:
+        return list(error.problems)
+    except UserError as error:
+        return [f"{where}: {error}"]
+
+
+def _first_requests(task: Task, where: str) -> list[str]:
+    problems = []
+    for split in ("test", "calibration"):
+        sample = next(iter(task.samples(split, 1)), None)
+        if sample is None:
+            problems.append(f"{where}: the {split} split has no sample.")
+        elif len(sample.images) != task.candidates:
+            problems.append(f"{where}: sample {sample.id} has {len(sample.images)} images, not {task.candidates}.")
+        else:
+            _ = task.request(sample, task.orders[0]).key
+    return problems
