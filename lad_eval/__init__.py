@@ -1,1 +1,34 @@
+"""Measure and repair position bias in multi-image evaluation of vision-language models."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lad_eval.evidence import Evidence as Evidence
+    from lad_eval.models.registry import load_model as load_model
+    from lad_eval.run.collect import collect as collect
+    from lad_eval.tasks.registry import load_task as load_task
+
 __version__ = "0.1.0"
+
+__all__ = ["Evidence", "collect", "load_model", "load_task"]
+
+_HOME = {
+    "Evidence": "lad_eval.evidence",
+    "collect": "lad_eval.run.collect",
+    "load_model": "lad_eval.models.registry",
+    "load_task": "lad_eval.tasks.registry",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first used, so that `import lad_eval` and the command line answer at once."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,31 @@
+"""`lad-eval leaderboard`: every finished run in one set of tables."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+from lad_eval.cli.options import RESULTS, Out
+
+
+class Form(str, Enum):
+    """Forms of a table."""
+
+    rich = "rich"
+    md = "md"
+    latex = "latex"
+    csv = "csv"
+    json = "json"
+
+
+def leaderboard(
+    out: Out = RESULTS,
+    form: Annotated[Form, typer.Option("--format", "-f", help="How the tables are written.")] = Form.rich,
+) -> None:
+    """Gather the figures of all runs."""
+    from lad_eval.cli.show import show_rows
+    from lad_eval.report.leaderboard import gather
+
+    show_rows(gather(out), form.value)

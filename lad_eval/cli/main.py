@@ -1,0 +1,96 @@
+"""The application, and how its faults end: one line and exit code 2 for what a user can mend."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+import lad_eval
+from lad_eval.cli import compare, doctor, figure, leaderboard, ls, run, score, validate
+from lad_eval.errors import UserError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="lad-eval",
+    help="Measure and repair position bias in multi-image evaluation of vision-language models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("run")(run.run)
+app.command("ls")(ls.ls)
+app.command("score")(score.score)
+app.command("compare")(compare.compare)
+app.command("leaderboard")(leaderboard.leaderboard)
+app.command("figure")(figure.figure)
+app.command("validate")(validate.validate)
+app.command("doctor")(doctor.doctor)
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        typer.echo(lad_eval.__version__)
+        raise typer.Exit
+
+
+# typer >= 0.26 carries its own copy of click: the one class that is the base of both usage errors is found, not imported.
+_UsageError = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `lad-eval`; ends the process."""
+    sys.exit(invoke(arguments))
+
+
+def invoke(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Returns:
+        The exit code: 0, 1 where a check found faults, 2 for a fault of the user's, 130 when interrupted.
+    """
+    listen(quiet=False)
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(None if arguments is None else list(arguments), prog_name="lad-eval", standalone_mode=False)
+    except UserError as error:
+        if text := " ".join(str(error).split()):
+            complain(text)
+        return error.exit_code
+    except _UsageError as error:
+        complain(" ".join(error.format_message().split()))  # type: ignore[attr-defined]
+        return UserError.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def complain(text: str) -> None:
+    sys.stderr.write(f"error: {text}\n")
+
+
+def listen(*, quiet: bool) -> None:
+    """Sends what the package reports to stderr, a plain line each; when quiet, only warnings and worse."""
+    logger = logging.getLogger("lad_eval")
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    logger.handlers = [_Stderr()]
+    logger.propagate = False
+
+
+class _Stderr(logging.Handler):
+    """Writes to whatever `sys.stderr` is at the time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "warning: " if record.levelno >= logging.WARNING else ""
+        sys.stderr.write(f"{prefix}{record.getMessage()}\n")

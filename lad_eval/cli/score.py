@@ -1,0 +1,24 @@
+"""`lad-eval score`: decide again from stored evidence, without a model."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lad_eval.cli.options import Json, Run, Seed, listed
+
+
+def score(
+    run: Run,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="A parameter, e.g. lad.top_k=4; may be repeated.")] = None,
+    methods: Annotated[str | None, typer.Option("--methods", help="Default: those of the run.")] = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Decide again from a run's stored evidence, with other methods or other parameters; no model is needed."""
+    from lad_eval.cli.show import show_rows
+    from lad_eval.run.rescore import rescore
+
+    names = None if methods is None else listed(methods, "methods")
+    show_rows(rescore(run, names, settings=set_ or (), seed=seed), "json" if json else "rich")

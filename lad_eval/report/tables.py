@@ -1,0 +1,126 @@
+"""Rows as tables for people (terminal, Markdown, LaTeX) and for machines (CSV, JSON)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Literal, get_args
+
+from lad_eval.errors import UserError
+from lad_eval.report.rows import COLUMNS, Row
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+Format = Literal["rich", "md", "latex", "csv", "json"]
+FORMATS: tuple[str, ...] = get_args(Format)
+
+_HEADERS = ("Method", "Accuracy ± std", "95 % interval", "RStd", "Consistency", "Unparsable", "Passes / query")
+_LIMITED = "* only a part of the task was asked (--limit)."
+
+
+def render(rows: Sequence[Row], form: str) -> str:
+    """The rows as text in one of `FORMATS`; "rich" without colours, for files.
+
+    Raises:
+        UserError: no such format.
+    """
+    if form == "json":
+        return json.dumps([row.as_dict() for row in rows], indent=2, allow_nan=False)
+    if form == "csv":
+        return _csv(rows)
+    if form in ("md", "latex"):
+        return _text_tables(rows, form)
+    if form == "rich":
+        return _plain(rows)
+    raise UserError(f"Unknown format {form!r}. Choose from {', '.join(FORMATS)}.")
+
+
+def rich_tables(rows: Sequence[Row]) -> Group:
+    """One block a task and model, for `rich.console.Console.print`."""
+    from rich.console import Group
+    from rich.table import Table
+
+    blocks = []
+    for (task, model), block in _blocks(rows, by_model=True):
+        table = Table(title=f"{task} · {model} · {_asked(block)}", title_justify="left", title_style="bold")
+        for header in _HEADERS:
+            table.add_column(header, justify="left" if header == "Method" else "right", no_wrap=True)
+        best = max((row.accuracy for row in block if row.accuracy is not None), default=None)
+        for row in block:
+            table.add_row(*_cells(row), style="bold" if row.accuracy is not None and row.accuracy == best else None)
+        blocks.append(table)
+    notes = [_LIMITED] if any(row.limited for row in rows) else []
+    return Group(*blocks, *notes)
+
+
+def _plain(rows: Sequence[Row]) -> str:
+    from rich.console import Console
+
+    stream = io.StringIO()
+    Console(file=stream, width=120).print(rich_tables(rows))
+    return stream.getvalue().rstrip("\n")
+
+
+def _text_tables(rows: Sequence[Row], form: Literal["md", "latex"]) -> str:
+    from tabulate import tabulate
+
+    parts = []
+    for (task, _), block in _blocks(rows, by_model=False):
+        cells = [[row.model, *_cells(row), _samples(row)] for row in block]
+        style = "pipe" if form == "md" else "latex_booktabs"
+        table = tabulate(
+            cells,
+            headers=["Model", *_HEADERS, "Samples"],
+            tablefmt=style,
+            disable_numparse=True,
+            colalign=("left", "left", *["right"] * len(_HEADERS)),
+        )
+        parts.append(f"### {task}\n\n{table}" if form == "md" else f"% {task}\n{table}")
+    if any(row.limited for row in rows):
+        parts.append(_LIMITED if form == "md" else f"% {_LIMITED}")
+    return "\n\n".join(parts)
+
+
+def _csv(rows: Iterable[Row]) -> str:
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row.as_dict() for row in rows)
+    return stream.getvalue().rstrip("\n")
+
+
+def _blocks(rows: Sequence[Row], *, by_model: bool) -> list[tuple[tuple[str, str], list[Row]]]:
+    """Rows of a task (and model), in the order in which the tasks first came."""
+    order = {task: place for place, task in reversed(list(enumerate(row.task for row in rows)))}
+    models = {model: place for place, model in reversed(list(enumerate(row.model for row in rows)))}
+
+    def block_of(row: Row) -> tuple[int, int]:
+        return order[row.task], models[row.model] if by_model else 0
+
+    grouped = (list(block) for _, block in groupby(sorted(rows, key=block_of), key=block_of))
+    return [((block[0].task, block[0].model), block) for block in grouped]
+
+
+def _cells(row: Row) -> list[str]:
+    interval = "–" if row.accuracy_low is None or row.accuracy_high is None else f"[{row.accuracy_low:.1f}, {row.accuracy_high:.1f}]"
+    accuracy = _points(row.accuracy) if row.accuracy_std is None else f"{_points(row.accuracy)} ± {row.accuracy_std:.1f}"
+    passes = "–" if row.forward_passes is None else f"{row.forward_passes:.3g}"
+    return [row.method, accuracy, interval, _points(row.rstd), _points(row.consistency), str(row.unparsable), passes]
+
+
+def _points(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
+
+
+def _samples(row: Row) -> str:
+    return f"{row.samples}{'*' if row.limited else ''} x {row.permutations}"
+
+
+def _asked(block: Sequence[Row]) -> str:
+    """What the block's rows were measured on; rows of different sizes are told apart."""
+    sizes = list(dict.fromkeys(_samples(row) for row in block))
+    return ", ".join(f"{size.replace(' x ', ' samples x ')} permutations" for size in sizes)

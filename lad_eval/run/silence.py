@@ -1,0 +1,26 @@
+"""Keeps the libraries' chatter from drowning what a run says."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+
+def hush_libraries(*, quiet: bool) -> None:
+    """Lets errors of the libraries through, and this package's warnings as one line each; call before torch is imported."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if quiet:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    for module in ("transformers", "torch", "torchvision", "accelerate", "huggingface_hub"):
+        warnings.filterwarnings("ignore", module=rf"{module}(\.|$)")
+    warnings.showwarning = _show
+
+
+def _show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    logger.warning("%s", " ".join(str(message).split()))

@@ -1,0 +1,69 @@
+"""RunSpec: everything that determines the evidence of a run; its digest names the run's folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from lad_eval.tasks.task import Task
+
+# What a definition may change without changing a request or a row of evidence.
+_NO_CONSEQUENCE = {"description", "data", "citation", "reported", "metadata"}
+
+
+class RunSpec(BaseModel):
+    """What was asked, and of whom.
+
+    Methods, bootstrap seed, batch size and device are absent: the same evidence serves every decision, and the rest does not
+    change what is asked.
+
+    Attributes:
+        model: the name to show; of a local folder its last part.
+        fingerprint: the model's own account of what determines its evidence.
+        task: name of the task.
+        definition: the task's definition, without what has no consequence for a request.
+        digests: of the definition and of the data's content.
+        limit: only the first so many samples are asked.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = 1
+    model: str
+    fingerprint: dict[str, Any]
+    task: str
+    definition: dict[str, Any]
+    digests: dict[str, str]
+    limit: int | None = None
+
+    @classmethod
+    def of(cls, model: str, fingerprint: Mapping[str, Any], task: Task, limit: int | None) -> RunSpec:
+        return cls(
+            model=display_name(model),
+            fingerprint=dict(fingerprint),
+            task=task.name,
+            definition=task.spec.model_dump(mode="json", exclude=_NO_CONSEQUENCE),
+            digests=task.fingerprint,
+            limit=limit,
+        )
+
+    def document(self) -> dict[str, Any]:
+        """The spec as plain JSON."""
+        return self.model_dump(mode="json")
+
+    @property
+    def digest(self) -> str:
+        """Hex digest, 16 characters, of the document, whatever the order of its keys."""
+        text = json.dumps(self.document(), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def display_name(model: str) -> str:
+    """A model's name as tables show it: without the path of a local folder, which means nothing elsewhere."""
+    path = Path(model).expanduser()
+    return path.resolve().name if path.is_dir() else model

@@ -1,0 +1,125 @@
+"""The processes of one run: `accelerate launch` and `torchrun` start them and tell each its rank."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+from lad_eval.errors import UserError
+
+# A rank waits this long for the slowest one. One that dies is noticed at once, when its connection breaks.
+PATIENCE = timedelta(days=2)
+
+
+class RankError(UserError):
+    """A process of a run of several failed."""
+
+
+class FollowerError(UserError):
+    """The run failed, and its leading process says why; the others end in silence."""
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place among those of the run: rank 0 leads, writes the results and speaks."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @classmethod
+    def from_environment(cls) -> World:
+        """The place that the launcher's environment variables RANK, WORLD_SIZE and LOCAL_RANK name.
+
+        Raises:
+            UserError: they are no place.
+        """
+        try:
+            rank, size, local = (int(os.environ.get(name, default)) for name, default in _VARIABLES)
+        except ValueError:
+            rank, size, local = -1, 0, 0
+        if not 0 <= rank < size:
+            named = ", ".join(f"{name}={os.environ[name]}" for name, _ in _VARIABLES if name in os.environ)
+            raise UserError(f"{named} names no process of a run; start it with `accelerate launch` or `torchrun`.")
+        return cls(rank, size, local)
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+    @contextmanager
+    def joined(self) -> Iterator[World]:
+        """Connects the processes for the time of the block; nothing to do for a single one.
+
+        Raises:
+            UserError: a process did not come.
+        """
+        if self.size == 1:
+            yield self
+            return
+        import torch.distributed as dist
+
+        os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+        os.environ.setdefault("MASTER_PORT", "29500")
+        try:
+            dist.init_process_group("gloo", rank=self.rank, world_size=self.size, timeout=PATIENCE)
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"The {self.size} processes of the run did not find each other: {_first_line(error)}") from error
+        try:
+            yield self
+        finally:
+            dist.destroy_process_group()
+
+    @contextmanager
+    def together(self, *, leave_at_once: bool = False) -> Iterator[None]:
+        """A step that all processes take; at its end each waits for all, and none goes on if one failed.
+
+        Args:
+            leave_at_once: a process that fails speaks and leaves without waiting for the others: for steps that last.
+
+        Raises:
+            RankError: another process failed, or is gone.
+            FollowerError: this process, or another, failed, and the leader says so.
+        """
+        own: Exception | None = None
+        try:
+            yield
+        except Exception as error:
+            if self.size > 1 and leave_at_once and isinstance(error, UserError):
+                raise RankError(f"Process {self.rank} of {self.size}: {_first_line(error)}") from error
+            if self.size == 1 or leave_at_once or not isinstance(error, UserError):
+                raise
+            own = error
+        fates = self._gather(None if own is None else _first_line(own))
+        failed = [(rank, fate) for rank, fate in enumerate(fates) if fate is not None]
+        if failed and not self.leads:
+            raise FollowerError
+        if own is not None:
+            raise own
+        for rank, fate in failed:
+            raise RankError(f"Process {rank} of {self.size} failed: {fate}")
+
+    def _gather(self, fate: str | None) -> list[str | None]:
+        if self.size == 1:
+            return [fate]
+        import torch.distributed as dist
+
+        fates: list[str | None] = [None] * self.size
+        try:
+            dist.all_gather_object(fates, fate)
+        except RuntimeError as error:
+            if fate is None:
+                raise RankError(f"Another process of the run is gone: {_first_line(error)}") from error
+        return fates
+
+
+_VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    named = text[0] if text else ""
+    return named if isinstance(error, UserError) else f"{type(error).__name__}{': ' if named else ''}{named}"

@@ -1,0 +1,93 @@
+import csv
+import io
+import json
+
+import pytest
+
+from lad_eval.errors import UserError
+from lad_eval.report.rows import COLUMNS, Row, rows_of
+from lad_eval.report.tables import FORMATS, render
+
+
+def row(**changes):
+    values = {
+        "model": "lad-tiny", "task": "scenes_random_n4", "method": "vanilla", "samples": 500, "permutations": 5, "accuracy": 61.24,
+        "accuracy_std": 2.5, "accuracy_low": 58.96, "accuracy_high": 63.4, "rstd": 12.0, "consistency": 30.25, "unparsable": 0,
+        "forward_passes": 1.0,
+    }  # fmt: skip
+    return Row(**{**values, **changes})
+
+
+METRICS = {
+    "model": "m",
+    "task": "t",
+    "limit": 20,
+    "methods": {
+        "vanilla": {
+            "samples": 20, "permutations": 5, "accuracy": {"value": 50.0, "std": 1.0, "low": 45.0, "high": 55.0},
+            "rstd": {"value": None}, "consistency": {"value": 10.0}, "unparsable": 3, "forward_passes": 1.0,
+        },
+        "lad": {
+            "samples": 20, "permutations": 5, "accuracy": {"value": 90.0, "std": 1.0, "low": 85.0, "high": 95.0},
+            "rstd": {"value": 2.0}, "consistency": {"value": 80.0}, "unparsable": 0, "forward_passes": 1.0,
+        },
+    },
+}  # fmt: skip
+
+
+def test_json_has_exactly_the_documented_keys_and_every_figure_unrounded():
+    (document,) = json.loads(render([row()], "json"))
+    assert tuple(document) == COLUMNS
+    assert document["accuracy"] == 61.24
+
+
+def test_a_figure_that_is_not_defined_is_null_in_json_and_a_dash_for_people():
+    rows = rows_of(METRICS)
+    assert json.loads(render(rows, "json"))[0]["rstd"] is None
+    assert "–" in render(rows, "md").splitlines()[4]
+
+
+def test_rows_keep_the_asked_order_and_skip_what_is_not_stored():
+    assert [r.method for r in rows_of(METRICS, ["lad", "pride", "vanilla"])] == ["lad", "vanilla"]
+
+
+def test_rows_of_a_part_of_the_task_are_marked_for_people():
+    for form in ("rich", "md", "latex"):
+        assert "20* " in render(rows_of(METRICS), form)
+        assert "500* " not in render([row()], form)
+        assert "--limit" not in render([row()], form)
+
+
+def test_csv_reads_back():
+    (back,) = csv.DictReader(io.StringIO(render([row()], "csv")))
+    assert back["accuracy"] == "61.24"
+    assert tuple(back) == COLUMNS
+
+
+def test_markdown_has_one_table_a_task_in_the_order_of_the_rows_and_all_models_in_it():
+    rows = [row(), row(model="b"), row(task="a_task"), row(method="lad")]
+    text = render(rows, "md")
+    assert [line for line in text.splitlines() if line.startswith("#")] == ["### scenes_random_n4", "### a_task"]
+    first = text.split("### a_task")[0]
+    assert [line.split("|")[1].strip() for line in first.splitlines() if line.startswith("| ")][1:] == ["lad-tiny", "b", "lad-tiny"]
+    assert "61.2 ± 2.5" in first
+    assert "[59.0, 63.4]" in first
+
+
+def test_the_terminal_shows_a_block_a_task_and_model():
+    text = render([row(), row(model="b")], "rich")
+    assert text.index("scenes_random_n4 · lad-tiny · 500 samples x 5 permutations") < text.index("scenes_random_n4 · b")
+
+
+def test_latex_escapes_what_latex_would_read():
+    assert r"lad\_tiny" in render([row(model="lad_tiny")], "latex")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_no_rows_are_no_fault(form):
+    render([], form)
+
+
+def test_an_unknown_format_is_named():
+    with pytest.raises(UserError, match=r"Unknown format 'html'. Choose from rich, md, latex, csv, json."):
+        render([], "html")
