@@ -1,0 +1,138 @@
+"""How much the last query token attends to each image, read inside an ordinary forward pass.
+
+No eager attention and no `output_attentions`: of every layer's attention only the last row is computed a second time, in float32,
+and summed over the image spans at once, so that neither time nor memory depends on the square of the prompt's length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from lad_eval.attention.spans import Spans
+from lad_eval.attention.tap import AttentionCall, attention_layers, tap
+from lad_eval.errors import UnsupportedModelError
+
+
+class Recorder:
+    """Collects the last row of every decoder layer that attends; made by `record_last_row`.
+
+    Attributes:
+        layers: indices, in the decoder, of the layers that attend, ascending. Linear-attention layers are not among them.
+    """
+
+    def __init__(self, model: Any, spans: Spans) -> None:
+        self.layers: tuple[int, ...] = tuple(sorted(attention_layers(model)))
+        self._model = type(model).__name__
+        self._spans = spans
+        self._rows: dict[int, torch.Tensor] = {}
+        self._membership: dict[torch.device, torch.Tensor] = {}
+
+    def observe(self, call: AttentionCall) -> None:
+        """Takes the last row of a prefill's call; decoding steps, which are shorter than the prompt, pass by."""
+        if call.query.shape[2] != self._spans.length:
+            return
+        if call.layer in self._rows:
+            raise UnsupportedModelError(f"{self._model} is not supported: layer {call.layer} attends more than once in a pass.")
+        with torch.no_grad():
+            device = call.query.device
+            if device not in self._membership:
+                self._membership[device] = self._spans.membership(device)
+            row = last_row(call).mean(dim=1)[:, : self._spans.length]
+            self._rows[call.layer] = torch.bmm(row[:, None, :], self._membership[device])[:, 0]
+
+    def attention(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Attention to each image: Float32[batch, L, N] over its own tokens, and the same with delimiters; layers as in `layers`.
+
+        Source: arXiv 2605.11591, Eq. 6. On the CPU.
+
+        Raises:
+            UnsupportedModelError: a layer gave no row, or one that is not finite.
+        """
+        missing = [layer for layer in self.layers if layer not in self._rows]
+        if missing:
+            raise UnsupportedModelError(
+                f"{self._model} is not supported: decoder {_named(missing)} gave no attention row, as their attention does not go "
+                "through transformers' attention functions."
+            )
+        pooled = torch.stack([self._rows[layer].cpu() for layer in self.layers], dim=1)
+        if not bool(torch.isfinite(pooled).all()):
+            broken = [layer for i, layer in enumerate(self.layers) if not bool(torch.isfinite(pooled[:, i]).all())]
+            raise UnsupportedModelError(f"{self._model}: the attention of decoder {_named(broken)} is not finite; try dtype bfloat16 or float32.")
+        n = self._spans.image.shape[1]
+        return pooled[..., :n], pooled[..., n:]
+
+
+@contextmanager
+def record_last_row(model: Any, spans: Spans) -> Iterator[Recorder]:
+    """Records the forward pass made while the context is open: one prefill of the prompt that `spans` belongs to.
+
+    Use:
+        with record_last_row(model, spans) as recorder:
+            output = model(**inputs, use_cache=True, logits_to_keep=1)
+        plain, delimited = recorder.attention()
+
+    Raises:
+        UnsupportedModelError: the model has no decoder layers with attention.
+    """
+    recorder = Recorder(model, spans)
+    with tap(model, recorder.observe):
+        yield recorder
+
+
+def last_row(call: AttentionCall) -> torch.Tensor:
+    """Post-softmax attention of the last query: Float32[batch, H, keys].
+
+    Raises:
+        UnsupportedModelError: a mask or a position bias of a form that is not known here.
+    """
+    query, key, options = call.query, call.key, call.options
+    if options.get("position_bias") is not None:
+        raise UnsupportedModelError(f"{type(call.module).__name__} is not supported: its attention adds a position bias.")
+    batch, heads, queries, width = query.shape
+    scaling = options.get("scaling")
+    last = query[:, :, -1].float() * (width**-0.5 if scaling is None else scaling)
+    # Query heads that share a key head are one small matrix, so that the keys are neither repeated nor copied.
+    last = last.reshape(batch, key.shape[1], heads // key.shape[1], width)
+    scores = torch.matmul(last, key.float().transpose(-1, -2)).reshape(batch, heads, key.shape[2])
+    if (cap := options.get("softcap")) is not None:
+        scores = torch.tanh(scores / cap) * cap
+    scores = _masked(scores, call, queries)
+    sink = options.get("s_aux")
+    if sink is None:
+        return scores.softmax(dim=-1)
+    total = torch.logaddexp(scores.logsumexp(dim=-1), sink.float().reshape(1, heads))
+    return (scores - total[..., None]).exp()
+
+
+def _masked(scores: torch.Tensor, call: AttentionCall, queries: int) -> torch.Tensor:
+    """Scores of the keys that the last query may not see become minus infinity (or as low as an additive mask says)."""
+    mask, keys = call.mask, scores.shape[-1]
+    if isinstance(mask, torch.Tensor) and mask.dim() == 4:
+        row = mask[:, :, -1, :keys]
+        return scores.masked_fill(~row, -torch.inf) if row.dtype == torch.bool else scores + row.float()
+    if isinstance(mask, torch.Tensor) and mask.dim() == 2:
+        seen = torch.nn.functional.pad(mask[:, :keys].bool(), (0, max(0, keys - mask.shape[1])))
+        scores = scores.masked_fill(~seen[:, None], -torch.inf)
+    elif mask is not None:
+        raise UnsupportedModelError(
+            f"{type(mask).__name__} attention masks are not supported; use attn_implementation sdpa, eager or flash_attention_2."
+        )
+    first, end = 0, keys
+    causal = call.options.get("is_causal")
+    if getattr(call.module, "is_causal", True) if causal is None else causal:
+        end = min(keys, queries)  # a static cache is longer than the prompt that fills it
+    if (window := call.options.get("sliding_window")) is not None:
+        first = max(0, end - window)
+    if (first, end) == (0, keys):
+        return scores
+    hidden = torch.ones(keys, dtype=torch.bool, device=scores.device)
+    hidden[first:end] = False
+    return scores.masked_fill(hidden, -torch.inf)
+
+
+def _named(layers: list[int]) -> str:
+    return f"layer{'s' if len(layers) > 1 else ''} {', '.join(map(str, layers))}"

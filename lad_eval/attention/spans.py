@@ -1,0 +1,159 @@
+"""Which tokens of a prompt belong to which image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lad_eval.errors import UnsupportedModelError
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Token ranges of the images of every row, half open, in the padded sequence.
+
+    Attributes:
+        image: Int[batch, N, 2], from an image's first to its last image token; what a family puts between an image's own tokens
+            (row breaks, tile marks) lies inside.
+        delimited: Int[batch, N, 2], with the special tokens around that all images of the row have alike.
+        length: tokens of the padded sequence.
+    """
+
+    image: torch.Tensor
+    delimited: torch.Tensor
+    length: int
+
+    def membership(self, device: torch.device | str) -> torch.Tensor:
+        """Float[batch, length, 2 N]: 1 where a token lies in an image's span; the N plain spans first, then the delimited ones."""
+        ends = torch.cat([self.image, self.delimited], dim=1).to(device)
+        tokens = torch.arange(self.length, device=device)[None, :, None]
+        return ((tokens >= ends[:, None, :, 0]) & (tokens < ends[:, None, :, 1])).float()
+
+
+def span_options(processor: Any) -> dict[str, bool]:
+    """Options for the processor's call that make it say how long every image became; `image_spans` reads the answer."""
+    return {"return_text_replacement_offsets": True} if hasattr(processor, "get_text_with_replacements") else {}
+
+
+def image_token_id(model_or_config: Any) -> int:
+    """Id of the token whose embeddings the model replaces by an image's features.
+
+    Raises:
+        UnsupportedModelError: the configuration names none.
+    """
+    config = getattr(model_or_config, "config", model_or_config)
+    for entry in ("image_token_id", "image_token_index"):
+        if isinstance(found := getattr(config, entry, None), int):
+            return found
+    raise UnsupportedModelError(
+        f"{_name(config)} is not supported: its configuration names no image token (image_token_id), so image spans cannot be found."
+    )
+
+
+def image_spans(
+    model_or_config: Any,
+    processor: Any,
+    inputs: Mapping[str, Any],
+    n_images: int,
+    *,
+    image_sizes: Sequence[Sequence[tuple[int, int]]] | None = None,
+) -> Spans:
+    """Spans of `n_images` images in every row of a batch.
+
+    The image tokens of a row are cut, in order, by the number of them that each image became. That number is read from the
+    placeholder's replacement text when the processor reports it (see `span_options`), else from `image_grid_thw`, else all images
+    of a row have the same one because they have the same size. A row's spans do not depend on the rest of the batch.
+
+    Args:
+        model_or_config: names the image token.
+        processor: made `inputs`; its tokenizer knows which tokens are special.
+        inputs: the processor's answer: input_ids Int[batch, T], attention_mask, and text_replacement_offsets if asked for. The
+            latter is no input of the model: take it out before the model is called.
+        n_images: images of every row.
+        image_sizes: (height, width) of every image as given to the processor, row by row; only for processors that report nothing.
+
+    Raises:
+        UnsupportedModelError: the padding is on the right, or the images' tokens cannot be told apart.
+    """
+    ids = inputs["input_ids"].cpu()
+    mask = inputs.get("attention_mask")
+    if mask is not None and not bool(mask[:, -1].all()):
+        raise UnsupportedModelError("The batch is padded on the right; set the tokenizer's padding_side to 'left'.")
+    token = image_token_id(model_or_config)
+    counts = _token_counts(model_or_config, processor, inputs, ids, token, n_images, image_sizes)
+    special = _special_ids(processor.tokenizer, token)
+    plain, delimited = [], []
+    for row, row_counts in zip(ids, counts, strict=True):
+        spans = _cut((row == token).nonzero()[:, 0].tolist(), row_counts)
+        plain.append(spans)
+        delimited.append(_widen(spans, row.tolist(), special))
+    return Spans(torch.tensor(plain), torch.tensor(delimited), ids.shape[1])
+
+
+def _token_counts(
+    model_or_config: Any,
+    processor: Any,
+    inputs: Mapping[str, Any],
+    ids: torch.Tensor,
+    token: int,
+    n_images: int,
+    image_sizes: Sequence[Sequence[tuple[int, int]]] | None,
+) -> list[list[int]]:
+    totals = (ids == token).sum(dim=1).tolist()
+    name = _name(getattr(model_or_config, "config", model_or_config))
+    replacements = inputs.get("text_replacement_offsets")
+    if replacements:
+        text = processor.tokenizer.convert_ids_to_tokens(token)
+        counts = [[part["replacement"].count(text) for part in row if part["type"] == "image"] for row in replacements]
+    elif (grid := inputs.get("image_grid_thw")) is not None and len(grid) == len(totals) * n_images:
+        merge = int(getattr(processor.image_processor, "merge_size", 1)) ** 2
+        counts = (grid.prod(dim=-1) // merge).reshape(-1, n_images).tolist()
+    elif image_sizes is not None and all(len({tuple(size) for size in row}) == 1 for row in image_sizes):
+        counts = [[total // n_images] * n_images for total in totals]
+    else:
+        raise UnsupportedModelError(
+            f"{name}: {type(processor).__name__} does not say how many tokens each image became; prepare all images at one size."
+        )
+    for row_counts, total in zip(counts, totals, strict=True):
+        if len(row_counts) != n_images or sum(row_counts) != total or min(row_counts) < 1:
+            raise UnsupportedModelError(
+                f"{name} is not supported: its prompt holds {total} image tokens, which are not those of {n_images} images "
+                f"({len(row_counts)} images of {row_counts} tokens are expected)."
+            )
+    return counts
+
+
+def _cut(positions: Sequence[int], counts: Sequence[int]) -> list[tuple[int, int]]:
+    spans, start = [], 0
+    for count in counts:
+        spans.append((positions[start], positions[start + count - 1] + 1))
+        start += count
+    return spans
+
+
+def _widen(spans: Sequence[tuple[int, int]], row: Sequence[int], special: frozenset[int]) -> list[tuple[int, int]]:
+    """All spans grow together while the token next to each is one and the same special token, and none is shared."""
+    grown = list(spans)
+    for side in (-1, 1):
+        while True:
+            beside = [start - 1 if side < 0 else end for start, end in grown]
+            if min(beside) < 0 or max(beside) >= len(row) or len({row[i] for i in beside}) > 1 or row[beside[0]] not in special:
+                break
+            wider = [(start - 1, end) if side < 0 else (start, end + 1) for start, end in grown]
+            if any(left[1] > right[0] for left, right in zip(wider, wider[1:], strict=False)):
+                break
+            grown = wider
+    return grown
+
+
+def _special_ids(tokenizer: Any, image_token: int) -> frozenset[int]:
+    added = {index for index, token in getattr(tokenizer, "added_tokens_decoder", {}).items() if token.special}
+    ends = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, image_token}
+    return frozenset((added | set(tokenizer.all_special_ids)) - ends)
+
+
+def _name(config: Any) -> str:
+    return str(getattr(config, "model_type", None) or type(config).__name__)

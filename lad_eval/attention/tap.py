@@ -1,0 +1,164 @@
+"""Being called whenever a decoder layer attends, whatever the attention implementation.
+
+The attention layers of transformers look their function up by name at every call. `tap` wraps the entry of that name while it is
+open: the implementation keeps its name, its mask function and its branches. Modules outside the decoder (a vision tower, a
+projector) and other models in other threads pass through untouched.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+import torch
+
+from lad_eval.errors import UnsupportedModelError
+
+
+@dataclass(frozen=True)
+class AttentionCall:
+    """One call of an attention function, before it runs.
+
+    Attributes:
+        layer: index in the decoder's layers.
+        module: the attention module.
+        query: Float[batch, H, queries, head_dim], rotated.
+        key: Float[batch, H_kv, keys, head_dim], rotated; the cache's tail included.
+        mask: what the implementation takes: None, Bool or Float[batch or 1, 1 or H, queries, keys], or Int[batch, keys].
+        options: the call's other keyword arguments: scaling, sliding_window, softcap, s_aux, is_causal, ...
+    """
+
+    layer: int
+    module: torch.nn.Module
+    query: torch.Tensor
+    key: torch.Tensor
+    mask: Any
+    options: Mapping[str, Any]
+
+
+Observer = Callable[[AttentionCall], None]
+
+
+@dataclass(frozen=True)
+class _Tap:
+    layers: Mapping[int, int]
+    observe: Observer
+
+
+_TAP: ContextVar[_Tap | None] = ContextVar("lad_eval_attention_tap", default=None)
+_LOCK = threading.Lock()
+
+
+def attention_layers(model: Any) -> dict[int, torch.nn.Module]:
+    """Self-attention module of every decoder layer that has one, by layer index; linear-attention layers have none.
+
+    Raises:
+        UnsupportedModelError: no decoder layers, no attention in them, or images that enter by cross-attention.
+    """
+    name = type(model).__name__
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
+    layers = getattr(decoder, "layers", None)
+    if not isinstance(layers, torch.nn.ModuleList) or not len(layers):
+        raise UnsupportedModelError(f"{name} is not supported: it has no list of decoder layers (get_decoder().layers).")
+    if any(hasattr(layer, "cross_attn") for layer in layers):
+        raise UnsupportedModelError(f"{name} is not supported: images enter it by cross-attention, not as tokens of the prompt.")
+    found = {index: layer.self_attn for index, layer in enumerate(layers) if isinstance(getattr(layer, "self_attn", None), torch.nn.Module)}
+    if not found:
+        raise UnsupportedModelError(f"{name} is not supported: no decoder layer has an attention module (self_attn).")
+    return found
+
+
+@contextmanager
+def tap(model: Any, observe: Observer) -> Iterator[None]:
+    """Calls `observe` before every attention call of the model's decoder layers, in this thread, while the context is open.
+
+    Raises:
+        UnsupportedModelError: see `attention_layers`.
+    """
+    layers = attention_layers(model)
+    hooks = {_place(module) for module in layers.values()}
+    held = _hold(hooks)
+    token = _TAP.set(_Tap({id(module): index for index, module in layers.items()}, observe))
+    try:
+        yield
+    finally:
+        _TAP.reset(token)
+        _release(held)
+
+
+class _Place:
+    """Where a module's attention function is looked up: a mapping and a name in it."""
+
+    def __init__(self, table: MutableMapping[str, Any], key: str) -> None:
+        self.table, self.key = table, key
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Place) and self.table is other.table and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash((id(self.table), self.key))
+
+
+_HELD: dict[_Place, tuple[int, Any, Any]] = {}
+
+
+def _place(module: torch.nn.Module) -> _Place:
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    implementation = getattr(getattr(module, "config", None), "_attn_implementation", None) or "eager"
+    names = sys.modules[type(module).__module__].__dict__
+    if forward := inspect.unwrap(type(module).forward):
+        names = getattr(forward, "__globals__", names)
+    interface = names.get("ALL_ATTENTION_FUNCTIONS", ALL_ATTENTION_FUNCTIONS)
+    local = interface._local_mapping
+    if implementation in local:
+        return _Place(local, implementation)
+    if implementation in interface:
+        return _Place(type(interface)._global_mapping, implementation)
+    # Eager attention has no entry: every modeling file falls back to a function of its own.
+    return _Place(names, "eager_attention_forward")
+
+
+def _hold(places: set[_Place]) -> list[_Place]:
+    held = []
+    with _LOCK:
+        for place in places:
+            count, original, wrapper = _HELD.get(place, (0, place.table.get(place.key), None))
+            if original is None:
+                continue
+            if count == 0:
+                wrapper = _observed(original)
+                place.table[place.key] = wrapper
+            _HELD[place] = (count + 1, original, wrapper)
+            held.append(place)
+    return held
+
+
+def _release(places: list[_Place]) -> None:
+    with _LOCK:
+        for place in places:
+            count, original, wrapper = _HELD.pop(place)
+            if count > 1:
+                _HELD[place] = (count - 1, original, wrapper)
+            elif place.table.get(place.key) is wrapper:
+                place.table[place.key] = original
+
+
+def _observed(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def attend(module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        active = _TAP.get()
+        if active is not None and (layer := active.layers.get(id(module))) is not None:
+            mask = args[0] if args else kwargs.get("attention_mask")
+            options = {name: option for name, option in kwargs.items() if name != "attention_mask"}
+            active.observe(AttentionCall(layer, module, query, key, mask, options))
+        return function(module, query, key, value, *args, **kwargs)
+
+    return attend
