@@ -1,0 +1,131 @@
+"""Batches: requests of similar length together, as many at once as fit in memory, the next one prepared meanwhile."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Literal, TypeVar
+
+from lad_eval.errors import UserError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+BatchSize = int | Literal["auto"]
+
+_log = logging.getLogger(__name__)
+
+# Tokens of one batch beyond which a larger batch gains no speed (16 k on a GPU; a CPU is busy with far fewer).
+_TOKENS = {"cuda": 16_384, "cpu": 4_096}
+_MOST = 64
+
+
+class OutOfMemoryError(UserError):
+    """Not even one request fits in memory."""
+
+
+def check_batch_size(size: int | str) -> BatchSize:
+    """A positive number, or "auto".
+
+    Raises:
+        UserError: it is neither.
+    """
+    if size == "auto":
+        return "auto"
+    if isinstance(size, str) and size.isdecimal():
+        size = int(size)
+    if isinstance(size, int) and not isinstance(size, bool) and size > 0:
+        return size
+    raise UserError(f"The batch size must be a positive whole number or 'auto', not {size!r}.")
+
+
+def automatic_size(tokens: int, device: str) -> int:
+    """Requests to begin with, given the number of tokens of one and the kind of device; memory may force fewer."""
+    return max(1, min(_MOST, _TOKENS.get(device, _TOKENS["cpu"]) // max(1, tokens)))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU's or the machine's memory did not suffice."""
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(
+        sign in text for sign in ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
+    )
+
+
+class Batcher:
+    """Walks over items in batches, and remembers the batch size that fits.
+
+    Args:
+        size: of a batch to begin with; halved whenever memory does not suffice.
+        ahead: prepare the next batch in a thread while the current one runs; pays where the model runs on a GPU.
+    """
+
+    def __init__(self, size: int, *, ahead: bool = False) -> None:
+        self.size = size
+        self._ahead = ahead
+
+    def run(self, items: Sequence[T], prepare: Callable[[Sequence[T]], R], use: Callable[[Sequence[T], R], Any]) -> Iterator[Any]:
+        """`use(batch, prepare(batch))` for batch after batch, in order.
+
+        Raises:
+            OutOfMemoryError: a batch of one does not fit.
+        """
+        pool = ThreadPoolExecutor(max_workers=1) if self._ahead else None
+        try:
+            start = 0
+            waiting: tuple[int, int, Future[R]] | None = None
+            while start < len(items):
+                batch = items[start : start + self.size]
+                if waiting and waiting[:2] == (start, len(batch)):
+                    prepared = waiting[2].result()
+                else:
+                    prepared = prepare(batch)
+                after = start + len(batch)
+                if pool and after < len(items):
+                    following = items[after : after + self.size]
+                    waiting = (after, len(following), pool.submit(prepare, following))
+                fits, result = self._attempt(use, batch, prepared)
+                if fits:
+                    start = after
+                    yield result
+                else:
+                    del prepared
+                    self._shrink(len(batch))
+        finally:
+            if pool:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def _attempt(self, use: Callable[[Sequence[T], R], Any], batch: Sequence[T], prepared: R) -> tuple[bool, Any]:
+        try:
+            return True, use(batch, prepared)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(batch) == 1:
+                raise OutOfMemoryError(
+                    "Out of memory with a single request: use a smaller model, fewer candidates, "
+                    "dtype bfloat16, or a device with more memory."
+                ) from error
+            return False, None
+
+    def _shrink(self, tried: int) -> None:
+        # Outside the except block: there the traceback would still hold the tensors that are to be freed.
+        self.size = max(1, min(self.size, tried) // 2)
+        _log.warning("Out of memory with a batch of %d; going on with %d.", tried, self.size)
+        gc.collect()
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def by_length(lengths: Sequence[int]) -> list[int]:
+    """Order of visiting: longest first, so that what does not fit in memory shows at once; equal lengths as they came.
+
+    Batches of one length need no padding, and attention without a mask is faster.
+    """
+    return sorted(range(len(lengths)), key=lambda i: -lengths[i])

@@ -1,0 +1,146 @@
+"""The model's side of candidate scoring: logits after the prompt, and after the prefixes of longer candidates.
+
+Longer candidates need logits after prompt + prefix. The prompt is not run again: its key-value cache is repeated once for every
+prefix, and all prefixes go through the model in one pass.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from lad_eval.errors import UnsupportedModelError
+from lad_eval.models.conversation import Answers
+
+# Rows (requests x prefixes) of one continuation pass; each holds its own copy of a request's cache.
+_ROWS = 32
+
+
+def mend_prompt(inputs: Mapping[str, Any], answers: Answers) -> dict[str, Any]:
+    """Inputs whose prompt ends where the candidates' token sequences begin: `drop` tokens less, `lead` tokens more."""
+    if not answers.drop and not answers.lead:
+        return dict(inputs)
+    shape = inputs["input_ids"].shape
+    mended = dict(inputs)
+    lead = torch.tensor(answers.lead, dtype=torch.long).expand(shape[0], -1)
+    fillings = {"input_ids": lead, "attention_mask": torch.ones_like(lead)}
+    for key, value in inputs.items():
+        if isinstance(value, torch.Tensor) and value.shape == shape:
+            filling = fillings.get(key, torch.zeros_like(lead))  # token types: 0 is text
+            mended[key] = torch.cat([value[:, : shape[1] - answers.drop], filling.to(value)], dim=1)
+    return mended
+
+
+def with_positions(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs with the positions counted from each row's first real token, so that padding moves nothing.
+
+    Models with multi-axis rotary positions compute their own.
+    """
+    if "position_ids" in inputs or not _takes_positions(type(model)) or _has_rope_deltas(model):
+        return dict(inputs)
+    positions = (inputs["attention_mask"].long().cumsum(-1) - 1).clamp(min=0)
+    return {**inputs, "position_ids": positions}
+
+
+def continue_prefixes(
+    model: Any,
+    cache: Any,
+    attention_mask: torch.Tensor,
+    prefixes: Sequence[tuple[int, ...]],
+    columns: Sequence[Sequence[int]],
+) -> list[torch.Tensor]:
+    """Raw logits after each prefix, Float32[n, C_b] of the token ids `columns[b]`.
+
+    Args:
+        model: the model that made the cache; its last forward pass must be the prefill.
+        cache: key-value cache of the prompts, n rows; spoilt afterwards.
+        attention_mask: Int[n, T] of the prompts, left-padded.
+        prefixes: token sequences, none empty.
+        columns: for every prefix the token ids whose logits are wanted.
+    """
+    n = attention_mask.shape[0]
+    device = attention_mask.device
+    deltas = _rope_deltas(model)
+    found: list[torch.Tensor] = []
+    step = max(1, _ROWS // n)
+    for start in range(0, len(prefixes), step):
+        chosen = prefixes[start : start + step]
+        m, longest = len(chosen), max(map(len, chosen))
+        # Shorter prefixes are filled up behind their end, where causal attention cannot look.
+        tokens = torch.tensor([[*p, *[p[-1]] * (longest - len(p))] for p in chosen], device=device).repeat(n, 1)
+        rows = torch.arange(n, device=device).repeat_interleave(m)
+        mask = torch.cat([attention_mask[rows], attention_mask.new_ones(n * m, longest)], dim=1)
+        positions = attention_mask.long().sum(-1)[rows, None] + torch.arange(longest, device=device)
+        if deltas is not None:
+            positions = (positions + deltas.to(device)[rows].view(-1, 1)).expand(3, -1, -1)
+        given = {"position_ids": positions} if deltas is not None or _takes_positions(type(model)) else {}
+        last = start + step >= len(prefixes)
+        output = model(
+            input_ids=tokens,
+            attention_mask=mask,
+            past_key_values=cache if last and m == 1 else _repeated(cache, rows),
+            use_cache=True,
+            logits_to_keep=longest,
+            **given,
+        )
+        logits = output.logits.view(n, m, -1, output.logits.shape[-1])
+        for j, prefix in enumerate(chosen):
+            found.append(select(logits[:, j, len(prefix) - 1 - longest], columns[start + j]))
+    return found
+
+
+def select(logits: torch.Tensor, columns: Sequence[int]) -> torch.Tensor:
+    """Float32[n, C] of the given token ids."""
+    return logits[:, torch.tensor(list(columns), device=logits.device)].float()
+
+
+def end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Every token id that ends the model's reply.
+
+    Raises:
+        UnsupportedModelError: neither the generation configuration nor the tokenizer knows one.
+    """
+    ids = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    if ids is None:
+        ids = tokenizer.eos_token_id
+    if ids is None:
+        raise UnsupportedModelError(
+            "The model has no end-of-sequence token: neither generation_config.json nor the tokenizer gives eos_token_id."
+        )
+    return tuple(dict.fromkeys(map(int, ids if isinstance(ids, (list, tuple)) else [ids])))
+
+
+def _repeated(cache: Any, rows: torch.Tensor) -> Any:
+    """A cache whose row i is the given cache's row `rows[i]`; the given one stays as it is.
+
+    `reorder_cache` is what every kind of layer has, recurrent ones too; it makes new tensors, so that only the containers need
+    copying first.
+    """
+    twin = copy.copy(cache)
+    twin.layers = [copy.copy(layer) for layer in cache.layers]
+    for layer in twin.layers:
+        for name, value in vars(layer).items():
+            if isinstance(value, (dict, list)):
+                setattr(layer, name, copy.copy(value))
+        layer.reorder_cache(rows)
+    return twin
+
+
+def _rope_deltas(model: Any) -> torch.Tensor | None:
+    """What the last prefill added to the text positions, Int[n, 1], in models with multi-axis rotary positions."""
+    deltas = getattr(getattr(model, "model", model), "rope_deltas", None)
+    return deltas if isinstance(deltas, torch.Tensor) else None
+
+
+def _has_rope_deltas(model: Any) -> bool:
+    return hasattr(getattr(model, "model", model), "rope_deltas")
+
+
+@lru_cache(maxsize=32)
+def _takes_positions(kind: type) -> bool:
+    return "position_ids" in inspect.signature(kind.forward).parameters  # type: ignore[attr-defined]

@@ -1,0 +1,156 @@
+"""The one chat message of every family: the images, then the question; and how the model would begin its reply."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from lad_eval.errors import UnsupportedModelError
+from lad_eval.scoring import CandidateTrie, common_prefix
+
+# A character of Unicode's private use area: no template and no tokenizer gives it a meaning.
+_MARK = "\ue000"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The candidates as tokens after the prompt's own.
+
+    Attributes:
+        trie: token sequences of the candidates, after the prompt mended by `drop` and `lead`.
+        drop: how many tokens to take off the prompt's end: those that merge with an answer's beginning (seldom any).
+        lead: tokens that stand between the prompt and every answer, such as the space that a template puts after "ASSISTANT:".
+    """
+
+    trie: CandidateTrie
+    drop: int
+    lead: tuple[int, ...]
+
+
+class Conversation:
+    """Renders questions with the chat template of a processor.
+
+    Args:
+        processor: a multi-modal processor of transformers.
+        name: the model's name, for error texts.
+
+    Raises:
+        UnsupportedModelError: there is no chat template, or it has no place for images.
+    """
+
+    def __init__(self, processor: Any, name: str) -> None:
+        self._processor = processor
+        self._tokenizer = processor.tokenizer
+        self._name = name
+        self.template = _template(processor, name)
+        # Templates of reasoning models open a thought unless told not to; an answer of one index needs none.
+        self._options = {"enable_thinking": False} if "enable_thinking" in self.template else {}
+        self._listed = self._takes_lists()
+        self.prompt = lru_cache(maxsize=4096)(self._prompt)
+        self._cached_answers = lru_cache(maxsize=64)(self._answers)
+
+    @property
+    def digest(self) -> str:
+        """Hex digest of the template, 16 characters."""
+        return hashlib.sha256(self.template.encode()).hexdigest()[:16]
+
+    @property
+    def placeholder(self) -> str:
+        """What stands for one image in a prompt before the processor expands it."""
+        for holder in (self._processor, self._tokenizer):
+            for attribute in ("image_token", "boi_token"):
+                token = getattr(holder, attribute, None)
+                if isinstance(token, str):
+                    return token
+        return "<image>"
+
+    def adds_special_tokens(self, prompt: str) -> bool:
+        """Whether the tokenizer still has to add its own: not if the template has written the first one."""
+        begin = self._tokenizer.bos_token
+        return not (begin and prompt.startswith(begin))
+
+    def answers(self, identifiers: tuple[str, ...], n_images: int, question: str) -> Answers:
+        """The identifiers as the beginning of the model's reply to this question.
+
+        Tokenized after the prompt, not alone: a tokenizer may put a space mark before a lone word, or merge a word with what
+        stands before it. The prompt's tokens and all answers' tokens are cut at their last common token.
+
+        Raises:
+            UserError: two identifiers have the same tokens.
+        """
+        # Only the question's end can touch an answer, and only in templates that put nothing between them.
+        return self._cached_answers(identifiers, n_images, question.rpartition("\n")[2][-16:])
+
+    def _prompt(self, question: str, n_images: int) -> str:
+        """The text up to where the model's reply begins, with one placeholder an image."""
+        return self._render(question, n_images, None)
+
+    def _render(self, question: str, n_images: int, reply: str | None) -> str:
+        def text(words: str) -> Any:
+            return [{"type": "text", "text": words}] if self._listed else words
+
+        if self._listed:
+            content: Any = [*({"type": "image"} for _ in range(n_images)), *text(question)]
+        else:
+            content = f"{self.placeholder}\n" * n_images + question
+        messages = [{"role": "user", "content": content}]
+        if reply is not None:
+            messages.append({"role": "assistant", "content": text(reply)})
+        rendered = self._processor.apply_chat_template(
+            messages, chat_template=self.template, add_generation_prompt=reply is None, tokenize=False, **self._options
+        )
+        return str(rendered)
+
+    def _takes_lists(self) -> bool:
+        """Whether the template takes a list of parts; older ones take strings only."""
+        for self._listed in (True, False):
+            try:
+                rendered = self._render(_MARK, 2, None)
+            except Exception:  # noqa: BLE001, S112 - a template is a program of the model's author and may fail as it likes
+                continue
+            if rendered.count(self.placeholder) == 2 and _MARK in rendered and "{'type'" not in rendered:
+                return self._listed
+        raise UnsupportedModelError(
+            f"{self._name}: its chat template does not place images ({self.placeholder!r} is missing for an image); "
+            "give the model folder a chat_template.jinja that does."
+        )
+
+    def _answers(self, identifiers: tuple[str, ...], n_images: int, tail: str) -> Answers:
+        prompt = self._prompt(_MARK + tail, n_images)
+        lead = self._lead(prompt, _MARK + tail, n_images)
+        before = self._tokens(prompt, prompt)
+        led = self._tokens(prompt, prompt + lead)
+        answers = [self._tokens(prompt, prompt + lead + name) for name in identifiers]
+        stem = common_prefix([led, *answers])
+        kept = len(common_prefix([before, stem]))
+        trie = CandidateTrie(tuple(tuple(a[len(stem) :]) for a in answers))
+        return Answers(trie=trie, drop=len(before) - kept, lead=stem[kept:])
+
+    def _lead(self, prompt: str, question: str, n_images: int) -> str:
+        """Text that the template itself puts between the prompt and a reply."""
+        try:
+            rendered = self._render(question, n_images, _MARK)
+        except Exception:  # noqa: BLE001 - templates without assistant turns exist; then the reply follows at once
+            return ""
+        begun, marked, _ = rendered.removeprefix(prompt).partition(_MARK)
+        return begun if marked and rendered.startswith(prompt) else ""
+
+    def _tokens(self, prompt: str, text: str) -> list[int]:
+        tokens = self._tokenizer(text, add_special_tokens=self.adds_special_tokens(prompt))["input_ids"]
+        return list(map(int, tokens))
+
+    def length(self, question: str) -> int:
+        """Number of tokens of the question alone."""
+        return len(self._tokenizer(question, add_special_tokens=False)["input_ids"])
+
+
+def _template(processor: Any, name: str) -> str:
+    for holder in (processor, getattr(processor, "tokenizer", None)):
+        template = getattr(holder, "chat_template", None)
+        if isinstance(template, dict):
+            template = template.get("default")
+        if isinstance(template, str) and template:
+            return template
+    raise UnsupportedModelError(f"{name} has no chat template; put one into its folder as chat_template.jinja.")

@@ -1,0 +1,198 @@
+"""Any image-text-to-text model of transformers, looked at: candidate log-probabilities and attention from one pass."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from lad_eval.attention.recorder import record_last_row
+from lad_eval.attention.spans import image_spans, span_options
+from lad_eval.attention.support import check_supported
+from lad_eval.errors import UnsupportedModelError, UserError
+from lad_eval.evidence import Evidence
+from lad_eval.models.batching import BatchSize, Batcher, automatic_size, by_length, check_batch_size
+from lad_eval.models.continuation import continue_prefixes, end_ids, select, with_positions
+from lad_eval.models.conversation import Conversation
+from lad_eval.models.fingerprint import describe
+from lad_eval.models.preparation import Batch, Preparation, check_image_preparation
+from lad_eval.tasks.request import Request
+
+
+class HuggingFaceVLM:
+    """Implements `lad_eval.models.base.VLM`.
+
+    Args:
+        model: an image-text-to-text model of transformers; it stays where it is, in its dtype.
+        processor: the model's multi-modal processor, with a chat template.
+        name: for tables and error texts.
+        weights: what identifies the weights (a hub revision, a digest of files); None: a digest of the weights themselves.
+        batch_size: requests a pass, or "auto": as many as are useful. Both are halved, for good, when memory does not suffice.
+        image_preparation: "protocol" squashes every image to 336 x 336 (bicubic); "native" leaves sizes to the processor.
+
+    Raises:
+        UnsupportedModelError: the model cannot give the evidence; the text says what is missing.
+        UserError: a wrong batch size or image preparation.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        *,
+        name: str | None = None,
+        weights: str | None = None,
+        batch_size: BatchSize | str = "auto",
+        image_preparation: Literal["protocol", "native"] | str = "protocol",
+    ) -> None:
+        self.model = model.eval()
+        self.processor = processor
+        self.name = name or str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
+        self.batch_size = check_batch_size(batch_size)
+        preparation = check_image_preparation(image_preparation)
+        check_supported(model, processor)
+        self._weights = weights
+        self._conversation = Conversation(processor, self.name)
+        model_type = str(model.config.model_type)
+        self._prepare = Preparation(processor, self._conversation, model_type, preparation, span_options(processor))
+        self._batcher: Batcher | None = None
+
+    @cached_property
+    def fingerprint(self) -> Mapping[str, Any]:
+        """What determines the evidence; see `lad_eval.models.fingerprint.describe`."""
+        return describe(
+            self.model,
+            self.processor,
+            name=self.name,
+            weights=self._weights,
+            image_preparation=self._prepare.images.preparation,
+            chat_template=self._conversation.digest,
+        )
+
+    def evidence(self, requests: Sequence[Request]) -> Evidence:
+        """One row a request, in their order; see the protocol."""
+        if not requests:
+            raise UserError("There are no requests to answer.")
+        rows = Evidence.concatenate(list(self.evidence_batches(requests)))
+        where: dict[str, list[int]] = {}
+        for row, key in enumerate(rows.key.tolist()):
+            where.setdefault(key, []).append(row)
+        return rows.select([where[request.key].pop() for request in requests])
+
+    def evidence_batches(self, requests: Sequence[Request]) -> Iterator[Evidence]:
+        """Evidence of batch after batch, each as soon as it is there; longest questions first, so in an order of its own."""
+        if len({(len(request.images), request.identifiers) for request in requests}) > 1:
+            raise UserError("Requests of one call must have the same number of images and the same identifiers.")
+        yield from self._batches(requests, self._look)
+
+    def generate(self, requests: Sequence[Request], *, max_new_tokens: int = 16) -> list[str]:
+        """Greedy free text, one reply a request, without special tokens and without the hub's generation penalties."""
+        replies: dict[int, str] = {}
+
+        def write(batch: Sequence[tuple[int, Request]], prepared: Batch) -> None:
+            texts = self._generate(prepared, max_new_tokens)
+            replies.update({index: text for (index, _), text in zip(batch, texts, strict=True)})
+
+        for _ in self._batches(requests, write):
+            pass
+        return [replies[index] for index in range(len(requests))]
+
+    def _batches(self, requests: Sequence[Request], use: Any) -> Iterator[Any]:
+        if not requests:
+            return
+        lengths: dict[str, int] = {}
+        for request in requests:
+            if request.question not in lengths:
+                lengths[request.question] = self._conversation.length(request.question)
+        order = by_length([lengths[request.question] for request in requests])
+        items = [(index, requests[index]) for index in order]
+        batcher = self._sized_batcher(items[0][1])
+        yield from batcher.run(items, lambda batch: self._prepare([request for _, request in batch]), use)
+
+    def _sized_batcher(self, longest: Request) -> Batcher:
+        """The batcher, which keeps the size that fitted for the next call."""
+        if self._batcher is None:
+            kind = self.model.device.type
+            size = self.batch_size
+            if size == "auto":
+                size = automatic_size(int(self._prepare([longest]).inputs["input_ids"].shape[1]), kind)
+            self._batcher = Batcher(size, ahead=kind != "cpu")
+        return self._batcher
+
+    def _to_device(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        device, dtype = self.model.device, self.model.dtype
+
+        def moved(value: Any) -> Any:
+            if not isinstance(value, torch.Tensor):
+                return value
+            return value.to(device, dtype if value.is_floating_point() else None, non_blocking=True)
+
+        return {key: moved(value) for key, value in inputs.items()}
+
+    def _look(self, batch: Sequence[tuple[int, Request]], prepared: Batch) -> Evidence:
+        started = time.perf_counter()
+        requests = [request for _, request in batch]
+        log_probs, attention, delimited = self._forward(prepared, len(requests[0].images))
+        seconds = time.perf_counter() - started
+        n = len(requests)
+        return Evidence.from_arrays(
+            log_probs,
+            attention,
+            [r.gold_position for r in requests],
+            [r.sample_id for r in requests],
+            attention_delimited=delimited,
+            perm=[r.permutation.order for r in requests],
+            split=[r.split for r in requests],
+            key=[r.key for r in requests],
+            forward_passes=np.full(n, 2 if prepared.trie.prefixes else 1),
+            seconds=np.full(n, seconds / n),
+            fingerprint=self.fingerprint,
+        )
+
+    @torch.inference_mode()
+    def _forward(self, batch: Batch, n_images: int) -> tuple[Any, Any, Any]:
+        """Candidate log-probabilities Float[n, N] and attention Float[n, L, N], without and with delimiters."""
+        trie = batch.trie
+        seen = {**batch.inputs, "text_replacement_offsets": batch.offsets}
+        spans = image_spans(self.model, self.processor, seen, n_images, image_sizes=batch.image_sizes)
+        inputs = with_positions(self.model, self._to_device(batch.inputs))
+        ends = end_ids(self.model, self.processor.tokenizer) if trie.needs_end else ()
+        columns = [branch.columns(ends) for branch in trie.branches]
+        with record_last_row(self.model, spans) as recorder:
+            output = self.model(**inputs, use_cache=bool(trie.prefixes), logits_to_keep=1)
+        attention, delimited = recorder.attention()
+        rooted = [select(output.logits[:, -1], columns[0])] if len(trie.prefixes) < len(trie.branches) else []
+        if trie.prefixes:
+            cache, mask = output.past_key_values, inputs["attention_mask"]
+            del output
+            rooted += continue_prefixes(self.model, cache, mask, trie.prefixes, columns[len(rooted) :])
+        logits = [branch.double().cpu().numpy() for branch in rooted]
+        if not all(np.isfinite(branch).all() for branch in logits):
+            raise UnsupportedModelError(f"{self.name} gave logits that are not finite in {self.model.dtype}; try dtype bfloat16 or float32.")
+        return trie.log_probs(logits, ends), attention.numpy(), delimited.numpy()
+
+    @torch.inference_mode()
+    def _generate(self, batch: Batch, max_new_tokens: int) -> list[str]:
+        inputs = self._to_device(batch.inputs)
+        tokenizer = self.processor.tokenizer
+        ends = end_ids(self.model, tokenizer)
+        plain = copy.copy(self.model.generation_config)
+        plain.update(
+            do_sample=False,
+            num_beams=1,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            repetition_penalty=None,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=list(ends),
+            pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0],
+        )
+        written = self.model.generate(**inputs, generation_config=plain)
+        texts = tokenizer.batch_decode(written[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        return [text.strip() for text in texts]

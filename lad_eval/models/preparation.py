@@ -1,0 +1,174 @@
+"""From requests to a model's inputs: images in the protocol's size, the chat message, left padding."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from lad_eval.errors import DataError, UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from lad_eval.models.conversation import Conversation
+    from lad_eval.scoring import CandidateTrie
+    from lad_eval.tasks.request import Request
+    from lad_eval.tasks.sample import ImageSource
+
+ImagePreparation = Literal["protocol", "native"]
+PROTOCOL_SIZE = (336, 336)
+"""Width and height, in pixels, to which the protocol of arXiv 2605.11591 squashes every image (bicubic)."""
+
+# Options of a family's image processor that depend on the number of images, by the configuration's `model_type`.
+IMAGE_OPTIONS: Mapping[str, Callable[[int], dict[str, Any]]] = {
+    # Tiles of an image: the released code of LAD shares 28 among all images, at most 12 for one.
+    "internvl": lambda n_images: {"max_patches": max(1, min(12, 28 // n_images))},
+}
+
+_CACHE_BYTES = 256 * 2**20
+
+
+def check_image_preparation(name: str) -> ImagePreparation:
+    """The name, if it is one.
+
+    Raises:
+        UserError: it is not.
+    """
+    known: tuple[ImagePreparation, ...] = get_args(ImagePreparation)
+    for choice in known:
+        if name == choice:
+            return choice
+    raise UserError(f"Unknown image preparation {name!r}: use {' or '.join(map(repr, known))}.")
+
+
+class ImageCache:
+    """Prepared images, the latest first out last: a sample's permutations show the same images again and again.
+
+    Args:
+        preparation: "protocol" squashes to PROTOCOL_SIZE; "native" leaves the size to the model's processor.
+        capacity_bytes: of pixels held.
+    """
+
+    def __init__(self, preparation: ImagePreparation, capacity_bytes: int = _CACHE_BYTES) -> None:
+        self.preparation = preparation
+        self._capacity = capacity_bytes
+        self._held: OrderedDict[str, Image] = OrderedDict()
+        self._bytes = 0
+        self._lock = Lock()
+
+    def get(self, source: ImageSource) -> Image:
+        """The image in RGB, prepared.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        key = source.digest
+        with self._lock:
+            if key in self._held:
+                self._held.move_to_end(key)
+                return self._held[key]
+        image = prepare_image(source.load(), self.preparation)
+        with self._lock:
+            if key not in self._held:
+                self._held[key] = image
+                self._bytes += _bytes(image)
+            while self._bytes > self._capacity and len(self._held) > 1:
+                self._bytes -= _bytes(self._held.popitem(last=False)[1])
+        return image
+
+
+def prepare_image(image: Image, preparation: ImagePreparation) -> Image:
+    """An RGB image, squashed (without regard to its aspect ratio) where the protocol says so."""
+    from PIL.Image import Resampling
+
+    image = image.convert("RGB")
+    if preparation == "protocol" and image.size != PROTOCOL_SIZE:
+        image = image.resize(PROTOCOL_SIZE, Resampling.BICUBIC)
+    return image
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a model is given for n requests, on the CPU.
+
+    Attributes:
+        inputs: input_ids Int[n, T] padded on the left, attention_mask, pixels, ...
+        image_sizes: (height, width) of every image as given to the processor, row by row.
+        offsets: where the processor put each image into the text, if it tells; `image_spans` reads it.
+        trie: the candidates, as they go on from the end of the prompt.
+    """
+
+    inputs: dict[str, Any]
+    image_sizes: list[list[tuple[int, int]]]
+    offsets: Any
+    trie: CandidateTrie
+
+
+class Preparation:
+    """Makes a batch's tensors.
+
+    Args:
+        processor: the model's multi-modal processor.
+        conversation: renders the questions.
+        model_type: the architecture's name in transformers.
+        preparation: of the images.
+        options: more arguments of the processor's call.
+    """
+
+    def __init__(
+        self,
+        processor: Any,
+        conversation: Conversation,
+        model_type: str,
+        preparation: ImagePreparation,
+        options: Mapping[str, Any],
+    ) -> None:
+        self._processor = processor
+        self._conversation = conversation
+        self._image_options = IMAGE_OPTIONS.get(model_type, lambda n_images: {})
+        self._options = dict(options)
+        self.images = ImageCache(preparation)
+
+    def __call__(self, requests: Sequence[Request]) -> Batch:
+        """Inputs for requests of one number of images and the same identifiers.
+
+        Images are nested by request, as every processor of transformers takes them (and as LLaVA-OneVision needs them: it shows
+        several images of one request by their base tile only).
+
+        Raises:
+            DataError: an image cannot be read, or a question holds the model's image placeholder.
+            UserError: two identifiers have the same tokens.
+        """
+        from lad_eval.models.continuation import mend_prompt
+
+        first = requests[0]
+        n_images = len(first.images)
+        placeholder = self._conversation.placeholder
+        for request in requests:
+            if placeholder in request.question:
+                raise DataError(f"Sample {request.sample_id}: the question holds the model's image placeholder {placeholder!r}.")
+        prompts = [self._conversation.prompt(request.question, n_images) for request in requests]
+        images = [[self.images.get(source) for source in request.images] for request in requests]
+        answers = self._conversation.answers(first.identifiers, n_images, first.question)
+        inputs = dict(
+            self._processor(
+                text=prompts,
+                images=images,
+                padding=True,
+                padding_side="left",
+                add_special_tokens=self._conversation.adds_special_tokens(prompts[0]),
+                return_tensors="pt",
+                **self._image_options(n_images),
+                **self._options,
+            )
+        )
+        offsets = inputs.pop("text_replacement_offsets", None)
+        sizes = [[(image.height, image.width) for image in row] for row in images]
+        return Batch(mend_prompt(inputs, answers), sizes, offsets, answers.trie)
+
+
+def _bytes(image: Image) -> int:
+    return image.width * image.height * len(image.getbands())
