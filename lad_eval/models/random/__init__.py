@@ -15,12 +15,19 @@ if TYPE_CHECKING:
 
 FAMILIES: tuple[str, ...] = (
     "qwen2.5-vl",
+    "llava-1.5",
+    "llava-next",
+    "llava-onevision",
+    "pixtral",
 )
 """Tiny models: 2-4 decoder layers, width 32-64, images of a few tokens."""
 
 SIZES: tuple[str, ...] = (
     "qwen2.5-vl-3b",
     "qwen2.5-vl-7b",
+    "llava-1.5-7b",
+    "llava-next-7b",
+    "llava-onevision-7b",
 )
 """Published sizes: the configuration as published, but for the vocabulary's special tokens."""
 

@@ -7,11 +7,16 @@ from typing import Any
 import torch
 
 from lad_eval.models.random.family import Family
+from lad_eval.models.random.llava import LLAVA_1_5, LLAVA_NEXT, LLAVA_ONEVISION, PIXTRAL
 from lad_eval.models.random.qwen import QWEN2_5_VL
 from lad_eval.models.random.tokenizer import make_tokenizer
 
 _FAMILIES: dict[str, Family] = {
     "qwen2.5-vl": QWEN2_5_VL,
+    "llava-1.5": LLAVA_1_5,
+    "llava-next": LLAVA_NEXT,
+    "llava-onevision": LLAVA_ONEVISION,
+    "pixtral": PIXTRAL,
 }
 
 # With the usual 0.02 a tiny model attends almost evenly everywhere, and a test on it would prove little.
@@ -41,7 +46,9 @@ def build(
         model = transformers.AutoModelForImageTextToText.from_config(config, dtype=number, **options)
     generation = model.generation_config
     generation.eos_token_id, generation.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
-    return model.to(where).eval(), kind.processor(tokenizer, kind.shapes[size])
+    processor = kind.processor(tokenizer, kind.shapes[size])
+    processor.chat_template = kind.template
+    return model.to(where).eval(), processor
 
 
 def make_config(family: str, size: str, tokenizer: Any) -> Any:

@@ -7,6 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
+TINY_TEXT: Mapping[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 8192,
+}
+"""The decoder of most tiny models."""
+
+
 @dataclass(frozen=True)
 class Shape:
     """Numbers of one size, in the words of the family's configuration classes.
@@ -35,7 +46,7 @@ class Family:
         tokens: arguments of `make_tokenizer`.
         token_ids: configuration entries that hold the id of a special token.
         template: chat template, in the family's form.
-        processor: makes the family's processor from (tokenizer, shape).
+        processor: makes the family's processor, but for its chat template, from (tokenizer, shape).
         shapes: by size name; the tiny one is "".
     """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lad_eval.models.random.family import Family, Shape
+from lad_eval.models.random.family import TINY_TEXT, Family, Shape
 
 TEMPLATE = (
     "{% for message in messages %}"
@@ -47,7 +47,6 @@ def _qwen2_vl_processor(kind: str) -> Any:
             image_processor=transformers.Qwen2VLImageProcessor(**images),
             tokenizer=tokenizer,
             video_processor=transformers.Qwen2VLVideoProcessor(**images),
-            chat_template=TEMPLATE,
         )
 
     return make
@@ -57,15 +56,7 @@ def _mrope(section: list[int], theta: float = 1_000_000.0) -> dict[str, Any]:
     return {"rope_type": "default", "mrope_section": section, "rope_theta": theta}
 
 
-_TINY_TEXT = {
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 8192,
-    "rope_parameters": _mrope([2, 3, 3]),
-}
+_TINY_TEXT = {**TINY_TEXT, "rope_parameters": _mrope([2, 3, 3])}
 _TINY_IMAGES = {"patch_size": 14, "merge_size": 2, "min_pixels": 56 * 56, "max_pixels": 112 * 112}
 _IMAGES = {"patch_size": 14, "merge_size": 2, "min_pixels": 56 * 56, "max_pixels": 12_845_056}
 
