@@ -172,7 +172,8 @@ class Evidence:
         first = parts[0]
         for part in parts[1:]:
             if fingerprint_digest(part.fingerprint) != fingerprint_digest(first.fingerprint):
-                raise EvidenceError(f"Evidence of different fingerprints cannot be mixed: {_difference(first, part)}.")
+                off = difference(first.fingerprint, part.fingerprint)
+                raise EvidenceError(f"Evidence of different fingerprints cannot be mixed: {off}.")
             if (part.n_candidates, part.n_layers) != (first.n_candidates, first.n_layers):
                 raise EvidenceError("Evidence of different numbers of candidates or layers cannot be mixed.")
         columns = [f.name for f in fields(cls) if f.name != "fingerprint"]
@@ -193,6 +194,12 @@ def _column(values: npt.ArrayLike | None, n: int, name: str, dtype: type) -> npt
     return np.asarray(values, dtype=dtype)
 
 
-def _difference(a: Evidence, b: Evidence) -> str:
-    keys = sorted(k for k in {*a.fingerprint, *b.fingerprint} if a.fingerprint.get(k) != b.fingerprint.get(k))
-    return ", ".join(f"{k} is {a.fingerprint.get(k)!r} and {b.fingerprint.get(k)!r}" for k in keys)
+def difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
+    """What differs between two fingerprints, as `dtype is 'float32' and 'bfloat16'`; empty if nothing does."""
+    keys = sorted(k for k in {*a, *b} if a.get(k) != b.get(k))
+    return ", ".join(f"{k} is {_short(a.get(k))} and {_short(b.get(k))}" for k in keys)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
