@@ -76,23 +76,25 @@ class Evidence:
         Raises:
             EvidenceError: a shape does not fit, a value is not finite or a gold position is no position.
         """
-        logs = np.asarray(log_probs, dtype=np.float64)
+        logs = _floats(log_probs, "log_probs")
         if logs.ndim != 2 or logs.shape[1] < 2:
             raise EvidenceError(f"log_probs must have shape [n, N] with N >= 2, not {list(logs.shape)}.")
         n, candidates = logs.shape
-        image = None if attention is None else np.asarray(attention, dtype=np.float64)
-        delimited = image if attention_delimited is None else np.asarray(attention_delimited, dtype=np.float64)
+        image = None if attention is None else _floats(attention, "attention")
+        delimited = image if attention_delimited is None else _floats(attention_delimited, "attention_delimited")
+        if gold_position is None:
+            raise EvidenceError(f"gold_position is missing: it must have shape [{n}].")
         evidence = cls(
             log_probs=logs,
-            gold_position=_column(gold_position, n, "gold_position", np.int64),
+            gold_position=_integers(gold_position, "gold_position"),
             sample_id=np.asarray([str(s) for s in (range(n) if sample_id is None else sample_id)], dtype=np.str_),
-            perm=np.tile(np.arange(candidates), (n, 1)) if perm is None else np.asarray(perm, dtype=np.int64),
+            perm=np.tile(np.arange(candidates), (n, 1)) if perm is None else _integers(perm, "perm"),
             split=np.full(n, split) if isinstance(split, str) else np.asarray(split, dtype=np.str_),
             key=np.full(n, "") if key is None else np.asarray(key, dtype=np.str_),
             attention=image,
             attention_delimited=delimited,
-            forward_passes=np.ones(n, dtype=np.int64) if forward_passes is None else np.asarray(forward_passes, dtype=np.int64),
-            seconds=np.zeros(n) if seconds is None else np.asarray(seconds, dtype=np.float64),
+            forward_passes=np.ones(n, dtype=np.int64) if forward_passes is None else _integers(forward_passes, "forward_passes"),
+            seconds=np.zeros(n) if seconds is None else _floats(seconds, "seconds"),
             fingerprint=dict(fingerprint or {}),
         )
         evidence._check()
@@ -109,14 +111,22 @@ class Evidence:
             raise EvidenceError("every row of perm must be a permutation of 0..N-1.")
         if n and not ((self.gold_position >= 0) & (self.gold_position < candidates)).all():
             raise EvidenceError(f"gold_position must lie in 0..{candidates - 1}.")
+        if strangers := sorted({*self.split.tolist()} - {"test", "calibration"}):
+            raise EvidenceError(f"split must be 'test' or 'calibration', not {strangers[0]!r}.")
         if not np.isfinite(self.log_probs).all():
             raise EvidenceError("log_probs must be finite.")
+        if self.attention is None and self.attention_delimited is not None:
+            raise EvidenceError("attention_delimited comes beside attention, and attention is missing.")
+        if self.attention is not None and self.attention_delimited is not None:
+            shapes = list(self.attention.shape), list(self.attention_delimited.shape)
+            if shapes[0] != shapes[1]:
+                raise EvidenceError(f"attention and attention_delimited differ in shape: {shapes[0]} and {shapes[1]}.")
         for name in ("attention", "attention_delimited"):
             array = getattr(self, name)
             if array is None:
                 continue
-            if array.ndim != 3 or array.shape[0] != n or array.shape[2] != candidates:
-                raise EvidenceError(f"{name} must have shape [{n}, L, {candidates}], not {list(array.shape)}.")
+            if array.ndim != 3 or array.shape[0] != n or not array.shape[1] or array.shape[2] != candidates:
+                raise EvidenceError(f"{name} must have shape [{n}, L, {candidates}] with L >= 1, not {list(array.shape)}.")
             if not (np.isfinite(array).all() and (array >= 0).all()):
                 raise EvidenceError(f"{name} must be finite and not negative.")
 
@@ -144,17 +154,19 @@ class Evidence:
     def select(self, rows: npt.NDArray[Any] | Sequence[int] | slice) -> Evidence:
         """The rows of a boolean mask, an index array or a slice, in that order."""
         index = rows if isinstance(rows, slice) else np.asarray(rows)
+        if not isinstance(index, slice) and not index.size and index.dtype != np.bool_:
+            index = index.astype(np.int64)  # an empty list has no integers to tell its kind by
         columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "fingerprint"}
         chosen: dict[str, Any] = {name: None if column is None else column[index] for name, column in columns.items()}
         return replace(self, **chosen)
 
     def select_keys(self, keys: Sequence[str]) -> Evidence:
-        """The rows of these request keys, in their order.
+        """The rows of these request keys, in their order; of rows with equal keys the first.
 
         Raises:
             EvidenceError: a key has no row.
         """
-        where = {key: row for row, key in enumerate(self.key.tolist())}
+        where = {key: row for row, key in reversed(list(enumerate(self.key.tolist())))}
         missing = [key for key in keys if key not in where]
         if missing:
             raise EvidenceError(f"{len(missing)} of {len(keys)} requests have no evidence yet; run the model first.")
@@ -188,10 +200,18 @@ def fingerprint_digest(fingerprint: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _column(values: npt.ArrayLike | None, n: int, name: str, dtype: type) -> npt.NDArray[Any]:
-    if values is None:
-        raise EvidenceError(f"{name} is missing: it must have shape [{n}].")
-    return np.asarray(values, dtype=dtype)
+def _floats(values: npt.ArrayLike, name: str) -> Floats:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise EvidenceError(f"{name} must be an array of numbers, every row of equal length.") from None
+
+
+def _integers(values: npt.ArrayLike, name: str) -> Ints:
+    numbers = _floats(values, name)
+    if not (np.isfinite(numbers).all() and (numbers == np.floor(numbers)).all()):
+        raise EvidenceError(f"{name} must hold whole numbers.")
+    return numbers.astype(np.int64)
 
 
 def difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:

@@ -42,4 +42,4 @@ class Request:
     def key(self) -> str:
         """SHA-256 hex digest, 32 characters, of sample id, displayed images, question and identifiers."""
         content = [self.sample_id, [i.digest for i in self.images], self.question, list(self.identifiers)]
-        return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()[:32]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
