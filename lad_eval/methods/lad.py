@@ -1,0 +1,125 @@
+"""LAD: the attention says which image is likely meant, and with it how strongly positions pull."""
+
+from __future__ import annotations
+
+import warnings
+from typing import ClassVar
+
+import numpy as np
+
+from lad_eval.evidence import Evidence, Floats, Span
+from lad_eval.methods.base import Method, MethodWarning
+from lad_eval.methods.calibration import Mean, mean_by_gold
+from lad_eval.methods.numerics import logsumexp
+from lad_eval.methods.parameters import Choice, LayerRange, Positive
+from lad_eval.methods.readout import (
+    ATTENTION_MEAN,
+    LAYER_PARAMETERS,
+    SPAN,
+    AttentionMean,
+    log_prior,
+    purified_attention,
+    strongest_layers,
+)
+
+
+class NoVisualSignalWarning(MethodWarning):
+    """No calibration pass preferred its answer: the gain is at most 1 and is taken as 1."""
+
+
+class LAD(Method):
+    """Log-probabilities minus the position bias expected under the purified attention.
+
+    Source: "Logit-Attention Divergence" (arXiv 2605.11591), and its released code (github.com/brightXian/LAD, c704b9d). The
+    defaults are the released code's form, which produced the reported numbers; the preset `lad-paper` is the equations as
+    printed. With i the answer's position, j a position:
+
+    - log P_obs(j|i): mean over the calibration passes with the answer at i (Eq. 1), see `bias_mean`;
+    - gain (Eq. 4): log g = max over i and j != i of [log P_obs(i|i) - log P_obs(j|i)]; if it is not above 0, no pass showed a
+      visual signal: a NoVisualSignalWarning is given and log g = 0;
+    - log P_bias(j|i) = log P_obs(j|i) - [i = j] log g (Eq. 5);
+    - pi: the purified attention (Eq. 7-12), see `purified_attention`;
+    - answer: argmax_j of log p(j) - expected bias(j) (Eq. 14), see `mixture`.
+
+    Args:
+        top_k: number of layers in L*, those with the greatest attention to all images together.
+        temperature: tau, sharpens pi.
+        layers: the layers L* is chosen from: "upper" (released code), "all" (paper), or (first, last), counted from 0, inclusive.
+        attention_mean: "arithmetic": log of the mean attention over L* (released code); "log": mean of the logs (Eq. 11).
+        bias_mean: P_obs as the mean of log-probabilities ("log", released code) or of probabilities ("probability", Eq. 1).
+        mixture: expected bias as sum_k pi_k log P_bias(j|k) ("log", released code) or log sum_k pi_k P_bias(j|k)
+            ("probability", Eq. 13).
+        span: an image's tokens with their delimiters ("delimited", released code) or without ("image", Eq. 6).
+
+    Attributes:
+        log_bias_: Float[N, N], log P_bias, row i for the answer's position.
+        log_gain_: log g, natural.
+        log_attention_prior_: Float[L, N].
+    """
+
+    name = "lad"
+    needs = frozenset({"log_probs", "attention"})
+    calibrates = True
+    parameters: ClassVar = {
+        "top_k": LAYER_PARAMETERS["top_k"],
+        "temperature": Positive(),
+        "layers": LAYER_PARAMETERS["layers"],
+        "attention_mean": ATTENTION_MEAN,
+        "bias_mean": Choice(("log", "probability")),
+        "mixture": Choice(("log", "probability")),
+        "span": SPAN,
+    }
+
+    log_bias_: Floats
+    log_gain_: float
+    log_attention_prior_: Floats
+
+    def __init__(
+        self,
+        *,
+        top_k: int = 2,
+        temperature: float = 5.0,
+        layers: LayerRange = "upper",
+        attention_mean: AttentionMean = "arithmetic",
+        bias_mean: Mean = "log",
+        mixture: Mean = "log",
+        span: Span = "delimited",
+    ) -> None:
+        self.top_k = top_k
+        self.temperature = temperature
+        self.layers = layers
+        self.attention_mean = attention_mean
+        self.bias_mean = bias_mean
+        self.mixture = mixture
+        self.span = span
+
+    def _calibrate(self, evidence: Evidence) -> None:
+        log_observed = mean_by_gold(evidence.log_probs, evidence.gold_position, self.bias_mean)
+        self.log_gain_ = _log_gain(log_observed)
+        self.log_bias_ = log_observed - self.log_gain_ * np.eye(evidence.n_candidates)
+        self.log_attention_prior_ = log_prior(self._attention(evidence))
+
+    def _scores(self, evidence: Evidence) -> Floats:
+        attention = self._attention(evidence)
+        chosen = strongest_layers(attention, self.layers, self.top_k)
+        log_posterior = purified_attention(attention, self.log_attention_prior_, chosen, self.attention_mean, self.temperature)
+        if self.mixture == "log":
+            expected_bias = np.exp(log_posterior) @ self.log_bias_
+        else:
+            expected_bias = logsumexp(log_posterior[:, None, :] + self.log_bias_.T, axis=2)
+        return evidence.log_probs - expected_bias
+
+
+def _log_gain(log_observed: Floats) -> float:
+    """The gain as log g, from log P_obs Float[N, N] (Eq. 4), at least 0."""
+    advantage = np.diag(log_observed)[:, None] - log_observed
+    np.fill_diagonal(advantage, -np.inf)
+    log_gain = float(advantage.max())
+    if log_gain > 0:
+        return log_gain
+    warnings.warn(
+        f"The calibration shows no visual signal (gain {np.exp(log_gain):.3g}, not above 1): the bias is used as observed.",
+        NoVisualSignalWarning,
+        stacklevel=2,
+    )
+    return 0.0

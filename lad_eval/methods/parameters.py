@@ -1,0 +1,135 @@
+"""Kinds of method parameters: what values they take, and how the command line writes them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from lad_eval.errors import UserError
+
+LayerRange = Literal["upper", "all"] | tuple[int, int]
+"""Decoder layers: all, the upper ones (see `readout.layer_range`), or first and last, counted from 0, inclusive."""
+
+
+class ParameterError(UserError):
+    """A method parameter that does not exist or cannot have this value."""
+
+
+class Parameter(Protocol):
+    """What a parameter may be."""
+
+    @property
+    def expected(self) -> str:
+        """The allowed values in words, to follow "must be"."""
+
+    def accepts(self, value: Any) -> bool: ...
+
+    def parse(self, text: str) -> Any:
+        """The value that `text` writes. Raises ValueError if it writes none; the value may still be refused by `accepts`."""
+
+
+@dataclass(frozen=True)
+class Count:
+    """A whole number of at least `minimum`."""
+
+    minimum: int = 1
+
+    @property
+    def expected(self) -> str:
+        return f"a whole number of at least {self.minimum}"
+
+    def accepts(self, value: Any) -> bool:
+        return _is_whole(value) and value >= self.minimum
+
+    def parse(self, text: str) -> int:
+        return int(text)
+
+
+@dataclass(frozen=True)
+class Positive:
+    """A finite number above zero."""
+
+    @property
+    def expected(self) -> str:
+        return "a number above 0"
+
+    def accepts(self, value: Any) -> bool:
+        return (
+            isinstance(value, float | int | np.floating | np.integer)
+            and not isinstance(value, bool)
+            and 0 < float(value) < math.inf
+        )
+
+    def parse(self, text: str) -> float:
+        return float(text)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few words."""
+
+    options: tuple[str, ...]
+
+    @property
+    def expected(self) -> str:
+        return " or ".join(repr(option) for option in self.options)
+
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, str) and value in self.options
+
+    def parse(self, text: str) -> str:
+        return text
+
+
+@dataclass(frozen=True)
+class Layers:
+    """A range of decoder layers, `LayerRange`."""
+
+    @property
+    def expected(self) -> str:
+        return "'upper', 'all' or first-last, counted from 0 and inclusive, such as 3-5"
+
+    def accepts(self, value: Any) -> bool:
+        if isinstance(value, str):
+            return value in ("upper", "all")
+        if not isinstance(value, Sequence) or len(value) != 2:
+            return False
+        return all(map(_is_whole, value)) and 0 <= value[0] <= value[1]
+
+    def parse(self, text: str) -> str | tuple[int, int]:
+        if "-" not in text:
+            return text
+        first, last = text.split("-")
+        return int(first), int(last)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def parse_value(owner: str, name: str, parameter: Parameter, text: str) -> Any:
+    """The typed value that `text` writes for parameter `name` of method `owner`.
+
+    Raises:
+        ParameterError: the text writes no value that the parameter accepts.
+    """
+    try:
+        value = parameter.parse(text.strip())
+    except ValueError:
+        raise unacceptable(owner, name, parameter, text) from None
+    if not parameter.accepts(value):
+        raise unacceptable(owner, name, parameter, text)
+    return value
+
+
+def unacceptable(owner: str, name: str, parameter: Parameter, value: Any) -> ParameterError:
+    return ParameterError(f"{name} of {owner} must be {parameter.expected}, not {value!r}.")
+
+
+def unknown(owner: str, names: Sequence[str], known: Sequence[str]) -> ParameterError:
+    has = f"Its parameters are {', '.join(known)}." if known else "It has no parameters."
+    return ParameterError(f"{owner} has no parameter {' or '.join(map(repr, names))}. {has}")

@@ -1,0 +1,106 @@
+"""Reading the images' share of attention: which layers, averaged how, and cleaned of the prior of positions.
+
+Source: "Logit-Attention Divergence" (arXiv 2605.11591), Eq. 6-12, and its released code (github.com/brightXian/LAD, c704b9d).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+
+from lad_eval.errors import EvidenceError
+from lad_eval.evidence import Floats, Ints
+from lad_eval.methods.base import MethodWarning
+from lad_eval.methods.numerics import log_softmax
+from lad_eval.methods.parameters import Choice, Count, LayerRange, Layers, Parameter
+
+AttentionMean = Literal["arithmetic", "log"]
+
+ATTENTION_FLOOR = 1e-20
+"""Least attention whose log is taken, as in the released code: an image with none at all is out of the running, not NaN."""
+
+LAYER_PARAMETERS: Mapping[str, Parameter] = {"top_k": Count(), "layers": Layers()}
+SPAN: Parameter = Choice(("delimited", "image"))
+ATTENTION_MEAN: Parameter = Choice(("arithmetic", "log"))
+
+
+class FewLayersWarning(MethodWarning):
+    """The range holds fewer layers than top_k asks for; all of them are used."""
+
+
+def layer_range(layers: LayerRange, depth: int) -> tuple[int, int]:
+    """First and last layer, counted from 0, inclusive, of a decoder of `depth` layers.
+
+    "upper" is what the released code reads, layers 21 to 35, cut to the depth; a decoder of fewer than 24 layers is read from
+    ceil(7 depth / 12), the same share of 36 layers, and at least in its last layer.
+
+    Raises:
+        EvidenceError: a range given by number reaches past the last layer.
+    """
+    if layers == "all":
+        return 0, depth - 1
+    if layers == "upper":
+        return (21, min(35, depth - 1)) if depth >= 24 else (min(math.ceil(7 * depth / 12), depth - 1), depth - 1)
+    first, last = layers
+    if last >= depth:
+        raise EvidenceError(f"layers {first}-{last} reach past the last layer: this evidence has layers 0-{depth - 1}.")
+    return int(first), int(last)
+
+
+def strongest_layers(attention: Floats, layers: LayerRange, top_k: int) -> Ints:
+    """L*, Int[n, K]: for every row the K layers of the range with the greatest total attention to images (Eq. 8-9).
+
+    Args:
+        attention: Float[n, L, N].
+        layers: the range to choose from.
+        top_k: K; cut, with a FewLayersWarning, to the number of layers in the range. Of equal layers the deeper is taken.
+    """
+    first, last = layer_range(layers, attention.shape[1])
+    if top_k > (size := last - first + 1):
+        warnings.warn(
+            f"top_k = {top_k} but layers {first}-{last} are only {size}: all of them are read.", FewLayersWarning, stacklevel=2
+        )
+    strength = attention[:, first : last + 1].sum(axis=2)
+    from_deepest = np.argsort(-strength[:, ::-1], axis=1, kind="stable")[:, :top_k]
+    chosen: Ints = last - from_deepest
+    return chosen
+
+
+def raw_attention(attention: Floats, chosen: Ints) -> Floats:
+    """Mean over the chosen layers of the attention to each image, Float[n, N], from Float[n, L, N] and Int[n, K]."""
+    mean: Floats = np.take_along_axis(attention, chosen[:, :, None], axis=1).mean(axis=1)
+    return mean
+
+
+def log_attention(attention: Floats) -> Floats:
+    return np.log(np.maximum(attention, ATTENTION_FLOOR))
+
+
+def log_prior(attention: Floats) -> Floats:
+    """Log of a_prior, Float[L, N]: of the mean attention over all calibration passes Float[n, L, N] (Eq. 7)."""
+    return log_attention(attention.mean(axis=0))
+
+
+def purified_attention(attention: Floats, prior: Floats, chosen: Ints, mean: AttentionMean, temperature: float) -> Floats:
+    """Log of pi, Float[n, N], the posterior over images that the attention supports once the prior of positions is taken out.
+
+    pi = softmax(temperature * log pt) (Eq. 12), with log pt over the chosen layers L*:
+    "log" (Eq. 11): mean of [log a - log a_prior];
+    "arithmetic" (released code): log(mean of a) - mean of log a_prior.
+
+    Args:
+        attention: Float[n, L, N].
+        prior: Float[L, N], from `log_prior`.
+        chosen: Int[n, K].
+        mean: how the attention of the chosen layers is averaged.
+        temperature: tau, a multiplier: greater is sharper.
+    """
+    if mean == "arithmetic":
+        log_mean = log_attention(raw_attention(attention, chosen))
+    else:
+        log_mean = log_attention(np.take_along_axis(attention, chosen[:, :, None], axis=1)).mean(axis=1)
+    return log_softmax(temperature * (log_mean - prior[chosen].mean(axis=1)))
