@@ -51,7 +51,11 @@ def as_json(findings: Sequence[Finding]) -> str:
 
 def _package() -> Finding:
     state = checkout()
-    commit = "installed package" if state["commit"] is None else f"commit {state['commit'][:12]}{', changed' if state['dirty'] else ''}"
+    commit = (
+        "installed package"
+        if state["commit"] is None
+        else f"commit {state['commit'][:12]}{', changed' if state['dirty'] else ''}"
+    )
     return Finding("lad_eval", True, f"{lad_eval.__version__}, {commit}, Python {platform.python_version()}", needed=True)
 
 
@@ -67,7 +71,11 @@ def _devices() -> list[Finding]:
         return [Finding("devices", False, f"torch does not load: {error}", needed=True)]
     cpu = Finding("cpu", True, f"{os.cpu_count()} cores, {torch.get_num_threads()} threads", needed=True)
     cuda = [
-        Finding(f"cuda:{i}", True, f"{torch.cuda.get_device_name(i)}, {torch.cuda.get_device_properties(i).total_memory / 2**30:.0f} GiB")
+        Finding(
+            f"cuda:{i}",
+            True,
+            f"{torch.cuda.get_device_name(i)}, {torch.cuda.get_device_properties(i).total_memory / 2**30:.0f} GiB",
+        )
         for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
     ]
     mps = torch.backends.mps.is_available()
@@ -80,7 +88,11 @@ def _devices() -> list[Finding]:
 
 def _extras() -> list[Finding]:
     return [
-        Finding(name, there := importlib.util.find_spec(module) is not None, "installed" if there else f"pip install 'lad-eval[{extra}]'")
+        Finding(
+            name,
+            there := importlib.util.find_spec(module) is not None,
+            "installed" if there else f"pip install 'lad-eval[{extra}]'",
+        )
         for name, (module, extra) in EXTRAS.items()
     ]
 
@@ -95,7 +107,9 @@ def _tiny() -> Finding:
 def _offline() -> Finding:
     offline = os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on")
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    return Finding("hub", not offline, "switched off by HF_HUB_OFFLINE; local models only" if offline else f"{endpoint} (not tried)")
+    return Finding(
+        "hub", not offline, "switched off by HF_HUB_OFFLINE; local models only" if offline else f"{endpoint} (not tried)"
+    )
 
 
 def _results(out: Path) -> Finding:

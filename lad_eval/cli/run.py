@@ -21,17 +21,31 @@ class Overwrite(str, Enum):
     always = "always"
 
 
+class ImagePreparation(str, Enum):
+    """How images reach the model."""
+
+    protocol = "protocol"
+    native = "native"
+
+
 def run(
     model: Annotated[str, typer.Option("--model", "-m", help="`lad-tiny`, a local folder, a hub id, or `random:<family>`.")],
     tasks: Annotated[str, typer.Option("--tasks", "-t", help="Tasks or groups of tasks, separated by commas.")],
     methods: Methods = DEFAULT_METHODS,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Ask only the first samples of each task.")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Default: what fits.")] = None,
-    dtype: Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16, float16; default: the model's.")] = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps; default: the best there is.")] = None,
-    attn: Annotated[str | None, typer.Option("--attn", help="Attention implementation: sdpa, flash_attention_2, ...")] = None,
+    batch_size: Annotated[
+        str, typer.Option("--batch-size", help="Requests a pass, or auto: as many as are useful and fit.")
+    ] = "auto",
+    dtype: Annotated[
+        str, typer.Option("--dtype", help="float32, bfloat16, float16, or auto: float32 on the CPU, else bfloat16.")
+    ] = "auto",
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps, or auto: a GPU if there is one.")] = "auto",
+    attn: Annotated[str | None, typer.Option("--attn", help="sdpa, flash_attention_2, ...; default: the model's.")] = None,
     revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a hub model.")] = None,
-    image_preparation: Annotated[str | None, typer.Option("--image-preparation", help="protocol (336 x 336) or native.")] = None,
+    image_preparation: Annotated[
+        ImagePreparation, typer.Option("--image-preparation", help="protocol: 336 x 336, bicubic; native: as the model prefers.")
+    ] = ImagePreparation.protocol,
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with a hub model.")] = False,
     out: Out = RESULTS,
     overwrite: Annotated[
         Overwrite,
@@ -43,22 +57,25 @@ def run(
 ) -> None:
     """Measure a model on tasks, with every method from one pass of the model."""
     from lad_eval.cli.main import listen
-    from lad_eval.run.execute import Settings, run_tasks
     from lad_eval.run.silence import hush_libraries
 
     listen(quiet=quiet)
     hush_libraries(quiet=quiet)
+    from lad_eval.models.batching import check_batch_size
+    from lad_eval.run.execute import Settings, run_tasks
+
     settings = Settings(
         model=model,
         tasks=tuple(listed(tasks, "tasks")),
         methods=tuple(listed(methods, "methods")),
         limit=limit,
-        batch_size=batch_size,
+        batch_size=check_batch_size(batch_size),
         dtype=dtype,
         device=device,
         attn=attn,
         revision=revision,
-        image_preparation=image_preparation,
+        image_preparation=image_preparation.value,
+        trust_remote_code=trust_remote_code,
         out=Path(out),
         overwrite=overwrite.value,
         seed=seed,

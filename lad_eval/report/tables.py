@@ -106,7 +106,9 @@ def _blocks(rows: Sequence[Row], *, by_model: bool) -> list[tuple[tuple[str, str
 
 
 def _cells(row: Row) -> list[str]:
-    interval = "–" if row.accuracy_low is None or row.accuracy_high is None else f"[{row.accuracy_low:.1f}, {row.accuracy_high:.1f}]"
+    interval = (
+        "–" if row.accuracy_low is None or row.accuracy_high is None else f"[{row.accuracy_low:.1f}, {row.accuracy_high:.1f}]"
+    )
     accuracy = _points(row.accuracy) if row.accuracy_std is None else f"{_points(row.accuracy)} ± {row.accuracy_std:.1f}"
     passes = "–" if row.forward_passes is None else f"{row.forward_passes:.3g}"
     return [row.method, accuracy, interval, _points(row.rstd), _points(row.consistency), str(row.unparsable), passes]

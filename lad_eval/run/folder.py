@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -68,12 +67,9 @@ def claim(folder: Path, spec: RunSpec) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Removes what the folder holds, `spec.json` last, so that an interruption leaves a run and not debris."""
-    for path in sorted(folder.iterdir(), key=lambda p: p.name == SPEC):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+    """Removes what this module writes, `spec.json` last, so that an interruption leaves a run and not debris."""
+    for name in (METRICS, PREDICTIONS, PLAN, SPEC):
+        (folder / name).unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:

@@ -88,7 +88,7 @@ class World:
         try:
             yield
         except Exception as error:
-            if self.size > 1 and leave_at_once and isinstance(error, UserError):
+            if self.size > 1 and leave_at_once and isinstance(error, UserError) and error.exit_code == UserError.exit_code:
                 raise RankError(f"Process {self.rank} of {self.size}: {_first_line(error)}") from error
             if self.size == 1 or leave_at_once or not isinstance(error, UserError):
                 raise

@@ -69,7 +69,11 @@ def test_markdown_has_one_table_a_task_in_the_order_of_the_rows_and_all_models_i
     text = render(rows, "md")
     assert [line for line in text.splitlines() if line.startswith("#")] == ["### scenes_random_n4", "### a_task"]
     first = text.split("### a_task")[0]
-    assert [line.split("|")[1].strip() for line in first.splitlines() if line.startswith("| ")][1:] == ["lad-tiny", "b", "lad-tiny"]
+    assert [line.split("|")[1].strip() for line in first.splitlines() if line.startswith("| ")][1:] == [
+        "lad-tiny",
+        "b",
+        "lad-tiny",
+    ]
     assert "61.2 ± 2.5" in first
     assert "[59.0, 63.4]" in first
 

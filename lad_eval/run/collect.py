@@ -1,0 +1,73 @@
+"""Asking a model the requests of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from lad_eval.evidence import Evidence
+from lad_eval.methods import Method
+from lad_eval.models.base import VLM
+from lad_eval.run.lineup import calibrates, line_up, views_of
+from lad_eval.run.progress import progress
+from lad_eval.store import EvidenceStore
+from lad_eval.tasks.plan import plan
+from lad_eval.tasks.request import Request
+from lad_eval.tasks.task import Task
+
+REQUESTS_A_CALL = 16
+
+
+def collect(
+    model: VLM,
+    task: Task,
+    *,
+    methods: Iterable[str | Method] | None = None,
+    limit: int | None = None,
+    store: str | Path | None = None,
+    show_progress: bool = True,
+) -> Evidence:
+    """Evidence of a task: each test sample under the task's T displayed orders, and the calibration samples.
+
+    `evidence.test` and `evidence.calibration` are its two parts.
+
+    Args:
+        model: from `load_model`.
+        task: from `load_task`.
+        methods: only what these need is asked; default: what any method with one pass per question needs. The name
+            "permutation-average" adds every cyclic shift of each order.
+        limit: only the first so many test samples.
+        store: a folder that keeps the evidence, so that an interrupted call goes on where it stopped.
+        show_progress: on stderr.
+
+    Raises:
+        UserError: a method is unknown, the data is not as the task says, or the folder holds other evidence.
+    """
+    wanted = None if methods is None else [m if isinstance(m, Method) else line_up([m])[m] for m in methods]
+    needed = plan(task, limit=limit, views=views_of(wanted or ()), calibration=wanted is None or calibrates(wanted))
+    keys = [request.key for request in needed.requests]
+    if store is None:
+        parts: list[Evidence] = []
+        _ask(model, task, needed.requests, parts.append, shown=show_progress)
+        return Evidence.concatenate(parts).select_keys(keys)
+    with EvidenceStore(store, model.fingerprint, task=task.fingerprint) as kept:
+        _ask(model, task, needed.missing(kept.keys()), kept.append, shown=show_progress)
+        kept.finish()
+        return kept.load().select_keys(keys)
+
+
+def _ask(model: VLM, task: Task, requests: Sequence[Request], keep: Callable[[Evidence], object], *, shown: bool) -> None:
+    with progress(task.name, len(requests), shown=shown) as advance:
+        for part in in_batches(model, requests):
+            keep(part)
+            advance(len(part))
+
+
+def in_batches(model: VLM, requests: Sequence[Request]) -> Iterator[Evidence]:
+    """Evidence of the requests, each in some order of the model's own, as soon as it is there."""
+    batches = getattr(model, "evidence_batches", None)
+    if batches is not None:
+        yield from batches(requests)
+        return
+    for start in range(0, len(requests), REQUESTS_A_CALL):
+        yield model.evidence(requests[start : start + REQUESTS_A_CALL])

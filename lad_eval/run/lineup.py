@@ -1,0 +1,51 @@
+"""The methods of a run, and what they need of the model together."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from lad_eval.methods import Method, make_method, method_names, parse_setting
+from lad_eval.tasks.plan import View
+
+
+def line_up(names: Iterable[str], settings: Sequence[str] = ()) -> dict[str, Method]:
+    """Methods by the name that tables show; one with settings shows them: `lad(top_k=4)`.
+
+    Args:
+        names: as `method_names` has them.
+        settings: texts such as "lad.top_k=4"; a setting's method is lined up even if it is not named.
+
+    Raises:
+        UserError: a method, a parameter or a value does not exist.
+    """
+    changes: dict[str, dict[str, Any]] = {}
+    for text in settings:
+        name, parameter, value = parse_setting(text)
+        changes.setdefault(name, {})[parameter] = value
+    methods = {}
+    for name in dict.fromkeys([*names, *changes]):
+        changed = changes.get(name, {})
+        label = f"{name}({', '.join(f'{k}={_shown(v)}' for k, v in changed.items())})" if changed else name
+        methods[label] = make_method(name, **changed)
+    return methods
+
+
+def with_stored(methods: Mapping[str, Method], stored: Iterable[str]) -> dict[str, Method]:
+    """The methods together with those that a run holds figures of, in the order of the tables; settings of their own last."""
+    names = {*methods, *(name for name in stored if name in method_names())}
+    known = {name: make_method(name) for name in method_names() if name in names}
+    return {**known, **methods}
+
+
+def views_of(methods: Collection[Method]) -> frozenset[View]:
+    """The views that any of them needs; every run has the displayed order itself."""
+    return frozenset({"identity", *(method.views for method in methods)})
+
+
+def calibrates(methods: Collection[Method]) -> bool:
+    return any(method.calibrates for method in methods)
+
+
+def _shown(value: Any) -> str:
+    return "-".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,120 @@
+import json
+import os
+
+import pytest
+
+from lad_eval.run.folder import (
+    ResultsError,
+    claim,
+    clear,
+    ensure_writable,
+    folder_of,
+    read_json,
+    slug,
+    write_atomically,
+    write_json,
+)
+from lad_eval.run.spec import RunSpec, display_name
+
+
+def spec(**changes):
+    values = {
+        "model": "Qwen/Qwen2.5-VL-3B-Instruct",
+        "fingerprint": {"dtype": "float32"},
+        "task": "scenes_random_n4",
+        "definition": {"candidates": 4},
+        "digests": {"spec": "a", "data": "b"},
+    }
+    return RunSpec(**{**values, **changes})
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("Qwen/Qwen2.5-VL-3B-Instruct", "Qwen-Qwen2.5-VL-3B-Instruct"),
+        ("random:qwen2.5-vl", "random-qwen2.5-vl"),
+        ("..", "model"),
+        ("a b/ü", "a-b"),
+    ],
+)
+def test_a_name_becomes_one_plain_folder(name, folder):
+    assert slug(name) == folder
+
+
+def test_everything_that_changes_the_evidence_changes_the_folder(tmp_path):
+    changed = [
+        spec(), spec(model="m"), spec(fingerprint={"dtype": "bfloat16"}), spec(task="t"), spec(definition={"candidates": 8}),
+        spec(digests={"spec": "a", "data": "c"}), spec(limit=20),
+    ]  # fmt: skip
+    assert len({folder_of(tmp_path, s) for s in changed}) == len(changed)
+    assert folder_of(tmp_path, spec()).parts[-3:-1] == ("Qwen-Qwen2.5-VL-3B-Instruct", "scenes_random_n4")
+
+
+def test_the_order_of_keys_does_not_change_the_folder():
+    one, other = {"a": 1, "b": 2}, {"b": 2, "a": 1}
+    assert spec(fingerprint=one).digest == spec(fingerprint=other).digest
+
+
+def test_a_local_model_is_named_without_its_path(tmp_path):
+    (tmp_path / "my-model").mkdir()
+    assert display_name(str(tmp_path / "my-model")) == "my-model"
+    assert display_name("Qwen/Qwen2.5-VL-3B-Instruct") == "Qwen/Qwen2.5-VL-3B-Instruct"
+
+
+def test_a_folder_is_claimed_once_and_for_one_spec(tmp_path):
+    claim(tmp_path, spec())
+    claim(tmp_path, spec())
+    with pytest.raises(ResultsError, match=r"results of another spec \(differs in limit\).*--overwrite always"):
+        claim(tmp_path, spec(limit=3))
+    assert read_json(tmp_path / "spec.json") == spec().document()
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_debris(tmp_path):
+    path = tmp_path / "metrics.json"
+    write_json(path, {"a": 1})
+
+    def fail(beside):
+        beside.write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, fail)
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_json_that_python_alone_would_read_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "metrics.json", {"rstd": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("text", "reason"), [("{", "it is no JSON"), ("[]", "it is no JSON object"), (None, "No such file")])
+def test_a_file_that_cannot_be_read_is_named(tmp_path, text, reason):
+    path = tmp_path / "metrics.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ResultsError, match=f"Cannot read .*metrics.json: {reason}"):
+        read_json(path)
+
+
+def test_clear_leaves_what_others_put_there(tmp_path):
+    claim(tmp_path, spec())
+    write_json(tmp_path / "metrics.json", {})
+    (tmp_path / "notes.txt").write_text("")
+    clear(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_an_unwritable_results_folder_is_one_line(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(ResultsError, match=r"Cannot write to the results folder .*file.*--out"):
+        ensure_writable(blocked / "runs")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_one_line(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(ResultsError, match="Permission denied"):
+        ensure_writable(tmp_path)
