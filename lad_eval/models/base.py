@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from lad_eval.evidence import Evidence
@@ -31,6 +31,13 @@ class VLM(Protocol):
         Raises:
             DataError: an image cannot be read.
             UnsupportedModelError: a decoder layer gave no attention row, or the images' token spans cannot be found.
+        """
+        ...
+
+    def evidence_batches(self, requests: Sequence[Request]) -> Iterator[Evidence]:
+        """The same rows, batch after batch as each is done, in an order of the model's own; `key` says which is which.
+
+        What has been yielded can be stored, so that a killed run loses at most the batch in flight.
         """
         ...
 

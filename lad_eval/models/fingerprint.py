@@ -30,7 +30,8 @@ def describe(
     """
     text = model.config.get_text_config()
     return {
-        "model": name,
+        # Of a folder only its own name: where it stands does not matter, and its files' digest tells it from others.
+        "model": Path(name).name if Path(name).is_dir() else name,
         "weights": weights or f"sha256:{weights_digest(model)}",
         "architecture": type(model).__name__,
         "dtype": str(model.dtype).removeprefix("torch."),

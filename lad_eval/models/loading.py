@@ -1,0 +1,203 @@
+"""Loads a model of transformers from a folder or the hub, and says in one line what stands in the way."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+import torch
+
+from lad_eval.errors import UnsupportedModelError, UserError
+
+_DTYPES = {
+    "float32": torch.float32,
+    "fp32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+    "float16": torch.float16,
+    "fp16": torch.float16,
+}
+_ATTENTION = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")
+# What a folder must hold: any file of each group.
+_FILES = {
+    "the configuration (config.json)": ("config.json",),
+    "the image processor (preprocessor_config.json or processor_config.json)": ("preprocessor_config.json", "processor_config.json"),
+    "the tokenizer (tokenizer.json, or tokenizer_config.json and its vocabulary)": (
+        "tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json", "tokenizer_config.json"
+    ),
+    "the weights (*.safetensors)": ("*.safetensors", "*.bin"),
+}  # fmt: skip
+
+
+def resolve_device(device: str) -> torch.device:
+    """"auto" is a GPU if there is one (the local rank's own when several processes run), else the CPU.
+
+    Raises:
+        UserError: no such device here.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "auto":
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % count) if count else torch.device("cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise UserError(f"Unknown device {device!r}: use auto, cpu, cuda, cuda:<index> or mps.") from None
+    if found.type == "cuda" and not count:
+        raise UserError(f"Device {device!r} is not available: PyTorch {torch.__version__} sees no GPU here; use --device cpu.")
+    if found.type == "cuda" and (found.index or 0) >= count:
+        raise UserError(f"Device {device!r} does not exist: there are {count} GPUs, cuda:0 to cuda:{count - 1}.")
+    if found.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("Device 'mps' is not available on this machine; use --device cpu.")
+    return found
+
+
+def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """"auto" is float32 on the CPU and bfloat16 elsewhere (float16 where a GPU has no bfloat16).
+
+    Raises:
+        UserError: no such dtype.
+    """
+    if dtype == "auto":
+        if device.type == "cpu":
+            return torch.float32
+        return torch.float16 if device.type == "cuda" and not torch.cuda.is_bf16_supported() else torch.bfloat16
+    if dtype not in _DTYPES:
+        raise UserError(f"Unknown dtype {dtype!r}: use auto, float32, bfloat16 or float16.")
+    return _DTYPES[dtype]
+
+
+def check_attention(name: str | None) -> None:
+    """Refuses an attention implementation whose last row cannot be read.
+
+    Raises:
+        UserError: it is none of those, nor a kernel of the hub ("org/name").
+    """
+    if name is not None and name not in _ATTENTION and "/" not in name:
+        raise UserError(f"Unknown attention implementation {name!r}: use {', '.join(_ATTENTION)} or leave it out.")
+
+
+def check_folder(folder: Path) -> None:
+    """Looks for what every model folder holds.
+
+    Raises:
+        UserError: names the part that is missing.
+    """
+    for part, patterns in _FILES.items():
+        if not any(any(folder.glob(pattern)) for pattern in patterns):
+            raise UserError(f"Model folder {folder} lacks {part}; save it there with save_pretrained.")
+
+
+def load_pretrained(
+    source: str,
+    *,
+    revision: str | None,
+    dtype: torch.dtype,
+    device: torch.device,
+    attn_implementation: str | None,
+    trust_remote_code: bool,
+) -> tuple[Any, Any]:
+    """Model in eval mode on the device, and its processor.
+
+    Raises:
+        UnsupportedModelError: not an image-text-to-text model.
+        UserError: files missing or damaged, hub out of reach, attention implementation not available, ...
+    """
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+
+    common: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    if not Path(source).is_dir() and not _hub_has_address():
+        common["local_files_only"] = True  # else the hub's client tries again and again for half a minute
+    with _one_line(source):
+        config = AutoConfig.from_pretrained(source, **common)
+    _check_architecture(config, source, trust_remote_code)
+    with _one_line(source):
+        processor = AutoProcessor.from_pretrained(source, **common)
+    if getattr(processor, "image_processor", None) is None:
+        raise UserError(
+            f"{source} has no image processor (AutoProcessor gave {type(processor).__name__}): "
+            "preprocessor_config.json or processor_config.json is missing."
+        )
+    options = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
+    if device.type != "cpu":
+        options["device_map"] = {"": device}
+    with _one_line(source, attn_implementation):
+        model, info = AutoModelForImageTextToText.from_pretrained(
+            source, config=config, dtype=dtype, output_loading_info=True, **common, **options
+        )
+    parameters = {name for name, _ in model.named_parameters()}
+    if missing := sorted(parameters.intersection(info["missing_keys"])):
+        raise UserError(f"{source}: the weights lack {len(missing)} of the model's parameters, {missing[0]} for one; fetch them anew.")
+    return model.eval(), processor
+
+
+def _hub_has_address() -> bool:
+    """Whether the hub's name resolves here, or a proxy is set that may resolve it."""
+    from huggingface_hub.constants import ENDPOINT
+
+    if getproxies():
+        return True
+    try:
+        socket.getaddrinfo(urlsplit(ENDPOINT).hostname, 443)
+    except OSError:
+        return False
+    return True
+
+
+def _check_architecture(config: Any, source: str, trust_remote_code: bool) -> None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+    if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        return
+    if "AutoModelForImageTextToText" in (getattr(config, "auto_map", None) or {}) and trust_remote_code:
+        return
+    raise UnsupportedModelError(
+        f"{source} is not an image-text-to-text model: transformers knows its architecture {config.model_type!r} for other tasks only."
+    )
+
+
+@contextmanager
+def _one_line(source: str, attn_implementation: str | None = None) -> Iterator[None]:
+    """Turns what transformers and the hub raise into a UserError of one line."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (UserError, torch.cuda.OutOfMemoryError):
+        raise
+    except (OSError, ValueError, ImportError, LookupError, RuntimeError, TypeError, AttributeError, SafetensorError) as error:
+        raise UserError(_explain(error, source, attn_implementation)) from error
+
+
+def _explain(error: BaseException, source: str, attn_implementation: str | None) -> str:
+    from huggingface_hub import errors as hub
+
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    if any(isinstance(e, hub.GatedRepoError) for e in chain):
+        return f"{source} is gated on the hub: accept its terms there, then log in with `hf auth login`."
+    if any(isinstance(e, hub.RevisionNotFoundError) for e in chain):
+        return f"{source} has no such revision on the hub."
+    if any(isinstance(e, hub.RepositoryNotFoundError) for e in chain):
+        return f"{source} is neither a folder here nor a model on the hub; if it is private, log in with `hf auth login`."
+    if any(isinstance(e, (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError)) for e in chain) or (
+        ("connect to" in reason or "couldn't find them in the cached files" in str(error)) and not Path(source).exists()
+    ):
+        return (
+            f"{source} is not in the local cache and the hub cannot be reached: download it on a machine with a network "
+            f"(`hf download {source} --local-dir <folder>`) and pass that folder as the model."
+        )
+    if "trust_remote_code" in str(error):
+        return f"{source} brings code of its own: read it, and if you trust it pass --trust-remote-code."
+    if attn_implementation is not None and ("attention" in str(error).lower() or "attn" in str(error).lower()):
+        return f"Attention implementation {attn_implementation!r} is not available for {source}: {reason}"
+    return f"{source} cannot be loaded: {reason}"
