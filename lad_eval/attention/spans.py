@@ -11,6 +11,10 @@ import torch
 from lad_eval.errors import UnsupportedModelError
 
 
+NOT_FOR_THE_MODEL = frozenset({"text_replacement_offsets", "labels"})
+"""Entries of a processor's answer that must be taken out before the model is called (PaliGemma's always brings labels)."""
+
+
 @dataclass(frozen=True)
 class Spans:
     """Token ranges of the images of every row, half open, in the padded sequence.
@@ -71,7 +75,7 @@ def image_spans(
         model_or_config: names the image token.
         processor: made `inputs`; its tokenizer knows which tokens are special.
         inputs: the processor's answer: input_ids Int[batch, T], attention_mask, and text_replacement_offsets if asked for. The
-            latter is no input of the model: take it out before the model is called.
+            latter is no input of the model: see `NOT_FOR_THE_MODEL`.
         n_images: images of every row.
         image_sizes: (height, width) of every image as given to the processor, row by row; only for processors that report nothing.
 

@@ -14,22 +14,37 @@ if TYPE_CHECKING:
     import torch
 
 FAMILIES: tuple[str, ...] = (
+    "qwen2-vl",
     "qwen2.5-vl",
+    "qwen3-vl",
+    "qwen3.5",
     "llava-1.5",
     "llava-next",
     "llava-onevision",
+    "internvl",
+    "idefics3",
+    "smolvlm",
+    "gemma3",
+    "mistral3",
     "pixtral",
+    "paligemma",
 )
-"""Tiny models: 2-4 decoder layers, width 32-64, images of a few tokens."""
+"""Tiny models: 3 or 4 decoder layers, width 64, images of a few tokens."""
 
 SIZES: tuple[str, ...] = (
+    "qwen2-vl-2b",
+    "qwen2-vl-7b",
     "qwen2.5-vl-3b",
     "qwen2.5-vl-7b",
+    "qwen3-vl-4b",
+    "qwen3-vl-8b",
     "llava-1.5-7b",
     "llava-next-7b",
     "llava-onevision-7b",
+    "internvl3-8b",
+    "gemma3-4b",
 )
-"""Published sizes: the configuration as published, but for the vocabulary's special tokens."""
+"""Published sizes: the numbers of the published configuration, around our small tokenizer."""
 
 
 def load_random(

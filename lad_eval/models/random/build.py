@@ -6,17 +6,29 @@ from typing import Any
 
 import torch
 
+from lad_eval.models.random.blocks import GEMMA3, MISTRAL3, PALIGEMMA
 from lad_eval.models.random.family import Family
 from lad_eval.models.random.llava import LLAVA_1_5, LLAVA_NEXT, LLAVA_ONEVISION, PIXTRAL
-from lad_eval.models.random.qwen import QWEN2_5_VL
+from lad_eval.models.random.qwen import QWEN2_5_VL, QWEN2_VL, QWEN3_5, QWEN3_VL
+from lad_eval.models.random.tiles import IDEFICS3, INTERNVL, SMOLVLM
 from lad_eval.models.random.tokenizer import make_tokenizer
 
 _FAMILIES: dict[str, Family] = {
+    "qwen2-vl": QWEN2_VL,
     "qwen2.5-vl": QWEN2_5_VL,
+    "qwen3-vl": QWEN3_VL,
+    "qwen3.5": QWEN3_5,
     "llava-1.5": LLAVA_1_5,
     "llava-next": LLAVA_NEXT,
     "llava-onevision": LLAVA_ONEVISION,
+    "internvl": INTERNVL,
+    "internvl3": INTERNVL,
+    "idefics3": IDEFICS3,
+    "smolvlm": SMOLVLM,
+    "gemma3": GEMMA3,
+    "mistral3": MISTRAL3,
     "pixtral": PIXTRAL,
+    "paligemma": PALIGEMMA,
 }
 
 # With the usual 0.02 a tiny model attends almost evenly everywhere, and a test on it would prove little.
@@ -44,6 +56,7 @@ def build(
     with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []), torch.device("cpu" if tiny else where):
         torch.manual_seed(seed)
         model = transformers.AutoModelForImageTextToText.from_config(config, dtype=number, **options)
+        _fill_zeros(model)
     generation = model.generation_config
     generation.eos_token_id, generation.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
     processor = kind.processor(tokenizer, kind.shapes[size])
@@ -73,6 +86,13 @@ def make_config(family: str, size: str, tokenizer: Any) -> Any:
         vision["model_type"] = kind.vision_type
     ids = {entry: tokenizer.convert_tokens_to_ids(token) for entry, token in kind.token_ids.items()}
     return AutoConfig.for_model(kind.model_type, text_config=text, vision_config=vision, **ids, **shape.top)
+
+
+def _fill_zeros(model: Any) -> None:
+    """Gemma3's image projection begins at zero: an untrained model would not look at its images at all."""
+    for weights in model.parameters():
+        if weights.dim() > 1 and not weights.is_meta and not bool(weights.any()):
+            torch.nn.init.normal_(weights, std=_TINY_INITIALIZER_RANGE)
 
 
 def _split(name: str) -> tuple[str, str]:
