@@ -1,0 +1,84 @@
+"""Cluster bootstrap: whole samples are drawn with replacement, so that the T rows of a sample stay together.
+
+Every figure is a function of per-sample sums, so a resample is one row of counts times one matrix of sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from lad_eval.evidence import Floats
+from lad_eval.metrics.figures import consistent, share, spread
+from lad_eval.metrics.predictions import Grid
+
+RESAMPLES = 2000
+_CELLS = 2**22  # of a block of counts: 32 MB whatever the number of samples
+
+
+class Estimate(NamedTuple):
+    """A figure and its 95 % percentile interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Figures(NamedTuple):
+    """Figures in points, each Float[B], of B resamples; or of the data themselves, Float[]."""
+
+    accuracy: Floats
+    rstd: Floats
+    consistency: Floats
+    all_correct: Floats
+
+
+def sample_sums(grid: Grid) -> Floats:
+    """Float[S, 3 + 2N], per sample: share right, consistent, all right, then by the answer's position rows right and rows."""
+    correct, N = grid.correct, grid.n_candidates
+    at = grid.gold[:, :, None] == np.arange(N)
+    return np.column_stack(
+        [
+            correct.mean(axis=1),
+            consistent(grid.chosen),
+            correct.all(axis=1),
+            (at & correct[:, :, None]).sum(axis=1),
+            at.sum(axis=1),
+        ]
+    ).astype(np.float64)
+
+
+def figures(means: Floats) -> Figures:
+    """Figures from means over samples of `sample_sums`, Float[..., 3 + 2N]."""
+    N = (means.shape[-1] - 3) // 2
+    recall = share(means[..., 3 : 3 + N], means[..., 3 + N :])
+    return Figures(100 * means[..., 0], 100 * spread(recall), 100 * means[..., 1], 100 * means[..., 2])
+
+
+def resampled_means(sums: Floats, resamples: int = RESAMPLES, seed: int = 42) -> Floats:
+    """Means over samples of Float[S, F] in each of B resamples, Float[B, F].
+
+    The counts depend on `S`, `resamples` and `seed` only: tables of the same samples are resampled alike, hence paired.
+    """
+    return np.concatenate([counts @ sums for counts in _counts(len(sums), resamples, seed)]) / len(sums)
+
+
+def interval(draws: Floats) -> tuple[float, float]:
+    """95 % percentile interval of Float[B]; resamples without a value (NaN) are left out, (NaN, NaN) if none has one."""
+    known = draws[~np.isnan(draws)]
+    if not len(known):
+        return np.nan, np.nan
+    low, high = np.quantile(known, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _counts(samples: int, resamples: int, seed: int) -> Iterator[Floats]:
+    """How often each resample holds each sample, in blocks Float[b, S]."""
+    generator = np.random.default_rng(seed)
+    block = max(1, _CELLS // samples)
+    for start in range(0, resamples, block):
+        size = min(block, resamples - start)
+        drawn = generator.integers(samples, size=(size, samples)) + samples * np.arange(size)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=size * samples).reshape(size, samples).astype(np.float64)

@@ -1,0 +1,126 @@
+"""Predictions: what a method answered to T displayed orders of every sample, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from lad_eval.errors import UserError
+from lad_eval.evidence import Evidence, Ints
+
+Bools = npt.NDArray[np.bool_]
+
+UNPARSABLE = -1
+"""Stands for the position of a reply in which no answer can be found: wrong, counted apart, never consistent."""
+
+
+class PredictionsError(UserError):
+    """A table of predictions that is incomplete or contradicts itself."""
+
+
+class Grid(NamedTuple):
+    """The same predictions as S samples by T permutations, both sorted.
+
+    Attributes:
+        sample_id: Str[S].
+        permutation: Int[T].
+        gold: Int[S, T], positions.
+        predicted: Int[S, T], positions or UNPARSABLE.
+        chosen: Int[S, T], images (indices before the permutation) or UNPARSABLE.
+        n_candidates: N.
+    """
+
+    sample_id: npt.NDArray[np.str_]
+    permutation: Ints
+    gold: Ints
+    predicted: Ints
+    chosen: Ints
+    n_candidates: int
+
+    @property
+    def correct(self) -> Bools:
+        """Bool[S, T]; an unparsable reply is wrong."""
+        right: Bools = self.predicted == self.gold
+        return right
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """n rows, one a sample and permutation; every sample has the same T permutations.
+
+    Attributes:
+        sample_id: Str[n].
+        permutation: Int[n], index of the displayed order, shared by all samples.
+        gold_position: Int[n], 0-based.
+        predicted: Int[n], 0-based position, or UNPARSABLE (-1).
+        perm: Int[n, N], position `j` shows image `perm[i, j]`.
+
+    Raises:
+        PredictionsError: shapes or values do not fit, a sample lacks a permutation or has one twice, or a sample's answer is not
+            the same image in all its rows.
+    """
+
+    sample_id: npt.NDArray[np.str_]
+    permutation: Ints
+    gold_position: Ints
+    predicted: Ints
+    perm: Ints
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sample_id", np.asarray(self.sample_id, dtype=np.str_))
+        for name in ("permutation", "gold_position", "predicted", "perm"):
+            object.__setattr__(self, name, _whole(getattr(self, name), name))
+        n = len(self.sample_id)
+        if not n:
+            raise PredictionsError("There are no predictions to measure.")
+        if self.perm.ndim != 2 or self.perm.shape[0] != n or self.perm.shape[1] < 2:
+            raise PredictionsError(f"perm must have shape [{n}, N] with N >= 2, not {list(self.perm.shape)}.")
+        for name in ("permutation", "gold_position", "predicted"):
+            if (shape := getattr(self, name).shape) != (n,):
+                raise PredictionsError(f"{name} must have shape [{n}] as sample_id has {n} rows, not {list(shape)}.")
+        if not np.array_equal(np.sort(self.perm, axis=1), np.tile(np.arange(N := self.perm.shape[1]), (n, 1))):
+            raise PredictionsError("every row of perm must be a permutation of 0..N-1.")
+        for name, least in (("gold_position", 0), ("predicted", UNPARSABLE)):
+            if not ((getattr(self, name) >= least) & (getattr(self, name) < N)).all():
+                raise PredictionsError(f"{name} must lie in {least}..{N - 1}.")
+        _ = self.grid
+
+    @classmethod
+    def of(cls, evidence: Evidence, predicted: npt.ArrayLike) -> Predictions:
+        """Answers Int[n] to rows of evidence; the displayed orders that occur are numbered in lexicographic order."""
+        permutation = np.unique(evidence.perm, axis=0, return_inverse=True)[1].reshape(len(evidence))
+        return cls(evidence.sample_id, permutation, evidence.gold_position, np.asarray(predicted), evidence.perm)
+
+    @cached_property
+    def grid(self) -> Grid:
+        samples, sample = np.unique(self.sample_id, return_inverse=True)
+        permutations, permutation = np.unique(self.permutation, return_inverse=True)
+        S, T = len(samples), len(permutations)
+        times = np.bincount(sample * T + permutation, minlength=S * T).reshape(S, T)
+        if (incomplete := (times != 1).any(axis=1)).any():
+            raise PredictionsError(
+                f"Every sample must be answered once under each of the {T} permutations: {int(incomplete.sum())} of {S} samples "
+                f"are not, such as {samples[int(incomplete.argmax())].item()!r}; finish the run first."
+            )
+        rows = np.lexsort((permutation, sample)).reshape(S, T)
+        every = np.arange(len(self.sample_id))
+        gold_image = self.perm[every, self.gold_position][rows]
+        if (wandering := (gold_image != gold_image[:, :1]).any(axis=1)).any():
+            raise PredictionsError(
+                f"The right image of {samples[int(wandering.argmax())].item()!r} differs between its permutations: "
+                "perm or gold_position is wrong."
+            )
+        chosen = np.where(self.predicted == UNPARSABLE, UNPARSABLE, self.perm[every, self.predicted])
+        return Grid(samples, permutations, self.gold_position[rows], self.predicted[rows], chosen[rows], int(self.perm.shape[1]))
+
+
+def _whole(values: Sequence[int] | npt.NDArray[Any], name: str) -> Ints:
+    array = np.asarray(values)
+    if array.size and array.dtype.kind not in "iu":
+        raise PredictionsError(f"{name} must hold whole numbers, not {array.dtype}.")
+    return array.astype(np.int64)
