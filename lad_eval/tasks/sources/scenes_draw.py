@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 SIDE = 336
 _OVER = 2
-_RADIUS = {"small": 30, "large": 58}
+RADIUS = {"small": 38, "large": 62}
 _CENTRES = {"vertical": ((168, 92), (168, 244)), "horizontal": ((92, 168), (244, 168))}
 _PAINT = {
     "red": (214, 39, 40),
@@ -42,19 +42,23 @@ def draw(scene: Scene) -> Image:
 
     canvas = Pil.new("RGB", (SIDE * _OVER, SIDE * _OVER), _GROUND[scene.background])
     pen = ImageDraw.Draw(canvas)
-    places = _CENTRES[scene.axis]
-    for thing, (x, y), (dx, dy) in zip((scene.first, scene.second), places, (scene.jitter[:2], scene.jitter[2:]), strict=True):
-        # Along the axis the things keep clear of each other; across it they may move further.
-        if scene.axis == "vertical":
-            dy = dy * JITTER_ALONG // JITTER_ACROSS
-        else:
-            dx = dx * JITTER_ALONG // JITTER_ACROSS
-        _paint(pen, thing, (x + dx) * _OVER, (y + dy) * _OVER)
+    for thing, (x, y) in zip((scene.first, scene.second), centres(scene), strict=True):
+        _paint(pen, thing, x * _OVER, y * _OVER)
     return canvas.reduce(_OVER)
 
 
+def centres(scene: Scene) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Pixel (x, y) of the first and of the second thing's middle."""
+    (ax, ay), (bx, by) = _CENTRES[scene.axis]
+    # Along the axis the things keep clear of each other; across it they may move further.
+    along = [value * JITTER_ALONG // JITTER_ACROSS for value in scene.jitter]
+    if scene.axis == "vertical":
+        return (ax + scene.jitter[0], ay + along[1]), (bx + scene.jitter[2], by + along[3])
+    return (ax + along[0], ay + scene.jitter[1]), (bx + along[2], by + scene.jitter[3])
+
+
 def _paint(pen: ImageDraw, thing: Thing, x: int, y: int) -> None:
-    r = _RADIUS[thing.size] * _OVER
+    r = RADIUS[thing.size] * _OVER
     fill = _PAINT[thing.colour]
     if thing.shape == "circle":
         pen.ellipse((x - r, y - r, x + r, y + r), fill=fill)

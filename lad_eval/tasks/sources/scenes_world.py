@@ -25,8 +25,8 @@ BACKGROUNDS = ("white", "grey", "sand", "mist", "slate")
 AXES: tuple[Axis, ...] = ("vertical", "horizontal")
 RELATIONS = {"vertical": ("above", "below"), "horizontal": ("left of", "right of")}
 
-JITTER_ALONG = 12
-JITTER_ACROSS = 30
+JITTER_ALONG = 6
+JITTER_ACROSS = 10
 
 # Every scene has at least this many scenes of its own split that differ from it in one thing.
 LEAST_VARIANTS = 11
