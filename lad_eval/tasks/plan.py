@@ -84,8 +84,8 @@ def plan(task: Task, *, limit: int | None = None, views: Collection[View] = AS_S
     if limit is not None and limit < 1:
         raise UserError(f"The limit must be at least 1, not {limit}.")
     test = _checked(task, list(task.samples("test", limit)))
-    asked = min(n for n in (task.spec.samples, limit, len(test)) if n is not None)
-    if not test or len(test) < asked:
+    asked = task.spec.samples or 1
+    if len(test) < min(asked, limit or asked):
         raise DataError(f"{task.name}: the data has {len(test)} test samples, but the task asks for {asked}; lower `samples:`.")
     learned = _calibration(task, {sample.id for sample in test}) if calibration else []
 

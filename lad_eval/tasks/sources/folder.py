@@ -115,7 +115,8 @@ class FolderSource:
     calibration, the rest the test. Where there are enough, calibration has pictures of its own, max(calibration samples, 2 N),
     none of which is shown in a test sample; else only the right answers are disjoint, and a warning says so. The wrong
     candidates differ from the right one and from each other in their captions (upper case, spaces and a final point aside).
-    Every sample is drawn with a generator of its own, so that a limit only shortens the list.
+    The right answer stands at every place once in every N samples. Every sample is drawn with a generator of its own, so
+    that a limit only shortens the list.
     """
 
     def __init__(
@@ -165,8 +166,9 @@ class FolderSource:
         """
         pool = self._pools[split]
         count = self._counts[split] if limit is None else min(limit, self._counts[split])
-        for anchor in pool.anchors[:count]:
+        for index, anchor in enumerate(pool.anchors[:count]):
             names = self._draw(anchor, pool, random.Random(f"folder-1/{self.seed}/{split}/{self.candidates}/{anchor}"))
+            names.insert(self._place(split, index), anchor)
             pictures = tuple(self.pictures[name] for name in names)
             self._refuse_twins(pictures)
             yield Sample(id=anchor, images=pictures, caption=self.captions[anchor], gold=names.index(anchor), split=split)
@@ -217,12 +219,16 @@ class FolderSource:
         return grouped
 
     def _draw(self, anchor: str, pool: _Pool, generator: random.Random) -> list[str]:
-        """Names of N pictures of different captions in random order, the anchor among them."""
+        """Names of N - 1 pictures whose captions differ from the anchor's and from each other."""
         drawn = generator.sample(list(pool.by_caption), self.candidates)
         others = [caption for caption in drawn if caption != _plain(self.captions[anchor])][: self.candidates - 1]
-        names = [anchor, *(generator.choice(pool.by_caption[caption]) for caption in others)]
-        generator.shuffle(names)
-        return names
+        return [generator.choice(pool.by_caption[caption]) for caption in others]
+
+    def _place(self, split: Split, index: int) -> int:
+        """Where the right answer stands: at every place once in every N samples, so that recalls by place weigh the same."""
+        block, turn = divmod(index, self.candidates)
+        generator = random.Random(f"folder-1/{self.seed}/{split}/{self.candidates}/places/{block}")
+        return generator.sample(range(self.candidates), self.candidates)[turn]
 
     def _refuse_twins(self, pictures: Sequence[Picture]) -> None:
         seen: dict[str, Picture] = {}

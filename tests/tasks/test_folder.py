@@ -1,0 +1,288 @@
+import hashlib
+import json
+import logging
+import shutil
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from lad_eval.errors import DataError
+from lad_eval.tasks.files import SpecError
+from lad_eval.tasks.plan import plan
+from lad_eval.tasks.registry import load_task
+from lad_eval.tasks.sources.captions import read_captions
+from lad_eval.tasks.sources.folder import FolderSource, Picture
+from lad_eval.tasks.validate import validate
+
+
+def names(samples):
+    return [[image.path.name for image in sample.images] for sample in samples]
+
+
+def both(task):
+    return list(task.samples("test")), list(task.samples("calibration"))
+
+
+def test_a_task_of_three_lines_of_data_goes_through_to_requests(album):
+    task = load_task(album())
+    made = plan(task, views=("identity", "cyclic"), calibration=True)
+    assert len(made.evaluated) == (30 - 8) * 5
+    first = made.requests[0]
+    assert first.images[first.gold_position].path.name == first.sample_id
+    assert first.images[0].load().size == (24, 16)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 7])
+def test_every_picture_is_an_anchor_once_and_samples_are_well_formed(album, n):
+    test, calibration = both(load_task(album(40, n)))
+    anchors = [s.id for s in test + calibration]
+    assert len(set(anchors)) == len(anchors) == 40 - max(5, 2 * n) + 5
+    for sample in test + calibration:
+        shown = [image.path.name for image in sample.images]
+        assert len(set(shown)) == n
+        assert shown[sample.gold] == sample.id
+        assert sample.caption == f"picture number {int(sample.id[1:4])}"
+
+
+def test_pictures_of_calibration_are_not_shown_in_test_where_there_are_enough(album):
+    test, calibration = both(load_task(album(30)))
+    assert not {n for s in names(test) for n in s} & {n for s in names(calibration) for n in s}
+    assert len(test) == 22
+
+
+def test_few_pictures_keep_the_answers_apart_and_say_so(album, caplog):
+    with caplog.at_level(logging.WARNING):
+        test, calibration = both(load_task(album(12)))
+    assert "12 images are too few to keep those of calibration apart" in caplog.text
+    assert (len(test), len(calibration)) == (7, 5)
+    assert not {s.id for s in test} & {s.id for s in calibration}
+
+
+def test_the_right_answer_stands_at_every_place_once_in_every_n_samples(album):
+    golds = [s.gold for s in load_task(album(60)).samples()]
+    blocks = [tuple(golds[i : i + 4]) for i in range(0, len(golds), 4)]
+    assert all(sorted(block) == [0, 1, 2, 3] for block in blocks)
+    assert len(set(blocks)) > 4
+
+
+def test_the_draw_is_the_same_again_and_another_with_another_seed(album):
+    path = album()
+    first = names(both(load_task(path))[0])
+    assert names(both(load_task(path))[0]) == first
+    assert names(both(load_task(album(data="seed: 1")))[0]) != first
+
+
+def test_a_limit_only_shortens(album):
+    task = load_task(album())
+    assert list(task.samples("test", 7)) == list(task.samples("test"))[:7]
+    assert len(list(load_task(album(extra="samples: 9")).samples("test"))) == 9
+
+
+def test_captions_that_say_the_same_are_never_candidates_together(album):
+    captions = {f"p{i:03}.png": ["A dog.", "a  dog", "A DOG", f"thing {i}"][i % 4] for i in range(40)}
+    test, calibration = both(load_task(album(40, captions=captions)))
+    for sample in test + calibration:
+        dogs = [image for image in sample.images if "dog" in captions[image.path.name].lower()]
+        assert len(dogs) <= 1
+
+
+def test_the_fingerprint_is_of_content_and_not_of_place(album, tmp_path):
+    path = album()
+    before = load_task(path).fingerprint
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for name in ("photos", "captions.json", "album.yaml"):
+        shutil.copytree(tmp_path / name, moved / name) if name == "photos" else shutil.copy(tmp_path / name, moved / name)
+    assert load_task(moved / "album.yaml").fingerprint == before
+    Image.new("RGB", (24, 16), "black").save(moved / "photos" / "p003.png")
+    assert load_task(moved / "album.yaml").fingerprint["data"] != before["data"]
+    told = json.loads((tmp_path / "captions.json").read_text())
+    (tmp_path / "captions.json").write_text(json.dumps({**told, "p003.png": "something else"}))
+    assert load_task(path).fingerprint["data"] != before["data"]
+
+
+def test_a_pictures_digest_is_that_of_its_bytes_read_once(album, tmp_path):
+    album()
+    picture = Picture(tmp_path / "photos" / "p001.png")
+    content = picture.path.read_bytes()
+    assert picture.digest == hashlib.sha256(content).hexdigest()
+    picture.path.unlink()
+    assert picture.digest == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])
+def test_every_kind_of_picture_is_read_as_rgb(tmp_path, mode):
+    path = tmp_path / "x.tiff"
+    Image.new(mode, (5, 4)).save(path)
+    assert (Picture(path).load().mode, Picture(path).load().size) == ("RGB", (5, 4))
+
+
+def test_a_photo_is_turned_the_way_its_camera_was(tmp_path):
+    path = tmp_path / "x.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (6, 3)).save(path, exif=exif)
+    assert Picture(path).load().size == (3, 6)
+
+
+FORMS = {
+    "c.json": json.dumps({"a.png": "one", "b/c.png": {"caption": " two, too ", "licence": "BY"}}),
+    "c.jsonl": '{"image": "a.png", "caption": "one"}\n\n{"caption": "two, too", "image": "b/c.png", "x": 1}',
+    "c.csv": '\ufefflicence,image,caption\r\nBY,a.png,one\r\nBY,b/c.png,"two, too"\r\n',
+    "c.tsv": "image\tcaption\na.png\tone\nb/c.png\ttwo, too\n",
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_all_forms_of_a_captions_file_say_the_same(write, name):
+    assert read_captions(write(name, FORMS[name])) == {"a.png": "one", "b/c.png": "two, too"}
+
+
+def test_a_caption_in_quotes_may_have_line_breaks(write):
+    assert read_captions(write("c.csv", 'image,caption\na.png,"one\ntwo"\n')) == {"a.png": "one\ntwo"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("c.txt", "", "captions must be .json, .jsonl, .csv or .tsv."),
+        ("c.json", "{", "not JSON"),
+        ("c.json", "[]", "must be one object"),
+        ("c.json", "{}", "holds no caption"),
+        ("c.json", '{"a.png": ""}', "a.png has no caption."),
+        ("c.json", '{"a.png": null}', "a.png has no caption."),
+        ("c.json", '{"a.png": {"licence": "BY"}}', "a.png has no caption."),
+        ("c.json", '{"a.png": ["x", "y"]}', "a.png has no caption."),
+        ("c.json", '{"a.png": "x", "a.png": "y"}', "a.png is given twice"),
+        ("c.jsonl", '{"image": "a.png"}\n', "a.png has no caption."),
+        ("c.jsonl", '{"image": "a.png", "caption": "x"}\n{"caption": "x"}\n', "line 2: must be"),
+        ("c.jsonl", '{"image": 3, "caption": "x"}\n', "an image's name must be text, not 3"),
+        ("c.csv", "a.png,one\n", "it lacks image and caption."),
+        ("c.csv", "image,text\na.png,one\n", "it lacks caption."),
+        ("c.csv", "image,caption\na.png,one, two\n", "line 2: too many fields"),
+        ("c.csv", "image,caption\na.png\n", "a.png has no caption."),
+        ("c.csv", "image,caption\na.png,x\na.png,y\n", "a.png is given twice"),
+        ("c.csv", "", "it lacks image and caption."),
+    ],
+)
+def test_a_captions_file_that_cannot_be_used_is_told_in_one_line(write, name, text, says):
+    with pytest.raises(DataError) as caught:
+        read_captions(write(name, text))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_or_unreadable_captions_file_is_told(write):
+    path = write("captions.json", "{}")
+    with pytest.raises(DataError, match=r"no such captions file. Did you mean 'captions.json'"):
+        read_captions(path.with_name("caption.json"))
+    path.write_bytes(b'{"a": "\xff"}')
+    with pytest.raises(DataError, match="not UTF-8"):
+        read_captions(path)
+
+
+def refused(path):
+    with pytest.raises(DataError) as caught:
+        plan(load_task(path), calibration=True)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_what_is_missing_is_named(album, tmp_path):
+    path = album()
+    (tmp_path / "photos" / "p007.png").unlink()
+    assert "p007.png: no such image, but " in refused(path)
+    (tmp_path / "photos" / "p003.png").unlink()
+    assert "p003.png: no such image (and 1 more), but " in refused(path)
+    (tmp_path / "photos").rename(tmp_path / "photo")
+    assert "photos: no such folder of images. Did you mean 'photo'?" in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("count", "n", "extra", "says"),
+    [
+        (5, 4, "", "5 images are too few: calibration takes 5, and none is left to test."),
+        (6, 8, "", "6 images with 6 different captions are too few for 8 candidates."),
+        (30, 4, "samples: 23", "22 images are left for test samples, not 23; lower `samples:` or leave it out."),
+        (30, 4, "setting: adversarial", "has the setting 'random' only, not 'adversarial'."),
+    ],
+)
+def test_too_little_is_told(album, count, n, extra, says):
+    assert says in refused(album(count, n, extra=extra))
+
+
+def test_one_caption_for_all_is_told(album):
+    assert "with 1 different captions are too few" in refused(album(20, captions={f"p{i:03}.png": "same" for i in range(20)}))
+
+
+def test_wrong_options_are_told_with_file_and_key(album):
+    with pytest.raises(SpecError, match=r"album\.yaml: data\.sead: unknown key. Did you mean 'seed'\?"):
+        load_task(album(data="sead: 1"))
+
+
+def test_pictures_without_a_caption_are_left_out_and_reported(album, tmp_path, caplog):
+    path = album()
+    Image.new("RGB", (3, 3)).save(tmp_path / "photos" / "zz.JPG")
+    with caplog.at_level(logging.WARNING):
+        load_task(path)
+    assert "1 images without a caption are left out, as zz.JPG" in caplog.text
+
+
+def test_a_file_that_is_no_picture_is_named_before_any_model_runs(album, tmp_path):
+    path = album()
+    (tmp_path / "photos" / "p004.png").write_text("<html>")
+    assert "p004.png: cannot be read: it is damaged or no image." in refused(path)
+    assert any("p004.png: cannot be read" in problem for problem in validate(path))
+
+
+def test_a_truncated_picture_is_named_when_it_is_read_and_by_validate(album, tmp_path):
+    path = album()
+    picture = Picture(tmp_path / "photos" / "p004.png")
+    noise = Image.effect_noise((64, 64), 90).convert("RGB")
+    noise.save(picture.path)
+    picture.path.write_bytes(picture.path.read_bytes()[:2000])
+    with pytest.raises(DataError, match=r"p004\.png: cannot be read: it is damaged"):
+        picture.load()
+    assert len(problems := validate(path)) == 1
+    assert "album.yaml: " in problems[0]
+    assert "p004.png" in problems[0]
+
+
+def test_two_files_of_one_picture_are_named(album, tmp_path):
+    path = album(12)
+    for i in range(1, 12):
+        shutil.copy(tmp_path / "photos" / "p000.png", tmp_path / "photos" / f"p{i:03}.png")
+    assert "are the same picture; remove one and its caption." in refused(path)
+    assert len(validate(path)) == 11
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "WEBP", "BMP"])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=8), kept=st.floats(0, 1))
+def test_any_damage_gives_a_picture_or_a_line(tmp_path, form, changes, kept):
+    path = tmp_path / f"x.{form.lower()}"
+    Image.effect_noise((20, 12), 90).convert("RGB").save(path, form)
+    content = bytearray(path.read_bytes())
+    for where, value in changes:
+        content[int(where * (len(content) - 1))] = value
+    path.write_bytes(content[: int(kept * len(content))])
+    picture = Picture(path)
+    try:
+        assert picture.load().mode == "RGB"
+        assert len(picture.digest) == 64
+    except DataError as error:
+        told = str(error)
+    else:
+        told = f"x.{form.lower()}: cannot be read"
+    assert f"x.{form.lower()}: cannot be read" in told
+
+
+def test_a_source_can_be_made_without_yaml(album, tmp_path):
+    album()
+    source = FolderSource(
+        images=tmp_path / "photos", captions=tmp_path / "captions.json", candidates=3, samples=None, calibration_samples=2
+    )
+    assert len(list(source.samples("test"))) == 30 - 6
+    assert len(list(source.samples("calibration"))) == 2

@@ -1,0 +1,56 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lad_eval.tasks.identifiers import identifiers
+from lad_eval.tasks.prompts import PROMPTS, prompt_problem, question
+
+
+def test_the_retrieval_prompt_is_the_papers_word_for_word():
+    assert question("retrieval", "A dog.", identifiers("1..", 4)) == (
+        "Given 4 images indexed from 1 to 4, identify the image that best matches the provided caption. "
+        "Respond with the index number only and nothing else.\nCaption: A dog.\nAnswer: "
+    )
+
+
+def test_a_template_may_use_every_field():
+    template = "{n} from {first} to {last}: {identifiers}. {{literally}} {caption}"
+    assert question(template, "x", ("A", "B", "C")) == "3 from A to C: A, B, C. {literally} x"
+
+
+@given(st.text())
+def test_a_caption_stands_as_it_is_whatever_braces_it_has(caption):
+    assert question("Q {caption} A", caption, ("1", "2")) == f"Q {caption} A"
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_every_named_prompt_can_be_used(name):
+    assert prompt_problem(name) is None
+
+
+@pytest.mark.parametrize(
+    ("prompt", "problem"),
+    [
+        ("retrival", "unknown prompt 'retrival'. Did you mean 'retrieval'?"),
+        ("xyz", "unknown prompt 'xyz'. There are retrieval; a template needs {caption}."),
+        ("Which image is it?", "the template lacks {caption}"),
+        ("Which of {n}?", "the template lacks {caption}"),
+        ("{caption} {colour}", "a template may use {n}, {first}, {last}, {identifiers}, {caption}, not {colour}"),
+        ("{caption!r}", "not {caption!r}"),
+        ("{n:03} {caption}", "not {n:03}"),
+        ("{} {caption}", "not {}"),
+        ("{caption.__class__}", "not {caption.__class__}"),
+        ("{caption} {", "not a template"),
+        ("{caption} }", "write {{ and }} for braces"),
+    ],
+)
+def test_an_unusable_prompt_is_told_and_refused(prompt, problem):
+    assert problem in str(prompt_problem(prompt))
+    with pytest.raises(ValueError):
+        question(prompt, "x", ("1", "2"))
+
+
+@given(st.text(max_size=30))
+def test_a_prompt_without_problem_can_be_filled_in(prompt):
+    if prompt_problem(prompt) is None:
+        assert "a caption" in question(prompt, "a caption", ("1", "2"))

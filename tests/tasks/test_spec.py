@@ -1,0 +1,194 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lad_eval.tasks.files import SpecError, read_document
+from lad_eval.tasks.permutation import Permutation
+from lad_eval.tasks.spec import PermutationSpec, TaskSpec, read_spec
+
+LEAST = "source: scenes\ncandidates: 4\nsamples: 10\n"
+
+
+def fault(path):
+    with pytest.raises(SpecError) as caught:
+        read_spec(path)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_three_keys_are_enough_and_the_rest_is_the_protocols(write):
+    spec = read_spec(write("mine.yaml", LEAST))
+    assert (spec.name, spec.version, spec.setting, spec.identifiers, spec.prompt) == ("mine", 1, "random", "1..", "retrieval")
+    assert (spec.permutations.count, spec.permutations.seed, spec.permutations.scheme) == (5, 42, "shared")
+    assert (spec.calibration.samples, spec.calibration.scheme) == (5, "cyclic")
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("candidtes: 4", "candidtes: unknown key. Did you mean 'candidates'?"),
+        ("zzz: 4", "zzz: unknown key. There are name, version,"),
+        ("permutations: {cuont: 3}", "permutations.cuont: unknown key. Did you mean 'count'?"),
+        ("calibration: {sample: 3}", "calibration.sample: unknown key. Did you mean 'samples'?"),
+        ("metadata: {license: MIT}", "metadata.license: unknown key. Did you mean 'licence'?"),
+        ("data: {sed: 1}", "data.sed: unknown key. Did you mean 'seed'?"),
+        ("data: {seed: one}", "data.seed: input should be a valid integer, not 'one'."),
+        ("data: [1]", "data: input should be a valid dictionary, not [1]."),
+        ("version: '1'", "version: input should be a valid integer, not '1'."),
+        ("version: true", "version: input should be a valid integer, not True."),
+        ("version: 0", "version: input should be greater than or equal to 1, not 0."),
+        ("permutations: {count: 0}", "permutations.count: input should be greater than or equal to 1, not 0."),
+        ("permutations: {scheme: identity}", "permutations: scheme 'identity' has one order: set count: 1."),
+        ("permutations: {scheme: own}", "permutations.scheme: input should be 'shared' or 'identity', not 'own'."),
+        ("calibration: {scheme: all}", "calibration.scheme: input should be 'cyclic', not 'all'."),
+        ("identifiers: 1", "identifiers: input should be '1..', 'A..', 'a..', 'I..' or 'first..', not 1."),
+        ("setting: adverserial", "setting: input should be 'random', 'adversarial' or 'given', not 'adverserial'."),
+        ("prompt: retrival", "prompt: unknown prompt 'retrival'. Did you mean 'retrieval'?"),
+        ("prompt: Which image?", "prompt: the template lacks {caption}."),
+        ("name: other", "name: must equal the file's name, 'task'."),
+        ("name: a b", "name: string should match pattern"),
+        ("reported: {m: {lad: [1, 2]}}", "reported.m.lad.2: this key is missing."),
+        ("reported: {m: {lad: [x, 2, 3]}}", "reported.m.lad.0: input should be a valid number"),
+    ],
+)
+def test_a_wrong_key_or_value_is_told_in_one_line_with_file_and_key(write, line, says):
+    text = fault(write("task.yaml", LEAST + line))
+    assert "task.yaml: " in text
+    assert says in text
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("source: scenes\nsamples: 3\n", "candidates: this key is missing."),
+        ("candidates: 4\n", "source: this key is missing."),
+        ("source: scenes\ncandidates: 1\n", "candidates: input should be greater than or equal to 2, not 1."),
+        ("source: scenes\ncandidates: 60\n", "candidates: input should be less than or equal to 59, not 60."),
+        (
+            "source: folderr\ncandidates: 4\n",
+            "source: unknown source 'folderr'; there are folder, scenes. Did you mean 'folder'?",
+        ),
+        ("source: folder\ncandidates: 4\n", "data.images: this key is missing."),
+        ("source: scenes\ncandidates: 4\ncandidates: 8\n", "line 3: the key 'candidates' is given twice."),
+        ("data: {seed: 1, seed: 2}\n", "line 1: the key 'seed' is given twice."),
+        ("source: [scenes\n", "line 2: "),
+        ("- 1\n", "must be a mapping of keys to values"),
+        ("", "must be a mapping of keys to values"),
+        ("no: 1\n", "False: a key must be text; put it in quotes."),
+        ("include: 3\n", "include: must be a relative path or a list of them."),
+        ("include: _sharde.yaml\n", "include: no such file: '_sharde.yaml'. Did you mean '_shared.yaml'?"),
+        ("include: task.yaml\n", "include: 'task.yaml' includes itself."),
+        ("include: _ring.yaml\n", "include: 'task.yaml' includes itself."),
+    ],
+)
+def test_a_file_that_is_no_definition_is_told_in_one_line(write, text, says):
+    write("_shared.yaml", "version: 2\n")
+    write("_ring.yaml", "include: task.yaml\n")
+    assert says in fault(write("task.yaml", text))
+
+
+def test_a_missing_file_and_a_file_of_bytes_are_told(write, tmp_path):
+    assert fault(tmp_path / "none.yaml").endswith("none.yaml: no such file.")
+    path = write("task.yaml", "")
+    path.write_bytes(b"name: \xff\xfe\n")
+    assert "not UTF-8 text (byte 6)" in fault(path)
+
+
+def test_all_faults_are_held_and_the_line_says_how_many(write):
+    path = write("task.yaml", "source: scenes\ncandidates: four\nverison: 1\ndata: {sed: 0}\n")
+    with pytest.raises(SpecError) as caught:
+        read_spec(path)
+    assert len(caught.value.problems) == 3
+    assert str(caught.value).endswith("(and 2 more; `lad-eval validate` shows all)")
+
+
+def test_includes_are_merged_below_the_later_over_the_earlier_key_by_key(write):
+    write("_a.yaml", "version: 1\ndata: {seed: 1, calibration_samples: 7}\nsamples: 5\n")
+    write("_b.yaml", "include: _c.yaml\nversion: 2\ndata: {seed: 2}\n")
+    write("_c.yaml", "setting: adversarial\nsamples: 6\n")
+    spec = read_spec(write("task.yaml", "include: [_a.yaml, _b.yaml]\nsource: scenes\ncandidates: 4\ndata: {seed: 3}\n"))
+    assert (spec.version, spec.samples, spec.setting, spec.data) == (2, 6, "adversarial", {"seed": 3, "calibration_samples": 7})
+
+
+def test_one_part_may_be_included_twice_by_different_ways(write):
+    write("_a.yaml", "samples: 5\n")
+    write("_b.yaml", "include: _a.yaml\nversion: 3\n")
+    assert read_spec(write("task.yaml", "include: [_a.yaml, _b.yaml]\nsource: scenes\ncandidates: 4\n")).version == 3
+
+
+def test_a_fault_in_a_shared_part_names_that_part(write):
+    write("_shared.yaml", "data: {sed: 1}\nversion: x\n")
+    with pytest.raises(SpecError) as caught:
+        read_spec(write("task.yaml", "include: _shared.yaml\nsource: scenes\ncandidates: 4\ndata: {seed: 2}\n"))
+    assert all("_shared.yaml: " in problem for problem in caught.value.problems)
+
+
+def test_merging_leaves_the_included_file_as_it_was(write):
+    write("_shared.yaml", "base: &base {seed: 1}\ndata: *base\nother: *base\n")
+    document = read_document(write("task.yaml", "include: _shared.yaml\ndata: {seed: 2}\n"))
+    assert document.values == {"base": {"seed": 1}, "data": {"seed": 2}, "other": {"seed": 1}}
+
+
+def test_a_specification_cannot_be_changed():
+    spec = TaskSpec(name="x", source="scenes", candidates=4)
+    with pytest.raises(ValueError, match="frozen"):
+        spec.candidates = 5
+
+
+RESULT_FREE = {
+    "name": "y",
+    "description": "d",
+    "citation": "c",
+    "reported": {"m": {"lad": [1, None, None]}},
+    "metadata": {"licence": "MIT"},
+}
+DECISIVE = {
+    "version": 2,
+    "source": "folder",
+    "setting": "adversarial",
+    "candidates": 5,
+    "samples": 9,
+    "identifiers": "A..",
+    "prompt": "Q {caption}",
+    "permutations": {"count": 4},
+    "calibration": {"samples": 6},
+}
+
+
+@pytest.mark.parametrize("key", RESULT_FREE)
+def test_the_digest_ignores_what_no_result_depends_on(key):
+    least = {"name": "x", "source": "scenes", "candidates": 4}
+    assert TaskSpec(**{**least, key: RESULT_FREE[key]}).digest == TaskSpec(**least).digest
+
+
+@pytest.mark.parametrize("key", DECISIVE)
+def test_the_digest_changes_with_what_results_depend_on(key):
+    least = {"name": "x", "source": "scenes", "candidates": 4}
+    assert TaskSpec(**{**least, key: DECISIVE[key]}).digest != TaskSpec(**least).digest
+
+
+def test_a_default_written_out_leaves_the_digest():
+    least = {"name": "x", "source": "scenes", "candidates": 4}
+    assert TaskSpec(**least, permutations={"count": 5, "seed": 42}).digest == TaskSpec(**least).digest
+
+
+def test_every_field_is_known_to_one_side_of_the_digest():
+    assert {*RESULT_FREE, *DECISIVE, "data"} == set(TaskSpec.model_fields)
+
+
+@given(st.integers(2, 12), st.integers(1, 9), st.integers())
+def test_orders_begin_with_the_identity(n, count, seed):
+    assert PermutationSpec(count=count, seed=seed).orders(n)[0] == Permutation.identity(n)
+    assert PermutationSpec(count=1, scheme="identity").orders(n) == (Permutation.identity(n),)
+
+
+@given(
+    st.dictionaries(st.text(max_size=8), st.recursive(st.none() | st.integers() | st.text(max_size=5), st.lists, max_leaves=5))
+)
+def test_whatever_stands_in_a_file_is_a_task_or_a_line(tmp_path_factory, values):
+    import yaml
+
+    path = tmp_path_factory.mktemp("any") / "task.yaml"
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    assert fault(path)
