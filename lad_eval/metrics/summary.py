@@ -20,8 +20,8 @@ class Summary:
     Attributes:
         accuracy: mean over samples and permutations; an unparsable reply is wrong.
         accuracy_std: standard deviation over the permutations, T - 1 in the denominator.
-        rstd: standard deviation of the recall over positions, N - 1 in the denominator. NaN if the answers stood at fewer than two
-            positions.
+        rstd: standard deviation of the recall over positions, N - 1 in the denominator. NaN if the answers stood at fewer than
+            two positions.
         consistency: share of samples whose chosen image is the same under all permutations.
         all_correct: share of samples that are right under all permutations.
         chi2: Pearson's statistic (no unit) of the answered positions against equal shares; NaN without any answer.

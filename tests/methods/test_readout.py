@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+
+from lad_eval.errors import EvidenceError
+from lad_eval.evidence import Evidence
+from lad_eval.methods import FewLayersWarning, PurifiedAttention, RawAttention
+from lad_eval.methods.readout import layer_range, strongest_layers
+
+FLAT = Evidence.from_arrays(np.zeros((2, 2)), np.full((2, 2, 2), 0.1), [0, 1], ["c", "c"])
+
+
+def one(*layers, depth=None):
+    return Evidence.from_arrays(np.zeros((1, 2)), np.asarray([layers], dtype=float), [0], ["t"])
+
+
+@pytest.mark.parametrize(
+    ("depth", "expected"),
+    [
+        (36, (21, 35)),
+        (28, (21, 27)),
+        (24, (21, 23)),
+        (80, (21, 35)),
+        (23, (14, 22)),
+        (12, (7, 11)),
+        (6, (4, 5)),
+        (2, (1, 1)),
+        (1, (0, 0)),
+    ],
+)
+def test_upper_layers(depth, expected):
+    assert layer_range("upper", depth) == expected
+
+
+def test_numbered_layers_must_exist():
+    assert layer_range("all", 12) == (0, 11)
+    assert layer_range((3, 5), 6) == (3, 5)
+    with pytest.raises(EvidenceError, match="layers 3-6 reach past the last layer: this evidence has layers 0-5"):
+        layer_range((3, 6), 6)
+
+
+def test_the_layers_that_look_at_images_most_are_chosen_row_by_row():
+    attention = np.zeros((2, 5, 2))
+    attention[0, :, 0] = [9, 1, 4, 3, 2]
+    attention[1, :, 1] = [9, 5, 1, 1, 1]
+    assert strongest_layers(attention, (1, 4), 2).tolist() == [[2, 3], [1, 4]], "of equal layers the deeper"
+    assert strongest_layers(attention, "all", 1).tolist() == [[0], [0]]
+
+
+def test_too_few_layers_are_said():
+    with pytest.warns(FewLayersWarning, match="top_k = 2 but layers 1-1 are only 1"):
+        RawAttention().predict(FLAT)
+
+
+def test_raw_attention_is_the_share_of_the_mean():
+    proba = np.exp(RawAttention(layers="all").predict_log_proba(one([0.9, 0.1], [0.1, 0.1])))
+    assert proba[0] == pytest.approx([5 / 6, 1 / 6])
+
+
+@pytest.mark.parametrize(("mean", "odds"), [("arithmetic", 5), ("log", 3)])  # (.9 + .1) / .2, and sqrt(.9 .1) / .1
+def test_purified_attention_by_hand(mean, odds):
+    purified = PurifiedAttention(layers="all", attention_mean=mean, temperature=1).calibrate(FLAT)
+    assert np.exp(purified.predict_log_proba(one([0.9, 0.1], [0.1, 0.1]))[0]) == pytest.approx(
+        [odds / (odds + 1), 1 / (odds + 1)]
+    )
+    sharper = purified.set_params(temperature=2).calibrate(FLAT)
+    assert np.exp(sharper.predict_log_proba(one([0.9, 0.1], [0.1, 0.1]))[0, 0]) == pytest.approx(odds**2 / (odds**2 + 1))
+
+
+def test_the_prior_turns_the_answer():
+    looks_left = Evidence.from_arrays(np.zeros((2, 2)), [[[0.4, 0.1]], [[0.2, 0.1]]], [0, 1], ["c", "c"])  # prior 3 : 1
+    row = one([0.2, 0.1])
+    assert RawAttention(top_k=1, layers="all").predict(row).tolist() == [0]
+    assert PurifiedAttention(top_k=1, layers="all").calibrate(looks_left).predict(row).tolist() == [1]
+
+
+def test_the_span_is_the_one_asked_for():
+    row = Evidence.from_arrays(np.zeros((1, 2)), [[[0.2, 0.1]]], [0], ["t"], attention_delimited=[[[0.1, 0.2]]])
+    answers = {span: RawAttention(top_k=1, layers="all", span=span).predict(row).tolist() for span in ("image", "delimited")}
+    assert answers == {"image": [0], "delimited": [1]}
+
+
+def test_an_image_without_attention_is_out_of_the_running():
+    purified = PurifiedAttention(layers="all").calibrate(FLAT)
+    proba = np.exp(purified.predict_log_proba(one([0.0, 0.1], [0.0, 0.2])))
+    assert proba[0] == pytest.approx([0, 1])
