@@ -216,10 +216,10 @@ def _integers(values: npt.ArrayLike, name: str) -> Ints:
 
 def difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
     """What differs between two fingerprints, as `dtype is 'float32' and 'bfloat16'`; empty if nothing does."""
-    keys = sorted(k for k in {*a, *b} if a.get(k) != b.get(k))
-    return ", ".join(f"{k} is {_short(a.get(k))} and {_short(b.get(k))}" for k in keys)
+    keys = sorted(k for k in {*a, *b} if (k in a, a.get(k)) != (k in b, b.get(k)))
+    return ", ".join(f"{k} is {_short(a, k)} and {_short(b, k)}" for k in keys)
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
+def _short(fingerprint: Mapping[str, Any], key: str) -> str:
+    text = repr(fingerprint[key]) if key in fingerprint else "missing"
     return text if len(text) <= 80 else f"{text[:77]}..."

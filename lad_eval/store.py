@@ -234,7 +234,7 @@ class EvidenceStore:
             size = self.path.stat().st_size if self.path.exists() else 0
             try:
                 self._put(content if size else header_line(header) + content)
-            except OSError:
+            except BaseException:  # Ctrl-C too
                 # Half a batch must not stay: what is appended next would stand behind half a line.
                 with contextlib.suppress(OSError):
                     os.truncate(self.path, size)
