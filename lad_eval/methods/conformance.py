@@ -90,7 +90,7 @@ def positions_are_equal_after_a_symmetric_calibration(make: Maker) -> None:
 
 
 def without_bias_the_logits_decide(make: Maker) -> None:
-    """Of a method that takes bias out of each row's log-probabilities: where the calibration shows none, the row is left alone."""
+    """Of a method that takes bias out of single rows: where the calibration shows none, a row's log-probabilities stay."""
     method = _calibrated(make, symmetric_calibration())
     if "log_probs" not in method.needs or method.views == "cyclic":
         return
