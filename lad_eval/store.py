@@ -56,6 +56,7 @@ class EvidenceStore:
         *,
         task: Mapping[str, Any] | None = None,
         rank: int | None = None,
+        afresh: bool = False,
     ) -> None:
         """Stores what it is given; `open` or `with` does the work.
 
@@ -64,11 +65,13 @@ class EvidenceStore:
             fingerprint: JSON-serialisable facts about the model and everything else that determines a row.
             task: the task's fingerprint; {} if there is none.
             rank: this process's number where several write at once; None for one process.
+            afresh: removes all evidence of the folder on opening, whatever it is; of several processes the first to open says so.
         """
         self.folder = Path(folder)
         self.fingerprint: Mapping[str, Any] = json.loads(json.dumps(dict(fingerprint)))
         self.task: Mapping[str, Any] = json.loads(json.dumps(dict(task or {})))
         self.rank = rank
+        self.afresh = afresh
         self._keys: set[str] = set()
         self._shape: tuple[int, int] | None = None
         self._lock: BaseFileLock | None = None
@@ -89,6 +92,8 @@ class EvidenceStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = self._locked()
         try:
+            if self.afresh:
+                self.clear()
             with _told(self.folder, "read"):
                 if self.path.exists():
                     self._mend(scan(self.path))

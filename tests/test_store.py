@@ -223,6 +223,21 @@ def test_clearing_starts_afresh(tmp_path):
     assert read_evidence(tmp_path).n_candidates == 4
 
 
+@pytest.mark.parametrize("debris", [None, b"[]\n", b'{"format": 9}\n'])
+def test_a_store_opened_afresh_asks_nothing_of_what_was_there(tmp_path, debris):
+    with EvidenceStore(tmp_path, {"model": "other"}) as it:
+        it.append(rows(range(3), N=5, fingerprint={}))
+    if debris:
+        (tmp_path / "evidence.rank0.jsonl").write_bytes(debris)
+    with store(tmp_path, afresh=True) as it:
+        assert it.keys() == frozenset()
+        it.append(rows([0]))
+    assert equal(read_evidence(tmp_path), rows([0]))
+    with store(tmp_path), pytest.raises(EvidenceError, match="Another run"):
+        store(tmp_path, afresh=True).open()
+    assert len(read_evidence(tmp_path)) == 1
+
+
 def test_a_store_that_is_not_open_does_nothing(tmp_path):
     it = store(tmp_path / "new")
     for act in (lambda: it.append(rows([0])), it.finish, it.clear):
