@@ -27,5 +27,5 @@ def listed(text: str, what: str) -> list[str]:
     """
     names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     if not names:
-        raise typer.BadParameter(f"--{what} names none.")
+        raise typer.BadParameter(f"--{what} names none; `lad-eval ls {what}` lists them.")
     return names

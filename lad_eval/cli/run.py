@@ -51,7 +51,7 @@ def run(
         Overwrite,
         typer.Option("--overwrite", help="missing: resume; never: only show what is finished; always: start afresh."),
     ] = Overwrite.missing,
-    seed: Seed = 0,
+    seed: Seed = 42,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:

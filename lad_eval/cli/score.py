@@ -13,12 +13,13 @@ def score(
     run: Run,
     set_: Annotated[list[str] | None, typer.Option("--set", help="A parameter, e.g. lad.top_k=4; may be repeated.")] = None,
     methods: Annotated[str | None, typer.Option("--methods", help="Default: those of the run.")] = None,
-    seed: Seed = 0,
+    seed: Seed = 42,
     json: Json = False,
 ) -> None:
     """Decide again from a run's stored evidence, with other methods or other parameters; no model is needed."""
     from lad_eval.cli.show import show_rows
+    from lad_eval.report.rows import rows_of
     from lad_eval.run.rescore import rescore
 
     names = None if methods is None else listed(methods, "methods")
-    show_rows(rescore(run, names, settings=set_ or (), seed=seed), "json" if json else "rich")
+    show_rows(rows_of(rescore(run, names, settings=set_ or (), seed=seed)), "json" if json else "rich")

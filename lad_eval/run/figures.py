@@ -1,26 +1,62 @@
-"""Figures of one method's answers, in points, each with its interval."""
+"""Figures of one method's answers as plain JSON, in points, each with its 95 % interval."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from lad_eval.evidence import Evidence
+from lad_eval.metrics import Predictions, summarise
 from lad_eval.run.asked import Asked
 from lad_eval.run.decide import Decision
 
 
+def predictions_of(decision: Decision, evaluated: Evidence, asked: Asked) -> Predictions:
+    """The answers as the metrics' table."""
+    return Predictions(
+        evaluated.sample_id, np.asarray(asked.permutation_index), evaluated.gold_position, decision.position, evaluated.perm
+    )
+
+
 def figures_of(decision: Decision, evaluated: Evidence, asked: Asked, *, seed: int) -> dict[str, Any]:
-    """Figures as plain JSON; None where one is not defined."""
-    correct = decision.position == evaluated.gold_position
+    """Every figure; None where one is not defined.
+
+    Args:
+        decision: answers to the evaluated requests.
+        evaluated: their evidence, in the same order.
+        asked: what was asked.
+        seed: of the bootstrap.
+    """
+    found = summarise(predictions_of(decision, evaluated, asked), seed=seed)
     return {
-        "samples": len(np.unique(evaluated.sample_id)),
-        "permutations": max(asked.permutation_index) + 1,
-        "accuracy": {"value": 100 * float(correct.mean()), "std": 0.0, "low": None, "high": None},
-        "rstd": {"value": None},
-        "consistency": {"value": None},
-        "unparsable": 0,
+        "samples": found.samples,
+        "permutations": found.permutations,
+        "accuracy": {
+            "value": found.accuracy,
+            "std": found.accuracy_std,
+            "low": _known(found.accuracy_low),
+            "high": _known(found.accuracy_high),
+        },
+        "rstd": {"value": _known(found.rstd), "low": _known(found.rstd_low), "high": _known(found.rstd_high)},
+        "consistency": {
+            "value": found.consistency,
+            "low": _known(found.consistency_low),
+            "high": _known(found.consistency_high),
+        },
+        "all_correct": {
+            "value": found.all_correct,
+            "low": _known(found.all_correct_low),
+            "high": _known(found.all_correct_high),
+        },
+        "chi_square": {"statistic": _known(found.chi2), "p_value": _known(found.chi2_p)},
+        "recall": [_known(value) for value in found.recall],
+        "unparsable": found.unparsable,
         "forward_passes": float(decision.passes.mean()),
         "calibration_passes": decision.calibration_passes,
     }
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None

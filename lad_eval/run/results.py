@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from lad_eval.run.figures import figures_of
 
 from lad_eval.evidence import Evidence
 from lad_eval.methods import Method
 from lad_eval.run.asked import Asked
 from lad_eval.run.decide import Decision
+from lad_eval.run.figures import figures_of
 from lad_eval.run.folder import METRICS, ResultsError, read_json
 from lad_eval.run.provenance import checkout, versions
 from lad_eval.run.spec import RunSpec
@@ -40,6 +40,7 @@ def metrics_document(
         circumstances: what only this call of the program knows: device, processes, requests answered now, seconds.
     """
     evaluated = evidence.select_keys(asked.evaluated)
+    figures = {name: figures_of(decision, evaluated, asked, seed=seed) for name, decision in decisions.items()}
     used = {key for method in methods.values() for key in asked.seen_by(method)} | set(asked.calibration)
     rows = evidence.select(np.isin(evidence.key, np.asarray(sorted(used))))
     return {
@@ -61,7 +62,7 @@ def metrics_document(
             "calibration_samples": len(np.unique(evidence.calibration.sample_id)),
             "asked": len(used),
             "answered": len(rows),
-            "unparsable": 0,
+            "unparsable": {name: figure["unparsable"] for name, figure in figures.items()},
         },
         "forward_passes": {
             "evaluated": int(evaluated.forward_passes.sum()),
@@ -72,9 +73,9 @@ def metrics_document(
         "methods": {
             name: {
                 "parameters": json.loads(json.dumps(methods[name].get_params())),
-                **figures_of(decision, evaluated, asked, seed=seed),
+                **figure,
             }
-            for name, decision in decisions.items()
+            for name, figure in figures.items()
         },
     }
 

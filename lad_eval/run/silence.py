@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from functools import cache
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -22,5 +23,10 @@ def hush_libraries(*, quiet: bool) -> None:
     warnings.showwarning = _show
 
 
+@cache
+def _say_once(text: str) -> None:
+    logger.warning("%s", text)
+
+
 def _show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    logger.warning("%s", " ".join(str(message).split()))
+    _say_once(" ".join(str(message).split()))

@@ -1,0 +1,42 @@
+"""Deciding again from what a run stored: no model, no torch, no data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lad_eval.report.load import find_run
+from lad_eval.run.asked import Asked
+from lad_eval.run.decide import decide
+from lad_eval.run.folder import METRICS, PLAN, SPEC, ResultsError, read_json
+from lad_eval.run.lineup import line_up
+from lad_eval.run.results import metrics_document
+from lad_eval.run.spec import RunSpec
+from lad_eval.store import read_evidence
+
+
+def rescore(run: Path, names: Sequence[str] | None = None, *, settings: Sequence[str] = (), seed: int = 42) -> dict[str, Any]:
+    """A document like the run's `metrics.json`, decided anew; nothing is written.
+
+    Args:
+        run: a run's folder, or a folder above it that holds no other run.
+        names: methods; default: those that the settings change, else those of the run.
+        settings: texts such as "lad.top_k=4". A method with settings is named with them, `lad(top_k=4)`.
+        seed: of the bootstrap.
+
+    Raises:
+        UserError: there is no finished run, it did not ask what a method needs, or a method, parameter or value does not exist.
+    """
+    folder = find_run(run)
+    if not (folder / METRICS).is_file():
+        raise ResultsError(f"The run in {folder} is not finished; the command that began it goes on with it.")
+    stored = read_json(folder / METRICS)
+    default = [] if settings else list(stored["methods"])
+    methods = line_up(default if names is None else names, settings)
+    asked = Asked.from_document(read_json(folder / PLAN))
+    evidence = read_evidence(folder)
+    decisions = {name: decide(evidence, asked, method) for name, method in methods.items()}
+    circumstances = {key: stored[key] for key in ("device", "processes", "session")}
+    spec = RunSpec.model_validate(read_json(folder / SPEC))
+    return metrics_document(spec, asked, evidence, methods, decisions, seed=seed, circumstances=circumstances)
