@@ -55,13 +55,15 @@ class Recorder:
         missing = [layer for layer in self.layers if layer not in self._rows]
         if missing:
             raise UnsupportedModelError(
-                f"{self._model} is not supported: decoder {_named(missing)} gave no attention row, as their attention does not go "
+                f"{self._model} is not supported: decoder {_named(missing)} gave no attention row, as the attention does not go "
                 "through transformers' attention functions."
             )
         pooled = torch.stack([self._rows[layer].cpu() for layer in self.layers], dim=1)
         if not bool(torch.isfinite(pooled).all()):
             broken = [layer for i, layer in enumerate(self.layers) if not bool(torch.isfinite(pooled[:, i]).all())]
-            raise UnsupportedModelError(f"{self._model}: the attention of decoder {_named(broken)} is not finite; try dtype bfloat16 or float32.")
+            raise UnsupportedModelError(
+                f"{self._model}: the attention of decoder {_named(broken)} is not finite; try dtype bfloat16 or float32."
+            )
         n = self._spans.image.shape[1]
         return pooled[..., :n], pooled[..., n:]
 

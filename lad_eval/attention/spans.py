@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import torch
 
 from lad_eval.errors import UnsupportedModelError
-
 
 NOT_FOR_THE_MODEL = frozenset({"text_replacement_offsets", "labels"})
 """Entries of a processor's answer that must be taken out before the model is called (PaliGemma's always brings labels)."""
@@ -31,7 +31,7 @@ class Spans:
     length: int
 
     def membership(self, device: torch.device | str) -> torch.Tensor:
-        """Float[batch, length, 2 N]: 1 where a token lies in an image's span; the N plain spans first, then the delimited ones."""
+        """Float[batch, length, 2 N]: 1 where a token lies in an image's span; the N plain spans, then the N delimited ones."""
         ends = torch.cat([self.image, self.delimited], dim=1).to(device)
         tokens = torch.arange(self.length, device=device)[None, :, None]
         return ((tokens >= ends[:, None, :, 0]) & (tokens < ends[:, None, :, 1])).float()
@@ -53,7 +53,7 @@ def image_token_id(model_or_config: Any) -> int:
         if isinstance(found := getattr(config, entry, None), int):
             return found
     raise UnsupportedModelError(
-        f"{_name(config)} is not supported: its configuration names no image token (image_token_id), so image spans cannot be found."
+        f"{_name(config)} is not supported: its configuration names no image token (image_token_id), so images cannot be found."
     )
 
 
@@ -77,7 +77,7 @@ def image_spans(
         inputs: the processor's answer: input_ids Int[batch, T], attention_mask, and text_replacement_offsets if asked for. The
             latter is no input of the model: see `NOT_FOR_THE_MODEL`.
         n_images: images of every row.
-        image_sizes: (height, width) of every image as given to the processor, row by row; only for processors that report nothing.
+        image_sizes: (height, width) of every image as given to the processor, row by row; for processors that report nothing.
 
     Raises:
         UnsupportedModelError: the padding is on the right, or the images' tokens cannot be told apart.
@@ -147,7 +147,7 @@ def _widen(spans: Sequence[tuple[int, int]], row: Sequence[int], special: frozen
             if min(beside) < 0 or max(beside) >= len(row) or len({row[i] for i in beside}) > 1 or row[beside[0]] not in special:
                 break
             wider = [(start - 1, end) if side < 0 else (start, end + 1) for start, end in grown]
-            if any(left[1] > right[0] for left, right in zip(wider, wider[1:], strict=False)):
+            if any(left[1] > right[0] for left, right in itertools.pairwise(wider)):
                 break
             grown = wider
     return grown

@@ -21,7 +21,7 @@ def check_supported(model: Any, processor: Any) -> None:
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is None or getattr(processor, "image_processor", None) is None:
         raise UnsupportedModelError(
-            f"{name} is not supported: its processor ({type(processor).__name__}) does not join a tokenizer and an image processor."
+            f"{name} is not supported: its processor ({type(processor).__name__}) is no tokenizer joined with an image processor."
         )
     if not (getattr(processor, "chat_template", None) or getattr(tokenizer, "chat_template", None)):
         raise UnsupportedModelError(
@@ -42,9 +42,9 @@ def check_supported(model: Any, processor: Any) -> None:
         try:
             model(input_ids=words, attention_mask=torch.ones_like(words), use_cache=False, logits_to_keep=1)
         except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, NotImplementedError) as fault:
-            reason = str(fault).strip().splitlines()
+            reason = (str(fault).strip().splitlines() or [""])[0]
             raise UnsupportedModelError(
-                f"{name} is not supported: it fails on a prompt of a few words ({type(fault).__name__}: {reason[0] if reason else ''})."
+                f"{name} is not supported: it fails on a prompt of a few words ({type(fault).__name__}: {reason})."
             ) from fault
     if missing := sorted(set(expected) - seen):
         layers = ", ".join(map(str, missing))

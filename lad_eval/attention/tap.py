@@ -69,7 +69,8 @@ def attention_layers(model: Any) -> dict[int, torch.nn.Module]:
         raise UnsupportedModelError(f"{name} is not supported: it has no list of decoder layers (get_decoder().layers).")
     if any(hasattr(layer, "cross_attn") for layer in layers):
         raise UnsupportedModelError(f"{name} is not supported: images enter it by cross-attention, not as tokens of the prompt.")
-    found = {index: layer.self_attn for index, layer in enumerate(layers) if isinstance(getattr(layer, "self_attn", None), torch.nn.Module)}
+    modules = ((index, getattr(layer, "self_attn", None)) for index, layer in enumerate(layers))
+    found = {index: module for index, module in modules if isinstance(module, torch.nn.Module)}
     if not found:
         raise UnsupportedModelError(f"{name} is not supported: no decoder layer has an attention module (self_attn).")
     return found
@@ -153,7 +154,9 @@ def _release(places: list[_Place]) -> None:
 
 def _observed(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
-    def attend(module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    def attend(
+        module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> Any:
         active = _TAP.get()
         if active is not None and (layer := active.layers.get(id(module))) is not None:
             mask = args[0] if args else kwargs.get("attention_mask")

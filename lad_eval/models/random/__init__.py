@@ -1,7 +1,7 @@
-"""Models with random weights, made on the spot and offline: `random:<family>` (tiny) and `random:<family>-<size>` (real size).
+"""Models with random weights, made offline: `random:<family>` (tiny) and `random:<family>-<size>` (real size).
 
-For tests, for a user's CI, and for measuring speed without weights. The architecture, the processor class and the form of the chat
-template are the family's own; the tokenizer is a small one of ours that carries the family's special tokens.
+For tests, for a user's CI, and for measuring speed without weights. The architecture, the processor class and the form of the
+chat template are the family's own; the tokenizer is a small one of ours that carries the family's special tokens.
 """
 
 from __future__ import annotations

@@ -49,6 +49,8 @@ def build(
     family, size = _split(name)
     kind, tiny = _FAMILIES[family], size == ""
     tokenizer = make_tokenizer(**kind.tokens)
+    processor = kind.processor(tokenizer, kind.shapes[size])  # before the configuration: PaliGemma's adds tokens
+    processor.chat_template = kind.template
     config = make_config(family, size, tokenizer)
     number = _dtype(dtype, torch.float32 if tiny else torch.bfloat16)
     where = torch.device(device or "cpu")
@@ -59,8 +61,6 @@ def build(
         _fill_zeros(model)
     generation = model.generation_config
     generation.eos_token_id, generation.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
-    processor = kind.processor(tokenizer, kind.shapes[size])
-    processor.chat_template = kind.template
     return model.to(where).eval(), processor
 
 
@@ -103,4 +103,4 @@ def _split(name: str) -> tuple[str, str]:
 def _dtype(dtype: torch.dtype | str | None, default: torch.dtype) -> torch.dtype:
     if dtype is None or dtype == "auto":
         return default
-    return getattr(torch, dtype) if isinstance(dtype, str) else dtype  # type: ignore[no-any-return]
+    return getattr(torch, dtype) if isinstance(dtype, str) else dtype

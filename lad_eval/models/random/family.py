@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-
 TINY_TEXT: Mapping[str, Any] = {
     "hidden_size": 64,
     "intermediate_size": 96,

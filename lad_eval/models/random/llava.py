@@ -29,7 +29,8 @@ _MISTRAL_TEMPLATE = (
 _ONEVISION_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }} "
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>{% endif %}{% endfor %}"
-    "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ '\n' + part['text'] }}{% endif %}{% endfor %}<|im_end|>"
+    "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ '\n' + part['text'] }}{% endif %}{% endfor %}"
+    "<|im_end|>"
     "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
@@ -103,7 +104,9 @@ def _onevision_processor(tokenizer: Any, shape: Shape) -> Any:
     side = shape.vision["image_size"]
     size = {"height": side, "width": side}
     return transformers.LlavaOnevisionProcessor(
-        image_processor=transformers.LlavaOnevisionImageProcessor(size=size, image_grid_pinpoints=shape.top["image_grid_pinpoints"]),
+        image_processor=transformers.LlavaOnevisionImageProcessor(
+            size=size, image_grid_pinpoints=shape.top["image_grid_pinpoints"]
+        ),
         tokenizer=tokenizer,
         video_processor=transformers.LlavaOnevisionVideoProcessor(size=size),
         num_image_tokens=(side // shape.vision["patch_size"]) ** 2,

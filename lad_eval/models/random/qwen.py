@@ -197,7 +197,9 @@ QWEN3_VL = Family(
             top={"tie_word_embeddings": True},
             images=_QWEN3_IMAGES,
         ),
-        "8b": Shape(text=_qwen3_text(4096, 12_288), vision=_qwen3_vision(27, 1152, 4304, 4096, [8, 16, 24]), images=_QWEN3_IMAGES),
+        "8b": Shape(
+            text=_qwen3_text(4096, 12_288), vision=_qwen3_vision(27, 1152, 4304, 4096, [8, 16, 24]), images=_QWEN3_IMAGES
+        ),
     },
 )
 QWEN3_5 = Family(

@@ -50,9 +50,7 @@ def make_tokenizer(
     )
     core.train_from_iterator([_WORDS.replace("\n", " ")], trainer)
     if adds_bos and bos:
-        core.post_processor = processors.TemplateProcessing(
-            single=f"{bos} $A", special_tokens=[(bos, core.token_to_id(bos))]
-        )
+        core.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, core.token_to_id(bos))])
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
         bos_token=bos,
