@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -33,17 +33,21 @@ app.command("validate")(validate.validate)
 app.command("doctor")(doctor.doctor)
 
 
-@app.callback()
-def _root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _show_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(lad_eval.__version__)
         raise typer.Exit
 
 
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)] = False,
+) -> None:
+    """Options of no command."""
+
+
 # typer >= 0.26 carries its own copy of click: the one class that is the base of both usage errors is found, not imported.
-_UsageError = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+_UsageError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -62,22 +66,25 @@ def invoke(arguments: Sequence[str] | None = None) -> int:
     try:
         code = command.main(None if arguments is None else list(arguments), prog_name="lad-eval", standalone_mode=False)
     except UserError as error:
-        if text := " ".join(str(error).split()):
-            complain(text)
+        complain(str(error), error.exit_code)
         return error.exit_code
     except _UsageError as error:
-        complain(" ".join(error.format_message().split()))  # type: ignore[attr-defined]
+        complain(error.format_message().replace("Value error, ", ""))
         return UserError.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        return INTERRUPTED
+        code = INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+    if code == INTERRUPTED:
+        complain("Interrupted.", INTERRUPTED)
     return code if isinstance(code, int) else 0
 
 
-def complain(text: str) -> None:
-    sys.stderr.write(f"error: {text}\n")
+def complain(text: str, exit_code: int = UserError.exit_code) -> None:
+    """One line on stderr; none for a process that leaves speaking to another."""
+    if line := " ".join(text.split()):
+        sys.stderr.write(f"{line}\n" if exit_code == INTERRUPTED else f"error: {line}\n")
 
 
 def listen(*, quiet: bool) -> None:

@@ -18,7 +18,8 @@ def recall_by_position(gold: npt.NDArray[np.int64], position: npt.NDArray[np.int
     """Float[n] in points: the share of questions with the right image at position k that were answered k; NaN where none was."""
     asked = np.bincount(gold, minlength=n).astype(np.float64)
     found = np.bincount(gold[gold == position], minlength=n).astype(np.float64)
-    return np.divide(100 * found, asked, out=np.full(n, np.nan), where=asked > 0)
+    recall: npt.NDArray[np.float64] = np.divide(100 * found, asked, out=np.full(n, np.nan), where=asked > 0)
+    return recall
 
 
 def draw_positions(run: Path, methods: Sequence[str], out: Path) -> None:

@@ -23,11 +23,13 @@ def _tasks() -> Iterable[tuple[str, str]]:
     from lad_eval.errors import UserError
     from lad_eval.tasks.registry import groups, load_spec, task_names
 
-    for name in task_names():
+    def described(name: str) -> str:
         try:
-            yield name, load_spec(name).description
+            return load_spec(name).description
         except UserError as error:
-            yield name, f"cannot be used: {error}"
+            return f"cannot be used: {error}"
+
+    yield from ((name, described(name)) for name in task_names())
     for name, members in groups().items():
         yield name, f"group of {len(members)} tasks: {', '.join(members)}"
 

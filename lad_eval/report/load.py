@@ -45,9 +45,10 @@ class StoredRun:
 
         path = self.path / PREDICTIONS
         try:
-            return pd.read_parquet(path)
+            table: pd.DataFrame = pd.read_parquet(path)
         except (OSError, ValueError) as error:
             raise ResultsError(f"Cannot read {path}: {' '.join(str(error).split())}.") from error
+        return table
 
     def predictions_of(self, method: str) -> pd.DataFrame:
         """The rows of one method.
@@ -58,7 +59,8 @@ class StoredRun:
         if method not in self.metrics["methods"]:
             raise ResultsError(f"{self.path} holds no {method!r}, only {', '.join(self.methods)}.")
         table = self.predictions()
-        return table[table["method"] == method]
+        rows: pd.DataFrame = table[table["method"] == method]
+        return rows
 
 
 def find_run(path: Path) -> Path:

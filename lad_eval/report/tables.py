@@ -33,7 +33,7 @@ def render(rows: Sequence[Row], form: str) -> str:
     if form == "csv":
         return _csv(rows)
     if form in ("md", "latex"):
-        return _text_tables(rows, form)
+        return _text_tables(rows, markdown=form == "md")
     if form == "rich":
         return _plain(rows)
     raise UserError(f"Unknown format {form!r}. Choose from {', '.join(FORMATS)}.")
@@ -65,13 +65,13 @@ def _plain(rows: Sequence[Row]) -> str:
     return stream.getvalue().rstrip("\n")
 
 
-def _text_tables(rows: Sequence[Row], form: Literal["md", "latex"]) -> str:
+def _text_tables(rows: Sequence[Row], *, markdown: bool) -> str:
     from tabulate import tabulate
 
     parts = []
     for (task, _), block in _blocks(rows, by_model=False):
         cells = [[row.model, *_cells(row), _samples(row)] for row in block]
-        style = "pipe" if form == "md" else "latex_booktabs"
+        style = "pipe" if markdown else "latex_booktabs"
         table = tabulate(
             cells,
             headers=["Model", *_HEADERS, "Samples"],
@@ -79,9 +79,9 @@ def _text_tables(rows: Sequence[Row], form: Literal["md", "latex"]) -> str:
             disable_numparse=True,
             colalign=("left", "left", *["right"] * len(_HEADERS)),
         )
-        parts.append(f"### {task}\n\n{table}" if form == "md" else f"% {task}\n{table}")
+        parts.append(f"### {task}\n\n{table}" if markdown else f"% {task}\n{table}")
     if any(row.limited for row in rows):
-        parts.append(_LIMITED if form == "md" else f"% {_LIMITED}")
+        parts.append(_LIMITED if markdown else f"% {_LIMITED}")
     return "\n\n".join(parts)
 
 

@@ -104,7 +104,8 @@ def predictions_table(asked: Asked, evidence: Evidence, decisions: Mapping[str, 
         )
         for name, decision in decisions.items()
     ]
-    return pd.concat(tables, ignore_index=True)
+    table: pd.DataFrame = pd.concat(tables, ignore_index=True)
+    return table
 
 
 def stored_methods(folder: Path) -> list[str]:

@@ -11,7 +11,8 @@ from lad_eval.report.tables import FORMATS, render
 
 def row(**changes):
     values = {
-        "model": "lad-tiny", "task": "scenes_random_n4", "method": "vanilla", "samples": 500, "permutations": 5, "accuracy": 61.24,
+        "model": "lad-tiny", "task": "scenes_random_n4", "method": "vanilla", "samples": 500, "permutations": 5,
+        "accuracy": 61.24,
         "accuracy_std": 2.5, "accuracy_low": 58.96, "accuracy_high": 63.4, "rstd": 12.0, "consistency": 30.25, "unparsable": 0,
         "forward_passes": 1.0,
     }  # fmt: skip

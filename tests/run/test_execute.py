@@ -202,7 +202,7 @@ def test_two_runs_at_once_are_refused_in_one_line(counted, tmp_path, model):
     folder = only_run(tmp_path)
     with (
         EvidenceStore(folder, model.fingerprint, task=load_task(TASK).fingerprint),
-        pytest.raises(EvidenceError, match="Another run is writing to .*; wait for its end"),
+        pytest.raises(EvidenceError, match=r"Another run is writing to .*; wait for its end"),
     ):
         run_tasks(settings(tmp_path))
 

@@ -1,0 +1,259 @@
+"""The command line: what is printed where, exit codes, and every fault in one line."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+
+import lad_eval
+from lad_eval.cli.main import invoke
+from lad_eval.report.rows import COLUMNS
+from lad_eval.run import execute
+from tests.run.conftest import METHODS, MODEL, TASK, only_run
+
+pytestmark = pytest.mark.filterwarnings("ignore::lad_eval.methods.MethodWarning")
+
+HEAVY = ("torch", "transformers", "pandas", "scipy", "pyarrow", "matplotlib")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """A results folder with one finished run, and what `run --json` printed for it."""
+    from lad_eval.models.registry import load_model
+
+    out = tmp_path_factory.mktemp("results")
+    model = load_model(MODEL, batch_size=8, device="cpu", seed=42)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(execute, "load_model", lambda name, **options: model)
+        patch.setattr(sys, "stdout", printed := io.StringIO())
+        patch.setattr(sys, "stderr", told := io.StringIO())
+        code = invoke(["run", "-m", MODEL, "-t", TASK, "--limit", "3", "--out", str(out), "--json"])
+    assert code == 0
+    return out, printed.getvalue(), told.getvalue()
+
+
+def call(capsys, *arguments):
+    code = invoke([str(a) for a in arguments])
+    return (code, *capsys.readouterr())
+
+
+def fails(capsys, *arguments):
+    """The one line of a fault."""
+    code, out, err = call(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    return err
+
+
+def test_run_json_is_one_document_of_rows_and_nothing_else(results):
+    _, printed, told = results
+    rows = json.loads(printed)
+    assert [row["method"] for row in rows] == list(METHODS)
+    for row in rows:
+        assert tuple(row) == COLUMNS
+        assert (row["model"], row["task"], row["samples"], row["permutations"], row["unparsable"]) == (MODEL, TASK, 3, 2, 0)
+        assert row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"]
+    assert f"{TASK}: 16 requests serve 6 methods" in told
+
+
+def test_score_decides_again_without_a_model(capsys, results):
+    out, printed, _ = results
+    code, again, _ = call(capsys, "score", out, "--json")
+    assert code == 0
+    assert json.loads(again) == json.loads(printed)
+    code, table, _ = call(capsys, "score", out, "--set", "lad.top_k=1", "--set", "lad.layers=all", "--methods", "vanilla")
+    assert code == 0
+    assert "lad(top_k=1, layers=all)" in table
+    assert "vanilla" in table
+    assert "pride" not in table
+
+
+def test_score_changes_nothing(capsys, results):
+    folder = only_run(results[0])
+    before = {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}
+    call(capsys, "score", folder, "--set", "lad.top_k=1")
+    assert {p.name: p.stat().st_mtime_ns for p in folder.iterdir()} == before
+
+
+def test_score_and_leaderboard_need_no_torch(results):
+    code = (
+        "import sys; from lad_eval.cli.main import invoke\n"
+        f"assert invoke(['score', {str(results[0])!r}, '--json']) == 0\n"
+        f"assert invoke(['leaderboard', '--out', {str(results[0])!r}]) == 0\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["run", "--help"], ["ls", "tasks"], ["ls", "methods"], ["ls", "models"]]
+)
+def test_what_must_answer_at_once_imports_nothing_heavy(arguments):
+    code = (
+        "import sys; from lad_eval.cli.main import invoke\n"
+        f"assert invoke({arguments!r}) == 0\n"
+        f"heavy = set({HEAVY!r}) & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_the_package_imports_nothing_by_itself():
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys, lad_eval; print({'numpy', 'torch'} & set(sys.modules))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "set()"
+    assert set(lad_eval.__all__) <= set(dir(lad_eval))
+    with pytest.raises(AttributeError, match="no attribute 'load_tasks'"):
+        lad_eval.load_tasks  # noqa: B018
+
+
+def test_ls_names_tasks_methods_and_models(capsys):
+    assert [line.split()[0] for line in call(capsys, "ls", "methods")[1].splitlines()][:3] == ["vanilla", "pride", "lad"]
+    assert "scenes_adversarial_n12" in call(capsys, "ls", "tasks")[1]
+    assert "lad-tiny" in call(capsys, "ls", "models")[1]
+
+
+@pytest.mark.parametrize("form", ["rich", "md", "latex", "csv", "json"])
+def test_leaderboard_in_every_format_holds_every_method(capsys, results, form):
+    code, text, _ = call(capsys, "leaderboard", "--out", results[0], "--format", form)
+    assert code == 0
+    assert all(method in text for method in METHODS)
+    assert str(results[0]) not in text
+
+
+def test_leaderboard_csv_reads_back(capsys, results):
+    rows = list(csv.DictReader(io.StringIO(call(capsys, "leaderboard", "--out", results[0], "-f", "csv")[1])))
+    assert [row["method"] for row in rows] == list(METHODS)
+
+
+def test_compare_methods_of_a_run(capsys, results):
+    code, text, _ = call(capsys, "compare", results[0], "--methods", "lad,vanilla", "--json")
+    (pair,) = json.loads(text)
+    assert code == 0
+    assert (pair["first"], pair["second"]) == ("lad", "vanilla")
+    assert pair["accuracy"]["low"] <= pair["accuracy"]["value"] <= pair["accuracy"]["high"]
+    assert 0 < pair["p_value"] <= pair["p_holm"] <= 1
+    assert "Holm" in call(capsys, "compare", results[0])[1]
+
+
+def test_compare_two_runs(capsys, results):
+    pairs = json.loads(call(capsys, "compare", results[0], results[0], "--json")[1])
+    assert len(pairs) == len(METHODS)
+    assert all(pair["accuracy"]["value"] == 0 and pair["p_holm"] == 1 for pair in pairs)
+
+
+def test_figure_draws_and_draws_the_same_again(capsys, results, tmp_path):
+    pytest.importorskip("matplotlib")
+    for name in ("a.svg", "b.png"):
+        assert call(capsys, "figure", results[0], "--out", tmp_path / name)[0] == 0
+        assert (tmp_path / name).stat().st_size > 1000
+    assert "Cannot draw into" in fails(capsys, "figure", results[0], "--out", tmp_path / "a.nonsense")
+
+
+def test_validate_says_what_is_wrong_and_where(capsys, tmp_path):
+    (tmp_path / "bad.yaml").write_text("source: scenes\ncandidates: 4\nsettting: random\n")
+    code, out, err = call(capsys, "validate", tmp_path)
+    assert (code, out) == (2, "")
+    assert "settting" in err
+    assert "Did you mean 'setting'" in err
+
+
+def test_doctor_reports_without_network(capsys, tmp_path):
+    code, text, _ = call(capsys, "doctor", "--out", tmp_path / "runs", "--json")
+    findings = {finding["name"]: finding for finding in json.loads(text)}
+    assert code == 0
+    assert findings["torch"]["ok"]
+    assert findings["results"]["ok"]
+    assert not findings["hub"]["ok"]
+    assert "HF_HUB_OFFLINE" in findings["hub"]["text"]
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / "file").write_text("")
+    code, text, _ = call(capsys, "doctor", "--out", tmp_path / "file" / "runs")
+    assert code == 1
+    assert "MISSING" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["runn"], "No such command 'runn'"),
+        (["run", "--model", MODEL], "Missing option '--tasks'"),
+        (["run", "-m", MODEL, "-t", ","], "--tasks names none; `lad-eval ls tasks` lists them."),
+        (["run", "-m", MODEL, "-t", TASK, "--methods", "ladd"], "Unknown method 'ladd'. Did you mean 'lad'"),
+        (["run", "-m", MODEL, "-t", "scenes_random_n5"], "Unknown task 'scenes_random_n5'. Did you mean"),
+        (["run", "-m", "random:qwen", "-t", TASK], "Unknown model 'random:qwen'. Did you mean"),
+        (["run", "-m", MODEL, "-t", TASK, "--limit", "0"], "--limit"),
+        (["run", "-m", MODEL, "-t", TASK, "--limitt", "3"], "No such option: --limitt"),
+        (["run", "-m", MODEL, "-t", TASK, "--overwrite", "maybe"], "'never', 'missing', 'always'"),
+        (["run", "-m", MODEL, "-t", TASK, "--batch-size", "none"], "batch size must be a positive whole number or 'auto'"),
+        (["run", "-m", MODEL, "-t", TASK, "--dtype", "int8"], "Unknown dtype 'int8'"),
+        (["run", "-m", MODEL, "-t", TASK, "--device", "tpu"], "Unknown device 'tpu'"),
+        (["run", "-m", MODEL, "-t", TASK, "--attn", "fast"], "Unknown attention implementation 'fast'"),
+        (["ls", "taks"], "'taks' is not one of 'tasks', 'methods', 'models'"),
+        (["score", "/no/such/run"], "There is no run in /no/such/run"),
+        (["leaderboard", "--out", "/no/such/runs"], "There is no finished run in /no/such/runs"),
+        (["compare", "/no/such/run"], "There is no run in /no/such/run"),
+        (["validate", "/no/such/tasks"], "No such file or folder"),
+    ],
+)
+def test_faults_are_one_line_and_exit_2(capsys, tmp_path, monkeypatch, arguments, text):
+    monkeypatch.chdir(tmp_path)
+    assert text in fails(capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        ("lad.topk=4", "lad has no parameter 'topk'"),
+        ("ladd.top_k=4", "Unknown method 'ladd'"),
+        ("lad.top_k=0", "top_k of lad must be a whole number of at least 1"),
+        ("lad.layers=0-99", "reach past the last layer"),
+        ("nonsense", "is no setting"),
+    ],
+)
+def test_score_refuses_what_no_method_has(capsys, results, setting, text):
+    assert text in fails(capsys, "score", results[0], "--set", setting)
+
+
+def test_a_model_folder_without_processor_is_named(capsys, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    error = fails(capsys, "run", "-m", folder, "-t", TASK, "--out", tmp_path / "out")
+    assert "lacks the image processor (preprocessor_config.json" in error
+
+
+def test_data_that_is_missing_is_named(capsys, tmp_path, monkeypatch):
+    (tmp_path / "mine.yaml").write_text("source: folder\ncandidates: 4\ndata: {images: ., captions: captions.csv}\n")
+    monkeypatch.setattr(execute, "load_model", lambda name, **options: object())
+    assert "captions.csv" in fails(capsys, "run", "-m", MODEL, "-t", tmp_path / "mine.yaml", "--out", tmp_path / "out")
+
+
+def test_an_unexpected_fault_keeps_its_traceback(monkeypatch):
+    def fail(_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("lad_eval.report.listing.listing", fail)
+    with pytest.raises(ZeroDivisionError):
+        invoke(["ls", "tasks"])
+
+
+def test_ctrl_c_is_exit_130_and_one_line(capsys, monkeypatch, tmp_path):
+    def stop(*_):
+        raise execute.Interrupted("Interrupted: 3 of 16 answers.")
+
+    monkeypatch.setattr(execute, "run_tasks", stop)
+    assert call(capsys, "run", "-m", MODEL, "-t", TASK, "--out", tmp_path) == (130, "", "Interrupted: 3 of 16 answers.\n")
+    monkeypatch.setattr(execute, "run_tasks", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert call(capsys, "run", "-m", MODEL, "-t", TASK, "--out", tmp_path) == (130, "", "Interrupted.\n")
