@@ -7,7 +7,6 @@ import numpy as np
 from lad_eval.errors import EvidenceError
 from lad_eval.evidence import Evidence, Floats
 from lad_eval.methods.base import Method
-from lad_eval.methods.numerics import log_softmax
 
 
 class PermutationAverage(Method):
@@ -26,7 +25,7 @@ class PermutationAverage(Method):
         start = evidence.perm.argmin(axis=1)  # where image 0 stands: with the circle of images it determines the shift
         turns = (start[:, None] + np.arange(N)) % N
         circle = np.take_along_axis(evidence.perm, turns, axis=1)
-        in_circle = np.take_along_axis(log_softmax(evidence.log_probs), turns, axis=1)
+        in_circle = np.take_along_axis(evidence.log_probs, turns, axis=1)
 
         sample = np.unique(evidence.sample_id, return_inverse=True)[1]
         group = np.unique(np.column_stack([sample, circle]), axis=0, return_inverse=True)[1].reshape(n)

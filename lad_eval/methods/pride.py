@@ -38,10 +38,9 @@ class PriDe(Method):
         self.prior_mean = prior_mean
 
     def _calibrate(self, evidence: Evidence) -> None:
-        logs = log_softmax(evidence.log_probs)
         samples, sample = np.unique(evidence.sample_id, return_inverse=True)
         of_sample = np.zeros((len(samples), evidence.n_candidates))
-        np.add.at(of_sample, sample, logs / evidence.n_candidates)
+        np.add.at(of_sample, sample, evidence.log_probs / evidence.n_candidates)
         sample_priors = log_softmax(of_sample)
         geometric = self.prior_mean == "geometric"
         self.log_prior_ = log_softmax(sample_priors.mean(axis=0) if geometric else logsumexp(sample_priors, axis=0))
