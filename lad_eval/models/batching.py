@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal, TypeVar
 
+import torch
+
 from lad_eval.errors import UserError
 
 T = TypeVar("T")
@@ -48,7 +50,7 @@ def automatic_size(tokens: int, device: str) -> int:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a GPU's or the machine's memory did not suffice."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and any(
@@ -80,10 +82,8 @@ class Batcher:
             waiting: tuple[int, int, Future[R]] | None = None
             while start < len(items):
                 batch = items[start : start + self.size]
-                if waiting and waiting[:2] == (start, len(batch)):
-                    prepared = waiting[2].result()
-                else:
-                    prepared = prepare(batch)
+                prepared = waiting[2].result() if waiting and waiting[:2] == (start, len(batch)) else prepare(batch)
+                waiting = None
                 after = start + len(batch)
                 if pool and after < len(items):
                     following = items[after : after + self.size]
@@ -117,15 +117,14 @@ class Batcher:
         self.size = max(1, min(self.size, tried) // 2)
         _log.warning("Out of memory with a batch of %d; going on with %d.", tried, self.size)
         gc.collect()
-        import torch
-
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
 
-def by_length(lengths: Sequence[int]) -> list[int]:
-    """Order of visiting: longest first, so that what does not fit in memory shows at once; equal lengths as they came.
+def by_length(lengths: Sequence[int], groups: Sequence[str]) -> list[int]:
+    """Order of visiting: longest first, so that what does not fit in memory shows at once; then one group after the other.
 
-    Batches of one length need no padding, and attention without a mask is faster.
+    Batches of one length need no padding, and attention without a mask is faster. A group's items share their images.
     """
-    return sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    first = {group: i for i, group in reversed(list(enumerate(groups)))}
+    return sorted(range(len(lengths)), key=lambda i: (-lengths[i], first[groups[i]]))

@@ -108,7 +108,7 @@ class Conversation:
         for self._listed in (True, False):
             try:
                 rendered = self._render(_MARK, 2, None)
-            except Exception:  # noqa: BLE001, S112 - a template is a program of the model's author and may fail as it likes
+            except Exception:  # a template is a program of the model's author and may fail as it likes
                 continue
             if rendered.count(self.placeholder) == 2 and _MARK in rendered and "{'type'" not in rendered:
                 return self._listed
@@ -132,7 +132,7 @@ class Conversation:
         """Text that the template itself puts between the prompt and a reply."""
         try:
             rendered = self._render(question, n_images, _MARK)
-        except Exception:  # noqa: BLE001 - templates without assistant turns exist; then the reply follows at once
+        except Exception:  # templates without assistant turns exist; then the reply follows at once
             return ""
         begun, marked, _ = rendered.removeprefix(prompt).partition(_MARK)
         return begun if marked and rendered.startswith(prompt) else ""

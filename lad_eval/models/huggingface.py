@@ -12,11 +12,10 @@ import numpy as np
 import torch
 
 from lad_eval.attention.recorder import record_last_row
-from lad_eval.attention.spans import image_spans, span_options
 from lad_eval.attention.support import check_supported
 from lad_eval.errors import UnsupportedModelError, UserError
 from lad_eval.evidence import Evidence
-from lad_eval.models.batching import BatchSize, Batcher, automatic_size, by_length, check_batch_size
+from lad_eval.models.batching import Batcher, BatchSize, automatic_size, by_length, check_batch_size
 from lad_eval.models.continuation import continue_prefixes, end_ids, select, with_positions
 from lad_eval.models.conversation import Conversation
 from lad_eval.models.fingerprint import describe
@@ -58,8 +57,7 @@ class HuggingFaceVLM:
         check_supported(model, processor)
         self._weights = weights
         self._conversation = Conversation(processor, self.name)
-        model_type = str(model.config.model_type)
-        self._prepare = Preparation(processor, self._conversation, model_type, preparation, span_options(processor))
+        self._prepare = Preparation(model, processor, self._conversation, preparation)
         self._batcher: Batcher | None = None
 
     @cached_property
@@ -106,10 +104,9 @@ class HuggingFaceVLM:
         if not requests:
             return
         lengths: dict[str, int] = {}
-        for request in requests:
-            if request.question not in lengths:
-                lengths[request.question] = self._conversation.length(request.question)
-        order = by_length([lengths[request.question] for request in requests])
+        for question in dict.fromkeys(request.question for request in requests):
+            lengths[question] = self._conversation.length(question)
+        order = by_length([lengths[request.question] for request in requests], [request.sample_id for request in requests])
         items = [(index, requests[index]) for index in order]
         batcher = self._sized_batcher(items[0][1])
         yield from batcher.run(items, lambda batch: self._prepare([request for _, request in batch]), use)
@@ -137,7 +134,7 @@ class HuggingFaceVLM:
     def _look(self, batch: Sequence[tuple[int, Request]], prepared: Batch) -> Evidence:
         started = time.perf_counter()
         requests = [request for _, request in batch]
-        log_probs, attention, delimited = self._forward(prepared, len(requests[0].images))
+        log_probs, attention, delimited = self._forward(prepared)
         seconds = time.perf_counter() - started
         n = len(requests)
         return Evidence.from_arrays(
@@ -155,15 +152,13 @@ class HuggingFaceVLM:
         )
 
     @torch.inference_mode()
-    def _forward(self, batch: Batch, n_images: int) -> tuple[Any, Any, Any]:
+    def _forward(self, batch: Batch) -> tuple[Any, Any, Any]:
         """Candidate log-probabilities Float[n, N] and attention Float[n, L, N], without and with delimiters."""
         trie = batch.trie
-        seen = {**batch.inputs, "text_replacement_offsets": batch.offsets}
-        spans = image_spans(self.model, self.processor, seen, n_images, image_sizes=batch.image_sizes)
         inputs = with_positions(self.model, self._to_device(batch.inputs))
         ends = end_ids(self.model, self.processor.tokenizer) if trie.needs_end else ()
         columns = [branch.columns(ends) for branch in trie.branches]
-        with record_last_row(self.model, spans) as recorder:
+        with record_last_row(self.model, batch.spans) as recorder:
             output = self.model(**inputs, use_cache=bool(trie.prefixes), logits_to_keep=1)
         attention, delimited = recorder.attention()
         rooted = [select(output.logits[:, -1], columns[0])] if len(trie.prefixes) < len(trie.branches) else []
@@ -173,7 +168,9 @@ class HuggingFaceVLM:
             rooted += continue_prefixes(self.model, cache, mask, trie.prefixes, columns[len(rooted) :])
         logits = [branch.double().cpu().numpy() for branch in rooted]
         if not all(np.isfinite(branch).all() for branch in logits):
-            raise UnsupportedModelError(f"{self.name} gave logits that are not finite in {self.model.dtype}; try dtype bfloat16 or float32.")
+            raise UnsupportedModelError(
+                f"{self.name} gave logits that are not finite in {self.model.dtype}; try dtype bfloat16 or float32."
+            )
         return trie.log_probs(logits, ends), attention.numpy(), delimited.numpy()
 
     @torch.inference_mode()
@@ -194,5 +191,6 @@ class HuggingFaceVLM:
             pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0],
         )
         written = self.model.generate(**inputs, generation_config=plain)
-        texts = tokenizer.batch_decode(written[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        with self._prepare.lock:
+            texts = tokenizer.batch_decode(written[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         return [text.strip() for text in texts]

@@ -25,18 +25,18 @@ _DTYPES = {
 }
 _ATTENTION = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")
 # What a folder must hold: any file of each group.
+_IMAGES = ("preprocessor_config.json", "processor_config.json")
+_WORDS = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json", "tokenizer_config.json")
 _FILES = {
     "the configuration (config.json)": ("config.json",),
-    "the image processor (preprocessor_config.json or processor_config.json)": ("preprocessor_config.json", "processor_config.json"),
-    "the tokenizer (tokenizer.json, or tokenizer_config.json and its vocabulary)": (
-        "tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json", "tokenizer_config.json"
-    ),
+    f"the image processor ({' or '.join(_IMAGES)})": _IMAGES,
+    "the tokenizer (tokenizer.json, or tokenizer_config.json and its vocabulary)": _WORDS,
     "the weights (*.safetensors)": ("*.safetensors", "*.bin"),
-}  # fmt: skip
+}
 
 
 def resolve_device(device: str) -> torch.device:
-    """"auto" is a GPU if there is one (the local rank's own when several processes run), else the CPU.
+    """Device of a name; "auto" is a GPU if there is one (the local rank's own when several processes run), else the CPU.
 
     Raises:
         UserError: no such device here.
@@ -58,7 +58,7 @@ def resolve_device(device: str) -> torch.device:
 
 
 def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """"auto" is float32 on the CPU and bfloat16 elsewhere (float16 where a GPU has no bfloat16).
+    """Dtype of a name; "auto" is float32 on the CPU and bfloat16 elsewhere (float16 where a GPU has no bfloat16).
 
     Raises:
         UserError: no such dtype.
@@ -132,7 +132,9 @@ def load_pretrained(
         )
     parameters = {name for name, _ in model.named_parameters()}
     if missing := sorted(parameters.intersection(info["missing_keys"])):
-        raise UserError(f"{source}: the weights lack {len(missing)} of the model's parameters, {missing[0]} for one; fetch them anew.")
+        raise UserError(
+            f"{source}: the weights lack {len(missing)} of the model's parameters, {missing[0]} for one; fetch them anew."
+        )
     return model.eval(), processor
 
 
@@ -157,7 +159,8 @@ def _check_architecture(config: Any, source: str, trust_remote_code: bool) -> No
     if "AutoModelForImageTextToText" in (getattr(config, "auto_map", None) or {}) and trust_remote_code:
         return
     raise UnsupportedModelError(
-        f"{source} is not an image-text-to-text model: transformers knows its architecture {config.model_type!r} for other tasks only."
+        f"{source} is not an image-text-to-text model: transformers knows its architecture {config.model_type!r} "
+        "for other tasks only."
     )
 
 

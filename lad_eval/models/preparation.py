@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from lad_eval.attention.spans import NOT_FOR_THE_MODEL, Spans, image_spans, span_options
 from lad_eval.errors import DataError, UserError
+from lad_eval.models.continuation import mend_prompt
+from lad_eval.models.conversation import Conversation
+from lad_eval.models.pixels import RememberingImageProcessor
+from lad_eval.scoring import CandidateTrie
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from lad_eval.models.conversation import Conversation
-    from lad_eval.scoring import CandidateTrie
     from lad_eval.tasks.request import Request
     from lad_eval.tasks.sample import ImageSource
 
@@ -96,14 +100,12 @@ class Batch:
 
     Attributes:
         inputs: input_ids Int[n, T] padded on the left, attention_mask, pixels, ...
-        image_sizes: (height, width) of every image as given to the processor, row by row.
-        offsets: where the processor put each image into the text, if it tells; `image_spans` reads it.
+        spans: where the images' tokens are.
         trie: the candidates, as they go on from the end of the prompt.
     """
 
     inputs: dict[str, Any]
-    image_sizes: list[list[tuple[int, int]]]
-    offsets: Any
+    spans: Spans
     trie: CandidateTrie
 
 
@@ -111,26 +113,23 @@ class Preparation:
     """Makes a batch's tensors.
 
     Args:
+        model: its configuration says what the processor does not.
         processor: the model's multi-modal processor.
         conversation: renders the questions.
-        model_type: the architecture's name in transformers.
         preparation: of the images.
-        options: more arguments of the processor's call.
+
+    Attributes:
+        lock: held while the processor works; whoever else uses its tokenizer at the same time must hold it too.
     """
 
-    def __init__(
-        self,
-        processor: Any,
-        conversation: Conversation,
-        model_type: str,
-        preparation: ImagePreparation,
-        options: Mapping[str, Any],
-    ) -> None:
-        self._processor = processor
+    def __init__(self, model: Any, processor: Any, conversation: Conversation, preparation: ImagePreparation) -> None:
+        self._model = model
+        self._processor = copy.copy(processor)
+        self._processor.image_processor = RememberingImageProcessor(processor.image_processor)
         self._conversation = conversation
-        self._image_options = IMAGE_OPTIONS.get(model_type, lambda n_images: {})
-        self._options = dict(options)
+        self._image_options = IMAGE_OPTIONS.get(str(model.config.model_type), lambda n_images: {})
         self.images = ImageCache(preparation)
+        self.lock = Lock()
 
     def __call__(self, requests: Sequence[Request]) -> Batch:
         """Inputs for requests of one number of images and the same identifiers.
@@ -140,21 +139,20 @@ class Preparation:
 
         Raises:
             DataError: an image cannot be read, or a question holds the model's image placeholder.
+            UnsupportedModelError: the images' token spans cannot be found.
             UserError: two identifiers have the same tokens.
         """
-        from lad_eval.models.continuation import mend_prompt
-
         first = requests[0]
         n_images = len(first.images)
         placeholder = self._conversation.placeholder
         for request in requests:
             if placeholder in request.question:
                 raise DataError(f"Sample {request.sample_id}: the question holds the model's image placeholder {placeholder!r}.")
-        prompts = [self._conversation.prompt(request.question, n_images) for request in requests]
-        images = [[self.images.get(source) for source in request.images] for request in requests]
-        answers = self._conversation.answers(first.identifiers, n_images, first.question)
-        inputs = dict(
-            self._processor(
+        with self.lock:
+            prompts = [self._conversation.prompt(request.question, n_images) for request in requests]
+            images = [[self.images.get(source) for source in request.images] for request in requests]
+            answers = self._conversation.answers(first.identifiers, n_images, first.question)
+            inputs = self._processor(
                 text=prompts,
                 images=images,
                 padding=True,
@@ -162,12 +160,13 @@ class Preparation:
                 add_special_tokens=self._conversation.adds_special_tokens(prompts[0]),
                 return_tensors="pt",
                 **self._image_options(n_images),
-                **self._options,
+                **span_options(self._processor),
             )
-        )
-        offsets = inputs.pop("text_replacement_offsets", None)
-        sizes = [[(image.height, image.width) for image in row] for row in images]
-        return Batch(mend_prompt(inputs, answers), sizes, offsets, answers.trie)
+            mended = mend_prompt(inputs, answers)
+            sizes = [[(image.height, image.width) for image in row] for row in images]
+            spans = image_spans(self._model, self._processor, mended, n_images, image_sizes=sizes)
+        given = {name: value for name, value in mended.items() if name not in NOT_FOR_THE_MODEL}
+        return Batch(given, spans, answers.trie)
 
 
 def _bytes(image: Image) -> int:

@@ -18,7 +18,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def model_names() -> list[str]:
-    """Models that need no files: the embedded one, then random weights in the families' tiny and real sizes; torch is not imported."""
+    """Models that need no files: the embedded one, then the families with random weights; torch is not imported."""
     from lad_eval.models.random import FAMILIES, SIZES
 
     return [EMBEDDED, *(f"{RANDOM}{name}" for name in (*FAMILIES, *SIZES))]
