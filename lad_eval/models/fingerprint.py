@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,6 +13,7 @@ import lad_eval
 
 _PACKAGES = ("torch", "transformers", "torchvision")
 _ENDINGS = {".safetensors", ".bin", ".json", ".jinja", ".model", ".txt", ".py"}
+_PROVENANCE = ("_name_or_path", "_commit_hash", "transformers_version", "dtype", "torch_dtype")
 _CHUNK_BYTES = 2**24
 
 
@@ -24,7 +26,7 @@ def describe(
         model: a transformers model.
         processor: its processor; its settings decide what the model sees.
         name: as the user gave it.
-        weights: what identifies the weights; None: a digest of the weights themselves is taken.
+        weights: what identifies the weights; None: a digest of the loaded model is taken.
         image_preparation: "protocol" or "native".
         chat_template: digest of the template.
     """
@@ -32,7 +34,7 @@ def describe(
     return {
         # Of a folder only its own name: where it stands does not matter, and its files' digest tells it from others.
         "model": Path(name).name if Path(name).is_dir() else name,
-        "weights": weights or f"sha256:{weights_digest(model)}",
+        "weights": weights or f"sha256:{model_digest(model, processor)}",
         "architecture": type(model).__name__,
         "dtype": str(model.dtype).removeprefix("torch."),
         "attn_implementation": str(getattr(text, "_attn_implementation", None) or "eager"),
@@ -60,11 +62,13 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def weights_digest(model: Any) -> str:
-    """SHA-256 of all parameters and buffers, with their names, shapes and dtypes."""
+def model_digest(model: Any, processor: Any) -> str:
+    """SHA-256 of a loaded model: configuration, tokenizer, all parameters and buffers with their names, shapes and dtypes."""
     import torch
 
-    digest = hashlib.sha256()
+    settings = {key: value for key, value in model.config.to_dict().items() if key not in _PROVENANCE}
+    words = sorted(processor.tokenizer.get_vocab().items())
+    digest = hashlib.sha256(json.dumps([settings, words], sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         for part in _parts(tensor.detach().contiguous().flatten().view(torch.uint8)):

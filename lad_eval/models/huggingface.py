@@ -58,7 +58,7 @@ class HuggingFaceVLM:
         self._weights = weights
         self._conversation = Conversation(processor, self.name)
         self._prepare = Preparation(model, processor, self._conversation, preparation)
-        self._batcher: Batcher | None = None
+        self._tokens_that_fit: int | None = None
 
     @cached_property
     def fingerprint(self) -> Mapping[str, Any]:
@@ -86,7 +86,7 @@ class HuggingFaceVLM:
         """Evidence of batch after batch, each as soon as it is there; longest questions first, so in an order of its own."""
         if len({(len(request.images), request.identifiers) for request in requests}) > 1:
             raise UserError("Requests of one call must have the same number of images and the same identifiers.")
-        yield from self._batches(requests, self._look)
+        yield from self._batches(requests, self._look, answered=True)
 
     def generate(self, requests: Sequence[Request], *, max_new_tokens: int = 16) -> list[str]:
         """Greedy free text, one reply a request, without special tokens and without the hub's generation penalties."""
@@ -96,11 +96,12 @@ class HuggingFaceVLM:
             texts = self._generate(prepared, max_new_tokens)
             replies.update({index: text for (index, _), text in zip(batch, texts, strict=True)})
 
-        for _ in self._batches(requests, write):
+        for _ in self._batches(requests, write, answered=False):
             pass
         return [replies[index] for index in range(len(requests))]
 
-    def _batches(self, requests: Sequence[Request], use: Any) -> Iterator[Any]:
+    def _batches(self, requests: Sequence[Request], use: Any, *, answered: bool) -> Iterator[Any]:
+        """What `use` makes of batch after batch; `answered`: whether prompts go on to where the candidates begin."""
         if not requests:
             return
         lengths: dict[str, int] = {}
@@ -108,18 +109,24 @@ class HuggingFaceVLM:
             lengths[question] = self._conversation.length(question)
         order = by_length([lengths[request.question] for request in requests], [request.sample_id for request in requests])
         items = [(index, requests[index]) for index in order]
-        batcher = self._sized_batcher(items[0][1])
-        yield from batcher.run(items, lambda batch: self._prepare([request for _, request in batch]), use)
+        size = self._size(items[0][1])
+        batcher = Batcher(size, ahead=self.model.device.type != "cpu")
+        try:
+            yield from batcher.run(items, lambda batch: self._prepare([r for _, r in batch], answered=answered), use)
+        finally:
+            if batcher.size < size:
+                self._tokens_that_fit = batcher.size * self._tokens(items[0][1])
 
-    def _sized_batcher(self, longest: Request) -> Batcher:
-        """The batcher, which keeps the size that fitted for the next call."""
-        if self._batcher is None:
-            kind = self.model.device.type
-            size = self.batch_size
-            if size == "auto":
-                size = automatic_size(int(self._prepare([longest]).inputs["input_ids"].shape[1]), kind)
-            self._batcher = Batcher(size, ahead=kind != "cpu")
-        return self._batcher
+    def _size(self, longest: Request) -> int:
+        """Requests of a batch to begin with: as asked, but not more tokens than have proved to fit."""
+        if self.batch_size != "auto" and self._tokens_that_fit is None:
+            return self.batch_size
+        tokens = self._tokens(longest)
+        size = automatic_size(tokens, self.model.device.type) if self.batch_size == "auto" else self.batch_size
+        return size if self._tokens_that_fit is None else max(1, min(size, self._tokens_that_fit // tokens))
+
+    def _tokens(self, request: Request) -> int:
+        return int(self._prepare([request]).inputs["input_ids"].shape[1])
 
     def _to_device(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         device, dtype = self.model.device, self.model.dtype
@@ -185,7 +192,8 @@ class HuggingFaceVLM:
             temperature=None,
             top_p=None,
             top_k=None,
-            repetition_penalty=None,
+            repetition_penalty=1.0,
+            no_repeat_ngram_size=0,
             max_new_tokens=max_new_tokens,
             eos_token_id=list(ends),
             pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0],

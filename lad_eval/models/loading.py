@@ -123,7 +123,7 @@ def load_pretrained(
             f"{source} has no image processor (AutoProcessor gave {type(processor).__name__}): "
             "preprocessor_config.json or processor_config.json is missing."
         )
-    options = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
+    options: dict[str, Any] = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
     if device.type != "cpu":
         options["device_map"] = {"": device}
     with _one_line(source, attn_implementation):

@@ -131,8 +131,10 @@ class Preparation:
         self.images = ImageCache(preparation)
         self.lock = Lock()
 
-    def __call__(self, requests: Sequence[Request]) -> Batch:
+    def __call__(self, requests: Sequence[Request], *, answered: bool = True) -> Batch:
         """Inputs for requests of one number of images and the same identifiers.
+
+        A prompt ends where the candidates' tokens begin, or, if not `answered`, where the chat template ends it.
 
         Images are nested by request, as every processor of transformers takes them (and as LLaVA-OneVision needs them: it shows
         several images of one request by their base tile only).
@@ -162,7 +164,7 @@ class Preparation:
                 **self._image_options(n_images),
                 **span_options(self._processor),
             )
-            mended = mend_prompt(inputs, answers)
+            mended = mend_prompt(inputs, answers) if answered else dict(inputs)
             sizes = [[(image.height, image.width) for image in row] for row in images]
             spans = image_spans(self._model, self._processor, mended, n_images, image_sizes=sizes)
         given = {name: value for name, value in mended.items() if name not in NOT_FOR_THE_MODEL}

@@ -213,6 +213,15 @@ def test_replies_do_not_depend_on_the_batch(vlm, family):
     assert len(together) == 3
 
 
+def test_replies_ignore_the_penalties_of_the_hubs_generation_configuration(vlm, monkeypatch):
+    requests = make_requests(4, 1)
+    model = vlm("qwen2.5-vl")
+    plain = model.generate(requests, max_new_tokens=12)
+    monkeypatch.setattr(model.model.generation_config, "repetition_penalty", 50.0)
+    monkeypatch.setattr(model.model.generation_config, "do_sample", True)
+    assert model.generate(requests, max_new_tokens=12) == plain
+
+
 def test_the_protocol_squashes_every_image_to_one_size(vlm):
     wide, square = make_requests(4, 1, size=(112, 28))[0], make_requests(4, 1, size=(56, 56))[0]
     evidence = {
