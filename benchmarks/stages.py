@@ -1,0 +1,51 @@
+"""Where the time of a run goes: chosen functions are timed, each without the chosen functions that it calls."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+_MISSING = object()
+
+
+class Stages:
+    """Seconds by label."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._inside: list[float] = []
+
+    def timed(self, label: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function that does the same, and whose own time counts under the label."""
+
+        @wraps(function)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            self._inside.append(0.0)
+            started = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                spent = time.perf_counter() - started
+                self.seconds[label] = self.seconds.get(label, 0.0) + spent - self._inside.pop()
+                if self._inside:
+                    self._inside[-1] += spent
+
+        return run
+
+    @contextmanager
+    def watching(self, *places: tuple[Any, str, str]) -> Iterator[None]:
+        """Times (owner, attribute, label) while the context is open."""
+        before = [(owner, name, vars(owner).get(name, _MISSING)) for owner, name, _ in places]
+        try:
+            for owner, name, label in places:
+                setattr(owner, name, self.timed(label, getattr(owner, name)))
+            yield
+        finally:
+            for owner, name, original in reversed(before):
+                if original is _MISSING:
+                    delattr(owner, name)
+                else:
+                    setattr(owner, name, original)

@@ -1,0 +1,64 @@
+"""Variants take turns; what is told is the median of the ratios of neighbours, and how far they spread."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of every variant, round by round."""
+
+    seconds: Mapping[str, list[float]]
+
+    def median(self, variant: str) -> float:
+        return statistics.median(self.seconds[variant])
+
+    def ratio(self, variant: str, baseline: str, *, per: float = 1.0) -> Ratio:
+        """Seconds of a variant by those of the baseline in the same round, divided by `per`, a ratio of amounts of work."""
+        rounds = zip(self.seconds[variant], self.seconds[baseline], strict=True)
+        return Ratio(sorted(ours / theirs / per for ours, theirs in rounds))
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Ratios of all rounds, ascending."""
+
+    rounds: list[float]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.rounds)
+
+    def inverse(self) -> Ratio:
+        return Ratio(sorted(1 / ratio for ratio in self.rounds))
+
+    def __str__(self) -> str:
+        low, _, high = statistics.quantiles(self.rounds, method="inclusive") if len(self.rounds) > 1 else self.rounds * 3
+        return f"{self.median:.2f} ({low:.2f}-{high:.2f})"
+
+
+def take_turns(variants: Mapping[str, Callable[[int], object]], rounds: int) -> Timing:
+    """Times every variant once a round; each is given the round's number, and has run once before, untimed, with round -1."""
+    for run in variants.values():
+        run(-1)
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for number in range(rounds):
+        for name, run in variants.items():
+            wait()
+            started = time.perf_counter()
+            run(number)
+            wait()
+            seconds[name].append(time.perf_counter() - started)
+    return Timing(seconds)
+
+
+def wait() -> None:
+    """Until the GPU has done what it was told."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
