@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -41,7 +40,7 @@ def with_positions(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
 
     Models with multi-axis rotary positions compute their own.
     """
-    if "position_ids" in inputs or not _takes_positions(type(model)) or _has_rope_deltas(model):
+    if "position_ids" in inputs or not _takes_positions(model) or _has_rope_deltas(model):
         return dict(inputs)
     positions = (inputs["attention_mask"].long().cumsum(-1) - 1).clamp(min=0)
     return {**inputs, "position_ids": positions}
@@ -78,7 +77,7 @@ def continue_prefixes(
         positions = attention_mask.long().sum(-1)[rows, None] + torch.arange(longest, device=device)
         if deltas is not None:
             positions = (positions + deltas.to(device)[rows].view(-1, 1)).expand(3, -1, -1)
-        given = {"position_ids": positions} if deltas is not None or _takes_positions(type(model)) else {}
+        given = {"position_ids": positions} if deltas is not None or _takes_positions(model) else {}
         last = start + step >= len(prefixes)
         output = model(
             input_ids=tokens,
@@ -141,6 +140,5 @@ def _has_rope_deltas(model: Any) -> bool:
     return hasattr(getattr(model, "model", model), "rope_deltas")
 
 
-@lru_cache(maxsize=32)
-def _takes_positions(kind: type) -> bool:
-    return "position_ids" in inspect.signature(kind.forward).parameters  # type: ignore[attr-defined]
+def _takes_positions(model: Any) -> bool:
+    return "position_ids" in inspect.signature(type(model).forward).parameters

@@ -124,10 +124,10 @@ class Preparation:
 
     def __init__(self, model: Any, processor: Any, conversation: Conversation, preparation: ImagePreparation) -> None:
         self._model = model
-        self._processor = copy.copy(processor)
+        self._processor: Any = copy.copy(processor)
         self._processor.image_processor = RememberingImageProcessor(processor.image_processor)
         self._conversation = conversation
-        self._image_options = IMAGE_OPTIONS.get(str(model.config.model_type), lambda n_images: {})
+        self._image_options = IMAGE_OPTIONS.get(str(model.config.model_type), _no_options)
         self.images = ImageCache(preparation)
         self.lock = Lock()
 
@@ -169,6 +169,10 @@ class Preparation:
             spans = image_spans(self._model, self._processor, mended, n_images, image_sizes=sizes)
         given = {name: value for name, value in mended.items() if name not in NOT_FOR_THE_MODEL}
         return Batch(given, spans, answers.trie)
+
+
+def _no_options(n_images: int) -> dict[str, Any]:
+    return {}
 
 
 def _bytes(image: Image) -> int:
