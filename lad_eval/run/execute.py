@@ -120,11 +120,13 @@ def run_task(model: VLM, task: Task, methods: Mapping[str, Method], settings: Se
             asked = plan(task, limit=settings.limit, views=views_of(wanted.values()), calibration=calibrates(wanted.values()))
             have = store.keys()
         with world.together(leave_at_once=True):
-            session = ask(model, task, asked, have, store, settings, world)
+            seconds = ask(model, task, asked, have, store, settings, world)
         if not world.leads:
             return []
         store.finish()
-        metrics = _conclude(folder, spec, Asked.of(asked), store.load(), wanted, settings, _circumstances(model, world, session))
+        evidence = store.load()
+        session = Session(len(evidence) - len(have), seconds)
+        metrics = _conclude(folder, spec, Asked.of(asked), evidence, wanted, settings, _circumstances(model, world, session))
     _announce(task, asked, wanted, session)
     return rows_of(metrics, list(methods))
 
@@ -187,13 +189,14 @@ def _announce(task: Task, asked: Plan, methods: Mapping[str, Method], session: S
 @contextmanager
 def opened(folder: Path, spec: RunSpec, task: Task, overwrite: Overwrite, world: World) -> Iterator[EvidenceStore]:
     """The run's folder, claimed for its spec, and its store; the leader is the first in, so that two runs cannot mix."""
-    store = EvidenceStore(folder, spec.fingerprint, task=task.fingerprint, rank=None if world.size == 1 else world.rank)
+    afresh = overwrite == "always" and world.leads
+    rank = None if world.size == 1 else world.rank
+    store = EvidenceStore(folder, spec.fingerprint, task=task.fingerprint, rank=rank, afresh=afresh)
     with ExitStack() as stack:
         with world.together():
             if world.leads:
                 stack.enter_context(store)
-                if overwrite == "always":
-                    store.clear()
+                if afresh:
                     files.clear(folder)
                 files.claim(folder, spec)
         with world.together():
@@ -204,7 +207,7 @@ def opened(folder: Path, spec: RunSpec, task: Task, overwrite: Overwrite, world:
 
 @dataclass(frozen=True)
 class Session:
-    """What this call of the program did, on top of what was stored."""
+    """What this call of the program did on top of what was stored: requests answered by all processes, seconds of the leader."""
 
     answered: int
     seconds: float
@@ -212,8 +215,11 @@ class Session:
 
 def ask(
     model: VLM, task: Task, asked: Plan, have: frozenset[str], store: EvidenceStore, settings: Settings, world: World
-) -> Session:
+) -> float:
     """Asks this process's share of what is missing.
+
+    Returns:
+        Seconds that it took.
 
     Raises:
         Interrupted: Ctrl-C.
@@ -234,4 +240,4 @@ def ask(
         raise Interrupted(
             f"Interrupted: {task.name} has {done} of {len(share)} answers, all kept; the same command goes on from there."
         ) from None
-    return Session(answered, time.monotonic() - started)
+    return time.monotonic() - started
