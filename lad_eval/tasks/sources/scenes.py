@@ -42,8 +42,8 @@ class ScenesSource:
     """Samples of the tasks `scenes_<setting>_n<candidates>`.
 
     Every sample has a random generator of its own, seeded with all that names it, so that a limit only
-    shortens the list. The splits share no pair of colours (see `Scene.split`): what the embedded model was
-    trained on never showed two colours together that meet in a test picture.
+    shortens the list. What the embedded model was trained on never showed the two coloured shapes of a test
+    picture together (see `Scene.split`).
     """
 
     def __init__(

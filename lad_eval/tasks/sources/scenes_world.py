@@ -19,7 +19,6 @@ Meaning = tuple[str, str, str, str, str, str, str]
 
 SIZES = ("small", "large")
 SHAPES = ("circle", "square", "triangle", "cross")
-# The order is a circle: splits are made of distances on it, and neighbours are of unlike hue.
 COLOURS = ("red", "blue", "yellow", "purple", "green", "orange", "cyan", "pink")
 BACKGROUNDS = ("white", "grey", "sand", "mist", "slate")
 AXES: tuple[Axis, ...] = ("vertical", "horizontal")
@@ -27,6 +26,9 @@ RELATIONS = {"vertical": ("above", "below"), "horizontal": ("left of", "right of
 
 JITTER_ALONG = 6
 JITTER_ACROSS = 10
+
+_JITTER_CLASSES = 8
+_BY_JITTER: dict[int, SceneSplit] = {1: "calibration", 2: "validation"}
 
 # Every scene has at least this many scenes of its own split that differ from it in one thing.
 LEAST_VARIANTS = 11
@@ -66,14 +68,16 @@ class Scene:
 
     @property
     def split(self) -> SceneSplit:
-        """Decided by the two colours alone, so that no two splits share a pair of colours."""
-        i, j = sorted((COLOURS.index(self.first.colour), COLOURS.index(self.second.colour)))
-        distance = min(j - i, len(COLOURS) - (j - i))
-        if distance == 1:
-            return "test"
-        if distance == 4:
-            return "validation" if i % 2 == 0 else "calibration"
-        return "train"
+        """Decided by colours and shapes: half of all combinations (colour, shape, colour, shape) are the training's alone.
+
+        The sum of the four indices is even in training and odd elsewhere. So no combination that a test, calibration or
+        validation scene shows is ever trained on, while any three of the four attributes occur together on both sides. The
+        other three splits are told apart by the jitter: they share no picture, but share combinations.
+        """
+        things = (self.first, self.second)
+        if sum(COLOURS.index(t.colour) + SHAPES.index(t.shape) for t in things) % 2 == 0:
+            return "train"
+        return _BY_JITTER.get(sum(self.jitter) % _JITTER_CLASSES, "test")
 
     @cached_property
     def digest(self) -> str:

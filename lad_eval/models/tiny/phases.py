@@ -1,0 +1,122 @@
+"""The first two phases: the vision tower learns to name, the decoder learns to retrieve."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lad_eval.models.tiny.build import WIDTH
+from lad_eval.models.tiny.data import SLOT_SIZES, Album, Sheet
+from lad_eval.models.tiny.losses import READ_CAPTION, READ_PICTURE, Probes, answer_loss, attention_loss, early_loss
+from lad_eval.models.tiny.network import Questions, encode_images, forward, pack
+from lad_eval.tasks.sources.scenes import Setting
+
+Report = Callable[[str], None]
+SIZES = (2, 4, 8, 12)
+# Sets of pictures in a step, so that every N costs about the same.
+SETS = {2: 20, 4: 12, 8: 6, 12: 4}
+ADVERSARIAL_SHARE = 0.5
+REPORT_EVERY = 50
+
+
+def schedule(step: int, steps: int, warm: int = 100) -> float:
+    """Share of the highest learning rate: linear rise, cosine fall to 2 %."""
+    if step < warm:
+        return (step + 1) / warm
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def optimiser(parameters: Iterable[Tensor], rate: float, steps: int, decay: float = 0.01) -> tuple[Any, Any]:
+    """AdamW and its schedule."""
+    adam = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.98), weight_decay=decay)
+    return adam, torch.optim.lr_scheduler.LambdaLR(adam, lambda step: schedule(step, steps))
+
+
+def warm_up(model: Any, album: Album, steps: int, seed: int, report: Report, batch: int = 64, rate: float = 2e-3) -> None:
+    """Vision tower: a token names the thing that it shows, and the mean of a picture's tokens names everything."""
+    visual = model.model.visual
+    generator = torch.Generator().manual_seed(seed)
+    device = album.slots.device
+    reader = nn.Linear(WIDTH, sum(SLOT_SIZES)).to(device)
+    owner_reader = nn.Linear(WIDTH, 3).to(device)
+    parameters = [*visual.parameters(), *reader.parameters(), *owner_reader.parameters()]
+    adam, rates = optimiser(parameters, rate, steps)
+    for step in range(steps):
+        chosen = torch.randint(len(album), (batch,), generator=generator).to(device)
+        tokens, slots, owners = encode_images(visual, album.patches[chosen]), album.slots[chosen], album.owners[chosen]
+        parts = reader(tokens.mean(1)).split(SLOT_SIZES, -1)
+        whole = torch.stack([F.cross_entropy(part, slots[:, k]) for k, part in enumerate(parts)]).mean()
+        local = F.cross_entropy(owner_reader(tokens).flatten(0, 1), owners.flatten())
+        for k, part in enumerate(reader(tokens).split(SLOT_SIZES, -1)):
+            # Slots 0 to 2 tell of the first thing, 3 to 5 of the second, 6 of both.
+            shown = owners == 1 + k // 3 if k < 6 else owners > 0
+            told = F.cross_entropy(part[shown], slots[:, k, None].expand_as(owners)[shown])
+            # Shapes of few pixels are the slow part.
+            local = local + (3 if k in (2, 5) else 1) * told / len(SLOT_SIZES)
+        adam.zero_grad()
+        (whole + local).backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        adam.step()
+        rates.step()
+        if step % REPORT_EVERY == 0 or step == steps - 1:
+            right = torch.stack([part.argmax(-1) == slots[:, k] for k, part in enumerate(parts)], -1).float()
+            report(
+                f"vision {step:5d}/{steps} whole {whole.item():.3f} parts {local.item():.3f} "
+                f"attributes {[round(100 * x) for x in right.mean(0).tolist()]} all seven {100 * right.prod(-1).mean():.1f}"
+            )
+
+
+@torch.no_grad()
+def picture_features(model: Any, album: Album, batch: int = 200) -> Tensor:
+    """Tokens [n, 16, width] of every picture, after the vision tower is frozen."""
+    model.model.visual.requires_grad_(False)
+    return torch.cat([encode_images(model.model.visual, part) for part in album.patches.split(batch)])
+
+
+def draw_questions(album: Album, sheet: Sheet, sets: int, setting: Setting, generator: random.Random) -> Questions:
+    """All N questions about each of `sets` sets of pictures."""
+    n, device = sheet.n, album.slots.device
+    images = torch.tensor([album.candidates(setting, n, generator) for _ in range(sets)], device=device)
+    gold = torch.arange(n, device=device).expand(sets, n)
+    turned = torch.tensor([[generator.randrange(2) for _ in range(n)] for _ in range(sets)], device=device)
+    return pack(album, sheet, images, gold, turned)
+
+
+def learn(
+    model: Any, album: Album, features: Tensor, sheets: dict[int, Sheet], steps: int, seed: int, report: Report, rate: float = 2e-3
+) -> None:
+    """Decoder from scratch: answer, attention, attributes and displayed places."""
+    device = features.device
+    probes = Probes().to(device)
+    decoder = model.model.language_model
+    parameters = [p for p in (*decoder.parameters(), *probes.parameters()) if p.requires_grad]
+    adam, rates = optimiser(parameters, rate, steps)
+    generator = random.Random(seed)
+    for step in range(steps):
+        setting: Setting = "adversarial" if generator.random() < ADVERSARIAL_SHARE else "random"
+        # Small sets first: they are cheap, and the comparison is the same.
+        sizes = SIZES if step > steps // 8 else SIZES[:2]
+        sheet = sheets[generator.choices(sizes, weights=(1, 3, 3, 2)[: len(sizes)])[0]]
+        asked = draw_questions(album, sheet, SETS[sheet.n], setting, generator)
+        trace = forward(model, asked, features)
+        answer, attention = answer_loss(trace, asked), attention_loss(trace, asked)
+        pictures = probes.slot_loss(trace.end_states[READ_PICTURE], album.slots[asked.images])
+        caption = probes.slot_loss(trace.row_states[READ_CAPTION], album.slots[asked.images.gather(1, asked.gold)])
+        place = probes.place_loss(trace.end_states[READ_CAPTION])
+        loss = answer + attention + pictures + caption + 0.3 * place + early_loss(trace)
+        adam.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        adam.step()
+        rates.step()
+        if step % REPORT_EVERY == 0 or step == steps - 1:
+            report(
+                f"retrieval {step:5d}/{steps} N={sheet.n:<2d} {setting:11s} answer {answer.item():.3f} attention {attention.item():.3f} "
+                f"pictures {pictures.item():.3f} caption {caption.item():.3f} place {place.item():.3f}"
+            )
