@@ -28,4 +28,4 @@ def leaderboard(
     from lad_eval.cli.show import show_rows
     from lad_eval.report.leaderboard import gather
 
-    show_rows(gather(out), form.value)
+    show_rows(gather(out, reported=form not in (Form.csv, Form.json)), form.value)

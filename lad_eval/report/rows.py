@@ -13,7 +13,7 @@ class Row:
     """Figures of a method; accuracies, RStd and consistency in points (0-100), None where a figure is not defined.
 
     Attributes:
-        samples: evaluated samples; each was asked under `permutations` displayed orders.
+        samples: evaluated samples, each asked under `permutations` displayed orders; None for figures published elsewhere.
         accuracy: mean over permutations; `accuracy_std` over permutations; `accuracy_low` and `accuracy_high` bound its interval.
         unparsable: replies that named no candidate, counted as wrong.
         forward_passes: decoder passes per query that the method alone would cost.
@@ -23,15 +23,15 @@ class Row:
     model: str
     task: str
     method: str
-    samples: int
-    permutations: int
+    samples: int | None
+    permutations: int | None
     accuracy: float | None
     accuracy_std: float | None
     accuracy_low: float | None
     accuracy_high: float | None
     rstd: float | None
     consistency: float | None
-    unparsable: int
+    unparsable: int | None
     forward_passes: float | None
     limited: bool = False
 
@@ -79,6 +79,29 @@ def rows_of(metrics: Mapping[str, Any], methods: Sequence[str] | None = None) ->
         )
         for name in (figures if methods is None else methods)
         if name in figures
+    ]
+
+
+def reported_rows(metrics: Mapping[str, Any]) -> list[Row]:
+    """Figures that the task's definition reports from elsewhere: {model: {method: [accuracy, RStd, consistency]}}."""
+    return [
+        Row(
+            model=f"{model} (reported)",
+            task=metrics["task"],
+            method=method,
+            samples=None,
+            permutations=None,
+            accuracy=accuracy,
+            accuracy_std=None,
+            accuracy_low=None,
+            accuracy_high=None,
+            rstd=rstd,
+            consistency=consistency,
+            unparsable=None,
+            forward_passes=None,
+        )
+        for model, methods in metrics.get("reported", {}).items()
+        for method, (accuracy, rstd, consistency) in methods.items()
     ]
 
 

@@ -19,6 +19,8 @@ Format = Literal["rich", "md", "latex", "csv", "json"]
 FORMATS: tuple[str, ...] = get_args(Format)
 
 _HEADERS = ("Method", "Accuracy ± std", "95 % interval", "RStd", "Consistency", "Unparsable", "Passes / query")
+# In two lines each, so that a table fits a terminal of 80 columns.
+_NARROW_HEADERS = ("Method", "Accuracy\n± std", "95 %\ninterval", "RStd", "Consis-\ntency", "Unpar-\nsable", "Passes\n/ query")
 _LIMITED = "* only a part of the task was asked (--limit)."
 
 
@@ -41,14 +43,24 @@ def render(rows: Sequence[Row], form: str) -> str:
 
 def rich_tables(rows: Sequence[Row]) -> Group:
     """One block a task and model, for `rich.console.Console.print`."""
+    from rich import box
     from rich.console import Group
     from rich.table import Table
 
     blocks = []
     for (task, model), block in _blocks(rows, by_model=True):
-        table = Table(title=f"{task} · {model} · {_asked(block)}", title_justify="left", title_style="bold")
-        for header in _HEADERS:
-            table.add_column(header, justify="left" if header == "Method" else "right", no_wrap=True)
+        table = Table(
+            title=f"{task} · {model} · {_asked(block)}",
+            title_justify="left",
+            title_style="bold",
+            box=box.SIMPLE_HEAD,
+            show_edge=False,
+            pad_edge=False,
+            padding=(0, 0, 0, 1),
+        )
+        for header in _NARROW_HEADERS:
+            first = header == "Method"
+            table.add_column(header, justify="left" if first else "right", vertical="bottom", no_wrap=not first, overflow="fold")
         best = max((row.accuracy for row in block if row.accuracy is not None), default=None)
         for row in block:
             table.add_row(*_cells(row), style="bold" if row.accuracy is not None and row.accuracy == best else None)
@@ -111,7 +123,8 @@ def _cells(row: Row) -> list[str]:
     )
     accuracy = _points(row.accuracy) if row.accuracy_std is None else f"{_points(row.accuracy)} ± {row.accuracy_std:.1f}"
     passes = "–" if row.forward_passes is None else f"{row.forward_passes:.3g}"
-    return [row.method, accuracy, interval, _points(row.rstd), _points(row.consistency), str(row.unparsable), passes]
+    unparsable = "–" if row.unparsable is None else str(row.unparsable)
+    return [row.method, accuracy, interval, _points(row.rstd), _points(row.consistency), unparsable, passes]
 
 
 def _points(value: float | None) -> str:
@@ -119,10 +132,14 @@ def _points(value: float | None) -> str:
 
 
 def _samples(row: Row) -> str:
+    if row.samples is None:
+        return "–"
     return f"{row.samples}{'*' if row.limited else ''} x {row.permutations}"
 
 
 def _asked(block: Sequence[Row]) -> str:
     """What the block's rows were measured on; rows of different sizes are told apart."""
+    if all(row.samples is None for row in block):
+        return "published elsewhere"
     sizes = list(dict.fromkeys(_samples(row) for row in block))
     return ", ".join(f"{size.replace(' x ', ' samples x ')} permutations" for size in sizes)

@@ -126,7 +126,8 @@ def run_task(model: VLM, task: Task, methods: Mapping[str, Method], settings: Se
         store.finish()
         evidence = store.load()
         session = Session(len(evidence) - len(have), seconds)
-        metrics = _conclude(folder, spec, Asked.of(asked), evidence, wanted, settings, _circumstances(model, world, session))
+        told = {"circumstances": _circumstances(model, world, session), "reported": task.spec.reported}
+        metrics = _conclude(folder, spec, Asked.of(asked), evidence, wanted, settings.seed, told)
     _announce(task, asked, wanted, session)
     return rows_of(metrics, list(methods))
 
@@ -137,12 +138,12 @@ def _conclude(
     asked: Asked,
     evidence: Evidence,
     methods: Mapping[str, Method],
-    settings: Settings,
-    circumstances: Mapping[str, Any],
+    seed: int,
+    told: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Every method decides; `metrics.json` comes last, so that where it stands the rest stands too."""
     decisions = {name: decide(evidence, asked, method) for name, method in methods.items()}
-    metrics = metrics_document(spec, asked, evidence, methods, decisions, seed=settings.seed, circumstances=circumstances)
+    metrics = metrics_document(spec, asked, evidence, methods, decisions, seed=seed, **told)
     table = predictions_table(asked, evidence, decisions)
     files.write_json(folder / files.PLAN, asked.document())
     files.write_atomically(folder / files.PREDICTIONS, lambda beside: table.to_parquet(beside, index=False))

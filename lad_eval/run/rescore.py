@@ -39,4 +39,6 @@ def rescore(run: Path, names: Sequence[str] | None = None, *, settings: Sequence
     decisions = {name: decide(evidence, asked, method) for name, method in methods.items()}
     circumstances = {key: stored[key] for key in ("device", "processes", "session")}
     spec = RunSpec.model_validate(read_json(folder / SPEC))
-    return metrics_document(spec, asked, evidence, methods, decisions, seed=seed, circumstances=circumstances)
+    return metrics_document(
+        spec, asked, evidence, methods, decisions, seed=seed, circumstances=circumstances, reported=stored["reported"]
+    )

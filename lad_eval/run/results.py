@@ -33,11 +33,13 @@ def metrics_document(
     *,
     seed: int,
     circumstances: Mapping[str, Any],
+    reported: Mapping[str, Any],
 ) -> dict[str, Any]:
     """`metrics.json`: what was run, on what, at what cost, and every figure with its interval, in points.
 
     Args:
         circumstances: what only this call of the program knows: device, processes, requests answered now, seconds.
+        reported: figures published elsewhere, from the task's definition.
     """
     evaluated = evidence.select_keys(asked.evaluated)
     figures = {name: figures_of(decision, evaluated, asked, seed=seed) for name, decision in decisions.items()}
@@ -77,6 +79,7 @@ def metrics_document(
             }
             for name, figure in figures.items()
         },
+        "reported": json.loads(json.dumps(reported)),
     }
 
 

@@ -84,6 +84,13 @@ def test_the_terminal_shows_a_block_a_task_and_model():
     assert text.index("scenes_random_n4 · lad-tiny · 500 samples x 5 permutations") < text.index("scenes_random_n4 · b")
 
 
+def test_the_terminal_table_fits_80_columns():
+    widest = row(
+        method="permutation-average", accuracy=100.0, accuracy_std=12.5, accuracy_low=98.0, accuracy_high=100.0, rstd=57.7
+    )
+    assert max(len(line.rstrip()) for line in render([widest], "rich").splitlines()) <= 80
+
+
 def test_latex_escapes_what_latex_would_read():
     assert r"lad\_tiny" in render([row(model="lad_tiny")], "latex")
 

@@ -6,8 +6,9 @@ import signal
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
-from lad_eval.errors import EvidenceError, UnknownNameError, UserError
+from lad_eval.errors import DataError, EvidenceError, UnknownNameError, UserError
 from lad_eval.evidence import Evidence
 from lad_eval.methods import LAD, make_method
 from lad_eval.metrics import Predictions, summarise
@@ -239,6 +240,28 @@ def test_the_model_is_loaded_once_for_several_tasks(model, monkeypatch, tmp_path
     rows = run_tasks(settings(tmp_path, tasks=(TASK, "scenes_adversarial_n2"), methods=("vanilla",), limit=1))
     assert loads == [MODEL]
     assert [row.task for row in rows] == [TASK, "scenes_adversarial_n2"]
+
+
+def test_a_corrupt_picture_is_one_line_and_the_answers_before_it_are_kept(counted, tmp_path):
+    (tmp_path / "photos").mkdir()
+    captions = {}
+    for i in range(12):
+        Image.new("RGB", (40, 40), (20 * i, 255 - 20 * i, 90)).save(tmp_path / "photos" / f"{i:02}.png")
+        captions[f"{i:02}.png"] = f"a square of colour {i:02}"
+    (tmp_path / "photos" / "captions.json").write_text(json.dumps(captions))
+    task = tmp_path / "photos.yaml"
+    task.write_text(
+        "source: folder\ncandidates: 2\nsamples: 6\ncalibration: {samples: 2}\n"
+        "data: {images: photos, captions: photos/captions.json}\n"
+    )
+    last = list(load_task(task).samples("test"))[-1].images[1]
+    whole = last.path.read_bytes()
+    last.path.write_bytes(whole[:-40])
+    counted()
+    for _ in range(2):
+        with pytest.raises(DataError, match=rf"{last.path.name}.*cannot be read: it is damaged"):
+            run_tasks(settings(tmp_path / "out", tasks=(str(task),), limit=None))
+    assert len(read_evidence(only_run(tmp_path / "out")))
 
 
 @pytest.mark.parametrize(
