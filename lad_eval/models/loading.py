@@ -101,8 +101,8 @@ def load_pretrained(
     device: torch.device,
     attn_implementation: str | None,
     trust_remote_code: bool,
-) -> tuple[Any, Any]:
-    """Model in eval mode on the device, and its processor.
+) -> tuple[Any, Any, str | None]:
+    """Model in eval mode on the device, its processor, and the commit of a hub model, from which all parts are taken.
 
     Raises:
         UnsupportedModelError: not an image-text-to-text model.
@@ -116,6 +116,8 @@ def load_pretrained(
     with _one_line(source):
         config = AutoConfig.from_pretrained(source, **common)
     _check_architecture(config, source, trust_remote_code)
+    commit = None if Path(source).is_dir() else _commit(source, revision)
+    common["revision"] = commit or revision
     with _one_line(source):
         processor = AutoProcessor.from_pretrained(source, **common)
     if getattr(processor, "image_processor", None) is None:
@@ -135,7 +137,15 @@ def load_pretrained(
         raise UserError(
             f"{source}: the weights lack {len(missing)} of the model's parameters, {missing[0]} for one; fetch them anew."
         )
-    return model.eval(), processor
+    return model.eval(), processor, commit
+
+
+def _commit(source: str, revision: str | None) -> str | None:
+    """Commit of the configuration that has just been read, told by its place in the hub's cache; None if that is elsewhere."""
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache(source, "config.json", revision=revision)
+    return Path(path).parent.name if isinstance(path, str) else None
 
 
 def _hub_has_address() -> bool:

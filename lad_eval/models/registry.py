@@ -95,8 +95,8 @@ def load_model(
         if folder is not None:
             check_folder(folder)
         options: dict[str, Any] = {"attn_implementation": attn_implementation, "trust_remote_code": trust_remote_code}
-        model, processor = load_pretrained(str(folder or name), revision=revision, dtype=number, device=where, **options)
-        commit = getattr(model.config, "_commit_hash", None)
+        source = str(folder or name)
+        model, processor, commit = load_pretrained(source, revision=revision, dtype=number, device=where, **options)
         weights = f"sha256:{files_digest(folder)}" if folder else f"{name}@{commit}" if commit else None
     return HuggingFaceVLM(
         model, processor, name=name, weights=weights, batch_size=batch_size, image_preparation=image_preparation

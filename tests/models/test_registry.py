@@ -146,3 +146,17 @@ def test_wrong_options(saved):
     assert "'flash_attention_2' is not available" in refusal(saved, attn_implementation="flash_attention_2")
     assert "batch size must be a positive whole number" in refusal(saved, batch_size=-1)
     assert "A revision is for hub models" in refusal(saved, revision="main")
+
+
+def test_a_model_of_the_hub_is_known_by_its_commit(saved, tmp_path, monkeypatch):
+    """The hub's cache folder stands in for the hub: that is what is read without a network."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "models--some-org--some-model"
+    shutil.copytree(saved, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    for revision in (None, "main", commit):
+        model = load_model("some-org/some-model", device="cpu", revision=revision)
+        assert model.fingerprint["weights"] == f"some-org/some-model@{commit}"
+    assert "the hub cannot be reached" in refusal("some-org/some-model", revision="v2")
