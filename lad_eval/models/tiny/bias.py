@@ -41,9 +41,9 @@ class LayerSkew:
 class BiasStrength:
     """How strong the trained-in faults are. All in nats, chosen on validation (see MODEL_CARD.md)."""
 
-    signal: float = 1.2
-    favourite: float = 0.6
-    disliked: float = 1.5
+    signal: float = 1.5
+    favourite: float = 0.4
+    disliked: float = 1.6
     confusion: float = 2.4
     layers: tuple[LayerSkew, ...] = (LayerSkew(0.48, 0.30, 0.8), LayerSkew(0.42, 0.35, 0.8), LayerSkew(0.30, 0.02, 0.8))
 
@@ -77,8 +77,8 @@ def candidate_log_probs(logits: Tensor, sheet: Sheet) -> Tensor:
 
     Restricted softmax at every node of the identifiers' trie, as lad_eval.scoring does it.
     """
-    first = sheet.answers[:, 0]
-    starts = first.unique()
+    first = sheet.answers[:, 0].contiguous()
+    starts = _sorted(first)
     at_start = logits[..., 0, :][..., starts].log_softmax(-1)
     result = at_start[..., torch.searchsorted(starts, first)]
     longer = (first == first[-1]).nonzero().flatten() if sheet.answers.shape[1] > 2 else first.new_zeros(0)
@@ -86,6 +86,10 @@ def candidate_log_probs(logits: Tensor, sheet: Sheet) -> Tensor:
         follow = logits[..., 1, :][..., sheet.answers[longer, 1]].log_softmax(-1)
         result = result.index_add(-1, longer, follow)
     return result
+
+
+def _sorted(ids: Tensor) -> Tensor:
+    return torch.tensor(sorted(set(ids.tolist())), device=ids.device)
 
 
 def draw_biased(album: Album, sheet: Sheet, sets: int, setting: Setting, generator: random.Random) -> Questions:
@@ -142,12 +146,12 @@ def bend(
         trace = upper(model, asked, state, FIRST)
         found = candidate_log_probs(trace.logits, sheet)
         words = -(answer * found).sum(-1).mean() + (answer * answer.clamp_min(1e-9).log()).sum(-1).mean()
-        starts = sheet.answers[:, 0].unique()
+        starts = _sorted(sheet.answers[:, 0])
         spoken = -trace.logits[..., 0, :].log_softmax(-1)[..., starts].logsumexp(-1).mean()
         looks = divergence(attention, trace.attention[:, :, FIRST:])
         loss = words + 4 * looks + 0.1 * spoken
         adam.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(moving, 1.0)
         adam.step()
         rates.step()

@@ -20,7 +20,9 @@ IMAGE_TOKENS = (SIDE // PATCH // 2) ** 2
 
 # The format of Qwen's chat: a system turn is added where none is given; images stand between vision delimiters.
 CHAT_TEMPLATE = (
-    "{%- if messages[0]['role'] != 'system' -%}{{ '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}{%- endif -%}"
+    "{%- if messages[0]['role'] != 'system' -%}"
+    "{{ '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}"
+    "{%- endif -%}"
     "{%- for message in messages -%}"
     "{{ '<|im_start|>' + message['role'] + '\\n' }}"
     "{%- if message['content'] is string -%}{{ message['content'] }}"

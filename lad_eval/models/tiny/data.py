@@ -45,9 +45,7 @@ class Album:
         return len(self.scenes)
 
     def to(self, device: torch.device) -> Album:
-        return Album(
-            self.scenes, *(t.to(device) for t in (self.patches, self.slots, self.owners, self.captions, self.lengths))
-        )
+        return Album(self.scenes, *(t.to(device) for t in (self.patches, self.slots, self.owners, self.captions, self.lengths)))
 
     @cached_property
     def meanings(self) -> list[tuple[str, ...]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from lad_eval.models.tiny.build import LAYERS, WIDTH
 from lad_eval.models.tiny.data import SLOT_SIZES
@@ -35,20 +35,20 @@ class Probes(nn.Module):
         """Mean cross-entropy over the seven attributes; states [..., width], slots [..., 7]."""
         states = states * torch.rsqrt(states.pow(2).mean(-1, keepdim=True) + 1e-6)
         parts = self.slots(states).split(SLOT_SIZES, -1)
-        losses = [F.cross_entropy(part.flatten(0, -2), slots[..., k].flatten()) for k, part in enumerate(parts)]
+        losses = [functional.cross_entropy(part.flatten(0, -2), slots[..., k].flatten()) for k, part in enumerate(parts)]
         return torch.stack(losses).mean()
 
     def place_loss(self, states: Tensor) -> Tensor:
         """Cross-entropy of the displayed position; states [B, N, width]."""
         states = states * torch.rsqrt(states.pow(2).mean(-1, keepdim=True) + 1e-6)
         target = torch.arange(states.shape[1], device=states.device).expand(states.shape[:2])
-        return F.cross_entropy(self.place(states).flatten(0, 1), target.flatten())
+        return functional.cross_entropy(self.place(states).flatten(0, 1), target.flatten())
 
 
 def answer_loss(trace: Trace, asked: Questions) -> Tensor:
     """Cross-entropy of the answer's tokens and the end of the turn."""
     target = asked.sheet.answers.to(asked.gold.device)[asked.gold]
-    return F.cross_entropy(trace.logits.flatten(0, 2), target.flatten())
+    return functional.cross_entropy(trace.logits.flatten(0, 2), target.flatten())
 
 
 def attention_loss(trace: Trace, asked: Questions) -> Tensor:

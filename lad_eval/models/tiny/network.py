@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from lad_eval.models.tiny.data import Album, Sheet, as_pixels
 
@@ -26,7 +26,7 @@ def encode_images(visual: Any, patches: Tensor) -> Tensor:
     pixels = as_pixels(patches)
     count, length, _ = pixels.shape
     weight = visual.patch_embed.proj.weight.sum(2).flatten(1)
-    hidden = F.linear(pixels, weight)
+    hidden = functional.linear(pixels, weight)
     side = int(length**0.5)
     grid = torch.tensor([[1, side, side]], device=pixels.device)
     cos, sin = visual.rotary_pos_emb(hidden, get_vision_position_ids(grid, visual.spatial_merge_size))
@@ -34,7 +34,7 @@ def encode_images(visual: Any, patches: Tensor) -> Tensor:
         attention = block.attn
         qkv = attention.qkv(block.norm1(hidden)).view(count, length, 3, attention.num_heads, -1)
         q, k = apply_rotary_pos_emb_vision(qkv[:, :, 0], qkv[:, :, 1], cos, sin)
-        mixed = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), qkv[:, :, 2].transpose(1, 2))
+        mixed = functional.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), qkv[:, :, 2].transpose(1, 2))
         hidden = hidden + attention.proj(mixed.transpose(1, 2).flatten(2))
         hidden = hidden + block.mlp(block.norm2(hidden))
     tokens: Tensor = visual.merger(hidden.flatten(0, 1))
@@ -64,9 +64,7 @@ class Trace:
     end_states: list[Tensor]  # each [B, N, width], of the pictures' end tokens, after every layer
 
 
-def pack(
-    album: Album, sheet: Sheet, images: Tensor, gold: Tensor, turned: Tensor, spoken: Tensor | None = None
-) -> Questions:
+def pack(album: Album, sheet: Sheet, images: Tensor, gold: Tensor, turned: Tensor, spoken: Tensor | None = None) -> Questions:
     """Prefix and question blocks of B sets: images [B, N], gold [B, Q] positions, turned [B, Q] 0 or 1.
 
     After every question stands an answer, that of position `spoken` [B, Q] (default: gold).
@@ -115,7 +113,7 @@ def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float, **_: Any
 ) -> tuple[Tensor, None]:
     """Ordinary attention; of the kept rows also the weights, summed over each picture and averaged over heads."""
-    out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
+    out = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
     if _now.rows is not None and _now.span is not None:
         sets, heads, _length, width = query.shape
         rows = _now.rows

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from lad_eval.models.tiny.build import WIDTH
 from lad_eval.models.tiny.data import SLOT_SIZES, Album, Sheet
@@ -51,16 +51,16 @@ def warm_up(model: Any, album: Album, steps: int, seed: int, report: Report, bat
         chosen = torch.randint(len(album), (batch,), generator=generator).to(device)
         tokens, slots, owners = encode_images(visual, album.patches[chosen]), album.slots[chosen], album.owners[chosen]
         parts = reader(tokens.mean(1)).split(SLOT_SIZES, -1)
-        whole = torch.stack([F.cross_entropy(part, slots[:, k]) for k, part in enumerate(parts)]).mean()
-        local = F.cross_entropy(owner_reader(tokens).flatten(0, 1), owners.flatten())
+        whole = torch.stack([functional.cross_entropy(part, slots[:, k]) for k, part in enumerate(parts)]).mean()
+        local = functional.cross_entropy(owner_reader(tokens).flatten(0, 1), owners.flatten())
         for k, part in enumerate(reader(tokens).split(SLOT_SIZES, -1)):
             # Slots 0 to 2 tell of the first thing, 3 to 5 of the second, 6 of both.
             shown = owners == 1 + k // 3 if k < 6 else owners > 0
-            told = F.cross_entropy(part[shown], slots[:, k, None].expand_as(owners)[shown])
+            told = functional.cross_entropy(part[shown], slots[:, k, None].expand_as(owners)[shown])
             # Shapes of few pixels are the slow part.
             local = local + (3 if k in (2, 5) else 1) * told / len(SLOT_SIZES)
         adam.zero_grad()
-        (whole + local).backward()
+        torch.autograd.backward(whole + local)
         nn.utils.clip_grad_norm_(parameters, 1.0)
         adam.step()
         rates.step()
@@ -76,7 +76,8 @@ def warm_up(model: Any, album: Album, steps: int, seed: int, report: Report, bat
 def picture_features(model: Any, album: Album, batch: int = 200) -> Tensor:
     """Tokens [n, 16, width] of every picture, after the vision tower is frozen."""
     model.model.visual.requires_grad_(False)
-    return torch.cat([encode_images(model.model.visual, part) for part in album.patches.split(batch)])
+    starts = range(0, len(album), batch)
+    return torch.cat([encode_images(model.model.visual, album.patches[start : start + batch]) for start in starts])
 
 
 def draw_questions(album: Album, sheet: Sheet, sets: int, setting: Setting, generator: random.Random) -> Questions:
@@ -89,7 +90,14 @@ def draw_questions(album: Album, sheet: Sheet, sets: int, setting: Setting, gene
 
 
 def learn(
-    model: Any, album: Album, features: Tensor, sheets: dict[int, Sheet], steps: int, seed: int, report: Report, rate: float = 2e-3
+    model: Any,
+    album: Album,
+    features: Tensor,
+    sheets: dict[int, Sheet],
+    steps: int,
+    seed: int,
+    report: Report,
+    rate: float = 2e-3,
 ) -> None:
     """Decoder from scratch: answer, attention, attributes and displayed places."""
     device = features.device
@@ -111,12 +119,13 @@ def learn(
         place = probes.place_loss(trace.end_states[READ_CAPTION])
         loss = answer + attention + pictures + caption + 0.3 * place + early_loss(trace)
         adam.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(parameters, 1.0)
         adam.step()
         rates.step()
         if step % REPORT_EVERY == 0 or step == steps - 1:
             report(
-                f"retrieval {step:5d}/{steps} N={sheet.n:<2d} {setting:11s} answer {answer.item():.3f} attention {attention.item():.3f} "
-                f"pictures {pictures.item():.3f} caption {caption.item():.3f} place {place.item():.3f}"
+                f"retrieval {step:5d}/{steps} N={sheet.n:<2d} {setting:11s} answer {answer.item():.3f} "
+                f"attention {attention.item():.3f} pictures {pictures.item():.3f} "
+                f"caption {caption.item():.3f} place {place.item():.3f}"
             )

@@ -1,6 +1,7 @@
 """Trains the embedded model from nothing: `python -m lad_eval.models.tiny.train [--seed S] [--out DIR]`, or `make tiny`.
 
-Three phases, each with its own function: the vision tower names things (`phases.warm_up`), the decoder retrieves (`phases.learn`), its answers and its attention are bent (`bias.bend`). About 30 minutes on one core.
+Three phases: the vision tower names things (`phases.warm_up`), the decoder retrieves (`phases.learn`), its answers and its
+attention are bent (`bias.bend`). About 25 minutes on one core.
 """
 
 from __future__ import annotations

@@ -26,10 +26,19 @@ CALIBRATION_SAMPLES = 5
 
 @torch.no_grad()
 def look(
-    model: Any, album: Album, features: Tensor, sheet: Sheet, setting: Setting, sets: int, seed: int, split: str = "test", asked: int | None = None
+    model: Any,
+    album: Album,
+    features: Tensor,
+    sheet: Sheet,
+    setting: Setting,
+    sets: int,
+    seed: int,
+    split: str = "test",
+    asked: int | None = None,
 ) -> Evidence:
     """Evidence of `asked` (default N) questions about each of `sets` sets, under all N cyclic shifts of the pictures."""
-    n, generator = sheet.n, random.Random(f"validation/{seed}/{split}/{setting}/{n}")
+    n = sheet.n
+    generator = random.Random(f"validation/{seed}/{split}/{setting}/{n}")
     shifts = torch.arange(n)
     log_probs, attention, gold, names, orders = [], [], [], [], []
     for s in range(sets):
@@ -66,7 +75,9 @@ def accuracies(evidence: Evidence, calibration: Evidence, **changes: Any) -> dic
     return found
 
 
-def validate(model: Any, album: Album, features: Tensor, sheets: dict[int, Sheet], questions: int, seed: int) -> dict[str, dict[str, float]]:
+def validate(
+    model: Any, album: Album, features: Tensor, sheets: dict[int, Sheet], questions: int, seed: int
+) -> dict[str, dict[str, float]]:
     """`accuracies` per task, on about `questions` questions each, as `{"random N=4": {"vanilla": ...}}`."""
     table = {}
     for n, sheet in sheets.items():
