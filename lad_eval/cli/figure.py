@@ -17,5 +17,8 @@ def figure(
 ) -> None:
     """Draw accuracy by the position of the right image; a flat line is a fair model."""
     from lad_eval.report.figure import draw_positions
+    from lad_eval.run.stored import load_run
 
-    draw_positions(run, listed(methods, "methods"), out)
+    stored = load_run(run)
+    recalls = {name: stored.recall_of(name) for name in listed(methods, "methods")}
+    draw_positions(recalls, f"{stored.metrics['task']} · {stored.metrics['model']}", out)

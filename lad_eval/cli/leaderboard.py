@@ -26,6 +26,6 @@ def leaderboard(
 ) -> None:
     """Gather the figures of all runs."""
     from lad_eval.cli.show import show_rows
-    from lad_eval.report.leaderboard import gather
+    from lad_eval.run.gather import gather
 
     show_rows(gather(out, reported=form not in (Form.csv, Form.json)), form.value)

@@ -12,6 +12,7 @@ import typer
 import lad_eval
 from lad_eval.cli import compare, doctor, figure, leaderboard, ls, run, score, validate
 from lad_eval.errors import UserError
+from lad_eval.run.silence import plain_warnings
 
 INTERRUPTED = 130
 
@@ -62,6 +63,7 @@ def invoke(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 where a check found faults, 2 for a fault of the user's, 130 when interrupted.
     """
     listen(quiet=False)
+    plain_warnings()
     command = typer.main.get_command(app)
     try:
         code = command.main(None if arguments is None else list(arguments), prog_name="lad-eval", standalone_mode=False)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lad_eval.report.load import find_run
 from lad_eval.run.asked import Asked
 from lad_eval.run.decide import decide
 from lad_eval.run.folder import METRICS, PLAN, SPEC, ResultsError, read_json
 from lad_eval.run.lineup import line_up
 from lad_eval.run.results import metrics_document
 from lad_eval.run.spec import RunSpec
+from lad_eval.run.stored import find_run
 from lad_eval.store import read_evidence
 
 

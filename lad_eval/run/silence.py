@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 def hush_libraries(*, quiet: bool) -> None:
-    """Lets errors of the libraries through, and this package's warnings as one line each; call before torch is imported."""
+    """Lets only errors of the libraries through; call before torch is imported."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -20,6 +20,10 @@ def hush_libraries(*, quiet: bool) -> None:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     for module in ("transformers", "torch", "torchvision", "accelerate", "huggingface_hub"):
         warnings.filterwarnings("ignore", module=rf"{module}(\.|$)")
+
+
+def plain_warnings() -> None:
+    """Shows every warning as one line without the place in the code, once each text."""
     warnings.showwarning = _show
 
 

@@ -155,9 +155,10 @@ def test_compare_two_runs(capsys, results):
 
 def test_figure_draws_and_draws_the_same_again(capsys, results, tmp_path):
     pytest.importorskip("matplotlib")
-    for name in ("a.svg", "b.png"):
+    for name in ("a.svg", "again.svg", "b.png"):
         assert call(capsys, "figure", results[0], "--out", tmp_path / name)[0] == 0
         assert (tmp_path / name).stat().st_size > 1000
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "again.svg").read_bytes()
     assert "Cannot draw into" in fails(capsys, "figure", results[0], "--out", tmp_path / "a.nonsense")
 
 

@@ -3,8 +3,8 @@ import json
 import pytest
 
 from lad_eval.errors import UserError
-from lad_eval.report.leaderboard import gather
 from lad_eval.report.tables import render
+from lad_eval.run.gather import gather
 from tests.report.test_tables import METRICS
 
 

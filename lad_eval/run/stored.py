@@ -27,11 +27,6 @@ class StoredRun:
     metrics: dict[str, Any]
 
     @property
-    def candidates(self) -> int:
-        """N."""
-        return int(self.metrics["candidates"])
-
-    @property
     def methods(self) -> list[str]:
         return list(self.metrics["methods"])
 
@@ -56,11 +51,24 @@ class StoredRun:
         Raises:
             ResultsError: the run holds none.
         """
-        if method not in self.metrics["methods"]:
-            raise ResultsError(f"{self.path} holds no {method!r}, only {', '.join(self.methods)}.")
+        self._check_holds(method)
         table = self.predictions()
         rows: pd.DataFrame = table[table["method"] == method]
         return rows
+
+    def recall_of(self, method: str) -> list[float | None]:
+        """Recall of one method by the answer's position, in points; None where no answer stood.
+
+        Raises:
+            ResultsError: the run holds none.
+        """
+        self._check_holds(method)
+        recall: list[float | None] = self.metrics["methods"][method]["recall"]
+        return recall
+
+    def _check_holds(self, method: str) -> None:
+        if method not in self.metrics["methods"]:
+            raise ResultsError(f"{self.path} holds no {method!r}, only {', '.join(self.methods)}.")
 
 
 def find_run(path: Path) -> Path:

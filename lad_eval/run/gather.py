@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from lad_eval.errors import UserError
-from lad_eval.report.load import StoredRun, finished_runs
 from lad_eval.report.rows import Row, reported_rows, rows_of
+from lad_eval.run.stored import StoredRun, finished_runs
 
 
 def gather(out: Path, *, reported: bool = False) -> list[Row]:
