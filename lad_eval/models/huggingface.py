@@ -18,6 +18,7 @@ from lad_eval.evidence import Evidence
 from lad_eval.models.batching import Batcher, BatchSize, automatic_size, by_length, check_batch_size
 from lad_eval.models.continuation import continue_prefixes, end_ids, select, with_positions
 from lad_eval.models.conversation import Conversation
+from lad_eval.models.features import RememberedFeatures
 from lad_eval.models.fingerprint import describe
 from lad_eval.models.preparation import Batch, Preparation, check_image_preparation
 from lad_eval.tasks.request import Request
@@ -58,6 +59,7 @@ class HuggingFaceVLM:
         self._weights = weights
         self._conversation = Conversation(processor, self.name)
         self._prepare = Preparation(model, processor, self._conversation, preparation)
+        self._features = RememberedFeatures(model)
         self._tokens_that_fit: int | None = None
 
     @cached_property
@@ -162,7 +164,8 @@ class HuggingFaceVLM:
     def _forward(self, batch: Batch) -> tuple[Any, Any, Any]:
         """Candidate log-probabilities Float[n, N] and attention Float[n, L, N], without and with delimiters."""
         trie = batch.trie
-        inputs = with_positions(self.model, self._to_device(batch.inputs))
+        inputs = self._features(batch.inputs, batch.images, self._to_device)
+        inputs = with_positions(self.model, self._to_device(inputs))
         ends = end_ids(self.model, self.processor.tokenizer) if trie.needs_end else ()
         columns = [branch.columns(ends) for branch in trie.branches]
         with record_last_row(self.model, batch.spans) as recorder:

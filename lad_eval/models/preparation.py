@@ -102,11 +102,13 @@ class Batch:
         inputs: input_ids Int[n, T] padded on the left, attention_mask, pixels, ...
         spans: where the images' tokens are.
         trie: the candidates, as they go on from the end of the prompt.
+        images: digests of all images, row by row.
     """
 
     inputs: dict[str, Any]
     spans: Spans
     trie: CandidateTrie
+    images: tuple[str, ...]
 
 
 class Preparation:
@@ -168,7 +170,8 @@ class Preparation:
             sizes = [[(image.height, image.width) for image in row] for row in images]
             spans = image_spans(self._model, self._processor, mended, n_images, image_sizes=sizes)
         given = {name: value for name, value in mended.items() if name not in NOT_FOR_THE_MODEL}
-        return Batch(given, spans, answers.trie)
+        digests = tuple(source.digest for request in requests for source in request.images)
+        return Batch(given, spans, answers.trie, digests)
 
 
 def _no_options(n_images: int) -> dict[str, Any]:

@@ -1,0 +1,130 @@
+"""Remembers what the vision tower made of an image: a sample's permutations show the same images in another order."""
+
+from __future__ import annotations
+
+import inspect
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+_CACHE_BYTES = 256 * 2**20
+_PIXELS, _GRID = "pixel_values", "image_grid_thw"
+# Greatest distance, by the features' length, of two computations in float32; a half as precise dtype rounds more.
+_ROUNDING, _COARSE_ROUNDING = 1e-4, 0.1
+
+Inputs = Mapping[str, Any]
+Pieces = dict[str, list[torch.Tensor]]
+"""An argument of the vision tower, image by image."""
+
+
+class RememberedFeatures:
+    """Puts images' features in the place of their pixels, so that each image is encoded once.
+
+    It takes a forward pass that accepts features (`mm_encoder_outputs`), pixels that can be told apart by image, and a vision
+    tower to which the images of a batch are independent of each other. Where that is not so, inputs stay as they are.
+    Independence is not guessed: two images of each kind (shape of pixels) are encoded together and alone, and compared.
+
+    Args:
+        model: an image-text-to-text model of transformers.
+        capacity_bytes: of features held, on the model's device.
+    """
+
+    def __init__(self, model: Any, capacity_bytes: int = _CACHE_BYTES) -> None:
+        self._encode = getattr(model, "get_image_features", None)
+        takes_features = "mm_encoder_outputs" in inspect.signature(type(model).forward).parameters
+        self._names = frozenset(inspect.signature(self._encode).parameters) if self._encode and takes_features else frozenset()
+        self._capacity = capacity_bytes
+        self._held: OrderedDict[str, list[torch.Tensor]] = OrderedDict()
+        self._bytes = 0
+        self._independent: dict[tuple[int, ...], bool] = {}
+        self._form: Callable[[list[list[torch.Tensor]]], Any] = list
+
+    def __call__(self, inputs: Inputs, images: Sequence[str], move: Callable[[Inputs], dict[str, Any]]) -> dict[str, Any]:
+        """The inputs, with `mm_encoder_outputs` for `pixel_values` where that can be.
+
+        Args:
+            inputs: of the model, on the CPU.
+            images: a digest for each image of the batch, in order.
+            move: brings inputs to the model's device and dtype.
+        """
+        given = dict(inputs)
+        where = {digest: i for i, digest in reversed(list(enumerate(images)))}
+        pieces = self._pieces(inputs, len(images))
+        if pieces is None or not self._checked(pieces, sorted(where.values()), move):
+            return given
+        fresh = [digest for digest in where if digest not in self._held]
+        if fresh:
+            made, self._form = self._features(pieces, [where[digest] for digest in fresh], move)
+            # Clones, as parts of one tensor would keep all of it in memory.
+            self._held.update({digest: [part.clone() for part in parts] for digest, parts in zip(fresh, made, strict=True)})
+            self._bytes += sum(_bytes(self._held[digest]) for digest in fresh)
+        for digest in where:
+            self._held.move_to_end(digest)
+        del given[_PIXELS]
+        given["mm_encoder_outputs"] = {"image": self._form([self._held[digest] for digest in images])}
+        while self._bytes > self._capacity and self._held:
+            self._bytes -= _bytes(self._held.popitem(last=False)[1])
+        return given
+
+    def _pieces(self, inputs: Inputs, count: int) -> Pieces | None:
+        """The vision tower's arguments, image by image; None where it cannot be told what belongs to which."""
+        if _PIXELS not in self._names or _PIXELS not in inputs:
+            return None
+        pieces: Pieces = {}
+        for name in self._names & inputs.keys():
+            value = inputs[name]
+            if not isinstance(value, torch.Tensor) or not value.dim():
+                return None
+            rows = [1] * count if name != _PIXELS or _GRID not in inputs else inputs[_GRID].prod(dim=-1).tolist()
+            if len(rows) != count or sum(rows) != len(value):
+                return None
+            pieces[name] = list(torch.split(value, rows))
+        return pieces
+
+    def _checked(self, pieces: Pieces, images: Sequence[int], move: Callable[[Inputs], dict[str, Any]]) -> bool:
+        """Whether images of this kind may be encoded apart."""
+        kind = tuple(pieces[_PIXELS][0].shape[1:])
+        if kind not in self._independent and len(images) > 1:
+            pair = images[:2]
+            together, _ = self._features(pieces, pair, move)
+            alone = [self._features(pieces, [i], move)[0] for i in pair]
+            self._independent[kind] = len(together) == 2 and all(
+                len(one) == 1 and _close(one[0], both) for one, both in zip(alone, together, strict=True)
+            )
+        return self._independent.get(kind, False)
+
+    def _features(
+        self, pieces: Pieces, images: Sequence[int], move: Callable[[Inputs], dict[str, Any]]
+    ) -> tuple[list[list[torch.Tensor]], Callable[[list[list[torch.Tensor]]], Any]]:
+        """Features of some images, one after the other, and what makes an answer like the vision tower's of them.
+
+        An image's features are its tokens, and in some families tokens for the decoder's lower layers.
+        """
+        assert self._encode is not None
+        output = self._encode(**move({name: torch.cat([parts[i] for i in images]) for name, parts in pieces.items()}))
+        kind, tokens = type(output), output.pooler_output
+        layers = getattr(output, "deepstack_features", None) or []
+
+        def answer(features: list[list[torch.Tensor]]) -> Any:
+            columns = [list(column) for column in zip(*features, strict=True)]
+            first = torch.stack(columns[0]) if isinstance(tokens, torch.Tensor) else columns[0]
+            return kind(pooler_output=first, **({"deepstack_features": columns[1:]} if layers else {}))
+
+        return [list(parts) for parts in zip(tokens, *layers, strict=False)], answer
+
+
+def _close(features: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> bool:
+    """Whether they differ by no more than rounding."""
+    for one, other in zip(features, others, strict=True):
+        if one.shape != other.shape:
+            return False
+        bound = _ROUNDING if one.dtype in (torch.float32, torch.float64) else _COARSE_ROUNDING
+        if float((one.float() - other.float()).norm()) > bound * float(other.float().norm()):
+            return False
+    return True
+
+
+def _bytes(features: Sequence[torch.Tensor]) -> int:
+    return sum(part.nbytes for part in features)
