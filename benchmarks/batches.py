@@ -15,7 +15,7 @@ def run(plan: Plan) -> list[Table]:
 
 
 def _table(name: str, plan: Plan) -> Table:
-    sizes = SIZES[:4] if name == "middle" else SIZES
+    sizes = [size for size in SIZES if size <= min(plan.batch, 8 if name == "middle" else plan.batch)]
     loaded = load(name, plan)
 
     def answering(size: int) -> object:

@@ -29,6 +29,7 @@ class Plan:
         width: of its hidden states.
         images: of the longest prompt; 144 tokens each.
         samples: test samples of a whole run of the middle-sized model.
+        batch: the largest batch.
     """
 
     device: str = "cpu"
@@ -37,6 +38,7 @@ class Plan:
     width: int = 512
     images: int = 20
     samples: int = 4
+    batch: int = 32
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -49,7 +51,7 @@ class Plan:
         return ("tiny", "middle") if self.device == "cpu" else self.models
 
 
-SMALL = Plan(rounds=2, layers=2, width=64, images=3, samples=1)
+SMALL = Plan(rounds=1, layers=2, width=64, images=3, samples=1, batch=2)
 """Runs in seconds."""
 
 
