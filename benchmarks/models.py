@@ -37,7 +37,7 @@ class Plan:
     layers: int = 12
     width: int = 512
     images: int = 20
-    samples: int = 4
+    samples: int = 2
     batch: int = 32
 
     @property

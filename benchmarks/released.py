@@ -5,9 +5,9 @@ every prefix of a longer candidate name is a pass over the whole prompt again, p
 so for itself; no feature of a picture is kept from one question to the next.
 
 Where that code spends more for no reason of design, this does not: it calls the model once where the code calls `generate`,
-vanilla stops after the first token, only the last position's logits are computed, pixels are prepared by lad_eval, which remembers
-them, and permutation averaging asks N cyclic shifts instead of 16 random orders. The decisions are made by lad_eval's methods, so
-that both ways can be seen to give the same answers.
+vanilla stops after the first token, only the last position's logits are computed, pixels are prepared by lad_eval, which
+remembers them, and permutation averaging asks N cyclic shifts instead of 16 random orders. The decisions are made by lad_eval's
+methods, so that both ways can be seen to give the same answers.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def _table(name: str, plan: Plan) -> Table:
         model = HuggingFaceVLM(loaded.model, loaded.processor, name="tiny", weights="random")
         with tempfile.TemporaryDirectory() as folder:
             methods = ("lad", "permutation-average")
-            requests = len(collect(model, task, methods=methods, limit=3 * plan.samples, store=folder, show_progress=False))
+            requests = len(collect(model, task, methods=methods, limit=6 * plan.samples, store=folder, show_progress=False))
 
     timing = take_turns({"run": answer}, plan.rounds)
     with stages.watching(*places(loaded)):

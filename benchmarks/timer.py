@@ -43,9 +43,9 @@ class Ratio:
         return f"{self.median:.2f} ({low:.2f}-{high:.2f})"
 
 
-def take_turns(variants: Mapping[str, Callable[[int], object]], rounds: int) -> Timing:
-    """Times every variant once a round; each is given the round's number, and has run once before, untimed, with round -1."""
-    for run in variants.values():
+def take_turns(variants: Mapping[str, Callable[[int], object]], rounds: int, *, warm: bool = True) -> Timing:
+    """Times every variant once a round; each is given the round's number, and if `warm` runs before, untimed, with round -1."""
+    for run in variants.values() if warm else ():
         run(-1)
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for number in range(rounds):

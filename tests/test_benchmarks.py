@@ -27,6 +27,8 @@ def test_variants_take_turns_after_one_untimed_round():
     timing = take_turns({"a": lambda n: calls.append(("a", n)), "b": lambda n: calls.append(("b", n))}, 2)
     assert calls == [("a", -1), ("b", -1), ("a", 0), ("b", 0), ("a", 1), ("b", 1)]
     assert [len(seconds) for seconds in timing.seconds.values()] == [2, 2]
+    take_turns({"cold": lambda n: calls.append(("cold", n))}, 1, warm=False)
+    assert calls[6:] == [("cold", 0)]
 
 
 def test_a_stages_time_is_without_that_of_the_stages_it_calls(monkeypatch):
