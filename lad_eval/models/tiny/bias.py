@@ -29,7 +29,8 @@ FIRST = -(-7 * LAYERS // 12)
 class LayerSkew:
     """Target of one layer's attention to the pictures.
 
-    mass: its total; sharpness: power of the clean share; skew: size of the static log-weights per position.
+    mass: its total; sharpness: power of the clean share (below 0 it looks away); skew: size of the static log-weights per
+    position.
     """
 
     mass: float
@@ -45,7 +46,7 @@ class BiasStrength:
     favourite: float = 0.4
     disliked: float = 1.6
     confusion: float = 2.4
-    layers: tuple[LayerSkew, ...] = (LayerSkew(0.48, 0.30, 0.8), LayerSkew(0.42, 0.35, 0.8), LayerSkew(0.30, 0.02, 0.8))
+    layers: tuple[LayerSkew, ...] = (LayerSkew(0.48, 0.10, 0.8), LayerSkew(0.42, 0.45, 0.8), LayerSkew(0.34, -0.30, 0.8))
 
 
 def confusions(n: int, strength: BiasStrength) -> Tensor:
