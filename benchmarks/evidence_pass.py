@@ -13,8 +13,8 @@ from benchmarks.report import Table
 from benchmarks.timer import take_turns
 from lad_eval.models.huggingface import HuggingFaceVLM
 
-PLAIN, EVIDENCE, EAGER = "plain forward, sdpa", "evidence, sdpa", "eager, output_attentions"
-VARIANTS = (PLAIN, EVIDENCE, EAGER)
+PLAIN, EVIDENCE, AGAIN, EAGER = "plain forward, sdpa", "evidence", "evidence, pictures seen before", "eager, output_attentions"
+VARIANTS = (PLAIN, EVIDENCE, AGAIN, EAGER)
 
 
 def run(plan: Plan) -> list[Table]:
@@ -28,27 +28,35 @@ def passes(name: str, plan: Plan, variants: Sequence[str] = VARIANTS) -> tuple[d
     scores the candidates. Letters name the candidates, so that one pass is all.
     """
     made: dict[str, Callable[[int], Any]] = {}
-    length = 0
+    model = load(name, plan, batch_size=1)
+    batch = model._prepare(ask(plan.images, 1, seed="pass", style="A.."))
     for variant in variants:
-        model = load(name, plan, attention="eager" if variant == EAGER else "sdpa", batch_size=1)
-        batch = model._prepare(ask(plan.images, 1, seed="pass", style="A.."))
-        length = int(batch.inputs["input_ids"].shape[1])
-        made[variant] = _evidence(model, batch) if variant == EVIDENCE else _forward(model, batch, variant == EAGER)
-    return made, length
+        if variant in (EVIDENCE, AGAIN):
+            made[variant] = _evidence(model, batch, seen=variant == AGAIN)
+        else:
+            made[variant] = _forward(model, batch, eager=variant == EAGER)
+    return made, int(batch.inputs["input_ids"].shape[1])
 
 
-def _forward(model: HuggingFaceVLM, batch: Any, attentions: bool) -> Callable[[int], Any]:
-    inputs = model._to_device(batch.inputs)
+def _forward(model: HuggingFaceVLM, batch: Any, *, eager: bool) -> Callable[[int], Any]:
+    inputs, network = model._to_device(batch.inputs), model.model
 
     @torch.inference_mode()
-    def forward(_: int) -> Any:
-        return model.model(**inputs, use_cache=False, logits_to_keep=1, output_attentions=attentions).logits
+    def forward(_: int) -> None:
+        network.set_attn_implementation("eager" if eager else "sdpa")
+        network(**inputs, use_cache=False, logits_to_keep=1, output_attentions=eager)
+        network.set_attn_implementation("sdpa")
 
     return forward
 
 
-def _evidence(model: HuggingFaceVLM, batch: Any) -> Callable[[int], Any]:
-    return lambda _: model._forward(batch)
+def _evidence(model: HuggingFaceVLM, batch: Any, *, seen: bool) -> Callable[[int], Any]:
+    def look(_: int) -> Any:
+        if not seen:
+            model._features.clear()
+        return model._forward(batch)
+
+    return look
 
 
 def _table(name: str, plan: Plan) -> Table:

@@ -22,7 +22,7 @@ from benchmarks.models import Plan
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def extra_bytes(variant: str, model: str, plan: Plan, rounds: int = 3) -> float:
+def extra_bytes(variant: str, model: str, plan: Plan, rounds: int = 2) -> float:
     """Median over fresh processes of the memory that a variant of `evidence_pass` takes on top of model and inputs."""
     return statistics.median(_one(variant, model, plan) for _ in range(rounds))
 
@@ -69,7 +69,7 @@ def _kibibytes(entry: str) -> int:
 
 
 def main(argument: str) -> None:
-    from benchmarks.evidence_pass import passes
+    from benchmarks.evidence_pass import AGAIN, passes
 
     variant, model, plan = json.loads(argument)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
@@ -77,6 +77,8 @@ def main(argument: str) -> None:
     small[variant](0)
     del small
     runs, _ = passes(model, Plan(**plan), [variant])
+    if variant == AGAIN:
+        runs[variant](0)
     print(peak_above(lambda: runs[variant](0), plan["device"]))
 
 

@@ -33,7 +33,7 @@ class Plan:
     """
 
     device: str = "cpu"
-    rounds: int = 7
+    rounds: int = 5
     layers: int = 12
     width: int = 512
     images: int = 20

@@ -15,8 +15,8 @@ _PIXELS, _GRID = "pixel_values", "image_grid_thw"
 _ROUNDING, _COARSE_ROUNDING = 1e-4, 0.1
 
 Inputs = Mapping[str, Any]
-Pieces = dict[str, list[torch.Tensor]]
-"""An argument of the vision tower, image by image."""
+Pieces = dict[str, tuple[torch.Tensor, list[int]]]
+"""The vision tower's arguments: a tensor, and how many of its rows belong to each image."""
 
 
 class RememberedFeatures:
@@ -54,11 +54,12 @@ class RememberedFeatures:
         pieces = self._pieces(inputs, len(images))
         if pieces is None or not self._checked(pieces, sorted(where.values()), move):
             return given
-        fresh = [digest for digest in where if digest not in self._held]
+        fresh = sorted((digest for digest in where if digest not in self._held), key=where.__getitem__)
         if fresh:
             made, self._form = self._features(pieces, [where[digest] for digest in fresh], move)
             # Clones, as parts of one tensor would keep all of it in memory.
             self._held.update({digest: [part.clone() for part in parts] for digest, parts in zip(fresh, made, strict=True)})
+            del made
             self._bytes += sum(_bytes(self._held[digest]) for digest in fresh)
         for digest in where:
             self._held.move_to_end(digest)
@@ -68,8 +69,13 @@ class RememberedFeatures:
             self._bytes -= _bytes(self._held.popitem(last=False)[1])
         return given
 
+    def clear(self) -> None:
+        """Forgets all images."""
+        self._held.clear()
+        self._bytes = 0
+
     def _pieces(self, inputs: Inputs, count: int) -> Pieces | None:
-        """The vision tower's arguments, image by image; None where it cannot be told what belongs to which."""
+        """The vision tower's arguments; None where it cannot be told what belongs to which image."""
         if _PIXELS not in self._names or _PIXELS not in inputs:
             return None
         pieces: Pieces = {}
@@ -80,7 +86,7 @@ class RememberedFeatures:
             rows = [1] * count if name != _PIXELS or _GRID not in inputs else inputs[_GRID].prod(dim=-1).tolist()
             if len(rows) != count or sum(rows) != len(value):
                 return None
-            pieces[name] = list(torch.split(value, rows))
+            pieces[name] = value, rows
         return pieces
 
     def _checked(self, pieces: Pieces, images: Sequence[int], move: Callable[[Inputs], dict[str, Any]]) -> bool:
@@ -103,16 +109,25 @@ class RememberedFeatures:
         An image's features are its tokens, and in some families tokens for the decoder's lower layers.
         """
         assert self._encode is not None
-        output = self._encode(**move({name: torch.cat([parts[i] for i in images]) for name, parts in pieces.items()}))
-        kind, tokens = type(output), output.pooler_output
-        layers = getattr(output, "deepstack_features", None) or []
+        output = self._encode(**move({name: _join(whole, rows, images) for name, (whole, rows) in pieces.items()}))
+        tokens, layers = output.pooler_output, getattr(output, "deepstack_features", None) or []
+        # Nothing else of the answer may be kept: its parts hold all of it in memory.
+        kind, stacked, deep = type(output), isinstance(tokens, torch.Tensor), bool(layers)
 
         def answer(features: list[list[torch.Tensor]]) -> Any:
             columns = [list(column) for column in zip(*features, strict=True)]
-            first = torch.stack(columns[0]) if isinstance(tokens, torch.Tensor) else columns[0]
-            return kind(pooler_output=first, **({"deepstack_features": columns[1:]} if layers else {}))
+            first = torch.stack(columns[0]) if stacked else columns[0]
+            return kind(pooler_output=first, **({"deepstack_features": columns[1:]} if deep else {}))
 
         return [list(parts) for parts in zip(tokens, *layers, strict=False)], answer
+
+
+def _join(whole: torch.Tensor, rows: Sequence[int], chosen: Sequence[int]) -> torch.Tensor:
+    """The rows of the chosen images; pixels are large, so that all of them are not copied."""
+    if list(chosen) == list(range(len(rows))):
+        return whole
+    parts = torch.split(whole, list(rows))
+    return torch.cat([parts[i] for i in chosen])
 
 
 def _close(features: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> bool:
