@@ -20,6 +20,8 @@ def score(
     from lad_eval.cli.show import show_rows
     from lad_eval.report.rows import rows_of
     from lad_eval.run.rescore import rescore
+    from lad_eval.run.silence import hush_libraries
 
+    hush_libraries(quiet=False)
     names = None if methods is None else listed(methods, "methods")
     show_rows(rows_of(rescore(run, names, settings=set_ or (), seed=seed)), "json" if json else "rich")
