@@ -255,7 +255,7 @@ def test_recipe_runs_from_nothing(tmp_path):
     from lad_eval.models.tiny.train import train
 
     lines = []
-    known = train(0, tmp_path, lines.append, {"vision": 2, "retrieval": 2, "bias": 2}, groups=40)
+    known = train(0, tmp_path, lines.append, steps={"vision": 2, "retrieval": 2, "bias": 2}, groups=40, questions=4)
     assert set(known["seconds"]) == {"drawing", "vision", "retrieval", "bias", "validation"}
     model = transformers.AutoModelForImageTextToText.from_pretrained(tmp_path)
     assert model.config.text_config.num_hidden_layers == 8

@@ -78,13 +78,14 @@ def candidate_log_probs(logits: Tensor, sheet: Sheet) -> Tensor:
 
     Restricted softmax at every node of the identifiers' trie, as lad_eval.scoring does it.
     """
-    first = sheet.answers[:, 0].contiguous()
+    answers = sheet.answers.to(logits.device)
+    first = answers[:, 0].contiguous()
     starts = _sorted(first)
     at_start = logits[..., 0, :][..., starts].log_softmax(-1)
     result = at_start[..., torch.searchsorted(starts, first)]
-    longer = (first == first[-1]).nonzero().flatten() if sheet.answers.shape[1] > 2 else first.new_zeros(0)
+    longer = (first == first[-1]).nonzero().flatten() if answers.shape[1] > 2 else first.new_zeros(0)
     if len(longer):
-        follow = logits[..., 1, :][..., sheet.answers[longer, 1]].log_softmax(-1)
+        follow = logits[..., 1, :][..., answers[longer, 1]].log_softmax(-1)
         result = result.index_add(-1, longer, follow)
     return result
 

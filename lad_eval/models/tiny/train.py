@@ -32,7 +32,15 @@ STEPS = {"vision": 800, "retrieval": 1200, "bias": 350}
 VALIDATION_QUESTIONS = 160
 
 
-def train(seed: int, out: Path, report: Report, steps: dict[str, int] = STEPS, groups: int = TRAIN_GROUPS) -> dict[str, Any]:
+def train(
+    seed: int,
+    out: Path,
+    report: Report,
+    *,
+    steps: dict[str, int] = STEPS,
+    groups: int = TRAIN_GROUPS,
+    questions: int = VALIDATION_QUESTIONS,
+) -> dict[str, Any]:
     """Trains, writes the model's folder and returns what is known of it: validation figures and seconds per phase."""
     from transformers import AutoModelForImageTextToText
 
@@ -64,9 +72,14 @@ def train(seed: int, out: Path, report: Report, steps: dict[str, int] = STEPS, g
     lap("bias")
     save(model, processor, out)
     report("validation")
-    figures = validate(model, unseen, unseen_features, sheets, VALIDATION_QUESTIONS, 0)
+    figures = validate(model, unseen, unseen_features, sheets, questions, 0)
     lap("validation")
-    known = {"seed": seed, "steps": steps, "seconds": seconds, "validation": figures}
+    known = {
+        "seed": seed,
+        "steps": steps,
+        "seconds": seconds,
+        "validation": {task: {name: round(v, 1) for name, v in row.items()} for task, row in figures.items()},
+    }
     (out / "training.json").write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     return known
 
@@ -95,7 +108,7 @@ def main() -> None:
     console = Console()
     known = train(given.seed, given.out, console.log)
     for task, figures in known["validation"].items():
-        console.log(task, {name: round(value, 1) for name, value in figures.items()})
+        console.log(task, figures)
 
 
 if __name__ == "__main__":

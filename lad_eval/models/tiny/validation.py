@@ -55,7 +55,7 @@ def look(
         for q in about.tolist():
             names += [f"{split}-{s}-{q}"] * n
             orders += [[(j - k) % n for j in range(n)] for k in range(n)]
-    arrays = torch.cat(log_probs).double().numpy(), torch.cat(attention).double().numpy(), torch.cat(gold).numpy()
+    arrays = torch.cat(log_probs).double().cpu().numpy(), torch.cat(attention).double().cpu().numpy(), torch.cat(gold).numpy()
     return Evidence.from_arrays(*arrays, names, perm=orders, split=split)
 
 
