@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any
+
+from benchmarks.timer import now
 
 _MISSING = object()
 
@@ -24,11 +25,11 @@ class Stages:
         @wraps(function)
         def run(*args: Any, **kwargs: Any) -> Any:
             self._inside.append(0.0)
-            started = time.perf_counter()
+            started = now()
             try:
                 return function(*args, **kwargs)
             finally:
-                spent = time.perf_counter() - started
+                spent = now() - started
                 self.seconds[label] = self.seconds.get(label, 0.0) + spent - self._inside.pop()
                 if self._inside:
                     self._inside[-1] += spent

@@ -65,5 +65,5 @@ def _table(name: str, plan: Plan) -> Table:
         f"Where the time goes ({describe('tiny', plan)}, {name}, {requests} requests)",
         ("stage", "% of time", "ms a request"),
         rows,
-        f"{requests / timing.median('run'):.0f} requests a second (median of {plan.rounds} runs).",
+        f"{requests / timing.median('run'):.0f} requests a second of CPU time (median of {plan.rounds} runs).",
     )
