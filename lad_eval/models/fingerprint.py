@@ -11,7 +11,7 @@ from typing import Any
 
 import lad_eval
 
-_PACKAGES = ("torch", "transformers", "torchvision")
+_PACKAGES = ("torch", "transformers", "torchvision", "tokenizers", "pillow")
 _ENDINGS = {".safetensors", ".bin", ".json", ".jinja", ".model", ".txt", ".py"}
 _PROVENANCE = ("_name_or_path", "_commit_hash", "transformers_version", "dtype", "torch_dtype")
 _CHUNK_BYTES = 2**24

@@ -40,5 +40,5 @@ def rescore(run: Path, names: Sequence[str] | None = None, *, settings: Sequence
     circumstances = {key: stored[key] for key in ("device", "processes", "session")}
     spec = RunSpec.model_validate(read_json(folder / SPEC))
     return metrics_document(
-        spec, asked, evidence, methods, decisions, seed=seed, circumstances=circumstances, reported=stored["reported"]
+        spec, asked, evidence, methods, decisions, seed=seed, circumstances=circumstances, reported=stored.get("reported", {})
     )
