@@ -24,7 +24,7 @@ def test_is_plain_json_and_says_neither_device_nor_batch_size(vlm):
     fingerprint = vlm("qwen2.5-vl", batch_size=3).fingerprint
     assert json.loads(json.dumps(fingerprint)) == fingerprint
     assert fingerprint == vlm("qwen2.5-vl", batch_size=5).fingerprint
-    assert set(fingerprint["versions"]) == {"lad_eval", "torch", "transformers", "torchvision"}
+    assert set(fingerprint["versions"]) == {"lad_eval", "torch", "transformers", "torchvision", "tokenizers", "pillow"}
     assert "cpu" not in json.dumps({k: v for k, v in fingerprint.items() if k != "versions"})
 
 
