@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -117,7 +117,8 @@ class Scene:
             for attribute, values in (("size", SIZES), ("colour", COLOURS), ("shape", SHAPES)):
                 for value in values:
                     if value != getattr(thing, attribute):
-                        yield replace(self, **{place: replace(thing, **{attribute: value})})
+                        changed: Any = {place: replace(thing, **{attribute: value})}
+                        yield replace(self, **changed)
         other: Axis = "horizontal" if self.axis == "vertical" else "vertical"
         yield replace(self, first=self.second, second=self.first)
         yield replace(self, axis=other)
