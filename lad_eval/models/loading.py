@@ -23,6 +23,7 @@ _DTYPES = {
     "float16": torch.float16,
     "fp16": torch.float16,
 }
+SMALL_MODEL_PARAMETERS = 10_000_000
 _ATTENTION = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")
 # What a folder must hold: any file of each group.
 _IMAGES = ("preprocessor_config.json", "processor_config.json")
@@ -214,3 +215,14 @@ def _explain(error: BaseException, source: str, attn_implementation: str | None)
     if attn_implementation is not None and ("attention" in str(error).lower() or "attn" in str(error).lower()):
         return f"Attention implementation {attn_implementation!r} is not available for {source}: {reason}"
     return f"{source} cannot be loaded: {reason}"
+
+
+def spare_threads(model: Any) -> None:
+    """Runs a very small model on the CPU with one thread, for this process, unless OMP_NUM_THREADS says otherwise.
+
+    Its matrices are too small to share: threads wait for each other, and on a machine that does something else as well they
+    wait for long.
+    """
+    small = sum(parameter.numel() for parameter in model.parameters()) < SMALL_MODEL_PARAMETERS
+    if small and model.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)

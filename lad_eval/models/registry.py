@@ -72,7 +72,14 @@ def load_model(
     from lad_eval.models.batching import check_batch_size
     from lad_eval.models.fingerprint import files_digest
     from lad_eval.models.huggingface import HuggingFaceVLM
-    from lad_eval.models.loading import check_attention, check_folder, load_pretrained, resolve_device, resolve_dtype
+    from lad_eval.models.loading import (
+        check_attention,
+        check_folder,
+        load_pretrained,
+        resolve_device,
+        resolve_dtype,
+        spare_threads,
+    )
     from lad_eval.models.preparation import check_image_preparation
 
     check_batch_size(batch_size)
@@ -98,6 +105,7 @@ def load_model(
         source = str(folder or name)
         model, processor, commit = load_pretrained(source, revision=revision, dtype=number, device=where, **options)
         weights = f"sha256:{files_digest(folder)}" if folder else f"{name}@{commit}" if commit else None
+    spare_threads(model)
     return HuggingFaceVLM(
         model, processor, name=name, weights=weights, batch_size=batch_size, image_preparation=image_preparation
     )

@@ -160,3 +160,19 @@ def test_a_model_of_the_hub_is_known_by_its_commit(saved, tmp_path, monkeypatch)
         model = load_model("some-org/some-model", device="cpu", revision=revision)
         assert model.fingerprint["weights"] == f"some-org/some-model@{commit}"
     assert "the hub cannot be reached" in refusal("some-org/some-model", revision="v2")
+
+
+def test_a_very_small_model_on_the_cpu_takes_one_thread_unless_told_otherwise(monkeypatch):
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        monkeypatch.setenv("OMP_NUM_THREADS", "3")
+        load_model("lad-tiny")
+        assert torch.get_num_threads() == 3
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        load_model("lad-tiny")
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
