@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 from functools import cache
 from typing import Any
@@ -16,7 +17,7 @@ def hush_libraries(*, quiet: bool) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if quiet:
+    if quiet or not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     for module in ("transformers", "torch", "torchvision", "accelerate", "huggingface_hub"):
         warnings.filterwarnings("ignore", module=rf"{module}(\.|$)")
