@@ -11,7 +11,7 @@ SIZES = (1, 2, 4, 8, 16, 32)
 
 
 def run(plan: Plan) -> list[Table]:
-    return [_table(name, plan) for name in plan.tiny]
+    return [_table(name, plan) for name in plan.runs if name != "scaled"]
 
 
 def _table(name: str, plan: Plan) -> Table:

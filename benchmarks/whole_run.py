@@ -24,7 +24,7 @@ TASK = "scenes_random_n4"
 
 
 def run(plan: Plan) -> list[Table]:
-    return [_table(name, plan) for name in plan.tiny]
+    return [_table(name, plan) for name in plan.runs]
 
 
 def ours(model: HuggingFaceVLM, task: Task, limit: int) -> dict[str, Decision]:
