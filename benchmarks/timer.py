@@ -35,11 +35,10 @@ class Ratio:
     def median(self) -> float:
         return statistics.median(self.rounds)
 
-    def inverse(self) -> Ratio:
-        return Ratio(sorted(1 / ratio for ratio in self.rounds))
-
     def __str__(self) -> str:
-        low, _, high = statistics.quantiles(self.rounds, method="inclusive") if len(self.rounds) > 1 else self.rounds * 3
+        if len(self.rounds) == 1:
+            return f"{self.median:.2f}"
+        low, _, high = statistics.quantiles(self.rounds, method="inclusive")
         return f"{self.median:.2f} ({low:.2f}-{high:.2f})"
 
 
