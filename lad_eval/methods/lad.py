@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -50,11 +50,12 @@ class LAD(Method):
         mixture: expected bias as sum_k pi_k log P_bias(j|k) ("log", released code) or log sum_k pi_k P_bias(j|k)
             ("probability", Eq. 13).
         span: an image's tokens with their delimiters ("delimited", released code) or without ("image", Eq. 6).
+        attention_prior: "calibration" takes the mean attention to each position out (Eq. 7); "none" leaves it in, the ablation.
 
     Attributes:
         log_bias_: Float[N, N], log P_bias, row i for the answer's position.
         log_gain_: log g, natural.
-        log_attention_prior_: Float[L, N].
+        log_attention_prior_: Float[L, N]; zeros without a prior.
     """
 
     name = "lad"
@@ -68,6 +69,7 @@ class LAD(Method):
         "bias_mean": Choice(("log", "probability")),
         "mixture": Choice(("log", "probability")),
         "span": SPAN,
+        "attention_prior": Choice(("calibration", "none")),
     }
 
     log_bias_: Floats
@@ -84,6 +86,7 @@ class LAD(Method):
         bias_mean: Mean = "log",
         mixture: Mean = "log",
         span: Span = "delimited",
+        attention_prior: Literal["calibration", "none"] = "calibration",
     ) -> None:
         self.top_k = top_k
         self.temperature = temperature
@@ -92,12 +95,14 @@ class LAD(Method):
         self.bias_mean = bias_mean
         self.mixture = mixture
         self.span = span
+        self.attention_prior = attention_prior
 
     def _calibrate(self, evidence: Evidence) -> None:
         log_observed = mean_by_gold(evidence.log_probs, evidence.gold_position, self.bias_mean)
         self.log_gain_ = _log_gain(log_observed)
         self.log_bias_ = log_observed - self.log_gain_ * np.eye(evidence.n_candidates)
-        self.log_attention_prior_ = log_prior(self._attention(evidence))
+        prior = log_prior(self._attention(evidence))
+        self.log_attention_prior_ = prior if self.attention_prior == "calibration" else np.zeros_like(prior)
 
     def _scores(self, evidence: Evidence) -> Floats:
         attention = self._attention(evidence)

@@ -41,6 +41,12 @@ def test_numbers_worked_by_hand(mixture, temperature, expected):
     assert lad.predict(ROW).tolist() == [1], "vanilla would answer 0"
 
 
+def test_without_a_prior_the_attention_is_taken_as_it_is():
+    # pi = (1/2, 1/2): bias (.4, .15); .7/.4 : .3/.15 = 1.75 : 2
+    lad = LAD(top_k=1, temperature=1, layers="all", mixture="probability", attention_prior="none").calibrate(CALIBRATION)
+    assert np.exp(lad.predict_log_proba(ROW)[0]) == pytest.approx([1.75 / 3.75, 2 / 3.75])
+
+
 def test_bias_is_a_mean_of_logs_or_of_probabilities():
     two = by_hand([[0.8, 0.2], [0.3, 0.7], [0.2, 0.8], [0.3, 0.7]], np.full((4, 2), 0.1), [0, 1, 0, 1], ["a", "a", "b", "b"])
     logs = LAD(top_k=1, layers="all").calibrate(two)
