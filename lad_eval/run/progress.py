@@ -13,38 +13,48 @@ Advance = Callable[[int], None]
 
 
 @contextmanager
-def progress(label: str, total: int, done: int = 0, *, shown: bool = True) -> Iterator[Advance]:
-    """Yields a function that is told how many more requests were answered; writes to stderr only.
+def progress(label: str, total: int, done: int = 0, *, shown: bool = True, unit: str = "requests") -> Iterator[Advance]:
+    """Yields a function that is told how many more units were done; writes to stderr only.
 
     Args:
         label: what is being done.
-        total: requests in all.
-        done: those of them that were answered before.
+        total: units in all.
+        done: those of them that were done before.
         shown: False keeps silent.
+        unit: what is counted, in the plural; "bytes" are shown as kB, MB, GB.
     """
     if not shown or done >= total:
         yield lambda count: None
     elif sys.stderr.isatty():
-        with _bar(label, total, done) as advance:
+        with _bar(label, total, done, unit) as advance:
             yield advance
     else:
-        yield _lines(label, total, done)
+        yield _lines(label, total, done, unit)
 
 
 @contextmanager
-def _bar(label: str, total: int, done: int) -> Iterator[Advance]:
+def _bar(label: str, total: int, done: int, unit: str) -> Iterator[Advance]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
     from rich.text import Text
 
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text("" if not task.speed else f"{task.speed:.1f}/s")
+            return Text("" if not task.speed else f"{_amount(task.speed, unit)}/s")
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        DownloadColumn() if unit == "bytes" else MofNCompleteColumn(),
         Rate(),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
@@ -53,7 +63,7 @@ def _bar(label: str, total: int, done: int) -> Iterator[Advance]:
         yield lambda count: bar.advance(task, count)
 
 
-def _lines(label: str, total: int, done: int) -> Advance:
+def _lines(label: str, total: int, done: int, unit: str) -> Advance:
     start = last = time.monotonic()
     before = done
 
@@ -66,6 +76,16 @@ def _lines(label: str, total: int, done: int) -> Advance:
         last = now
         rate = (done - before) / (now - start)
         left = (total - done) / rate if rate else 0.0
-        sys.stderr.write(f"{label}: {done}/{total} requests, {rate:.1f}/s, {left / 60:.0f} min left\n")
+        so_far = f"{_amount(done, unit)}/{_amount(total, unit)}" if unit == "bytes" else f"{done}/{total} {unit}"
+        sys.stderr.write(f"{label}: {so_far}, {_amount(rate, unit)}/s, {left / 60:.0f} min left\n")
 
     return advance
+
+
+def _amount(count: float, unit: str) -> str:
+    if unit != "bytes":
+        return f"{count:.1f}"
+    for size, sign in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= size:
+            return f"{count / size:.1f} {sign}"
+    return f"{count:.0f} B"

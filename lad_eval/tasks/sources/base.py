@@ -38,3 +38,14 @@ class Checkable(Protocol):
 
     def problems(self) -> list[str]:
         """Every fault in the data, one line each."""
+
+
+@runtime_checkable
+class Noted(Protocol):
+    """A source with something to tell that tables and `metrics.json` show beside the figures."""
+
+    def notes(self) -> list[str]:
+        """One line each, as "unpermuted: the options are not the ordinals"."""
+
+    def counts(self) -> dict[str, int]:
+        """Rows of the data by what became of them, as {"rows": 132, "left out: no output": 2}."""

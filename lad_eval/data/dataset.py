@@ -1,0 +1,163 @@
+"""What a data set is: its files, and how it is prepared, looked through and told about.
+
+To add one: a module with a constant of a subclass of `DataSet`, and its place in `DATASETS`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal, Protocol
+
+from lad_eval.errors import DataError
+
+DATASETS = {
+    "coco": "lad_eval.data.coco:COCO",
+    "flickr8k": "lad_eval.data.flickr8k:FLICKR8K",
+    "mmiu": "lad_eval.data.mmiu:MMIU",
+}
+
+Advance = Callable[[int], None]
+
+
+class Progress(Protocol):
+    """Shows how far something long is; `lad_eval.run.progress.progress` is one."""
+
+    def __call__(self, label: str, total: int, done: int = 0, *, unit: str = "requests") -> AbstractContextManager[Advance]:
+        """Yields a function that is told how many more units were done; `unit` may be "bytes", which is shown as MB, GB."""
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file that a data set is made of, as its publisher gives it.
+
+    Attributes:
+        path: where it belongs, relative to the data set's root, with forward slashes.
+        url: where it is fetched from; None: not by a program, and `manual` says how else.
+        purpose: what it is for, as in "the pictures".
+        licence: under which it may be used.
+        bytes: its size, where publicly known.
+        sha256: hex digest, where publicly known.
+        md5: hex digest, where only this one is publicly known.
+        required: False: the data set can be used without it.
+        manual: how to get it by hand, in one sentence; said when it is missing.
+    """
+
+    path: str
+    url: str | None
+    purpose: str
+    licence: str
+    bytes: int | None = None
+    sha256: str | None = None
+    md5: str | None = None
+    required: bool = True
+    manual: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The last part of `path`."""
+        return self.path.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """What a user may choose in `lad-eval data prepare`; None: not given, and the data set decides.
+
+    Attributes:
+        download: False: nothing is fetched, only what lies at the root is used.
+        encoder: CLIP or SigLIP model (hub id or folder) for embeddings.
+        protocol: which samples are drawn.
+        device: of the encoder.
+        batch_size: pictures or captions that the encoder sees at once.
+    """
+
+    download: bool = True
+    encoder: str | None = None
+    protocol: Literal["official", "strict", "both"] | None = None
+    device: str | None = None
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a data set stands.
+
+    Attributes:
+        ready: whether tasks can be run on it.
+        lines: one a file or step, as shown to the user.
+    """
+
+    ready: bool
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DataSet(ABC):
+    """A data set that `lad-eval data` knows.
+
+    Attributes:
+        name: its key in `DATASETS`.
+        title: in words.
+        homepage: where its authors present it.
+        licence: in one sentence.
+        files: what it is made of.
+        revision: pinned revision, where its publisher has such.
+        takes: fields of `PrepareOptions`, beside `download`, that it understands; others are refused.
+    """
+
+    name: str
+    title: str
+    homepage: str
+    licence: str
+    files: tuple[DataFile, ...]
+    revision: str | None = None
+    takes: frozenset[str] = frozenset()
+
+    @abstractmethod
+    def prepare(self, root: Path, options: PrepareOptions, progress: Progress) -> None:
+        """Brings the data set to where tasks can be run on it; what is done already is not done again.
+
+        Args:
+            root: an existing folder. What lies there is taken, the rest fetched unless `options.download` is False.
+            options: as the user gave them.
+            progress: shows steps that take long.
+
+        Raises:
+            DataError: a file is missing and cannot be fetched, or is damaged; the text names file, url and place.
+        """
+
+    @abstractmethod
+    def verify(self, root: Path, progress: Progress) -> list[str]:
+        """Reads everything, and returns every fault in one line; empty where all is well."""
+
+    @abstractmethod
+    def status(self, root: Path) -> Status:
+        """How it stands, from a quick look: existence and sizes, no contents."""
+
+    def check_options(self, options: PrepareOptions) -> None:
+        """Refuses what the user gave and this data set does not understand.
+
+        Raises:
+            DataError: there is such.
+        """
+        given = [f.name for f in fields(options) if f.name != "download" and getattr(options, f.name) is not None]
+        if strange := [name for name in given if name not in self.takes]:
+            flags = ", ".join("--" + name.replace("_", "-") for name in strange)
+            raise DataError(f"{flags}: not for {self.name}, which has nothing to choose there; leave it out.")
+
+
+def load_dataset(name: str) -> DataSet:
+    """A data set by name; its module is imported when it is asked for.
+
+    Raises:
+        DataError: there is no such data set.
+    """
+    if name not in DATASETS:
+        raise DataError(f"Unknown data set {name!r}; there are {', '.join(DATASETS)}.")
+    module, _, constant = DATASETS[name].partition(":")
+    dataset: DataSet = getattr(importlib.import_module(module), constant)
+    return dataset
