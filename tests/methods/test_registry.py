@@ -21,11 +21,11 @@ def test_presets_and_overrides():
     assert isinstance(paper, LAD)
     assert paper.get_params() == {
         "top_k": 4, "temperature": 5.0, "layers": "all", "attention_mean": "log",
-        "bias_mean": "probability", "mixture": "probability", "span": "image",
+        "bias_mean": "probability", "mixture": "probability", "span": "image", "attention_prior": "calibration",
     }  # fmt: skip
     assert make_method("lad").get_params() == LAD().get_params() == {
         "top_k": 2, "temperature": 5.0, "layers": "upper", "attention_mean": "arithmetic",
-        "bias_mean": "log", "mixture": "log", "span": "delimited",
+        "bias_mean": "log", "mixture": "log", "span": "delimited", "attention_prior": "calibration",
     }  # fmt: skip
 
 
