@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,6 +27,7 @@ class Plan:
         permutation_index: for every evaluated key the index 0..T-1 of its order.
         cyclic: for every evaluated key the keys of its N cyclic shifts, itself first; empty where no method averages.
         calibration: keys of the calibration requests, sample by sample, N cyclic shifts each.
+        notes: what a reader of the figures should know about the plan, a line each.
     """
 
     requests: tuple[Request, ...]
@@ -34,6 +35,7 @@ class Plan:
     permutation_index: tuple[int, ...]
     cyclic: tuple[tuple[str, ...], ...]
     calibration: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.requests)
@@ -73,6 +75,9 @@ def plan(task: Task, *, limit: int | None = None, views: Collection[View] = AS_S
     `calibration`, every calibration sample under the N cyclic shifts of its own order, so that the right image stands at
     every position once (arXiv 2605.11591, Eq. 1-3). Equal requests are asked once.
 
+    A task that calibrates on another takes the first samples of the other's calibration split that are not evaluated here,
+    neither by their id nor by their right picture, and notes how many it passed over.
+
     Args:
         limit: at most so many test samples, the first ones; calibration is not shortened.
 
@@ -87,11 +92,11 @@ def plan(task: Task, *, limit: int | None = None, views: Collection[View] = AS_S
     asked = task.spec.samples or 1
     if len(test) < min(asked, limit or asked):
         raise DataError(f"{task.name}: the data has {len(test)} test samples, but the task asks for {asked}; lower `samples:`.")
-    learned = _calibration(task, {sample.id for sample in test}) if calibration else []
+    learned, notes = (_calibration if task.other is None else _transferred)(task, test) if calibration else ([], ())
 
     requests: dict[str, Request] = {}
     shifts = Permutation.identity(task.candidates).cyclic_shifts()
-    calibration_keys = [key for sample in learned for key in _add(requests, task, sample, shifts)]
+    calibration_keys = [key for sample in learned for key in _add(requests, task.other or task, sample, shifts)]
     evaluated: list[str] = []
     indices: list[int] = []
     cyclic: list[tuple[str, ...]] = []
@@ -100,7 +105,7 @@ def plan(task: Task, *, limit: int | None = None, views: Collection[View] = AS_S
         indices += range(len(task.orders))
         if "cyclic" in views:
             cyclic += [tuple(_add(requests, task, sample, order.cyclic_shifts())) for order in task.orders]
-    return Plan(tuple(requests.values()), tuple(evaluated), tuple(indices), tuple(cyclic), tuple(calibration_keys))
+    return Plan(tuple(requests.values()), tuple(evaluated), tuple(indices), tuple(cyclic), tuple(calibration_keys), notes)
 
 
 def _add(requests: dict[str, Request], task: Task, sample: Sample, orders: Iterable[Permutation]) -> list[str]:
@@ -108,7 +113,7 @@ def _add(requests: dict[str, Request], task: Task, sample: Sample, orders: Itera
     return [requests.setdefault(request.key, request).key for request in made]
 
 
-def _calibration(task: Task, evaluated: Collection[str]) -> list[Sample]:
+def _calibration(task: Task, test: Sequence[Sample]) -> tuple[list[Sample], tuple[str, ...]]:
     samples = _checked(task, list(task.samples("calibration")))
     asked = task.spec.calibration.samples
     if len(samples) < asked:
@@ -116,12 +121,39 @@ def _calibration(task: Task, evaluated: Collection[str]) -> list[Sample]:
             f"{task.name}: the calibration split has {len(samples)} samples, but the task asks for {asked}; "
             "lower `calibration.samples` or give the source more."
         )
+    evaluated = {sample.id for sample in test}
     if both := [sample.id for sample in samples if sample.id in evaluated]:
         raise DataError(
             f"{task.name}: {len(both)} samples are both calibrated on and evaluated, first {both[0]!r}; "
             "give them to one split only."
         )
-    return samples
+    return samples, ()
+
+
+def _transferred(task: Task, test: Sequence[Sample]) -> tuple[list[Sample], tuple[str, ...]]:
+    """Calibration samples of the other task that are not evaluated in this one."""
+    assert task.other is not None
+    other, asked = task.other, task.spec.calibration.samples
+    ids = {sample.id for sample in test}
+    right = {sample.images[sample.gold].digest for sample in test}
+    chosen: list[Sample] = []
+    passed_over: list[str] = []
+    for sample in other.source.samples("calibration"):
+        if sample.id in ids or sample.images[sample.gold].digest in right:
+            passed_over.append(sample.id)
+        else:
+            chosen.append(sample)
+        if len(chosen) == asked:
+            break
+    evaluated_too = f" beside {len(passed_over)} that are evaluated here (first {passed_over[0]!r})" if passed_over else ""
+    if len(chosen) < asked:
+        raise DataError(
+            f"{task.name}: the calibration split of {other.name} has {len(chosen)} samples to calibrate on{evaluated_too}, "
+            f"but the task asks for {asked}; lower `calibration.samples` or give {other.name} more."
+        )
+    number = f"{len(passed_over)} calibration sample{'s' if len(passed_over) > 1 else ''}"
+    notes = (f"{number} of {other.name} passed over: evaluated here too.",) if passed_over else ()
+    return _checked(other, chosen), notes
 
 
 def _checked(task: Task, samples: list[Sample]) -> list[Sample]:

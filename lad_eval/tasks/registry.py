@@ -151,18 +151,48 @@ def load_spec(name: str | Path, include_path: Sequence[str | Path] = ()) -> Task
     return spec_of(_document(name, include_path))
 
 
-def load_task(name: str | Path, include_path: Sequence[str | Path] = ()) -> Task:
+def load_task(name: str | Path, include_path: Sequence[str | Path] = (), *, calibrate_on: str | Path | None = None) -> Task:
     """A task by name or by the path of its YAML file, its data opened.
+
+    Args:
+        name: of the task.
+        include_path: folders with task definitions beside the bundled ones.
+        calibrate_on: another task, whose calibration samples take the place of this one's; default: what the definition says.
 
     Raises:
         UnknownNameError: no task has the name.
         SpecError: the definition cannot be used; one line with file and key.
-        DataError: data is missing, unreadable or too little.
+        DataError: data is missing, unreadable or too little, or the two tasks do not fit each other.
     """
+    return open_task(_document(name, include_path), include_path, calibrate_on=calibrate_on)
+
+
+def open_task(document: Document, include_path: Sequence[str | Path] = (), *, calibrate_on: str | Path | None = None) -> Task:
+    """The task that a document defines, its data opened; arguments and errors as for `load_task`."""
     from lad_eval.tasks.spec import spec_of
 
-    document = _document(name, include_path)
-    return Task.of(spec_of(document), document.path.parent)
+    spec = spec_of(document)
+    task = Task.of(spec, document.path.parent)
+    if calibrate_on is not None:
+        other = _document(calibrate_on, include_path)
+    elif spec.calibration.on is not None:
+        other = _named_in(document, spec.calibration.on, include_path)
+    else:
+        return task
+    # The other must hold as many calibration samples as this task asks for; where it calibrates itself does not matter.
+    calibration = spec.calibration.model_copy(update={"on": None})
+    opened = Task.of(spec_of(other).model_copy(update={"calibration": calibration}), other.path.parent)
+    return Task(spec.model_copy(update={"calibration": calibration}), task.source).calibrated_on(opened)
+
+
+def _named_in(document: Document, name: str, include_path: Sequence[str | Path]) -> Document:
+    """The document of a task that another names under `calibration.on`: a path or a name beside it, or a name known anywhere."""
+    folder = document.path.parent
+    beside = [folder / name] if _is_path(name) else [p for s in SUFFIXES if (p := folder / f"{name}{s}").is_file()]
+    try:
+        return _document(beside[0] if beside else name, include_path)
+    except UserError as error:
+        raise SpecError([f"{shown(document.origin('calibration.on'))}: calibration.on: {error}"]) from error
 
 
 def _document(name: str | Path, include_path: Sequence[str | Path]) -> Document:

@@ -7,7 +7,18 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from lad_eval.tasks.files import Document, SpecError, did_you_mean, read_document, shown
 from lad_eval.tasks.identifiers import MAX_CANDIDATES, IdentifierStyle
@@ -49,10 +60,21 @@ class PermutationSpec(_Strict):
 
 
 class CalibrationSpec(_Strict):
-    """Calibration samples, disjoint from the test samples; `cyclic`: each is shown under its N cyclic shifts."""
+    """Calibration samples, disjoint from the test samples; `cyclic`: each is shown under its N cyclic shifts.
+
+    `on` names another task, by its name or by a path that starts at this file's folder: the samples come from its calibration
+    split and are asked as it asks them.
+    """
 
     samples: _Count = 5
     scheme: Literal["cyclic"] = "cyclic"
+    on: Annotated[StrictStr, Field(min_length=1)] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absence(self, as_usual: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves `on` out where it is not given, so that tasks without it keep the digests that they had before it came."""
+        told: dict[str, Any] = as_usual(self)
+        return {key: value for key, value in told.items() if key != "on" or value is not None}
 
 
 class Metadata(_Strict):
@@ -108,6 +130,10 @@ class TaskSpec(_Strict):
         if problem := prompt_problem(prompt):
             raise ValueError(problem)
         return prompt
+
+    def calibrated_on(self, other: str) -> TaskSpec:
+        """The same definition with the calibration samples of another task, by name."""
+        return self.model_copy(update={"calibration": self.calibration.model_copy(update={"on": other})})
 
     @property
     def digest(self) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lad_eval.errors import DataError
 from lad_eval.tasks.identifiers import identifiers
 from lad_eval.tasks.permutation import Permutation
 from lad_eval.tasks.prompts import question
@@ -21,10 +22,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked: `spec` says how, `source` holds the samples."""
+    """What is asked: `spec` says how, `source` holds the samples.
+
+    Attributes:
+        spec: the definition.
+        source: its data, opened.
+        other: the task that gives the calibration samples, where `spec.calibration.on` names one; see `calibrated_on`.
+    """
 
     spec: TaskSpec
     source: Source
+    other: Task | None = None
 
     @classmethod
     def of(cls, spec: TaskSpec, folder: Path | None = None) -> Task:
@@ -43,6 +51,26 @@ class Task:
         )
         return cls(spec, source)
 
+    def calibrated_on(self, other: Task) -> Task:
+        """This task with the calibration samples of another; of its own, if that is what is given.
+
+        Raises:
+            DataError: the other task has another number of candidates or other identifiers.
+        """
+        if other.fingerprint == self.fingerprint:
+            return self
+        if other.candidates != self.candidates:
+            raise DataError(
+                f"{self.name} cannot be calibrated on {other.name}: it has {self.candidates} candidates, and {other.name} has "
+                f"{other.candidates}; choose a task of {self.candidates}."
+            )
+        if other.identifiers != self.identifiers:
+            raise DataError(
+                f"{self.name} cannot be calibrated on {other.name}: their candidates are named {', '.join(self.identifiers)} "
+                f"and {', '.join(other.identifiers)}; choose a task of the same identifiers."
+            )
+        return Task(self.spec.calibrated_on(other.name), self.source, replace(other, other=None))
+
     @property
     def name(self) -> str:
         return self.spec.name
@@ -54,8 +82,11 @@ class Task:
 
     @cached_property
     def fingerprint(self) -> dict[str, str]:
-        """What determines the requests: digests of the definition and of the data's content."""
-        return {"task": self.name, "spec": self.spec.digest, "data": self.source.fingerprint}
+        """What determines the requests: digests of the definition and of the data's content, here and where it calibrates."""
+        own = {"task": self.name, "spec": self.spec.digest, "data": self.source.fingerprint}
+        if self.other is None:
+            return own
+        return {**own, **{f"calibration_{key}": value for key, value in self.other.fingerprint.items()}}
 
     @cached_property
     def identifiers(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lad_eval.errors import UserError
 from lad_eval.tasks.files import SpecError, read_document, shown
-from lad_eval.tasks.registry import definitions, read_group, resolve
+from lad_eval.tasks.registry import definitions, open_task, read_group, resolve
 from lad_eval.tasks.sources.base import Checkable
 from lad_eval.tasks.task import Task
 
@@ -36,14 +36,12 @@ def validate(path: str | Path) -> list[str]:
 
 
 def _problems(file: Path) -> list[str]:
-    from lad_eval.tasks.spec import spec_of
-
     where = shown(file)
     try:
         if read_group(file) is not None:
             resolve(str(file))
             return []
-        task = Task.of(spec_of(read_document(file)), file.parent)
+        task = open_task(read_document(file))
         faults = task.source.problems() if isinstance(task.source, Checkable) else []
         return [f"{where}: {fault}" for fault in faults] or _first_requests(task, where)
     except SpecError as error:
