@@ -64,10 +64,17 @@ def _ask(model: VLM, task: Task, requests: Sequence[Request], keep: Callable[[Ev
 
 
 def in_batches(model: VLM, requests: Sequence[Request]) -> Iterator[Evidence]:
-    """Evidence of the requests, each in some order of the model's own, as soon as it is there."""
+    """Evidence of the requests, each in some order of the model's own, as soon as it is there.
+
+    A call of a model has one set of identifiers; where samples bring their own, those of one set are asked together.
+    """
+    groups: dict[tuple[str, ...], list[Request]] = {}
+    for request in requests:
+        groups.setdefault(request.identifiers, []).append(request)
     batches = getattr(model, "evidence_batches", None)
-    if batches is not None:
-        yield from batches(requests)
-        return
-    for start in range(0, len(requests), REQUESTS_A_CALL):
-        yield model.evidence(requests[start : start + REQUESTS_A_CALL])
+    for group in groups.values():
+        if batches is not None:
+            yield from batches(group)
+            continue
+        for start in range(0, len(group), REQUESTS_A_CALL):
+            yield model.evidence(group[start : start + REQUESTS_A_CALL])

@@ -84,10 +84,11 @@ def plan(task: Task, *, limit: int | None = None, views: Collection[View] = AS_S
     Raises:
         DataError: too few samples, a sample with too few images, without a caption, or with one picture twice, or a sample
             that stands in both splits.
-        UserError: the limit is not positive.
+        UserError: the limit is not positive, or other orders are needed than the task allows.
     """
     if limit is not None and limit < 1:
         raise UserError(f"The limit must be at least 1, not {limit}.")
+    _check_orders(task, views, calibration=calibration)
     test = _checked(task, list(task.samples("test", limit)))
     asked = task.spec.samples or 1
     if len(test) < min(asked, limit or asked):
@@ -106,6 +107,16 @@ def plan(task: Task, *, limit: int | None = None, views: Collection[View] = AS_S
         if "cyclic" in views:
             cyclic += [tuple(_add(requests, task, sample, order.cyclic_shifts())) for order in task.orders]
     return Plan(tuple(requests.values()), tuple(evaluated), tuple(indices), tuple(cyclic), tuple(calibration_keys), notes)
+
+
+def _check_orders(task: Task, views: Collection[View], *, calibration: bool) -> None:
+    if not task.permutable and "cyclic" in views:
+        raise UserError(f"{task.name} runs unpermuted, and permutation averaging needs cyclic shifts; leave its methods out.")
+    if calibration and not (task.other or task).permutable:
+        raise UserError(
+            f"{(task.other or task).name} runs unpermuted, and calibration needs cyclic shifts; calibrate on another task "
+            "(--calibrate-on), or leave out the methods that calibrate."
+        )
 
 
 def _add(requests: dict[str, Request], task: Task, sample: Sample, orders: Iterable[Permutation]) -> list[str]:

@@ -13,6 +13,8 @@ PROMPTS = {
         "Given {n} images indexed from {first} to {last}, identify the image that best matches the provided caption. "
         "Respond with the index number only and nothing else.\nCaption: {caption}\nAnswer: "
     ),
+    # The sample's text is the whole question: for benchmarks that bring their own wording.
+    "verbatim": "{caption}",
 }
 
 FIELDS = ("n", "first", "last", "identifiers", "caption")

@@ -25,17 +25,24 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True)
 class Sample:
-    """One question before any permutation."""
+    """One question before any permutation.
+
+    Attributes:
+        identifiers: names of the positions, where this sample's own question gives them; None: as the task says.
+    """
 
     id: str
     images: tuple[ImageSource, ...]
     caption: str
     gold: int
     split: Split = "test"
+    identifiers: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.gold < len(self.images):
             raise ValueError(f"sample {self.id}: gold {self.gold} is no index of {len(self.images)} images")
+        if self.identifiers is not None and not len(set(self.identifiers)) == len(self.identifiers) == len(self.images):
+            raise ValueError(f"sample {self.id}: {self.identifiers} do not name {len(self.images)} positions")
 
 
 class Source(Protocol):

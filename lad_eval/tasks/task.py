@@ -92,9 +92,16 @@ class Task:
     def identifiers(self) -> tuple[str, ...]:
         return identifiers(self.spec.identifiers, self.candidates)
 
+    @property
+    def permutable(self) -> bool:
+        """Whether images may be shown in other orders than the data's; a source forbids it with `permutable = False`."""
+        return bool(getattr(self.source, "permutable", True))
+
     @cached_property
     def orders(self) -> tuple[Permutation, ...]:
-        """The T displayed orders of every test sample, the identity first."""
+        """The T displayed orders of every test sample, the identity first; no other where the source forbids it."""
+        if not self.permutable:
+            return (Permutation.identity(self.candidates),)
         return self.spec.permutations.orders(self.candidates)
 
     def samples(self, split: Split = "test", limit: int | None = None) -> Iterator[Sample]:
@@ -105,4 +112,5 @@ class Task:
 
     def request(self, sample: Sample, order: Permutation) -> Request:
         """The sample's question with its images in a displayed order."""
-        return Request.of(sample, order, question(self.spec.prompt, sample.caption, self.identifiers), self.identifiers)
+        names = sample.identifiers or self.identifiers
+        return Request.of(sample, order, question(self.spec.prompt, sample.caption, names), names)

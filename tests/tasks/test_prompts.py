@@ -32,7 +32,7 @@ def test_every_named_prompt_can_be_used(name):
     ("prompt", "problem"),
     [
         ("retrival", "unknown prompt 'retrival'. Did you mean 'retrieval'?"),
-        ("xyz", "unknown prompt 'xyz'. There are retrieval; a template needs {caption}."),
+        ("xyz", "unknown prompt 'xyz'. There are retrieval, verbatim; a template needs {caption}."),
         ("Which image is it?", "the template lacks {caption}"),
         ("Which of {n}?", "the template lacks {caption}"),
         ("{caption} {colour}", "a template may use {n}, {first}, {last}, {identifiers}, {caption}, not {colour}"),
@@ -54,3 +54,8 @@ def test_an_unusable_prompt_is_told_and_refused(prompt, problem):
 def test_a_prompt_without_problem_can_be_filled_in(prompt):
     if prompt_problem(prompt) is None:
         assert "a caption" in question(prompt, "a caption", ("1", "2"))
+
+
+def test_verbatim_shows_the_samples_text_and_nothing_else():
+    text = "Which image is darker?\nA: {the first image}\nB: the second image\n"
+    assert question("verbatim", text, ("A", "B")) == text
