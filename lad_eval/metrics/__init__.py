@@ -1,9 +1,12 @@
 """What the answers are worth: figures, their intervals, and tests between methods.
 
-`Predictions` is the table, `summarise` measures one, `compare` several; `figures` holds every figure as a function of arrays.
+`Predictions` is the table, `summarise` measures one, `compare` several, `standings` says which are no worse than the best;
+`figures` holds every figure as a function of arrays.
 """
 
+from lad_eval.metrics.best import Standing, standings
 from lad_eval.metrics.bootstrap import RESAMPLES, Estimate, resampled_means
+from lad_eval.metrics.exact import ALPHA, detectable, detectable_between, gains, paired_test
 from lad_eval.metrics.figures import (
     ChiSquare,
     accuracy,
@@ -17,10 +20,12 @@ from lad_eval.metrics.figures import (
     unparsable,
 )
 from lad_eval.metrics.paired import Comparison, McNemar, Outcome, compare, holm, mcnemar, outcomes
+from lad_eval.metrics.position import PositionTest, position_test
 from lad_eval.metrics.predictions import UNPARSABLE, Grid, Predictions, PredictionsError
 from lad_eval.metrics.summary import Summary, summarise
 
 __all__ = [
+    "ALPHA",
     "RESAMPLES",
     "UNPARSABLE",
     "ChiSquare",
@@ -29,8 +34,10 @@ __all__ = [
     "Grid",
     "McNemar",
     "Outcome",
+    "PositionTest",
     "Predictions",
     "PredictionsError",
+    "Standing",
     "Summary",
     "accuracy",
     "accuracy_std",
@@ -38,13 +45,19 @@ __all__ = [
     "chi_square",
     "compare",
     "consistency",
+    "detectable",
+    "detectable_between",
     "divergence",
+    "gains",
     "holm",
     "mcnemar",
     "outcomes",
+    "paired_test",
+    "position_test",
     "recall",
     "resampled_means",
     "rstd",
+    "standings",
     "summarise",
     "unparsable",
 ]

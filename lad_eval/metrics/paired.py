@@ -12,6 +12,7 @@ import numpy as np
 from lad_eval.errors import UnknownNameError
 from lad_eval.evidence import Floats
 from lad_eval.metrics.bootstrap import RESAMPLES, Estimate, Figures, figures, interval, resampled_means, sample_sums
+from lad_eval.metrics.exact import detectable_between
 from lad_eval.metrics.predictions import Bools, Grid, Predictions, PredictionsError
 
 Outcome = Literal["all", "majority"]
@@ -39,6 +40,8 @@ class Comparison:
         only_second: under the second only.
         p_value: exact McNemar test of the two counts.
         p_holm: the same, corrected for all comparisons made together.
+        detectable: smallest true difference in accuracy, in points, that so many samples find with chance 0.8 at 0.05, given how
+            these two differ from sample to sample; NaN where they never differ.
     """
 
     first: str
@@ -50,6 +53,7 @@ class Comparison:
     only_second: int
     p_value: float
     p_holm: float
+    detectable: float
 
 
 def outcomes(correct: Bools, outcome: Outcome = "all") -> Bools:
@@ -126,6 +130,7 @@ def compare(
             only_second=test.only_second,
             p_value=test.p_value,
             p_holm=float(p),
+            detectable=detectable_between(grids[a].correct, grids[b].correct),
         )
         for (a, b), test, p in zip(pairs, tests, corrected, strict=True)
     ]

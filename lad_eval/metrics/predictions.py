@@ -33,6 +33,7 @@ class Grid(NamedTuple):
         predicted: Int[S, T], positions or UNPARSABLE.
         chosen: Int[S, T], images (indices before the permutation) or UNPARSABLE.
         n_candidates: N.
+        perm: Int[S, T, N], position `j` shows image `perm[s, t, j]`.
     """
 
     sample_id: npt.NDArray[np.str_]
@@ -41,6 +42,7 @@ class Grid(NamedTuple):
     predicted: Ints
     chosen: Ints
     n_candidates: int
+    perm: Ints
 
     @property
     def correct(self) -> Bools:
@@ -116,7 +118,8 @@ class Predictions:
                 "perm or gold_position is wrong."
             )
         chosen = np.where(self.predicted == UNPARSABLE, UNPARSABLE, self.perm[every, self.predicted])
-        return Grid(samples, permutations, self.gold_position[rows], self.predicted[rows], chosen[rows], int(self.perm.shape[1]))
+        N = int(self.perm.shape[1])
+        return Grid(samples, permutations, self.gold_position[rows], self.predicted[rows], chosen[rows], N, self.perm[rows])
 
 
 def _whole(values: Sequence[int] | npt.NDArray[Any], name: str) -> Ints:

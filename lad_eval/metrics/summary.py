@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from lad_eval.metrics import figures
 from lad_eval.metrics.bootstrap import RESAMPLES, interval, resampled_means, sample_sums
 from lad_eval.metrics.bootstrap import figures as figures_of
+from lad_eval.metrics.position import position_test
 from lad_eval.metrics.predictions import Predictions
 
 
@@ -26,6 +27,8 @@ class Summary:
         all_correct: share of samples that are right under all permutations.
         chi2: Pearson's statistic (no unit) of the answered positions against equal shares; NaN without any answer.
         chi2_p: its p-value (0 to 1), rows taken as independent.
+        position_statistic: of the permutation test of "position does not matter" (no unit), see `position_test`.
+        position_p: its p-value (0 to 1), which takes samples, not rows, as independent.
         recall: by position of the answer.
         unparsable: number of rows without an answer.
         samples: S.
@@ -47,6 +50,8 @@ class Summary:
     all_correct_high: float
     chi2: float
     chi2_p: float
+    position_statistic: float
+    position_p: float
     recall: tuple[float, ...]
     unparsable: int
     samples: int
@@ -54,7 +59,7 @@ class Summary:
 
 
 def summarise(predictions: Predictions, *, seed: int = 42, resamples: int = RESAMPLES) -> Summary:
-    """All figures of a table of predictions; the intervals are the same for the same seed."""
+    """All figures of a table of predictions; intervals and tests are the same for the same seed."""
     grid = predictions.grid
     correct, N = grid.correct, grid.n_candidates
     draws = figures_of(resampled_means(sample_sums(grid), resamples, seed))
@@ -63,6 +68,7 @@ def summarise(predictions: Predictions, *, seed: int = 42, resamples: int = RESA
     consistency_low, consistency_high = interval(draws.consistency)
     all_correct_low, all_correct_high = interval(draws.all_correct)
     chi = figures.chi_square(grid.predicted, N)
+    position = position_test(grid, seed=seed)
     return Summary(
         accuracy=figures.accuracy(correct),
         accuracy_std=figures.accuracy_std(correct),
@@ -79,6 +85,8 @@ def summarise(predictions: Predictions, *, seed: int = 42, resamples: int = RESA
         all_correct_high=all_correct_high,
         chi2=chi.statistic,
         chi2_p=chi.p_value,
+        position_statistic=position.statistic,
+        position_p=position.p_value,
         recall=tuple(figures.recall(grid.gold, grid.predicted, N).tolist()),
         unparsable=figures.unparsable(grid.predicted),
         samples=len(grid.sample_id),

@@ -51,6 +51,7 @@ def figures_of(decision: Decision, evaluated: Evidence, asked: Asked, *, seed: i
             "high": _known(found.all_correct_high),
         },
         "chi_square": {"statistic": _known(found.chi2), "p_value": _known(found.chi2_p)},
+        "position_test": {"statistic": _known(found.position_statistic), "p_value": _known(found.position_p)},
         "recall": [_known(value) for value in found.recall],
         "unparsable": found.unparsable,
         "forward_passes": float(decision.passes.mean()),

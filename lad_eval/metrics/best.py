@@ -1,0 +1,40 @@
+"""Which rows of a table are no worse than its best, as far as the data can tell?"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import NamedTuple, TypeVar
+
+from lad_eval.metrics.exact import ALPHA, paired_test
+from lad_eval.metrics.paired import holm
+from lad_eval.metrics.predictions import Bools
+
+Name = TypeVar("Name", bound=Hashable)
+
+
+class Standing(NamedTuple):
+    """A row against the best row of its table: `p_value` as tested, `p_holm` corrected for all rows of the table."""
+
+    best: bool
+    p_value: float
+    p_holm: float
+
+    @property
+    def tied(self) -> bool:
+        """Not the best, and not significantly different from it."""
+        return not self.best and self.p_holm >= ALPHA
+
+
+def standings(correct: Mapping[Name, Bools]) -> dict[Name, Standing]:
+    """Every row against the one with the greatest accuracy (of equals the first), by the exact paired test; Holm over the others.
+
+    Args:
+        correct: Bool[S, T] by row, all of the same samples and orders.
+    """
+    if not correct:
+        return {}
+    best = max(correct, key=lambda name: float(correct[name].mean()))
+    others = [name for name in correct if name != best]
+    found = [paired_test(correct[best], correct[name]) for name in others]
+    tested = {name: Standing(False, p, float(h)) for name, p, h in zip(others, found, holm(found), strict=True)}
+    return {name: Standing(True, 1.0, 1.0) if name == best else tested[name] for name in correct}
