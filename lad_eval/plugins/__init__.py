@@ -1,0 +1,1 @@
+"""The same tasks and methods inside other harnesses."""
