@@ -1,0 +1,91 @@
+"""Preparing, looking through and telling about a data set at the folder that the user means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lad_eval.data.dataset import DataSet, PrepareOptions, Progress, Status
+from lad_eval.data.home import default_root, remember, remembered, root_of
+from lad_eval.errors import DataError
+
+LOCK = ".lad_eval.lock"
+
+
+def prepare(dataset: DataSet, root: Path | None, options: PrepareOptions, progress: Progress) -> Path:
+    """Prepares a data set and remembers where; what is done already is not done again.
+
+    Args:
+        dataset: which.
+        root: its folder; None: where it was prepared before, else a folder in the user's cache.
+        options: as the user gave them.
+        progress: shows steps that take long.
+
+    Returns:
+        The folder.
+
+    Raises:
+        DataError: a file is missing and cannot be fetched, or is damaged; the folder cannot be written; an option is not for this
+            data set; another process prepares the same folder.
+    """
+    dataset.check_options(options)
+    folder = (root or remembered(dataset.name) or default_root(dataset.name)).expanduser().absolute()
+    if root is not None and not options.download and not folder.is_dir():
+        raise DataError(f"{folder}: no such folder, and with --no-download nothing is brought there.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be made: {error.strerror}.") from None
+    with _alone(folder):
+        dataset.prepare(folder, options, progress)
+        remember(dataset.name, folder)
+    return folder
+
+
+def verify(dataset: DataSet, root: Path | None, progress: Progress) -> list[str]:
+    """Every fault of a data set, one line each.
+
+    Raises:
+        DataError: it was not prepared, or there is no such folder.
+    """
+    return dataset.verify(_folder(dataset, root), progress)
+
+
+def status(dataset: DataSet, root: Path | None) -> tuple[Path | None, Status]:
+    """Where a data set lies (None: nowhere yet) and how it stands.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    if root is None and remembered(dataset.name) is None:
+        return None, Status(False, ())
+    folder = _folder(dataset, root)
+    return folder, dataset.status(folder)
+
+
+def _folder(dataset: DataSet, root: Path | None) -> Path:
+    if root is None:
+        return root_of(dataset.name)
+    if not root.expanduser().is_dir():
+        raise DataError(f"{root}: no such folder.")
+    return root.expanduser().absolute()
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keeps a second process from preparing the same folder; a folder that cannot be written is prepared unguarded."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise DataError(f"{folder} is being prepared by another process; wait for it to end.") from None
+    except OSError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
