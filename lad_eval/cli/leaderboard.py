@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lad_eval.cli.options import RESULTS, Out
+from lad_eval.cli.options import RESULTS, Out, Reported
 
 
 class Form(str, Enum):
@@ -23,9 +23,10 @@ class Form(str, Enum):
 def leaderboard(
     out: Out = RESULTS,
     form: Annotated[Form, typer.Option("--format", "-f", help="How the tables are written.")] = Form.rich,
+    reported: Reported = False,
 ) -> None:
     """Gather the figures of all runs."""
     from lad_eval.cli.show import show_rows
     from lad_eval.run.gather import gather
 
-    show_rows(gather(out, reported=form not in (Form.csv, Form.json)), form.value)
+    show_rows(gather(out, reported=reported), form.value)

@@ -12,6 +12,7 @@ RESULTS = Path("results/runs")
 Methods = Annotated[str, typer.Option("--methods", help="Methods, separated by commas; `lad-eval ls methods` lists them.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, a list of rows, and nothing else, to stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only warnings.")]
+Reported = Annotated[bool, typer.Option("--reported", help="Show published figures of the same model below ours, marked.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the bootstrap and of `random:` models.", min=0)]
 Out = Annotated[Path, typer.Option("--out", help="Where runs are kept.", file_okay=False)]
 Run = Annotated[

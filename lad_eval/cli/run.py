@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lad_eval.cli.options import RESULTS, Json, Methods, Out, Quiet, Seed, listed
+from lad_eval.cli.options import RESULTS, Json, Methods, Out, Quiet, Reported, Seed, listed
 
 DEFAULT_METHODS = "vanilla,pride,lad,raw-attention,purified-attention,permutation-average"
 
@@ -52,6 +52,10 @@ def run(
         typer.Option("--overwrite", help="missing: resume; never: only show what is finished; always: start afresh."),
     ] = Overwrite.missing,
     seed: Seed = 42,
+    calibrate_on: Annotated[
+        str | None, typer.Option("--calibrate-on", help="Take the calibration samples from another task of as many candidates.")
+    ] = None,
+    reported: Reported = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -80,6 +84,8 @@ def run(
         overwrite=overwrite.value,
         seed=seed,
         quiet=quiet,
+        calibrate_on=calibrate_on,
+        reported=reported,
     )
     rows = run_tasks(settings)
     if rows is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,9 @@ class Row:
         unparsable: replies that named no candidate, counted as wrong.
         forward_passes: decoder passes per query that the method alone would cost.
         limited: only a part of the task was asked (`--limit`).
+        calibrated_on: another task that gave the calibration samples; None where the task's own did.
+        notes: what a reader should know of the task's data or of the run, a line each.
+        reported: published elsewhere, not measured here.
     """
 
     model: str
@@ -34,6 +38,9 @@ class Row:
     unparsable: int | None
     forward_passes: float | None
     limited: bool = False
+    calibrated_on: str | None = None
+    notes: tuple[str, ...] = ()
+    reported: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """The row for machines: exactly the keys of `COLUMNS`."""
@@ -54,12 +61,15 @@ COLUMNS = (
     "consistency",
     "unparsable",
     "forward_passes",
+    "calibrated_on",
+    "reported",
 )
 
 
 def rows_of(metrics: Mapping[str, Any], methods: Sequence[str] | None = None) -> list[Row]:
     """Rows of one run's `metrics.json`, of these methods in this order (default: all, as stored)."""
     figures: Mapping[str, Mapping[str, Any]] = metrics["methods"]
+    calibration = metrics.get("calibration") or {}
     return [
         Row(
             model=metrics["model"],
@@ -76,6 +86,8 @@ def rows_of(metrics: Mapping[str, Any], methods: Sequence[str] | None = None) ->
             unparsable=figures[name]["unparsable"],
             forward_passes=_number(figures[name]["forward_passes"]),
             limited=metrics.get("limit") is not None,
+            calibrated_on=calibration["task"] if calibration.get("transferred") else None,
+            notes=tuple(metrics.get("notes") or ()),
         )
         for name in (figures if methods is None else methods)
         if name in figures
@@ -83,7 +95,10 @@ def rows_of(metrics: Mapping[str, Any], methods: Sequence[str] | None = None) ->
 
 
 def reported_rows(metrics: Mapping[str, Any]) -> list[Row]:
-    """Figures that the task's definition reports from elsewhere: {model: {method: [accuracy, RStd, consistency]}}."""
+    """Figures that the task's definition reports from elsewhere of the run's model; none if it reports none of that model.
+
+    They are rows of their own, their model named as the source names it and marked, so that they cannot pass for ours.
+    """
     return [
         Row(
             model=f"{model} (reported)",
@@ -99,10 +114,28 @@ def reported_rows(metrics: Mapping[str, Any]) -> list[Row]:
             consistency=consistency,
             unparsable=None,
             forward_passes=None,
+            reported=True,
         )
         for model, methods in metrics.get("reported", {}).items()
+        if is_same_model(metrics["model"], model)
         for method, (accuracy, rstd, consistency) in methods.items()
     ]
+
+
+def is_same_model(ours: str, theirs: str) -> bool:
+    """Whether a hub id or folder name and a publication's name mean one model.
+
+    `Qwen/Qwen2.5-VL-3B-Instruct` and `Qwen2.5-VL-3B` do. The organisation, case, and endings that only say that a model is tuned
+    to follow instructions or converted for transformers do not count; everything else does, such as size, version or `-AWQ`.
+    """
+    return _model_stem(ours) == _model_stem(theirs)
+
+
+def _model_stem(name: str) -> str:
+    stem = re.sub(r"[\s_]+", "-", name.rstrip("/").rpartition("/")[2].strip().lower())
+    while (shorter := re.sub(r"-(?:instruct|chat|it|hf)$", "", stem)) != stem:
+        stem = shorter
+    return stem
 
 
 def _number(value: float | None) -> float | None:

@@ -45,12 +45,14 @@ def rich_tables(rows: Sequence[Row]) -> Group:
     """One block a task and model, for `rich.console.Console.print`."""
     from rich import box
     from rich.console import Group
+    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     blocks = []
-    for (task, model), block in _blocks(rows, by_model=True):
+    for block in _blocks(rows, by_model=True):
         table = Table(
-            title=f"{task} · {model} · {_asked(block)}",
+            title=escape(" · ".join([block[0].task, block[0].model, *_calibration(block), _asked(block)])),
             title_justify="left",
             title_style="bold",
             box=box.SIMPLE_HEAD,
@@ -65,8 +67,7 @@ def rich_tables(rows: Sequence[Row]) -> Group:
         for row in block:
             table.add_row(*_cells(row), style="bold" if row.accuracy is not None and row.accuracy == best else None)
         blocks.append(table)
-    notes = [_LIMITED] if any(row.limited for row in rows) else []
-    return Group(*blocks, *notes)
+    return Group(*blocks, *(Text(note) for note in _notes(rows)))
 
 
 def _plain(rows: Sequence[Row]) -> str:
@@ -81,20 +82,29 @@ def _text_tables(rows: Sequence[Row], *, markdown: bool) -> str:
     from tabulate import tabulate
 
     parts = []
-    for (task, _), block in _blocks(rows, by_model=False):
-        cells = [[row.model, *_cells(row), _samples(row)] for row in block]
-        style = "pipe" if markdown else "latex_booktabs"
+    for block in _blocks(rows, by_model=False):
+        task, transferred = block[0].task, any(row.calibrated_on for row in block)
+        cells = [[row.model, *_cells(row), _samples(row), *([row.calibrated_on or "–"] if transferred else [])] for row in block]
         table = tabulate(
             cells,
-            headers=["Model", *_HEADERS, "Samples"],
-            tablefmt=style,
+            headers=["Model", *_HEADERS, "Samples", *(["Calibrated on"] if transferred else [])],
+            tablefmt="pipe" if markdown else "latex_booktabs",
             disable_numparse=True,
             colalign=("left", "left", *["right"] * len(_HEADERS)),
         )
         parts.append(f"### {task}\n\n{table}" if markdown else f"% {task}\n{table}")
-    if any(row.limited for row in rows):
-        parts.append(_LIMITED if markdown else f"% {_LIMITED}")
+    parts += [note if markdown else f"% {note}" for note in _notes(rows)]
     return "\n\n".join(parts)
+
+
+def _notes(rows: Sequence[Row]) -> list[str]:
+    """Lines below the tables, once each: what is limited, and what the runs note of their data."""
+    noted = dict.fromkeys((row.task, note) for row in rows for note in row.notes)
+    return [*([_LIMITED] if any(row.limited for row in rows) else []), *(f"{task}: {note}" for task, note in noted)]
+
+
+def _calibration(block: Sequence[Row]) -> list[str]:
+    return [f"calibrated on {block[0].calibrated_on}"] if block[0].calibrated_on else []
 
 
 def _csv(rows: Iterable[Row]) -> str:
@@ -105,16 +115,19 @@ def _csv(rows: Iterable[Row]) -> str:
     return stream.getvalue().rstrip("\n")
 
 
-def _blocks(rows: Sequence[Row], *, by_model: bool) -> list[tuple[tuple[str, str], list[Row]]]:
-    """Rows of a task (and model), in the order in which the tasks first came."""
-    order = {task: place for place, task in reversed(list(enumerate(row.task for row in rows)))}
-    models = {model: place for place, model in reversed(list(enumerate(row.model for row in rows)))}
+def _blocks(rows: Sequence[Row], *, by_model: bool) -> list[list[Row]]:
+    """Rows of a task (and model, and origin of calibration), in the order in which they first came."""
+    tasks = {row.task: place for place, row in reversed(list(enumerate(rows)))}
+    models = {_who(row): place for place, row in reversed(list(enumerate(rows)))}
 
     def block_of(row: Row) -> tuple[int, int]:
-        return order[row.task], models[row.model] if by_model else 0
+        return tasks[row.task], models[_who(row)] if by_model else 0
 
-    grouped = (list(block) for _, block in groupby(sorted(rows, key=block_of), key=block_of))
-    return [((block[0].task, block[0].model), block) for block in grouped]
+    return [list(block) for _, block in groupby(sorted(rows, key=block_of), key=block_of)]
+
+
+def _who(row: Row) -> tuple[str, str | None]:
+    return row.model, row.calibrated_on
 
 
 def _cells(row: Row) -> list[str]:

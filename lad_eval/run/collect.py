@@ -12,6 +12,7 @@ from lad_eval.run.lineup import calibrates, line_up, views_of
 from lad_eval.run.progress import progress
 from lad_eval.store import EvidenceStore
 from lad_eval.tasks.plan import plan
+from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.request import Request
 from lad_eval.tasks.task import Task
 
@@ -25,6 +26,7 @@ def collect(
     methods: Iterable[str | Method] | None = None,
     limit: int | None = None,
     store: str | Path | None = None,
+    calibrate_on: Task | str | None = None,
     show_progress: bool = True,
 ) -> Evidence:
     """Evidence of a task: each test sample under the task's T displayed orders, and the calibration samples.
@@ -38,12 +40,16 @@ def collect(
             "permutation-average" adds every cyclic shift of each order.
         limit: only the first so many test samples.
         store: a folder that keeps the evidence, so that an interrupted call goes on where it stopped.
+        calibrate_on: another task, whose calibration samples take the place of this one's.
         show_progress: on stderr.
 
     Raises:
-        UserError: a method is unknown, the data is not as the task says, or the folder holds other evidence.
+        UserError: a method is unknown, the two tasks do not fit each other, the data is not as the task says, or the folder
+            holds other evidence.
     """
     wanted = None if methods is None else [m if isinstance(m, Method) else line_up([m])[m] for m in methods]
+    if calibrate_on is not None:
+        task = task.calibrated_on(load_task(calibrate_on) if isinstance(calibrate_on, str) else calibrate_on)
     needed = plan(task, limit=limit, views=views_of(wanted or ()), calibration=wanted is None or calibrates(wanted))
     keys = [request.key for request in needed.requests]
     if store is None:

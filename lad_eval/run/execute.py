@@ -15,15 +15,17 @@ from lad_eval.evidence import Evidence
 from lad_eval.methods import Method
 from lad_eval.models.base import VLM
 from lad_eval.models.registry import check_model_name, load_model
-from lad_eval.report.rows import Row, rows_of
+from lad_eval.report.rows import Row, reported_rows, rows_of
 from lad_eval.run import folder as files
 from lad_eval.run.asked import Asked
+from lad_eval.run.borrow import borrow, neighbours
 from lad_eval.run.collect import in_batches
 from lad_eval.run.decide import decide
 from lad_eval.run.lineup import calibrates, line_up, views_of, with_stored
 from lad_eval.run.progress import progress
 from lad_eval.run.results import metrics_document, predictions_table, stored_methods, stored_metrics
 from lad_eval.run.spec import RunSpec
+from lad_eval.run.told import Told, calibration_of, notes_of
 from lad_eval.run.world import World
 from lad_eval.store import EvidenceStore
 from lad_eval.tasks.plan import Plan, plan
@@ -50,6 +52,8 @@ class Settings:
         overwrite: "missing" resumes and computes only what is missing; "never" shows what is finished and changes nothing;
             "always" starts afresh.
         seed: of the bootstrap and of `random:` models.
+        calibrate_on: another task whose calibration samples take the place of the tasks' own.
+        reported: after a task's rows, those that its definition reports of the same model from elsewhere.
     """
 
     model: str
@@ -67,6 +71,8 @@ class Settings:
     overwrite: Overwrite = "missing"
     seed: int = 42
     quiet: bool = False
+    calibrate_on: str | None = None
+    reported: bool = False
 
 
 def run_tasks(settings: Settings) -> list[Row] | None:
@@ -87,7 +93,7 @@ def run_tasks(settings: Settings) -> list[Row] | None:
         with world.together():
             methods = line_up(settings.methods)
             names = resolve(settings.tasks)
-            for name in names:
+            for name in [*names, *filter(None, [settings.calibrate_on])]:
                 load_spec(name)
             check_model_name(settings.model)
             if world.leads:
@@ -95,7 +101,7 @@ def run_tasks(settings: Settings) -> list[Row] | None:
         with world.together():
             model = _load(settings)
         with world.together():
-            tasks = [load_task(name) for name in names]
+            tasks = [load_task(name, calibrate_on=settings.calibrate_on) for name in names]
         rows = [row for task in tasks for row in run_task(model, task, methods, settings, world)]
     return rows if world.leads else None
 
@@ -111,14 +117,14 @@ def run_task(model: VLM, task: Task, methods: Mapping[str, Method], settings: Se
     with world.together():
         kept = settings.overwrite == "never" and folder.is_dir()
         if kept and world.leads:
-            return rows_of(stored_metrics(folder, methods), list(methods))
+            return _rows(stored_metrics(folder, methods), methods, settings)
     if kept:
         return []
-    with opened(folder, spec, task, settings.overwrite, world) as store:
-        with world.together():
-            wanted = with_stored(methods, stored_methods(folder))
-            asked = plan(task, limit=settings.limit, views=views_of(wanted.values()), calibration=calibrates(wanted.values()))
-            have = store.keys()
+    with world.together():
+        wanted = with_stored(methods, [] if settings.overwrite == "always" else stored_methods(folder))
+        asked = plan(task, limit=settings.limit, views=views_of(wanted.values()), calibration=calibrates(wanted.values()))
+    with opened(folder, spec, task, settings, world, asked) as store:
+        have = store.keys()
         with world.together(leave_at_once=True):
             seconds = ask(model, task, asked, have, store, settings, world)
         if not world.leads:
@@ -126,10 +132,16 @@ def run_task(model: VLM, task: Task, methods: Mapping[str, Method], settings: Se
         store.finish()
         evidence = store.load()
         session = Session(len(evidence) - len(have), seconds)
-        told = {"circumstances": _circumstances(model, world, session), "reported": task.spec.reported}
+        told = Told(
+            _circumstances(model, world, session), task.spec.reported, calibration_of(task, asked), *notes_of(task, asked)
+        )
         metrics = _conclude(folder, spec, Asked.of(asked), evidence, wanted, settings.seed, told)
     _announce(task, asked, wanted, session)
-    return rows_of(metrics, list(methods))
+    return _rows(metrics, methods, settings)
+
+
+def _rows(metrics: Mapping[str, Any], methods: Mapping[str, Method], settings: Settings) -> list[Row]:
+    return [*rows_of(metrics, list(methods)), *(reported_rows(metrics) if settings.reported else [])]
 
 
 def _conclude(
@@ -139,11 +151,11 @@ def _conclude(
     evidence: Evidence,
     methods: Mapping[str, Method],
     seed: int,
-    told: Mapping[str, Any],
+    told: Told,
 ) -> dict[str, Any]:
     """Every method decides; `metrics.json` comes last, so that where it stands the rest stands too."""
     decisions = {name: decide(evidence, asked, method) for name, method in methods.items()}
-    metrics = metrics_document(spec, asked, evidence, methods, decisions, seed=seed, **told)
+    metrics = metrics_document(spec, asked, evidence, methods, decisions, seed=seed, told=told)
     table = predictions_table(asked, evidence, decisions)
     files.write_json(folder / files.PLAN, asked.document())
     files.write_atomically(folder / files.PREDICTIONS, lambda beside: table.to_parquet(beside, index=False))
@@ -188,9 +200,12 @@ def _announce(task: Task, asked: Plan, methods: Mapping[str, Method], session: S
 
 
 @contextmanager
-def opened(folder: Path, spec: RunSpec, task: Task, overwrite: Overwrite, world: World) -> Iterator[EvidenceStore]:
-    """The run's folder, claimed for its spec, and its store; the leader is the first in, so that two runs cannot mix."""
-    afresh = overwrite == "always" and world.leads
+def opened(folder: Path, spec: RunSpec, task: Task, settings: Settings, world: World, asked: Plan) -> Iterator[EvidenceStore]:
+    """The run's folder, claimed for its spec, and its store; the leader is the first in, so that two runs cannot mix.
+
+    Unless it starts afresh, the leader fills the store with what the model's other runs hold already.
+    """
+    afresh = settings.overwrite == "always" and world.leads
     rank = None if world.size == 1 else world.rank
     store = EvidenceStore(folder, spec.fingerprint, task=task.fingerprint, rank=rank, afresh=afresh)
     with ExitStack() as stack:
@@ -200,6 +215,8 @@ def opened(folder: Path, spec: RunSpec, task: Task, overwrite: Overwrite, world:
                 if afresh:
                     files.clear(folder)
                 files.claim(folder, spec)
+                if settings.overwrite == "missing":
+                    borrow(store, asked.requests, neighbours(settings.out, folder.parent.parent.name))
         with world.together():
             if not world.leads:
                 stack.enter_context(store)

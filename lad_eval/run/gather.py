@@ -18,7 +18,7 @@ def gather(out: Path, *, reported: bool = False) -> list[Row]:
 
     Args:
         out: the results folder.
-        reported: after a task's rows, those that its definition reports from elsewhere.
+        reported: after the rows of a model on a task, those that the task's definition reports of that model from elsewhere.
 
     Raises:
         UserError: there is no finished run, or a file cannot be read.
@@ -31,11 +31,12 @@ def gather(out: Path, *, reported: bool = False) -> list[Row]:
     for run, following in zip(runs, [*runs[1:], None], strict=True):
         label = f" [{run.metrics['run'][:6]}]" if alike[_place(run)] > 1 else ""
         rows += [replace(row, model=row.model + label) for row in rows_of(run.metrics)]
-        if reported and (following is None or following.metrics["task"] != run.metrics["task"]):
+        if reported and (following is None or _place(following)[:2] != _place(run)[:2]):
             rows += reported_rows(run.metrics)
     return rows
 
 
-def _place(run: StoredRun) -> tuple[str, str, bool, int]:
-    limit = run.metrics["limit"]
-    return run.metrics["task"], run.metrics["model"], limit is not None, limit or 0
+def _place(run: StoredRun) -> tuple[str, str, bool, int, str]:
+    limit, calibration = run.metrics["limit"], run.metrics.get("calibration") or {}
+    elsewhere = str(calibration["task"]) if calibration.get("transferred") else ""
+    return run.metrics["task"], run.metrics["model"], limit is not None, limit or 0, elsewhere

@@ -13,6 +13,7 @@ from lad_eval.run.lineup import line_up
 from lad_eval.run.results import metrics_document
 from lad_eval.run.spec import RunSpec
 from lad_eval.run.stored import find_run
+from lad_eval.run.told import Told
 from lad_eval.store import read_evidence
 
 
@@ -37,8 +38,5 @@ def rescore(run: Path, names: Sequence[str] | None = None, *, settings: Sequence
     asked = Asked.from_document(read_json(folder / PLAN))
     evidence = read_evidence(folder)
     decisions = {name: decide(evidence, asked, method) for name, method in methods.items()}
-    circumstances = {key: stored[key] for key in ("device", "processes", "session")}
     spec = RunSpec.model_validate(read_json(folder / SPEC))
-    return metrics_document(
-        spec, asked, evidence, methods, decisions, seed=seed, circumstances=circumstances, reported=stored.get("reported", {})
-    )
+    return metrics_document(spec, asked, evidence, methods, decisions, seed=seed, told=Told.again(stored))

@@ -17,6 +17,7 @@ from lad_eval.run.figures import figures_of
 from lad_eval.run.folder import METRICS, ResultsError, read_json
 from lad_eval.run.provenance import checkout, versions
 from lad_eval.run.spec import RunSpec
+from lad_eval.run.told import Told
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,15 +33,9 @@ def metrics_document(
     decisions: Mapping[str, Decision],
     *,
     seed: int,
-    circumstances: Mapping[str, Any],
-    reported: Mapping[str, Any],
+    told: Told,
 ) -> dict[str, Any]:
-    """`metrics.json`: what was run, on what, at what cost, and every figure with its interval, in points.
-
-    Args:
-        circumstances: what only this call of the program knows: device, processes, requests answered now, seconds.
-        reported: figures published elsewhere, from the task's definition.
-    """
+    """`metrics.json`: what was run, on what, at what cost, and every figure with its interval, in points."""
     evaluated = evidence.select_keys(asked.evaluated)
     figures = {name: figures_of(decision, evaluated, asked, seed=seed) for name, decision in decisions.items()}
     used = {key for method in methods.values() for key in asked.seen_by(method)} | set(asked.calibration)
@@ -57,7 +52,10 @@ def metrics_document(
         "seeds": {"bootstrap": seed, "permutations": spec.definition.get("permutations", {}).get("seed")},
         "dtype": spec.fingerprint.get("dtype"),
         "attention_implementation": spec.fingerprint.get("attn_implementation"),
-        **circumstances,
+        **told.circumstances,
+        "calibration": dict(told.calibration),
+        "notes": list(told.notes),
+        "data": dict(told.data),
         "counts": {
             "samples": len(np.unique(evaluated.sample_id)),
             "permutations": max(asked.permutation_index) + 1,
@@ -79,7 +77,7 @@ def metrics_document(
             }
             for name, figure in figures.items()
         },
-        "reported": json.loads(json.dumps(reported)),
+        "reported": json.loads(json.dumps(told.reported)),
     }
 
 

@@ -157,6 +157,9 @@ def _loader() -> Any:
             for key_node, _ in node.value:
                 if key_node.tag == "tag:yaml.org,2002:merge" or not isinstance(key_node, yaml.ScalarNode):
                     continue
+                if key_node.tag == "tag:yaml.org,2002:bool" and key_node.value == "on":
+                    # YAML 1.1 reads `on:` as True.
+                    key_node.tag = "tag:yaml.org,2002:str"
                 if key_node.value in seen:
                     raise yaml.constructor.ConstructorError(
                         None, None, f"the key {key_node.value!r} is given twice", key_node.start_mark

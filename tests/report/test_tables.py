@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lad_eval.errors import UserError
-from lad_eval.report.rows import COLUMNS, Row, rows_of
+from lad_eval.report.rows import COLUMNS, Row, is_same_model, rows_of
 from lad_eval.report.tables import FORMATS, render
 
 
@@ -93,6 +93,35 @@ def test_the_terminal_table_fits_80_columns():
 
 def test_latex_escapes_what_latex_would_read():
     assert r"lad\_tiny" in render([row(model="lad_tiny")], "latex")
+
+
+def test_notes_of_the_data_stand_below_the_tables_once_each_and_are_no_markup():
+    rows = rows_of({**METRICS, "notes": ["2 rows left out: [red]no output[/red]", "unpermuted"]})
+    for form in ("rich", "md", "latex"):
+        text = render(rows, form)
+        assert text.count("t: 2 rows left out: [red]no output[/red]") == text.count("t: unpermuted") == 1
+
+
+def test_a_label_in_brackets_is_no_markup():
+    assert "m [fedcba]" in render([row(model="m [fedcba]")], "rich")
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "same"),
+    [
+        ("Qwen/Qwen2.5-VL-3B-Instruct", "Qwen2.5-VL-3B", True),
+        ("qwen2.5-vl-3b-instruct", "Qwen2.5-VL-3B", True),
+        ("OpenGVLab/InternVL3-8B-hf", "InternVL3-8B", True),
+        ("lmms-lab/LLaVA-OneVision-1.5-8B-Instruct", "LLaVA-OneVision-1.5-8B", True),
+        ("Qwen/Qwen2.5-VL-7B-Instruct", "Qwen2.5-VL-3B", False),
+        ("Qwen/Qwen2.5-VL-3B-Instruct-AWQ", "Qwen2.5-VL-3B", False),
+        ("Qwen/Qwen2-VL-2B-Instruct", "Qwen2.5-VL-3B", False),
+        ("OpenGVLab/InternVL3-8B-Pretrained", "InternVL3-8B", False),
+        ("lad-tiny", "Qwen2.5-VL-3B", False),
+    ],
+)
+def test_a_models_published_name_is_known_again(ours, theirs, same):
+    assert is_same_model(ours, theirs) is same
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -289,7 +289,7 @@ def test_an_unsupported_model_is_found_before_data_is_read(monkeypatch, tmp_path
         raise UserError("unsupported")
 
     monkeypatch.setattr("lad_eval.run.execute.load_model", fail)
-    monkeypatch.setattr("lad_eval.run.execute.load_task", lambda name: pytest.fail("data was read"))
+    monkeypatch.setattr("lad_eval.run.execute.load_task", lambda name, **_: pytest.fail("data was read"))
     with pytest.raises(UserError, match="unsupported"):
         run_tasks(settings(tmp_path))
 

@@ -11,6 +11,7 @@ from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.sample import Sample
 from lad_eval.tasks.spec import TaskSpec
 from lad_eval.tasks.task import Task
+from lad_eval.tasks.validate import validate
 
 BOTH = ("identity", "cyclic")
 
@@ -184,3 +185,62 @@ def test_the_bundled_task_counts_as_the_protocol_says():
     assert not {r.sample_id for r in made.requests if r.split == "test"} & {
         r.sample_id for r in made.requests if r.split == "calibration"
     }
+
+
+def transferred(own, *kept):
+    other = Task(TaskSpec(name="others", source="scenes", candidates=4), Cards((), tuple(kept), "other cards"))
+    return own.calibrated_on(other)
+
+
+def test_calibration_samples_of_another_task():
+    own = task()
+    made = plan(transferred(own, *(cards(c, split="calibration") for c in "abcdefg")), calibration=True)
+    shown = [r.sample_id for r in made.requests if r.key in made.calibration]
+    assert shown == [c for c in "abcde" for _ in range(4)]
+    assert made.evaluated == plan(own).evaluated
+    assert not made.notes
+
+
+def test_samples_that_are_evaluated_too_are_passed_over_by_id_and_by_the_right_picture():
+    same_picture = replace(cards("z", split="calibration"), images=(*cards("y").images[:1], *cards("t").images[1:]), gold=1)
+    kept = [cards("tx", split="calibration"), same_picture, *(cards(c, split="calibration") for c in "abcde")]
+    made = plan(transferred(task(), *kept), calibration=True)
+    assert dict.fromkeys(r.sample_id for r in made.requests if r.key in made.calibration) == dict.fromkeys("abcde")
+    assert made.notes == ("2 calibration samples of others passed over: evaluated here too.",)
+    with pytest.raises(
+        DataError, match=r"of others has 4 samples to calibrate on beside 2 that are evaluated here \(first 'tx'\)"
+    ):
+        plan(transferred(task(), *kept[:-1]), calibration=True)
+
+
+def test_tasks_that_do_not_fit_cannot_calibrate_each_other():
+    own = task()
+    with pytest.raises(DataError, match=r"^cards cannot be calibrated on cards: it has 4 candidates, and cards has 3; choose"):
+        own.calibrated_on(task(3))
+    with pytest.raises(DataError, match=r"their candidates are named 1, 2, 3, 4 and A, B, C, D; choose a task of the same"):
+        own.calibrated_on(task(identifiers="A.."))
+    assert own.calibrated_on(own) is own
+
+
+def test_a_definition_may_name_the_task_to_calibrate_on(tmp_path):
+    text = "source: scenes\ncandidates: 4\nsamples: 3\ncalibration: {samples: 7, on: NAME}\n"
+    paths = {}
+    for name, on in (
+        ("a", "scenes_adversarial_n4"),
+        ("b", "a"),
+        ("c", "./a.yaml"),
+        ("d", "scenes_adversarial_n44"),
+        ("e", "nine"),
+    ):
+        paths[name] = tmp_path / f"{name}.yaml"
+        paths[name].write_text(text.replace("NAME", on))
+    (tmp_path / "nine.yaml").write_text("source: scenes\ncandidates: 9\nsamples: 3\n")
+    assert load_task(paths["a"]).other.name == "scenes_adversarial_n4"
+    assert len(plan(load_task(paths["a"]), calibration=True).calibration) == 28
+    assert load_task(paths["b"]).other.name == load_task(paths["c"]).other.name == "a"
+    assert load_task(paths["a"], calibrate_on="scenes_random_n4").other.name == "scenes_random_n4"
+    with pytest.raises(UserError, match=r"d.yaml: calibration.on: Unknown task 'scenes_adversarial_n44'. Did you mean"):
+        load_task(paths["d"])
+    assert [p.split(": ", 1)[1] for p in validate(paths["e"])] == [
+        "e cannot be calibrated on nine: it has 4 candidates, and nine has 9; choose a task of 4."
+    ]

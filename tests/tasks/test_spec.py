@@ -192,3 +192,11 @@ def test_whatever_stands_in_a_file_is_a_task_or_a_line(tmp_path_factory, values)
     path = tmp_path_factory.mktemp("any") / "task.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     assert fault(path)
+
+
+def test_a_definition_without_a_task_to_calibrate_on_says_nothing_of_it_and_keeps_its_digest():
+    spec = TaskSpec(name="t", source="scenes", candidates=4)
+    assert "on" not in spec.model_dump()["calibration"]
+    other = spec.calibrated_on("u")
+    assert other.model_dump()["calibration"]["on"] == "u"
+    assert other.digest != spec.digest
