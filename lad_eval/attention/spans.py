@@ -88,9 +88,21 @@ def image_spans(
         raise UnsupportedModelError("The batch is padded on the right; set the tokenizer's padding_side to 'left'.")
     token = image_token_id(model_or_config)
     counts = _token_counts(model_or_config, processor, inputs, ids, token, n_images, image_sizes)
-    special = _special_ids(processor.tokenizer, token)
+    return cut_spans(ids, token, counts, processor.tokenizer)
+
+
+def cut_spans(ids: torch.Tensor, token: int, counts: Sequence[Sequence[int]], tokenizer: Any) -> Spans:
+    """Spans of images whose numbers of tokens are known.
+
+    Args:
+        ids: Int[batch, T].
+        token: the image token's id.
+        counts: tokens of every image, row by row; they add up to the image tokens of the row.
+        tokenizer: knows which tokens are special.
+    """
+    special = _special_ids(tokenizer, token)
     plain, delimited = [], []
-    for row, row_counts in zip(ids, counts, strict=True):
+    for row, row_counts in zip(ids.cpu(), counts, strict=True):
         spans = _cut((row == token).nonzero()[:, 0].tolist(), row_counts)
         plain.append(spans)
         delimited.append(_widen(spans, row.tolist(), special))

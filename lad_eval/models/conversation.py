@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -27,6 +28,18 @@ class Answers:
     trie: CandidateTrie
     drop: int
     lead: tuple[int, ...]
+
+
+def joined(before: Sequence[int], led: Sequence[int], answers: Sequence[Sequence[int]]) -> Answers:
+    """Candidates from tokenized texts: the prompt, the prompt with its lead, and these two with each candidate behind them.
+
+    Raises:
+        UserError: two candidates have the same tokens.
+    """
+    stem = common_prefix([led, *answers])
+    kept = len(common_prefix([before, stem]))
+    trie = CandidateTrie(tuple(tuple(answer[len(stem) :]) for answer in answers))
+    return Answers(trie=trie, drop=len(before) - kept, lead=stem[kept:])
 
 
 class Conversation:
@@ -83,6 +96,11 @@ class Conversation:
         # Only the question's end can touch an answer, and only in templates that put nothing between them.
         return self._cached_answers(identifiers, n_images, question.rpartition("\n")[2][-16:])
 
+    def ending(self) -> tuple[str, str]:
+        """What the template writes after a question up to where a reply begins, and between there and the reply."""
+        prompt = self._prompt(_MARK, 1)
+        return prompt.rpartition(_MARK)[2], self._lead(prompt, _MARK, 1)
+
     def _prompt(self, question: str, n_images: int) -> str:
         """The text up to where the model's reply begins, with one placeholder an image."""
         return self._render(question, n_images, None)
@@ -122,11 +140,7 @@ class Conversation:
         lead = self._lead(prompt, _MARK + tail, n_images)
         before = self._tokens(prompt, prompt)
         led = self._tokens(prompt, prompt + lead)
-        answers = [self._tokens(prompt, prompt + lead + name) for name in identifiers]
-        stem = common_prefix([led, *answers])
-        kept = len(common_prefix([before, stem]))
-        trie = CandidateTrie(tuple(tuple(a[len(stem) :]) for a in answers))
-        return Answers(trie=trie, drop=len(before) - kept, lead=stem[kept:])
+        return joined(before, led, [self._tokens(prompt, prompt + lead + name) for name in identifiers])
 
     def _lead(self, prompt: str, question: str, n_images: int) -> str:
         """Text that the template itself puts between the prompt and a reply."""

@@ -41,8 +41,13 @@ def describe(
         "image_preparation": image_preparation,
         "image_processor": processor_digest(processor),
         "chat_template": chat_template,
-        "versions": {"lad_eval": lad_eval.__version__, **{package: _version(package) for package in _PACKAGES}},
+        "versions": {"lad_eval": lad_eval.__version__, **package_versions()},
     }
+
+
+def package_versions() -> dict[str, str | None]:
+    """Versions of the packages that a model's figures may depend on."""
+    return {package: _version(package) for package in _PACKAGES}
 
 
 def files_digest(folder: Path) -> str:
@@ -67,7 +72,7 @@ def model_digest(model: Any, processor: Any) -> str:
     import torch
 
     settings = {key: value for key, value in model.config.to_dict().items() if key not in _PROVENANCE}
-    words = sorted(processor.tokenizer.get_vocab().items())
+    words = sorted(getattr(processor, "tokenizer", processor).get_vocab().items())
     digest = hashlib.sha256(json.dumps([settings, words], sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())

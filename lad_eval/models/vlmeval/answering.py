@@ -1,0 +1,153 @@
+"""What stands in for a model's `generate`: a look at the prompt, or greedy text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from lad_eval.attention.spans import Spans
+from lad_eval.errors import UnsupportedModelError
+from lad_eval.models.continuation import mend_prompt
+from lad_eval.models.conversation import Answers
+from lad_eval.models.vlmeval.images import Shown, spans_in
+from lad_eval.models.vlmeval.interception import Call
+from lad_eval.models.vlmeval.look import Sight, ends_of, greedy, look
+from lad_eval.models.vlmeval.prompts import PromptEnd
+
+# Arguments by position in the prompt, which must change with it.
+_BY_POSITION = ("position_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "cache_position")
+
+
+class _Standing:
+    """Keeps the first fault: the classes of VLMEvalKit catch what they should not.
+
+    Attributes:
+        asked: whether `generate` was called at all.
+        fault: the first error in answering, or None.
+        seconds: that the whole answer took, preprocessing included.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.asked = False
+        self.fault: Exception | None = None
+        self.seconds = 0.0
+
+    def mend(self, ids: torch.Tensor, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        self.asked = True
+        return self._kept(lambda: self._mend(ids, inputs))
+
+    def answer(self, call: Call) -> tuple[list[int], list[int]]:
+        self.asked = True
+        return self._kept(lambda: self._answer(call))
+
+    def _kept(self, work: Callable[[], Any]) -> Any:
+        try:
+            return work()
+        except Exception as fault:
+            self.fault = self.fault or fault
+            raise
+
+    def _mend(self, ids: torch.Tensor, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(inputs)
+
+    def _answer(self, call: Call) -> tuple[list[int], list[int]]:
+        raise NotImplementedError
+
+
+class GreedyText(_Standing):
+    """Greedy text of at most `max_new_tokens` tokens, whatever the class asks for."""
+
+    def __init__(self, name: str, max_new_tokens: int) -> None:
+        super().__init__(name)
+        self._length = max_new_tokens
+
+    @torch.no_grad()
+    def _answer(self, call: Call) -> tuple[list[int], list[int]]:
+        written = call.generate(**call.inputs, **greedy(call, self._length))
+        ids = call.inputs.get("input_ids")
+        tokens = written[0, 0 if ids is None else ids.shape[1] :].tolist()
+        return tokens, tokens
+
+
+class Looking(_Standing):
+    """Looks at the prompt, and answers with the candidate that `choose` picks.
+
+    Args:
+        name: for error texts.
+        model: whose `generate` the class calls.
+        processor: of the class.
+        end: puts the candidates behind a prompt.
+        identifiers: the candidates.
+        shown: what is known of the images.
+        choose: from what was seen to a position.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: Any,
+        processor: Any,
+        end: PromptEnd,
+        identifiers: tuple[str, ...],
+        shown: Shown,
+        choose: Callable[[Looking], int],
+    ) -> None:
+        super().__init__(name)
+        self._model = model
+        self._processor = processor
+        self._tokenizer = getattr(processor, "tokenizer", processor)
+        self._end = end
+        self._identifiers = identifiers
+        self._shown = shown
+        self._choose = choose
+        self._prompt: list[int] | None = None
+        self._prepared: tuple[Answers, Spans] | None = None
+        self._seen: Sight | None = None
+
+    @property
+    def seen(self) -> Sight:
+        if self._seen is None:
+            raise UnsupportedModelError(f"{self.name} is not supported: its class has not asked for an answer.")
+        return self._seen
+
+    def _mend(self, ids: torch.Tensor, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        prompt = ids[0].tolist()
+        if self._prompt is not None and prompt != self._prompt:
+            raise UnsupportedModelError(
+                f"{self.name} is not supported: its class asks more than one question to answer a message."
+            )
+        self._prompt = prompt
+        if inputs.get("past_key_values") is not None:
+            raise UnsupportedModelError(f"{self.name} is not supported: its class reads the prompt before it calls `generate`.")
+        answers = self._end.answers(prompt, self._identifiers)
+        mended = mend_prompt(inputs, answers)
+        if answers.drop or answers.lead:
+            self._check_positions(ids, inputs)
+        row = mended["input_ids"].cpu()
+        self._prepared = answers, spans_in(row, inputs, [self._model], self._processor, self._shown, self.name)
+        return mended
+
+    def _answer(self, call: Call) -> tuple[list[int], list[int]]:
+        assert self._prepared is not None, "the prompt comes first"
+        answers, spans = self._prepared
+        ends = ends_of(call, self._tokenizer)
+        if self._seen is None:
+            self._seen = look(call, spans, answers.trie, ends)
+        chosen = self._choose(self)
+        tokens = answers.trie.candidates[chosen]
+        plain = [*answers.lead, *tokens]
+        if answers.drop:  # the class cuts the reply off where its own prompt ended
+            plain = list(map(int, self._tokenizer(self._identifiers[chosen], add_special_tokens=False)["input_ids"]))
+        return [*plain, ends[0]], [*tokens, ends[0]]
+
+    def _check_positions(self, ids: torch.Tensor, inputs: Mapping[str, Any]) -> None:
+        for name in _BY_POSITION:
+            value = inputs.get(name)
+            if isinstance(value, torch.Tensor) and value.shape != ids.shape:
+                raise UnsupportedModelError(
+                    f"{self.name} is not supported: its class passes {name} of shape {list(value.shape)}, which cannot be changed "
+                    "together with the prompt's end."
+                )

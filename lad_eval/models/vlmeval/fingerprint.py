@@ -1,0 +1,78 @@
+"""What determines the evidence of a VLMEvalKit model, as JSON-serialisable facts."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lad_eval
+from lad_eval.models.fingerprint import files_digest, model_digest, package_versions
+from lad_eval.models.vlmeval.kit import kit_version
+
+
+def describe(
+    inner: Any,
+    model: Any,
+    processor: Any,
+    *,
+    name: str,
+    dataset: str | None,
+    weights: str | None,
+    arguments: Mapping[str, Any],
+    image_preparation: str,
+) -> dict[str, Any]:
+    """The fingerprint. The prompt and the preprocessing are the class's own, so its source stands for them.
+
+    Args:
+        inner: the VLMEvalKit model object.
+        model: its model.
+        processor: its processor or tokenizer.
+        name: as the user gave it.
+        dataset: VLMEvalKit's name of the data set, which some classes choose their prompt by.
+        weights: what identifies the weights; None: the hub's commit or the folder's files if the model says where it is from,
+            else a digest of the loaded weights.
+        arguments: the class was made with.
+        image_preparation: "protocol" or "native".
+    """
+    config = model.config
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    return {
+        "model": name,
+        "weights": weights or _weights(model, processor),
+        "architecture": type(model).__name__,
+        "dtype": str(getattr(model, "dtype", None)).removeprefix("torch."),
+        "attn_implementation": str(getattr(text, "_attn_implementation", None) or "eager"),
+        "image_preparation": image_preparation,
+        "harness": {
+            "package": kit_version(),
+            "class": type(inner).__name__,
+            "source": _source_digest(type(inner)),
+            "arguments": {key: str(value) for key, value in sorted(arguments.items())},
+            "dataset": dataset,
+        },
+        "versions": {"lad_eval": lad_eval.__version__, **package_versions()},
+    }
+
+
+def _weights(model: Any, processor: Any) -> str:
+    config = model.config
+    source, commit = str(getattr(config, "_name_or_path", "") or ""), getattr(config, "_commit_hash", None)
+    if commit:
+        return f"{source}@{commit}"
+    if source and Path(source).is_dir():
+        return f"sha256:{files_digest(Path(source))}"
+    return f"sha256:{model_digest(model, processor)}"
+
+
+def _source_digest(kind: type) -> str:
+    """Hex digest, 16 characters, of the class's source and its bases' in VLMEvalKit."""
+    total = hashlib.sha256()
+    for base in kind.__mro__[:-1]:
+        try:
+            total.update(inspect.getsource(base).encode())
+        except (OSError, TypeError):
+            total.update(base.__qualname__.encode())
+    return total.hexdigest()[:16]

@@ -1,0 +1,224 @@
+"""`generate` replaced on the instance of a model, for the time of one answer, and put back.
+
+Two shapes exist. A model that generates through transformers' own `generate` is asked directly. A model with a `generate` of its
+own (remote code such as InternVL's: it puts the images' features among the embeddings and then calls its language model's
+`generate`) is let run, and its language model is asked in its place.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from lad_eval.errors import UnsupportedModelError
+
+_ABSENT = object()
+_IDS = ("input_ids", "inputs")
+# Arguments of `generate` that are neither inputs of the model nor generation settings.
+_MACHINERY = frozenset({"tokenizer", "assistant_tokenizer", "trust_remote_code", "custom_generate", "kwargs", "self"})
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of `generate`, with its arguments told apart.
+
+    Attributes:
+        module: the model whose forward pass gives the logits.
+        generate: its own `generate`, bound.
+        inputs: what the forward pass is made from: input_ids or inputs_embeds, attention_mask, pixels, ...
+        settings: everything else: generation settings, stopping criteria, ...
+    """
+
+    module: Any
+    generate: Callable[..., Any]
+    inputs: dict[str, Any]
+    settings: dict[str, Any]
+
+
+class Answerer(Protocol):
+    """What is done at the place of `generate`."""
+
+    def mend(self, ids: torch.Tensor, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The inputs, ending where the candidates begin. Sees the prompt, Int[1, T], before anything is run."""
+        ...
+
+    def answer(self, call: Call) -> tuple[list[int], list[int]]:
+        """Tokens of the reply: behind the prompt as the class made it, and behind the mended one."""
+        ...
+
+
+@contextmanager
+def intercepted(model: Any, answerer: Answerer) -> Iterator[None]:
+    """While the context is open, `model.generate` is `answerer`; afterwards the instance is exactly as before.
+
+    Raises:
+        UnsupportedModelError: nothing in the model generates through transformers' `generate`.
+    """
+    stand_in = _StandIn(model, answerer)
+    held: list[tuple[dict[str, Any], Any]] = []
+    try:
+        for module, function in stand_in.functions():
+            held.append((vars(module), vars(module).get("generate", _ABSENT)))
+            vars(module)["generate"] = function
+        yield
+    finally:
+        for names, before in reversed(held):
+            if before is _ABSENT:
+                names.pop("generate", None)
+            else:
+                names["generate"] = before
+
+
+def generates_itself(model: Any) -> bool:
+    """Whether a model's `generate` is transformers' own."""
+    from transformers.generation.utils import GenerationMixin
+
+    return isinstance(model, GenerationMixin) and _function(type(model).generate) is _function(GenerationMixin.generate)
+
+
+class _StandIn:
+    def __init__(self, model: Any, answerer: Answerer) -> None:
+        self._model = model
+        self._answerer = answerer
+        self._mended: dict[str, Any] | None = None
+        self._length = 0
+
+    def functions(self) -> list[tuple[Any, Callable[..., Any]]]:
+        """The modules to change, and what their `generate` becomes."""
+        model = self._model
+        if generates_itself(model):
+            return [(model, self._direct(model))]
+        inner = [m for m in model.modules() if m is not model and generates_itself(m)] if hasattr(model, "modules") else []
+        name = type(model).__name__
+        if not callable(getattr(model, "generate", None)) or not inner:
+            raise UnsupportedModelError(
+                f"{name} is not supported: neither it nor a model inside it answers through transformers' `generate`."
+            )
+        return [(model, self._outer(model)), *((module, self._inner(module)) for module in inner)]
+
+    def _direct(self, model: Any) -> Callable[..., Any]:
+        original = model.generate
+
+        def generate(*args: Any, **kwargs: Any) -> Any:
+            inputs, settings = _told_apart(_flat(original, args, kwargs))
+            if "inputs" in inputs:
+                inputs["input_ids"] = inputs.pop("inputs")
+            ids = _prompt(inputs, type(model).__name__)
+            if inputs.get("inputs_embeds") is not None:
+                raise UnsupportedModelError(
+                    f"{type(model).__name__} is given embeddings beside its prompt's tokens, so that its images cannot be placed."
+                )
+            mended = self._answerer.mend(ids, inputs)
+            plain, _ = self._answerer.answer(Call(model, original, mended, settings))
+            return _packed(model, torch.cat([ids, _row(plain, ids)], dim=1), settings)
+
+        return generate
+
+    def _outer(self, model: Any) -> Callable[..., Any]:
+        original = model.generate
+
+        def generate(*args: Any, **kwargs: Any) -> Any:
+            given = _flat(original, args, kwargs)
+            _prompt(given, type(model).__name__)
+            key = next(key for key in _IDS if given.get(key) is not None)
+            ids = given[key]
+            given["input_ids"] = given.pop(key)
+            mended = self._answerer.mend(ids, given)
+            self._length = mended["input_ids"].shape[1]
+            self._mended = dict(mended)
+            mended[key] = mended.pop("input_ids")
+            try:
+                return original(**mended)
+            finally:
+                self._mended = None
+
+        return generate
+
+    def _inner(self, module: Any) -> Callable[..., Any]:
+        original = module.generate
+
+        def generate(*args: Any, **kwargs: Any) -> Any:
+            inputs, settings = _told_apart(_flat(original, args, kwargs))
+            name = type(module).__name__
+            if self._mended is None:
+                raise UnsupportedModelError(
+                    f"{type(self._model).__name__} is not supported: its class calls {name} with embeddings, so that nothing says "
+                    "which of them are images."
+                )
+            if "inputs" in inputs:
+                inputs["input_ids"] = inputs.pop("inputs")
+            embeds = inputs.get("inputs_embeds")
+            shown = embeds if embeds is not None else inputs.get("input_ids")
+            if shown is None or shown.shape[:2] != (1, self._length):
+                raise UnsupportedModelError(
+                    f"{type(self._model).__name__} is not supported: it turns a prompt of {self._length} tokens into "
+                    f"{'something else' if shown is None else list(shown.shape[:2])}, so that its images cannot be placed."
+                )
+            plain, mended = self._answerer.answer(Call(module, original, inputs, settings))
+            ids = inputs.get("input_ids")
+            if ids is None:
+                return _packed(module, _row(mended, embeds.new_zeros((1, 0), dtype=torch.long)), settings)
+            return _packed(module, torch.cat([ids, _row(mended, ids)], dim=1), settings)
+
+        return generate
+
+
+def _function(method: Any) -> Any:
+    return inspect.unwrap(getattr(method, "__func__", method))
+
+
+def _flat(generate: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments by name, those that are None left out."""
+    bound = inspect.signature(generate).bind(*args, **kwargs)
+    given: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        if bound.signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+            given.update(value)
+        elif bound.signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL:
+            raise UnsupportedModelError(f"`generate` of an unknown form: it takes {name} by position.")
+        else:
+            given[name] = value
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _told_apart(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    from transformers import GenerationConfig
+    from transformers.generation.utils import GenerationMixin
+
+    own = set(inspect.signature(GenerationMixin.generate).parameters) - {"inputs"}
+    settings = own | set(vars(GenerationConfig())) | _MACHINERY
+    inputs = {name: value for name, value in given.items() if name not in settings}
+    return inputs, {name: value for name, value in given.items() if name in settings}
+
+
+def _prompt(inputs: Mapping[str, Any], name: str) -> torch.Tensor:
+    ids = next((inputs[key] for key in _IDS if inputs.get(key) is not None), None)
+    if not isinstance(ids, torch.Tensor) or ids.dim() != 2 or ids.is_floating_point():
+        raise UnsupportedModelError(
+            f"{name} is not supported: its class calls `generate` without the prompt's tokens (input_ids)."
+        )
+    if len(ids) != 1:
+        raise UnsupportedModelError(f"{name} is not supported: its class asks {len(ids)} prompts at once.")
+    return ids
+
+
+def _row(tokens: list[int], like: torch.Tensor) -> torch.Tensor:
+    return torch.tensor([tokens], dtype=like.dtype, device=like.device)
+
+
+def _packed(module: Any, sequences: torch.Tensor, settings: Mapping[str, Any]) -> Any:
+    """The answer in the form that was asked for."""
+    asked = settings.get("generation_config")
+    wants = settings.get("return_dict_in_generate", getattr(asked, "return_dict_in_generate", None))
+    if wants is None:
+        wants = getattr(getattr(module, "generation_config", None), "return_dict_in_generate", False)
+    if not wants:
+        return sequences
+    from transformers.generation.utils import GenerateDecoderOnlyOutput
+
+    return GenerateDecoderOnlyOutput(sequences=sequences)

@@ -1,0 +1,67 @@
+"""Importing VLMEvalKit without its side effects."""
+
+from __future__ import annotations
+
+import importlib
+import random
+import ssl
+import sys
+import warnings
+from importlib.metadata import packages_distributions, version
+from types import ModuleType
+from typing import Any
+
+from lad_eval.errors import UserError
+
+
+def kit(module: str) -> ModuleType:
+    """A module of VLMEvalKit, such as "vlmeval.config".
+
+    Its import switches gradients off, seeds torch's random numbers and turns the verification of TLS certificates off, all for
+    the whole process; those are put back as they were.
+
+    Raises:
+        UserError: VLMEvalKit is not installed, or does not import.
+    """
+    if module in sys.modules:
+        return sys.modules[module]
+    import numpy as np
+    import torch
+
+    grad, state, context = torch.is_grad_enabled(), torch.random.get_rng_state(), ssl._create_default_https_context
+    numbers, array_numbers = random.getstate(), np.random.get_state()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return importlib.import_module(module)
+    except ModuleNotFoundError as missing:
+        if missing.name == "vlmeval":
+            raise UserError(
+                "VLMEvalKit is not installed: `pip install lad-eval[vlmeval]`, or install it from its source."
+            ) from None
+        raise UserError(f"VLMEvalKit does not import: it needs the package {missing.name}.") from missing
+    except ImportError as fault:
+        raise UserError(f"VLMEvalKit does not import: {fault}") from fault
+    finally:
+        torch.set_grad_enabled(grad)
+        torch.random.set_rng_state(state)
+        random.setstate(numbers)
+        np.random.set_state(array_numbers)
+        ssl._create_default_https_context = context
+
+
+def kit_version() -> str:
+    """`<distribution> <version>` of the VLMEvalKit that is imported; an uninstalled checkout gives its own `__version__`."""
+    package = kit("vlmeval")
+    own = str(getattr(package, "__version__", "unknown"))
+    where = str(getattr(package, "__file__", ""))
+    if "site-packages" in where or "dist-packages" in where:
+        for name in packages_distributions().get("vlmeval", []):
+            return f"{name} {version(name)}"
+    return f"source {own}"
+
+
+def registry() -> dict[str, Any]:
+    """`vlmeval.config.supported_VLM`: a partial of a model class by entry name."""
+    found: dict[str, Any] = kit("vlmeval.config").supported_VLM
+    return found

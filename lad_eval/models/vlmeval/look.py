@@ -1,0 +1,163 @@
+"""One prefill through the model's own `generate`, recorded; and the logits that the candidates' later tokens need.
+
+A generation of one token is a prefill made exactly as the model makes it: its positions, its masks, its cache. Its logits are
+read before any generation setting touches them.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lad_eval.attention.recorder import record_last_row
+from lad_eval.attention.spans import Spans
+from lad_eval.errors import UnsupportedModelError
+from lad_eval.models.continuation import continue_prefixes, end_ids, select
+from lad_eval.models.vlmeval.interception import Call
+from lad_eval.scoring import CandidateTrie
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What one look at one prompt gave.
+
+    Attributes:
+        log_probs: Float[1, N].
+        attention: Float[1, L, N] over the images' own tokens.
+        attention_delimited: the same with the delimiters.
+        forward_passes: of the decoder.
+    """
+
+    log_probs: Floats
+    attention: Floats
+    attention_delimited: Floats
+    forward_passes: int
+
+
+@torch.no_grad()
+def look(call: Call, spans: Spans, trie: CandidateTrie, ends: Sequence[int]) -> Sight:
+    """Candidate log-probabilities and attention after the call's prompt.
+
+    Raises:
+        UnsupportedModelError: a decoder layer gave no attention row, or the logits are not finite.
+    """
+    ends = tuple(ends) if trie.needs_end else ()
+    columns = [branch.columns(ends) for branch in trie.branches]
+    with record_last_row(call.module, spans) as recorder:
+        output = _prefill(call, call.inputs)
+    attention, delimited = recorder.attention()
+    rooted = [select(output.logits[0], columns[0])] if len(trie.prefixes) < len(trie.branches) else []
+    passes = 1
+    if trie.prefixes:
+        cache, length = output.past_key_values, spans.length
+        rest = columns[len(rooted) :]
+        if _continues(call.module, cache, length):
+            mask = call.inputs.get("attention_mask")
+            mask = torch.ones((1, length), dtype=torch.long, device=output.logits[0].device) if mask is None else mask
+            rooted += continue_prefixes(call.module, cache, mask, trie.prefixes, rest)
+            passes += 1
+        else:
+            for prefix, wanted in zip(trie.prefixes, rest, strict=True):
+                longer = _prefill(call, lengthened(call.module, call.inputs, prefix))
+                rooted.append(select(longer.logits[0], wanted))
+                passes += 1
+    logits = [branch.double().cpu().numpy() for branch in rooted]
+    if not all(np.isfinite(branch).all() for branch in logits):
+        raise UnsupportedModelError(
+            f"{type(call.module).__name__} gave logits that are not finite in {call.module.dtype}; try bfloat16 or float32."
+        )
+    return Sight(trie.log_probs(logits, ends), _array(attention), _array(delimited), passes)
+
+
+def ends_of(call: Call, tokenizer: Any) -> tuple[int, ...]:
+    """Every token id that would end this call's reply: as its class asks, else the model's own."""
+    asked = call.settings.get("eos_token_id")
+    if asked is None:
+        asked = getattr(call.settings.get("generation_config"), "eos_token_id", None)
+    if asked is None:
+        return end_ids(call.module, tokenizer)
+    if isinstance(asked, torch.Tensor):
+        asked = asked.flatten().tolist()
+    return tuple(dict.fromkeys(map(int, asked if isinstance(asked, (list, tuple)) else [asked])))
+
+
+def greedy(call: Call, max_new_tokens: int) -> dict[str, Any]:
+    """The call's settings, without chance and of this length."""
+    plain = _plain(call.module, max_new_tokens=max_new_tokens)
+    for name in ("eos_token_id", "pad_token_id"):
+        if call.settings.get(name) is not None:
+            setattr(plain, name, call.settings[name])
+    return {"generation_config": plain}
+
+
+def lengthened(module: Any, inputs: dict[str, Any], tokens: Sequence[int]) -> dict[str, Any]:
+    """The inputs with text tokens added at their end."""
+    embeds, ids = inputs.get("inputs_embeds"), inputs.get("input_ids")
+    shape = (embeds if ids is None else ids).shape[:2]
+    device = (embeds if ids is None else ids).device
+    more = torch.tensor([list(tokens)], dtype=torch.long, device=device)
+    longer = dict(inputs)
+    for name, value in inputs.items():
+        if isinstance(value, torch.Tensor) and value.shape == shape:
+            added = more if name == "input_ids" else torch.ones_like(more) if name == "attention_mask" else torch.zeros_like(more)
+            longer[name] = torch.cat([value, added.to(value)], dim=1)
+    if embeds is not None:
+        longer["inputs_embeds"] = torch.cat([embeds, module.get_input_embeddings()(more).to(embeds)], dim=1)
+    return longer
+
+
+def _prefill(call: Call, inputs: dict[str, Any]) -> Any:
+    config = _plain(call.module, max_new_tokens=1, output_logits=True, return_dict_in_generate=True)
+    return call.generate(**inputs, generation_config=config)
+
+
+def _plain(module: Any, **options: Any) -> Any:
+    """Generation settings without chance, beams, penalties and chunks."""
+    config = copy.deepcopy(module.generation_config)
+    neutral = {
+        "do_sample": False,
+        "num_beams": 1,
+        "num_return_sequences": 1,
+        "temperature": None,
+        "top_p": None,
+        "top_k": None,
+        "min_p": None,
+        "repetition_penalty": 1.0,
+        "no_repeat_ngram_size": 0,
+        "max_length": None,
+        "min_length": None,
+        "use_cache": True,
+        "cache_implementation": None,
+        "prefill_chunk_size": None,
+        "prompt_lookup_num_tokens": None,
+        "bad_words_ids": None,
+        "suppress_tokens": None,
+        "begin_suppress_tokens": None,
+        "forced_bos_token_id": None,
+    }
+    for name, value in {**neutral, **options}.items():
+        setattr(config, name, value)
+    if config.pad_token_id is None:
+        ends = config.eos_token_id
+        config.pad_token_id = ends[0] if isinstance(ends, (list, tuple)) else ends
+    return config
+
+
+def _continues(module: Any, cache: Any, length: int) -> bool:
+    """Whether the prefill's cache can be repeated and gone on with; if not, every prefix is run with its whole prompt."""
+    if not hasattr(cache, "layers") or cache.get_seq_length() != length:
+        return False
+    return "logits_to_keep" in inspect.signature(type(module).forward).parameters
+
+
+def _array(values: torch.Tensor) -> Floats:
+    return values.double().numpy()

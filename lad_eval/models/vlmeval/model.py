@@ -1,0 +1,231 @@
+"""A VLMEvalKit model, looked at while it answers."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from lad_eval.errors import DataError, UnsupportedModelError, UserError
+from lad_eval.evidence import Evidence
+from lad_eval.models.conversation import Conversation
+from lad_eval.models.preparation import check_image_preparation
+from lad_eval.models.vlmeval.answering import GreedyText, Looking
+from lad_eval.models.vlmeval.fingerprint import describe
+from lad_eval.models.vlmeval.images import Shown
+from lad_eval.models.vlmeval.interception import Answerer, intercepted
+from lad_eval.models.vlmeval.messages import Message, Messages, equal_sizes, images_of
+from lad_eval.models.vlmeval.prompts import PromptEnd
+from lad_eval.tasks.request import Request
+
+Choice = Callable[[Evidence], int]
+"""From one row of evidence to the position answered, 0-based."""
+
+
+class InterceptedVLM:
+    """Implements `lad_eval.models.base.VLM` around a VLMEvalKit model; one message at a time, as its class takes them.
+
+    Args:
+        inner: a VLMEvalKit model object (`generate(message, dataset)`), with a model that answers through `generate`.
+        name: for tables and error texts.
+        dataset: VLMEvalKit's name of the data set, which some classes choose their prompt by.
+        image_preparation: of requests' images, before the class's own: "protocol" squashes to 336 x 336; "native" leaves them.
+        weights: what identifies the weights; None: a digest of the weights themselves.
+        arguments: the class was made with, for the fingerprint.
+
+    Raises:
+        UnsupportedModelError: the object holds no model that answers through transformers' `generate`, or no tokenizer.
+    """
+
+    def __init__(
+        self,
+        inner: Any,
+        *,
+        name: str,
+        dataset: str | None = None,
+        image_preparation: Literal["protocol", "native"] | str = "protocol",
+        weights: str | None = None,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.inner = inner
+        self.name = name
+        self.dataset = dataset
+        self.model = inner_model(inner, name)
+        self.processor = inner_processor(inner, name)
+        self.messages = Messages(check_image_preparation(image_preparation))
+        self._weights = weights
+        self._arguments = dict(arguments or {})
+        self._end = PromptEnd(getattr(self.processor, "tokenizer", self.processor), _conversation(self.processor, name), name)
+        with intercepted(self.model, _Nobody()):
+            pass  # says at once whether there is anything to intercept
+
+    @cached_property
+    def fingerprint(self) -> Mapping[str, Any]:
+        """What determines the evidence; see `lad_eval.models.vlmeval.fingerprint.describe`."""
+        return describe(
+            self.inner,
+            self.model,
+            self.processor,
+            name=self.name,
+            dataset=self.dataset,
+            weights=self._weights,
+            arguments=self._arguments,
+            image_preparation=self.messages.preparation,
+        )
+
+    def evidence(self, requests: Sequence[Request]) -> Evidence:
+        """One row a request, in their order; see the protocol."""
+        return Evidence.concatenate(list(self.evidence_batches(_some(requests))))
+
+    def evidence_batches(self, requests: Sequence[Request]) -> Iterator[Evidence]:
+        """Evidence of request after request, each as soon as it is there."""
+        _check_alike(requests)
+        for request in requests:
+            yield self._look(self.messages.of(request), request)
+
+    def look(self, messages: Sequence[Message], requests: Sequence[Request]) -> Evidence:
+        """Evidence for messages that are built already, each aligned with its request.
+
+        Raises:
+            UserError: not as many messages as requests.
+            DataError: a message shows other than its request's number of images.
+            UnsupportedModelError: see the class.
+        """
+        if len(messages) != len(requests):
+            raise UserError(f"{len(messages)} messages and {len(requests)} requests do not belong together.")
+        _check_alike(_some(requests))
+        return Evidence.concatenate([self._look(m, r) for m, r in zip(messages, requests, strict=True)])
+
+    def answer(self, message: Message, request: Request, choose: Choice | None = None) -> tuple[str, Evidence]:
+        """The class's text for the candidate that `choose` picks (None: the likeliest), and the evidence, from one pass."""
+        looking = self._looking(message, request, choose)
+        text = self._ask(looking, message)
+        return text, self._row(looking, request)
+
+    def generate(self, requests: Sequence[Request], *, max_new_tokens: int = 16) -> list[str]:
+        """Greedy free text to the class's own prompt, as the class decodes it."""
+        return [self._ask(GreedyText(self.name, max_new_tokens), self.messages.of(request)).strip() for request in requests]
+
+    def _look(self, message: Message, request: Request) -> Evidence:
+        looking = self._looking(message, request, None)
+        self._ask(looking, message)
+        return self._row(looking, request)
+
+    def _looking(self, message: Message, request: Request, choose: Choice | None) -> Looking:
+        paths = images_of(message)
+        if len(paths) != len(request.images):
+            raise DataError(
+                f"Sample {request.sample_id}: its message shows {len(paths)} images, and its request has {len(request.images)}."
+            )
+        shown = Shown(len(paths), equal_sizes(paths))
+
+        def chosen(looking: Looking) -> int:
+            return int(looking.seen.log_probs[0].argmax()) if choose is None else choose(self._row(looking, request))
+
+        return Looking(self.name, self.model, self.processor, self._end, request.identifiers, shown, chosen)
+
+    def _ask(self, answerer: Any, message: Message) -> str:
+        """What the class makes of the answer; faults of the answerer come through whatever the class catches."""
+        started = time.perf_counter()
+        fault: Exception | None = None
+        text: Any = None
+        with intercepted(self.model, answerer), torch.no_grad():
+            try:
+                text = self.inner.generate(message=copy.deepcopy(message), dataset=self.dataset)
+            except (UserError, torch.OutOfMemoryError):
+                raise
+            except Exception as error:  # the class is somebody else's program and may fail as it likes
+                fault = error
+        if answerer.fault is not None:
+            raise answerer.fault
+        if fault is not None:
+            reason = next((line.strip() for line in str(fault).splitlines() if line.strip()), "no reason given")
+            raise UnsupportedModelError(
+                f"{self.name} is not supported here: its class {type(self.inner).__name__} fails ({type(fault).__name__}: {reason})."
+            ) from fault
+        if not answerer.asked:
+            raise UnsupportedModelError(
+                f"{self.name} is not supported: its class {type(self.inner).__name__} answered without calling `generate`."
+            )
+        answerer.seconds = time.perf_counter() - started
+        return text if isinstance(text, str) else str(text[0] if isinstance(text, (list, tuple)) and text else text)
+
+    def _row(self, looking: Looking, request: Request) -> Evidence:
+        seen = looking.seen
+        return Evidence.from_arrays(
+            seen.log_probs,
+            seen.attention,
+            [request.gold_position],
+            [request.sample_id],
+            attention_delimited=seen.attention_delimited,
+            perm=[request.permutation.order],
+            split=[request.split],
+            key=[request.key],
+            forward_passes=np.full(1, seen.forward_passes),
+            seconds=np.full(1, looking.seconds),
+            fingerprint=self.fingerprint,
+        )
+
+
+def inner_model(inner: Any, name: str) -> Any:
+    """The model that a VLMEvalKit object answers with.
+
+    Raises:
+        UnsupportedModelError: it holds none.
+    """
+    model = getattr(inner, "model", None)
+    if isinstance(model, torch.nn.Module):
+        return model
+    if type(inner).__module__.startswith("vlmeval.api") or getattr(inner, "is_api", False):
+        raise UnsupportedModelError(f"{name} is not supported: it is an API, which shows neither its logits nor its attention.")
+    if getattr(inner, "use_vllm", False) or getattr(inner, "use_lmdeploy", False):
+        raise UnsupportedModelError(
+            f"{name} is not supported: vLLM and LMDeploy show no attention; leave use_vllm and use_lmdeploy out."
+        )
+    raise UnsupportedModelError(f"{name} is not supported: {type(inner).__name__} keeps no transformers model as its `model`.")
+
+
+def inner_processor(inner: Any, name: str) -> Any:
+    """The processor, or the tokenizer alone, of a VLMEvalKit object.
+
+    Raises:
+        UnsupportedModelError: it holds none.
+    """
+    for attribute in ("processor", "tokenizer", "vl_chat_processor"):
+        found = getattr(inner, attribute, None)
+        if callable(getattr(getattr(found, "tokenizer", found), "decode", None)):
+            return found
+    raise UnsupportedModelError(f"{name} is not supported: {type(inner).__name__} keeps neither a processor nor a tokenizer.")
+
+
+def _conversation(processor: Any, name: str) -> Conversation | None:
+    if getattr(processor, "tokenizer", None) is None:
+        return None
+    try:
+        return Conversation(processor, name)
+    except UnsupportedModelError:  # no usable chat template: the class writes its prompt itself
+        return None
+
+
+def _check_alike(requests: Sequence[Request]) -> None:
+    if len({(len(request.images), request.identifiers) for request in requests}) > 1:
+        raise UserError("Requests of one call must have the same number of images and the same identifiers.")
+
+
+def _some(requests: Sequence[Request]) -> Sequence[Request]:
+    if not requests:
+        raise UserError("There are no requests to answer.")
+    return requests
+
+
+class _Nobody(Answerer):
+    def mend(self, ids: torch.Tensor, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def answer(self, call: Any) -> tuple[list[int], list[int]]:
+        raise NotImplementedError
