@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import re
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -53,9 +54,7 @@ def fetch(
     target = root / file.path
     if target.is_file():
         if file.bytes is not None and (size := target.stat().st_size) != file.bytes:
-            raise DataError(
-                f"{target} has {size} bytes, not {file.bytes}: remove it, so that it can be fetched again{_where(file)}."
-            )
+            raise DataError(f"{target} has {size} bytes, not {file.bytes}: remove it to have it fetched again{_where(file)}.")
         return target
     if not download or file.url is None:
         raise missing(file, root)
@@ -106,12 +105,12 @@ class _Transfer:
         self.total = self.file.bytes
         if not self.part.is_file():
             return
-        # What was fetched from another address, or is not known to be of one version, is not continued.
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            told = json.loads(self.note.read_text(encoding="utf-8"))
-            if told.get("url") == self.file.url:
-                self.tag, self.published = told.get("tag"), told.get("sha256")
-        if self.tag is None:
+        # What was fetched from another address, or cannot be told to be of one version, is not continued.
+        told: dict[str, Any] = {}
+        with contextlib.suppress(OSError, ValueError):
+            told = dict(json.loads(self.note.read_text(encoding="utf-8")))
+        self.tag, self.published = told.get("tag"), told.get("sha256")
+        if told.get("url") != self.file.url or not (self.tag or self.file.sha256 or self.file.md5):
             self.part.unlink()
 
     def run(self, progress: Progress) -> None:
@@ -148,6 +147,9 @@ class _Transfer:
                         advance(len(chunk))
         except urllib.error.HTTPError as error:
             if error.code == 416 and have:
+                # A process that was killed between the last byte and the renaming left all of it.
+                if self.tag and error.headers.get("Content-Range") == f"bytes */{have}":
+                    return None
                 self.part.unlink()
                 return "the part that was there does not fit any more"
             if error.code in _AGAIN:
@@ -155,7 +157,7 @@ class _Transfer:
             raise missing(self.file, self._root(), f", and its server said {error.code} {error.reason}") from None
         except urllib.error.URLError as error:
             return _plain(error.reason)
-        except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
+        except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
             return _plain(error)
         have = self._have()
         if self.total is not None and have != self.total:
@@ -211,8 +213,8 @@ class _Transfer:
             self.part.unlink()
             self.note.unlink(missing_ok=True)
             raise ChecksumError(
-                f"{fault.replace(str(self.part), str(self.target))}: what came from {self.file.url} is damaged or has changed; it "
-                "was removed. Run the same command again, or fetch it by other means and put it there."
+                f"{fault.replace(str(self.part), str(self.target))}: what came from {self.file.url} is damaged or has changed; "
+                "it was removed. Run the same command again, or fetch it by other means and put it there."
             )
         self.part.replace(self.target)
         self.note.unlink(missing_ok=True)
