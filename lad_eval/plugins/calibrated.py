@@ -60,6 +60,22 @@ class CalibratedMethod:
             self.folder / "calibration" / f"{slug(self.method.name)}-{hashlib.sha256(told.encode()).hexdigest()[:12]}.safetensors"
         )
 
+    def calibrate(self) -> None:
+        """Learns now, and not before the first answer only; from what is stored, if it was learned before.
+
+        Raises:
+            UserError: the data has too few calibration samples, or an image cannot be read.
+        """
+        _ = self._ready
+
+    def calibrate(self) -> Method:
+        """The method, calibrated now if it has to be and is not; `answer` does so by itself.
+
+        Raises:
+            UserError: the data has too few calibration samples, or an image cannot be read.
+        """
+        return self._ready
+
     def answer(self, requests: Sequence[Request]) -> list[int]:
         """The 0-based displayed position that answers each request.
 
