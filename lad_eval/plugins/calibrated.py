@@ -68,14 +68,6 @@ class CalibratedMethod:
         """
         _ = self._ready
 
-    def calibrate(self) -> Method:
-        """The method, calibrated now if it has to be and is not; `answer` does so by itself.
-
-        Raises:
-            UserError: the data has too few calibration samples, or an image cannot be read.
-        """
-        return self._ready
-
     def answer(self, requests: Sequence[Request]) -> list[int]:
         """The 0-based displayed position that answers each request.
 
