@@ -1,0 +1,105 @@
+"""What lmms-eval reports: accuracy, its spread over orders, RStd, consistency, recall by position, replies without an answer.
+
+All are shares from 0 to 1, as usual there, but for `unparsable`, a number. A value carries `score` only where the mean of scores
+is the metric, because lmms-eval makes standard errors of it, clustered by `sample`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from lad_eval.metrics import UNPARSABLE, figures
+from lad_eval.plugins.lmms_eval.documents import Document
+from lad_eval.tasks.replies import position_of
+
+logger = logging.getLogger(__name__)
+
+Value = Mapping[str, Any]
+
+
+def results(document: Document, replies: Sequence[str]) -> dict[str, Value]:
+    """`process_results`: for every metric what its aggregation needs of one reply."""
+    found = position_of(replies[0], document["identifiers"])
+    position = UNPARSABLE if found is None else found
+    score = float(position == document["gold"])
+    told = {
+        "sample": document["sample"],
+        "group": document["sample"],
+        "permutation": document["permutation"],
+        "orders": document["orders"],
+        "candidates": len(document["identifiers"]),
+        "gold": document["gold"],
+        "position": position,
+        "image": UNPARSABLE if found is None else document["order"][found],
+    }
+    right = {"sample": document["sample"], "score": score}
+    return {
+        "accuracy": right,
+        "accuracy_std": {**told, "correct": score},
+        "rstd": told,
+        "consistency": told,
+        f"recall_{document['gold'] + 1}": right,
+        "unparsable": {"missing": int(found is None)},
+    }
+
+
+def accuracy(values: Sequence[Value]) -> float:
+    """Mean over samples and orders; a reply without an answer is wrong."""
+    return float(np.mean([value["score"] for value in values]))
+
+
+def accuracy_std(values: Sequence[Value]) -> float:
+    """Standard deviation of the T orders' accuracies; NaN without a sample that was asked under all its orders."""
+    whole = list(_whole(values).values())
+    if not whole:
+        return math.nan
+    return figures.accuracy_std(np.asarray([[value["correct"] for value in sample] for sample in whole]) == 1) / 100
+
+
+def rstd(values: Sequence[Value]) -> float:
+    """Standard deviation of the recall over positions; NaN if the answers stood at fewer than two."""
+    gold, position = (np.asarray([value[name] for value in values], dtype=np.int64) for name in ("gold", "position"))
+    return figures.rstd(gold, position, values[0]["candidates"]) / 100
+
+
+def consistency(values: Sequence[Value]) -> float:
+    """Share of samples whose chosen image is the same under all orders; NaN without a sample that was asked under all."""
+    whole = list(_whole(values).values())
+    if not whole:
+        return math.nan
+    return figures.consistency(np.asarray([[value["image"] for value in sample] for sample in whole], dtype=np.int64)) / 100
+
+
+def unparsable(values: Sequence[Value]) -> int:
+    """Number of replies that name no one candidate."""
+    return sum(value["missing"] for value in values)
+
+
+def _whole(values: Sequence[Value]) -> dict[str, list[Value]]:
+    """Samples that were asked under all their orders, each with its values in the orders' order; of a repeated one the first."""
+    groups: dict[str, dict[int, Value]] = defaultdict(dict)
+    for value in values:
+        groups[value["group"]].setdefault(value["permutation"], value)
+    whole = {sample: [of[k] for k in sorted(of)] for sample, of in groups.items() if len(of) == values[0]["orders"]}
+    if len(whole) < len(groups):
+        _warn(len(groups) - len(whole), values[0]["orders"])
+    return whole
+
+
+@cache
+def _warn(cut: int, orders: int) -> None:
+    logger.warning(
+        "%d sample%s not asked under all %d orders and %s not count for consistency: make --limit a multiple of %d.",
+        cut,
+        " was" if cut == 1 else "s were",
+        orders,
+        "does" if cut == 1 else "do",
+        orders,
+    )
