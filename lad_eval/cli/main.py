@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 import lad_eval
-from lad_eval.cli import compare, data, doctor, figure, leaderboard, lmms_eval, ls, run, score, validate
+from lad_eval.cli import compare, data, doctor, figure, leaderboard, lmms_eval, ls, run, score, validate, vlmeval
 from lad_eval.errors import UserError
 from lad_eval.run.silence import plain_warnings
 
@@ -33,6 +33,7 @@ app.command("figure")(figure.figure)
 app.add_typer(data.app)
 app.command("validate")(validate.validate)
 app.command("doctor")(doctor.doctor)
+app.command("vlmeval", context_settings=vlmeval.TAKES_ANY_FLAG)(vlmeval.vlmeval)
 app.add_typer(lmms_eval.app)
 
 

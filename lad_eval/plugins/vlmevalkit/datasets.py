@@ -1,0 +1,160 @@
+"""The tasks as a data set of VLMEvalKit: a row a sample and displayed order. Imports VLMEvalKit."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pandas as pd
+
+import lad_eval
+from lad_eval.errors import UserError
+from lad_eval.models.vlmeval.kit import kit
+from lad_eval.plugins.vlmevalkit.images import Pictures
+from lad_eval.plugins.vlmevalkit.scores import Score, score, write_beside
+from lad_eval.run.folder import slug
+from lad_eval.tasks.plan import plan
+from lad_eval.tasks.registry import load_task
+from lad_eval.tasks.request import Request
+from lad_eval.tasks.task import Task
+
+if TYPE_CHECKING:
+    Base = Any
+else:
+    Base = kit("vlmeval.dataset").ImageBaseDataset
+
+logger = logging.getLogger(__name__)
+
+Message = list[dict[str, str]]
+
+
+class LADDataset(Base):  # type: ignore[misc]  # VLMEvalKit has no types
+    """A task of lad_eval.
+
+    The rows' `index` is a digest of the question, of the task's definition and data, and of lad_eval's version: VLMEvalKit goes
+    on with any result file of the same name, and answers to other questions must not count.
+
+    Attributes:
+        tasks: data set name -> task name or YAML path.
+        task: the task, its data opened.
+        requests: the row's index -> request, in the order of the rows.
+        data: columns index, g_index (sample), perm_id, perm, image_path, question, caption, identifiers, answer, split.
+    """
+
+    TYPE = "Retrieval"
+    MODALITY = "IMAGE"
+    DEFAULT_JUDGE = "exact_matching"
+    force_use_dataset_prompt = True
+    tasks: ClassVar[dict[str, str]] = {}
+
+    task: Task
+    requests: Mapping[str, Request]
+
+    # VLMEvalKit overwrites arguments named as flags of its command line (limit, mode, config, ...): none is.
+    def __init__(self, dataset: str = "ScenesRetrieval_Random_N4", skip_noimg: bool = True) -> None:
+        super().__init__(dataset, skip_noimg)
+
+    @classmethod
+    def supported_datasets(cls) -> list[str]:
+        """Names that VLMEvalKit's `--data` takes."""
+        return list(cls.tasks)
+
+    def load_data(self, dataset: str) -> pd.DataFrame:
+        """The rows, sample by sample.
+
+        Raises:
+            UserError: the data is missing, unreadable or too little.
+        """
+        if dataset not in self.tasks:
+            raise UserError(f"{dataset} is no task of lad_eval; register it first.")
+        self.task = load_task(self.tasks[dataset])
+        asked = plan(self.task)
+        for note in getattr(asked, "notes", ()):
+            logger.warning("%s", note)
+        by_key = {request.key: request for request in asked.requests}
+        self._pictures = Pictures(Path(self.img_root).parent / slug(f"lad_eval {self.task.name}"))
+        made = digest_of(self.task)
+        self.requests = {row_index(made, by_key[key]): by_key[key] for key in asked.evaluated}
+        orders = dict(zip(asked.evaluated, asked.permutation_index, strict=True))
+        rows = [self._row(index, request, orders[request.key]) for index, request in self.requests.items()]
+        self._by_content = {self._content(row["image_path"], row["question"]): row["index"] for row in rows}
+        return pd.DataFrame(rows)
+
+    def build_prompt(self, line: Any) -> Message:
+        """The images in displayed order, then the question."""
+        row = self.data.iloc[line] if isinstance(line, int) else line
+        return self.message(self.requests[str(row["index"])])
+
+    def message(self, request: Request) -> Message:
+        """A request as VLMEvalKit asks it; missing image files are written."""
+        images = [{"type": "image", "value": str(self._pictures.write(image))} for image in request.images]
+        return [*images, {"type": "text", "value": request.question}]
+
+    def dump_image(self, line: Any) -> list[str]:
+        """Paths of a row's images, written where they are missing."""
+        return [str(self._pictures.write(image)) for image in self.requests[str(line["index"])].images]
+
+    def request_of(self, message: list[dict[str, Any]]) -> Request:
+        """The request that a message of `build_prompt` asks.
+
+        Raises:
+            UserError: it is none of this data set.
+        """
+        images = [str(part["value"]) for part in message if part["type"] == "image"]
+        text = "".join(str(part["value"]) for part in message if part["type"] == "text")
+        index = self._by_content.get(self._content(images, text))
+        if index is None:
+            raise UserError(
+                f"A question was put that {self.dataset_name} does not hold; lad_eval's models answer its tasks as they are."
+            )
+        return self.requests[index]
+
+    def share(self, rank: int, processes: int) -> list[Request]:
+        """The requests that VLMEvalKit gives to one of several processes, in its order."""
+        return [self.requests[str(index)] for index in self.data["index"].iloc[rank::processes]]
+
+    def evaluate(self, eval_file: str, **judge_kwargs: Any) -> pd.DataFrame:
+        """The figures of a prediction file as a table of one row; no judge is asked.
+
+        `<file>_acc.csv` (VLMEvalKit's score table) is written beside the file, and for a model of ours what it saw.
+
+        Raises:
+            UserError: the file cannot be read or answers other questions.
+        """
+        measured: Score = score(self.requests, eval_file)
+        for warning in measured.warnings:
+            logger.warning("%s", warning)
+        write_beside(eval_file, self.dataset_name, measured)
+        return measured.table
+
+    def _row(self, index: str, request: Request, permutation: int) -> dict[str, Any]:
+        return {
+            "index": index,
+            "g_index": request.sample_id,
+            "perm_id": permutation,
+            "perm": " ".join(map(str, request.permutation.order)),
+            "image_path": [str(self._pictures.path(image)) for image in request.images],
+            "question": request.question,
+            "identifiers": " ".join(request.identifiers),
+            "answer": request.identifiers[request.gold_position],
+            "split": request.split,
+        }
+
+    @staticmethod
+    def _content(images: list[str], text: str) -> str:
+        return "\0".join([*images, text])
+
+
+def digest_of(task: Task) -> str:
+    """Hex digest of what determines a task's answers besides the model: definition, data, lad_eval's version."""
+    other = [] if task.other is None else sorted(task.other.fingerprint.items())
+    told = repr([sorted(task.fingerprint.items()), other, lad_eval.__version__])
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def row_index(made: str, request: Request) -> str:
+    """A row's index; it begins with a letter, since tables turn digits, and digits with an e among them, into numbers."""
+    return "q" + hashlib.sha256(f"{made}{request.key}".encode()).hexdigest()[:16]

@@ -1,0 +1,158 @@
+"""Names on both sides: tasks as VLMEvalKit's data sets, models with a method behind a plus sign.
+
+VLMEvalKit reads behaviour out of names and makes files of them, so every name here can be a file's and is free of such words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lad_eval.errors import UnknownNameError, UserError
+from lad_eval.methods import Method, ParameterError, make_method, method_names, parse_setting
+from lad_eval.models.registry import EMBEDDED, check_model_name
+from lad_eval.run.folder import slug
+
+HUB = "HF:"
+FLAT_HUB = "HF--"
+VANILLA = "vanilla"
+
+# VLMEvalKit changes how it asks or scores where one of these occurs in a data set's name, whatever its case.
+TELLING_WORDS = ("circular", "mmbench", "mmt", "openended", "video")
+
+_METHODS = {name.lower(): name for name in method_names()}
+_SPELLED = {"coco": "COCO", "mmiu": "MMIU"}
+_RETRIEVAL = ("random", "adversarial")
+
+
+def dataset_name(task: str) -> str:
+    """A task's name as a data set of VLMEvalKit: `coco_random_n4` -> `COCORetrieval_Random_N4`.
+
+    Every word gets a capital (COCO and MMIU all of theirs); where the second word is a retrieval setting, the first gets
+    `Retrieval`. The name of a definition of your own follows the same rule: `my_pictures` -> `My_Pictures`.
+
+    Raises:
+        UserError: the name holds a word that VLMEvalKit takes for an instruction.
+    """
+    words = [_SPELLED.get(word, word[:1].upper() + word[1:]) for word in task.split("_")]
+    if len(words) > 1 and task.split("_")[1] in _RETRIEVAL and not words[0].endswith("Retrieval"):
+        words[0] += "Retrieval"
+    name = "_".join(words)
+    if telling := [word for word in TELLING_WORDS if word in name.lower()]:
+        raise UserError(
+            f"The task's name {task!r} holds {telling[0]!r}, by which VLMEvalKit changes how it asks or scores; "
+            "rename the task's file."
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model name taken apart.
+
+    Attributes:
+        base: an entry of VLMEvalKit, `lad-tiny`, or `HF:<hub id or folder>`.
+        method: a name of `lad_eval.methods`; None for an entry of VLMEvalKit as it is.
+        params: parameters that differ from the method's own.
+    """
+
+    base: str
+    method: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def ours(self) -> bool:
+        """Whether lad_eval's own model class serves it, and not one of VLMEvalKit's."""
+        return self.base == EMBEDDED or self.base.startswith(HUB)
+
+    @property
+    def model(self) -> str:
+        """The name for `load_model` of a model of ours."""
+        return self.base.removeprefix(HUB)
+
+    def make(self) -> Method:
+        """The method, not calibrated; vanilla where none is named.
+
+        Raises:
+            UserError: an unknown method or a wrong parameter.
+        """
+        return make_method(self.method or VANILLA, **self.params)
+
+
+def parse(name: str) -> Served:
+    """Takes `<model>+<method>[,<parameter>=<value>...]` apart; `lad-tiny` and `HF:` entries may stand without a method.
+
+    Methods are found whatever their case: `+LAD`, `+PriDe`. `HF--org--name` stands for `HF:org/name`.
+
+    Raises:
+        UserError: the method or a parameter does not exist.
+    """
+    base, suffix = _split(name)
+    if not suffix:
+        return Served(_unflat(base))
+    method, *settings = suffix.split(",")
+    method = _METHODS[method.lower()]
+    params: dict[str, Any] = {}
+    for setting in settings:
+        if "=" not in setting:
+            raise ParameterError(f"{setting!r} in {name!r} is no setting: write <model>+<method>,<parameter>=<value>.")
+        _, parameter, value = parse_setting(f"{method}.{setting}")
+        params[parameter] = value
+    return Served(_unflat(base), method, params)
+
+
+def flat(name: str, aliases: dict[str, str]) -> str:
+    """The name to give to VLMEvalKit, which makes folders and files of it: without slashes.
+
+    `HF:org/name` becomes `HF--org--name`. A folder becomes its last part and a hash of its path and of its files' sizes and
+    times, since VLMEvalKit takes results with the same names for results of the same model; `aliases` notes what it stands for.
+
+    Raises:
+        UserError: no such folder, no form of a hub id, or no such method.
+    """
+    base, suffix = _split(name)
+    if not base.startswith(HUB):
+        return name
+    model = base.removeprefix(HUB)
+    check_model_name(model)
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        short = f"{FLAT_HUB}{slug(folder.resolve().name)}@{_folder_digest(folder)}"
+        aliases[short] = f"{HUB}{folder.resolve()}"
+    else:
+        short = FLAT_HUB + model.replace("/", "--")
+    return f"{short}+{suffix}" if suffix else short
+
+
+def _split(name: str) -> tuple[str, str]:
+    """A name before and behind the plus sign of its method; "" where it has none."""
+    base, plus, suffix = name.rpartition("+")
+    if not plus or Path(name.removeprefix(HUB)).is_dir():
+        return name, ""
+    method = suffix.split(",")[0]
+    if method.lower() not in _METHODS:
+        raise UnknownNameError("method", method, method_names())
+    return base, suffix
+
+
+def suggestion(name: str, entries: Iterable[str]) -> UnknownNameError:
+    """The error for a model name that nobody serves, with what is near."""
+    return UnknownNameError("model", name, [EMBEDDED, f"{EMBEDDED}+LAD", f"{EMBEDDED}+PriDe", *entries])
+
+
+def _unflat(base: str) -> str:
+    if base.startswith(FLAT_HUB) and "@" not in base:
+        return HUB + base.removeprefix(FLAT_HUB).replace("--", "/", 1)
+    return base
+
+
+def _folder_digest(folder: Path) -> str:
+    digest = hashlib.sha256(str(folder.resolve()).encode())
+    for path in sorted(folder.iterdir()):
+        if path.is_file():
+            facts = path.stat()
+            digest.update(f"{path.name}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:8]

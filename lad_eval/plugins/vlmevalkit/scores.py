@@ -1,0 +1,149 @@
+"""From a prediction file of VLMEvalKit to figures, and our evidence beside it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lad_eval.errors import UserError
+from lad_eval.metrics import Predictions, summarise
+from lad_eval.models.vlmeval.kit import kit
+from lad_eval.plugins.vlmevalkit.pointers import Pointer, read_pointer
+from lad_eval.plugins.vlmevalkit.replies import parse_reply
+from lad_eval.run.folder import ResultsError, write_atomically, write_json
+from lad_eval.tasks.request import Request
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_PLACES = 4
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a prediction file is worth.
+
+    Attributes:
+        table: one row: Overall (accuracy), Accuracy std, RStd, Consistency, Recall@<identifier> for every position, all in points
+            (0 to 100), then the numbers Unparsable, Samples and Orders. A figure that does not exist has no column.
+        keys: of the requests it is made of.
+        warnings: what a reader must know, a line each.
+    """
+
+    table: pd.DataFrame
+    keys: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def score(requests: Mapping[str, Request], eval_file: str | Path) -> Score:
+    """The figures of a prediction file.
+
+    Args:
+        requests: index -> request, of all rows of the data set.
+        eval_file: where VLMEvalKit put the predictions; xlsx, tsv or json.
+
+    Raises:
+        ResultsError: the file cannot be read, or answers none of the requests.
+    """
+    import pandas as pd
+
+    replies = read_replies(eval_file)
+    answered = {index: request for index, request in requests.items() if index in replies}
+    if not answered:
+        raise ResultsError(
+            f"{eval_file} answers other questions: the task, its data or lad_eval has changed since; remove it and run again."
+        )
+    permutations = sorted({request.permutation.order for request in requests.values()})
+    counts: dict[str, int] = {}
+    for request in answered.values():
+        counts[request.sample_id] = counts.get(request.sample_id, 0) + 1
+    whole = {index: r for index, r in answered.items() if counts[r.sample_id] == len(permutations)}
+    warnings = []
+    if cut := len(answered) - len(whole):
+        warnings.append(
+            f"{cut} of {len(answered)} answers are left out: their samples were not asked in all {len(permutations)} orders. "
+            f"A --limit counts rows; use a multiple of {len(permutations)}."
+        )
+    if not whole:
+        raise ResultsError(
+            f"No sample was asked in all {len(permutations)} orders; use a --limit of {len(permutations)} or more."
+        )
+    asked = list(whole.values())
+    positions = [parse_reply(replies[index], request.identifiers) for index, request in whole.items()]
+    summary = summarise(
+        Predictions(
+            np.asarray([r.sample_id for r in asked]),
+            np.asarray([permutations.index(r.permutation.order) for r in asked]),
+            np.asarray([r.gold_position for r in asked]),
+            np.asarray(positions),
+            np.asarray([r.permutation.order for r in asked]),
+        )
+    )
+    several = summary.permutations > 1
+    figures: dict[str, float] = {
+        "Overall": summary.accuracy,
+        "Accuracy std": summary.accuracy_std if several else math.nan,
+        "RStd": summary.rstd,
+        "Consistency": summary.consistency if several else math.nan,
+        **{f"Recall@{name}": value for name, value in zip(asked[0].identifiers, summary.recall, strict=True)},
+    }
+    row: dict[str, float | int] = {name: round(float(value), _PLACES) for name, value in figures.items() if not math.isnan(value)}
+    row |= {"Unparsable": int(summary.unparsable), "Samples": int(summary.samples), "Orders": int(summary.permutations)}
+    return Score(pd.DataFrame([row]), tuple(r.key for r in asked), tuple(warnings))
+
+
+def read_replies(eval_file: str | Path) -> dict[str, Any]:
+    """Index -> reply, as the file gives it back.
+
+    Raises:
+        ResultsError: the file cannot be read or is no prediction file.
+    """
+    import pandas as pd
+
+    path = Path(eval_file)
+    try:
+        # VLMEvalKit falls back to a pickle where it cannot write a table; that one is not read.
+        table = pd.DataFrame(kit("vlmeval.smp").load(str(path)))
+        return dict(zip(map(str, table["index"]), table["prediction"], strict=True))
+    except (OSError, ValueError, KeyError) as error:
+        raise ResultsError(f"Cannot read the predictions in {path}: {' '.join(str(error).split())}.") from error
+
+
+def write_beside(eval_file: str | Path, dataset: str, measured: Score) -> None:
+    """VLMEvalKit's score table, and, for a model of ours, the evidence of the rows with what made it.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    smp = kit("vlmeval.smp")
+    smp.dump(measured.table, smp.get_intermediate_file_path(str(eval_file), "_acc"))
+    path = Path(eval_file)
+    model = path.stem.removesuffix(f"_{dataset}")
+    pointer = read_pointer(model, dataset)
+    if pointer is not None:
+        _write_evidence(path, measured.keys, pointer)
+
+
+def _write_evidence(path: Path, keys: tuple[str, ...], pointer: Pointer) -> None:
+    from lad_eval.evidence_files import Header, write_parquet
+    from lad_eval.store import read_evidence
+
+    seen = read_evidence(pointer.evidence)
+    rows = seen.select_keys(keys)
+    header = Header(rows.fingerprint, pointer.task, rows.n_candidates, rows.n_layers)
+    write_atomically(path.with_name(f"{path.stem}_evidence.parquet"), lambda beside: write_parquet(beside, rows, header))
+    state = Path(pointer.calibration) if pointer.calibration else None
+    if state is not None and state.is_file():
+        content = state.read_bytes()
+        write_atomically(path.with_name(f"{path.stem}_calibration.safetensors"), lambda beside: beside.write_bytes(content))
+    told = json.loads(json.dumps({**pointer.document(), "fingerprint": rows.fingerprint}, default=str))
+    try:
+        write_json(path.with_name(f"{path.stem}_lad_eval.json"), told)
+    except OSError as error:
+        raise UserError(f"Cannot write beside {path}: {error.strerror or error}.") from error
