@@ -21,13 +21,11 @@ def draw_positions(recalls: Mapping[str, Sequence[float | None]], title: str, ou
         out: the file.
 
     Raises:
-        UserError: matplotlib is not installed, or the file cannot be written.
+        UserError: the file cannot be written.
     """
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError("Figures need matplotlib: pip install 'lad-eval[train]'.") from error
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(6.4, 3.2), layout="constrained")
     axes = figure.add_subplot()
     n = len(next(iter(recalls.values())))

@@ -99,7 +99,7 @@ def run_tasks(settings: Settings) -> list[Row] | None:
             if world.leads:
                 files.ensure_writable(settings.out)
         with world.together():
-            model = _load(settings)
+            model = load(settings)
         with world.together():
             tasks = [load_task(name, calibrate_on=settings.calibrate_on) for name in names]
         rows = [row for task in tasks for row in run_task(model, task, methods, settings, world)]
@@ -163,7 +163,8 @@ def _conclude(
     return metrics
 
 
-def _load(settings: Settings) -> VLM:
+def load(settings: Settings) -> VLM:
+    """The model, with the options that the settings hold."""
     return load_model(
         settings.model,
         revision=settings.revision,

@@ -1,0 +1,30 @@
+"""Table 8: LAD against an intervention on the attention and against averaging over displayed orders."""
+
+from __future__ import annotations
+
+from lad_eval.studies.family import Family
+from lad_eval.studies.library import Library
+from lad_eval.studies.measure import TIE_NOTE, measured
+from lad_eval.studies.need import Need
+from lad_eval.studies.sheet import Cell, Sheet, Table
+from lad_eval.studies.study import Study
+
+METHODS = ("vanilla", "permutation-average", "lad")
+
+
+def _needs(family: Family) -> list[Need]:
+    return [Need(task, METHODS) for _, _, task in family.main()]
+
+
+def _sheet(library: Library, family: Family) -> Sheet:
+    needs = _needs(family)
+    found = [measured({name: library[need].stored(name) for name in METHODS}, seed=library.seed) for need in needs]
+    rows: list[tuple[Cell, ...]] = []
+    for name in METHODS:
+        passes = dict.fromkeys(f"{library[need].passes(name):.3g}" for need in needs)
+        rows.append((name, *(column[name][1] for column in found), " / ".join(passes)))
+    headers = ("Method", *(f"{setting} N = {n}" for setting, n, _ in family.main()), "Passes / query")
+    return Sheet("table8", TABLE8.title, (Table("Accuracy, with 95 % intervals", headers, tuple(rows), (TIE_NOTE,)),))
+
+
+TABLE8 = Study("table8", "Intervention and permutation averaging", _needs, _sheet)

@@ -1,0 +1,115 @@
+"""Charts of a sheet as SVG or PDF, with matplotlib; the same data give the same bytes."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from lad_eval.studies.sheet import Chart, Cloud, Lines, Matrix, Panel
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK, FAINT = "#3c4043", "#9aa0a6"
+COLOURS = {
+    "vanilla": "#9aa0a6",
+    "pride": "#e8710a",
+    "lad": "#1a73e8",
+    "purified-attention": "#188038",
+    "raw-attention": "#7cb342",
+    "random": "#1a73e8",
+    "adversarial": "#d93025",
+}
+_MORE = ("#a142f4", "#00897b", "#6d4c41", "#f9ab00")
+
+
+def draw(chart: Chart, form: Literal["svg", "pdf"]) -> bytes:
+    """The chart as a file's content."""
+    from matplotlib import rc_context
+
+    settings = {
+        "svg.hashsalt": "lad_eval",
+        "svg.fonttype": "none",
+        "font.size": 9,
+        "font.family": "sans-serif",
+        "pdf.fonttype": 42,
+    }
+    with rc_context(settings):
+        figure = _figure(chart)
+        stream = io.BytesIO()
+        figure.savefig(stream, format=form, metadata={"Date": None} if form == "svg" else {"CreationDate": None})
+    return stream.getvalue()
+
+
+def _figure(chart: Chart) -> Figure:
+    from matplotlib.figure import Figure
+
+    count = len(chart.panels)
+    across = min(count, 4)
+    down = math.ceil(count / across)
+    wide = isinstance(chart.panels[0], Lines)
+    figure = Figure(figsize=((3.6 if wide else 2.7) * across, (2.9 if wide else 2.7) * down), layout="constrained")
+    grid: Any = figure.subplots(down, across, squeeze=False)
+    for axes, panel in zip(grid.flat, chart.panels, strict=False):
+        _draw_panel(axes, panel)
+    for axes in grid.flat[count:]:
+        axes.set_visible(False)
+    return figure
+
+
+def _draw_panel(axes: Any, panel: Panel) -> None:
+    axes.set_title(panel.title, loc="left", fontsize=9, color=INK)
+    axes.set_xlabel(panel.x_label, color=INK)
+    axes.set_ylabel(panel.y_label, color=INK)
+    axes.tick_params(colors=INK, labelsize=8)
+    if isinstance(panel, Matrix):
+        _draw_matrix(axes, panel)
+    elif isinstance(panel, Cloud):
+        _draw_cloud(axes, panel)
+    else:
+        _draw_lines(axes, panel)
+
+
+def _draw_matrix(axes: Any, panel: Matrix) -> None:
+    n = len(panel.ticks)
+    axes.imshow(panel.values, cmap="Blues", vmin=panel.low, vmax=panel.high)
+    axes.set_xticks(range(n), panel.ticks, rotation=45 if max(map(len, panel.ticks)) > 2 else 0)
+    axes.set_yticks(range(n), panel.ticks)
+    axes.spines[:].set_visible(False)
+    middle = (panel.low + panel.high) / 2
+    for (row, column), value in np.ndenumerate(panel.values):
+        if math.isfinite(value):
+            colour = "white" if value > middle else INK
+            axes.text(
+                column, row, f"{value:.{panel.digits}f}", ha="center", va="center", fontsize=8 if n <= 4 else 6, color=colour
+            )
+
+
+def _draw_cloud(axes: Any, panel: Cloud) -> None:
+    axes.hexbin(panel.x, panel.y, gridsize=22, extent=(0, 1, 0, 1), cmap="Blues", mincnt=1, bins="log", linewidths=0.1)
+    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=":")
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_lines(axes: Any, panel: Lines) -> None:
+    if panel.log_x:
+        axes.set_xscale("log")
+    more = iter(_MORE * 4)
+    for line in panel.lines:
+        colour = COLOURS.get(line.name) or next(more)
+        axes.plot(line.x, line.y, color=colour, marker="o", markersize=3, linewidth=1.4, label=line.name)
+        if line.low is not None and line.high is not None:
+            axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
+    if panel.chance is not None:
+        axes.plot(*panel.chance, color=FAINT, linestyle=":", linewidth=1, label="chance")
+    ticks = sorted({float(x) for line in panel.lines for x in line.x})
+    axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
+    axes.minorticks_off()
+    axes.set_ylim(0, 100)
+    axes.grid(axis="y", color="#e8eaed", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=7.5, loc="lower left")

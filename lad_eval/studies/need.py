@@ -1,0 +1,69 @@
+"""What a study needs of the model: a task, perhaps changed in one respect, under some methods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lad_eval.tasks.identifiers import IdentifierStyle
+from lad_eval.tasks.registry import load_spec, load_task
+from lad_eval.tasks.spec import TaskSpec
+from lad_eval.tasks.task import Task
+
+IDENTIFIERS: dict[IdentifierStyle, str] = {"1..": "numbers", "A..": "letters", "I..": "roman", "first..": "words"}
+
+
+@dataclass(frozen=True)
+class Need:
+    """One collection of evidence.
+
+    Attributes:
+        task: name of a task, or the path of its file.
+        methods: those that must be decided, which says what has to be asked.
+        identifiers: the candidates' names, where not the task's own.
+        calibration_samples: their number, where not the task's own.
+    """
+
+    task: str
+    methods: tuple[str, ...] = ()
+    identifiers: IdentifierStyle | None = None
+    calibration_samples: int | None = None
+
+    @property
+    def label(self) -> str:
+        """The name under which its run is kept: the task's, and what is changed."""
+        name = Path(self.task).stem if self.task.endswith((".yaml", ".yml")) else self.task
+        if self.identifiers is not None:
+            name += f"-{IDENTIFIERS[self.identifiers]}"
+        if self.calibration_samples is not None:
+            name += f"-calibration{self.calibration_samples}"
+        return name
+
+    def open(self) -> Task:
+        """The task, changed as needed.
+
+        Raises:
+            UserError: there is no such task, or its data is missing.
+        """
+        if self.identifiers is None and self.calibration_samples is None:
+            return load_task(self.task)
+        return Task.of(self._changed(load_spec(self.task)), Path(self.task).parent)
+
+    def _changed(self, spec: TaskSpec) -> TaskSpec:
+        update: dict[str, object] = {"name": self.label}
+        if self.identifiers is not None:
+            update["identifiers"] = self.identifiers
+        if self.calibration_samples is not None:
+            update["calibration"] = spec.calibration.model_copy(update={"samples": self.calibration_samples})
+        return spec.model_copy(update=update)
+
+
+def merged(needs: Iterable[Need]) -> list[Need]:
+    """Every collection once, with the methods of all who need it, in the order in which they first came."""
+    found: dict[str, Need] = {}
+    for need in needs:
+        known = found.get(need.label)
+        methods = tuple(dict.fromkeys([*(known.methods if known else ()), *need.methods]))
+        found[need.label] = replace(need, methods=methods)
+    return list(found.values())

@@ -1,0 +1,188 @@
+"""The whole order: which studies, what they need, collect it, compute, write."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Collection as Names
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import lad_eval
+from lad_eval.errors import UnknownNameError, UserError
+from lad_eval.run import folder as files
+from lad_eval.run.execute import Settings
+from lad_eval.run.provenance import checkout
+from lad_eval.run.spec import display_name
+from lad_eval.run.stored import finished_runs
+from lad_eval.studies import STUDIES
+from lad_eval.studies.charts import draw
+from lad_eval.studies.collecting import collected
+from lad_eval.studies.cost import Cost
+from lad_eval.studies.family import Family
+from lad_eval.studies.library import Library
+from lad_eval.studies.need import Need, merged
+from lad_eval.studies.page import page
+from lad_eval.studies.render import comma_separated, latex, markdown
+from lad_eval.studies.sheet import Sheet
+
+COSTS = "costs.json"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What `paper` made: the sheets, and the folder that they lie in."""
+
+    folder: Path
+    sheets: tuple[Sheet, ...]
+
+
+def chosen(names: Sequence[str] | None) -> list[str]:
+    """Studies by name, in the paper's order; None: all.
+
+    Raises:
+        UnknownNameError: there is no such study.
+    """
+    for name in names or ():
+        if name not in STUDIES:
+            raise UnknownNameError("study", name, list(STUDIES))
+    return [name for name in STUDIES if names is None or name in names]
+
+
+def paper(
+    settings: Settings, family: Family, out: Path, *, only: Sequence[str] | None = None, stored: bool = False
+) -> Written | None:
+    """Regenerates the paper's tables and figures for one model.
+
+    Args:
+        settings: model, limit, where runs are kept, ...; its tasks and methods are chosen by the studies.
+        family: the tasks that play the paper's.
+        out: the folder for what is made; a folder of the model's name is made in it.
+        only: names of studies; default: all.
+        stored: read finished runs and load no model.
+
+    Returns:
+        What was written; None in a process that does not lead.
+
+    Raises:
+        UserError: a name is wrong, or what was asked for by name cannot be had. Without `only`, a study whose data is missing is
+            listed with what it takes, and the others are made.
+    """
+    names = chosen(only)
+    needs = merged(need for name in names for need in STUDIES[name].needs(family))
+    folder = out / files.slug(display_name(settings.model))
+    absent: dict[str, str] = {}
+    costs: list[Cost] = []
+    if stored:
+        folders = _found(settings, needs)
+        costs = _read_costs(folder / COSTS)
+    else:
+        wants_costs = "table2" in names and not (folder / COSTS).is_file()
+        files.ensure_writable(out)
+        result = collected(needs, settings, family, costs=wants_costs, strict=only is not None)
+        if result is None:
+            return None
+        folders, absent = result.folders, result.absent
+        if result.costs:
+            files.write_json(folder / COSTS, {"costs": [cost.document() for cost in result.costs]})
+        costs = _read_costs(folder / COSTS)
+    library = Library(display_name(settings.model), folders, costs=costs, seed=settings.seed)
+    sheets = tuple(_sheet(name, library, family, absent, strict=only is not None) for name in names)
+    _write(sheets, folder, settings, family, [library[need].run.metrics for need in needs if library.has(need)])
+    return Written(folder, sheets)
+
+
+def _sheet(name: str, library: Library, family: Family, absent: Mapping[str, str], *, strict: bool) -> Sheet:
+    study = STUDIES[name]
+    lacking = [need.label for need in study.needs(family) if not library.has(need)]
+    if not lacking:
+        return study.sheet(library, family)
+    reason = absent.get(lacking[0], f"there is no finished run of {', '.join(lacking)}; run without --stored.")
+    if strict:
+        raise UserError(f"{name} cannot be made: {reason}")
+    return Sheet(name, study.title, missing=(reason,))
+
+
+def _found(settings: Settings, needs: Sequence[Need]) -> dict[str, Path]:
+    """Folders of finished runs of the model, by label.
+
+    Raises:
+        UserError: several runs could be meant.
+    """
+    found: dict[str, list[Path]] = {}
+    for run in finished_runs(settings.out):
+        same = run.metrics["model"] == display_name(settings.model) and run.metrics["limit"] == settings.limit
+        if same and _holds(run.methods, run.metrics["task"], needs):
+            found.setdefault(run.metrics["task"], []).append(run.path)
+    for label, paths in found.items():
+        if len(paths) > 1:
+            raise UserError(
+                f"{len(paths)} runs of {settings.model} on {label} could be meant, e.g. {paths[0]} and {paths[1]}; "
+                "run without --stored, or move one away."
+            )
+    return {label: paths[0] for label, paths in found.items()}
+
+
+def _holds(methods: Names[str], task: str, needs: Sequence[Need]) -> bool:
+    return any(need.label == task and set(need.methods) <= set(methods) for need in needs)
+
+
+def _read_costs(path: Path) -> list[Cost]:
+    return [Cost(**cost) for cost in files.read_json(path)["costs"]] if path.is_file() else []
+
+
+def _write(
+    sheets: Sequence[Sheet], folder: Path, settings: Settings, family: Family, runs: Sequence[Mapping[str, object]]
+) -> None:
+    """One folder: paper.md, report.html, tables as CSV and LaTeX, figures as SVG and PDF."""
+    for sheet in sheets:
+        for number, table in enumerate(sheet.tables, 1):
+            name = sheet.name if len(sheet.tables) == 1 else f"{sheet.name}-{number}"
+            _text(folder / "tables" / f"{name}.csv", comma_separated(table))
+        if sheet.tables:
+            _text(folder / "tables" / f"{sheet.name}.tex", latex(sheet) + "\n")
+        for chart in sheet.charts:
+            _bytes(folder / "figures" / f"{chart.name}.svg", draw(chart, "svg"))
+            _bytes(folder / "figures" / f"{chart.name}.pdf", draw(chart, "pdf"))
+    preface = _preface(settings)
+    title = f"# {display_name(settings.model)}: tables and figures\n\n" + "\n\n".join(preface)
+    _text(folder / "paper.md", "\n\n".join([title, *map(markdown, sheets)]) + "\n")
+    html = page(
+        sheets,
+        model=display_name(settings.model),
+        tasks=f"the tasks {family.name}_*",
+        version=lad_eval.__version__,
+        preface=preface,
+        provenance=_provenance(runs),
+    )
+    _text(folder / "report.html", html)
+
+
+def _preface(settings: Settings) -> list[str]:
+    lines = []
+    if settings.limit is not None:
+        lines.append(f"Only the first {settings.limit} samples of each task were asked.")
+    if settings.model == "lad-tiny":
+        lines.append(
+            "lad-tiny is a model organism whose bias and attention are trained in: "
+            "it shows the method at work and says nothing of other models."
+        )
+    return lines
+
+
+def _provenance(runs: Sequence[Mapping[str, object]]) -> list[str]:
+    told = {key: sorted({json.dumps(run.get(key)) for run in runs}) for key in ("dtype", "attention_implementation", "device")}
+    lines = [f"{key.replace('_', ' ')}: {', '.join(values)}".replace('"', "") for key, values in told.items()]
+    commit = checkout()
+    return [*lines, f"made with lad_eval {lad_eval.__version__}, {json.dumps(commit)}"]
+
+
+def _text(path: Path, text: str) -> None:
+    _bytes(path, text.encode())
+
+
+def _bytes(path: Path, content: bytes) -> None:
+    files.write_atomically(path, lambda beside: beside.write_bytes(content))

@@ -1,0 +1,121 @@
+"""Tables of a sheet as Markdown, LaTeX, CSV, or as cells for a page."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Sequence
+
+from lad_eval.studies.sheet import Cell, Measured, Sheet, Table
+
+_LATEX = str.maketrans(
+    {
+        "%": r"\%",
+        "_": r"\_",
+        "&": r"\&",
+        "#": r"\#",
+        "$": r"\$",
+        "†": r"$^\dagger$",
+        "±": r"$\pm$",
+        "τ": r"$\tau$",
+        "≥": r"$\geq$",
+    }
+)
+
+
+def markdown(sheet: Sheet) -> str:
+    """The whole sheet; charts are linked as `figures/<name>.svg`."""
+    parts = [f"## {sheet.name.capitalize()}: {sheet.title}"]
+    for table in sheet.tables:
+        parts += [f"### {table.title}", _grid(table, plain, "pipe"), *table.notes]
+    parts += [f"![{chart.title}. {chart.alt}](figures/{chart.name}.svg)" for chart in sheet.charts]
+    parts += sheet.remarks
+    parts += [f"Not shown: {line}" for line in sheet.missing]
+    return "\n\n".join(parts)
+
+
+def latex(sheet: Sheet) -> str:
+    """The tables with the rules of booktabs, ready to be input; notes as comments."""
+    parts = []
+    for table in sheet.tables:
+        notes = "\n".join(f"% {note}" for note in (table.title, *table.notes))
+        parts.append(f"{notes}\n{_grid(table, _tex, 'latex_raw')}")
+    return "\n\n".join(parts)
+
+
+def comma_separated(table: Table) -> str:
+    """Full precision; a measured column is followed by its `low` and `high`."""
+    rows = [*table.rows, *table.reported]
+    spans = [any(isinstance(row[i], Measured) for row in rows) for i in range(len(table.columns))]
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(
+        [
+            part
+            for name, span in zip(table.columns, spans, strict=True)
+            for part in ([name, f"{name} low", f"{name} high"] if span else [name])
+        ]
+    )
+    for row in rows:
+        writer.writerow([part for cell, span in zip(row, spans, strict=True) for part in _values(cell, span)])
+    return stream.getvalue()
+
+
+def plain(cell: Cell, digits: int) -> str:
+    """One cell as text: `99.0 [98.3, 99.6]`, the best in bold, a dagger where it is not told apart from the best."""
+    if isinstance(cell, Measured):
+        text = _number(cell.value, digits)
+        if cell.low is not None and cell.high is not None:
+            text += f" [{_number(cell.low, digits)}, {_number(cell.high, digits)}]"
+        return f"**{text}**" if cell.best else f"{text} †" if cell.tied else text
+    if isinstance(cell, float):
+        return _number(cell, digits)
+    return "–" if cell is None else str(cell)
+
+
+def _tex(cell: Cell, digits: int) -> str:
+    if isinstance(cell, Measured):
+        text = _number(cell.value, digits)
+        if cell.low is not None and cell.high is not None:
+            text += rf" {{\scriptsize[{_number(cell.low, digits)}, {_number(cell.high, digits)}]}}"
+        return rf"\textbf{{{text}}}" if cell.best else rf"{text}$^\dagger$" if cell.tied else text
+    return plain(cell, digits).replace("\\", r"\textbackslash{}").translate(_LATEX)
+
+
+def _grid(table: Table, written: Callable[[Cell, int], str], style: str) -> str:
+    from tabulate import tabulate
+
+    header = [c if style == "pipe" else c.translate(_LATEX) for c in table.columns]
+    rows = [[written(cell, table.digits) for cell in row] for row in (*table.rows, *table.reported)]
+    align = ["left", *["right"] * (len(header) - 1)]
+    if style == "pipe":
+        return tabulate(rows, headers=header, tablefmt="pipe", disable_numparse=True, colalign=align)
+    return _booktabs(header, rows, len(table.rows))
+
+
+def _booktabs(header: Sequence[str], rows: Sequence[Sequence[str]], ours: int) -> str:
+    lines = [" & ".join(row) + r" \\" for row in rows]
+    body = lines[:ours] + ([r"\midrule", *lines[ours:]] if len(lines) > ours else [])
+    columns = "l" + "r" * (len(header) - 1)
+    return "\n".join(
+        [
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            " & ".join(header) + r" \\",
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+        ]
+    )
+
+
+def _values(cell: Cell, span: bool) -> list[object]:
+    if isinstance(cell, Measured):
+        return [cell.value, cell.low, cell.high]
+    return [cell, None, None] if span else [cell]
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
