@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 import lad_eval
-from lad_eval.cli import compare, data, doctor, figure, leaderboard, lmms_eval, ls, run, score, validate, vlmeval
+from lad_eval.cli import check, compare, data, doctor, figure, leaderboard, lmms_eval, ls, paper, run, score, validate, vlmeval
 from lad_eval.errors import UserError
 from lad_eval.run.silence import plain_warnings
 
@@ -28,6 +28,8 @@ app.command("run")(run.run)
 app.command("ls")(ls.ls)
 app.command("score")(score.score)
 app.command("compare")(compare.compare)
+app.command("paper")(paper.paper)
+app.command("check")(check.check)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.command("figure")(figure.figure)
 app.add_typer(data.app)
