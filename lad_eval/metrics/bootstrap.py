@@ -65,12 +65,12 @@ def resampled_means(sums: Floats, resamples: int = RESAMPLES, seed: int = 42) ->
     return np.concatenate([counts @ sums for counts in _counts(len(sums), resamples, seed)]) / len(sums)
 
 
-def interval(draws: Floats) -> tuple[float, float]:
-    """95 % percentile interval of Float[B]; resamples without a value (NaN) are left out, (NaN, NaN) if none has one."""
+def interval(draws: Floats, level: float = 0.95) -> tuple[float, float]:
+    """Percentile interval of Float[B] that holds the share `level`; resamples without a value (NaN) are left out, (NaN, NaN) if none has one."""
     known = draws[~np.isnan(draws)]
     if not len(known):
         return np.nan, np.nan
-    low, high = np.quantile(known, [0.025, 0.975])
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
