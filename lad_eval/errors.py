@@ -26,6 +26,10 @@ class DataError(UserError):
     """Data that is missing, unreadable or too little for the task."""
 
 
+class NotPreparedError(DataError):
+    """A data set that `lad-eval data prepare` has not brought to this machine; the task on it may be sound."""
+
+
 class EvidenceError(UserError):
     """Evidence that is missing, damaged, or does not belong together."""
 

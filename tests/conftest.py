@@ -2,7 +2,15 @@
 
 import os
 
+import pytest
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_data_sets(tmp_path_factory):
+    """What whoever runs the tests has prepared on this machine is neither read nor changed."""
+    os.environ["LAD_EVAL_DATA"] = str(tmp_path_factory.mktemp("data"))

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from lad_eval.data.files import write_text
-from lad_eval.errors import DataError
+from lad_eval.errors import DataError, NotPreparedError
 
 VARIABLE = "LAD_EVAL_DATA"
 
@@ -62,13 +62,13 @@ def root_of(name: str) -> Path:
     """The folder of a prepared data set.
 
     Raises:
-        DataError: it was not prepared, or the folder is gone; the text has the command to run.
+        NotPreparedError: it was not prepared, or the folder is gone; the text has the command to run.
     """
     root = remembered(name)
     if root is None:
-        raise DataError(f"The data set {name!r} is not prepared; {_mend(name)}")
+        raise NotPreparedError(f"The data set {name!r} is not prepared; {_mend(name)}")
     if not root.is_dir():
-        raise DataError(f"The data set {name!r} was prepared in {root}, which is gone; {_mend(name)}")
+        raise NotPreparedError(f"The data set {name!r} was prepared in {root}, which is gone; {_mend(name)}")
     return root
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
-from lad_eval.errors import UserError
+from lad_eval.errors import NotPreparedError, UserError
 from lad_eval.tasks.files import SpecError, read_document, shown
 from lad_eval.tasks.registry import definitions, open_task, read_group, resolve
 from lad_eval.tasks.sources.base import Checkable
 from lad_eval.tasks.task import Task
+
+_LOG = logging.getLogger(__name__)
 
 
 def validate(path: str | Path) -> list[str]:
     """Every fault of a task definition, or of all below a folder, one line each; empty if all can be used.
 
     Of each task the definition is read, the data opened and looked through where the source can do so (`folder` reads every
-    picture), and the first sample of both splits made into a request.
+    picture), and the first sample of both splits made into a request. Of a task whose data set is not prepared on this machine
+    only the definition is read, which the log says.
 
     Raises:
         UserError: there is no such path, or no definition below it.
@@ -46,6 +50,9 @@ def _problems(file: Path) -> list[str]:
         return [f"{where}: {fault}" for fault in faults] or _first_requests(task, where)
     except SpecError as error:
         return list(error.problems)
+    except NotPreparedError as error:
+        _LOG.info("%s: sound as far as it goes, its data not looked at: %s", where, error)
+        return []
     except UserError as error:
         return [f"{where}: {error}"]
 

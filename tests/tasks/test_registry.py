@@ -17,11 +17,9 @@ MINE = "source: scenes\ncandidates: 4\nsamples: 3\n"
 
 
 def test_bundled_tasks_and_groups():
-    assert task_names() == BUNDLED
-    assert groups() == {
-        "scenes": BUNDLED,
-        "scenes_main": ["scenes_random_n4", "scenes_adversarial_n4", "scenes_random_n8", "scenes_adversarial_n8"],
-    }
+    assert [name for name in task_names() if name.startswith("scenes")] == BUNDLED
+    assert groups()["scenes"] == BUNDLED
+    assert groups()["scenes_main"] == [f"scenes_{setting}_n{n}" for n in (4, 8) for setting in ("random", "adversarial")]
 
 
 @pytest.mark.parametrize("name", BUNDLED)
@@ -94,7 +92,7 @@ def test_a_task_of_ones_own_is_found_by_path_and_by_folder(write, tmp_path, monk
     write("tasks/_part.yaml", "version: 1\n")
     assert load_task(path).name == load_task(str(path)).name == "mine"
     assert load_task("mine", [tmp_path / "tasks"]).fingerprint == load_task(path).fingerprint
-    assert {*task_names([tmp_path / "tasks"])} == {*BUNDLED, "mine"}
+    assert {*task_names([tmp_path / "tasks"])} == {*task_names(), "mine"}
     assert resolve(f"{path},mine", [tmp_path]) == [str(path), "mine"]
     monkeypatch.chdir(path.parent)
     assert load_task("mine.yaml").name == "mine"
@@ -103,7 +101,7 @@ def test_a_task_of_ones_own_is_found_by_path_and_by_folder(write, tmp_path, monk
 def test_groups_of_groups_and_a_group_by_path(write, tmp_path):
     mine = write("mine.yaml", MINE)
     write("both.yaml", "group: both\ntasks: [mine, scenes_main]\n")
-    near = write("near.yaml", "group: near\ndescription: Beside it.\ntasks: ['m*']\n")
+    near = write("near.yaml", "group: near\ndescription: Beside it.\ntasks: ['min*']\n")
     assert resolve("both", [tmp_path]) == ["mine", *groups()["scenes_main"]]
     assert groups([tmp_path])["near"] == ["mine"]
     assert resolve(str(near)) == [str(mine)]

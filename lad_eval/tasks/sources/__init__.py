@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 SOURCES = {
     "folder": "lad_eval.tasks.sources.folder:FolderOptions",
+    "mmiu": "lad_eval.tasks.sources.mmiu:MmiuOptions",
     "scenes": "lad_eval.tasks.sources.scenes_options:ScenesOptions",
 }
 

@@ -1,0 +1,278 @@
+"""MMIU (arXiv 2408.02718): one Parquet file of questions and seven zips of pictures, as its hub data set has them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from lad_eval.data.archives import differences, top_folders, unpack
+from lad_eval.data.dataset import DataFile, DataSet, PrepareOptions, Progress, Status
+from lad_eval.data.download import fetch, missing
+from lad_eval.errors import DataError
+
+REPOSITORY = "FanqingM/MMIU-Benchmark"
+REVISION = "03bf7d143d920e97a757f606b6b7baee161b019b"
+QUESTIONS = "all.parquet"
+PUBLISHED_ROWS = 11_698
+# The hub's names of the tasks that this package defines; each has its pictures in a folder of its own below one archive's.
+TASKS = (
+    "forensic_detection_forgerynet",
+    "forensic_detection_blink",
+    "visual_quality_assessment_ve_lol_l",
+    "emotion_recognition_expw",
+    "emotion_recognition_findingemo",
+    "text2image_retrieval",
+)
+NEEDED = ("Low-level-semantic", "High-level-sub-semantic", "High-level-obj-semantic")
+OTHERS = ("Discrete-temporal", "Continuous-temporal", "2D-spatial", "3D-spatial")
+
+_COLUMNS = ("task", "options", "question", "context", "input_image_path", "output")
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A question as the Parquet file has it; `number` counts the rows of its task from 0."""
+
+    task: str
+    number: int
+    question: str
+    context: str
+    options: str
+    images: tuple[str, ...]
+    output: str | None
+
+
+def read_rows(root: Path, tasks: Collection[str] | None = None) -> list[Row]:
+    """The rows of some tasks, or of all, in the file's order.
+
+    Raises:
+        DataError: the file is missing, damaged, or lacks a column.
+    """
+    path = root / QUESTIONS
+    if not path.is_file():
+        raise missing(MMIU.files[0], root)
+    rows: list[Row] = []
+    numbers: dict[str, int] = {}
+    for values in _table(path):
+        task = str(values["task"])
+        number = numbers[task] = numbers.get(task, -1) + 1
+        if tasks is None or task in tasks:
+            rows.append(_row(task, number, values))
+    return rows
+
+
+def place(root: Path, stored: str) -> Path | None:
+    """Where an image lies whose path is given as the file gives it, `./Low-level-semantic/...`; None if it leads elsewhere."""
+    parts = PurePosixPath(stored)
+    if not stored.strip() or parts.is_absolute() or ".." in parts.parts or "\\" in stored:
+        return None
+    return root / parts
+
+
+def _table(path: Path) -> Iterable[Mapping[str, Any]]:
+    import datasets  # type: ignore[import-untyped]
+
+    # A cache of its own, removed at once: nothing stale is ever read, and a folder of data may be read-only.
+    with tempfile.TemporaryDirectory(prefix="lad_eval-") as cache, _silent(datasets):
+        try:
+            table = datasets.Dataset.from_parquet(str(path), cache_dir=cache, keep_in_memory=True)
+        except Exception as error:  # datasets wraps whatever its readers raise, and its own classes have no common base
+            raise DataError(
+                f"{path} cannot be read as Parquet ({_root_cause(error)}); remove it, so that it can be fetched again."
+            ) from None
+        if lacking := [name for name in _COLUMNS if name not in table.column_names]:
+            raise DataError(f"{path} lacks the columns {', '.join(lacking)}: it is not MMIU's {QUESTIONS}.")
+        told: list[Mapping[str, Any]] = table.select_columns(list(_COLUMNS)).to_list()
+    return told
+
+
+@contextmanager
+def _silent(datasets: Any) -> Iterator[None]:
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+
+
+def _row(task: str, number: int, values: Mapping[str, Any]) -> Row:
+    output = values["output"]
+    return Row(
+        task=task,
+        number=number,
+        question=str(values["question"] or ""),
+        context=str(values["context"] or ""),
+        options=str(values["options"] or ""),
+        images=tuple(map(str, values["input_image_path"] or ())),
+        # Some tools write a missing value as a word or as a NaN.
+        output=None if output is None or str(output).strip().lower() in ("", "none", "nan") else str(output).strip(),
+    )
+
+
+@dataclass(frozen=True)
+class _Mmiu(DataSet):
+    def prepare(self, root: Path, options: PrepareOptions, progress: Progress) -> None:
+        self._questions(root, options, progress)
+        rows = read_rows(root, TASKS)
+        if lacking := [task for task in TASKS if not any(row.task == task for row in rows)]:
+            _LOG.warning("%s has no row of %s.", root / QUESTIONS, ", ".join(lacking))
+        for file in self.files[1:]:
+            self._pictures(file, root, rows, options, progress)
+        for line in _tasks(root, rows):
+            _LOG.info("mmiu: %s", line)
+        if not any(_present(root, row) for row in rows):
+            raise DataError(
+                f"{root}: no row of {QUESTIONS} has its images there; they belong in folders as {root / NEEDED[0] / TASKS[0]}."
+            )
+
+    def _questions(self, root: Path, options: PrepareOptions, progress: Progress) -> None:
+        file = self.files[0]
+        cached = None if (root / file.path).is_file() else in_hub_cache(file.path)
+        if cached is None:
+            fetch(file, root, progress, download=options.download)
+            return
+        from lad_eval.data.files import beside
+
+        with beside(root / file.path) as temporary:
+            temporary.write_bytes(cached.read_bytes())
+
+    def _pictures(self, file: DataFile, root: Path, rows: Sequence[Row], options: PrepareOptions, progress: Progress) -> None:
+        """Unpacks an archive that is there, or is in the hub's cache; fetches it only for pictures that are missing."""
+        archive: Path | None = root / file.path
+        if not (root / file.path).is_file():
+            folder = file.path.removesuffix(".zip")
+            named = {path for row in rows for path in row.images if PurePosixPath(path).parts[:1] == (folder,)}
+            archive = None
+            if not _all_there(root, named):
+                archive = in_hub_cache(file.path) or fetch(file, root, progress, download=options.download)
+        if archive is not None and (count := unpack(archive, _folder(archive, root), progress)):
+            _LOG.info("%s: %d pictures unpacked.", archive.name, count)
+
+    def verify(self, root: Path, progress: Progress) -> list[str]:
+        rows = read_rows(root)
+        faults = []
+        if len(rows) != PUBLISHED_ROWS:
+            faults.append(f"{root / QUESTIONS}: {len(rows)} rows, not {PUBLISHED_ROWS} as published.")
+        asked = [row for row in rows if row.task in TASKS]
+        faults += [f"{root / QUESTIONS}: {row.task} row {row.number} has no output." for row in asked if row.output is None]
+        for file in self.files[1:]:
+            if (root / file.path).is_file():
+                faults += differences(root / file.path, _folder(root / file.path, root), progress)
+        stored = sorted({path for row in asked for path in row.images})
+        with progress("reading the pictures", len(stored), unit="pictures") as advance:
+            for path in stored:
+                faults += _picture_faults(root, path)
+                advance(1)
+        return faults
+
+    def status(self, root: Path) -> Status:
+        lines = [_file_line(file, root) for file in self.files]
+        try:
+            rows = read_rows(root, TASKS)
+        except DataError as error:
+            return Status(False, (*lines, str(error)) if (root / QUESTIONS).is_file() else tuple(lines))
+        ready = all(any(_present(root, row) for row in rows if row.task == task) for task in TASKS)
+        return Status(ready, (*lines, *_tasks(root, rows)))
+
+
+def in_hub_cache(path: str) -> Path | None:
+    """A file of the pinned revision that was fetched before with the tools of Hugging Face."""
+    import huggingface_hub
+
+    found = huggingface_hub.try_to_load_from_cache(REPOSITORY, path, revision=REVISION, repo_type="dataset")
+    return Path(found) if isinstance(found, str) else None
+
+
+def _folder(archive: Path, root: Path) -> Path:
+    """Where an archive belongs: the folder of its stem, unless its members begin with that already."""
+    return root if top_folders(archive) == {archive.stem} else root / archive.stem
+
+
+def _all_there(root: Path, stored: Iterable[str]) -> bool:
+    return all((path := place(root, each)) is not None and path.is_file() for each in stored)
+
+
+def _present(root: Path, row: Row) -> bool:
+    return bool(row.images) and _all_there(root, row.images)
+
+
+def _tasks(root: Path, rows: Sequence[Row]) -> list[str]:
+    """A line a task: its rows, and how many lack something."""
+    lines = []
+    for task in TASKS:
+        own = [row for row in rows if row.task == task]
+        lacking = sum(not _present(root, row) for row in own)
+        mute = sum(row.output is None for row in own)
+        pictures = f"{lacking} with missing images" if lacking else "all images there"
+        lines.append(f"{task}: {len(own)} rows, {pictures}" + (f", {mute} without output" if mute else ""))
+    return lines
+
+
+def _file_line(file: DataFile, root: Path) -> str:
+    if (root / file.path).is_file():
+        return f"{file.path}: there"
+    folder = file.path.removesuffix(".zip")
+    if folder != file.path and (root / folder).is_dir():
+        return f"{file.path}: unpacked to {folder}/"
+    need = "missing" if file.required else "not there, and not needed"
+    return f"{file.path}: {need} ({file.purpose}), from {file.url}"
+
+
+def _picture_faults(root: Path, stored: str) -> list[str]:
+    from PIL import Image
+
+    path = place(root, stored)
+    if path is None or not path.is_file():
+        return [f"{root / stored}: missing."]
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError):
+        return [f"{path}: damaged or no image."]
+    return []
+
+
+def _root_cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = str(error).strip()
+    return text.splitlines()[0].rstrip(".") if text else type(error).__name__
+
+
+def _url(path: str) -> str:
+    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
+    return f"{endpoint}/datasets/{REPOSITORY}/resolve/{REVISION}/{path}"
+
+
+def _files() -> Iterator[DataFile]:
+    licence = "CC BY 4.0 (the questions; pictures under the terms of their sources)"
+    yield DataFile(QUESTIONS, _url(QUESTIONS), "questions, options and answers of all tasks", licence)
+    for stem in (*NEEDED, *OTHERS):
+        needed = stem in NEEDED
+        yield DataFile(
+            f"{stem}.zip",
+            _url(f"{stem}.zip"),
+            "pictures of the tasks in this package" if needed else "pictures of tasks that this package does not define",
+            licence,
+            required=needed,
+            manual=f"Or unpack it yourself into {stem}/.",
+        )
+
+
+MMIU = _Mmiu(
+    name="mmiu",
+    title="MMIU: Multimodal Multi-image Understanding",
+    homepage="https://mmiu-bench.github.io",
+    licence="CC BY 4.0 (the questions; pictures under the terms of their sources)",
+    files=tuple(_files()),
+    revision=REVISION,
+)

@@ -1,0 +1,226 @@
+"""Tasks of MMIU whose answers are images (arXiv 2408.02718): `source: mmiu`.
+
+A row brings its own question, and letters that name images by their places: "B: the second image". Where that is all that the
+text says of the order, the images can be shown in any: the text stays, "the first image" is whichever is shown first, and so the
+right letter moves with the right image. Where an option or a question says anything else, no row of the task is permuted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, StrictInt, StrictStr, field_validator
+
+from lad_eval.errors import DataError
+from lad_eval.tasks.sample import Sample, Source, Split
+from lad_eval.tasks.sources.base import SourceOptions
+from lad_eval.tasks.sources.folder import Picture
+from lad_eval.tasks.sources.mmiu_letters import Letters, read_letters, speaks_of_order
+
+if TYPE_CHECKING:
+    from lad_eval.data.mmiu import Row
+
+Part = Literal["question", "context"]
+
+# As MMIU's own evaluation ends every question.
+CLOSING = "Please answer the option directly like A,B,C,D..."
+
+_SPLITS: tuple[Split, ...] = ("test", "calibration")
+
+
+class MmiuOptions(SourceOptions):
+    """Which of MMIU's tasks, and how its text is put together.
+
+    Attributes:
+        task: name in the data set.
+        text: its columns that are shown, in this order, above the options.
+        revision: of the hub data set; only the one that this package knows.
+        root: folder of the data set; None: where `lad-eval data prepare mmiu` put it.
+        seed: of the draw of calibration rows.
+    """
+
+    task: StrictStr
+    text: Annotated[tuple[Part, ...], Field(min_length=1, max_length=2)] = ("context", "question")
+    revision: StrictStr
+    root: StrictStr | None = None
+    seed: StrictInt = 0
+
+    @field_validator("revision")
+    @classmethod
+    def _known_revision(cls, revision: str) -> str:
+        from lad_eval.data.mmiu import REVISION
+
+        if revision != REVISION:
+            raise ValueError(f"unknown revision {revision!r}; this version of lad_eval knows {REVISION}")
+        return revision
+
+    def open(self, *, setting: str, candidates: int, samples: int | None, calibration_samples: int, folder: Path) -> Source:
+        from lad_eval.data.home import root_of
+
+        if setting != "given":
+            raise DataError(f"The source 'mmiu' has the setting 'given' only, not {setting!r}.")
+        root = root_of("mmiu") if self.root is None else folder / Path(self.root).expanduser()
+        return MmiuSource(
+            root=root,
+            task=self.task,
+            text=self.text,
+            candidates=candidates,
+            calibration_samples=calibration_samples,
+            seed=self.seed,
+        )
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A row that can be asked."""
+
+    row: Row
+    letters: Letters
+    images: tuple[Picture, ...]
+    gold: int
+
+
+class MmiuSource:
+    """Rows of one task, except those that cannot be asked; these are counted by reason and never guessed.
+
+    Calibration rows are drawn with the seed; the rest is the test, in the data's order. `permutable` is False where a row's text
+    does not go with other orders than its own.
+    """
+
+    def __init__(
+        self, *, root: Path, task: str, text: Sequence[Part], candidates: int, calibration_samples: int, seed: int = 0
+    ) -> None:
+        """Reads the rows, and looks at every image's bytes.
+
+        Raises:
+            DataError: no data, no such task, or too few rows that can be asked.
+        """
+        from lad_eval.data.mmiu import read_rows
+
+        rows = read_rows(root, {task})
+        if not rows:
+            known = ", ".join(sorted({row.task for row in read_rows(root)}))
+            raise DataError(f"MMIU in {root} has no rows of a task {task!r}; it has {known}.")
+        self.task = task
+        self._text = tuple(text)
+        self._root = root
+        self._rows = len(rows)
+        self._left_out: Counter[str] = Counter()
+        kept = [k for row in rows if (k := self._look(row, candidates)) is not None]
+        if len(kept) <= calibration_samples:
+            raise DataError(
+                f"MMIU in {root}: {len(kept)} of {len(rows)} rows of {task!r} can be asked, too few: calibration takes "
+                f"{calibration_samples}{self._why()}"
+            )
+        self._fixed = [k.row for k in kept if not k.letters.exact or speaks_of_order(self._shown(k.row))]
+        self.permutable = not self._fixed
+        learned = set(random.Random(f"mmiu-1/{seed}/{task}").sample(range(len(kept)), calibration_samples))
+        self._kept: dict[Split, list[_Kept]] = {
+            "test": [k for index, k in enumerate(kept) if index not in learned],
+            "calibration": [k for index, k in enumerate(kept) if index in learned],
+        }
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 hex digest, 32 characters, of every sample of both splits, and of whether they may be permuted."""
+        total = hashlib.sha256(json.dumps(["mmiu-1", self.permutable]).encode())
+        for split in _SPLITS:
+            for s in self.samples(split):
+                content = [split, s.id, [i.digest for i in s.images], s.caption, s.gold, s.identifiers]
+                total.update(json.dumps(content).encode() + b"\n")
+        return total.hexdigest()[:32]
+
+    def samples(self, split: Split, limit: int | None = None) -> Iterator[Sample]:
+        """Samples in a fixed order; the caption is the whole question. `limit` only shortens the list."""
+        for kept in self._kept[split][:limit]:
+            row = kept.row
+            yield Sample(
+                id=f"{row.task}_{row.number}",
+                images=kept.images,
+                caption="\n".join((self._shown(row), row.options.strip(), CLOSING)),
+                gold=kept.gold,
+                split=split,
+                identifiers=kept.letters.names,
+            )
+
+    def notes(self) -> list[str]:
+        """How many rows are left out and why, and why the task runs unpermuted if it does."""
+        told = []
+        if out := self._left_out.total():
+            told.append(f"{out} of {self._rows} rows left out{self._why()}")
+        if self._fixed:
+            first = self._fixed[0]
+            told.append(
+                f"unpermuted: the text of {len(self._fixed)} rows speaks of the order otherwise than by the options "
+                f"'the first image', 'the second image', ..., first {first.task}_{first.number}."
+            )
+        return told
+
+    def counts(self) -> dict[str, int]:
+        """Rows in all, rows by split, and rows left out by reason."""
+        counted = {"rows": self._rows}
+        counted.update({split: len(self._kept[split]) for split in _SPLITS})
+        counted.update({f"left out: {reason}": count for reason, count in self._left_out.items()})
+        return counted
+
+    def problems(self) -> list[str]:
+        """Every image of the rows that are asked that cannot be decoded."""
+        pictures = dict.fromkeys(p for split in _SPLITS for kept in self._kept[split] for p in kept.images)
+        return [fault for picture in pictures if (fault := _fault(picture)) is not None]
+
+    def _look(self, row: Row, candidates: int) -> _Kept | None:
+        """The row as it can be asked; None, and its reason counted, if it cannot."""
+        reason, kept = self._reason(row, candidates)
+        if kept is None:
+            self._left_out[reason] += 1
+        return kept
+
+    def _reason(self, row: Row, candidates: int) -> tuple[str, _Kept | None]:
+        from lad_eval.data.mmiu import place
+
+        if row.output is None:
+            return "no output", None
+        if len(row.images) != candidates:
+            return f"not {candidates} images", None
+        letters = read_letters(row.options, candidates)
+        if letters is None:
+            return "the options do not name the images one by one", None
+        if row.output not in letters.names:
+            return "the output is no letter of the options", None
+        if not self._shown(row):
+            return "no text", None
+        paths = [place(self._root, stored) for stored in row.images]
+        pictures = tuple(Picture(path) for path in paths if path is not None and path.is_file())
+        if len(pictures) < candidates:
+            return "an image is missing", None
+        try:
+            digests = {picture.digest for picture in pictures}
+        except DataError:
+            return "an image cannot be read", None
+        if len(digests) < candidates:
+            return "one picture is shown twice", None
+        return "", _Kept(row, letters, pictures, letters.names.index(row.output))
+
+    def _shown(self, row: Row) -> str:
+        parts = {"question": row.question, "context": row.context}
+        return "\n".join(text for part in self._text if (text := parts[part].strip()))
+
+    def _why(self) -> str:
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in self._left_out.most_common())
+        return f": {reasons}." if reasons else "."
+
+
+def _fault(picture: Picture) -> str | None:
+    try:
+        picture.load()
+    except DataError as error:
+        return str(error)
+    return None
