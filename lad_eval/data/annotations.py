@@ -1,0 +1,121 @@
+"""Annotation files of the released code of LAD: a JSON list of samples.
+
+Every entry has `id` (a running number), `image_ids` (paths in displayed order), `index` (0-based place of the right picture),
+`target` (its file name) and `caption`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+from lad_eval.data.files import write_text
+from lad_eval.errors import DataError
+
+_KEYS = ("id", "image_ids", "index", "target", "caption")
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One sample as the file has it."""
+
+    id: int
+    image_ids: tuple[str, ...]
+    index: int
+    target: str
+    caption: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """File names of the pictures, whatever folder the file has them in."""
+        return tuple(file_name(path) for path in self.image_ids)
+
+    def moved(self, folder: str) -> Annotation:
+        """The same sample with its pictures in another folder; "" leaves bare file names."""
+        paths = tuple(f"{folder.rstrip('/')}/{name}" if folder else name for name in self.names)
+        return Annotation(self.id, paths, self.index, self.target, self.caption)
+
+
+def file_name(path: str) -> str:
+    """The last part of a path written on any system."""
+    return PureWindowsPath(path).name
+
+
+def sample_ids(annotations: Iterable[Annotation]) -> Iterator[str]:
+    """An id for every sample: its right picture's file name; from the second sample of that picture on with `#2`, `#3`, ...
+
+    A picture that is asked about anywhere thus stands among the ids under its own name, so that sets of ids tell whether two
+    tasks ask about the same picture.
+    """
+    seen: dict[str, int] = {}
+    for annotation in annotations:
+        count = seen[annotation.target] = seen.get(annotation.target, 0) + 1
+        yield annotation.target if count == 1 else f"{annotation.target}#{count}"
+
+
+def dumps(annotations: Sequence[Annotation]) -> str:
+    """The text of an annotation file, byte for byte as the released code writes it."""
+    return json.dumps([asdict(annotation) for annotation in annotations], indent=2)
+
+
+def write_annotations(path: Path, annotations: Sequence[Annotation]) -> None:
+    """Writes an annotation file, atomically.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    try:
+        write_text(path, dumps(annotations))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror}.") from None
+
+
+def read_annotations(path: Path) -> list[Annotation]:
+    """The samples of an annotation file, in its order.
+
+    Raises:
+        DataError: the file is missing or of another form; the text names the entry and the key.
+    """
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such annotation file.") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON: {error}.") from None
+    if not isinstance(entries, list) or not entries:
+        raise DataError(f"{path}: must be a list of samples, [{{{', '.join(_KEYS)}}}, ...].")
+    samples = [_annotation(f"{path}: entry {number}", entry) for number, entry in enumerate(entries)]
+    counts = {len(sample.image_ids) for sample in samples}
+    if len(counts) > 1:
+        raise DataError(f"{path}: samples have {', '.join(map(str, sorted(counts)))} images; every sample must have as many.")
+    return samples
+
+
+def _annotation(where: str, entry: Any) -> Annotation:
+    if not isinstance(entry, dict):
+        raise DataError(f"{where}: must be an object with {', '.join(_KEYS)}.")
+    if missing := [key for key in _KEYS if key not in entry]:
+        raise DataError(f"{where}: lacks {' and '.join(missing)}.")
+    id_, images, index, target, caption = (entry[key] for key in _KEYS)
+    if not _whole(id_):
+        raise DataError(f"{where}: id must be a whole number, not {id_!r}.")
+    if not isinstance(images, list) or len(images) < 2 or not all(isinstance(path, str) and file_name(path) for path in images):
+        raise DataError(f"{where}: image_ids must be a list of two paths or more.")
+    if not _whole(index) or not 0 <= index < len(images):
+        raise DataError(f"{where}: index must be one of 0..{len(images) - 1}, not {index!r}.")
+    if target != file_name(images[index]):
+        raise DataError(f"{where}: target is {target!r}, but image_ids[{index}] is {file_name(images[index])!r}.")
+    if len({file_name(path) for path in images}) < len(images):
+        raise DataError(f"{where}: image_ids names a picture twice.")
+    if not isinstance(caption, str) or not caption.strip():
+        raise DataError(f"{where}: there is no caption.")
+    return Annotation(id_, tuple(images), index, target, caption)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

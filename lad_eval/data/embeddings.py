@@ -1,0 +1,242 @@
+"""Embeddings of pictures and captions on disk: made in parts, so that whatever was made before a stop is kept.
+
+A part's file is named after all that determines it: the encoder's weights, and of every picture its name, its size in bytes and
+its caption. A part that is there is never made again, whichever other pictures come or go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from lad_eval.data.dataset import Progress
+from lad_eval.data.files import beside, write_text
+from lad_eval.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+DEFAULT_ENCODER = "openai/clip-vit-large-patch14"
+BATCH_SIZE = 32
+PART = 256
+"""Pictures a part, and so the most that is lost when the process is killed."""
+
+Floats = npt.NDArray[np.float32]
+_MANIFEST = "manifest.json"
+_FORMAT = 1
+
+
+class Encoder(Protocol):
+    """Embeds pictures and captions into one space, L2-normalised."""
+
+    @property
+    def name(self) -> str:
+        """As the user gave it."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells its weights and preparation from any other's."""
+
+    def images(self, pictures: Sequence[Image]) -> Floats:
+        """Float32[b, D]."""
+
+    def texts(self, captions: Sequence[str]) -> Floats:
+        """Float32[b, D]."""
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """A picture file and its caption."""
+
+    name: str
+    path: Path
+    caption: str
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """Embeddings of pictures and of their captions.
+
+    Attributes:
+        names: of the pictures.
+        images: Float32[n, D], L2-normalised.
+        texts: Float32[n, D], L2-normalised.
+        fingerprint: hex digest of all that determines them.
+    """
+
+    names: tuple[str, ...]
+    images: Floats
+    texts: Floats
+    fingerprint: str
+
+
+def encoder_folder(folder: Path, encoder: str) -> Path:
+    """Where the embeddings of an encoder lie below a folder: by its name; of a model folder by the last part of its path."""
+    path = Path(encoder).expanduser()
+    name = path.resolve().name if path.is_dir() or path.is_absolute() or encoder.startswith(".") else encoder
+    return folder / re.sub(r"[^A-Za-z0-9._-]+", "--", name)
+
+
+def embed(
+    items: Sequence[Captioned], encoder: Encoder, folder: Path, progress: Progress, *, batch_size: int = BATCH_SIZE
+) -> Embeddings:
+    """Embeds what is not embedded yet; may be killed at any moment and goes on where it was.
+
+    Args:
+        items: pictures with captions, in a fixed order.
+        encoder: of both.
+        folder: as `encoder_folder` gives it; made if missing.
+        progress: shows how far it is.
+        batch_size: pictures or captions that the encoder sees at once.
+
+    Raises:
+        DataError: a picture cannot be read, the folder cannot be written, or the encoder gives no numbers.
+    """
+    parts = [items[start : start + PART] for start in range(0, len(items), PART)]
+    keys = [_key(encoder.fingerprint, part) for part in parts]
+    missing = [(key, part) for key, part in zip(keys, parts, strict=True) if not _whole(folder / f"{key}.safetensors")]
+    left = sum(len(part) for _, part in missing)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with progress(f"Embedding with {encoder.name}", len(items), len(items) - left, unit="images") as advance:
+            for key, part in missing:
+                images, texts = _encoded(part, encoder, batch_size, advance)
+                _save(folder / f"{key}.safetensors", part, images, texts)
+        manifest = {"format": _FORMAT, "encoder": encoder.name, "fingerprint": encoder.fingerprint, "parts": keys}
+        write_text(folder / _MANIFEST, json.dumps(manifest, indent=1) + "\n")
+        for path in folder.glob("*.safetensors"):
+            if path.stem not in keys:
+                path.unlink()
+    except OSError as error:
+        raise DataError(f"{folder}: embeddings cannot be written: {error.strerror or error}.") from None
+    return load_embeddings(folder)
+
+
+def load_embeddings(folder: Path) -> Embeddings:
+    """Embeddings that `embed` has finished.
+
+    Raises:
+        FileNotFoundError: there are none.
+        DataError: they are damaged.
+    """
+    keys = _manifest(folder)
+    parts = []
+    for key in keys:
+        path = folder / f"{key}.safetensors"
+        try:
+            parts.append(_load(path))
+        except (OSError, ValueError, KeyError) as error:
+            raise DataError(f"{path}: embeddings are damaged or gone ({_first_line(error)}); prepare the data again.") from None
+    names = tuple(itertools.chain.from_iterable(names for names, _, _ in parts))
+    digest = hashlib.sha256("\n".join(keys).encode()).hexdigest()[:32]
+    return Embeddings(names, np.concatenate([p[1] for p in parts]), np.concatenate([p[2] for p in parts]), digest)
+
+
+def embeddings_fingerprint(folder: Path) -> str | None:
+    """`Embeddings.fingerprint` without loading them; None if there are none."""
+    try:
+        return hashlib.sha256("\n".join(_manifest(folder)).encode()).hexdigest()[:32]
+    except FileNotFoundError:
+        return None
+
+
+def _manifest(folder: Path) -> list[str]:
+    path = folder / _MANIFEST
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        keys = told["parts"]
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(f"{path} is damaged; prepare the data again.") from None
+    if told.get("format") != _FORMAT or not isinstance(keys, list) or not keys:
+        raise DataError(f"{path} is of another version; prepare the data again.")
+    return [str(key) for key in keys]
+
+
+def _key(fingerprint: str, part: Sequence[Captioned]) -> str:
+    try:
+        content = [_FORMAT, fingerprint, [[item.name, item.path.stat().st_size, item.caption] for item in part]]
+    except OSError as error:
+        raise DataError(f"{error.filename}: no such image.") from None
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
+
+
+def _encoded(part: Sequence[Captioned], encoder: Encoder, batch_size: int, advance: Any) -> tuple[Floats, Floats]:
+    images, texts = [], []
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        for batch, pictures in _ahead(part, batch_size, pool):
+            images.append(encoder.images(pictures))
+            texts.append(encoder.texts([item.caption for item in batch]))
+            advance(len(batch))
+    return np.concatenate(images), np.concatenate(texts)
+
+
+def _ahead(
+    part: Sequence[Captioned], batch_size: int, pool: ThreadPoolExecutor
+) -> Iterator[tuple[Sequence[Captioned], list[Image]]]:
+    """Batches with their pictures, of which the next are read while the encoder works on these."""
+    batches = [part[start : start + batch_size] for start in range(0, len(part), batch_size)]
+    waiting: list[list[Future[Image]]] = []
+    for number, batch in enumerate(batches):
+        waiting += [[pool.submit(_read, item.path) for item in later] for later in batches[number + len(waiting) : number + 2]]
+        yield batch, [future.result() for future in waiting.pop(0)]
+
+
+def _read(path: Path) -> Image:
+    """A picture in RGB, turned as its EXIF orientation says."""
+    from PIL import Image as Pil
+    from PIL import ImageOps
+
+    try:
+        with Pil.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such image.") from None
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, Pil.DecompressionBombError):
+        raise DataError(f"{path}: cannot be read: it is damaged or no image.") from None
+
+
+def _save(path: Path, part: Sequence[Captioned], images: Floats, texts: Floats) -> None:
+    from safetensors.numpy import save_file
+
+    if not (np.isfinite(images).all() and np.isfinite(texts).all()):
+        raise DataError(f"The encoder gives no numbers (NaN or infinite) for images around {part[0].name}; choose another one.")
+    with beside(path) as temporary:
+        save_file({"images": images, "texts": texts}, temporary, {"names": json.dumps([item.name for item in part])})
+
+
+def _load(path: Path) -> tuple[list[str], Floats, Floats]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            names = json.loads((file.metadata() or {})["names"])
+            images, texts = file.get_tensor("images"), file.get_tensor("texts")
+    except SafetensorError as error:
+        raise ValueError(_first_line(error)) from None
+    if not len(names) == len(images) == len(texts):
+        raise ValueError("its parts do not fit each other")
+    return names, images, texts
+
+
+def _whole(path: Path) -> bool:
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        _load(path)
+        return True
+    return False
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,236 @@
+"""Which pictures make a sample: the draws of the released code, and those of the paper's text.
+
+`official` repeats the released code (github.com/brightXian/LAD, c704b9d, `data/build_eval_dataset.py`) call by call of its random
+generator, so that results stand beside the paper's. What comes with that:
+
+- The two settings are drawn one after the other from one generator, random first: more samples change the adversarial ones.
+- An anchor may return (26 of 1,000 on COCO), and a wrong candidate of the random setting may carry the anchor's very caption.
+- A hard negative never shows all of the anchor's categories.
+
+`strict` follows the paper (arXiv 2605.11591, section 5.2 and appendix C): anchors differ, captions differ, and a hard negative
+does not show exactly the anchor's categories. Every sample has a generator of its own, so that fewer samples are the first of
+more, and the anchors are the same for every number of candidates and both settings.
+
+Calibration samples are drawn from pictures of their own wherever there are any outside the pool, else from pictures that are
+nobody's anchor. `official` draws them with a generator of their own, and so leaves the released draws untouched.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from lad_eval.errors import DataError
+
+Protocol = Literal["official", "strict"]
+Setting = Literal["random", "adversarial"]
+Mine = Callable[[Sequence[str], Sequence[str], int], list[list[str]]]
+"""(anchors, pool, k): for every anchor the `k` hardest negatives of the pool, as `mining.Miner` finds them."""
+
+SETTINGS: tuple[Setting, ...] = ("random", "adversarial")
+SPARE = 20
+"""Calibration samples that are drawn at least where pictures of their own suffice: other tasks may calibrate on them too."""
+_LOG = logging.getLogger(__name__)
+
+
+class TooFewImagesError(DataError):
+    """The data has fewer pictures than the samples need."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A sample by names: pictures in displayed order, and which of them is described."""
+
+    images: tuple[str, ...]
+    index: int
+
+    @property
+    def anchor(self) -> str:
+        return self.images[self.index]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The samples of both splits."""
+
+    test: tuple[Draw, ...]
+    calibration: tuple[Draw, ...]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be drawn.
+
+    Attributes:
+        setting: how wrong candidates are chosen.
+        candidates: N, pictures a sample.
+        samples: test samples; the released code's `n_seq`.
+        calibration: calibration samples.
+        pool_size: pictures of the pool.
+        seed: of all draws.
+    """
+
+    setting: Setting
+    candidates: int
+    samples: int
+    calibration: int
+    pool_size: int = 20_000
+    seed: int = 42
+
+
+def official(names: Sequence[str], order: Order, mine: Mine) -> Drawn:
+    """The released code's draws, and calibration samples beside them.
+
+    Args:
+        names: of pictures with a caption and categories; sorted here.
+        order: what is to be drawn.
+        mine: finds hard negatives; not called in the random setting.
+
+    Raises:
+        DataError: too few pictures.
+    """
+    names = sorted(names)
+    generator = random.Random(order.seed)
+    pool = generator.sample(names, min(order.pool_size, len(names)))
+    _enough(pool, order)
+    if order.samples > len(pool):
+        # The released code would go on and return to the same anchors again and again.
+        raise TooFewImagesError(
+            f"{len(pool)} images are too few for {order.samples} samples; lower `samples:` in a task of your own."
+        )
+    lists = {setting: _official_list(pool, setting, order, generator) for setting in SETTINGS}
+    test = [_official_draw(pool, skeleton) for skeleton in lists["random"]]
+    if order.setting == "adversarial":
+        mined = mine([pool[s.anchor] for s in lists["adversarial"]], pool, order.candidates - 1)
+        test = [_place(s.places, pool[s.anchor], wrong) for s, wrong in zip(lists["adversarial"], mined, strict=True)]
+    anchors = {pool[skeleton.anchor] for setting in SETTINGS for skeleton in lists[setting]}
+    return Drawn(tuple(test), _official_calibration(names, pool, anchors, order, mine))
+
+
+def strict(names: Sequence[str], captions: Mapping[str, str], order: Order, mine: Mine, *, pool: Sequence[str] = ()) -> Drawn:
+    """Draws as the paper tells them.
+
+    Of pictures with one caption (upper case, spaces and a final point aside) the first by name is kept.
+
+    Args:
+        names: of pictures with a caption (and, where the data has them, categories).
+        captions: by name.
+        order: what is to be drawn; `samples` may be more than there are anchors, and then all are drawn.
+        mine: finds hard negatives; not called in the random setting.
+        pool: names from which test samples are made, where the data says so; the rest is for calibration.
+
+    Raises:
+        DataError: too few pictures.
+    """
+    first: dict[str, str] = {}
+    for name in sorted(names):
+        first.setdefault(plain(captions[name]), name)
+    shuffled = list(first.values())
+    random.Random(f"strict-1/{order.seed}/names").shuffle(shuffled)
+    if pool:
+        inside = frozenset(pool)
+        test_pool = [name for name in shuffled if name in inside]
+        rest = [name for name in shuffled if name not in inside][: order.pool_size]
+    else:
+        kept = min(order.pool_size, len(shuffled) - min(1000, len(shuffled) // 5))
+        test_pool, rest = shuffled[:kept], shuffled[kept:][: order.pool_size]
+    if len(rest) >= max(order.calibration, 2 * order.candidates):
+        test_anchors, learned_anchors = test_pool, rest[: max(order.calibration, SPARE)]
+    else:
+        test_pool = rest = shuffled
+        learned_anchors, test_anchors = shuffled[: order.calibration], shuffled[order.calibration :]
+        _note_shared(len(shuffled))
+    _enough(test_pool, order)
+    return Drawn(
+        _strict_list(test_anchors[: order.samples], test_pool, order, mine, "test"),
+        _strict_list(learned_anchors, rest, order, mine, "calibration"),
+    )
+
+
+def plain(caption: str) -> str:
+    """A caption without what does not make it another: upper case, spaces, a final point."""
+    return " ".join(caption.casefold().split()).rstrip(". ")
+
+
+@dataclass(frozen=True)
+class _Skeleton:
+    """What the generator decides of one sample: indices of the pool, and the order of anchor (0) and wrong candidates (1..)."""
+
+    anchor: int
+    wrong: tuple[int, ...]
+    places: tuple[int, ...]
+
+
+def _official_list(pool: Sequence[str], setting: Setting, order: Order, generator: random.Random) -> list[_Skeleton]:
+    """The generator's part of one setting; mining draws nothing, so that its outcome is not needed here."""
+    made = []
+    others = range(len(pool) - 1)
+    for _ in range(order.samples):
+        anchor = generator.sample(range(len(pool)), order.candidates)[0]
+        wrong: tuple[int, ...] = ()
+        if setting == "random":
+            # An index of the pool without its anchor; `sample` draws the same whatever it draws from.
+            wrong = tuple(i + (i >= anchor) for i in generator.sample(others, order.candidates - 1))
+        places = list(range(order.candidates))
+        generator.shuffle(places)
+        made.append(_Skeleton(anchor, wrong, tuple(places)))
+    return made
+
+
+def _official_draw(pool: Sequence[str], skeleton: _Skeleton) -> Draw:
+    return _place(skeleton.places, pool[skeleton.anchor], [pool[i] for i in skeleton.wrong])
+
+
+def _place(places: Sequence[int], anchor: str, wrong: Sequence[str]) -> Draw:
+    together = [anchor, *wrong]
+    return Draw(tuple(together[i] for i in places), places.index(0))
+
+
+def _official_calibration(
+    names: Sequence[str], pool: Sequence[str], anchors: set[str], order: Order, mine: Mine
+) -> tuple[Draw, ...]:
+    inside = frozenset(pool)
+    own = [name for name in names if name not in inside]
+    generator = random.Random(f"official-calibration-1/{order.seed}/{order.candidates}")
+    if len(own) >= max(order.calibration, 2 * order.candidates):
+        own = generator.sample(own, min(order.pool_size, len(own)))
+        eligible = own[: max(order.calibration, SPARE)]
+    else:
+        own = list(pool)
+        eligible = generator.sample(free := [name for name in pool if name not in anchors], len(free))[: order.calibration]
+        _note_shared(len(pool))
+    if len(eligible) < order.calibration:
+        raise TooFewImagesError(
+            f"{len(pool)} images are too few for {order.samples} samples and {order.calibration} calibration samples of other "
+            f"images: only {len(eligible)} are nobody's right answer; lower `samples:` or `calibration.samples`."
+        )
+    return _strict_list(eligible, own, order, mine, "official-calibration")
+
+
+def _strict_list(anchors: Sequence[str], pool: Sequence[str], order: Order, mine: Mine, split: str) -> tuple[Draw, ...]:
+    mined = mine(anchors, pool, order.candidates - 1) if order.setting == "adversarial" else []
+    made = []
+    for number, anchor in enumerate(anchors):
+        generator = random.Random(f"strict-1/{order.seed}/{split}/{order.setting}/{order.candidates}/{anchor}")
+        if order.setting == "adversarial":
+            wrong = mined[number]
+        else:
+            wrong = [name for name in generator.sample(pool, order.candidates) if name != anchor][: order.candidates - 1]
+        places = list(range(order.candidates))
+        generator.shuffle(places)
+        made.append(_place(places, anchor, wrong))
+    return tuple(made)
+
+
+def _enough(pool: Sequence[str], order: Order) -> None:
+    if len(pool) <= order.candidates:
+        raise TooFewImagesError(
+            f"{len(pool)} images are too few for {order.candidates} candidates; give more, or lower `candidates:`."
+        )
+
+
+def _note_shared(count: int) -> None:
+    _LOG.warning("%d images are too few to keep those of calibration apart; only the right answers are disjoint.", count)
