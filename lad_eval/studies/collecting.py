@@ -15,7 +15,7 @@ from lad_eval.run.execute import Settings, load, run_task
 from lad_eval.run.lineup import line_up
 from lad_eval.run.spec import RunSpec
 from lad_eval.run.world import World
-from lad_eval.studies.cost import Cost, measure
+from lad_eval.studies.cost import QUERIES, Cost, measure
 from lad_eval.studies.costs import SIZES
 from lad_eval.studies.family import Family
 from lad_eval.studies.need import Need
@@ -59,7 +59,7 @@ def collected(needs: Sequence[Need], settings: Settings, family: Family, *, cost
             opened, absent = _opened(needs, strict=strict)
         with world.together():
             model = load(settings)
-        spent = _costs(model, family, world) if costs else []
+        spent = _costs(model, family, world, settings.limit) if costs else []
         folders = {}
         for need, task in opened:
             run_task(model, task, line_up(need.methods), settings, world)
@@ -91,7 +91,7 @@ def _task_or_fault(need: Need) -> Task | DataError:
         return error
 
 
-def _costs(model: VLM, family: Family, world: World) -> list[Cost]:
+def _costs(model: VLM, family: Family, world: World, limit: int | None) -> list[Cost]:
     """Before anything else is asked: what was seen before would be cheaper."""
     if not world.leads:
         return []
@@ -100,4 +100,5 @@ def _costs(model: VLM, family: Family, world: World) -> list[Cost]:
     except DataError as error:
         logger.warning("Time and memory are not measured: %s", error)
         return []
-    return [cost for task in tasks for cost in measure(model, task)]
+    queries = min(QUERIES, limit or QUERIES)
+    return [cost for task in tasks for cost in measure(model, task, queries=queries)]

@@ -26,7 +26,7 @@ _LATEX = str.maketrans(
 
 def markdown(sheet: Sheet) -> str:
     """The whole sheet; charts are linked as `figures/<name>.svg`."""
-    parts = [f"## {sheet.name.capitalize()}: {sheet.title}"]
+    parts = [f"## {sheet.label}: {sheet.title}"]
     for table in sheet.tables:
         parts += [f"### {table.title}", _grid(table, plain, "pipe"), *table.notes]
     parts += [f"![{chart.title}. {chart.alt}](figures/{chart.name}.svg)" for chart in sheet.charts]

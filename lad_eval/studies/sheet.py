@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from lad_eval.evidence import Floats
@@ -112,4 +113,9 @@ class Sheet:
     tables: tuple[Table, ...] = ()
     charts: tuple[Chart, ...] = ()
     remarks: tuple[str, ...] = ()
-    missing: tuple[str, ...] = field(default=())
+    missing: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The name for readers: "Table 4"."""
+        return re.sub(r"(?<=[a-z])(?=\d)", " ", self.name).capitalize()
