@@ -1,4 +1,4 @@
-"""Being called whenever a decoder layer attends, whatever the attention implementation.
+"""Being called whenever a decoder layer attends, whatever the attention implementation; and giving it another mask.
 
 The attention layers of transformers look their function up by name at every call. `tap` wraps the entry of that name while it is
 open: the implementation keeps its name, its mask function and its branches. Modules outside the decoder (a vision tower, a
@@ -44,15 +44,18 @@ class AttentionCall:
 
 
 Observer = Callable[[AttentionCall], None]
+Changer = Callable[[AttentionCall], Any]
+"""Gives the mask to attend with, of a form that the implementation takes; the call's own to leave it as it is."""
 
 
 @dataclass(frozen=True)
 class _Tap:
     layers: Mapping[int, int]
-    observe: Observer
+    observe: Observer | None = None
+    change: Changer | None = None
 
 
-_TAP: ContextVar[_Tap | None] = ContextVar("lad_eval_attention_tap", default=None)
+_TAPS: ContextVar[tuple[_Tap, ...]] = ContextVar("lad_eval_attention_taps", default=())
 _LOCK = threading.Lock()
 
 
@@ -80,17 +83,39 @@ def attention_layers(model: Any) -> dict[int, torch.nn.Module]:
 def tap(model: Any, observe: Observer) -> Iterator[None]:
     """Calls `observe` before every attention call of the model's decoder layers, in this thread, while the context is open.
 
+    It sees the mask that the layer will attend with, whoever changed it. Of several only the one opened last is called.
+
     Raises:
         UnsupportedModelError: see `attention_layers`.
     """
+    with _open(model, observe=observe):
+        yield
+
+
+@contextmanager
+def change_mask(model: Any, change: Changer) -> Iterator[None]:
+    """Lets every attention call of the model's decoder layers, in this thread, attend with the mask that `change` gives.
+
+    Several may be open: each is given the mask that those opened before it gave.
+
+    Raises:
+        UnsupportedModelError: see `attention_layers`.
+    """
+    with _open(model, change=change):
+        yield
+
+
+@contextmanager
+def _open(model: Any, observe: Observer | None = None, change: Changer | None = None) -> Iterator[None]:
     layers = attention_layers(model)
     hooks = {_place(module) for module in layers.values()}
     held = _hold(hooks)
-    token = _TAP.set(_Tap({id(module): index for index, module in layers.items()}, observe))
+    indices = {id(module): index for index, module in layers.items()}
+    token = _TAPS.set((*_TAPS.get(), _Tap(indices, observe, change)))
     try:
         yield
     finally:
-        _TAP.reset(token)
+        _TAPS.reset(token)
         _release(held)
 
 
@@ -157,11 +182,21 @@ def _observed(function: Callable[..., Any]) -> Callable[..., Any]:
     def attend(
         module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **kwargs: Any
     ) -> Any:
-        active = _TAP.get()
-        if active is not None and (layer := active.layers.get(id(module))) is not None:
-            mask = args[0] if args else kwargs.get("attention_mask")
-            options = {name: option for name, option in kwargs.items() if name != "attention_mask"}
-            active.observe(AttentionCall(layer, module, query, key, mask, options))
+        taps = [(tap, tap.layers[id(module)]) for tap in _TAPS.get() if id(module) in tap.layers]
+        if not taps:
+            return function(module, query, key, value, *args, **kwargs)
+        given = args[0] if args else kwargs.get("attention_mask")
+        options = {name: option for name, option in kwargs.items() if name != "attention_mask"}
+        mask = given
+        for active, layer in taps:
+            if active.change is not None:
+                mask = active.change(AttentionCall(layer, module, query, key, mask, options))
+        observers = [(active.observe, layer) for active, layer in taps if active.observe is not None]
+        if observers:
+            observe, layer = observers[-1]
+            observe(AttentionCall(layer, module, query, key, mask, options))
+        if mask is not given:
+            args, kwargs = (mask, *args[1:]) if args else args, kwargs if args else {**kwargs, "attention_mask": mask}
         return function(module, query, key, value, *args, **kwargs)
 
     return attend
