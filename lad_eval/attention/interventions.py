@@ -110,13 +110,13 @@ def parse_intervention(text: str) -> Intervention:
     if name not in INTERVENTIONS:
         raise UnknownNameError("intervention", name, INTERVENTIONS)
     kind = INTERVENTIONS[name]
-    known = {f.name: f.default for f in fields(kind)}
+    known: dict[str, Any] = {f.name: f.default for f in fields(kind)}
     values: dict[str, Any] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals or key not in known:
             raise UserError(
-                f"{name} has no parameter {key!r}; write {name}:{next(iter(known))}=value. It has {', '.join(known)}."
+                f"{name} has no parameter {key!r}; write {name}:{next(iter(known))}=value. Its parameters are {', '.join(known)}."
             )
         try:
             values[key] = type(known[key])(value)
