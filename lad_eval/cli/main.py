@@ -10,7 +10,23 @@ from typing import Annotated, Any
 import typer
 
 import lad_eval
-from lad_eval.cli import check, compare, data, doctor, figure, leaderboard, lmms_eval, ls, paper, run, score, validate, vlmeval
+from lad_eval.cli import (
+    check,
+    compare,
+    data,
+    doctor,
+    export,
+    figure,
+    leaderboard,
+    lmms_eval,
+    ls,
+    paper,
+    report,
+    run,
+    score,
+    validate,
+    vlmeval,
+)
 from lad_eval.errors import UserError
 from lad_eval.run.silence import plain_warnings
 
@@ -32,6 +48,8 @@ app.command("paper")(paper.paper)
 app.command("check")(check.check)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.command("figure")(figure.figure)
+app.command("report")(report.report)
+app.command("export")(export.export)
 app.add_typer(data.app)
 app.command("validate")(validate.validate)
 app.command("doctor")(doctor.doctor)

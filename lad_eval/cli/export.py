@@ -1,0 +1,62 @@
+"""`lad-eval export`: finished runs in the conventions of the Hugging Face hub."""
+
+from __future__ import annotations
+
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lad_eval.cli.options import RESULTS, listed
+from lad_eval.cli.report import Model, Runs, Tasks
+
+
+class Form(str, Enum):
+    """What is written."""
+
+    model_card = "model-card"
+    eval_results = "eval-results"
+
+
+def export(
+    form: Annotated[
+        Form, typer.Option("--format", "-f", help="model-card: a README.md with model-index; eval-results: for .eval_results/.")
+    ],
+    runs: Runs = None,
+    model: Model = None,
+    tasks: Tasks = None,
+    methods: Annotated[
+        str | None, typer.Option("--methods", help="model-card: default all; eval-results: exactly one, default lad.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="eval-results: hub id of the benchmark that lists the tasks.")
+    ] = None,
+    source: Annotated[str | None, typer.Option("--source", help="eval-results: URL where the results can be seen.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The file; default: stdout.", dir_okay=False)] = None,
+) -> None:
+    """Write the figures of one model for its repository on the Hugging Face hub; nothing is uploaded."""
+    from lad_eval.report.card import eval_results, model_card
+    from lad_eval.report.html.choose import choose
+    from lad_eval.run.folder import SPEC, ResultsError, read_json, write_atomically
+    from lad_eval.tasks.registry import resolve
+
+    chosen = None if methods is None else listed(methods, "methods")
+    if form is Form.eval_results and (dataset is None or len(chosen or ["lad"]) > 1):
+        raise typer.BadParameter("--format eval-results needs --dataset owner/name and at most one of --methods.")
+    if form is Form.model_card and (dataset or source):
+        raise typer.BadParameter("--dataset and --source belong to --format eval-results.")
+    found = choose(runs or [RESULTS], model, None if tasks is None else resolve(listed(tasks, "tasks")))
+    stored = [(run.metrics, read_json(run.path / SPEC)) for run in found]
+    if form is Form.model_card:
+        text = model_card(stored, chosen)
+    else:
+        text = eval_results(stored, (chosen or ["lad"])[0], dataset=dataset or "", source_url=source)
+    if out is None:
+        sys.stdout.write(text)
+        return
+    try:
+        write_atomically(out, lambda beside: beside.write_text(text, encoding="utf-8"))
+    except OSError as error:
+        raise ResultsError(f"Cannot write {out}: {error.strerror}. Choose another file with --out.") from error

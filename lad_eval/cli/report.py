@@ -1,0 +1,45 @@
+"""`lad-eval report`: finished runs as one HTML page."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lad_eval.cli.options import RESULTS, Quiet, listed
+
+Runs = Annotated[
+    list[Path] | None, typer.Argument(help="Run folders, or folders above them. Default: results/runs.", show_default=False)
+]
+Model = Annotated[str | None, typer.Option("--model", "-m", help="Only the runs of this model.")]
+Tasks = Annotated[str | None, typer.Option("--tasks", "-t", help="Only the runs on these tasks or groups, separated by commas.")]
+
+
+def report(
+    runs: Runs = None,
+    model: Model = None,
+    tasks: Tasks = None,
+    out: Annotated[Path, typer.Option("--out", help="The HTML file.", dir_okay=False)] = Path("report.html"),
+    pictures: Annotated[int, typer.Option("--pictures", help="Samples of each run whose pictures the page holds.", min=0)] = 24,
+    quiet: Quiet = False,
+) -> None:
+    """Write finished runs as one self-contained HTML page, with figures, attention, calibration and every sample.
+
+    A task of your own (a YAML file) must be named with --tasks for its captions and pictures to be found.
+    """
+    from lad_eval.report.html import write_report
+    from lad_eval.report.html.choose import choose
+    from lad_eval.report.html.load import definitions_of
+    from lad_eval.run.progress import progress
+    from lad_eval.tasks.registry import resolve
+
+    names = None if tasks is None else resolve(listed(tasks, "tasks"))
+    found = choose(runs or [RESULTS], model, names)
+    with progress("report", len(found), shown=not quiet, unit="runs") as advance:
+        written = write_report(found, out, definitions=definitions_of(names or ()), pictured=pictures, advance=advance)
+    sys.stdout.write(
+        f"{written.path}: {written.runs} run{'s' if written.runs > 1 else ''}, {written.samples} samples, "
+        f"{written.pictured} of them with pictures, {written.size / 1e6:.1f} MB\n"
+    )

@@ -1,0 +1,54 @@
+"""Which finished runs a report or a card is of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lad_eval.errors import UserError
+from lad_eval.run.folder import SPEC, ResultsError
+from lad_eval.run.spec import display_name
+from lad_eval.run.stored import StoredRun, finished_runs, load_run
+
+
+def choose(folders: Sequence[Path], model: str | None = None, tasks: Sequence[str] | None = None) -> list[StoredRun]:
+    """The finished runs at or below the folders, each once; by task where tasks are named, else in the folders' order.
+
+    Args:
+        folders: run folders, or folders above them.
+        model: only the runs of this model, as it was named to `run`.
+        tasks: only the runs on these, names or paths of YAML files.
+
+    Raises:
+        UserError: a folder holds no finished run, or none is of the model, or of one of the tasks.
+    """
+    runs = _below(folders)
+    if model is not None:
+        shown = display_name(model)
+        there = sorted({str(run.metrics.get("model")) for run in runs})
+        runs = [run for run in runs if run.metrics.get("model") == shown]
+        if not runs:
+            raise ResultsError(f"There is no finished run of {shown} in {_named(folders)}, only of {', '.join(there)}.")
+    if tasks is None:
+        return runs
+    names = [Path(task).stem if task.endswith((".yaml", ".yml")) else task for task in tasks]
+    if missing := [name for name in names if all(run.metrics.get("task") != name for run in runs)]:
+        whose = "" if model is None else f" of {display_name(model)}"
+        raise ResultsError(
+            f"There is no finished run{whose} on {', '.join(missing)} in {_named(folders)}; `lad-eval run --tasks` makes one."
+        )
+    return [run for name in names for run in runs if run.metrics.get("task") == name]
+
+
+def _below(folders: Sequence[Path]) -> list[StoredRun]:
+    found: dict[Path, StoredRun] = {}
+    for folder in folders:
+        here = [load_run(folder)] if (folder / SPEC).is_file() else list(finished_runs(folder)) if folder.is_dir() else []
+        if not here:
+            raise UserError(f"There is no finished run in {folder}; `lad-eval run` makes one, or finishes it.")
+        found |= {run.path.resolve(): run for run in here}
+    return list(found.values())
+
+
+def _named(folders: Sequence[Path]) -> str:
+    return ", ".join(map(str, folders))

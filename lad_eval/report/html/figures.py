@@ -1,0 +1,252 @@
+"""The figures of one run, each a chart with what it says in words and in a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from markupsafe import Markup
+
+from lad_eval.errors import UserError
+from lad_eval.evidence import Evidence, Floats
+from lad_eval.methods import LAD
+from lad_eval.report.html import measures
+from lad_eval.report.html.answers import Answers
+from lad_eval.report.html.charts import Line, bars, heatmap, lines
+from lad_eval.report.html.colours import of_position
+from lad_eval.report.html.load import Material
+from lad_eval.report.html.names import position_names
+from lad_eval.report.html.text import clean
+
+
+@dataclass(frozen=True)
+class Table:
+    """The numbers of a chart, for those who want or need to read them."""
+
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart; `method` lets the page hide it together with the method."""
+
+    title: str
+    chart: Markup
+    table: Table
+    note: str = ""
+    method: str | None = None
+    colour: str = ""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Figures that belong together, or why there are none."""
+
+    figures: Sequence[Figure] = ()
+    missing: Sequence[str] = field(default_factory=tuple)
+
+
+def recall_figure(material: Material, colours: Mapping[str, str]) -> Group:
+    """Share of right answers by where the right image stood, a line a method."""
+    N = material.candidates
+    recalls = {name: figure.get("recall") for name, figure in material.metrics["methods"].items()}
+    series = [Line(clean(name), recall, colours[name], name) for name, recall in recalls.items() if recall]
+    if not series:
+        return Group(missing=["metrics.json holds no recall by position."])
+    names = position_names(N)
+    chart = lines(
+        series,
+        names,
+        x_title="position of the right image",
+        y_title="found, %",
+        label="Share of right answers by the position of the right image, a line for each method; the table has the numbers.",
+        chance=100 / N,
+    )
+    rows = [[line.name, *(_number(value) for value in line.values)] for line in series]
+    return Group([Figure("Found, by position", chart, Table(["Method", *names], rows))])
+
+
+def confusion_figures(answers: Answers, colours: Mapping[str, str]) -> list[Figure]:
+    """A matrix a method: right position against answered position."""
+    return [_confusion(answers, name, colours[name]) for name in answers.methods]
+
+
+def _confusion(answers: Answers, method: str, colour: str) -> Figure:
+    N = answers.n_candidates
+    counts = measures.confusion(answers.gold, answers.position[method], N)
+    shares = measures.row_shares(counts)
+    names = position_names(N)
+    silent = bool(counts[:, N].any())
+    columns = [*names, "none"] if silent else list(names)
+    chart = heatmap(
+        shares[:, : len(columns)],
+        names,
+        columns,
+        row_title="right image at",
+        column_title="answered position",
+        label=f"Confusion of positions, {clean(method)}: of the questions whose right image stood at each position, the share "
+        "answered with each position, in percent; the table has the counts.",
+        diagonal=True,
+    )
+    right = np.trace(counts[:, :N]) / max(counts.sum(), 1)
+    rows = [[name, *map(str, row[: len(columns)])] for name, row in zip(names, counts.tolist(), strict=True)]
+    note = f"{100 * right:.1f} % right" + (f", {int(counts[:, N].sum())} without an answer" if silent else "")
+    return Figure(clean(method), chart, Table(["Right at", *columns], rows), note, method, colour)
+
+
+def attention_figure(material: Material) -> Group:
+    """The right image's share of the attention by layer, a line for each position of it."""
+    if material.evidence is None:
+        return Group(missing=[material.lacks["evidence"]])
+    if material.evidence.attention is None:
+        return Group(missing=["This run's evidence holds no attention."])
+    evaluated = _evaluated(material)
+    shares = 100 * measures.gold_attention(evaluated)
+    N, L = shares.shape
+    names = position_names(N)
+    layers = [str(layer) for layer in range(L)]
+    lad = _lad(material)
+    read = None if lad is None else measures.layers_read(lad, L)
+    chart = lines(
+        [Line(f"at {name}", row.tolist(), of_position(i)) for i, (name, row) in enumerate(zip(names, shares, strict=True))],
+        layers,
+        x_title="decoder layer",
+        y_title="share of attention, %",
+        label="The right image's share of the attention to all images by decoder layer, a line for each position at which it "
+        "stood; the table has the numbers.",
+        chance=100 / N,
+        band=read,
+        band_name="layers that LAD reads",
+    )
+    rows = [[layer, *(_number(value) for value in shares[:, i].tolist())] for i, layer in enumerate(layers)]
+    table = Table(["Layer", *(f"right image at {name}" for name in names)], rows)
+    note = f"Mean over {len(evaluated)} passes of the attention to the right image, out of that to all; a line for each position."
+    found = [Figure("Attention to the right image, by layer", chart, table, note)]
+    if lad is not None:
+        found.append(_read_figure(measures.layers_chosen(lad, evaluated), layers))
+    return Group(found)
+
+
+def _read_figure(chosen: Floats, layers: Sequence[str]) -> Figure:
+    percents = (100 * chosen).tolist()
+    chart = bars(
+        percents,
+        layers,
+        x_title="decoder layer",
+        label="Share of passes in which LAD reads each layer.",
+    )
+    note = "Share of passes, in percent, in which the layer is one of the K that look at the images most."
+    rows = [[layer, f"{value:.1f}"] for layer, value in zip(layers, percents, strict=True)]
+    return Figure("Layers that LAD reads", chart, Table(["Layer", "% of passes"], rows), note)
+
+
+def _evaluated(material: Material) -> Evidence:
+    """Evidence of the evaluated requests; of all test rows where the answers are missing."""
+    evidence = material.evidence
+    if evidence is None:
+        raise ValueError("no evidence")
+    if material.answers is None:
+        return evidence.test
+    known = set(evidence.key.tolist())
+    return evidence.select_keys([key for row in material.answers.key for key in row if key in known])
+
+
+def _lad(material: Material) -> LAD | None:
+    """LAD as the run had it; None if it had none."""
+    figure = material.metrics["methods"].get("lad")
+    if figure is None:
+        return None
+    try:
+        method = measures.made("lad", figure.get("parameters", {}))
+    except UserError:
+        return None
+    return method if isinstance(method, LAD) else None
+
+
+def learned_figures(material: Material) -> Group:
+    """Matrices and priors of every method that learned some, without repeating equal ones."""
+    calibration = material.calibration
+    if calibration is None:
+        return Group(missing=[material.lacks["calibration"]])
+    found: list[Figure] = []
+    missing: list[str] = []
+    seen: set[tuple[str, bytes]] = set()
+    for name, figure in material.metrics["methods"].items():
+        if not figure.get("calibration_passes"):
+            continue
+        try:
+            learned = measures.learn(name, figure.get("parameters", {}), calibration)
+        except UserError as error:
+            missing.append(f"{clean(name)}: {clean(error)}")
+            continue
+        for kind, array, drawn in (
+            ("bias", learned.bias, _bias),
+            ("prior", learned.prior, _prior),
+            ("attention prior", learned.attention_prior, _attention_prior),
+        ):
+            if array is not None and (kind, array.tobytes()) not in seen:
+                seen.add((kind, array.tobytes()))
+                found.append(drawn(learned, 100 * array))
+    if not found and not missing:
+        missing.append("No method of this run calibrates.")
+    return Group(found, missing)
+
+
+def _bias(learned: measures.Learned, percents: Floats) -> Figure:
+    names = position_names(len(percents))
+    chart = heatmap(
+        percents,
+        names,
+        names,
+        row_title="right image at",
+        column_title="position",
+        label=f"Bias matrix of {clean(learned.method)}: the pull of each position by where the right image stands.",
+        diagonal=True,
+        digits=0,
+    )
+    gain = "" if learned.gain is None else f" Gain g = {learned.gain:.3g}, already taken out of the outlined cells."
+    rows = [[name, *(f"{value:.2f}" for value in row)] for name, row in zip(names, percents.tolist(), strict=True)]
+    note = f"P_bias(position | right image), in percent.{gain}"
+    return Figure(f"Bias matrix B · {clean(learned.method)}", chart, Table(["Right at", *names], rows), note)
+
+
+def _prior(learned: measures.Learned, percents: Floats) -> Figure:
+    names = position_names(len(percents))
+    chart = bars(
+        percents.tolist(),
+        names,
+        x_title="position",
+        label=f"Prior of positions that {clean(learned.method)} learned, in percent.",
+        chance=100 / len(percents),
+    )
+    rows = [[name, f"{value:.2f}"] for name, value in zip(names, percents.tolist(), strict=True)]
+    note = "What each position gets whatever it shows, in percent."
+    return Figure(f"Prior of positions · {clean(learned.method)}", chart, Table(["Position", "%"], rows), note)
+
+
+def _attention_prior(learned: measures.Learned, percents: Floats) -> Figure:
+    L, N = percents.shape
+    names, layers = position_names(N), [str(layer) for layer in range(L)]
+    most = float(percents.max())
+    height = 22.0 if L <= 14 else max(8.0, 300.0 / L)
+    chart = heatmap(
+        percents,
+        layers,
+        names,
+        row_title="layer",
+        column_title="position",
+        label=f"Attention prior of {clean(learned.method)}: mean attention to each position in each layer.",
+        most=most,
+        cell=(max(16.0, min(44.0, 264.0 / N)), height),
+        digits=1,
+    )
+    read = "" if learned.layers is None else f" The method reads layers {learned.layers[0]} to {learned.layers[1]}."
+    rows = [[layer, *(f"{value:.2f}" for value in row)] for layer, row in zip(layers, percents.tolist(), strict=True)]
+    note = f"Mean share of all attention that goes to each position, in percent; deepest colour: {most:.1f} %.{read}"
+    return Figure(f"Attention prior · {clean(learned.method)}", chart, Table(["Layer", *names], rows), note)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None or not np.isfinite(value) else f"{value:.1f}"

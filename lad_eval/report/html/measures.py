@@ -1,0 +1,142 @@
+"""What the charts show, as arrays: confusion of positions, attention by layer, what calibration learned."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lad_eval.errors import UserError
+from lad_eval.evidence import Evidence, Floats, Ints
+from lad_eval.methods import LAD, Method, MethodWarning, make_method
+from lad_eval.methods.readout import layer_range, strongest_layers
+from lad_eval.metrics.predictions import UNPARSABLE
+
+
+def confusion(gold: Ints, predicted: Ints, n_candidates: int) -> Ints:
+    """Counts Int[N, N + 1]: row = the right image's position, column = the answered one; the last column counts no answer."""
+    column = np.where(predicted == UNPARSABLE, n_candidates, predicted).ravel()
+    counts = np.zeros((n_candidates, n_candidates + 1), dtype=np.int64)
+    np.add.at(counts, (gold.ravel(), column), 1)
+    return counts
+
+
+def row_shares(counts: Ints) -> Floats:
+    """Rows in percent of their sums; NaN in rows without a count."""
+    total = counts.sum(axis=1, keepdims=True)
+    shares: Floats = np.divide(100.0 * counts, total, out=np.full(counts.shape, np.nan), where=total > 0)
+    return shares
+
+
+def gold_attention(evidence: Evidence) -> Floats:
+    """Float[N, L]: the right image's share of the attention to all images, mean over the rows whose answer stands at i.
+
+    Uses the images' own tokens (arXiv 2605.11591, Eq. 6). NaN for a position that never held the answer; rows that look at no
+    image in a layer are left out there.
+    """
+    attention = evidence.attention
+    if attention is None:
+        raise ValueError("no attention")
+    N = evidence.n_candidates
+    total = attention.sum(axis=2)
+    at_gold = np.take_along_axis(attention, evidence.gold_position[:, None, None], axis=2)[..., 0]
+    share = np.divide(at_gold, total, out=np.full(total.shape, np.nan), where=total > 0)
+    means = np.full((N, attention.shape[1]), np.nan)
+    for i in range(N):
+        rows = share[evidence.gold_position == i]
+        known = ~np.isnan(rows)
+        counts = known.sum(axis=0)
+        np.divide(np.where(known, rows, 0.0).sum(axis=0), counts, out=means[i], where=counts > 0)
+    return means
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What one method learned in its calibration; None what it does not learn.
+
+    Attributes:
+        bias: P_bias(j|i) as Float[N, N], row i for the right image's position; `gain`: g.
+        prior: Float[N], a prior of positions.
+        attention_prior: Float[L, N], mean attention to each position.
+        layers: first and last layer, from 0, that the method reads attention of.
+    """
+
+    method: str
+    bias: Floats | None
+    gain: float | None
+    prior: Floats | None
+    attention_prior: Floats | None
+    layers: tuple[int, int] | None
+
+
+def learn(name: str, parameters: Mapping[str, Any], calibration: Evidence) -> Learned:
+    """Calibrates a method again on stored evidence.
+
+    Raises:
+        UserError: there is no such method, or it cannot be calibrated on this evidence.
+    """
+    method = calibrated(name, parameters, calibration)
+    found = {
+        part: _exp(getattr(method, attribute, None))
+        for part, attribute in (("bias", "log_bias_"), ("prior", "log_prior_"), ("attention_prior", "log_attention_prior_"))
+    }
+    N = calibration.n_candidates
+    shapes = {"bias": 2, "prior": 1, "attention_prior": 2}
+    kept = {part: a if a is not None and a.ndim == shapes[part] and a.shape[-1] == N else None for part, a in found.items()}
+    gain = getattr(method, "log_gain_", None)
+    return Learned(
+        method=name,
+        gain=float(np.exp(gain)) if gain is not None and np.ndim(gain) == 0 else None,
+        layers=layers_read(method, calibration.n_layers),
+        **kept,
+    )
+
+
+def calibrated(name: str, parameters: Mapping[str, Any], calibration: Evidence) -> Method:
+    """The method with these parameters, ready to answer.
+
+    Raises:
+        UserError: as `learn`.
+    """
+    method = made(name, parameters)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MethodWarning)
+        return method.calibrate(calibration)
+
+
+def made(name: str, parameters: Mapping[str, Any]) -> Method:
+    """The method with these parameters, as `metrics.json` has them (tuples became lists there).
+
+    Raises:
+        UserError: there is no such method, or it takes no such parameters any more.
+    """
+    return make_method(name, **{key: tuple(value) if isinstance(value, list) else value for key, value in parameters.items()})
+
+
+def layers_chosen(method: LAD, evidence: Evidence) -> Floats:
+    """Float[L]: share of the rows in which each layer is one of L*, those that the method reads (arXiv 2605.11591, Eq. 8-9)."""
+    attention = evidence.attention_delimited if method.span == "delimited" else evidence.attention
+    if attention is None:
+        raise ValueError("no attention")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MethodWarning)
+        chosen = strongest_layers(attention, method.layers, method.top_k)
+    return np.bincount(chosen.ravel(), minlength=attention.shape[1]) / len(attention)
+
+
+def layers_read(method: Method, depth: int) -> tuple[int, int] | None:
+    """First and last layer that a method chooses from; None if it reads no attention."""
+    layers = getattr(method, "layers", None)
+    if layers is None or not depth:
+        return None
+    try:
+        return layer_range(layers, depth)
+    except UserError:
+        return None
+
+
+def _exp(array: object) -> Floats | None:
+    return None if array is None else np.exp(np.asarray(array, dtype=np.float64))

@@ -1,0 +1,143 @@
+"""The page: sections into one HTML file that asks nothing of anyone."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2.utils import htmlsafe_json_dumps
+from markupsafe import Markup
+
+import lad_eval
+from lad_eval.errors import UserError
+from lad_eval.report.html.load import load_material
+from lad_eval.report.html.pictures import MOST_BYTES, Album
+from lad_eval.report.html.section import PICTURED, Section, section_of
+from lad_eval.report.html.summary import accuracy_of
+from lad_eval.report.html.text import clean
+from lad_eval.run.folder import ResultsError, write_atomically
+from lad_eval.run.stored import StoredRun
+
+
+@dataclass(frozen=True)
+class Written:
+    """What `write_report` wrote: `size` in bytes; `pictured` of `samples` have their pictures in the page."""
+
+    path: Path
+    runs: int
+    samples: int
+    pictured: int
+    size: int
+
+
+def write_report(
+    runs: Sequence[StoredRun],
+    out: Path,
+    *,
+    definitions: Mapping[str, Path] | None = None,
+    pictured: int = PICTURED,
+    advance: Callable[[int], None] = lambda done: None,
+) -> Written:
+    """Writes one self-contained HTML file of finished runs; the same runs give the same bytes.
+
+    Args:
+        runs: in the order of the page.
+        out: the file; replaced when the page is whole.
+        definitions: YAML files by task name, for tasks that do not come with the package.
+        pictured: at most so many samples of a run get their pictures.
+        advance: told 1 after each run.
+
+    Raises:
+        UserError: there is no run, a run cannot be read, or the file cannot be written.
+    """
+    if not runs:
+        raise UserError("There is no run to report on.")
+    album, sections = Album(), []
+    for number, run in enumerate(runs, start=1):
+        album.most = MOST_BYTES * number // len(runs)
+        sections.append(section_of(load_material(run, definitions), number, album, pictured=pictured))
+        advance(1)
+    content = render(sections, [run.metrics for run in runs], album).encode("utf-8", "replace")
+    try:
+        write_atomically(out, lambda beside: beside.write_bytes(content))
+    except OSError as error:
+        raise ResultsError(f"Cannot write {out}: {error.strerror}. Choose another file with --out.") from error
+    samples = sum(len(s.explorer["sample"]) if s.explorer else 0 for s in sections)
+    return Written(out, len(runs), samples, sum(section.pictured for section in sections), len(content))
+
+
+def render(sections: Sequence[Section], metrics: Sequence[Mapping[str, Any]], album: Album) -> str:
+    """The page as text.
+
+    Args:
+        sections: one a run.
+        metrics: `metrics.json` of each.
+        album: the pictures that the sections name.
+    """
+    style, script = _asset("style.css"), _asset("script.js")
+    inline = {card.picture for s in sections for c in s.cards for card in c.candidates if card.picture}
+    data = {
+        "runs": {section.id: section.explorer for section in sections if section.explorer is not None},
+        # Those that stand in the page already are found there.
+        "pictures": {name: uri for name, uri in album.pictures.items() if name not in inline},
+    }
+    models = list(dict.fromkeys(section.model for section in sections))
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            title=f"Position bias of {models[0]}" if len(models) == 1 else f"Position bias of {len(models)} models",
+            one_model=len(models) == 1,
+            policy="; ".join(
+                (
+                    "default-src 'none'",
+                    "img-src data:",
+                    f"style-src {_hash(style)}",
+                    f"script-src {_hash(script)}",
+                    "base-uri 'none'",
+                    "form-action 'none'",
+                )
+            ),
+            style=Markup(style),
+            script=Markup(script),
+            data=htmlsafe_json_dumps(data, separators=(",", ":"), allow_nan=False),
+            sections=sections,
+            overview=_overview(metrics) if len(sections) > 1 else [],
+            version=lad_eval.__version__,
+        )
+    )
+
+
+def _overview(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
+    """Accuracy by method (rows) and run (columns)."""
+    methods = dict.fromkeys(name for one in metrics for name in one["methods"])
+    return [(clean(name), [accuracy_of(one, name) for one in metrics]) for name in methods]
+
+
+@cache
+def _asset(name: str) -> str:
+    folder = resources.files("lad_eval.report.html") / "templates"
+    return (folder / name).read_text(encoding="utf-8").replace("\r\n", "\n").strip()
+
+
+def _hash(text: str) -> str:
+    """The source expression that lets exactly this inline text through (Content Security Policy, level 2)."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("lad_eval.report.html", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

@@ -1,0 +1,19 @@
+"""Text that others wrote: captions, ids, names. It may hold anything, and must stay text."""
+
+from __future__ import annotations
+
+import re
+
+# Control characters have no look, and some of them (NUL) no place in HTML; tab and line breaks become spaces.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
+LONGEST = 2000
+
+
+def clean(text: object) -> str:
+    """The text with nothing in it that cannot be written as UTF-8 or shown, at most `LONGEST` characters.
+
+    Marks such as < and & stay: escaping is the business of the template engine, the XML writer and the JSON writer.
+    """
+    whole = str(text).encode("utf-8", "replace").decode("utf-8")
+    shown = _CONTROL.sub("\ufffd", whole).strip()
+    return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 1]}…"
