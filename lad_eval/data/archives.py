@@ -128,8 +128,10 @@ def _fault(member: zipfile.ZipInfo) -> str | None:
     mode = member.external_attr >> 16
     if "\\" in name or "\0" in name:
         return "has a backslash or a zero byte in its name"
-    if name.startswith("/") or PureWindowsPath(name).drive or not name.strip("/"):
+    if name.startswith("/") or PureWindowsPath(name).drive:
         return "names an absolute place"
+    if not PurePosixPath(name).parts:
+        return "names no file"
     if ".." in PurePosixPath(name).parts:
         return "leads out of the folder"
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
