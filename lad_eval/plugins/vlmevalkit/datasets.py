@@ -81,7 +81,8 @@ class LADDataset(Base):  # type: ignore[misc]  # VLMEvalKit has no types
         orders = dict(zip(asked.evaluated, asked.permutation_index, strict=True))
         rows = [self._row(index, request, orders[request.key]) for index, request in self.requests.items()]
         self._by_content = {self._content(row["image_path"], row["question"]): row["index"] for row in rows}
-        return pd.DataFrame(rows)
+        table: pd.DataFrame = pd.DataFrame(rows)
+        return table
 
     def build_prompt(self, line: Any) -> Message:
         """The images in displayed order, then the question."""
@@ -128,7 +129,8 @@ class LADDataset(Base):  # type: ignore[misc]  # VLMEvalKit has no types
         for warning in measured.warnings:
             logger.warning("%s", warning)
         write_beside(eval_file, self.dataset_name, measured)
-        return measured.table
+        table: pd.DataFrame = measured.table
+        return table
 
     def _row(self, index: str, request: Request, permutation: int) -> dict[str, Any]:
         return {

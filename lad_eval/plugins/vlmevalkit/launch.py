@@ -11,10 +11,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from lad_eval.errors import UnknownNameError, UserError
-from lad_eval.plugins.vlmevalkit.names import dataset_name, flat, parse
-from lad_eval.plugins.vlmevalkit.pointers import read_pointer, work_dir
-from lad_eval.tasks.registry import index, load_task, resolve, task_names
+from lad_eval.errors import UserError
+from lad_eval.plugins.vlmevalkit.checks import check_data, check_reuse, faults
+from lad_eval.plugins.vlmevalkit.names import dataset_name, expanded, flat, stem
+from lad_eval.plugins.vlmevalkit.words import CommandLine
+from lad_eval.run.world import FollowerError
+from lad_eval.tasks.registry import load_task
 
 PROGRAM = "lad-eval vlmeval"
 
@@ -35,45 +37,54 @@ def run(arguments: Sequence[str], kit_folder: str | Path | None = None) -> None:
         kit_folder: a source checkout of VLMEvalKit, whose run.py is run; None: the installed package.
 
     Raises:
-        UserError: a name does not exist, VLMEvalKit is missing, or (RunError) a combination of model and data failed.
+        UserError: a name does not exist, VLMEvalKit is missing, or (RunError) a combination of model and data failed. Of several
+            processes the leading one says so, and the others end in silence.
     """
+    try:
+        _run(list(arguments), kit_folder)
+    except UserError as error:
+        if int(os.environ.get("RANK", "0")):
+            raise FollowerError from error
+        raise
+
+
+def _run(words: list[str], kit_folder: str | Path | None) -> None:
     if kit_folder is not None:
         _put_first(Path(kit_folder))
     if importlib.util.find_spec("vlmeval") is None:
         raise UserError("VLMEvalKit is not installed: `pip install lad-eval[vlmeval]`, or name a source checkout with --kit.")
-    words = list(arguments)
-    data, models = _values(words, "--data"), _values(words, "--model")
-    if not any(word.split("=")[0] == "--config" for word in words) and not (data and models):
+    line = CommandLine(words)
+    data, models = line.values("--data"), line.values("--model")
+    if not line.has("--config") and not (data and models):
         raise UserError("Name what to run: --data <data sets> --model <models>, or --config <file>.")
-    tasks, strange = _tasks(data)
+    ours = {name: {dataset_name(stem(task)): task for task in expanded(name)} for name in data}
+    tasks = {name: task for found in ours.values() for name, task in found.items()}
     for task in tasks.values():
         load_task(task)  # its faults are told now, and not after VLMEvalKit has been imported and a model loaded
     aliases: dict[str, str] = {}
     shorts = {name: flat(name, aliases) for name in models}
-    for name in models:
-        parse(name).make()
     module = _main_module(kit_folder)
 
-    from lad_eval.plugins.vlmevalkit.entries import Entries, installed
+    from lad_eval.plugins.vlmevalkit.entries import installed
     from lad_eval.plugins.vlmevalkit.registration import register
 
     register(*dict.fromkeys(tasks.values()))
-    entries: Entries = installed()
+    entries = installed()
     entries.aliases.update(aliases)
-    _check_data(strange)
-    if not any(word.split("=")[0] in ("--base-url", "--api-mode") for word in words):
+    check_data([name for name, found in ours.items() if not found])
+    if not line.has("--base-url") and not line.has("--api-mode"):
         for short in shorts.values():
-            entries[short]
-    names = {name: [dataset_name(_stem(task)) for task in _expanded(name)] if name not in strange else [name] for name in data}
-    words = _replaced(_replaced(words, "--data", names), "--model", {name: [short] for name, short in shorts.items()})
-    with _command_line([PROGRAM, *words]), _gloo_without_gpu():
-        for short in shorts.values():
-            for dataset in [dataset for found in names.values() for dataset in found]:
-                _check_settings(entries, short, dataset)
+            _ = entries[short]
+    line = line.replaced("--data", {name: list(found) or [name] for name, found in ours.items()})
+    line = line.replaced("--model", {name: [short] for name, short in shorts.items()})
+    with _command_line([PROGRAM, *line.words]), _gloo_without_gpu():
+        asked = [(model, name) for model in line.values("--model") for name in line.values("--data")]
+        for model, name in asked:
+            check_reuse(entries, model, name, will_ask=line.values("--mode") != ["eval"])
         module.main()
-        failures = [line for short in shorts.values() for line in _failures(short)]
+        failures = [fault for model, name in asked or line.configured() for fault in faults(model, name)]
     if failures:
-        raise RunError(f"{len(failures)} not done. {' '.join(failures)}")
+        raise RunError(f"{len(failures)} of the combinations failed. {' '.join(failures)}")
 
 
 def _put_first(folder: Path) -> None:
@@ -95,7 +106,7 @@ def _main_module(kit_folder: str | Path | None) -> ModuleType:
     script = root / "run.py"
     if kit_folder is None and not (script.is_file() and not (root / "vlmeval" / "run.py").is_file()):
         return kit("vlmeval.run")
-    spec = importlib.util.spec_from_file_location("vlmevalkit_run", script)
+    spec = importlib.util.spec_from_file_location("kit_run", script)  # its logger hangs below "vlmeval"
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -103,107 +114,6 @@ def _main_module(kit_folder: str | Path | None) -> ModuleType:
     kit("vlmeval.config")  # quietly, before run.py imports it
     spec.loader.exec_module(module)
     return module
-
-
-def _values(words: Sequence[str], flag: str) -> list[str]:
-    """What stands behind a flag that takes several values."""
-    found: list[str] = []
-    taking = False
-    for word in words:
-        if word.startswith("-"):
-            name, equals, value = word.partition("=")
-            taking = name == flag
-            found += [value] if taking and equals else []
-        elif taking:
-            found.append(word)
-    return list(dict.fromkeys(found))
-
-
-def _replaced(words: Sequence[str], flag: str, names: dict[str, list[str]]) -> list[str]:
-    """The words with the values behind a flag replaced; the others as they are."""
-    result: list[str] = []
-    taking = False
-    for word in words:
-        if word.startswith("-"):
-            name, equals, value = word.partition("=")
-            taking = name == flag
-            result += [flag, *names[value]] if taking and equals else [word]
-        else:
-            result += names[word] if taking else [word]
-    return result
-
-
-def _tasks(data: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Data set name -> task for what is ours, and the names that are not."""
-    ours: dict[str, str] = {}
-    strange: list[str] = []
-    for name in data:
-        expanded = _expanded(name)
-        if not expanded:
-            strange.append(name)
-        ours |= {dataset_name(_stem(task)): task for task in expanded}
-    return ours, strange
-
-
-def _expanded(name: str) -> list[str]:
-    """The tasks that a name stands for: a data set's name, a task, a group, a YAML file; none for what is not ours."""
-    if "/" in name or name.endswith((".yaml", ".yml")):
-        return resolve([name])
-    known = index()
-    if name in known.tasks or name in known.groups or any(sign in name for sign in "*?["):
-        return resolve([name])
-    return [task for task in task_names() if dataset_name(task) == name]
-
-
-def _stem(task: str) -> str:
-    return Path(task).stem if "/" in task or task.endswith((".yaml", ".yml")) else task
-
-
-def _check_data(names: Sequence[str]) -> None:
-    """Refuses data sets that neither VLMEvalKit nor we have; a table of the user's in VLMEvalKit's data folder counts."""
-    from lad_eval.models.vlmeval.kit import kit
-
-    known = {*kit("vlmeval.dataset").SUPPORTED_DATASETS, *kit("vlmeval.dataset.video_dataset_config").supported_video_datasets}
-    folder = Path(kit("vlmeval.smp").LMUDataRoot())
-    for name in names:
-        if name not in known and not (folder / f"{name}.tsv").is_file():
-            raise UnknownNameError("task", name, known)
-
-
-def _check_settings(entries: Any, model: str, dataset: str) -> None:
-    """Refuses to go on with results that an entry gave under other settings: VLMEvalKit would take them for these.
-
-    Raises:
-        UserError: the settings of the entry in VLMEvalKit's configuration have changed.
-    """
-    from lad_eval.plugins.vlmevalkit.entries import entry_settings
-
-    if dict.__contains__(entries, model):
-        return
-    pointer, served = read_pointer(model, dataset), entries.served(model)
-    if pointer is None or served.ours or dict(pointer.settings) == entry_settings(served.base):
-        return
-    raise UserError(
-        f"{work_dir() / model} holds answers of {served.base} to {dataset} under other settings of its entry in VLMEvalKit's "
-        "configuration; choose another --work-dir, or move that folder away."
-    )
-
-
-def _failures(model: str) -> list[str]:
-    """What VLMEvalKit noted as failed for one model: it logs a fault and goes on."""
-    from lad_eval.models.vlmeval.kit import kit
-
-    if int(os.environ.get("RANK", "0")):
-        return []
-    root = work_dir() / model
-    found = sorted(root.glob("**/status.json"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        return [f"{model}: VLMEvalKit left no status."]
-    status = kit("vlmeval.smp").load(str(found[-1]))
-    asked = status.get("datasets", {})
-    return [
-        f"{model} x {name}: {' '.join(str(of['error_message']).split())}" for name, of in asked.items() if of.get("error_message")
-    ]
 
 
 @contextmanager

@@ -15,6 +15,8 @@ from lad_eval.errors import UnknownNameError, UserError
 from lad_eval.methods import Method, ParameterError, make_method, method_names, parse_setting
 from lad_eval.models.registry import EMBEDDED, check_model_name
 from lad_eval.run.folder import slug
+from lad_eval.tasks.files import SUFFIXES
+from lad_eval.tasks.registry import index, resolve
 
 HUB = "HF:"
 FLAT_HUB = "HF--"
@@ -47,6 +49,25 @@ def dataset_name(task: str) -> str:
             "rename the task's file."
         )
     return name
+
+
+def expanded(name: str) -> list[str]:
+    """The tasks that a name stands for: a data set's name, a task, a group, a glob, a YAML file; none for what is not ours.
+
+    Raises:
+        UserError: a file or a glob that defines nothing.
+    """
+    if "/" in name or name.endswith(SUFFIXES):
+        return resolve([name])
+    known = index()
+    if name in known.tasks or name in known.groups or any(sign in name for sign in "*?["):
+        return resolve([name])
+    return [task for task in known.tasks if dataset_name(task) == name]
+
+
+def stem(task: str) -> str:
+    """A task's name; of a file the file's, as a definition's name is that of its file."""
+    return Path(task).stem if "/" in task or task.endswith(SUFFIXES) else task
 
 
 @dataclass(frozen=True)
@@ -132,8 +153,8 @@ def _split(name: str) -> tuple[str, str]:
     base, plus, suffix = name.rpartition("+")
     if not plus or Path(name.removeprefix(HUB)).is_dir():
         return name, ""
-    method = suffix.split(",")[0]
-    if method.lower() not in _METHODS:
+    method = suffix.split(",")[0].lower()
+    if method not in _METHODS:
         raise UnknownNameError("method", method, method_names())
     return base, suffix
 

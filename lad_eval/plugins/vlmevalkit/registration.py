@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lad_eval.errors import UserError
 from lad_eval.models.vlmeval.kit import kit
-from lad_eval.plugins.vlmevalkit.names import dataset_name
+from lad_eval.plugins.vlmevalkit.names import dataset_name, stem
 from lad_eval.tasks.registry import load_spec, resolve, task_names
 
 
@@ -39,7 +39,7 @@ def register(*tasks: str | Path) -> list[str]:
     installed()
     known = LADDataset.tasks
     names = {dataset_name(task): task for task in task_names()}
-    own = {dataset_name(_stem(task)): task for task in asked}
+    own = {dataset_name(stem(task)): task for task in asked}
     for name, task in {**names, **own}.items():
         if name in known and known[name] != task and name in own:
             raise UserError(f"Two tasks would be the data set {name}: {known[name]} and {task}; rename one of the files.")
@@ -50,11 +50,7 @@ def register(*tasks: str | Path) -> list[str]:
             module.SUPPORTED_DATASETS.append(name)
     if LADDataset not in module.DATASET_CLASSES:
         module.DATASET_CLASSES.append(LADDataset)
-    module.LADDataset = LADDataset
-    kit("vlmeval.vlm").LADModel = LADModel
+    # A --config file names classes, which are looked up in these two modules.
+    vars(module)["LADDataset"] = LADDataset
+    vars(kit("vlmeval.vlm"))["LADModel"] = LADModel
     return list(own)
-
-
-def _stem(task: str) -> str:
-    """A task's name, of a file the file's: a definition's name is that of its file."""
-    return Path(task).stem if "/" in task or task.endswith((".yaml", ".yml")) else task

@@ -101,6 +101,9 @@ class LADModel(Base):  # type: ignore[misc]  # VLMEvalKit has no types
         """The method, calibrated on the data set's task; what it keeps is noted for the evaluation."""
         if self._calibrated is None:
             made = CalibratedMethod(self._looked_at(dataset.dataset_name), dataset.task, self._method, store_folder())
+            if self._method.calibrates and not made.state_path.is_file():
+                samples = dataset.task.spec.calibration.samples
+                logger.info("%s: calibrating on %d samples of %s.", self.name, samples, dataset.task.name)
             made.calibrate()
             made.show_progress = False  # VLMEvalKit shows a bar of its own
             state = str(made.state_path.resolve()) if self._method.calibrates else None

@@ -1,0 +1,201 @@
+"""What the VLMEvalKit plug-in decides without VLMEvalKit: names, replies, the command line's faults."""
+
+import subprocess
+import sys
+
+import pytest
+
+from lad_eval.cli.main import invoke
+from lad_eval.errors import UserError
+from lad_eval.metrics import UNPARSABLE
+from lad_eval.plugins.vlmevalkit.names import TELLING_WORDS, Served, dataset_name, expanded, flat, parse
+from lad_eval.plugins.vlmevalkit.replies import parse_reply
+from lad_eval.plugins.vlmevalkit.words import CommandLine
+from lad_eval.tasks.registry import task_names
+
+
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [
+        ("scenes_random_n4", "ScenesRetrieval_Random_N4"),
+        ("coco_random_n4", "COCORetrieval_Random_N4"),
+        ("coco_adversarial_n12", "COCORetrieval_Adversarial_N12"),
+        ("flickr8k_random_n8", "Flickr8kRetrieval_Random_N8"),
+        ("mmiu_forensic_blink", "MMIU_Forensic_Blink"),
+        ("mmiu_text2image_retrieval", "MMIU_Text2image_Retrieval"),
+        ("my_pictures", "My_Pictures"),
+    ],
+)
+def test_a_data_set_is_named_after_its_task(task, name):
+    assert dataset_name(task) == name
+
+
+def test_bundled_tasks_have_names_of_their_own_without_telling_words():
+    names = [dataset_name(task) for task in task_names()]
+    assert len(set(names)) == len(names)
+    assert not [name for name in names for word in TELLING_WORDS if word in name.lower()]
+
+
+def test_a_name_that_vlmevalkit_would_read_as_an_instruction_is_refused():
+    with pytest.raises(UserError, match=r"'my_video_frames' holds 'video'.*rename the task's file"):
+        dataset_name("my_video_frames")
+
+
+def test_a_task_is_found_by_its_data_set_its_name_and_its_group():
+    assert expanded("ScenesRetrieval_Random_N4") == expanded("scenes_random_n4") == ["scenes_random_n4"]
+    assert len(expanded("scenes_main")) > 1
+    assert expanded("MMBench_DEV_EN") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "served"),
+    [
+        ("lad-tiny", Served("lad-tiny")),
+        ("lad-tiny+LAD", Served("lad-tiny", "lad")),
+        ("Qwen2.5-VL-3B-Instruct+PriDe", Served("Qwen2.5-VL-3B-Instruct", "pride")),
+        ("lad-tiny+Permutation-Average", Served("lad-tiny", "permutation-average")),
+        ("lad-tiny+lad,top_k=2,layers=all", Served("lad-tiny", "lad", {"top_k": 2, "layers": "all"})),
+        ("HF:org/some-model+LAD", Served("HF:org/some-model", "lad")),
+        ("HF--org--some-model+LAD", Served("HF:org/some-model", "lad")),
+    ],
+)
+def test_a_model_name_is_taken_apart(name, served):
+    assert parse(name) == served
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("lad-tiny+LOD", r"Unknown method 'lod'\. Did you mean 'lad'\?"),
+        ("lad-tiny+LAD,top_q=1", r"lad has no parameter 'top_q'"),
+        ("lad-tiny+LAD,top_k=many", r"top_k of lad must be"),
+        ("lad-tiny+LAD,top_k", r"'top_k' in 'lad-tiny\+LAD,top_k' is no setting"),
+    ],
+)
+def test_a_model_name_that_cannot_be(name, fault):
+    with pytest.raises(UserError, match=fault):
+        parse(name)
+
+
+def test_names_for_files_have_no_slash_and_tell_folders_apart(tmp_path):
+    aliases = {}
+    assert flat("HF:org/model-1+LAD", aliases) == "HF--org--model-1+LAD"
+    assert flat("lad-tiny+LAD", aliases) == "lad-tiny+LAD"
+    assert not aliases
+    folder = tmp_path / "c++ model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    before = flat(f"HF:{folder}+LAD", aliases)
+    short = before.removesuffix("+LAD")
+    assert "/" not in before
+    assert aliases == {short: f"HF:{folder}"}
+    (folder / "config.json").write_text('{"other": 1}')
+    assert flat(f"HF:{folder}", {}) != short
+
+
+@pytest.mark.parametrize(
+    ("reply", "position"),
+    [
+        ("2", 1),
+        (2, 1),
+        (2.0, 1),
+        ("2.0", 1),
+        (" (2). ", 1),
+        ("Image 2", 1),
+        ("The answer is 4.", 3),
+        ("The 2 images", 1),
+        ("2 or 3", UNPARSABLE),
+        ("12", UNPARSABLE),
+        ("5", UNPARSABLE),
+        ("0", UNPARSABLE),
+        (0, UNPARSABLE),
+        ("=2", 1),
+        ("", UNPARSABLE),
+        (float("nan"), UNPARSABLE),
+        ("nan", UNPARSABLE),
+        (None, UNPARSABLE),
+        ("None", UNPARSABLE),
+        ("I cannot tell", UNPARSABLE),
+        ("Failed to obtain answer", UNPARSABLE),
+        ("1.5", UNPARSABLE),
+    ],
+)
+def test_numbers_in_replies(reply, position):
+    assert parse_reply(reply, ("1", "2", "3", "4")) == position
+
+
+@pytest.mark.parametrize(
+    ("reply", "position"),
+    [
+        ("B", 1),
+        ("b", 1),
+        ("(B)", 1),
+        ("B. The second image", 1),
+        ("Answer: C", 2),
+        ("The answer is image C", 2),
+        ("A dog is in image B", 1),
+        ("A dog", UNPARSABLE),
+        ("B, or C", UNPARSABLE),
+        ("image A or image B", UNPARSABLE),
+        ("Because", UNPARSABLE),
+        ("E", UNPARSABLE),
+    ],
+)
+def test_letters_in_replies(reply, position):
+    assert parse_reply(reply, ("A", "B", "C", "D")) == position
+
+
+def test_words_and_roman_numbers_in_replies():
+    assert parse_reply("Second", ("first", "second")) == 1
+    assert parse_reply("image II", ("I", "II", "III")) == 1
+    assert parse_reply("I think so", ("I", "II", "III")) == UNPARSABLE
+
+
+def test_the_command_line_is_changed_only_behind_its_flag():
+    line = CommandLine(["--data", "a", "b", "--verbose", "--model", "a", "--work-dir", "a", "--data=c"])
+    assert line.values("--data") == ["a", "b", "c"]
+    changed = line.replaced("--data", {"a": ["x", "y"], "b": ["b"], "c": ["z"]})
+    assert changed.words == ["--data", "x", "y", "b", "--verbose", "--model", "a", "--work-dir", "a", "--data", "z"]
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        ([], "Name what to run"),
+        (["--data", "scenes_random_n4"], "Name what to run"),
+        (["--data", "scenes_random_n4", "--model", "lad-tiny+LOD"], "Unknown method 'lod'"),
+        (["--data", "scenes_random_n4", "--model", "HF:no/such/folder"], "There is no model folder no/such/folder"),
+        (["--data", "missing.yaml", "--model", "lad-tiny"], "missing.yaml"),
+        (
+            ["--kit", "nowhere", "--data", "scenes_random_n4", "--model", "lad-tiny"],
+            "nowhere is no source checkout",
+        ),
+    ],
+)
+def test_a_fault_is_one_line_and_found_before_vlmevalkit_is_imported(words, fault, capsys):
+    assert invoke(["vlmeval", *words]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert fault in lines[0]
+
+
+def test_help_and_import_do_without_vlmevalkit():
+    program = (
+        "import sys, lad_eval.plugins.vlmevalkit\n"
+        "from lad_eval.cli.main import invoke\n"
+        "assert invoke(['vlmeval', '--help']) == 0\n"
+        "sys.exit(bool({'vlmeval', 'torch', 'transformers'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--work-dir" in done.stdout
+
+
+def test_without_vlmevalkit_one_line_says_how_to_get_it(capsys, monkeypatch):
+    import importlib.util
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert invoke(["vlmeval", "--data", "scenes_random_n4", "--model", "lad-tiny"]) == 2
+    assert capsys.readouterr().err == (
+        "error: VLMEvalKit is not installed: `pip install lad-eval[vlmeval]`, or name a source checkout with --kit.\n"
+    )
