@@ -54,6 +54,20 @@ class Permutation:
         """All N cyclic shifts, this order first; every image visits every position once."""
         return tuple(self.shifted(s) for s in range(len(self.order)))
 
+    def followed_by(self, turn: Permutation) -> Permutation:
+        """The order that is displayed when `turn` is applied to this displayed order: position `j` shows `order[turn[j]]`."""
+        return Permutation(turn.apply(self.order))
+
+    def random_orders(self, count: int) -> tuple[Permutation, ...]:
+        """This order and `count - 1` other distinct orders of the same images, at most N! in all.
+
+        The same turns of every order, drawn with RANDOM_ORDERS_SEED; fewer are the first of more.
+        """
+        return tuple(self.followed_by(turn) for turn in draw_permutations(len(self.order), count, RANDOM_ORDERS_SEED))
+
+
+RANDOM_ORDERS_SEED = 20250
+
 
 def draw_permutations(n: int, count: int, seed: int = 42) -> tuple[Permutation, ...]:
     """Identity and `count - 1` other distinct orders, drawn once and shared by all samples.

@@ -13,8 +13,10 @@ from lad_eval.tasks.request import Request
 from lad_eval.tasks.sample import Sample
 from lad_eval.tasks.task import Task
 
-View = Literal["identity", "cyclic"]
+View = Literal["identity", "cyclic", "random"]
 AS_SHOWN: tuple[View, ...] = ("identity",)
+RANDOM_ORDERS = 16
+"""K of random-K averaging (arXiv 2605.11591, baselines)."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class Plan:
         requests: every request once, in the order of asking: calibration first, then sample by sample.
         evaluated: keys of the test requests that figures are made of, sample by sample, T orders each.
         permutation_index: for every evaluated key the index 0..T-1 of its order.
-        cyclic: for every evaluated key the keys of its N cyclic shifts, itself first; empty where no method averages.
+        cyclic: for every evaluated key the keys of its N cyclic shifts, itself first; empty where no method needs them.
+        random: for every evaluated key the keys of RANDOM_ORDERS random orders (N! if that is less), itself first; or empty.
         calibration: keys of the calibration requests, sample by sample, N cyclic shifts each.
         notes: what a reader of the figures should know about the plan, a line each.
     """
@@ -36,6 +39,7 @@ class Plan:
     cyclic: tuple[tuple[str, ...], ...]
     calibration: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    random: tuple[tuple[str, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.requests)
@@ -46,11 +50,13 @@ class Plan:
         Raises:
             ValueError: the plan was made without what the method needs.
         """
-        if ("cyclic" in views and not self.cyclic) or (calibration and not self.calibration):
-            raise ValueError("the plan was made without cyclic views or without calibration")
+        asked = {"cyclic": self.cyclic, "random": self.random}
+        several = [asked[view] for view in views if view != "identity"]
+        if not all(several) or (calibration and not self.calibration):
+            raise ValueError("the plan was made without the views or without calibration")
         needed = {*self.evaluated}
-        if "cyclic" in views:
-            needed.update(itertools.chain.from_iterable(self.cyclic))
+        for keys in several:
+            needed.update(itertools.chain.from_iterable(keys))
         if calibration:
             needed.update(self.calibration)
         return len(needed)
@@ -71,9 +77,9 @@ class Plan:
 def plan(task: Task, *, limit: int | None = None, views: Collection[View] = AS_SHOWN, calibration: bool = False) -> Plan:
     """The requests of a task.
 
-    Every test sample under its T orders; with the view `cyclic`, each of these also under its N cyclic shifts; with
-    `calibration`, every calibration sample under the N cyclic shifts of its own order, so that the right image stands at
-    every position once (arXiv 2605.11591, Eq. 1-3). Equal requests are asked once.
+    Every test sample under its T orders; with the view `cyclic`, each of these also under its N cyclic shifts; with `random`,
+    under RANDOM_ORDERS orders drawn once; with `calibration`, every calibration sample under the N cyclic shifts of its own
+    order, so that the right image stands at every position once (arXiv 2605.11591, Eq. 1-3). Equal requests are asked once.
 
     A task that calibrates on another takes the first samples of the other's calibration split that are not evaluated here,
     neither by their id nor by their right picture, and notes how many it passed over.
@@ -101,17 +107,22 @@ def plan(task: Task, *, limit: int | None = None, views: Collection[View] = AS_S
     evaluated: list[str] = []
     indices: list[int] = []
     cyclic: list[tuple[str, ...]] = []
+    drawn: list[tuple[str, ...]] = []
     for sample in test:
         evaluated += _add(requests, task, sample, task.orders)
         indices += range(len(task.orders))
         if "cyclic" in views:
             cyclic += [tuple(_add(requests, task, sample, order.cyclic_shifts())) for order in task.orders]
-    return Plan(tuple(requests.values()), tuple(evaluated), tuple(indices), tuple(cyclic), tuple(calibration_keys), notes)
+        if "random" in views:
+            drawn += [tuple(_add(requests, task, sample, order.random_orders(RANDOM_ORDERS))) for order in task.orders]
+    return Plan(
+        tuple(requests.values()), tuple(evaluated), tuple(indices), tuple(cyclic), tuple(calibration_keys), notes, tuple(drawn)
+    )
 
 
 def _check_orders(task: Task, views: Collection[View], *, calibration: bool) -> None:
-    if not task.permutable and "cyclic" in views:
-        raise UserError(f"{task.name} runs unpermuted, and permutation averaging needs cyclic shifts; leave its methods out.")
+    if not task.permutable and not {"identity"}.issuperset(views):
+        raise UserError(f"{task.name} runs unpermuted, and permutation averaging needs other orders; leave its methods out.")
     if calibration and not (task.other or task).permutable:
         raise UserError(
             f"{(task.other or task).name} runs unpermuted, and calibration needs cyclic shifts; calibrate on another task "

@@ -4,17 +4,56 @@ from __future__ import annotations
 
 import string
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from lad_eval.tasks.files import did_you_mean
 
-PROMPTS = {
+
+class Parts(NamedTuple):
+    """A question in parts, so that a wording can change one of them."""
+
+    ask: str
+    reply: str
+    rest: str
+
+
+class Wording(NamedTuple):
+    """What a prompted method changes about a question: a sentence more, or another way to reply.
+
+    Attributes:
+        add: follows what is asked.
+        reply: takes the place of how to reply; None leaves it.
+    """
+
+    add: str = ""
+    reply: str | None = None
+
+
+PARTS = {
     # arXiv 2605.11591, Table 9. "index" and "number" read as they stand for the identifiers 1..N.
-    "retrieval": (
-        "Given {n} images indexed from {first} to {last}, identify the image that best matches the provided caption. "
-        "Respond with the index number only and nothing else.\nCaption: {caption}\nAnswer: "
+    "retrieval": Parts(
+        "Given {n} images indexed from {first} to {last}, identify the image that best matches the provided caption.",
+        "Respond with the index number only and nothing else.",
+        "\nCaption: {caption}\nAnswer: ",
     ),
+}
+PROMPTS = {
+    **{name: f"{parts.ask} {parts.reply}{parts.rest}" for name, parts in PARTS.items()},
     # The sample's text is the whole question: for benchmarks that bring their own wording.
     "verbatim": "{caption}",
+}
+
+WORDINGS = {
+    # arXiv 2605.11591, baselines: the order is random, judge fairly, do not go by the order.
+    "instruction": Wording(
+        add="The images stand in a random, shuffled order. Judge each of them fairly by what it shows, "
+        "and do not let the order in which they stand influence you."
+    ),
+    # The same: reasons inside tags, then the index.
+    "cot": Wording(
+        reply="Think step by step: first write down your reasoning between <think> and </think>, "
+        "then, after </think>, give the index of the image and nothing else."
+    ),
 }
 
 FIELDS = ("n", "first", "last", "identifiers", "caption")
@@ -37,23 +76,33 @@ def prompt_problem(prompt: str) -> str | None:
     return None if "caption" in fields else "the template lacks {caption}"
 
 
-def question(prompt: str, caption: str, identifiers: Sequence[str]) -> str:
+def question(prompt: str, caption: str, identifiers: Sequence[str], wordings: Sequence[str] = ()) -> str:
     """Text shown after the images: `prompt` names an entry of PROMPTS or is a template itself.
 
-    A template may use {n}, {first}, {last}, {identifiers} and {caption}.
+    A template may use {n}, {first}, {last}, {identifiers} and {caption}. Wordings, names of WORDINGS, change the parts of a known
+    prompt; before a template, whose parts are not known, they stand as lines of their own.
 
     Raises:
         ValueError: neither a known name nor a template with {caption}.
     """
     if problem := prompt_problem(prompt):
         raise ValueError(problem)
-    return PROMPTS.get(prompt, prompt).format(
+    return _worded(prompt, [WORDINGS[name] for name in wordings]).format(
         n=len(identifiers),
         first=identifiers[0],
         last=identifiers[-1],
         identifiers=", ".join(identifiers),
         caption=caption,
     )
+
+
+def _worded(prompt: str, wordings: Sequence[Wording]) -> str:
+    added = [wording.add for wording in wordings if wording.add]
+    replies = [wording.reply for wording in wordings if wording.reply is not None]
+    if prompt in PARTS:
+        ask, reply, rest = PARTS[prompt]
+        return " ".join([ask, *added, *(replies[-1:] or [reply])]) + rest
+    return "\n".join([*added, *replies[-1:], PROMPTS.get(prompt, prompt)])
 
 
 def _tail(form: str | None, conversion: str | None) -> str:

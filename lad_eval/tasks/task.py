@@ -28,11 +28,13 @@ class Task:
         spec: the definition.
         source: its data, opened.
         other: the task that gives the calibration samples, where `spec.calibration.on` names one; see `calibrated_on`.
+        wordings: of the question, names of `lad_eval.tasks.prompts.WORDINGS`; see `worded`.
     """
 
     spec: TaskSpec
     source: Source
     other: Task | None = None
+    wordings: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, spec: TaskSpec, folder: Path | None = None) -> Task:
@@ -69,7 +71,12 @@ class Task:
                 f"{self.name} cannot be calibrated on {other.name}: their candidates are named {', '.join(self.identifiers)} "
                 f"and {', '.join(other.identifiers)}; choose a task of the same identifiers."
             )
-        return Task(self.spec.calibrated_on(other.name), self.source, replace(other, other=None))
+        return Task(self.spec.calibrated_on(other.name), self.source, replace(other, other=None), self.wordings)
+
+    def worded(self, *wordings: str) -> Task:
+        """This task, and the one that it calibrates on, with the question in another wording."""
+        other = None if self.other is None else self.other.worded(*wordings)
+        return Task(self.spec, self.source, other, wordings)
 
     @property
     def name(self) -> str:
@@ -84,6 +91,8 @@ class Task:
     def fingerprint(self) -> dict[str, str]:
         """What determines the requests: digests of the definition and of the data's content, here and where it calibrates."""
         own = {"task": self.name, "spec": self.spec.digest, "data": self.source.fingerprint}
+        if self.wordings:
+            own["wordings"] = "+".join(self.wordings)
         if self.other is None:
             return own
         return {**own, **{f"calibration_{key}": value for key, value in self.other.fingerprint.items()}}
@@ -113,4 +122,4 @@ class Task:
     def request(self, sample: Sample, order: Permutation) -> Request:
         """The sample's question with its images in a displayed order."""
         names = sample.identifiers or self.identifiers
-        return Request.of(sample, order, question(self.spec.prompt, sample.caption, names), names)
+        return Request.of(sample, order, question(self.spec.prompt, sample.caption, names, self.wordings), names)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lad_eval.errors import DataError, UserError
-from lad_eval.tasks.plan import plan
+from lad_eval.tasks.plan import RANDOM_ORDERS, plan
 from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.sample import Sample
 from lad_eval.tasks.spec import TaskSpec
@@ -92,7 +92,7 @@ def test_what_a_method_would_cost_alone():
     # 0312, 1023 and 3021 are three circles, 3012 and 0123 are one: 4 circles of 4 shifts.
     assert made.passes({"cyclic"}) == 3 * 4 * 4
     assert made.passes(BOTH, calibration=True) == len(made) == 48 + 20
-    with pytest.raises(ValueError, match="without cyclic views"):
+    with pytest.raises(ValueError, match="without the views"):
         plan(task()).passes({"cyclic"})
     with pytest.raises(ValueError, match="or without calibration"):
         plan(task()).passes(calibration=True)
@@ -185,6 +185,20 @@ def test_the_bundled_task_counts_as_the_protocol_says():
     assert not {r.sample_id for r in made.requests if r.split == "test"} & {
         r.sample_id for r in made.requests if r.split == "calibration"
     }
+
+
+def test_random_orders_of_every_shown_order():
+    made = plan(task(), views=("identity", "random"))
+    by_key = {r.key: r for r in made.requests}
+    assert len(made.random) == 15
+    for key, keys in zip(made.evaluated, made.random, strict=True):
+        orders = [by_key[k].permutation for k in keys]
+        assert keys[0] == key
+        assert len(set(orders)) == RANDOM_ORDERS == 16
+        assert orders == list(by_key[key].permutation.random_orders(16))
+        assert orders[:5] == list(by_key[key].permutation.random_orders(5))
+    assert len(plan(task(2), views=["random"]).random[0]) == 2
+    assert made.passes(["random"]) == len(made)
 
 
 def transferred(own, *kept):

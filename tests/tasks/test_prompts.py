@@ -59,3 +59,23 @@ def test_a_prompt_without_problem_can_be_filled_in(prompt):
 def test_verbatim_shows_the_samples_text_and_nothing_else():
     text = "Which image is darker?\nA: {the first image}\nB: the second image\n"
     assert question("verbatim", text, ("A", "B")) == text
+
+
+def test_a_wording_changes_the_parts_of_a_known_prompt():
+    plain = question("retrieval", "a dog", ("1", "2"))
+    told = question("retrieval", "a dog", ("1", "2"), ["instruction"])
+    assert question("retrieval", "a dog", ("1", "2"), []) == plain
+    asked, _, rest = plain.partition(" Respond with the index number only")
+    assert told.startswith(asked)
+    assert told.endswith("Respond with the index number only" + rest)
+    assert "shuffled" in told
+    cot = question("retrieval", "a dog", ("1", "2"), ["instruction", "cot"])
+    assert cot.startswith(asked)
+    assert "shuffled" in cot
+    assert "</think>" in cot
+    assert "number only" not in cot
+
+
+def test_a_wording_stands_before_a_template_whose_parts_are_not_known():
+    text = question("Which one? {caption}", "a {dog}", ("1", "2"), ["instruction", "cot"]).split("\n")
+    assert ["shuffled" in text[0], "<think>" in text[1], text[2]] == [True, True, "Which one? a {dog}"]
