@@ -1,18 +1,20 @@
-"""From a name to a model: `lad-tiny`, `random:<family>`, a folder, or a hub id."""
+"""From a name to a model: `lad-tiny`, `random:<family>`, `vlmeval:<entry>`, a folder, or a hub id."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lad_eval.errors import UnknownNameError, UserError
 
 if TYPE_CHECKING:
-    from lad_eval.models.huggingface import HuggingFaceVLM
+    from lad_eval.models.base import VLM
 
 EMBEDDED = "lad-tiny"
 RANDOM = "random:"
+KIT = "vlmeval:"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -32,6 +34,8 @@ def check_model_name(name: str) -> None:
     """
     if name in model_names() or Path(name).expanduser().is_dir():
         return
+    if name.startswith(KIT) and name != KIT:
+        return  # its registry takes seconds to import; `load_model` asks it
     if Path(name).expanduser().is_file():
         raise UserError(f"{name} is a file; a model is a folder with config.json, weights and processor.")
     if name.startswith(("/", "./", "../", "~")) or "\\" in name or name.count("/") > 1:
@@ -51,11 +55,12 @@ def load_model(
     image_preparation: Literal["protocol", "native"] = "protocol",
     seed: int = 0,
     trust_remote_code: bool = False,
-) -> HuggingFaceVLM:
+) -> VLM:
     """A model that answers requests with evidence.
 
     Args:
-        name: `lad-tiny`, `random:<family>` or `random:<family>-<size>`, a model folder, or a hub id `org/name`.
+        name: `lad-tiny`, `random:<family>` or `random:<family>-<size>`, a model folder, a hub id `org/name`, or
+            `vlmeval:<entry>`, an entry of VLMEvalKit's registry, whose class chooses revision, dtype and device itself.
         revision: branch, tag or commit of a hub model.
         dtype: "float32", "bfloat16", "float16", or "auto": float32 on the CPU, bfloat16 on a GPU.
         device: "cpu", "cuda", "cuda:1", "mps", or "auto": a GPU if there is one.
@@ -69,6 +74,9 @@ def load_model(
         UserError: one line that names the fault and its mend.
     """
     check_model_name(name)
+    if name.startswith(KIT):
+        chosen = {"revision": revision, "dtype": dtype, "device": device, "attn": attn_implementation, "batch-size": batch_size}
+        return _of_kit(name, {**chosen, "trust-remote-code": trust_remote_code}, image_preparation)
     from lad_eval.models.batching import check_batch_size
     from lad_eval.models.fingerprint import files_digest
     from lad_eval.models.huggingface import HuggingFaceVLM
@@ -109,6 +117,17 @@ def load_model(
     return HuggingFaceVLM(
         model, processor, name=name, weights=weights, batch_size=batch_size, image_preparation=image_preparation
     )
+
+
+def _of_kit(name: str, chosen: Mapping[str, Any], image_preparation: Literal["protocol", "native"]) -> VLM:
+    """A model of VLMEvalKit, whose class chooses for itself what `chosen` names."""
+    from lad_eval.models.preparation import check_image_preparation
+    from lad_eval.models.vlmeval.loading import load_entry
+
+    for option, value in chosen.items():
+        if value not in (None, "auto", False):
+            raise UserError(f"--{option} is not for {name}: VLMEvalKit's class of this model chooses it itself.")
+    return load_entry(name.removeprefix(KIT), image_preparation=check_image_preparation(image_preparation))
 
 
 def _folder(name: str) -> Path | None:

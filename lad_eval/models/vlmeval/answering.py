@@ -148,6 +148,6 @@ class Looking(_Standing):
             value = inputs.get(name)
             if isinstance(value, torch.Tensor) and value.shape != ids.shape:
                 raise UnsupportedModelError(
-                    f"{self.name} is not supported: its class passes {name} of shape {list(value.shape)}, which cannot be changed "
-                    "together with the prompt's end."
+                    f"{self.name} is not supported: its class passes {name} of shape {list(value.shape)}, which cannot "
+                    "be changed together with the prompt's end."
                 )

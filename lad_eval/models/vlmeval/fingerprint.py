@@ -71,8 +71,12 @@ def _source_digest(kind: type) -> str:
     """Hex digest, 16 characters, of the class's source and its bases' in VLMEvalKit."""
     total = hashlib.sha256()
     for base in kind.__mro__[:-1]:
-        try:
-            total.update(inspect.getsource(base).encode())
-        except (OSError, TypeError):
-            total.update(base.__qualname__.encode())
+        total.update(_source(base).encode())
     return total.hexdigest()[:16]
+
+
+def _source(kind: type) -> str:
+    try:
+        return inspect.getsource(kind)
+    except (OSError, TypeError):
+        return kind.__qualname__

@@ -147,8 +147,8 @@ class _StandIn:
             name = type(module).__name__
             if self._mended is None:
                 raise UnsupportedModelError(
-                    f"{type(self._model).__name__} is not supported: its class calls {name} with embeddings, so that nothing says "
-                    "which of them are images."
+                    f"{type(self._model).__name__} is not supported: its class calls {name} with embeddings, so that nothing "
+                    "says which of them are images."
                 )
             if "inputs" in inputs:
                 inputs["input_ids"] = inputs.pop("inputs")
@@ -159,7 +159,7 @@ class _StandIn:
                     f"{type(self._model).__name__} is not supported: it turns a prompt of {self._length} tokens into "
                     f"{'something else' if shown is None else list(shown.shape[:2])}, so that its images cannot be placed."
                 )
-            plain, mended = self._answerer.answer(Call(module, original, inputs, settings))
+            _, mended = self._answerer.answer(Call(module, original, inputs, settings))
             ids = inputs.get("input_ids")
             if ids is None:
                 return _packed(module, _row(mended, embeds.new_zeros((1, 0), dtype=torch.long)), settings)
@@ -199,9 +199,7 @@ def _told_apart(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 def _prompt(inputs: Mapping[str, Any], name: str) -> torch.Tensor:
     ids = next((inputs[key] for key in _IDS if inputs.get(key) is not None), None)
     if not isinstance(ids, torch.Tensor) or ids.dim() != 2 or ids.is_floating_point():
-        raise UnsupportedModelError(
-            f"{name} is not supported: its class calls `generate` without the prompt's tokens (input_ids)."
-        )
+        raise UnsupportedModelError(f"{name} is not supported: its class calls `generate` without the prompt's tokens.")
     if len(ids) != 1:
         raise UnsupportedModelError(f"{name} is not supported: its class asks {len(ids)} prompts at once.")
     return ids

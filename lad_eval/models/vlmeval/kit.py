@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import random
 import ssl
@@ -27,6 +28,10 @@ def kit(module: str) -> ModuleType:
         return sys.modules[module]
     import numpy as np
     import torch
+
+    with contextlib.suppress(ImportError):
+        # Loaded behind VLMEvalKit's packages, torchvision's PNG reader finds another zlib than its own and fails.
+        import torchvision.io  # noqa: F401
 
     grad, state, context = torch.is_grad_enabled(), torch.random.get_rng_state(), ssl._create_default_https_context
     numbers, array_numbers = random.getstate(), np.random.get_state()

@@ -68,11 +68,12 @@ def equal_sizes(paths: Sequence[str]) -> bool:
     Raises:
         DataError: a file cannot be read.
     """
-    sizes = set()
-    for path in paths:
-        try:
-            with Image.open(path) as image:
-                sizes.add(image.size)
-        except OSError as fault:
-            raise DataError(f"Image {path} cannot be read: {fault}") from fault
-    return len(sizes) == 1
+    return len({_size(path) for path in paths}) == 1
+
+
+def _size(path: str) -> tuple[int, int]:
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except OSError as fault:
+        raise DataError(f"Image {path} cannot be read: {fault}") from fault

@@ -146,7 +146,8 @@ class InterceptedVLM:
         if fault is not None:
             reason = next((line.strip() for line in str(fault).splitlines() if line.strip()), "no reason given")
             raise UnsupportedModelError(
-                f"{self.name} is not supported here: its class {type(self.inner).__name__} fails ({type(fault).__name__}: {reason})."
+                f"{self.name} is not supported here: its class {type(self.inner).__name__} fails "
+                f"({type(fault).__name__}: {reason})."
             ) from fault
         if not answerer.asked:
             raise UnsupportedModelError(

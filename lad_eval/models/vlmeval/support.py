@@ -1,8 +1,26 @@
-"""Which entries of VLMEvalKit's registry can be served."""
+"""Which entries of VLMEvalKit's registry can be served, and why; told without constructing anything."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+from lad_eval.errors import UnknownNameError
+from lad_eval.models.vlmeval.known import INTERNVL_CODE, TESTED, UNSUPPORTED, UP_TO_TRANSFORMERS_4, language_model_of
+from lad_eval.models.vlmeval.source import Facts, bases, facts_of, is_processor
+
+Kind = Literal["tested", "native", "chat", "remote", "api", "unsupported"]
+KINDS: Mapping[Kind, str] = {
+    "tested": "its class answers through `generate` of transformers, and was run whole with tiny random weights in the tests",
+    "native": "its class answers through `generate` of a transformers model; not run here",
+    "chat": "remote code of InternVL's form around a transformers language model; the form was run in the tests, the code was not",
+    "remote": "remote code that was not seen; loading tries it and says what is missing",
+    "api": "an API, which shows neither logits nor attention",
+    "unsupported": "the mechanism does not apply",
+}
 
 
 @dataclass(frozen=True)
@@ -11,17 +29,21 @@ class Support:
 
     Attributes:
         supported: whether the mechanism applies.
-        kind: "tested", "native", "chat", "api" or "unsupported"; see docs/vlmevalkit-models.md.
+        kind: one of `KINDS`.
         reason: one line.
     """
 
     supported: bool
-    kind: str
+    kind: Kind
     reason: str
 
 
 def entries() -> list[str]:
-    """Names of all entries of `vlmeval.config.supported_VLM`."""
+    """Names of all entries of `vlmeval.config.supported_VLM`.
+
+    Raises:
+        UserError: VLMEvalKit is not installed, or does not import.
+    """
     from lad_eval.models.vlmeval.kit import registry
 
     return list(registry())
@@ -33,10 +55,105 @@ def support_of(entry_name: str) -> Support:
     Raises:
         UnknownNameError: no such entry.
     """
-    from lad_eval.errors import UnknownNameError
+    return support_of_class(*entry_of(entry_name))
+
+
+def entry_of(entry_name: str) -> tuple[Any, dict[str, Any]]:
+    """The class of an entry and the arguments that the registry makes it with.
+
+    Raises:
+        UnknownNameError: no such entry.
+    """
     from lad_eval.models.vlmeval.kit import registry
 
     found = registry()
     if entry_name not in found:
         raise UnknownNameError("VLMEvalKit model", entry_name, found)
-    return Support(True, "native", "generates through Hugging Face generate")
+    maker = found[entry_name]
+    if isinstance(maker, functools.partial):
+        return maker.func, dict(maker.keywords)
+    return maker, {}
+
+
+def support_of_class(kind: Any, arguments: Mapping[str, Any]) -> Support:
+    """The same for a model class and the arguments of its constructor."""
+    name = getattr(kind, "__name__", str(kind))
+    path = str(arguments.get("model_path", ""))
+    if "BaseAPI" in bases(kind) or str(getattr(kind, "__module__", "")).startswith("vlmeval.api"):
+        return Support(False, "api", "an API shows neither its logits nor its attention")
+    if name in UNSUPPORTED:
+        return _no(UNSUPPORTED[name])
+    if arguments.get("cot_prompt_version") == "r1" or "thinking" in path.lower() or "qvq" in path.lower():
+        return _no("it answers after a thought; a candidate right behind its prompt would be part of the thought")
+    facts = facts_of(kind)
+    if name in INTERNVL_CODE:
+        return _internvl(name, path, arguments)
+    if not (facts.generates or facts.chats):
+        return _no(_how_it_answers(facts))
+    if facts.first_image:
+        return _no("its class shows its model the first image only")
+    if facts.chats:
+        return Support(False, "remote", "answers through `chat` in remote code that was not seen here; loading it tries")
+    if _own_package(facts):
+        return _no("its model is made by a package of its own, not by transformers")
+    if facts.remote and name not in TESTED:
+        return Support(False, "remote", "calls `generate` of remote code that was not seen here; loading it tries")
+    return _native(name, path, facts)
+
+
+def _native(name: str, path: str, facts: Facts) -> Support:
+    missing = sorted({load for load in facts.loads if load.startswith("AutoModel") or load in facts.imported} - _offered())
+    version = _transformers_version()
+    if missing:
+        return _no(f"its constructor asks transformers for {', '.join(missing)}, which {version} does not have")
+    if name in UP_TO_TRANSFORMERS_4 and int(version.partition(".")[0]) >= 5:
+        return _no(f"{UP_TO_TRANSFORMERS_4[name]} (transformers {version})")
+    if "omni" in path.lower():
+        return _no("an omni model answers through `generate` of its thinker; that form is not served")
+    if name in TESTED:
+        return Support(True, "tested", f"calls `generate` of a transformers model; run in the tests as {TESTED[name]}")
+    return Support(True, "native", "calls `generate` of a transformers model; should work, not run here")
+
+
+def _internvl(name: str, path: str, arguments: Mapping[str, Any]) -> Support:
+    if name == "InternVLChat" and arguments.get("version") in ("V1.1", "V1.2"):
+        return _no("its class shows its model the first image only")
+    if name == "InternVLChat" and arguments.get("version") == "V1.5":
+        return _no("its class joins all images into one, so that they cannot be told apart")
+    if int(arguments.get("best_of_n", 1)) > 1:
+        return _no("it draws several replies and lets another model choose")
+    language = language_model_of(path)
+    if language in ("internlm2", "internlm3", "phi3"):
+        return _no(f"its language model ({language}) is remote code with attention of its own, which cannot be read")
+    if language is None:
+        return Support(False, "remote", "InternVL's code, around a language model that is not known here; loading it tries")
+    return Support(True, "chat", f"InternVL's remote code, whose `chat` ends in `generate` of {language} from transformers")
+
+
+def _how_it_answers(facts: Facts) -> str:
+    if facts.asks:
+        return f"its class answers through {', '.join(facts.asks)}, not through `generate` of the model it keeps"
+    return "its class does not call `generate` of the model it keeps"
+
+
+def _own_package(facts: Facts) -> bool:
+    """Whether no model class of transformers is loaded in the constructor."""
+    models = [name for name in facts.loads if not is_processor(name)]
+    return not any(name.startswith("AutoModel") or name in facts.imported or name == "MODEL_CLS" for name in models)
+
+
+def _no(reason: str) -> Support:
+    return Support(False, "unsupported", reason)
+
+
+@lru_cache(maxsize=1)
+def _offered() -> frozenset[str]:
+    import transformers
+
+    return frozenset(dir(transformers))
+
+
+def _transformers_version() -> str:
+    from importlib.metadata import version
+
+    return version("transformers")

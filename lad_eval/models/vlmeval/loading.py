@@ -1,0 +1,88 @@
+"""From an entry of VLMEvalKit's registry to a model that is looked at."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from lad_eval.errors import UnsupportedModelError, UserError
+from lad_eval.models.vlmeval.model import InterceptedVLM
+from lad_eval.models.vlmeval.support import entry_of, support_of
+
+ENTRY = "vlmeval:"
+DATASET = "LADRetrieval"
+"""What classes that choose their prompt by the data set's name are told; VLMEvalKit knows no data set of this name."""
+
+# Engines that show neither logits nor attention; classes that can do without take these arguments.
+_ENGINES = ("use_vllm", "use_lmdeploy")
+
+
+def check_entry(entry: str) -> None:
+    """Refuses an entry that cannot be served, before anything is loaded.
+
+    Raises:
+        UnknownNameError: no such entry.
+        UnsupportedModelError: an API, or a class to which the mechanism does not apply.
+    """
+    support = support_of(entry)
+    if support.kind in ("api", "unsupported"):
+        raise UnsupportedModelError(
+            f"{entry} is not supported: {support.reason}. `lad-eval ls models --harness vlmeval` lists what is."
+        )
+
+
+def made_with(entry: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The arguments that an entry's class is made with: the registry's, without other engines, and these options."""
+    kind, arguments = entry_of(entry)
+    known = inspect.signature(kind).parameters if callable(kind) else {}
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
+    off = {name: False for name in _ENGINES if arguments.get(name) and (name in known or takes_any)}
+    return {**arguments, **off, **(options or {})}
+
+
+def build_inner(entry: str, options: Mapping[str, Any] | None = None) -> Any:
+    """VLMEvalKit's own model object of an entry, answering through transformers.
+
+    Raises:
+        UnknownNameError: no such entry.
+        UserError: its class cannot be constructed here; the text says where it fails.
+    """
+    import torch
+
+    kind, _ = entry_of(entry)
+    try:
+        return kind(**made_with(entry, options))
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as fault:  # the class is somebody else's program and may fail as it likes
+        raise UserError(f"{entry} cannot be loaded by its class {kind.__name__} ({_reason(fault)}).") from fault
+
+
+def load_entry(
+    entry: str, *, dataset: str | None = DATASET, image_preparation: Literal["protocol", "native"] = "protocol"
+) -> InterceptedVLM:
+    """The model behind `vlmeval:<entry>`.
+
+    Args:
+        entry: a name of VLMEvalKit's registry.
+        dataset: VLMEvalKit's name of the data set.
+        image_preparation: of the images that the class is given.
+
+    Raises:
+        UserError: unknown, not supported, or not to be loaded here.
+    """
+    check_entry(entry)
+    inner = build_inner(entry)
+    return InterceptedVLM(
+        inner, name=f"{ENTRY}{entry}", dataset=dataset, image_preparation=image_preparation, arguments=made_with(entry)
+    )
+
+
+def _reason(fault: BaseException) -> str:
+    text = next((line.strip() for line in str(fault).splitlines() if line.strip()), "")
+    frames = traceback.extract_tb(fault.__traceback__)
+    if not text and frames:
+        text = frames[-1].line or "no reason given"
+    return f"{type(fault).__name__}: {text}"
