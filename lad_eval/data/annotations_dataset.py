@@ -26,7 +26,7 @@ from lad_eval.data.dataset import DataSet, PrepareOptions, Progress, Status
 from lad_eval.data.embeddings import BATCH_SIZE, DEFAULT_ENCODER, Captioned, embed, embeddings_fingerprint, load_embeddings
 from lad_eval.data.mining import TooFewCandidatesError
 from lad_eval.data.protocols import Order, Protocol, Setting, TooFewImagesError
-from lad_eval.errors import DataError
+from lad_eval.errors import DataError, NotPreparedError
 
 SAMPLES = 1000
 CALIBRATION = 5
@@ -88,7 +88,7 @@ class CaptionedSet(DataSet):
         try:
             made = make_set(root, recipe, self.index(root))
         except NoEmbeddingsError as error:
-            raise DataError(
+            raise NotPreparedError(
                 f"{error} Run `lad-eval data prepare {self.name} --root {root} --encoder {recipe.encoder}`."
             ) from None
         try:

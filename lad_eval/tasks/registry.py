@@ -218,7 +218,8 @@ def _in_file(path: Path) -> list[str]:
     if group is None:
         return [str(path)]
     beside = [p for suffix in SUFFIXES for p in sorted(path.parent.glob(f"*{suffix}")) if not p.name.startswith(("_", "."))]
-    known = Index({p.stem: p for p in beside if p != path}, {group.name: group})
+    bundled = index()
+    known = Index({**bundled.tasks, **{p.stem: p for p in beside if p != path}}, {**bundled.groups, group.name: group})
     return [str(known.tasks[name]) for name in _expand(group.name, known, ())]
 
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from lad_eval.tasks.sources.base import SourceOptions
 
 SOURCES = {
+    "annotations": "lad_eval.tasks.sources.retrieval:AnnotationsOptions",
+    "coco": "lad_eval.tasks.sources.coco:CocoOptions",
+    "flickr8k": "lad_eval.tasks.sources.flickr8k:Flickr8kOptions",
     "folder": "lad_eval.tasks.sources.folder:FolderOptions",
     "mmiu": "lad_eval.tasks.sources.mmiu:MmiuOptions",
     "scenes": "lad_eval.tasks.sources.scenes_options:ScenesOptions",

@@ -1,0 +1,209 @@
+"""Samples of annotation files, of a prepared data set or of one's own: which of N pictures does the caption describe?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import Field, StrictInt, StrictStr
+
+from lad_eval.data.annotations import Annotation, read_annotations, sample_ids
+from lad_eval.data.annotations_dataset import POOL, SAMPLES, SEED, CaptionedSet
+from lad_eval.data.annotations_store import Recipe
+from lad_eval.data.dataset import load_dataset
+from lad_eval.data.embeddings import DEFAULT_ENCODER
+from lad_eval.data.home import root_of
+from lad_eval.data.protocols import SETTINGS, Order, Protocol
+from lad_eval.errors import DataError
+from lad_eval.tasks.files import shown
+from lad_eval.tasks.sample import Sample, Split
+from lad_eval.tasks.sources.base import SourceOptions
+from lad_eval.tasks.sources.folder import Picture
+
+_SPLITS: tuple[Split, ...] = ("test", "calibration")
+
+
+@dataclass(frozen=True)
+class NamedPicture(Picture):
+    """A picture that its data set knows by its file name.
+
+    Two files of one content stay two candidates, as in everybody else's results on the data set.
+    """
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 hex digest of the file's name and bytes; errors as of `Picture`."""
+        return hashlib.sha256(f"{self.path.name}\0{Picture(self.path).digest}".encode()).hexdigest()
+
+
+class AnnotatedSource:
+    """Samples as annotation files have them.
+
+    A sample's id is its right picture's file name, so that samples of several tasks on one data set can be told to ask about
+    the same picture; from the second sample of that picture on, `#2`, `#3`, ... stand behind it (`annotations.sample_ids`).
+    """
+
+    def __init__(
+        self,
+        *,
+        test: Sequence[Annotation],
+        calibration: Sequence[Annotation],
+        images: Path,
+        candidates: int,
+        samples: int | None,
+        calibration_samples: int,
+        where: str,
+    ) -> None:
+        """Takes what files or a data set hold; no picture is opened yet.
+
+        Args:
+            test: samples to evaluate.
+            calibration: samples to calibrate on, of other right pictures.
+            images: folder of the pictures.
+            candidates: N, that every sample must have.
+            samples: test samples asked for; None: all.
+            calibration_samples: calibration samples asked for.
+            where: what to name in errors.
+
+        Raises:
+            DataError: too few samples, another N, or a picture that is not there.
+        """
+        sizes = {len(annotation.image_ids) for annotation in (*test, *calibration)}
+        if sizes - {candidates}:
+            raise DataError(f"{where}: samples have {max(sizes - {candidates})} images; set `candidates:` to that.")
+        if len(test) < (samples or 1):
+            raise DataError(f"{where}: there are {len(test)} test samples, not {samples or 1}; lower `samples:`.")
+        if len(calibration) < calibration_samples:
+            raise DataError(
+                f"{where}: there are {len(calibration)} calibration samples, not {calibration_samples}; "
+                "lower `calibration.samples`."
+            )
+        self.images = images
+        self._lists: dict[Split, Sequence[Annotation]] = {"test": test[:samples], "calibration": calibration}
+        names = sorted({name for entries in self._lists.values() for entry in entries for name in entry.names})
+        self._pictures = {name: NamedPicture(images / name) for name in names}
+        if missing := [name for name in names if not (images / name).is_file()]:
+            more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+            raise DataError(f"{shown(images / missing[0])}: no such image{more}, but {where} asks for it.")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 hex digest, 32 characters, of every sample of both splits: ids, pictures, captions, answers."""
+        total = hashlib.sha256()
+        for split in _SPLITS:
+            for s in self.samples(split):
+                total.update(json.dumps([split, s.id, [i.digest for i in s.images], s.caption, s.gold]).encode() + b"\n")
+        return total.hexdigest()[:32]
+
+    def samples(self, split: Split, limit: int | None = None) -> Iterator[Sample]:
+        """Samples in the files' order."""
+        entries = self._lists[split]
+        for number, (annotation, name) in enumerate(zip(entries, sample_ids(entries), strict=True)):
+            if limit is not None and number >= limit:
+                return
+            pictures = tuple(self._pictures[each] for each in annotation.names)
+            yield Sample(id=name, images=pictures, caption=annotation.caption, gold=annotation.index, split=split)
+
+    def problems(self) -> list[str]:
+        """Every picture that cannot be read."""
+        return [fault for picture in self._pictures.values() if (fault := _fault(picture))]
+
+
+def _fault(picture: Picture) -> str | None:
+    try:
+        picture.load()
+    except DataError as error:
+        return str(error)
+    return None
+
+
+class RetrievalOptions(SourceOptions):
+    """How samples of a data set are drawn.
+
+    Attributes:
+        protocol: `official`, as the released code draws, or `strict`, as the paper tells it (`lad_eval.data.protocols`).
+        encoder: CLIP or SigLIP model that chooses hard negatives; of a folder its name suffices.
+        n_seq: samples that are drawn, of which the task asks the first; None: as many as the task asks. `official` draws other
+            adversarial samples for another number.
+        pool: pictures from which samples are made.
+        seed: of all draws.
+        root: folder of the data set, relative to the YAML file; None: where `lad-eval data prepare` was told.
+    """
+
+    dataset: ClassVar[str]
+
+    protocol: Protocol
+    encoder: Annotated[StrictStr, Field(min_length=1)] = DEFAULT_ENCODER
+    n_seq: Annotated[StrictInt, Field(ge=1)] | None = None
+    pool: Annotated[StrictInt, Field(ge=2)] = POOL
+    seed: StrictInt = SEED
+    root: StrictStr | None = None
+
+    def open(
+        self, *, setting: str, candidates: int, samples: int | None, calibration_samples: int, folder: Path
+    ) -> AnnotatedSource:
+        known = next((name for name in SETTINGS if name == setting), None)
+        if known is None:
+            raise DataError(f"The source {self.dataset!r} has the settings {' and '.join(SETTINGS)}, not {setting!r}.")
+        if samples is not None and self.n_seq is not None and samples > self.n_seq:
+            raise DataError(f"samples: {samples} is more than data.n_seq: {self.n_seq}, the samples that are drawn.")
+        root = root_of(self.dataset) if self.root is None else folder / Path(self.root).expanduser()
+        order = Order(known, candidates, self.n_seq or samples or SAMPLES, calibration_samples, self.pool, self.seed)
+        captioned = load_dataset(self.dataset)
+        assert isinstance(captioned, CaptionedSet)
+        made = captioned.annotations(root, Recipe(self.protocol, order, None if known == "random" else self.encoder))
+        return AnnotatedSource(
+            test=made.test,
+            calibration=made.calibration,
+            images=captioned.picture_folder(root),
+            candidates=candidates,
+            samples=samples,
+            calibration_samples=calibration_samples,
+            where=f"The data set {self.dataset!r} in {shown(root)}",
+        )
+
+
+class AnnotationsOptions(SourceOptions):
+    """Annotation files of the released code, or of its form; paths are relative to the YAML file.
+
+    Attributes:
+        file: the samples.
+        images: folder of the pictures; the folders that the file names are not looked at.
+        calibration: further samples, to calibrate on; None: the first samples of `file` are taken for that, and none that asks
+            about their right pictures is evaluated.
+    """
+
+    file: StrictStr
+    images: StrictStr
+    calibration: StrictStr | None = None
+
+    def open(
+        self, *, setting: str, candidates: int, samples: int | None, calibration_samples: int, folder: Path
+    ) -> AnnotatedSource:
+        path = folder / Path(self.file).expanduser()
+        images = folder / Path(self.images).expanduser()
+        if not images.is_dir():
+            raise DataError(f"{shown(images)}: no such folder of images.")
+        everything = read_annotations(path)
+        if self.calibration is not None:
+            learned = read_annotations(folder / Path(self.calibration).expanduser())
+        else:
+            first = dict.fromkeys(annotation.target for annotation in everything)
+            by_target = {annotation.target: annotation for annotation in reversed(everything)}
+            learned = [by_target[target] for target in list(first)[:calibration_samples]]
+        targets = {annotation.target for annotation in learned}
+        test = [annotation for annotation in everything if annotation.target not in targets]
+        return AnnotatedSource(
+            test=test,
+            calibration=learned,
+            images=images,
+            candidates=candidates,
+            samples=samples,
+            calibration_samples=calibration_samples,
+            where=shown(path),
+        )

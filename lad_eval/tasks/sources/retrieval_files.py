@@ -1,0 +1,91 @@
+"""Tasks to annotation files of the released code of LAD, and such files to tasks."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from lad_eval.data.annotations import Annotation, read_annotations, write_annotations
+from lad_eval.data.files import write_text
+from lad_eval.errors import DataError
+from lad_eval.tasks.files import shown
+from lad_eval.tasks.sample import Split
+from lad_eval.tasks.sources.folder import Picture
+from lad_eval.tasks.task import Task
+
+
+def export_task(task: Task, path: Path, *, split: Split = "test", images: str | None = None) -> int:
+    """Writes the samples of a task as an annotation file.
+
+    Args:
+        task: its pictures must be files.
+        path: of the annotation file.
+        split: which samples.
+        images: folder to write before the pictures' names; None: where they are.
+
+    Returns:
+        How many samples were written.
+
+    Raises:
+        DataError: the pictures are no files, or the file cannot be written.
+    """
+    entries = []
+    for number, sample in enumerate(task.samples(split)):
+        if not all(isinstance(image, Picture) for image in sample.images):
+            raise DataError(f"{task.name}: its pictures are drawn when needed; only tasks on picture files can be exported.")
+        files = [image.path.absolute() for image in sample.images if isinstance(image, Picture)]
+        entry = Annotation(number, tuple(map(str, files)), sample.gold, files[sample.gold].name, sample.caption)
+        entries.append(entry if images is None else entry.moved(images))
+    write_annotations(path, entries)
+    return len(entries)
+
+
+def import_annotations(
+    path: Path, images: Path, name: str, *, calibration: Path | None = None, to: Path, replace: bool = False
+) -> Path:
+    """Makes a task of an annotation file: writes `<name>.yaml` into a folder and opens it.
+
+    Raises:
+        DataError: a file or a picture is missing or damaged, the name is none, or the task exists.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise DataError(f"{name!r} cannot be a task's name: letters, digits, and _ . - after the first.")
+    entries = read_annotations(path)
+    target = to / f"{name}.yaml"
+    if target.exists() and not replace:
+        raise DataError(f"{shown(target)} exists; choose another --name, or --replace it.")
+    lines = [
+        f"# Made by `lad-eval data import` from {path.name}, {len(entries)} samples.",
+        "source: annotations",
+        "setting: given",
+        f"candidates: {len(entries[0].image_ids)}",
+        "data:",
+        f"  file: {_quoted(_relative(path, to))}",
+        f"  images: {_quoted(_relative(images, to))}",
+        *([f"  calibration: {_quoted(_relative(calibration, to))}"] if calibration is not None else []),
+    ]
+    from lad_eval.tasks.sources.retrieval import AnnotationsOptions
+
+    options = AnnotationsOptions(
+        file=str(path.absolute()),
+        images=str(images.absolute()),
+        calibration=None if calibration is None else str(calibration.absolute()),
+    )
+    options.open(setting="given", candidates=len(entries[0].image_ids), samples=None, calibration_samples=5, folder=to)
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+        write_text(target, "\n".join(lines) + "\n")
+    except OSError as error:
+        raise DataError(f"{shown(target)}: cannot be written: {error.strerror}.") from None
+    return target
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path.absolute(), folder.absolute())).as_posix()
+
+
+def _quoted(text: str) -> str:
+    """A YAML scalar; single quotes take everything but themselves as it is."""
+    escaped = text.replace("'", "''")
+    return f"'{escaped}'"
