@@ -30,20 +30,27 @@ def paired_test(first: Bools, second: Bools) -> float:
         first: Bool[S, T], what the first method gets right.
         second: Bool[S, T], the second, same samples and orders.
     """
-    from scipy.stats import binom
-
     whole = first.sum(axis=1, dtype=np.int64) - second.sum(axis=1, dtype=np.int64)
     counts = np.bincount(np.abs(whole))
     # Of n, the number of differences with the first sign, each weighted by its size, out of all of them: sum = 2 n - total.
     distribution = np.ones(1)
     for size, count in enumerate(counts[1:], start=1):
         spaced = np.zeros(size * int(count) + 1)
-        spaced[::size] = binom.pmf(np.arange(count + 1), count, 0.5)
+        spaced[::size] = _fair_binomial(int(count))
         distribution = np.convolve(distribution, spaced)
     total = len(distribution) - 1
     observed = abs(int(whole.sum()))
     sums = np.abs(2 * np.arange(total + 1) - total)
     return min(1.0, float(distribution[sums >= observed].sum()))
+
+
+def _fair_binomial(n: int) -> Floats:
+    """Float[n + 1], the chances of 0..n heads in n throws."""
+    from scipy.special import gammaln  # scipy.stats takes a second to import
+
+    k = np.arange(n + 1)
+    chances: Floats = np.exp(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1) - n * np.log(2))
+    return chances
 
 
 def detectable(spread: float, samples: int, *, alpha: float = ALPHA, power: float = POWER) -> float:

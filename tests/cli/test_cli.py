@@ -124,7 +124,7 @@ def test_ls_names_tasks_methods_and_models(capsys):
     assert "lad-tiny" in call(capsys, "ls", "models")[1]
 
 
-@pytest.mark.parametrize("form", ["rich", "md", "latex", "csv", "json"])
+@pytest.mark.parametrize("form", ["rich", "md", "latex", "html", "csv", "json"])
 def test_leaderboard_in_every_format_holds_every_method(capsys, results, form):
     code, text, _ = call(capsys, "leaderboard", "--out", results[0], "--format", form)
     assert code == 0
@@ -134,7 +134,16 @@ def test_leaderboard_in_every_format_holds_every_method(capsys, results, form):
 
 def test_leaderboard_csv_reads_back(capsys, results):
     rows = list(csv.DictReader(io.StringIO(call(capsys, "leaderboard", "--out", results[0], "-f", "csv")[1])))
-    assert [row["method"] for row in rows] == list(METHODS)
+    assert {row["method"] for row in rows} == set(METHODS)
+    accuracies = [float(row[f"{TASK}.accuracy"]) for row in rows]
+    assert accuracies == sorted(accuracies, reverse=True)
+
+
+def test_leaderboard_is_filtered_and_sorted(capsys, results):
+    arguments = ("leaderboard", "--out", results[0], "-f", "json", "--method", "*lad", "--method", "vanilla", "--sort", "method")
+    assert [row["method"] for row in json.loads(call(capsys, *arguments)[1])] == ["lad", "vanilla"]
+    assert "fits --model nobody*" in fails(capsys, "leaderboard", "--out", results[0], "--model", "nobody*")
+    assert "Unknown sort 'best'" in fails(capsys, "leaderboard", "--out", results[0], "--sort", "best")
 
 
 def test_compare_methods_of_a_run(capsys, results):
