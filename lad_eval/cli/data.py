@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lad_eval.cli import annotations
 from lad_eval.cli.options import Quiet
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("export")(annotations.export)
+app.command("import")(annotations.import_)
 
 
 class Protocol(str, Enum):

@@ -100,7 +100,7 @@ def _annotation(where: str, entry: Any) -> Annotation:
     if not isinstance(entry, dict):
         raise DataError(f"{where}: must be an object with {', '.join(_KEYS)}.")
     if missing := [key for key in _KEYS if key not in entry]:
-        raise DataError(f"{where}: lacks {' and '.join(missing)}.")
+        raise DataError(f"{where}: lacks {', '.join(missing)}.")
     id_, images, index, target, caption = (entry[key] for key in _KEYS)
     if not _whole(id_):
         raise DataError(f"{where}: id must be a whole number, not {id_!r}.")

@@ -34,7 +34,7 @@ def export_task(task: Task, path: Path, *, split: Split = "test", images: str | 
     for number, sample in enumerate(task.samples(split)):
         if not all(isinstance(image, Picture) for image in sample.images):
             raise DataError(f"{task.name}: its pictures are drawn when needed; only tasks on picture files can be exported.")
-        files = [image.path.absolute() for image in sample.images if isinstance(image, Picture)]
+        files = [image.path.parent.resolve() / image.path.name for image in sample.images if isinstance(image, Picture)]
         entry = Annotation(number, tuple(map(str, files)), sample.gold, files[sample.gold].name, sample.caption)
         entries.append(entry if images is None else entry.moved(images))
     write_annotations(path, entries)

@@ -1,0 +1,56 @@
+"""`lad-eval data export` and `import`: annotation files of the released code of LAD."""
+
+from __future__ import annotations
+
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Which(str, Enum):
+    """Samples of which split."""
+
+    test = "test"
+    calibration = "calibration"
+
+
+def export(
+    task: Annotated[
+        str, typer.Argument(metavar="TASK", help="Name or YAML file of a task on picture files.", show_default=False)
+    ],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON file to write.", show_default=False, dir_okay=False)],
+    images: Annotated[
+        str | None, typer.Option("--images", help="Folder to write before the pictures' names; default: where they are.")
+    ] = None,
+    split: Annotated[Which, typer.Option("--split", help="Which samples.")] = Which.test,
+) -> None:
+    """Write a task's samples as an annotation file of the released code (id, image_ids, index, target, caption)."""
+    from lad_eval.tasks.registry import load_task
+    from lad_eval.tasks.sources.retrieval_files import export_task
+
+    count = export_task(load_task(task), file, split=split.value, images=images)
+    sys.stdout.write(f"{file}: {count} samples.\n")
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Annotation file (JSON).", show_default=False, dir_okay=False)],
+    images: Annotated[Path, typer.Option("--images", help="Folder with the pictures.", file_okay=False, show_default=False)],
+    name: Annotated[str, typer.Option("--name", help="Of the new task.", show_default=False)],
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibration", help="Annotation file to calibrate on; default: the first samples of FILE.", dir_okay=False
+        ),
+    ] = None,
+    to: Annotated[Path, typer.Option("--to", help="Folder for the task's YAML file.", file_okay=False)] = Path(),
+    replace: Annotated[bool, typer.Option("--replace", help="Write over a task of that name.")] = False,
+) -> None:
+    """Make a task of an annotation file: write <name>.yaml, ready for `lad-eval run --tasks`."""
+    from lad_eval.tasks.sources.retrieval_files import import_annotations
+
+    made = import_annotations(file, images, name, calibration=calibration, to=to, replace=replace)
+    shown = made if made.parts[:-1] else f"./{made}"
+    sys.stdout.write(f"{made}: a task; run it with `lad-eval run --model <model> --tasks {shown}`.\n")
