@@ -106,7 +106,7 @@ def verify(name: Name, root: Root = None, quiet: Quiet = False) -> None:
     problems = look_through(load_dataset(name), root, _progress(quiet=quiet))
     if problems:
         sys.stdout.write("\n".join(problems) + "\n")
-        sys.stderr.write(f"{len(problems)} faults in {name}.\n")
+        sys.stderr.write(f"{name}: {len(problems)} fault{'s' if len(problems) > 1 else ''}.\n")
         raise typer.Exit(1)
     sys.stdout.write(f"{name}: no faults.\n")
 

@@ -127,8 +127,6 @@ class _Mmiu(DataSet):
             _LOG.warning("%s has no row of %s.", root / QUESTIONS, ", ".join(lacking))
         for file in self.files[1:]:
             self._pictures(file, root, rows, options, progress)
-        for line in _tasks(root, rows):
-            _LOG.info("mmiu: %s", line)
         if not any(_present(root, row) for row in rows):
             raise DataError(
                 f"{root}: no row of {QUESTIONS} has its images there; they belong in folders as {root / NEEDED[0] / TASKS[0]}."
@@ -175,7 +173,7 @@ class _Mmiu(DataSet):
         return faults
 
     def status(self, root: Path) -> Status:
-        lines = [_file_line(file, root) for file in self.files]
+        lines = [line for file in self.files if (line := _file_line(file, root))]
         try:
             rows = read_rows(root, TASKS)
         except DataError as error:
@@ -217,14 +215,14 @@ def _tasks(root: Path, rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _file_line(file: DataFile, root: Path) -> str:
+def _file_line(file: DataFile, root: Path) -> str | None:
+    """How a file stands; nothing of one that is not there and not needed."""
     if (root / file.path).is_file():
         return f"{file.path}: there"
     folder = file.path.removesuffix(".zip")
     if folder != file.path and (root / folder).is_dir():
         return f"{file.path}: unpacked to {folder}/"
-    need = "missing" if file.required else "not there, and not needed"
-    return f"{file.path}: {need} ({file.purpose}), from {file.url}"
+    return f"{file.path}: missing ({file.purpose}); it comes from {file.url}" if file.required else None
 
 
 def _picture_faults(root: Path, stored: str) -> list[str]:

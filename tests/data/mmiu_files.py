@@ -34,7 +34,7 @@ def row(task, i, **changed):
         "source": task.rpartition("_")[2],
         "options": options(n) + ("\n" if n == 2 else ""),
         "question": "Which image is most likely to be a real photograph?",
-        "context": f"You are a judge in a photography competition, and now you are given the four images.\n{CHOICES}{options()}\n",
+        "context": f"You are a judge in a photography competition, and see four images.\n{CHOICES}{options()}\n",
         "input_image_path": [f"./{FOLDERS[task]}/{task}/{task}_{i}_{j}.{kind}" for j in range(n)],
         "output": random.Random(f"{task}{i}").choice("ABCD"[:n]),
     }
