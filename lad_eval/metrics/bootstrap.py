@@ -66,7 +66,10 @@ def resampled_means(sums: Floats, resamples: int = RESAMPLES, seed: int = 42) ->
 
 
 def interval(draws: Floats, level: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of Float[B] that holds the share `level`; resamples without a value (NaN) are left out, (NaN, NaN) if none has one."""
+    """Percentile interval of Float[B] that holds the share `level`.
+
+    Resamples without a value (NaN) are left out; (NaN, NaN) if none has one.
+    """
     known = draws[~np.isnan(draws)]
     if not len(known):
         return np.nan, np.nan

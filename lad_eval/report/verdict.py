@@ -1,15 +1,76 @@
-"""What a check found, as text for people and as JSON."""
+"""What a check found, and how it is told: as text for people and as JSON."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from itertools import groupby
+from typing import Literal
 
-from lad_eval.run.check_verdict import Compared, Flip, Verdict
+from lad_eval.metrics import Estimate
 
 SHOWN = 20
+
+Kind = Literal["asked", "outdated", "samples", "flipped", "accuracy", "unparsable"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One reason to fail: what kind, where, and a sentence; `method` is None where it concerns the whole task."""
+
+    kind: Kind
+    task: str
+    method: str | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Flip:
+    """One decision that is not the baseline's; images and positions from 0, None for no answer."""
+
+    task: str
+    method: str
+    sample: str
+    order: str
+    gold: int
+    before: int | None
+    now: int | None
+
+    @property
+    def effect(self) -> str:
+        """What the flip did: "lost", "won" or "still wrong"."""
+        return "lost" if self.before == self.gold else "won" if self.now == self.gold else "still wrong"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One method on one task, then and now, in points; `difference` is now minus then, paired."""
+
+    task: str
+    method: str
+    samples: int
+    orders: int
+    before: float
+    now: float
+    difference: Estimate
+    p_value: float
+    flipped: int
+
+
+@dataclass
+class Verdict:
+    """Everything a check found; it passed if nothing is in `findings`."""
+
+    replayed: bool
+    compared: list[Compared] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    flips: list[Flip] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        return not self.findings
 
 
 def verdict_as_json(verdict: Verdict) -> str:

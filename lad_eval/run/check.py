@@ -15,6 +15,7 @@ from typing import Any
 import lad_eval
 from lad_eval.errors import UserError
 from lad_eval.metrics import Grid
+from lad_eval.report.verdict import Verdict
 from lad_eval.run.check_baseline import (
     Asked,
     Baseline,
@@ -35,7 +36,7 @@ from lad_eval.run.check_evidence import (
     kept_evidence,
     run_with_evidence,
 )
-from lad_eval.run.check_verdict import Verdict, asked_otherwise, compare_task, other_circumstances
+from lad_eval.run.check_verdict import asked_otherwise, compare_task, other_circumstances
 from lad_eval.run.compare import table_of
 from lad_eval.run.execute import Settings, run_tasks
 from lad_eval.run.folder import SPEC, read_json

@@ -1,77 +1,18 @@
-"""What a check found: pure comparisons of a baseline with what is now."""
+"""What differs between a baseline and what is now: pure comparisons."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from lad_eval.evidence import difference
 from lad_eval.metrics import UNPARSABLE, Estimate, Grid, paired_test, resampled_means
 from lad_eval.metrics.bootstrap import RESAMPLES, figures, interval, sample_sums
+from lad_eval.report.verdict import Compared, Finding, Flip, Kind, Verdict
 from lad_eval.run.check_baseline import Asked, TaskBaseline, gold_images
-
-Kind = Literal["asked", "outdated", "samples", "flipped", "accuracy", "unparsable"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One reason to fail: what kind, where, and a sentence; `method` is None where it concerns the whole task."""
-
-    kind: Kind
-    task: str
-    method: str | None
-    text: str
-
-
-@dataclass(frozen=True)
-class Flip:
-    """One decision that is not the baseline's; images and positions from 0, None for no answer."""
-
-    task: str
-    method: str
-    sample: str
-    order: str
-    gold: int
-    before: int | None
-    now: int | None
-
-    @property
-    def effect(self) -> str:
-        """What the flip did: "lost", "won" or "still wrong"."""
-        return "lost" if self.before == self.gold else "won" if self.now == self.gold else "still wrong"
-
-
-@dataclass(frozen=True)
-class Compared:
-    """One method on one task, then and now, in points; `difference` is now minus then, paired."""
-
-    task: str
-    method: str
-    samples: int
-    orders: int
-    before: float
-    now: float
-    difference: Estimate
-    p_value: float
-    flipped: int
-
-
-@dataclass
-class Verdict:
-    """Everything a check found; it passed if nothing is in `findings`."""
-
-    replayed: bool
-    compared: list[Compared] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-    flips: list[Flip] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def passed(self) -> bool:
-        return not self.findings
 
 
 @dataclass(frozen=True)
