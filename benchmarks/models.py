@@ -30,6 +30,8 @@ class Plan:
         images: of the longest prompt; 144 tokens each.
         samples: test samples of a whole run of the middle-sized model.
         batch: the largest batch.
+        pool: pictures among which hard negatives are looked for.
+        anchors: pictures for which they are.
     """
 
     device: str = "cpu"
@@ -39,6 +41,8 @@ class Plan:
     images: int = 20
     samples: int = 2
     batch: int = 32
+    pool: int = 20_000
+    anchors: int = 1_000
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -56,7 +60,7 @@ class Plan:
 _SMALL = {"depth": 2, "hidden_size": 128, "intermediate_size": 256, "num_heads": 4, "fullatt_block_indexes": [1]}
 _SHARED = {"depth": 7, "hidden_size": 320, "intermediate_size": 855, "num_heads": 5, "fullatt_block_indexes": [3, 6]}
 
-SMALL = Plan(rounds=1, layers=2, width=64, images=3, samples=1, batch=2)
+SMALL = Plan(rounds=1, layers=2, width=64, images=3, samples=1, batch=2, pool=400, anchors=50)
 """Runs in seconds."""
 
 

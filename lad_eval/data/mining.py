@@ -143,9 +143,13 @@ def product(anchors: Floats, pool: Floats) -> npt.NDArray[np.float32]:
 def rounding(anchors: Floats, pool: Floats) -> float:
     """How far a matrix product and `numpy.dot` can lie apart: two sums of D products, and the rounding of the result."""
     wide = np.float64 if anchors.dtype == np.float64 else np.float32
-    longest = float(np.linalg.norm(anchors.astype(wide), axis=1).max() * np.linalg.norm(pool.astype(wide), axis=1).max())
+    longest = float(np.sqrt(_largest_square(anchors.astype(wide, copy=False)) * _largest_square(pool.astype(wide, copy=False))))
     summing = anchors.shape[1] * float(np.finfo(wide).eps)
     return float((summing + float(np.finfo(anchors.dtype).eps)) * longest)
+
+
+def _largest_square(rows: Floats) -> float:
+    return float(np.einsum("ij,ij->i", rows, rows).max())
 
 
 def category_masks(names: Sequence[str], categories: Mapping[str, frozenset[int]]) -> Bits:
