@@ -45,6 +45,7 @@ class CalibratedMethod:
         self.method = make_method(method) if isinstance(method, str) else method
         self.task = task
         self.show_progress = show_progress
+        self._model = model
         self._kept = kept_evidence(model, task, Path(store))
 
     @property
@@ -80,7 +81,7 @@ class CalibratedMethod:
         seen = [view for request in requests for view in self._views(request)]
         each_once = list({view.key: view for view in seen}.values())
         label = f"{self.task.name}, {method.name}"
-        scores = method.predict_log_proba(self._kept.of(each_once, label, show_progress=self.show_progress))
+        scores = method.predict_log_proba(self._kept.of(self._model, each_once, label, show_progress=self.show_progress))
         row = {view.key: i for i, view in enumerate(each_once)}
         return [int(scores[row[request.key]].argmax()) for request in requests]
 
@@ -99,7 +100,9 @@ class CalibratedMethod:
         wanted = {*asked.calibration}
         requests = {request.key: request for request in asked.requests if request.key in wanted}
         label = f"{self.task.name}, calibration of {method.name}"
-        evidence = self._kept.of([requests[key] for key in asked.calibration], label, show_progress=self.show_progress)
+        evidence = self._kept.of(
+            self._model, [requests[key] for key in asked.calibration], label, show_progress=self.show_progress
+        )
         method.calibrate(evidence)
         write_atomically(self.state_path, method.save)
         return method

@@ -29,14 +29,11 @@ class KeptEvidence:
         folder: `<store>/<model>/<task>/<hash>`, the folder of the same run by `lad-eval run` without a limit.
     """
 
-    def __init__(self, model: VLM, task: Task, spec: RunSpec, folder: Path) -> None:
+    def __init__(self, task: Task, spec: RunSpec, folder: Path) -> None:
         world = World.from_environment()
         self.folder = folder
-        self._model = model
         self._leads = world.leads
-        self._store = EvidenceStore(
-            folder, model.fingerprint, task=task.fingerprint, rank=None if world.size == 1 else world.rank
-        )
+        self._store = EvidenceStore(folder, spec.fingerprint, task=task.fingerprint, rank=None if world.size == 1 else world.rank)
         self._store.open()
         weakref.finalize(self, self._store.close)
         claim(folder, spec)
@@ -45,10 +42,11 @@ class KeptEvidence:
         if self._store.keys():
             self._remember(self._store.load())
 
-    def of(self, requests: Sequence[Request], label: str, *, show_progress: bool = True) -> Evidence:
+    def of(self, model: VLM, requests: Sequence[Request], label: str, *, show_progress: bool = True) -> Evidence:
         """One row a request, in their order; what is missing is asked and stored, batch by batch.
 
         Args:
+            model: the one whose evidence this is.
             requests: at least one.
             label: what the progress bar calls it.
             show_progress: on stderr, by the leading process.
@@ -60,7 +58,7 @@ class KeptEvidence:
         if missing:
             shown = show_progress and self._leads and len(missing) > 1
             with progress(label, len(missing), shown=shown) as advance:
-                for part in in_batches(self._model, missing):
+                for part in in_batches(model, missing):
                     self._store.append(part)
                     self._remember(part)
                     advance(len(part))
@@ -93,5 +91,5 @@ def kept_evidence(model: VLM, task: Task, store: Path) -> KeptEvidence:
     folder = folder_of(store, spec).resolve()
     kept = _OPEN.get(folder)
     if kept is None:
-        kept = _OPEN[folder] = KeptEvidence(model, task, spec, folder)
+        kept = _OPEN[folder] = KeptEvidence(task, spec, folder)
     return kept

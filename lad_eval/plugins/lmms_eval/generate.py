@@ -39,6 +39,7 @@ generation_kwargs:
 metric_list:
 {metrics}
 cluster_key: sample
+num_fewshot: 0
 metadata:
   version: {version}
 """
@@ -109,17 +110,21 @@ def _group(name: str, members: Iterable[str]) -> str:
     return f"group: {name}\ntask:\n" + "".join(f"  - {member}\n" for member in members)
 
 
-def _check_free(names: Iterable[str]) -> None:
-    """Refuses a name that a task of an installed lmms-eval has: of two it would take its own, without a word."""
+def names_in_lmms_eval() -> frozenset[str]:
+    """Names of tasks and groups that an installed lmms-eval brings, read from its files; none where it is not installed."""
     installed = find_spec("lmms_eval")
     if installed is None or installed.origin is None:
-        return
-    taken: dict[str, Path] = {}
-    wanted = {*names}
+        return frozenset()
+    found = set()
     for path in (Path(installed.origin).parent / "tasks").rglob("*.yaml"):
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             key, _, value = line.partition(":")
-            if key in ("task", "group") and value.strip().strip("\"'") in wanted:
-                taken[value.strip().strip("\"'")] = path
-    for name in taken:
-        raise UserError(f"lmms-eval has a task named {name!r} of its own; copy yours to a file of another name.")
+            if key in ("task", "group", "tag"):
+                found.add(value.partition("#")[0].strip().strip("\"'"))
+    return frozenset(found)
+
+
+def _check_free(names: Iterable[str]) -> None:
+    """Refuses a name that lmms-eval has: of two it would take its own, without a word."""
+    if taken := sorted(names_in_lmms_eval().intersection(names)):
+        raise UserError(f"lmms-eval has a task named {taken[0]!r} of its own; copy yours to a file of another name.")

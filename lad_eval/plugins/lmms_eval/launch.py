@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -11,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from lad_eval.errors import UnknownNameError, UserError
-from lad_eval.plugins.lmms_eval.generate import write_tasks
-from lad_eval.tasks.registry import resolve
+from lad_eval.plugins.lmms_eval.generate import names_in_lmms_eval, write_tasks
+from lad_eval.tasks.registry import groups, resolve, task_names
+
+NEAR = 0.8
+"""Likeness from which an unknown task is taken for one of ours, misspelt."""
 
 MISSING = "lmms-eval is not installed here: pip install 'lad-eval[lmms-eval]', in an environment of its own."
 
@@ -75,8 +79,17 @@ def _named(arguments: Sequence[str]) -> list[str]:
 
 
 def _our_tasks(arguments: Sequence[str]) -> list[str]:
-    """Words of `--tasks` that we know; a group of ours stands for its tasks."""
-    return [word for word in _named(arguments) if _is_ours(word)]
+    """Words of `--tasks` that we know; a group of ours stands for its tasks.
+
+    Raises:
+        UnknownNameError: a word is near a name of ours, and no name of lmms-eval's.
+    """
+    ours = [word for word in _named(arguments) if _is_ours(word)]
+    known = [*task_names(), *groups()]
+    for word in _others(arguments):
+        if difflib.get_close_matches(word, known, n=1, cutoff=NEAR) and word not in names_in_lmms_eval():
+            raise UnknownNameError("task", word, known)
+    return ours
 
 
 def _others(arguments: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ import inspect
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from lmms_eval.api.model import lmms
 from lmms_eval.utils import simple_parse_args_string
@@ -77,7 +77,7 @@ class LadEval(lmms):  # type: ignore[misc]
 
         self.batch_size = check_batch_size(batch_size)
         alone = World.from_environment().size == 1
-        self.vlm: Any = load_model(
+        loaded: object = load_model(
             str(pretrained),
             revision=None if revision is None else str(revision),
             dtype=dtype,
@@ -89,6 +89,7 @@ class LadEval(lmms):  # type: ignore[misc]
             seed=seed,
             trust_remote_code=trust_remote_code,
         )
+        self.vlm: Any = cast(Any, loaded)
         self.device = self.vlm.model.device
 
     @classmethod
@@ -174,7 +175,7 @@ class LadEval(lmms):  # type: ignore[misc]
 
 
 def _known_method(name: Any) -> str:
-    known = (*method_names(), GENERATE)
+    known = list(dict.fromkeys((*method_names(), GENERATE)))
     if name is None:
         raise UserError(f"Name a method: --model_args ...,method=<one of {', '.join(known)}>.")
     if name not in known:
