@@ -1,5 +1,8 @@
+import threading
 import zipfile
+from dataclasses import replace
 from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import huggingface_hub
 import pandas as pd
@@ -73,8 +76,8 @@ def test_what_is_missing_is_told_with_address_and_place(tmp_path, progress):
         MMIU.prepare(tmp_path, OFFLINE, progress)
     url = f"https://huggingface.co/datasets/{REPOSITORY}/resolve/{REVISION}/Low-level-semantic.zip"
     assert str(caught.value) == (
-        f"{tmp_path}/Low-level-semantic.zip is missing (pictures of the tasks in this package): get it from {url} and put it there, "
-        "then run the same command again. Or unpack it yourself into Low-level-semantic/."
+        f"{tmp_path}/Low-level-semantic.zip is missing (pictures of the tasks in this package): get it from {url} and put it "
+        "there, then run the same command again. Or unpack it yourself into Low-level-semantic/."
     )
     status = MMIU.status(tmp_path)
     assert not status.ready
@@ -153,6 +156,30 @@ def test_a_damaged_or_foreign_parquet_file_is_told_in_one_line(tmp_path):
 def test_a_path_that_leads_out_of_the_data_set_is_no_place(tmp_path, stored):
     assert place(tmp_path, stored) is None
     assert place(tmp_path, "./Low-level-semantic/t/t_0_0.jpg") == tmp_path / "Low-level-semantic/t/t_0_0.jpg"
+
+
+def test_what_is_not_there_is_fetched_and_only_what_is_needed(tmp_path, progress):
+    served = write_all(tmp_path / "served", rows(2))
+    asked = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, form, *args):
+            asked.append(self.path)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=served))
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    base = f"http://127.0.0.1:{server.server_port}"
+    near = replace(MMIU, files=tuple(replace(file, url=f"{base}/{file.path}") for file in MMIU.files))
+    root = tmp_path / "root"
+    root.mkdir()
+    try:
+        for _ in range(2):
+            near.prepare(root, PrepareOptions(), progress)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert near.status(root).ready
+    assert asked == ["/all.parquet", *(f"/{stem}.zip" for stem in mmiu.NEEDED)]
 
 
 def test_files_that_the_hubs_own_tools_fetched_are_used(tmp_path, progress, monkeypatch):
