@@ -17,8 +17,27 @@ class Kind(str, Enum):
     models = "models"
 
 
-def ls(what: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
+class Harness(str, Enum):
+    """Harnesses whose own models can be listed."""
+
+    vlmeval = "vlmeval"
+
+
+def ls(
+    what: Annotated[Kind, typer.Argument(help="What to list.")],
+    harness: Annotated[
+        Harness | None,
+        typer.Option("--harness", help="With `models`: every model of this harness, whether it can be served, and why."),
+    ] = None,
+) -> None:
     """List tasks, methods or models."""
+    if harness is not None:
+        if what is not Kind.models:
+            raise typer.BadParameter(f"--harness goes with `ls models`, not with `ls {what.value}`.")
+        from lad_eval.models.vlmeval.listing import listing as of_harness
+
+        sys.stdout.write("\n".join(of_harness()) + "\n")
+        return
     from lad_eval.report.listing import listing
 
     sys.stdout.write("\n".join(listing(what.value)) + "\n")

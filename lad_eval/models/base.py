@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, runtime_checkable
 
+from lad_eval.attention.interventions import Intervention
 from lad_eval.evidence import Evidence
+from lad_eval.replies import Decoding, Reply
 from lad_eval.tasks.request import Request
 
 
@@ -44,3 +47,23 @@ class VLM(Protocol):
     def generate(self, requests: Sequence[Request], *, max_new_tokens: int = 16) -> list[str]:
         """Greedy free text, one reply a request, without special tokens."""
         ...
+
+
+@runtime_checkable
+class Changeable(Protocol):
+    """A model that can be asked under an intervention."""
+
+    def under(self, intervention: Intervention | None) -> AbstractContextManager[None]:
+        """While open the model is asked under the intervention, and its `fingerprint` says so; None leaves it as it is.
+
+        Raises:
+            UnsupportedModelError: its attention cannot be changed in this way; told at the latest when it is asked.
+        """
+
+
+@runtime_checkable
+class Writer(Protocol):
+    """A model that can write replies in more ways than greedily, and says what they cost."""
+
+    def reply_batches(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[list[Reply]]:
+        """Replies, each key once, batch after batch, in an order of the model's own."""

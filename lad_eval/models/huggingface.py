@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from lad_eval.attention.interventions import Intervention
 from lad_eval.attention.recorder import record_last_row
 from lad_eval.attention.support import check_supported
 from lad_eval.errors import UnsupportedModelError, UserError
@@ -18,9 +20,11 @@ from lad_eval.evidence import Evidence
 from lad_eval.models.batching import Batcher, BatchSize, automatic_size, by_length, check_batch_size
 from lad_eval.models.continuation import continue_prefixes, end_ids, select, with_positions
 from lad_eval.models.conversation import Conversation
+from lad_eval.models.drawing import Draw, reply_length
 from lad_eval.models.features import RememberedFeatures
 from lad_eval.models.fingerprint import describe
 from lad_eval.models.preparation import Batch, Preparation, check_image_preparation
+from lad_eval.replies import Decoding, Reply
 from lad_eval.tasks.request import Request
 
 
@@ -61,10 +65,32 @@ class HuggingFaceVLM:
         self._prepare = Preparation(model, processor, self._conversation, preparation)
         self._features = RememberedFeatures(model)
         self._tokens_that_fit: int | None = None
+        self._intervention: Intervention | None = None
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]:
+        """What determines the evidence; see `lad_eval.models.fingerprint.describe`. Under an intervention that is told too."""
+        if self._intervention is None:
+            return self._described
+        return {**self._described, "intervention": self._intervention.facts}
+
+    @contextmanager
+    def under(self, intervention: Intervention | None) -> Iterator[None]:
+        """Lets the model be asked under a change of its attention; None leaves it as it is.
+
+        Raises:
+            UserError: it is under one already.
+        """
+        if self._intervention is not None:
+            raise UserError(f"{self.name} is under {self._intervention.label} already.")
+        self._intervention = intervention
+        try:
+            yield
+        finally:
+            self._intervention = None
 
     @cached_property
-    def fingerprint(self) -> Mapping[str, Any]:
-        """What determines the evidence; see `lad_eval.models.fingerprint.describe`."""
+    def _described(self) -> Mapping[str, Any]:
         return describe(
             self.model,
             self.processor,
@@ -92,15 +118,30 @@ class HuggingFaceVLM:
 
     def generate(self, requests: Sequence[Request], *, max_new_tokens: int = 16) -> list[str]:
         """Greedy free text, one reply a request, without special tokens and without the hub's generation penalties."""
-        replies: dict[int, str] = {}
+        replies: dict[str, str] = {}
+        for batch in self.reply_batches(requests, Decoding(max_new_tokens=max_new_tokens)):
+            replies.update({reply.key: reply.texts[0] for reply in batch})
+        return [replies[request.key] for request in requests]
 
-        def write(batch: Sequence[tuple[int, Request]], prepared: Batch) -> None:
-            texts = self._generate(prepared, max_new_tokens)
-            replies.update({index: text for (index, _), text in zip(batch, texts, strict=True)})
+    def reply_batches(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[list[Reply]]:
+        """Replies of batch after batch, each as soon as it is there, in an order of its own; texts as of `generate`.
 
-        for _ in self._batches(requests, write, answered=False):
-            pass
-        return [replies[index] for index in range(len(requests))]
+        Args:
+            requests: each key once counts.
+            decoding: how they are written. What is drawn depends on a request and the decoding alone, not on the batch.
+        """
+
+        def write(batch: Sequence[tuple[int, Request]], prepared: Batch) -> list[Reply]:
+            keys = [request.key for _, request in batch]
+            started = time.perf_counter()
+            written = [self._write(prepared, decoding, keys, sample) for sample in range(decoding.samples)]
+            seconds = (time.perf_counter() - started) / len(keys)
+            return [
+                Reply(key, tuple(texts[row] for texts, _ in written), sum(counts[row] for _, counts in written), seconds)
+                for row, key in enumerate(keys)
+            ]
+
+        yield from self._batches(list({request.key: request for request in requests}.values()), write, answered=False)
 
     def _batches(self, requests: Sequence[Request], use: Any, *, answered: bool) -> Iterator[Any]:
         """What `use` makes of batch after batch; `answered`: whether prompts go on to where the candidates begin."""
@@ -168,7 +209,7 @@ class HuggingFaceVLM:
         inputs = with_positions(self.model, self._to_device(inputs))
         ends = end_ids(self.model, self.processor.tokenizer) if trie.needs_end else ()
         columns = [branch.columns(ends) for branch in trie.branches]
-        with record_last_row(self.model, batch.spans) as recorder:
+        with self._changed(batch), record_last_row(self.model, batch.spans) as recorder:
             output = self.model(**inputs, use_cache=bool(trie.prefixes), logits_to_keep=1)
         attention, delimited = recorder.attention()
         rooted = [select(output.logits[:, -1], columns[0])] if len(trie.prefixes) < len(trie.branches) else []
@@ -184,7 +225,8 @@ class HuggingFaceVLM:
         return trie.log_probs(logits, ends), attention.numpy(), delimited.numpy()
 
     @torch.inference_mode()
-    def _generate(self, batch: Batch, max_new_tokens: int) -> list[str]:
+    def _write(self, batch: Batch, decoding: Decoding, keys: Sequence[str], sample: int) -> tuple[list[str], list[int]]:
+        """One reply a row, and how many tokens each is long, its end counted in."""
         inputs = self._to_device(batch.inputs)
         tokenizer = self.processor.tokenizer
         ends = end_ids(self.model, tokenizer)
@@ -197,11 +239,19 @@ class HuggingFaceVLM:
             top_k=None,
             repetition_penalty=1.0,
             no_repeat_ngram_size=0,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=decoding.max_new_tokens,
             eos_token_id=list(ends),
             pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0],
         )
-        written = self.model.generate(**inputs, generation_config=plain)
+        drawing = [Draw(decoding, keys, sample)] if decoding.temperature else []
+        with self._changed(batch):
+            written = self.model.generate(**inputs, generation_config=plain, logits_processor=drawing)
+        rows = written[:, inputs["input_ids"].shape[1] :]
         with self._prepare.lock:
-            texts = tokenizer.batch_decode(written[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        return [text.strip() for text in texts]
+            texts = tokenizer.batch_decode(rows, skip_special_tokens=True)
+        return [text.strip() for text in texts], [reply_length(row, ends) for row in rows.tolist()]
+
+    def _changed(self, batch: Batch) -> AbstractContextManager[None]:
+        if self._intervention is None:
+            return nullcontext()
+        return self._intervention.applied(self.model, batch.spans)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import random
 import ssl
 import sys
@@ -35,6 +36,8 @@ def kit(module: str) -> ModuleType:
 
     grad, state, context = torch.is_grad_enabled(), torch.random.get_rng_state(), ssl._create_default_https_context
     numbers, array_numbers = random.getstate(), np.random.get_state()
+    quiet = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # it logs an error where it finds no .env file
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -48,6 +51,7 @@ def kit(module: str) -> ModuleType:
     except ImportError as fault:
         raise UserError(f"VLMEvalKit does not import: {fault}") from fault
     finally:
+        logging.disable(quiet)
         torch.set_grad_enabled(grad)
         torch.random.set_rng_state(state)
         random.setstate(numbers)

@@ -53,8 +53,8 @@ class PromptEnd:
         before = self._tokens(text)
         if before[-min(8, len(piece)) :] != list(piece[-8:]):
             raise UnsupportedModelError(
-                f"{self._name} is not supported: its tokenizer does not read the end of its own prompt, {text[-24:]!r}, back as it "
-                "was."
+                f"{self._name} is not supported: its tokenizer does not read {text[-24:]!r}, the end of its own prompt, back "
+                "as it was."
             )
         return joined(before, self._tokens(text + lead), [self._tokens(text + lead + name) for name in identifiers])
 
@@ -69,8 +69,8 @@ class PromptEnd:
         for opening, closing in _THOUGHTS:
             if text.rfind(opening) > text.rfind(closing):
                 raise UnsupportedModelError(
-                    f"{self._name} is not supported: its prompt opens a thought ({opening}), and an answer put there would be part "
-                    "of the thought; use the variant without thinking."
+                    f"{self._name} is not supported: its prompt opens a thought ({opening}), and an answer put there would be "
+                    "part of the thought; use the variant without thinking."
                 )
 
     def _text(self, ids: Sequence[int]) -> str:

@@ -16,7 +16,7 @@ Kind = Literal["tested", "native", "chat", "remote", "api", "unsupported"]
 KINDS: Mapping[Kind, str] = {
     "tested": "its class answers through `generate` of transformers, and was run whole with tiny random weights in the tests",
     "native": "its class answers through `generate` of a transformers model; not run here",
-    "chat": "remote code of InternVL's form around a transformers language model; the form was run in the tests, the code was not",
+    "chat": "InternVL's remote code around a transformers language model; the form was run in the tests, this code was not",
     "remote": "remote code that was not seen; loading tries it and says what is missing",
     "api": "an API, which shows neither logits nor attention",
     "unsupported": "the mechanism does not apply",
