@@ -26,6 +26,7 @@ VERIFIED = ssl._create_default_https_context
 def place(tmp_path_factory):
     """A working directory with a small task, and VLMEvalKit's data folder."""
     folder = tmp_path_factory.mktemp("kit")
+    (folder / "lmu").mkdir()  # VLMEvalKit takes the home folder where this is missing
     (folder / "scenes_few.yaml").write_text(FEW.format(n=4))
     (folder / "scenes_two.yaml").write_text(FEW.format(n=2))
     before = Path.cwd()
@@ -117,6 +118,38 @@ def test_answers_of_a_folder_are_those_of_lad_eval_run(kit, family):
     shorts = {path.name.partition("+")[2]: path.name for path in Path(f"W-{family}").glob("HF--*")}
     for method, suffix in (("lad", "LAD"), ("pride", "PriDe"), ("vanilla", ""), ("permutation-average",) * 2):
         assert predictions(Path(f"W-{family}"), shorts[suffix], "Scenes_Two") == own[method]
+
+
+@pytest.mark.parametrize(("family", "kind"), [("smolvlm", "SmolVLM"), ("qwen2-vl", "Qwen2VLChat")])
+def test_a_model_of_vlmevalkit_behind_a_method(kit, family, kind, monkeypatch):
+    import vlmeval.config
+    import vlmeval.vlm
+
+    from lad_eval.models.vlmeval import InterceptedVLM
+    from lad_eval.run.collect import collect
+    from lad_eval.tasks import load_task
+    from tests.models.vlmeval_classes import on_the_cpu, save
+
+    folder = save(family, f"kit-{family}")
+    table = vlmeval.config.supported_VLM
+    monkeypatch.setitem(table, "Tiny", partial(getattr(vlmeval.vlm, kind), model_path=folder, max_new_tokens=4))
+    words = ["--data", "scenes_two.yaml", "--model", "Tiny+LAD", "Tiny+vanilla", "Tiny", "--work-dir", f"W-{kind}"]
+    with on_the_cpu():
+        assert invoke(["vlmeval", *words]) == 0
+        inner = table["Tiny"]()
+        vlm = InterceptedVLM(inner, name="Tiny", dataset="Scenes_Two", image_preparation="native")
+        evidence = collect(vlm, load_task("scenes_two.yaml"), show_progress=False)
+    assert "generate" not in vars(inner.model)
+    for model, answers in (
+        ("Tiny+LAD", LAD().calibrate(evidence.calibration).predict(evidence.test)),
+        ("Tiny+vanilla", evidence.test.log_probs.argmax(axis=1)),
+    ):
+        given = predictions(Path(f"W-{kind}"), model, "Scenes_Two")
+        own = zip(evidence.test.sample_id, evidence.test.perm[:, 0], answers, strict=True)
+        assert given == {(sample, first): str(answer + 1) for sample, first, answer in own}
+    replies = pd.read_csv(f"W-{kind}/Tiny/Tiny_Scenes_Two_acc.csv")
+    assert replies["Samples"].item() == 4
+    assert not Path(f"W-{kind}/Tiny/Tiny_Scenes_Two_evidence.parquet").exists()
 
 
 def test_an_edited_task_is_asked_again(kit, place):
@@ -247,7 +280,7 @@ def test_entries_are_found_on_demand(kit):
     assert table.get("lad-tinny") is None
     with pytest.raises(UserError, match=r"Unknown model 'lad-tinny'\. Did you mean 'lad-tiny'"):
         table["lad-tinny+LAD"]
-    with pytest.raises(UnsupportedModelError, match=r"GPT4o\+LAD cannot be served: "):
+    with pytest.raises(UnsupportedModelError, match="GPT4o is not supported: an API"):
         table["GPT4o+LAD"]
 
 
@@ -255,7 +288,7 @@ def test_entries_are_found_on_demand(kit):
     ("words", "fault"),
     [
         (["--data", "scenes_few.yaml", "--model", "SmolVLN+LAD"], "Unknown model 'SmolVLN'. Did you mean"),
-        (["--data", "scenes_few.yaml", "--model", "GPT4o+LAD"], "GPT4o+LAD cannot be served"),
+        (["--data", "scenes_few.yaml", "--model", "GPT4o+LAD"], "GPT4o is not supported: an API"),
         (["--data", "ScenesRetrival_Random_N4", "--model", "lad-tiny"], "Did you mean 'ScenesRetrieval_Random_N4'"),
     ],
 )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, cast
 
-from lad_eval.errors import UnsupportedModelError, UserError
+from lad_eval.errors import UserError
 from lad_eval.models.vlmeval.kit import kit
 from lad_eval.plugins.vlmevalkit.names import Served, parse, suggestion
 
@@ -79,11 +79,9 @@ def check(served: Served, name: str, entries: list[str]) -> None:
     if served.method is None or served.base not in entries:
         raise suggestion(served.base, entries)
     served.make()
-    from lad_eval.models.vlmeval import support_of
+    from lad_eval.models.vlmeval.loading import check_entry
 
-    support = support_of(served.base)
-    if not support.supported:
-        raise UnsupportedModelError(f"{name} cannot be served: {support.reason}")
+    check_entry(served.base)
 
 
 def installed() -> Entries:
@@ -99,27 +97,11 @@ def installed() -> Entries:
     return entries
 
 
-def build_entry(name: str, options: dict[str, Any]) -> Any:
-    """VLMEvalKit's own model object of an entry.
+def entry_settings(name: str, options: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """What an entry's model is made with: its class, and the arguments as text."""
+    from lad_eval.models.vlmeval.loading import made_with
+    from lad_eval.models.vlmeval.support import entry_of
 
-    Raises:
-        UnsupportedModelError: its class does not construct here; the text says why.
-    """
-    try:
-        return installed()[name](**options)
-    except UserError:
-        raise
-    except Exception as error:  # whatever a model's constructor may raise, asserts among them
-        lines = str(error).strip().splitlines()
-        raise UnsupportedModelError(
-            f"VLMEvalKit cannot build {name}: {type(error).__name__}{': ' + lines[0] if lines else ''}. "
-            "Entries HF:<hub id or folder> go through a class of our own."
-        ) from error
-
-
-def entry_settings(name: str) -> dict[str, str]:
-    """An entry's class and arguments, as text."""
-    entry = installed()[name]
-    function = getattr(entry, "func", entry)
-    told = {"class": getattr(function, "__qualname__", str(function))}
-    return told | {key: repr(value) for key, value in sorted(getattr(entry, "keywords", {}).items())}
+    kind, _ = entry_of(name)
+    arguments = {key: repr(value) for key, value in sorted(made_with(name, options).items())}
+    return {"class": f"{kind.__module__}.{kind.__qualname__}", **arguments}

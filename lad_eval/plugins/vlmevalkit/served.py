@@ -13,6 +13,7 @@ from lad_eval.models.base import VLM
 from lad_eval.models.vlmeval.kit import kit
 from lad_eval.plugins.calibrated import CalibratedMethod
 from lad_eval.plugins.vlmevalkit.datasets import LADDataset
+from lad_eval.plugins.vlmevalkit.entries import entry_settings
 from lad_eval.plugins.vlmevalkit.names import VANILLA, parse
 from lad_eval.plugins.vlmevalkit.pointers import Pointer, store_folder, write_pointer
 from lad_eval.run.world import World
@@ -126,10 +127,10 @@ class LADModel(Base):  # type: ignore[misc]  # VLMEvalKit has no types
             from lad_eval.models.registry import load_model
 
             return None, load_model(self.served.model, **options)
-        from lad_eval.plugins.vlmevalkit.entries import build_entry, entry_settings
+        from lad_eval.models.vlmeval.loading import build_inner
 
-        self._settings = {**entry_settings(self.served.base), **{key: repr(value) for key, value in options.items()}}
-        return build_entry(self.served.base, options), None
+        self._settings = entry_settings(self.served.base, options)
+        return build_inner(self.served.base, options), None
 
     def _looked_at(self, dataset: str) -> VLM:
         """The model as it is looked at; an entry's class may ask differently for every data set."""
