@@ -21,7 +21,10 @@ def find_browser():
 
 
 class Browser:
-    """One browser with one page; `messages` and `requests` collect what the page says and asks for."""
+    """One browser with one page.
+
+    `messages` collects what the page says, `requests` what it asks for, `blocked` what its policy stopped of that.
+    """
 
     def __init__(self, binary, profile):
         to_read, to_browser = os.pipe()
@@ -46,7 +49,7 @@ class Browser:
             os.close(fd)
         self.write, self.read = to_browser, from_browser
         self.buffer, self.number, self.session = b"", 0, None
-        self.messages, self.requests = [], []
+        self.messages, self.requests, self.blocked, self.urls = [], [], [], {}
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
@@ -90,6 +93,9 @@ class Browser:
             self.messages.append(params["entry"]["text"])
         elif method == "Network.requestWillBeSent":
             self.requests.append(params["request"]["url"])
+            self.urls[params["requestId"]] = params["request"]["url"]
+        elif method == "Network.loadingFailed" and params.get("blockedReason") == "csp":
+            self.blocked.append(self.urls[params["requestId"]])
 
     def open(self, path, *, width=1200, height=900, dark=False, phone=False):
         """Loads a file afresh; forgets what the last page said and asked."""
@@ -97,7 +103,7 @@ class Browser:
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=2 if phone else 1, mobile=phone
         )
         self.media(dark=dark)
-        self.messages, self.requests = [], []
+        self.messages, self.requests, self.blocked, self.urls = [], [], [], {}
         self.call("Page.navigate", url=path.as_uri())
         self._until(lambda answer: answer.get("method") == "Page.loadEventFired", "load")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -64,6 +64,7 @@ def write_report(
         album.most = MOST_BYTES * number // len(runs)
         sections.append(section_of(load_material(run, definitions), number, album, pictured=pictured))
         advance(1)
+    sections = _told_apart(sections, [str(run.metrics["run"])[:6] for run in runs])
     content = render(sections, [run.metrics for run in runs], album).encode("utf-8", "replace")
     try:
         write_atomically(out, lambda beside: beside.write_bytes(content))
@@ -113,6 +114,12 @@ def render(sections: Sequence[Section], metrics: Sequence[Mapping[str, Any]], al
             version=lad_eval.__version__,
         )
     )
+
+
+def _told_apart(sections: Sequence[Section], hashes: Sequence[str]) -> list[Section]:
+    places = [(section.model, section.task) for section in sections]
+    pairs = zip(sections, places, hashes, strict=True)
+    return [replace(s, run=clean(name)) if places.count(place) > 1 else s for s, place, name in pairs]
 
 
 def _overview(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:

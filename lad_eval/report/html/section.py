@@ -30,9 +30,13 @@ PICTURED = 24
 
 @dataclass(frozen=True)
 class Section:
-    """Everything that the template shows of one run; `missing_*` say why something is not there, "" where it is."""
+    """Everything that the template shows of one run; `missing_*` say why something is not there, "" where it is.
+
+    `run` tells runs of one model on one task apart; "" where there is only one.
+    """
 
     id: str
+    run: str
     model: str
     task: str
     subtitle: str
@@ -50,6 +54,7 @@ class Section:
     missing_examples: str
     cards: Sequence[Card]
     notes: Sequence[str]
+    remarks: Sequence[str]
     pictured: int
     explorer: dict[str, Any] | None
     explored: str
@@ -83,6 +88,7 @@ def section_of(material: Material, number: int, album: Album, *, pictured: int =
     counts, limit = metrics.get("counts", {}), metrics.get("limit")
     return Section(
         id=f"run-{number}",
+        run="",
         model=clean(metrics["model"]),
         task=clean(metrics["task"]),
         subtitle=_subtitle(material),
@@ -100,6 +106,7 @@ def section_of(material: Material, number: int, album: Album, *, pictured: int =
         missing_examples=_no_examples(material, found),
         cards=[] if answers is None or found is None else cards(answers, found, captions, pictures, album.pictures, colours),
         notes=[clean(note) for note in notes],
+        remarks=[clean(note) for note in metrics.get("notes") or ()],
         pictured=len(pictures),
         explorer=None if answers is None else payload(answers, captions, pictures, found, colours),
         explored=_explored(material),

@@ -114,7 +114,7 @@ def facts(material: Material) -> list[tuple[str, str]]:
         ("Asked", f"{counts.get('samples', '?')} samples × {counts.get('permutations', '?')} displayed orders"),
         ("Part of the task", None if limit is None else f"only the first {limit} samples were asked (--limit)"),
         ("Candidates", metrics["candidates"]),
-        ("Calibration", f"{counts.get('calibration_samples', 0)} samples, none of them evaluated"),
+        ("Calibration", _calibration(metrics)),
         ("Decoder passes", f"{passes.get('all', '?')} in all, {passes.get('calibration', '?')} of them for calibration"),
         ("Precision and attention", f"{metrics.get('dtype')}, {metrics.get('attention_implementation')}"),
         ("Device", metrics.get("device")),
@@ -125,6 +125,13 @@ def facts(material: Material) -> list[tuple[str, str]]:
         ("Run", metrics["run"]),
     ]
     return [(name, clean(text)) for name, text in told if text not in (None, "")]
+
+
+def _calibration(metrics: Mapping[str, Any]) -> str:
+    count = metrics.get("counts", {}).get("calibration_samples", 0)
+    origin = metrics.get("calibration") or {}
+    whose = f" of {origin.get('task')}" if origin.get("transferred") else ""
+    return f"{count} samples{whose}, none of them evaluated" if count else "none"
 
 
 def accuracy_of(metrics: Mapping[str, Any], method: str) -> str:

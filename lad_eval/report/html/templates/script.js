@@ -42,6 +42,12 @@
       link.setAttribute("role", "tab");
       link.setAttribute("aria-controls", link.dataset.tab);
       document.getElementById(link.dataset.tab).setAttribute("role", "tabpanel");
+      // Following the address would take the focus off the tab.
+      link.addEventListener("click", function (event) {
+        event.preventDefault();
+        history.replaceState(null, "", "#" + link.dataset.tab);
+        show(link.dataset.tab);
+      });
       link.addEventListener("keydown", function (event) {
         var step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
         if (!step) return;
@@ -207,6 +213,9 @@
     more.addEventListener("click", function () { shown += PAGE; draw(); });
     draw();
   }
+  window.addEventListener("beforeprint", function () {
+    Array.prototype.forEach.call(document.querySelectorAll(".facts"), function (fold) { fold.open = true; });
+  });
   Array.prototype.forEach.call(document.querySelectorAll("[data-explorer]"), function (place) {
     explorer(place, data.runs[place.dataset.explorer]);
   });
