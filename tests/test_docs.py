@@ -63,7 +63,8 @@ def assert_same(written, model, prose=()):
         elif default == "none":
             assert real[key] is None, key
         else:
-            assert yaml.safe_load(default.strip("`")) == real[key], key
+            is_tuple = isinstance(real[key], tuple)
+            assert yaml.safe_load(default.strip("`")) == (list(real[key]) if is_tuple else real[key]), key
 
 
 @pytest.mark.parametrize("page", RUN)

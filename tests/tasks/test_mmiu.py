@@ -137,7 +137,7 @@ def test_the_six_tasks_are_what_the_hub_calls_them(prepared):
 
 def test_the_reported_figures_are_the_papers():
     told = {
-        name: [load_spec(name).reported["LLaVA-OneVision-1.5-8B"][m] for m in ("vanilla", "purified-attention", "lad")]
+        name: [load_spec(name).reported["lmms-lab/LLaVA-OneVision-1.5-8B-Instruct"][m] for m in ("vanilla", "purified-attention", "lad")]
         for name in NAMES
     }
     assert {name: [figures[0] for figures in each] for name, each in told.items()} == {
