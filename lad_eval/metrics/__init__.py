@@ -4,7 +4,7 @@
 `figures` holds every figure as a function of arrays.
 """
 
-from lad_eval.metrics.best import Standing, standings
+from lad_eval.metrics.best import Standing, standings, standings_by
 from lad_eval.metrics.bootstrap import RESAMPLES, Estimate, resampled_means
 from lad_eval.metrics.exact import ALPHA, detectable, detectable_between, gains, paired_test
 from lad_eval.metrics.figures import (
@@ -58,6 +58,7 @@ __all__ = [
     "resampled_means",
     "rstd",
     "standings",
+    "standings_by",
     "summarise",
     "unparsable",
 ]

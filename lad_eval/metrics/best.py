@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import NamedTuple, TypeVar
 
 from lad_eval.metrics.exact import ALPHA, paired_test
@@ -31,10 +31,16 @@ def standings(correct: Mapping[Name, Bools]) -> dict[Name, Standing]:
     Args:
         correct: Bool[S, T] by row, all of the same samples and orders.
     """
-    if not correct:
+    accuracies = {name: float(right.mean()) for name, right in correct.items()}
+    return standings_by(accuracies, lambda best, name: paired_test(correct[best], correct[name]))
+
+
+def standings_by(accuracies: Mapping[Name, float], p_value: Callable[[Name, Name], float]) -> dict[Name, Standing]:
+    """The same from accuracies and a test of two rows."""
+    if not accuracies:
         return {}
-    best = max(correct, key=lambda name: float(correct[name].mean()))
-    others = [name for name in correct if name != best]
-    found = [paired_test(correct[best], correct[name]) for name in others]
+    best = max(accuracies, key=lambda name: accuracies[name])
+    others = [name for name in accuracies if name != best]
+    found = [p_value(best, name) for name in others]
     tested = {name: Standing(False, p, float(h)) for name, p, h in zip(others, found, holm(found), strict=True)}
-    return {name: Standing(True, 1.0, 1.0) if name == best else tested[name] for name in correct}
+    return {name: Standing(True, 1.0, 1.0) if name == best else tested[name] for name in accuracies}

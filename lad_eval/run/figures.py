@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from lad_eval.evidence import Evidence
-from lad_eval.metrics import Predictions, summarise
+from lad_eval.metrics import Predictions, paired_test, summarise
 from lad_eval.run.asked import Asked
-from lad_eval.run.decide import Decision
+from lad_eval.run.decide import Decision, Rows
 
 
-def predictions_of(decision: Decision, evaluated: Evidence, asked: Asked) -> Predictions:
+def predictions_of(decision: Decision, evaluated: Rows, asked: Asked) -> Predictions:
     """The answers as the metrics' table."""
     return Predictions(
         evaluated.sample_id, np.asarray(asked.permutation_index), evaluated.gold_position, decision.position, evaluated.perm
     )
 
 
-def figures_of(decision: Decision, evaluated: Evidence, asked: Asked, *, seed: int) -> dict[str, Any]:
+def figures_of(decision: Decision, evaluated: Rows, asked: Asked, *, seed: int) -> dict[str, Any]:
     """Every figure; None where one is not defined.
 
     Args:
         decision: answers to the evaluated requests.
-        evaluated: their evidence, in the same order.
+        evaluated: their rows, in the same order.
         asked: what was asked.
         seed: of the bootstrap.
     """
@@ -57,6 +58,18 @@ def figures_of(decision: Decision, evaluated: Evidence, asked: Asked, *, seed: i
         "forward_passes": float(decision.passes.mean()),
         "calibration_passes": decision.calibration_passes,
     }
+
+
+def tests_between(decisions: Mapping[str, Decision], evaluated: Rows, asked: Asked) -> dict[str, dict[str, float]]:
+    """{method: {a later method: p-value}} of the exact paired test that two methods are equally accurate, not corrected.
+
+    All pairs are stored, as a table may show any of the methods and corrects for those it shows.
+    """
+    correct = {name: predictions_of(decision, evaluated, asked).grid.correct for name, decision in decisions.items()}
+    found: dict[str, dict[str, float]] = {}
+    for first, second in combinations(correct, 2):
+        found.setdefault(first, {})[second] = paired_test(correct[first], correct[second])
+    return found
 
 
 def _known(value: float) -> float | None:

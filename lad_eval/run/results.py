@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lad_eval.evidence import Evidence
 from lad_eval.methods import Method
-from lad_eval.run.asked import Asked
+from lad_eval.run.answered import Answered
 from lad_eval.run.decide import Decision
 from lad_eval.run.figures import figures_of
 from lad_eval.run.folder import METRICS, ResultsError, read_json
@@ -27,26 +26,39 @@ FORMAT = 1
 
 def metrics_document(
     spec: RunSpec,
-    asked: Asked,
-    evidence: Evidence,
+    legs: Sequence[Answered],
     methods: Mapping[str, Method],
     decisions: Mapping[str, Decision],
     *,
     seed: int,
     told: Told,
 ) -> dict[str, Any]:
-    """`metrics.json`: what was run, on what, at what cost, and every figure with its interval, in points."""
-    evaluated = evidence.select_keys(asked.evaluated)
-    figures = {name: figures_of(decision, evaluated, asked, seed=seed) for name, decision in decisions.items()}
-    used = {key for method in methods.values() for key in asked.seen_by(method)} | set(asked.calibration)
-    rows = evidence.select(np.isin(evidence.key, np.asarray(sorted(used))))
+    """`metrics.json`: what was run, on what, at what cost, and every figure with its interval, in points.
+
+    Args:
+        spec: of the run.
+        legs: what was answered, a condition each, the question and the model as they are first.
+        methods: by the names that tables show.
+        decisions: theirs.
+        seed: of the bootstrap.
+        told: what passes through.
+    """
+    first = legs[0].asked
+    figures = {
+        name: figures_of(decision, decision.rows, _leg(legs, methods[name]).asked, seed=seed)
+        for name, decision in decisions.items()
+    }
+    used = [leg.used(methods.values()) for leg in legs]
+    rows = [row for leg, keys in zip(legs, used, strict=True) if (row := leg.rows(keys)) is not None]
+    replies = [replies for leg in legs for replies in leg.replies.values()]
+    plain = [row.select_keys(leg.asked.evaluated) for leg in legs[:1] if (row := leg.rows(used[0])) is not None]
     return {
         "format": FORMAT,
         "model": spec.model,
         "task": spec.task,
         "run": spec.digest,
         "limit": spec.limit,
-        "candidates": evidence.n_candidates,
+        "candidates": next(iter(decisions.values())).rows.perm.shape[1],
         "lad_eval": checkout(),
         "versions": versions(),
         "seeds": {"bootstrap": seed, "permutations": spec.definition.get("permutations", {}).get("seed")},
@@ -57,22 +69,23 @@ def metrics_document(
         "notes": list(told.notes),
         "data": dict(told.data),
         "counts": {
-            "samples": len(np.unique(evaluated.sample_id)),
-            "permutations": max(asked.permutation_index) + 1,
-            "calibration_samples": len(np.unique(evidence.calibration.sample_id)),
-            "asked": len(used),
-            "answered": len(rows),
+            "samples": len(first.evaluated) // (max(first.permutation_index) + 1),
+            "permutations": max(first.permutation_index) + 1,
+            "calibration_samples": max([len(np.unique(row.calibration.sample_id)) for row in rows], default=0),
+            "asked": sum(map(len, used)),
+            "answered": sum(map(len, rows)) + sum(map(len, replies)),
             "unparsable": {name: figure["unparsable"] for name, figure in figures.items()},
         },
         "forward_passes": {
-            "evaluated": int(evaluated.forward_passes.sum()),
-            "calibration": int(rows.calibration.forward_passes.sum()),
-            "all": int(rows.forward_passes.sum()),
+            "evaluated": sum(int(row.forward_passes.sum()) for row in plain),
+            "calibration": sum(int(row.calibration.forward_passes.sum()) for row in rows),
+            "all": sum(int(part.forward_passes.sum()) for part in (*rows, *replies)),
         },
-        "seconds_of_model": float(rows.seconds.sum()),
+        "seconds_of_model": float(sum(part.seconds.sum() for part in (*rows, *replies))),
         "methods": {
             name: {
                 "parameters": json.loads(json.dumps(methods[name].get_params())),
+                "condition": methods[name].condition.document() if methods[name].condition.label else None,
                 **figure,
             }
             for name, figure in figures.items()
@@ -81,32 +94,38 @@ def metrics_document(
     }
 
 
-def predictions_table(asked: Asked, evidence: Evidence, decisions: Mapping[str, Decision]) -> pd.DataFrame:
-    """`predictions.parquet`: a row a method and evaluated request; positions and images are counted from 0."""
+def _leg(legs: Sequence[Answered], method: Method) -> Answered:
+    return next(leg for leg in legs if leg.condition == method.condition)
+
+
+def predictions_table(legs: Sequence[Answered], methods: Mapping[str, Method], decisions: Mapping[str, Decision]) -> pd.DataFrame:
+    """`predictions.parquet`: a row a method and evaluated request; positions and images are counted from 0.
+
+    A reply without an answer has position and image -1; a method without probabilities has none.
+    """
     import pandas as pd
 
-    evaluated = evidence.select_keys(asked.evaluated)
-    rows = np.arange(len(evaluated))
-    tables = [
-        pd.DataFrame(
-            {
-                "method": name,
-                "key": evaluated.key,
-                "sample_id": evaluated.sample_id,
-                "permutation": np.asarray(asked.permutation_index),
-                "order": [" ".join(map(str, order)) for order in evaluated.perm.tolist()],
-                "gold_position": evaluated.gold_position,
-                "position": decision.position,
-                "gold_image": evaluated.perm[rows, evaluated.gold_position],
-                "image": evaluated.perm[rows, decision.position],
-                "correct": decision.position == evaluated.gold_position,
-                "log_proba": decision.log_proba.tolist(),
-            }
-        )
-        for name, decision in decisions.items()
-    ]
-    table: pd.DataFrame = pd.concat(tables, ignore_index=True)
-    return table
+    tables = []
+    for name, decision in decisions.items():
+        rows, every = decision.rows, np.arange(len(decision.position))
+        answered = decision.position >= 0
+        image = np.where(answered, rows.perm[every, np.maximum(decision.position, 0)], -1)
+        table = {
+            "method": name,
+            "key": rows.key,
+            "sample_id": rows.sample_id,
+            "permutation": np.asarray(_leg(legs, methods[name]).asked.permutation_index),
+            "order": [" ".join(map(str, order)) for order in rows.perm.tolist()],
+            "gold_position": rows.gold_position,
+            "position": decision.position,
+            "gold_image": rows.perm[every, rows.gold_position],
+            "image": image,
+            "correct": decision.position == rows.gold_position,
+            "log_proba": [None] * len(every) if decision.log_proba is None else decision.log_proba.tolist(),
+        }
+        tables.append(pd.DataFrame(table))
+    joined: pd.DataFrame = pd.concat(tables, ignore_index=True)
+    return joined
 
 
 def stored_methods(folder: Path) -> list[str]:
