@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lad_eval.metrics import ALPHA, standings_by
+
 
 @dataclass(frozen=True)
 class Row:
@@ -18,6 +20,8 @@ class Row:
         accuracy: mean over permutations; `accuracy_std` over permutations; `accuracy_low` and `accuracy_high` bound its interval.
         unparsable: replies that named no candidate, counted as wrong.
         forward_passes: decoder passes per query that the method alone would cost.
+        p_best: of the exact paired test against the most accurate method shown of the run, corrected by Holm over those shown;
+            None for that method itself, and where there is nothing to test.
         limited: only a part of the task was asked (`--limit`).
         calibrated_on: another task that gave the calibration samples; None where the task's own did.
         notes: what a reader should know of the task's data or of the run, a line each.
@@ -37,10 +41,16 @@ class Row:
     consistency: float | None
     unparsable: int | None
     forward_passes: float | None
+    p_best: float | None = None
     limited: bool = False
     calibrated_on: str | None = None
     notes: tuple[str, ...] = ()
     reported: bool = False
+
+    @property
+    def tied(self) -> bool:
+        """Whether the method is not significantly different from the most accurate one."""
+        return self.p_best is not None and self.p_best >= ALPHA
 
     def as_dict(self) -> dict[str, Any]:
         """The row for machines: exactly the keys of `COLUMNS`."""
@@ -61,6 +71,7 @@ COLUMNS = (
     "consistency",
     "unparsable",
     "forward_passes",
+    "p_best",
     "calibrated_on",
     "reported",
 )
@@ -70,6 +81,8 @@ def rows_of(metrics: Mapping[str, Any], methods: Sequence[str] | None = None) ->
     """Rows of one run's `metrics.json`, of these methods in this order (default: all, as stored)."""
     figures: Mapping[str, Mapping[str, Any]] = metrics["methods"]
     calibration = metrics.get("calibration") or {}
+    shown = [name for name in (figures if methods is None else methods) if name in figures]
+    p_best = _p_best(metrics, shown)
     return [
         Row(
             model=metrics["model"],
@@ -85,13 +98,25 @@ def rows_of(metrics: Mapping[str, Any], methods: Sequence[str] | None = None) ->
             consistency=_number(figures[name]["consistency"]["value"]),
             unparsable=figures[name]["unparsable"],
             forward_passes=_number(figures[name]["forward_passes"]),
+            p_best=p_best.get(name),
             limited=metrics.get("limit") is not None,
             calibrated_on=calibration["task"] if calibration.get("transferred") else None,
             notes=tuple(metrics.get("notes") or ()),
         )
-        for name in (figures if methods is None else methods)
-        if name in figures
+        for name in shown
     ]
+
+
+def _p_best(metrics: Mapping[str, Any], shown: Sequence[str]) -> dict[str, float]:
+    """Corrected p-values against the best of the shown methods; none where a run stored no tests."""
+    tests = metrics.get("tests", {}).get("accuracy", {})
+    pairs = {(a, b): p for a, row in tests.items() for b, p in row.items()}
+    pairs |= {(b, a): p for (a, b), p in pairs.items()}
+    if len(shown) < 2 or any((a, b) not in pairs for a in shown for b in shown if a != b):
+        return {}
+    accuracies = {name: float(metrics["methods"][name]["accuracy"]["value"]) for name in shown}
+    found = standings_by(accuracies, lambda best, name: float(pairs[best, name]))
+    return {name: standing.p_holm for name, standing in found.items() if not standing.best}
 
 
 def reported_rows(metrics: Mapping[str, Any]) -> list[Row]:

@@ -21,6 +21,7 @@ FORMATS: tuple[str, ...] = get_args(Format)
 _HEADERS = ("Method", "Accuracy ± std", "95 % interval", "RStd", "Consistency", "Unparsable", "Passes / query")
 # In two lines each, so that a table fits a terminal of 80 columns.
 _NARROW_HEADERS = ("Method", "Accuracy\n± std", "95 %\ninterval", "RStd", "Consis-\ntency", "Unpar-\nsable", "Passes\n/ query")
+_TIED = "† not significantly different from the most accurate method of its run (exact paired test over samples, Holm, 0.05)."
 _LIMITED = "* only a part of the task was asked (--limit)."
 
 
@@ -65,7 +66,10 @@ def rich_tables(rows: Sequence[Row]) -> Group:
             table.add_column(header, justify="left" if first else "right", vertical="bottom", no_wrap=not first, overflow="fold")
         best = max((row.accuracy for row in block if row.accuracy is not None), default=None)
         for row in block:
-            table.add_row(*_cells(row), style="bold" if row.accuracy is not None and row.accuracy == best else None)
+            table.add_row(
+                *_cells(row, aligned=any(row.tied for row in block)),
+                style="bold" if row.accuracy is not None and row.accuracy == best else None,
+            )
         blocks.append(table)
     return Group(*blocks, *(Text(note) for note in _notes(rows)))
 
@@ -100,7 +104,8 @@ def _text_tables(rows: Sequence[Row], *, markdown: bool) -> str:
 def _notes(rows: Sequence[Row]) -> list[str]:
     """Lines below the tables, once each: what is limited, and what the runs note of their data."""
     noted = dict.fromkeys((row.task, note) for row in rows for note in row.notes)
-    return [*([_LIMITED] if any(row.limited for row in rows) else []), *(f"{task}: {note}" for task, note in noted)]
+    marks = [*([_TIED] if any(row.tied for row in rows) else []), *([_LIMITED] if any(row.limited for row in rows) else [])]
+    return [*marks, *(f"{task}: {note}" for task, note in noted)]
 
 
 def _calibration(block: Sequence[Row]) -> list[str]:
@@ -130,11 +135,12 @@ def _who(row: Row) -> tuple[str, str | None]:
     return row.model, row.calibrated_on
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row, *, aligned: bool = False) -> list[str]:
     interval = (
         "–" if row.accuracy_low is None or row.accuracy_high is None else f"[{row.accuracy_low:.1f}, {row.accuracy_high:.1f}]"
     )
     accuracy = _points(row.accuracy) if row.accuracy_std is None else f"{_points(row.accuracy)} ± {row.accuracy_std:.1f}"
+    accuracy += "†" if row.tied else " " if aligned else ""
     passes = "–" if row.forward_passes is None else f"{row.forward_passes:.3g}"
     unparsable = "–" if row.unparsable is None else str(row.unparsable)
     return [row.method, accuracy, interval, _points(row.rstd), _points(row.consistency), unparsable, passes]

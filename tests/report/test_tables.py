@@ -132,3 +132,28 @@ def test_no_rows_are_no_fault(form):
 def test_an_unknown_format_is_named():
     with pytest.raises(UserError, match=r"Unknown format 'html'. Choose from rich, md, latex, csv, json."):
         render([], "html")
+
+
+def with_tests(accuracies, p):
+    """Metrics of a run whose methods have these accuracies, every pair the same p-value but those in `p`."""
+    one = METRICS["methods"]["lad"]
+    methods = {name: {**one, "accuracy": {**one["accuracy"], "value": value}} for name, value in accuracies.items()}
+    names = list(accuracies)
+    tests = {a: {b: p.get((a, b), 0.001) for b in names[i + 1 :]} for i, a in enumerate(names[:-1])}
+    return {**METRICS, "methods": methods, "tests": {"accuracy": tests}}
+
+
+def test_what_is_no_worse_than_the_best_is_marked_after_holm():
+    """Against lad, the best: 0.03 for pride and 0.001 for vanilla; Holm: 0.001 * 2, 0.03 * 1. With a third of 0.03: 0.03 * 2."""
+    metrics = with_tests({"vanilla": 50.0, "lad": 90.0, "pride": 88.0, "a": 87.0}, {("lad", "pride"): 0.03, ("lad", "a"): 0.03})
+    assert [r.p_best for r in rows_of(metrics)] == [pytest.approx(0.003), None, pytest.approx(0.06), pytest.approx(0.06)]
+    assert [r.p_best for r in rows_of(metrics, ["pride", "lad", "vanilla"])] == [pytest.approx(0.03), None, pytest.approx(0.002)]
+    for form in ("rich", "md", "latex"):
+        assert render(rows_of(metrics), form).count("†") == 3  # two rows and the legend
+        assert "†" not in render(rows_of(metrics, ["pride", "lad", "vanilla"]), form)
+    assert json.loads(render(rows_of(metrics), "json"))[2]["p_best"] == pytest.approx(0.06)
+
+
+def test_where_nothing_was_tested_nothing_is_marked():
+    assert [r.p_best for r in rows_of(METRICS)] == [None, None]
+    assert rows_of(with_tests({"lad": 90.0}, {}))[0].p_best is None
