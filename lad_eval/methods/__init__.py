@@ -5,61 +5,75 @@ A method is one class in one file (see `base.Method`) and one line in `METHODS`;
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
-from lad_eval.errors import UnknownNameError
+from lad_eval.attention.interventions import INTERVENTIONS
+from lad_eval.errors import UserError
 from lad_eval.methods.attention_readouts import PurifiedAttention, RawAttention
-from lad_eval.methods.averaging import PermutationAverage
 from lad_eval.methods.base import Method, MethodWarning, NotCalibratedError
+from lad_eval.methods.compose import (
+    REPLYING,
+    VIEWS,
+    WORDED,
+    NamedMethod,
+    compose,
+    composition,
+    named,
+    parameters_of,
+    part_names,
+)
+from lad_eval.methods.condition import PLAIN, Condition
 from lad_eval.methods.lad import LAD, NoVisualSignalWarning
 from lad_eval.methods.parameters import LayerRange, ParameterError, parse_value, unknown
 from lad_eval.methods.pride import PriDe
 from lad_eval.methods.readout import FewLayersWarning
+from lad_eval.methods.replying import ChainOfThought, Generate, SelfConsistency
 from lad_eval.methods.vanilla import Vanilla
+from lad_eval.methods.views import Majority, OverViews, PermutationAverage, RandomAverage
 
 __all__ = [
     "LAD",
     "METHODS",
+    "PLAIN",
+    "ChainOfThought",
+    "Condition",
     "FewLayersWarning",
+    "Generate",
     "LayerRange",
+    "Majority",
     "Method",
     "MethodWarning",
     "NamedMethod",
     "NoVisualSignalWarning",
     "NotCalibratedError",
+    "OverViews",
     "ParameterError",
     "PermutationAverage",
     "PriDe",
     "PurifiedAttention",
+    "RandomAverage",
     "RawAttention",
+    "SelfConsistency",
     "Vanilla",
+    "canonical_name",
     "describe_method",
+    "is_method",
     "make_method",
     "method_names",
     "parse_setting",
+    "part_names",
 ]
-
-
-class NamedMethod(NamedTuple):
-    """A class and the parameters that a name stands for; the rest are the class's defaults."""
-
-    method: type[Method]
-    preset: Mapping[str, Any]
-    summary: str
-
-
-def _named(method: type[Method], summary: str = "", **preset: Any) -> NamedMethod:
-    return NamedMethod(method, MappingProxyType(preset), summary or (method.__doc__ or "").strip().splitlines()[0])
 
 
 METHODS: Mapping[str, NamedMethod] = MappingProxyType(
     {
-        "vanilla": _named(Vanilla),
-        "pride": _named(PriDe),
-        "lad": _named(LAD),
-        "lad-paper": _named(
+        "vanilla": named(Vanilla),
+        "pride": named(PriDe),
+        "lad": named(LAD),
+        "lad-paper": named(
             LAD,
             "LAD with the equations as printed: all layers, no delimiters, means of logs and probabilities as in the paper.",
             layers="all",
@@ -68,35 +82,64 @@ METHODS: Mapping[str, NamedMethod] = MappingProxyType(
             mixture="probability",
             span="image",
         ),
-        "raw-attention": _named(RawAttention),
-        "purified-attention": _named(PurifiedAttention),
-        "permutation-average": _named(PermutationAverage),
+        "raw-attention": named(RawAttention),
+        "purified-attention": named(PurifiedAttention),
+        "permutation-average": named(PermutationAverage),
     }
 )
 
 
 def method_names() -> tuple[str, ...]:
-    """Names that `make_method` takes, in the order of the tables."""
+    """Names of the methods that decide from the evidence of the question as it is, in the order of the tables."""
     return tuple(METHODS)
 
 
+def canonical_name(name: str) -> str:
+    """The one spelling of a method's name: `lad+instruction` and `instruction+lad` are `instruction+lad`.
+
+    Raises:
+        UserError: it is no method's name.
+    """
+    return name if name in METHODS else composition(name, METHODS).name
+
+
+def is_method(name: str) -> bool:
+    """Whether `make_method` takes the name."""
+    try:
+        canonical_name(name)
+    except UserError:
+        return False
+    return True
+
+
 def describe_method(name: str) -> str:
-    """One line on a method.
+    """One line on a method, or on a part of one.
 
     Raises:
         UnknownNameError: no method has this name.
     """
-    return _entry(name).summary
+    if name in METHODS:
+        return METHODS[name].summary
+    described = {**WORDED, **{key: entry.summary for key, entry in {**VIEWS, **REPLYING}.items()}}
+    described |= {key: (kind.__doc__ or "").strip().splitlines()[0] for key, kind in INTERVENTIONS.items()}
+    parts = composition(name, METHODS).name.split("+")
+    return " ".join(METHODS[part].summary if part in METHODS else described[part.partition(":")[0]] for part in parts)
 
 
 def make_method(name: str, **overrides: Any) -> Method:
     """A new method by its name, its preset changed by `overrides`.
 
+    Args:
+        name: of a method, or of several parts joined by "+", see `compose`; its `condition` says how the model must be asked.
+        overrides: parameters.
+
     Raises:
         UnknownNameError: no method has this name.
-        ParameterError: the method has no such parameter, or it cannot have this value.
+        ParameterError: the method has no such parameter, or it cannot have this value, or the parts do not go together.
     """
-    entry = _entry(name)
+    if name not in METHODS:
+        return compose(composition(name, METHODS), METHODS, overrides)
+    entry = METHODS[name]
     if strangers := [key for key in overrides if key not in entry.method.parameters]:
         raise unknown(name, strangers, list(entry.method.parameters))
     method = entry.method(**{**entry.preset, **overrides})
@@ -111,17 +154,17 @@ def parse_setting(text: str) -> tuple[str, str, Any]:
         UnknownNameError: no method has this name.
         ParameterError: the text is no setting, the method has no such parameter, or it cannot have this value.
     """
-    target, equals, value = text.partition("=")
-    name, dot, parameter = target.strip().rpartition(".")
-    if not (equals and dot and name and parameter and value.strip()):
+    match = _SETTING.fullmatch(text.strip())
+    if match is None:
         raise ParameterError(f"{text!r} is no setting: write method.parameter=value, such as lad.top_k=4.")
-    known = _entry(name).method.parameters
+    name, parameter, value = match.groups()
+    if name not in METHODS:
+        name = canonical_name(name)
+    known = METHODS[name].method.parameters if name in METHODS else parameters_of(composition(name, METHODS), METHODS)
     if parameter not in known:
         raise unknown(name, [parameter], list(known))
     return name, parameter, parse_value(name, parameter, known[parameter], value)
 
 
-def _entry(name: str) -> NamedMethod:
-    if name not in METHODS:
-        raise UnknownNameError("method", name, METHODS)
-    return METHODS[name]
+# The parameters of an intervention, "sofa:sigma=0.3+lad.top_k=4", have "=" and "." too: the last dot that begins a name counts.
+_SETTING = re.compile(r"(\S+)\.([A-Za-z_]\w*)\s*=\s*(\S.*)")

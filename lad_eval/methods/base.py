@@ -13,11 +13,12 @@ import numpy.typing as npt
 from lad_eval.errors import EvidenceError, UserError
 from lad_eval.evidence import Evidence, Floats, Ints
 from lad_eval.methods import calibration, state
+from lad_eval.methods.condition import PLAIN, Condition
 from lad_eval.methods.numerics import log_softmax
 from lad_eval.methods.parameters import Parameter, unacceptable, unknown
+from lad_eval.tasks.plan import View
 
-Need = Literal["log_probs", "attention"]
-Views = Literal["identity", "cyclic"]
+Need = Literal["log_probs", "attention", "replies"]
 M = TypeVar("M", bound="Method")
 
 
@@ -39,8 +40,9 @@ class Method(ABC):
         name: its name in tables and on the command line.
         needs: the evidence it reads; "attention" is refused when missing, never replaced.
         calibrates: whether `calibrate` must come before the first answer.
-        views: "cyclic" if an answer needs the evidence of all N cyclic shifts of the displayed order, "identity" if it needs
-            the request's own pass only.
+        views: "cyclic" if an answer needs the evidence of all N cyclic shifts of the displayed order, "random" that of K random
+            orders, "identity" if it needs the request's own pass only.
+        condition: how the model must have been asked; evidence does not say, whoever hands it over must know.
         parameters: name -> allowed values, in the constructor's order.
         n_candidates_: N of the calibration (after `calibrate`).
         n_layers_: L of the calibration; 0 for a method that reads no attention.
@@ -48,9 +50,10 @@ class Method(ABC):
     """
 
     name: ClassVar[str]
-    needs: ClassVar[frozenset[Need]] = frozenset({"log_probs"})
-    calibrates: ClassVar[bool] = False
-    views: ClassVar[Views] = "identity"
+    needs: frozenset[Need] = frozenset({"log_probs"})
+    calibrates: bool = False
+    views: View = "identity"
+    condition: Condition = PLAIN
     parameters: ClassVar[Mapping[str, Parameter]] = {}
 
     n_candidates_: int

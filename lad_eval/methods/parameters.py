@@ -34,16 +34,19 @@ class Parameter(Protocol):
 
 @dataclass(frozen=True)
 class Count:
-    """A whole number of at least `minimum`."""
+    """A whole number of at least `minimum`, and at most `maximum` if there is one."""
 
     minimum: int = 1
+    maximum: int | None = None
 
     @property
     def expected(self) -> str:
+        if self.maximum is not None:
+            return f"a whole number from {self.minimum} to {self.maximum}"
         return f"a whole number of at least {self.minimum}"
 
     def accepts(self, value: Any) -> bool:
-        return _is_whole(value) and value >= self.minimum
+        return _is_whole(value) and value >= self.minimum and (self.maximum is None or value <= self.maximum)
 
     def parse(self, text: str) -> int:
         return int(text)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from lad_eval.errors import EvidenceError
 from lad_eval.evidence import Evidence, fingerprint_digest
 from lad_eval.evidence_files import PARQUET, keys_of, read_parquet
-from lad_eval.run.folder import SPEC, ResultsError, read_json
 from lad_eval.store import EvidenceStore
 from lad_eval.tasks.request import Request
 
@@ -38,12 +36,15 @@ def borrow(store: EvidenceStore, requests: Iterable[Request], folders: Iterable[
         if not missing:
             break
         try:
-            if folder.resolve() == store.folder.resolve() or not _same_model(folder, store.fingerprint):
+            if folder.resolve() == store.folder.resolve():
                 continue
-            if not missing.keys() & set(keys_of(folder / PARQUET)[1]):
+            header, keys = keys_of(folder / PARQUET)
+            if header is None or fingerprint_digest(header.fingerprint) != fingerprint_digest(store.fingerprint):
+                continue
+            if not missing.keys() & set(keys):
                 continue
             found = _fitting(read_parquet(folder / PARQUET), missing)
-        except (ResultsError, EvidenceError, OSError):
+        except (EvidenceError, OSError):
             continue
         if len(found):
             taken += store.append(found)
@@ -53,13 +54,10 @@ def borrow(store: EvidenceStore, requests: Iterable[Request], folders: Iterable[
     return taken
 
 
-def neighbours(out: Path, model_folder: str) -> list[Path]:
-    """Folders of all runs of a model with finished evidence."""
-    return sorted(path.parent for path in (out / model_folder).glob(f"*/*/{PARQUET}"))
-
-
-def _same_model(folder: Path, fingerprint: Mapping[str, Any]) -> bool:
-    return fingerprint_digest(read_json(folder / SPEC).get("fingerprint", {})) == fingerprint_digest(fingerprint)
+def neighbours(out: Path, folder: Path) -> list[Path]:
+    """Folders in which the other runs of a model keep finished evidence, made as in `folder`: a run's own, or a condition's."""
+    model, _, _, *condition = folder.relative_to(out).parts
+    return sorted(path.parent for path in (out / model).glob("/".join(["*/*", *condition, PARQUET])))
 
 
 def _fitting(evidence: Evidence, missing: Mapping[str, Request]) -> Evidence:

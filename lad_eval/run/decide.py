@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from lad_eval.evidence import Evidence, Floats, Ints
-from lad_eval.methods import Method
+from lad_eval.methods import Generate, Method, OverViews
+from lad_eval.methods.replying import NO_ANSWER, most_voted
+from lad_eval.replies import Replies
 from lad_eval.run.asked import Asked
+
+
+class Rows(Protocol):
+    """What evidence and replies say of each request alike; columns as in `Evidence`."""
+
+    @property
+    def key(self) -> npt.NDArray[np.str_]: ...
+    @property
+    def sample_id(self) -> npt.NDArray[np.str_]: ...
+    @property
+    def perm(self) -> Ints: ...
+    @property
+    def gold_position(self) -> Ints: ...
 
 
 @dataclass(frozen=True)
@@ -16,20 +33,22 @@ class Decision:
     """A method's answers to the evaluated requests, n of them.
 
     Attributes:
-        log_proba: Float[n, N] of the displayed positions.
-        position: Int[n], the answer, 0-based.
+        log_proba: Float[n, N] of the displayed positions; None for a method that gives no probabilities.
+        position: Int[n], the answer, 0-based; -1 where a reply names none.
         passes: Float[n], decoder passes that the answer would cost if the method were run alone.
         calibration_passes: decoder passes of the calibration; 0 for a method that does not calibrate.
+        rows: of the evaluated requests.
     """
 
-    log_proba: Floats
+    log_proba: Floats | None
     position: Ints
     passes: Floats
     calibration_passes: int
+    rows: Rows
 
 
 def decide(evidence: Evidence, asked: Asked, method: Method) -> Decision:
-    """The method's answers.
+    """The answers of a method that decides from evidence.
 
     Raises:
         EvidenceError: evidence is missing or not what the method needs.
@@ -40,10 +59,38 @@ def decide(evidence: Evidence, asked: Asked, method: Method) -> Decision:
         learned_from = evidence.select_keys(asked.calibration_keys(method))
         method.calibrate(learned_from)
         calibration_passes = int(learned_from.forward_passes.sum())
-    seen = asked.seen_by(method)
-    log_proba = method.predict_log_proba(evidence.select_keys(seen))
-    if seen != list(asked.evaluated):
-        row = {key: i for i, key in enumerate(seen)}
-        log_proba = log_proba[[row[key] for key in asked.evaluated]]
+    if isinstance(method, OverViews):
+        seen = evidence.select_keys(asked.seen_by(method))
+        log_proba = method.predict_over_views(seen, index_of(seen, asked, method))
+    else:
+        log_proba = method.predict_log_proba(evidence.select_keys(asked.evaluated))
     position = log_proba.argmax(axis=1).astype(np.int64)
-    return Decision(log_proba, position, asked.passes_of(method, evidence), calibration_passes)
+    rows = evidence.select_keys(asked.evaluated)
+    return Decision(log_proba, position, asked.passes_of(method, evidence), calibration_passes, rows)
+
+
+def decide_from_replies(replies: Replies, asked: Asked, method: Method) -> Decision:
+    """The answers of a method that reads replies, or of a majority of such answers over several displayed orders.
+
+    Raises:
+        EvidenceError: replies are missing.
+        ResultsError: the run did not ask what the method needs.
+    """
+    rows = replies.select_keys(asked.evaluated)
+    reading = method.decision if isinstance(method, OverViews) else method
+    assert isinstance(reading, Generate)
+    seen = replies.select_keys(asked.seen_by(method))
+    answers = reading.answers(seen)
+    if isinstance(method, OverViews):
+        index = index_of(seen, asked, method)
+        image = np.take_along_axis(seen.perm, np.maximum(answers, 0)[:, None], axis=1)[:, 0]
+        chosen = most_voted(np.where(answers == NO_ANSWER, NO_ANSWER, image)[index], seen.n_candidates)
+        place = np.argsort(rows.perm, axis=1)[np.arange(len(chosen)), np.maximum(chosen, 0)]
+        answers = np.where(chosen == NO_ANSWER, NO_ANSWER, place)
+    return Decision(None, answers.astype(np.int64), asked.passes_of(method, replies), 0, rows)
+
+
+def index_of(seen: Rows, asked: Asked, method: Method) -> Ints:
+    """Int[evaluated, V]: the rows of `seen` from which a method answers each evaluated request."""
+    where = {key: row for row, key in enumerate(seen.key.tolist())}
+    return np.asarray([[where[key] for key in keys] for keys in asked.views_of(method)], dtype=np.int64)

@@ -3,44 +3,34 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lad_eval.errors import UserError
-from lad_eval.evidence import Evidence
-from lad_eval.methods import Method
+from lad_eval.methods import PLAIN, Method
 from lad_eval.models.base import VLM
 from lad_eval.models.registry import check_model_name, load_model
 from lad_eval.report.rows import Row, reported_rows, rows_of
 from lad_eval.run import folder as files
-from lad_eval.run.asked import Asked
+from lad_eval.run.answered import Answered
 from lad_eval.run.borrow import borrow, neighbours
-from lad_eval.run.collect import in_batches
-from lad_eval.run.decide import decide
-from lad_eval.run.lineup import calibrates, line_up, views_of, with_stored
-from lad_eval.run.progress import progress
+from lad_eval.run.legs import Asking, Interrupted, Leg, legs_of
+from lad_eval.run.lineup import line_up, with_stored
 from lad_eval.run.results import metrics_document, predictions_table, stored_methods, stored_metrics
 from lad_eval.run.spec import RunSpec
-from lad_eval.run.told import Told, calibration_of, notes_of
+from lad_eval.run.told import Told, about
 from lad_eval.run.world import World
 from lad_eval.store import EvidenceStore
-from lad_eval.tasks.plan import Plan, plan
 from lad_eval.tasks.registry import load_spec, load_task, resolve
 from lad_eval.tasks.task import Task
+
+__all__ = ["Interrupted", "Overwrite", "Session", "Settings", "load", "opened", "run_task", "run_tasks"]
 
 Overwrite = Literal["never", "missing", "always"]
 
 logger = logging.getLogger(__name__)
-
-
-class Interrupted(UserError):  # noqa: N818 - no fault, and named as Python names it
-    """Ctrl-C, with what to do about it."""
-
-    exit_code = 130
 
 
 @dataclass(frozen=True)
@@ -122,21 +112,24 @@ def run_task(model: VLM, task: Task, methods: Mapping[str, Method], settings: Se
         return []
     with world.together():
         wanted = with_stored(methods, [] if settings.overwrite == "always" else stored_methods(folder))
-        asked = plan(task, limit=settings.limit, views=views_of(wanted.values()), calibration=calibrates(wanted.values()))
-    with opened(folder, spec, task, settings, world, asked) as store:
-        have = store.keys()
-        with world.together(leave_at_once=True):
-            seconds = ask(model, task, asked, have, store, settings, world)
+        legs = legs_of(task, wanted, folder, settings.limit)
+    asking = Asking(model, world, settings.out if settings.overwrite == "missing" else None, shown=not settings.quiet)
+    with opened(folder, spec, task, settings, world, legs) as store:
+        have = len(store.keys())
+        answered, seconds = 0, 0.0
+        for leg in legs:
+            with world.together(leave_at_once=True):
+                count, took = asking.ask(leg, store)
+                answered, seconds = answered + count, seconds + took
         if not world.leads:
             return []
-        store.finish()
-        evidence = store.load()
-        session = Session(len(evidence) - len(have), seconds)
-        told = Told(
-            _circumstances(model, world, session), task.spec.reported, calibration_of(task, asked), *notes_of(task, asked)
-        )
-        metrics = _conclude(folder, spec, Asked.of(asked), evidence, wanted, settings.seed, told)
-    _announce(task, asked, wanted, session)
+        found = [asking.finish(leg, store) for leg in legs]
+        if world.size > 1:  # of what the others answered the leader knows what it finds
+            answered = max(answered, len(store.keys()) - have)
+        session = Session(answered, seconds)
+        told = Told(_circumstances(model, world, session), task.spec.reported, *about(task, [leg.plan for leg in legs]))
+        metrics = _conclude(folder, spec, found, wanted, settings.seed, told)
+    _announce(task, legs, session)
     return _rows(metrics, methods, settings)
 
 
@@ -145,19 +138,13 @@ def _rows(metrics: Mapping[str, Any], methods: Mapping[str, Method], settings: S
 
 
 def _conclude(
-    folder: Path,
-    spec: RunSpec,
-    asked: Asked,
-    evidence: Evidence,
-    methods: Mapping[str, Method],
-    seed: int,
-    told: Told,
+    folder: Path, spec: RunSpec, legs: Sequence[Answered], methods: Mapping[str, Method], seed: int, told: Told
 ) -> dict[str, Any]:
     """Every method decides; `metrics.json` comes last, so that where it stands the rest stands too."""
-    decisions = {name: decide(evidence, asked, method) for name, method in methods.items()}
-    metrics = metrics_document(spec, asked, evidence, methods, decisions, seed=seed, told=told)
-    table = predictions_table(asked, evidence, decisions)
-    files.write_json(folder / files.PLAN, asked.document())
+    of = {leg.condition: leg for leg in legs}
+    decisions = {name: of[method.condition].decide(method) for name, method in methods.items()}
+    metrics = metrics_document(spec, legs, methods, decisions, seed=seed, told=told)
+    table = predictions_table(legs, methods, decisions)
     files.write_atomically(folder / files.PREDICTIONS, lambda beside: table.to_parquet(beside, index=False))
     files.write_json(folder / files.METRICS, metrics)
     return metrics
@@ -187,13 +174,13 @@ def _circumstances(model: VLM, world: World, session: Session) -> dict[str, Any]
     }
 
 
-def _announce(task: Task, asked: Plan, methods: Mapping[str, Method], session: Session) -> None:
-    alone = {name: asked.passes([method.views], calibration=method.calibrates) for name, method in methods.items()}
+def _announce(task: Task, legs: Sequence[Leg], session: Session) -> None:
+    alone = {name: count for leg in legs for name, count in leg.alone().items()}
     logger.info(
         "%s: %d requests serve %d methods, %d of them asked now; each method alone would ask %s, together %d.",
         task.name,
-        len(asked),
-        len(methods),
+        sum(leg.asks() for leg in legs),
+        len(alone),
         session.answered,
         ", ".join(f"{name} {count}" for name, count in alone.items()),
         sum(alone.values()),
@@ -201,7 +188,9 @@ def _announce(task: Task, asked: Plan, methods: Mapping[str, Method], session: S
 
 
 @contextmanager
-def opened(folder: Path, spec: RunSpec, task: Task, settings: Settings, world: World, asked: Plan) -> Iterator[EvidenceStore]:
+def opened(
+    folder: Path, spec: RunSpec, task: Task, settings: Settings, world: World, legs: Sequence[Leg]
+) -> Iterator[EvidenceStore]:
     """The run's folder, claimed for its spec, and its store; the leader is the first in, so that two runs cannot mix.
 
     Unless it starts afresh, the leader fills the store with what the model's other runs hold already.
@@ -216,8 +205,9 @@ def opened(folder: Path, spec: RunSpec, task: Task, settings: Settings, world: W
                 if afresh:
                     files.clear(folder)
                 files.claim(folder, spec)
-                if settings.overwrite == "missing":
-                    borrow(store, asked.requests, neighbours(settings.out, folder.parent.parent.name))
+                if settings.overwrite == "missing" and legs[0].condition == PLAIN:
+                    keys = legs[0].evidence_keys()
+                    borrow(store, [r for r in legs[0].plan.requests if r.key in keys], neighbours(settings.out, folder))
         with world.together():
             if not world.leads:
                 stack.enter_context(store)
@@ -230,33 +220,3 @@ class Session:
 
     answered: int
     seconds: float
-
-
-def ask(
-    model: VLM, task: Task, asked: Plan, have: frozenset[str], store: EvidenceStore, settings: Settings, world: World
-) -> float:
-    """Asks this process's share of what is missing.
-
-    Returns:
-        Seconds that it took.
-
-    Raises:
-        Interrupted: Ctrl-C.
-        UserError: an image cannot be read, memory or the disk does not suffice.
-    """
-    share = asked.shard(world.rank, world.size)
-    missing = [request for request in share if request.key not in have]
-    started, answered = time.monotonic(), 0
-    shown = world.leads and not settings.quiet
-    try:
-        with progress(task.name, len(share), len(share) - len(missing), shown=shown) as advance:
-            for batch in in_batches(model, missing):
-                store.append(batch)
-                answered += len(batch)
-                advance(len(batch))
-    except KeyboardInterrupt:
-        done = len(share) - len(missing) + answered
-        raise Interrupted(
-            f"Interrupted: {task.name} has {done} of {len(share)} answers, all kept; the same command goes on from there."
-        ) from None
-    return time.monotonic() - started

@@ -6,18 +6,21 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from lad_eval.errors import UserError
+from lad_eval.methods.condition import Condition
 from lad_eval.run.spec import RunSpec
 
 SPEC = "spec.json"
 PLAN = "plan.json"
 METRICS = "metrics.json"
 PREDICTIONS = "predictions.parquet"
+CONDITIONS = "conditions"
 
 
 class ResultsError(UserError):
@@ -31,6 +34,11 @@ def slug(name: str) -> str:
 
 def folder_of(out: Path, spec: RunSpec) -> Path:
     return out / slug(spec.model) / slug(spec.task) / spec.digest
+
+
+def condition_folder(run: Path, condition: Condition) -> Path:
+    """Where a run keeps its answers under a condition: its own folder for the question and the model as they are."""
+    return run / CONDITIONS / slug(condition.label) if condition.label else run
 
 
 def ensure_writable(out: Path) -> None:
@@ -67,7 +75,11 @@ def claim(folder: Path, spec: RunSpec) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Removes what this module writes, `spec.json` last, so that an interruption leaves a run and not debris."""
+    """Removes what a run writes beside its evidence, `spec.json` last, so that an interruption leaves a run and not debris."""
+    for path in folder.glob("replies.*.jsonl"):
+        path.unlink()
+    if (folder / CONDITIONS).is_dir():
+        shutil.rmtree(folder / CONDITIONS)
     for name in (METRICS, PREDICTIONS, PLAN, SPEC):
         (folder / name).unlink(missing_ok=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from lad_eval.methods import Method, make_method, method_names, parse_setting
+from lad_eval.methods import Method, canonical_name, is_method, make_method, method_names, parse_setting
 from lad_eval.tasks.plan import View
 
 
@@ -13,7 +13,7 @@ def line_up(names: Iterable[str], settings: Sequence[str] = ()) -> dict[str, Met
     """Methods by the name that tables show; one with settings shows them: `lad(top_k=4)`.
 
     Args:
-        names: as `method_names` has them.
+        names: as `make_method` takes them.
         settings: texts such as "lad.top_k=4"; a setting's method is lined up even if it is not named.
 
     Raises:
@@ -24,7 +24,7 @@ def line_up(names: Iterable[str], settings: Sequence[str] = ()) -> dict[str, Met
         name, parameter, value = parse_setting(text)
         changes.setdefault(name, {})[parameter] = value
     methods = {}
-    for name in dict.fromkeys([*names, *changes]):
+    for name in dict.fromkeys([*map(canonical_name, names), *changes]):
         changed = changes.get(name, {})
         label = f"{name}({', '.join(f'{k}={_shown(v)}' for k, v in changed.items())})" if changed else name
         methods[label] = make_method(name, **changed)
@@ -32,10 +32,14 @@ def line_up(names: Iterable[str], settings: Sequence[str] = ()) -> dict[str, Met
 
 
 def with_stored(methods: Mapping[str, Method], stored: Iterable[str]) -> dict[str, Method]:
-    """The methods together with those that a run holds figures of, in the order of the tables; settings of their own last."""
-    names = {*methods, *(name for name in stored if name in method_names())}
+    """The methods together with those that a run holds figures of, in the order of the tables.
+
+    That is: those by one name, those put together, those with settings of their own.
+    """
+    names = {*methods, *filter(is_method, stored)}
     known = {name: make_method(name) for name in method_names() if name in names}
-    return {**known, **methods}
+    together = {name: make_method(name) for name in sorted(names) if name not in known and is_method(name)}
+    return {**known, **together, **methods}
 
 
 def views_of(methods: Collection[Method]) -> frozenset[View]:

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lad_eval.run.asked import Asked
-from lad_eval.run.decide import decide
-from lad_eval.run.folder import METRICS, PLAN, SPEC, ResultsError, read_json
+from lad_eval.methods import PLAIN
+from lad_eval.run.answered import read_answered
+from lad_eval.run.folder import METRICS, SPEC, ResultsError, read_json
 from lad_eval.run.lineup import line_up
 from lad_eval.run.results import metrics_document
 from lad_eval.run.spec import RunSpec
 from lad_eval.run.stored import find_run
 from lad_eval.run.told import Told
-from lad_eval.store import read_evidence
 
 
 def rescore(run: Path, names: Sequence[str] | None = None, *, settings: Sequence[str] = (), seed: int = 42) -> dict[str, Any]:
@@ -35,8 +34,11 @@ def rescore(run: Path, names: Sequence[str] | None = None, *, settings: Sequence
     stored = read_json(folder / METRICS)
     default = [] if settings else list(stored["methods"])
     methods = line_up(default if names is None else names, settings)
-    asked = Asked.from_document(read_json(folder / PLAN))
-    evidence = read_evidence(folder)
-    decisions = {name: decide(evidence, asked, method) for name, method in methods.items()}
+    conditions = sorted({method.condition for method in methods.values()}, key=lambda c: (c != PLAIN, c.label))
+    legs = [
+        read_answered(folder, condition, [m for m in methods.values() if m.condition == condition]) for condition in conditions
+    ]
+    of = {leg.condition: leg for leg in legs}
+    decisions = {name: of[method.condition].decide(method) for name, method in methods.items()}
     spec = RunSpec.model_validate(read_json(folder / SPEC))
-    return metrics_document(spec, asked, evidence, methods, decisions, seed=seed, told=Told.again(stored))
+    return metrics_document(spec, list(of.values()), methods, decisions, seed=seed, told=Told.again(stored))

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lad_eval.evidence import Evidence
 from lad_eval.methods import Method
+from lad_eval.replies import Replies
 from lad_eval.run.answered import Answered
 from lad_eval.run.decide import Decision
-from lad_eval.run.figures import figures_of
+from lad_eval.run.figures import figures_of, tests_between
 from lad_eval.run.folder import METRICS, ResultsError, read_json
 from lad_eval.run.provenance import checkout, versions
 from lad_eval.run.spec import RunSpec
@@ -51,6 +53,7 @@ def metrics_document(
     used = [leg.used(methods.values()) for leg in legs]
     rows = [row for leg, keys in zip(legs, used, strict=True) if (row := leg.rows(keys)) is not None]
     replies = [replies for leg in legs for replies in leg.replies.values()]
+    answers: list[Evidence | Replies] = [*rows, *replies]
     plain = [row.select_keys(leg.asked.evaluated) for leg in legs[:1] if (row := leg.rows(used[0])) is not None]
     return {
         "format": FORMAT,
@@ -79,9 +82,9 @@ def metrics_document(
         "forward_passes": {
             "evaluated": sum(int(row.forward_passes.sum()) for row in plain),
             "calibration": sum(int(row.calibration.forward_passes.sum()) for row in rows),
-            "all": sum(int(part.forward_passes.sum()) for part in (*rows, *replies)),
+            "all": sum(int(part.forward_passes.sum()) for part in answers),
         },
-        "seconds_of_model": float(sum(part.seconds.sum() for part in (*rows, *replies))),
+        "seconds_of_model": float(sum(part.seconds.sum() for part in answers)),
         "methods": {
             name: {
                 "parameters": json.loads(json.dumps(methods[name].get_params())),
@@ -90,6 +93,7 @@ def metrics_document(
             }
             for name, figure in figures.items()
         },
+        "tests": tests_between(decisions, next(iter(decisions.values())).rows, first),
         "reported": json.loads(json.dumps(told.reported)),
     }
 

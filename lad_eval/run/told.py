@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,3 +67,10 @@ def notes_of(task: Task, asked: Plan) -> tuple[tuple[str, ...], dict[str, int]]:
     about_other = [f"{task.other.name}: {note}" for note in others if note not in own] if task.other is not None else []
     counts = task.source.counts() if isinstance(task.source, Noted) else {}
     return tuple(dict.fromkeys([*own, *about_other, *asked.notes])), dict(counts)
+
+
+def about(task: Task, plans: Sequence[Plan]) -> tuple[dict[str, Any], tuple[str, ...], dict[str, int]]:
+    """`calibration`, `notes` and `data` of a run with these plans, a condition each."""
+    calibration = next((found for plan in plans if (found := calibration_of(task, plan))), {})
+    notes, data = notes_of(task, plans[0])
+    return calibration, tuple(dict.fromkeys([*notes, *(note for plan in plans for note in plan.notes)])), data

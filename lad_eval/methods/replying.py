@@ -1,0 +1,105 @@
+"""Methods that let the model write, and read its answer from the text."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from lad_eval.errors import EvidenceError
+from lad_eval.evidence import Evidence, Floats, Ints
+from lad_eval.methods.base import Method
+from lad_eval.methods.parameters import Count, Parameter, Positive
+from lad_eval.methods.parsing import parse_reply
+from lad_eval.methods.views import votes
+from lad_eval.replies import Decoding, Replies
+
+NO_ANSWER = -1
+"""Position of a reply that names no candidate: `lad_eval.metrics.predictions.UNPARSABLE`."""
+
+
+class Generate(Method):
+    """The model's own greedy reply, parsed strictly; one that does not name exactly one candidate is wrong, and counted apart.
+
+    Args:
+        max_new_tokens: the longest reply.
+    """
+
+    name = "generate"
+    needs = frozenset({"replies"})
+    thoughtful: ClassVar[bool] = False
+    parameters: ClassVar[dict[str, Parameter]] = {"max_new_tokens": Count()}
+
+    def __init__(self, *, max_new_tokens: int = 16) -> None:
+        self.max_new_tokens = max_new_tokens
+
+    @property
+    def decoding(self) -> Decoding:
+        """How the replies must have been written."""
+        return Decoding(max_new_tokens=self.max_new_tokens)
+
+    def answers(self, replies: Replies) -> Ints:
+        """0-based displayed positions, Int[n]; NO_ANSWER where a reply names no candidate, or several."""
+        positions = [
+            [parse_reply(text, names, thoughtful=self.thoughtful) for text in texts]
+            for texts, names in zip(replies.texts, replies.identifiers, strict=True)
+        ]
+        chosen = np.asarray([[NO_ANSWER if p is None else p for p in row] for row in positions], dtype=np.int64)
+        return most_voted(chosen, replies.n_candidates)
+
+    def _scores(self, evidence: Evidence) -> Floats:
+        raise EvidenceError(f"{self.name} decides from replies and not from evidence: use `answers(replies)`.")
+
+
+class ChainOfThought(Generate):
+    """A greedy reply that reasons in <think> tags first; what follows them is parsed strictly.
+
+    Source: arXiv 2605.11591, baseline "CoT".
+
+    Args:
+        max_new_tokens: the longest reply, reasoning counted in.
+    """
+
+    name = "cot"
+    thoughtful = True
+
+    def __init__(self, *, max_new_tokens: int = 512) -> None:
+        super().__init__(max_new_tokens=max_new_tokens)
+
+
+class SelfConsistency(ChainOfThought):
+    """Several replies are drawn, each reasons first, and most of the answers they give win; none at all is no answer.
+
+    Source: arXiv 2605.11591, baseline "self-consistency": 10 samples, temperature 0.7, majority. Of answers with equally many
+    votes the one that was given first wins.
+
+    Args:
+        samples: replies to each request.
+        temperature: they are drawn at.
+        max_new_tokens: of each.
+        seed: of the draws.
+    """
+
+    name = "self-consistency"
+    parameters: ClassVar[dict[str, Parameter]] = {
+        "samples": Count(),
+        "temperature": Positive(),
+        "max_new_tokens": Count(),
+        "seed": Count(0),
+    }
+
+    def __init__(self, *, samples: int = 10, temperature: float = 0.7, max_new_tokens: int = 512, seed: int = 42) -> None:
+        super().__init__(max_new_tokens=max_new_tokens)
+        self.samples = samples
+        self.temperature = temperature
+        self.seed = seed
+
+    @property
+    def decoding(self) -> Decoding:
+        return Decoding(self.samples, float(self.temperature), self.max_new_tokens, self.seed)
+
+
+def most_voted(chosen: Ints, n: int) -> Ints:
+    """Int[m]: of each row of Int[m, V] what most of it says, the first said if several do; NO_ANSWER where nothing is said."""
+    winner: Ints = votes(chosen, n).argmax(axis=1).astype(np.int64)
+    return np.where((chosen != NO_ANSWER).any(axis=1), winner, NO_ANSWER)

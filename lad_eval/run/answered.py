@@ -1,0 +1,93 @@
+"""What a run was answered under one condition, and what its methods make of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from lad_eval.evidence import Evidence
+from lad_eval.evidence_files import files_of
+from lad_eval.methods import Condition, Generate, Method, OverViews
+from lad_eval.replies import Decoding, Replies
+from lad_eval.replies_store import read_replies
+from lad_eval.run.asked import Asked
+from lad_eval.run.decide import Decision, decide, decide_from_replies
+from lad_eval.run.folder import PLAN, ResultsError, condition_folder, read_json
+from lad_eval.store import read_evidence
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Answers under one condition.
+
+    Attributes:
+        condition: how the model was asked.
+        asked: which answers belong to what.
+        evidence: None where no method needed any.
+        replies: by how they were written.
+    """
+
+    condition: Condition
+    asked: Asked
+    evidence: Evidence | None = None
+    replies: Mapping[Decoding, Replies] = field(default_factory=dict)
+
+    def decide(self, method: Method) -> Decision:
+        """The method's answers.
+
+        Raises:
+            EvidenceError: evidence or replies are missing or not what the method needs.
+            ResultsError: the run did not ask what the method needs.
+        """
+        decoding = decoding_of(method)
+        if decoding is not None:
+            if decoding not in self.replies:
+                raise ResultsError(f"This run has no replies for {method.name}; run again with it among --methods.")
+            return decide_from_replies(self.replies[decoding], self.asked, method)
+        if self.evidence is None:
+            raise ResultsError(f"This run has no evidence for {method.name}; run again with it among --methods.")
+        return decide(self.evidence, self.asked, method)
+
+    def used(self, methods: Iterable[Method]) -> set[str]:
+        """Keys of all requests that the methods' answers rest on."""
+        own = [method for method in methods if method.condition == self.condition]
+        seen = {key for method in own for key in self.asked.seen_by(method)}
+        return seen | {key for method in own if method.calibrates for key in self.asked.calibration}
+
+    def rows(self, keys: set[str]) -> Evidence | None:
+        """The evidence of these requests."""
+        if self.evidence is None:
+            return None
+        return self.evidence.select(np.isin(self.evidence.key, np.asarray(sorted(keys), dtype=np.str_)))
+
+
+def reply_method(method: Method) -> Generate | None:
+    """The part of a method that reads replies; None for one that decides from evidence."""
+    decision = method.decision if isinstance(method, OverViews) else method
+    return decision if isinstance(decision, Generate) else None
+
+
+def decoding_of(method: Method) -> Decoding | None:
+    """How the replies that a method reads are written; None for one that decides from evidence."""
+    reading = reply_method(method)
+    return None if reading is None else reading.decoding
+
+
+def read_answered(run: Path, condition: Condition, methods: Iterable[Method]) -> Answered:
+    """What a run's folder holds for methods of one condition.
+
+    Raises:
+        ResultsError: the run did not ask under this condition.
+        EvidenceError: the answers are damaged.
+    """
+    folder = condition_folder(run, condition)
+    if not (folder / PLAN).is_file():
+        how = f"under {condition.label}" if condition.label else "the question as it is"
+        raise ResultsError(f"The run in {run} has not asked {how}; run again with such a method among --methods.")
+    asked = Asked.from_document(read_json(folder / PLAN))
+    decodings = {decoding for method in methods if (decoding := decoding_of(method)) is not None}
+    evidence = read_evidence(folder) if files_of(folder) else None
+    return Answered(condition, asked, evidence, {decoding: read_replies(folder, decoding) for decoding in decodings})

@@ -1,0 +1,247 @@
+"""The legs of a run: what each condition asks of the model, one after the other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from lad_eval.errors import UserError
+from lad_eval.methods import PLAIN, Condition, Method
+from lad_eval.models.base import VLM, Changeable, Writer
+from lad_eval.replies import Decoding, Reply
+from lad_eval.replies_store import ReplyStore, read_replies
+from lad_eval.run.answered import Answered, decoding_of
+from lad_eval.run.asked import Asked
+from lad_eval.run.borrow import borrow, neighbours
+from lad_eval.run.collect import in_batches
+from lad_eval.run.folder import PLAN, condition_folder, write_json
+from lad_eval.run.lineup import calibrates, views_of
+from lad_eval.run.progress import Advance, progress
+from lad_eval.run.world import World
+from lad_eval.store import EvidenceStore
+from lad_eval.tasks.plan import Plan, plan
+from lad_eval.tasks.request import Request
+from lad_eval.tasks.task import Task
+
+REPLIES_A_CALL = 16
+
+
+class Interrupted(UserError):  # noqa: N818 - no fault, and named as Python names it
+    """Ctrl-C, with what to do about it."""
+
+    exit_code = 130
+
+
+@dataclass(frozen=True)
+class Leg:
+    """What one condition asks.
+
+    Attributes:
+        condition: of all its methods.
+        methods: by the names that tables show.
+        task: worded as the condition says.
+        plan: of all their requests.
+        folder: where its answers are kept: the run's own for the question and the model as they are.
+    """
+
+    condition: Condition
+    methods: Mapping[str, Method]
+    task: Task
+    plan: Plan
+    folder: Path
+
+    @property
+    def label(self) -> str:
+        """For progress: the task, and the condition if there is one."""
+        return f"{self.task.name} ({self.condition.label})" if self.condition.label else self.task.name
+
+    @property
+    def decodings(self) -> tuple[Decoding, ...]:
+        """The ways in which replies are needed."""
+        return tuple(dict.fromkeys(filter(None, map(decoding_of, self.methods.values()))))
+
+    def evidence_keys(self) -> set[str]:
+        """Keys of the requests whose evidence the methods need."""
+        return self._keys(method for method in self.methods.values() if decoding_of(method) is None)
+
+    def reply_keys(self, decoding: Decoding) -> set[str]:
+        """Keys of the requests whose replies, written so, the methods need."""
+        return self._keys(method for method in self.methods.values() if decoding_of(method) == decoding)
+
+    def alone(self) -> dict[str, int]:
+        """How many requests each method would ask if it were run alone; a request with several replies counts as often."""
+        samples = {name: decoding.samples if (decoding := decoding_of(m)) else 1 for name, m in self.methods.items()}
+        return {name: samples[name] * len(self._keys([method])) for name, method in self.methods.items()}
+
+    def asks(self) -> int:
+        """Requests asked for all methods together."""
+        return len(self.evidence_keys()) + sum(decoding.samples * len(self.reply_keys(decoding)) for decoding in self.decodings)
+
+    def _keys(self, methods: Iterable[Method]) -> set[str]:
+        asked, keys = Asked.of(self.plan), set[str]()
+        for method in methods:
+            keys.update(asked.seen_by(method))
+            keys.update(asked.calibration_keys(method) if method.calibrates else ())
+        return keys
+
+
+def legs_of(task: Task, methods: Mapping[str, Method], folder: Path, limit: int | None) -> list[Leg]:
+    """The legs that methods need, the question and the model as they are first.
+
+    Raises:
+        UserError: as `plan`.
+    """
+    conditions = sorted({method.condition for method in methods.values()}, key=lambda c: (c != PLAIN, c.label))
+    legs = []
+    for condition in conditions:
+        own = {name: method for name, method in methods.items() if method.condition == condition}
+        worded = task.worded(*condition.wordings) if condition.wordings else task
+        planned = plan(worded, limit=limit, views=views_of(own.values()), calibration=calibrates(own.values()))
+        legs.append(Leg(condition, own, worded, planned, condition_folder(folder, condition)))
+    return legs
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How legs are asked.
+
+    Attributes:
+        world: this process's place; samples are dealt out to all.
+        out: the folder of all runs, where answers that others hold may be taken; None: nothing is taken.
+        shown: progress.
+    """
+
+    model: VLM
+    world: World
+    out: Path | None
+    shown: bool
+
+    def ask(self, leg: Leg, store: EvidenceStore) -> tuple[int, float]:
+        """Asks this process's share of what a leg misses; nothing is asked twice.
+
+        Args:
+            leg: what to ask.
+            store: the run's own evidence, open.
+
+        Returns:
+            Requests answered by this process, and the seconds that it took.
+
+        Raises:
+            Interrupted: Ctrl-C.
+            UserError: the model cannot be asked so, an image cannot be read, memory or the disk does not suffice.
+        """
+        started, answered = time.monotonic(), 0
+        with self._under(leg.condition):
+            answered += self._evidence(leg, store)
+            for decoding in leg.decodings:
+                answered += self._replies(leg, decoding)
+        return answered, time.monotonic() - started
+
+    def finish(self, leg: Leg, store: EvidenceStore) -> Answered:
+        """Joins the files of all processes, writes the plan beside them, and reads what the leg was answered."""
+        evidence = None
+        with ExitStack() as stack, self._under(leg.condition):
+            own = self._store(leg, store, stack)
+            if leg.evidence_keys():
+                own.finish()
+                evidence = own.load()
+        for decoding in leg.decodings:
+            self._reply_store(leg, decoding).finish()
+        asked = Asked.of(leg.plan)
+        write_json(leg.folder / PLAN, asked.document())
+        return Answered(leg.condition, asked, evidence, {d: read_replies(leg.folder, d) for d in leg.decodings})
+
+    def _under(self, condition: Condition) -> AbstractContextManager[None]:
+        if condition.intervention is None:
+            return nullcontext()
+        if not isinstance(self.model, Changeable):
+            raise UserError(
+                f"{self.model.name} cannot be asked under {condition.intervention.label}: its attention is out of reach."
+            )
+        return self.model.under(condition.intervention)
+
+    def _store(self, leg: Leg, store: EvidenceStore, stack: ExitStack) -> EvidenceStore:
+        """The store of the leg's evidence: the run's own, or one of the condition, opened for as long as the stack is."""
+        if leg.condition == PLAIN:
+            return store
+        rank = None if self.world.size == 1 else self.world.rank
+        return stack.enter_context(EvidenceStore(leg.folder, self.model.fingerprint, task=leg.task.fingerprint, rank=rank))
+
+    def _evidence(self, leg: Leg, store: EvidenceStore) -> int:
+        needed = leg.evidence_keys()
+        if not needed:
+            return 0
+        with ExitStack() as stack:
+            own = self._store(leg, store, stack)
+            if self.out is not None and self.world.leads and leg.condition != PLAIN:
+                borrow(own, self._requests(leg, needed), neighbours(self.out, leg.folder))
+            share = self._share(leg, needed)
+            have = own.keys()
+            missing = [request for request in share if request.key not in have]
+
+            def keep() -> Iterator[int]:
+                for batch in in_batches(self.model, missing):
+                    own.append(batch)
+                    yield len(batch)
+
+            return self._told(leg.label, len(share), len(share) - len(missing), keep)
+
+    def _replies(self, leg: Leg, decoding: Decoding) -> int:
+        replies = self._reply_store(leg, decoding).open()
+        share = self._share(leg, leg.reply_keys(decoding))
+        have = replies.keys()
+        missing = {request.key: request for request in share if request.key not in have}
+
+        def keep() -> Iterator[int]:
+            for batch in reply_batches(self.model, list(missing.values()), decoding):
+                replies.append(missing, batch)
+                yield len(batch)
+
+        return self._told(f"{leg.label}, replies", len(share), len(share) - len(missing), keep)
+
+    def _reply_store(self, leg: Leg, decoding: Decoding) -> ReplyStore:
+        rank = None if self.world.size == 1 else self.world.rank
+        return ReplyStore(leg.folder, decoding, self.model.fingerprint, task=leg.task.fingerprint, rank=rank)
+
+    def _requests(self, leg: Leg, keys: set[str]) -> list[Request]:
+        return [request for request in leg.plan.requests if request.key in keys]
+
+    def _share(self, leg: Leg, keys: set[str]) -> list[Request]:
+        return [request for request in leg.plan.shard(self.world.rank, self.world.size) if request.key in keys]
+
+    def _told(self, label: str, total: int, done: int, keep: Callable[[], Iterator[int]]) -> int:
+        answered = 0
+        advance: Advance
+        try:
+            with progress(label, total, done, shown=self.world.leads and self.shown) as advance:
+                for count in keep():
+                    answered += count
+                    advance(count)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"Interrupted: {label} has {done + answered} of {total} answers, all kept; the same command goes on from there."
+            ) from None
+        return answered
+
+
+def reply_batches(model: VLM, requests: Sequence[Request], decoding: Decoding) -> Iterator[list[Reply]]:
+    """Replies to the requests, as soon as they are there.
+
+    Raises:
+        UserError: the model can write greedily only, and something else is asked.
+    """
+    if isinstance(model, Writer):
+        yield from model.reply_batches(requests, decoding)
+        return
+    if decoding.temperature:
+        raise UserError(f"{model.name} writes greedily only; leave out the methods that draw replies.")
+    for start in range(0, len(requests), REPLIES_A_CALL):
+        batch = requests[start : start + REPLIES_A_CALL]
+        started = time.perf_counter()
+        texts = model.generate(batch, max_new_tokens=decoding.max_new_tokens)
+        seconds = (time.perf_counter() - started) / len(batch)
+        # What a model that does not tell has spent is not known; the reply itself took one pass at least.
+        yield [Reply(request.key, (text,), 1, seconds) for request, text in zip(batch, texts, strict=True)]
