@@ -14,6 +14,7 @@ from lad_eval.report.html import pictures, write_report
 from lad_eval.report.html.choose import choose
 from lad_eval.report.html.load import definitions_of
 from lad_eval.report.html.text import clean
+from lad_eval.run.stored import StoredRun
 from tests.report.looked import METHODS, finished, photos
 
 HOSTILE = (
@@ -138,6 +139,15 @@ def test_data_cannot_end_its_script(text):
 
 def test_a_long_caption_is_cut(page):
     assert max(map(len, page.data()["runs"]["run-1"]["caption"])) <= 400
+
+
+def test_published_figures_stand_apart(album, tmp_path):
+    run, _ = album
+    metrics = {**run.metrics, "reported": {"formula": {"lad": [94.94, 4.2, 84.3]}, "another": {"lad": [11.11, None, None]}}}
+    text = written(StoredRun(run.path, metrics), tmp_path / "r.html")
+    assert '<th scope="row">lad</th><td>94.9</td><td>4.2</td><td>84.3</td>' in text
+    assert "not measured here" in text
+    assert "<td>11.1</td>" not in text
 
 
 def test_clean_leaves_text_and_replaces_what_cannot_be_shown():

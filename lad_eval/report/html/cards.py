@@ -13,7 +13,7 @@ from lad_eval.report.html.charts import bar
 from lad_eval.report.html.charts.svg import percent
 from lad_eval.report.html.examples import LOGITS, Divergences
 from lad_eval.report.html.names import image_names
-from lad_eval.report.html.text import clean
+from lad_eval.report.html.text import caption_text, clean
 
 SHOWN = 6
 
@@ -110,7 +110,7 @@ def _card(
     ]
     return Card(
         sample=clean(name),
-        caption=None if caption is None else clean(caption),
+        caption=None if caption is None else caption_text(caption),
         turn=turn + 1,
         turns=answers.gold.shape[1],
         candidates=candidates,

@@ -10,11 +10,10 @@ import numpy as np
 from lad_eval.evidence import Floats
 from lad_eval.report.html.answers import Answers
 from lad_eval.report.html.examples import Divergences
-from lad_eval.report.html.text import clean
+from lad_eval.report.html.text import caption_text, clean
 
 MOST_SAMPLES = 2000
 MOST_NUMBERS = 200_000
-CAPTION = 400
 
 
 def payload(
@@ -43,7 +42,7 @@ def payload(
     return {
         "methods": [{"name": clean(name), "colour": colours[name]} for name in answers.methods],
         "sample": [clean(name) for name in ids],
-        "caption": [_short(captions.get(name)) for name in ids],
+        "caption": [caption_text(captions[name]) if name in captions else None for name in ids],
         "gold": answers.gold_image[:S].tolist(),
         "orders": orders[0].tolist() if shared else orders.tolist(),
         "shared": shared,
@@ -57,10 +56,3 @@ def payload(
 def _percents(probability: Floats) -> list[Any]:
     whole = np.rint(100 * probability)
     return [[None if np.isnan(row).any() else row.astype(np.int64).tolist() for row in sample] for sample in whole]
-
-
-def _short(caption: str | None) -> str | None:
-    if caption is None:
-        return None
-    text = clean(caption)
-    return text if len(text) <= CAPTION else f"{text[: CAPTION - 1]}…"

@@ -21,7 +21,7 @@ from lad_eval.report.html.figures import (
 from lad_eval.report.html.load import Material
 from lad_eval.report.html.payload import MOST_SAMPLES, payload
 from lad_eval.report.html.pictures import Album, first_of
-from lad_eval.report.html.summary import Headline, SummaryRow, facts, headlines, summary_rows
+from lad_eval.report.html.summary import Headline, SummaryRow, facts, headlines, published, summary_rows
 from lad_eval.report.html.text import clean
 from lad_eval.tasks.sample import Sample
 
@@ -45,6 +45,7 @@ class Section:
     headlines: Sequence[Headline]
     divergence: str
     rows: Sequence[SummaryRow]
+    published: Sequence[tuple[str, str, str, str]]
     recall: Group
     confusion: Sequence[Figure]
     missing_answers: str
@@ -97,6 +98,7 @@ def section_of(material: Material, number: int, album: Album, *, pictured: int =
         headlines=headlines(material, colours),
         divergence=_gap(material),
         rows=summary_rows(material, colours),
+        published=published(material),
         recall=recall_figure(material, colours),
         confusion=[] if answers is None else confusion_figures(answers, colours),
         missing_answers=material.lacks.get("answers", ""),

@@ -13,6 +13,7 @@ from lad_eval.methods import describe_method
 from lad_eval.report.html.charts import interval
 from lad_eval.report.html.load import Material
 from lad_eval.report.html.text import clean
+from lad_eval.report.rows import reported_rows
 
 Estimate = Mapping[str, Any]
 
@@ -96,6 +97,14 @@ def headlines(material: Material, colours: Mapping[str, str]) -> list[Headline]:
         Headline(title, _points(value), _bounds(figures[name], "accuracy"), f"{name}: {about}", colours[name])
         for name, title, about in _HEADLINES
         if name in figures and (value := _value(figures[name], "accuracy")) is not None
+    ]
+
+
+def published(material: Material) -> list[tuple[str, str, str, str]]:
+    """Method, accuracy, RStd and consistency of this model as the task's definition reports them from elsewhere."""
+    return [
+        (clean(row.method), _points(row.accuracy), _points(row.rstd), _points(row.consistency))
+        for row in reported_rows(material.metrics)
     ]
 
 

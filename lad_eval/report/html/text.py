@@ -7,6 +7,7 @@ import re
 # Control characters have no look, and some of them (NUL) no place in HTML; tab and line breaks become spaces.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
 LONGEST = 2000
+CAPTION = 400
 
 
 def clean(text: object) -> str:
@@ -15,5 +16,13 @@ def clean(text: object) -> str:
     Marks such as < and & stay: escaping is the business of the template engine, the XML writer and the JSON writer.
     """
     whole = str(text).encode("utf-8", "replace").decode("utf-8")
-    shown = _CONTROL.sub("\ufffd", whole).strip()
-    return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 1]}…"
+    return _cut(_CONTROL.sub("\ufffd", whole).strip(), LONGEST)
+
+
+def caption_text(caption: str) -> str:
+    """A caption, clean and at most `CAPTION` characters."""
+    return _cut(clean(caption), CAPTION)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"

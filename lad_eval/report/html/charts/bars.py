@@ -41,7 +41,7 @@ def bars(values: Sequence[float], names: Sequence[str], *, x_title: str, label: 
         add(group, "title", f"{name}: {percent(value)} %")
         add(group, "rect", x=x, y=y(value), width=thick, height=max(top + tall - y(value), 0.0), class_="solid")
         if roomy:
-            add(group, "text", percent(value), x=x + thick / 2, y=y(value) - 3, class_="number middle low")
+            add(group, "text", percent(value), x=x + thick / 2, y=y(value) - 3, class_="number middle low halo")
         if roomy or place % 5 == 0:
             add(root, "text", name, x=x + thick / 2, y=top + tall + 16, class_="tick middle")
     add(root, "text", x_title, x=left + inner / 2, y=top + tall + 36, class_="axis middle")
