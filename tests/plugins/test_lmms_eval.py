@@ -1,0 +1,242 @@
+"""Our tasks as lmms-eval's: written folders, documents, figures; test_lmms_eval_real.py has what needs lmms-eval."""
+
+import json
+import logging
+import math
+from importlib import import_module, util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from datasets import Dataset
+from PIL import Image
+
+from lad_eval.cli.main import invoke
+from lad_eval.errors import UnknownNameError, UserError
+from lad_eval.metrics import Predictions, summarise
+from lad_eval.plugins.lmms_eval import documents, generate, scoring
+from lad_eval.plugins.lmms_eval.faults import one_line
+from lad_eval.tasks.plan import plan
+from lad_eval.tasks.registry import groups, load_task, task_names
+
+TASK = "scenes_random_n4"
+
+
+class Named(yaml.SafeLoader):
+    """Reads `!function module.name` as lmms-eval does where no file of that name lies beside the YAML."""
+
+
+Named.add_constructor("!function", lambda loader, node: _function(loader.construct_scalar(node)))
+
+
+def _function(name):
+    module, _, function = name.rpartition(".")
+    return getattr(import_module(module), function)
+
+
+def read(path):
+    return yaml.load(path.read_text(), Loader=Named)
+
+
+@pytest.fixture
+def album(tmp_path):
+    """A YAML task of the user's own over 24 pictures."""
+    (tmp_path / "pictures").mkdir()
+    for i in range(24):
+        Image.new("RGB", (24, 16), (i * 10, i, 255 - i)).save(tmp_path / "pictures" / f"{i:02}.png")
+    (tmp_path / "captions.json").write_text(json.dumps({f"{i:02}.png": f"picture {i}" for i in range(24)}))
+    path = tmp_path / "album.yaml"
+    path.write_text("source: folder\ncandidates: 3\ndata: {images: pictures, captions: captions.json}\n")
+    return path
+
+
+def stub(task, definition=None):
+    return Dataset.from_list([{"task": task, "definition": definition or load_task(task).spec.digest}])
+
+
+# The written folders
+
+
+def test_every_bundled_task_and_group_is_written(tmp_path):
+    written = generate.write_tasks(tmp_path)
+    assert written == task_names()
+    for name in written:
+        held = read(tmp_path / f"{name}.yaml")
+        assert held["task"] == name
+        assert held["dataset_kwargs"]["data_files"]["test"] == f"{name}.jsonl"
+        assert json.loads((tmp_path / f"{name}.jsonl").read_text())["task"] == name
+        assert held["process_results"] is scoring.results
+        assert all(callable(metric["aggregation"]) for metric in held["metric_list"])
+        assert len(held["metric_list"]) == 5 + generate.load_spec(name).candidates
+    assert read(tmp_path / "scenes_main.yaml") == {"group": "scenes_main", "task": groups()["scenes_main"]}
+
+
+def test_a_group_is_written_only_with_all_its_tasks(tmp_path):
+    assert generate.write_tasks(tmp_path, ["scenes_random_n2"]) == ["scenes_random_n2"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scenes_random_n2.jsonl", "scenes_random_n2.yaml"]
+
+
+def test_a_yaml_file_of_ones_own_is_found_from_anywhere(album, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    generate.write_tasks(tmp_path / "out", ["album.yaml"])
+    told = json.loads((tmp_path / "out" / "album.jsonl").read_text())
+    assert told["task"] == str(album)
+    monkeypatch.chdir("/")
+    made = documents.documents(Dataset.from_list([told]))
+    assert {row["sample"] for row in made} == {request.sample_id for request in plan(load_task(album)).requests}
+
+
+def test_what_cannot_be_written_is_said(album, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(UnknownNameError, match=r"Unknown task 'scenes_randm_n4'\. Did you mean 'scenes_random_n4'"):
+        generate.write_tasks(out, ["scenes_randm_n4"])
+    assert not out.exists()
+    generate.write_tasks(out, [TASK])
+    generate.write_tasks(out, [TASK])
+    (out / f"{TASK}.yaml").write_text("task: mine\n")
+    with pytest.raises(UserError, match="is not a file of ours; choose another folder"):
+        generate.write_tasks(out, [TASK])
+    with pytest.raises(UserError, match="Cannot write to"):
+        generate.write_tasks(album, [TASK])
+
+
+# The documents
+
+
+def test_documents_are_the_test_requests_of_a_run(tmp_path):
+    task = load_task("scenes_random_n2")
+    made = documents.documents(stub("scenes_random_n2"))
+    asked = plan(task)
+    assert made["key"] == list(asked.evaluated)
+    assert made["permutation"] == list(asked.permutation_index)
+    assert len(made) == 2 * len({*made["sample"]})
+    calibration = {sample.id for sample in task.samples("calibration")}
+    assert not calibration & {*made["sample"]}
+
+
+def test_a_document_shows_its_images_in_displayed_order(album):
+    made = documents.documents(stub(str(album)))
+    assert {row["orders"] for row in made} == {5}
+    for row in list(made)[:7]:
+        request = documents.request_of(row)
+        assert documents.question(row) == request.question
+        assert documents.answer(row) == request.identifiers[request.gold_position]
+        shown = documents.images(row)
+        assert [image.tobytes() for image in shown] == [image.load().tobytes() for image in request.images]
+        first = next(other for other in made if other["sample"] == row["sample"] and other["permutation"] == 0)
+        plain = documents.images(first)
+        assert [image.tobytes() for image in shown] == [plain[i].tobytes() for i in row["order"]]
+
+
+def test_a_folder_of_an_older_definition_is_refused():
+    with pytest.raises(UserError, match="has changed since its folder for lmms-eval was written; write it again"):
+        documents.documents(stub(TASK, "0" * 16))
+
+
+def test_a_document_of_another_task_is_refused():
+    with pytest.raises(UserError, match="This is no task of lad_eval"):
+        documents.request_of({"question": "?", "answer": "A"})
+
+
+# The figures
+
+
+def values(replies, rows):
+    told = [scoring.results(row, [reply]) for row, reply in zip(rows, replies, strict=True)]
+    return {name: [value[name] for value in told if name in value] for name in {key for value in told for key in value}}
+
+
+def test_figures_are_those_of_a_run():
+    rows = list(documents.documents(stub(TASK)))[:200]
+    drawn = np.random.default_rng(0).integers(-1, 4, len(rows))
+    drawn[::3] = [rows[i]["gold"] for i in range(0, len(rows), 3)]
+    told = values(["none of them" if p < 0 else f"Image {p + 1}." for p in drawn], rows)
+    expected = summarise(
+        Predictions(
+            [row["sample"] for row in rows],
+            [row["permutation"] for row in rows],
+            [row["gold"] for row in rows],
+            drawn,
+            [row["order"] for row in rows],
+        ),
+        resamples=10,
+    )
+    assert scoring.accuracy(told["accuracy"]) == pytest.approx(expected.accuracy / 100)
+    assert scoring.accuracy_std(told["accuracy_std"]) == pytest.approx(expected.accuracy_std / 100)
+    assert scoring.rstd(told["rstd"]) == pytest.approx(expected.rstd / 100)
+    assert scoring.consistency(told["consistency"]) == pytest.approx(expected.consistency / 100)
+    assert scoring.unparsable(told["unparsable"]) == expected.unparsable
+    recall = [scoring.accuracy(told[f"recall_{k}"]) for k in range(1, 5)]
+    assert recall == pytest.approx([value / 100 for value in expected.recall])
+
+
+def test_two_samples_by_hand():
+    # Two images in the orders 01 and 10; the first sample is answered "image 0" twice, the second by position.
+    rows = [
+        {"sample": s, "permutation": k, "orders": 2, "order": order, "identifiers": ["1", "2"], "gold": order.index(0)}
+        for s in "ab"
+        for k, order in enumerate(([0, 1], [1, 0]))
+    ]
+    told = values(["1", "2", "1", "1"], rows)
+    assert scoring.accuracy(told["accuracy"]) == 0.75
+    assert scoring.consistency(told["consistency"]) == 0.5
+    assert scoring.accuracy_std(told["accuracy_std"]) == pytest.approx(0.5 / math.sqrt(2))  # 1.0 and 0.5
+    assert scoring.rstd(told["rstd"]) == pytest.approx(0.5 / math.sqrt(2))  # recall 2/2 and 1/2
+    assert told["accuracy"][0] == {"sample": "a", "score": 1.0}
+
+
+def test_a_sample_cut_by_the_limit_does_not_count_for_consistency(caplog):
+    scoring._warn.cache_clear()
+    rows = list(documents.documents(stub(TASK)))[:7]
+    told = values([row["identifiers"][row["gold"]] for row in rows[:5]] + ["1", "2"], rows)
+    with caplog.at_level(logging.WARNING, logger="lad_eval"):
+        assert scoring.consistency(told["consistency"]) == 1.0
+    assert (
+        "1 sample was not asked under all 5 orders and does not count for consistency: make --limit a multiple of 5."
+        in caplog.text
+    )
+    only = values(["1", "2"], rows[5:])
+    assert math.isnan(scoring.consistency(only["consistency"]))
+    assert math.isnan(scoring.accuracy_std(only["accuracy_std"]))
+
+
+# The command line, and how faults end
+
+
+def test_the_command_writes_tasks(tmp_path, capsys):
+    assert invoke(["lmms-eval", "tasks", "--out", str(tmp_path), "--tasks", "scenes_random_n2,scenes_random_n4"]) == 0
+    assert capsys.readouterr().out.startswith(f"2 tasks in {tmp_path};")
+    assert len(list(tmp_path.iterdir())) == 4
+    assert invoke(["lmms-eval", "tasks", "--out", str(tmp_path), "--tasks", "scenes_randm_n4"]) == 2
+    assert capsys.readouterr().err.startswith("error: Unknown task 'scenes_randm_n4'.")
+
+
+@pytest.mark.skipif(util.find_spec("lmms_eval") is not None, reason="lmms-eval is installed")
+def test_without_lmms_eval_the_mend_is_named(capsys):
+    assert invoke(["lmms-eval", "run", "--model", "lad_eval", "--tasks", TASK]) == 2
+    assert "error: lmms-eval is not installed here: pip install 'lad-eval[lmms-eval]'" in capsys.readouterr().err
+
+
+def test_a_fault_below_the_command_is_one_line_and_exit_2(capsys):
+    def cli_evaluate():
+        with one_line():
+            raise UserError("what and\nhow to mend it")
+
+    with pytest.raises(SystemExit) as ended:
+        cli_evaluate()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: what and how to mend it\n"
+    with pytest.raises(UserError, match="what and"), one_line():
+        raise UserError("what and how")
+
+
+def test_importing_the_entry_point_loads_nothing_heavy():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, lad_eval.plugins.lmms_eval as p; assert p.manifests; print({'torch', 'numpy', 'pydantic'} & {*sys.modules})"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    assert ran.stdout.strip() == "set()"
