@@ -30,7 +30,7 @@ CLASSES = [
     ("GraniteVision3", "llava-next", "model", ""),
 ]
 # Other classes around Qwen2.5-VL, whose prompts differ.
-QWEN_CLASSES = ["VLMR1Chat", "VLAAThinkerChat", "WeThinkVL", "QTuneVL"]
+QWEN_CLASSES = ["VLMR1Chat", "VLAAThinkerChat", "WeThinkVL", "QTuneVL", "CoVTChat"]
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ TESTED: Mapping[str, str] = {
     "VLAAThinkerChat": "Qwen2.5-VL",
     "WeThinkVL": "Qwen2.5-VL",
     "QTuneVL": "Qwen2.5-VL",
+    "CoVTChat": "Qwen2.5-VL",
 }
 """Classes that the tests construct and run whole, and around which model."""
 
@@ -29,6 +30,7 @@ UP_TO_TRANSFORMERS_4: Mapping[str, str] = {
 UNSUPPORTED: Mapping[str, str] = {
     "IDEFICS": "images enter it by cross-attention, not as tokens of the prompt",
     "llama_vision": "images enter it by cross-attention, not as tokens of the prompt",
+    "Qwen2VLChatAguvis": "its class is an agent for screens, and asks for a mode that a question has not",
     "Thyme": "it answers in several rounds that run code",
     "TreeVGR": "its class opens a thought; a candidate right behind its prompt would be part of the thought",
     "DOCLING": "its class takes one image only",

@@ -20,10 +20,10 @@ def listing() -> list[str]:
     found = [support_of(name) for name in names]
     kinds = Counter(support.kind for support in found)
     wide, marked = max(map(len, names)), max(map(len, KINDS))
-    lines = [
-        f"{name:<{wide}}  {_ANSWERS[support.supported]:<11}  {support.kind:<{marked}}  {entry_of(name)[0].__name__}: {support.reason}"
-        for name, support in zip(names, found, strict=True)
-    ]
+    lines = []
+    for name, support in zip(names, found, strict=True):
+        kind = entry_of(name)[0].__name__
+        lines.append(f"{name:<{wide}}  {_ANSWERS[support.supported]:<11}  {support.kind:<{marked}}  {kind}: {support.reason}")
     served = sum(support.supported for support in found)
     counts = [f"{kinds[kind]:>5}  {kind:<{marked}}  {meaning}" for kind, meaning in KINDS.items()]
     return [*lines, "", f"{served} of {len(names)} entries of {kit_version()} are supported:", *counts]

@@ -23,7 +23,7 @@ def check_entry(entry: str) -> None:
     """Refuses an entry that cannot be served, before anything is loaded.
 
     Raises:
-        UnknownNameError: no such entry.
+        UserError: no such entry.
         UnsupportedModelError: an API, or a class to which the mechanism does not apply.
     """
     support = support_of(entry)
@@ -46,8 +46,7 @@ def build_inner(entry: str, options: Mapping[str, Any] | None = None) -> Any:
     """VLMEvalKit's own model object of an entry, answering through transformers.
 
     Raises:
-        UnknownNameError: no such entry.
-        UserError: its class cannot be constructed here; the text says where it fails.
+        UserError: no such entry, or its class cannot be constructed here; the text says where it fails.
     """
     import torch
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from lad_eval.errors import UnknownNameError
+from lad_eval.errors import UserError
 from lad_eval.models.vlmeval.known import INTERNVL_CODE, TESTED, UNSUPPORTED, UP_TO_TRANSFORMERS_4, language_model_of
 from lad_eval.models.vlmeval.source import Facts, bases, facts_of, is_processor
 
@@ -53,7 +54,7 @@ def support_of(entry_name: str) -> Support:
     """Whether and how an entry can be served; nothing is constructed.
 
     Raises:
-        UnknownNameError: no such entry.
+        UserError: no such entry.
     """
     return support_of_class(*entry_of(entry_name))
 
@@ -62,13 +63,15 @@ def entry_of(entry_name: str) -> tuple[Any, dict[str, Any]]:
     """The class of an entry and the arguments that the registry makes it with.
 
     Raises:
-        UnknownNameError: no such entry.
+        UserError: no such entry.
     """
     from lad_eval.models.vlmeval.kit import registry
 
     found = registry()
     if entry_name not in found:
-        raise UnknownNameError("VLMEvalKit model", entry_name, found)
+        near = difflib.get_close_matches(entry_name, found, n=3, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else "`lad-eval ls models --harness vlmeval` lists them."
+        raise UserError(f"VLMEvalKit has no model {entry_name!r}. {hint}")
     maker = found[entry_name]
     if isinstance(maker, functools.partial):
         return maker.func, dict(maker.keywords)
