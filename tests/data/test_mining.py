@@ -1,0 +1,114 @@
+"""Blocked mining finds what the loop over all pairs finds, to the last tie."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lad_eval.data import mining
+from lad_eval.data.mining import Miner, TooFewCandidatesError
+from lad_eval.errors import DataError
+
+
+def obvious(miner, anchors, pool, k):
+    """The slow way: every pair, one after the other. None where an anchor has too few."""
+    row = {name: number for number, name in enumerate(miner.names)}
+    chosen = []
+    for anchor in anchors:
+        admitted = []
+        for name in pool:
+            if name == anchor:
+                continue
+            if miner.categories is not None:
+                mine, theirs = miner.categories[anchor], miner.categories[name]
+                if (mine <= theirs) if miner.rule == "superset" else (mine == theirs):
+                    continue
+            if float(np.dot(miner.texts[row[anchor]], miner.texts[row[name]])) >= miner.threshold:
+                continue
+            admitted.append((name, float(np.dot(miner.images[row[anchor]], miner.images[row[name]]))))
+        admitted.sort(key=lambda pair: pair[1], reverse=True)
+        if len(admitted) < k:
+            return None
+        chosen.append([name for name, _ in admitted[:k]])
+    return chosen
+
+
+def make(seed, count, width, *, dtype=np.float32, copies=1, categories=12, rule="superset"):
+    """Random data; each vector stands there `copies` times, so that similarities tie exactly."""
+    generator = np.random.default_rng(seed)
+
+    def vectors(spread):
+        few = generator.normal(size=(-(-count // copies), width)) + spread
+        drawn = np.repeat(few, copies, axis=0)[:count][generator.permutation(count)]
+        return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(dtype)
+
+    names = [f"{number}.jpg" for number in range(count)]
+    shown = {name: frozenset(map(int, generator.integers(categories, size=generator.integers(0, 4)))) for name in names}
+    return Miner(names, vectors(0.2), vectors(1.0), shown if categories > 1 else None, rule=rule)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    width=st.sampled_from([2, 8, 64]),
+    copies=st.sampled_from([1, 3, 10]),
+    categories=st.sampled_from([1, 4, 30, 150]),
+    rule=st.sampled_from(["superset", "identical"]),
+    dtype=st.sampled_from([np.float32, np.float16, np.float64]),
+    k=st.integers(1, 6),
+)
+def test_equal_to_the_loop_over_all_pairs(seed, width, copies, categories, rule, dtype, k):
+    miner = make(seed, 40, width, dtype=dtype, copies=copies, categories=categories, rule=rule)
+    pool = [miner.names[i] for i in np.random.default_rng(seed + 1).permutation(40)[:30]]
+    anchors = [*pool[:6], pool[2], *miner.names[:2]]
+    expected = obvious(miner, anchors, pool, k)
+    if expected is None:
+        with pytest.raises(TooFewCandidatesError):
+            miner(anchors, pool, k)
+    else:
+        assert miner(anchors, pool, k) == expected
+
+
+@pytest.mark.parametrize("bytes_", [1, 3000, 2**28])
+def test_the_block_size_does_not_matter(monkeypatch, bytes_):
+    miner = make(3, 60, 32, copies=4, rule="identical")
+    expected = obvious(miner, miner.names[:25], miner.names, 5)
+    monkeypatch.setattr(mining, "BLOCK_BYTES", bytes_)
+    assert miner(miner.names[:25], miner.names, 5) == expected
+
+
+def test_of_equals_the_earlier_in_the_pool_comes_first():
+    axes = np.eye(4, dtype=np.float32)
+    names = ["a", "b", "c", "d", "e"]
+    images = axes[[0, 1, 1, 1, 0]]
+    texts = axes[[0, 1, 2, 3, 1]]
+    miner = Miner(names, images, texts)
+    assert miner(["a"], names, 4) == [["e", "b", "c", "d"]]
+    assert miner(["a"], ["d", "c", "a", "b"], 2) == [["d", "c"]]
+
+
+def test_a_caption_counts_as_the_same_from_the_threshold_on():
+    texts = np.array([[1, 0], [0.9, 0.435889894], [0.8999, 0.43609631]], np.float64)
+    images = np.ones((3, 1))
+    assert Miner(["a", "b", "c"], images, texts)(["a"], ["b", "c"], 1) == [["c"]]
+
+
+def test_categories_beyond_one_word_of_bits_count():
+    shown = {"a": frozenset({1, 200}), "b": frozenset({1, *range(100, 180)}), "c": frozenset({1, 200, 300})}
+    miner = Miner(["a", "b", "c"], np.ones((3, 1), np.float32), np.eye(3, dtype=np.float32), shown)
+    assert miner(["a"], ["c", "b"], 1) == [["b"]]
+    same = Miner(["a", "b", "c"], miner.images, miner.texts, {**shown, "b": shown["a"]}, rule="identical")
+    assert same(["a"], ["c", "b"], 1) == [["c"]]
+
+
+def test_too_few_candidates_name_the_anchor_and_how_many_there_are():
+    miner = Miner(["a", "b", "c"], np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32), {n: frozenset({1}) for n in "abc"})
+    with pytest.raises(TooFewCandidatesError, match=r"a: 0 of the pool's 3 images can stand beside it .* but 2 are needed"):
+        miner(["a"], ["a", "b", "c"], 2)
+
+
+def test_a_picture_without_embedding_is_named():
+    miner = Miner(["a", "b"], np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32))
+    with pytest.raises(DataError, match=r"x\.jpg: there is no embedding"):
+        miner(["a"], ["a", "b", "x.jpg"], 1)
+    assert miner([], ["a"], 1) == []
