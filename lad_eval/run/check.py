@@ -30,7 +30,6 @@ from lad_eval.run.check_baseline import (
 )
 from lad_eval.run.check_evidence import (
     asked_now,
-    calibrates_any,
     decided_again,
     keep_evidence,
     kept_evidence,
@@ -177,7 +176,7 @@ def settings_options(settings: Settings) -> dict[str, Any]:
 
 
 def _compare_questions(verdict: Verdict, name: str, base: TaskBaseline) -> None:
-    now, unseen = asked_now(base.task, base.limit, calibration=calibrates_any(base.methods))
+    now, unseen = asked_now(base.task, base.limit, base.methods)
     verdict.findings += asked_otherwise(name, base.asked, now)
     if unseen is not None:
         verdict.notes.append(f"{name}: only its definition and prompt were compared, not its data. {unseen}")
@@ -222,7 +221,7 @@ def _grids(run: StoredRun, methods: Sequence[str]) -> dict[str, Grid]:
 
 def _task_baseline(task: str, group: Questions, run: StoredRun) -> TaskBaseline:
     grids = _grids(run, group.methods)
-    now, unseen = asked_now(task, group.limit, calibration=calibrates_any(group.methods))
+    now, unseen = asked_now(task, group.limit, group.methods)
     if now.data is None or now.requests is None:
         raise BaselineError(f"{task}: {unseen}")
     grid = next(iter(grids.values()))

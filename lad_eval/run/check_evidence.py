@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from lad_eval.errors import DataError
-from lad_eval.evidence_files import PARQUET
 from lad_eval.metrics import Grid
 from lad_eval.models.fingerprint import file_digest
-from lad_eval.run.asked import Asked
+from lad_eval.run.answered import read_answered
 from lad_eval.run.check_baseline import BaselineError, TaskBaseline
 from lad_eval.run.check_verdict import Now
-from lad_eval.run.decide import decide
 from lad_eval.run.figures import predictions_of
-from lad_eval.run.folder import PLAN, SPEC, read_json, slug, write_atomically
+from lad_eval.run.folder import METRICS, PREDICTIONS, SPEC, read_json, slug, write_atomically
+from lad_eval.run.legs import legs_of
 from lad_eval.run.lineup import line_up
-from lad_eval.store import read_evidence
 from lad_eval.tasks.identifiers import identifiers
-from lad_eval.tasks.plan import plan
 from lad_eval.tasks.prompts import question
 from lad_eval.tasks.registry import load_spec, load_task
-
-KEPT = (SPEC, PLAN, PARQUET)
-"""Files of a run folder that deciding again needs."""
 
 
 def evidence_folder(baseline: Path) -> Path:
@@ -34,12 +31,23 @@ def evidence_folder(baseline: Path) -> Path:
 
 
 def keep_evidence(run: Path, baseline: Path, task: str) -> dict[str, str]:
-    """Copies a run's evidence beside a baseline; returns the digests of the files by their names."""
+    """Copies what deciding again needs of a run beside a baseline; returns the digests of the files by their names.
+
+    What an earlier baseline kept of the task and this one does not is removed.
+    """
     place = evidence_folder(baseline) / slug(task)
-    for name in KEPT:
-        content = (run / name).read_bytes()
-        write_atomically(place / name, lambda beside, content=content: beside.write_bytes(content))  # type: ignore[misc]
-    return {name: file_digest(place / name) for name in KEPT}
+    names = [name for name in _files(run) if Path(name).name not in (METRICS, PREDICTIONS)]
+    for name in names:
+        write_atomically(place / name, partial(shutil.copyfile, run / name))
+    for stale in {*_files(place)} - {*names}:
+        (place / stale).unlink()
+    return {name: file_digest(place / name) for name in names}
+
+
+def _files(folder: Path) -> list[str]:
+    """Files under a folder, relative, with slashes, sorted; hidden ones, such as locks, do not count."""
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
 
 
 def kept_evidence(baseline: Path, task: str, base: TaskBaseline) -> Path:
@@ -86,12 +94,14 @@ def decided_again(folder: Path, methods: Iterable[str], samples: Iterable[str]) 
     Raises:
         UserError: the evidence is damaged, lacks what a method needs, or a method does not exist.
     """
-    asked, evidence = Asked.from_document(read_json(folder / PLAN)), read_evidence(folder)
-    evaluated = evidence.select_keys(asked.evaluated)
-    return {
-        name: _only(predictions_of(decide(evidence, asked, method), evaluated, asked).grid, samples)
-        for name, method in line_up(methods).items()
-    }
+    wanted, lined = list(samples), line_up(methods)
+    conditions = {method.condition for method in lined.values()}
+    legs = {c: read_answered(folder, c, [m for m in lined.values() if m.condition == c]) for c in conditions}
+    grids = {}
+    for name, method in lined.items():
+        decision = legs[method.condition].decide(method)
+        grids[name] = _only(predictions_of(decision, decision.rows, legs[method.condition].asked).grid, wanted)
+    return grids
 
 
 def _only(grid: Grid, samples: Iterable[str]) -> Grid:
@@ -102,34 +112,28 @@ def _only(grid: Grid, samples: Iterable[str]) -> Grid:
     return grid._replace(**{name: getattr(grid, name)[rows] for name in names})
 
 
-def asked_now(task: str, limit: int | None, *, calibration: bool) -> tuple[Now, str | None]:
-    """What a task asks now, and why its data could not be looked at, if so.
+def asked_now(task: str, limit: int | None, methods: Iterable[str]) -> tuple[Now, str | None]:
+    """What a task asks now for some methods, and why its data could not be looked at, if so.
 
     Args:
         task: a name, or the path of a YAML file.
         limit: of the samples.
-        calibration: whether calibration samples are asked too.
+        methods: their wordings, views and calibration belong to what is asked.
 
     Raises:
-        UserError: there is no such task, or its definition cannot be used.
+        UserError: there is no such task or method, or the definition cannot be used.
     """
-    spec = load_spec(task)
+    spec, lined = load_spec(task), line_up(methods)
     prompt = question(spec.prompt, "{caption}", identifiers(spec.identifiers, spec.candidates))
     try:
         opened = load_task(task)
-        planned = plan(opened, limit=limit, calibration=calibration)
+        legs = legs_of(opened, lined, Path(), limit)
     except DataError as error:
         return Now(spec.version, spec.digest, prompt, None, None), str(error)
-    requests = digest_of([*planned.evaluated, *planned.calibration])
+    requests = digest_of(f"{leg.condition.label}:{request.key}" for leg in legs for request in leg.plan.requests)
     return Now(spec.version, spec.digest, prompt, opened.fingerprint["data"], requests), None
 
 
 def digest_of(keys: Iterable[str]) -> str:
-    """Hex digest, 16 characters, of a set of request keys."""
-    import hashlib
-
+    """Hex digest, 16 characters, of a set of texts."""
     return hashlib.sha256("\n".join(sorted({*keys})).encode()).hexdigest()[:16]
-
-
-def calibrates_any(methods: Iterable[str]) -> bool:
-    return any(method.calibrates for method in line_up(methods).values())

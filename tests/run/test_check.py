@@ -11,7 +11,7 @@ from lad_eval.methods import LAD
 from lad_eval.run import check_evidence, execute
 from lad_eval.run.check import Circumstances, Questions, check, replay, write
 from lad_eval.run.check_baseline import read_baseline, write_baseline
-from lad_eval.tasks.prompts import PROMPTS
+from lad_eval.tasks.prompts import PARTS
 
 QUIET = Circumstances(model="lad-tiny", quiet=True)
 METHODS = ("vanilla", "lad")
@@ -120,7 +120,8 @@ def test_the_command_prints_the_samples_that_flipped_and_exits_with_1(baseline, 
 
 @pytest.mark.parametrize("mode", [replay, lambda path: check(path, QUIET)], ids=["replay", "fresh"])
 def test_a_changed_prompt_without_a_version_is_caught(baseline, monkeypatch, mode):
-    monkeypatch.setitem(PROMPTS, "retrieval", PROMPTS["retrieval"].replace("best matches", "fits"))
+    parts = PARTS["retrieval"]
+    monkeypatch.setitem(PARTS, "retrieval", parts._replace(ask=parts.ask.replace("best matches", "fits")))
     verdict = mode(baseline)
     assert not verdict.passed
     texts = [finding.text for finding in verdict.findings if finding.kind == "asked"]
@@ -206,7 +207,7 @@ def test_runs_elsewhere_can_be_replayed(baseline, tmp_path):
     assert replay(baseline, tmp_path / "runs").passed
     with pytest.raises(UserError, match=r"There is no run of lad-tiny on task in .*nowhere to replay"):
         replay(baseline, tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"evidence.*task.spec.json is missing; restore it, or leave --replay out"):
+    with pytest.raises(UserError, match=r"evidence.*task.evidence.parquet is missing; restore it, or leave --replay out"):
         replay(baseline)
 
 
