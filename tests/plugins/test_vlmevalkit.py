@@ -353,4 +353,41 @@ def test_answers_under_other_settings_of_an_entry_are_not_taken_for_these(kit, m
     table = vlmeval.config.supported_VLM
     monkeypatch.setitem(table, "SmolVLM", partial(table["SmolVLM"].func, model_path="elsewhere"))
     assert invoke(["vlmeval", *words]) == 2
-    assert "holds answers of SmolVLM to Scenes_Few under other settings" in capsys.readouterr().err
+    assert "holds answers of SmolVLM to Scenes_Few with other settings" in capsys.readouterr().err
+
+
+def test_answers_of_other_weights_of_a_hub_model_are_not_taken_for_these(kit, monkeypatch, capsys, tmp_path):
+    import huggingface_hub
+
+    from lad_eval.plugins.vlmevalkit.pointers import Pointer, write_pointer
+
+    monkeypatch.setattr(sys, "argv", ["run", "--work-dir", "W-hub"])
+    write_pointer(
+        "HF--org--name+LAD", "Scenes_Few", Pointer("HF:org/name", "lad", {}, {"weights": "org/name@old"}, "nowhere", None)
+    )
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: str(tmp_path / "new" / "config.json"))
+    words = ["--data", "scenes_few.yaml", "--model", "HF:org/name+LAD", "--work-dir", "W-hub"]
+    assert invoke(["vlmeval", *words]) == 2
+    assert "holds answers of HF:org/name to Scenes_Few with other weights" in capsys.readouterr().err
+
+
+def test_answers_that_were_not_made_alike_are_refused(done, kit, monkeypatch, tmp_path):
+    from lad_eval.plugins.vlmevalkit.datasets import LADDataset
+
+    monkeypatch.setattr(sys, "argv", ["run", "--work-dir", "W"])
+    (stored,) = (done / "lad_eval" / "lad-tiny").rglob("evidence.jsonl")
+    content = stored.read_text()
+    stored.write_text("\n".join(content.splitlines()[:5]) + "\n")
+    try:
+        with pytest.raises(UserError, match="were not made as the others were"):
+            LADDataset("Scenes_Few").evaluate(str(done / "lad-tiny+LAD" / "lad-tiny+LAD_Scenes_Few.xlsx"))
+    finally:
+        stored.write_text(content)
+
+
+def test_one_order_has_no_consistency(kit, place):
+    (place / "one_order.yaml").write_text(FEW.format(n=2).replace("{count: 2}", "{count: 1, scheme: identity}"))
+    assert invoke(["vlmeval", "--data", "one_order.yaml", "--model", "lad-tiny", "--work-dir", "W-one"]) == 0
+    table = pd.read_csv("W-one/lad-tiny/lad-tiny_One_Order_acc.csv")
+    assert {"Overall", "Orders"} < set(table)
+    assert not {"Consistency", "Accuracy std"} & set(table)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lad_eval.errors import UnknownNameError, UserError
+from lad_eval.models.registry import EMBEDDED
 from lad_eval.models.vlmeval.kit import kit
 from lad_eval.plugins.vlmevalkit.pointers import read_pointer, work_dir
 
@@ -40,7 +41,8 @@ def check_reuse(entries: Entries, model: str, dataset: str, *, will_ask: bool) -
         will_ask: whether the model will be asked, and not only scored.
 
     Raises:
-        UserError: the settings of an entry in VLMEvalKit's configuration have changed, or predictions are kept as JSON.
+        UserError: an entry's settings in VLMEvalKit's configuration have changed, a hub model's weights have, or predictions are
+            kept as JSON.
     """
     from lad_eval.plugins.vlmevalkit.entries import entry_settings
 
@@ -51,12 +53,23 @@ def check_reuse(entries: Entries, model: str, dataset: str, *, will_ask: bool) -
     if dict.__contains__(entries, model) or model not in entries:
         return
     pointer, served = read_pointer(model, dataset), entries.served(model)
-    if pointer is None or served.ours or dict(pointer.settings) == entry_settings(served.base):
+    now = hub_weights(served.model) if served.ours else entry_settings(served.base)
+    if pointer is None or not now or dict(pointer.settings) == now:
         return
+    what = "other weights" if served.ours else "other settings of its entry in VLMEvalKit's configuration"
     raise UserError(
-        f"{folder} holds answers of {served.base} to {dataset} under other settings of its entry in VLMEvalKit's "
-        "configuration; choose another --work-dir, or move that folder away."
+        f"{folder} holds answers of {served.base} to {dataset} with {what}; choose another --work-dir, or move that folder away."
     )
+
+
+def hub_weights(model: str) -> dict[str, str]:
+    """The commit of a hub model that the local cache holds, as a fingerprint names it; empty if it holds none."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if model == EMBEDDED or Path(model).is_dir():
+        return {}
+    found = try_to_load_from_cache(model, "config.json")
+    return {"weights": f"{model}@{Path(found).parent.name}"} if isinstance(found, str) else {}
 
 
 def faults(model: str, dataset: str) -> list[str]:

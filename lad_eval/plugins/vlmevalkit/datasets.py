@@ -39,8 +39,10 @@ class LADDataset(Base):  # type: ignore[misc]  # VLMEvalKit has no types
 
     Attributes:
         tasks: data set name -> task name or YAML path.
+        opened: tasks that are open already, as VLMEvalKit makes the data set anew for every model.
         task: the task, its data opened.
         requests: the row's index -> request, in the order of the rows.
+        permutation: the row's index -> number of the displayed order.
         data: columns index, g_index (sample), perm_id, perm, image_path, question, caption, identifiers, answer, split.
     """
 
@@ -49,9 +51,11 @@ class LADDataset(Base):  # type: ignore[misc]  # VLMEvalKit has no types
     DEFAULT_JUDGE = "exact_matching"
     force_use_dataset_prompt = True
     tasks: ClassVar[dict[str, str]] = {}
+    opened: ClassVar[dict[str, Task]] = {}
 
     task: Task
     requests: Mapping[str, Request]
+    permutation: Mapping[str, int]
 
     # VLMEvalKit overwrites arguments named as flags of its command line (limit, mode, config, ...): none is.
     def __init__(self, dataset: str = "ScenesRetrieval_Random_N4", skip_noimg: bool = True) -> None:
@@ -70,7 +74,8 @@ class LADDataset(Base):  # type: ignore[misc]  # VLMEvalKit has no types
         """
         if dataset not in self.tasks:
             raise UserError(f"{dataset} is no task of lad_eval; register it first.")
-        self.task = load_task(self.tasks[dataset])
+        name = self.tasks[dataset]
+        self.task = self.opened[name] if name in self.opened else load_task(name)
         asked = plan(self.task)
         for note in getattr(asked, "notes", ()):
             logger.warning("%s", note)
@@ -78,8 +83,8 @@ class LADDataset(Base):  # type: ignore[misc]  # VLMEvalKit has no types
         self._pictures = Pictures(Path(self.img_root).parent / slug(f"lad_eval {self.task.name}"))
         made = digest_of(self.task)
         self.requests = {row_index(made, by_key[key]): by_key[key] for key in asked.evaluated}
-        orders = dict(zip(asked.evaluated, asked.permutation_index, strict=True))
-        rows = [self._row(index, request, orders[request.key]) for index, request in self.requests.items()]
+        self.permutation = dict(zip(self.requests, asked.permutation_index, strict=True))
+        rows = [self._row(index, request) for index, request in self.requests.items()]
         self._by_content = {self._content(row["image_path"], row["question"]): row["index"] for row in rows}
         table: pd.DataFrame = pd.DataFrame(rows)
         return table
@@ -125,18 +130,18 @@ class LADDataset(Base):  # type: ignore[misc]  # VLMEvalKit has no types
         Raises:
             UserError: the file cannot be read or answers other questions.
         """
-        measured: Score = score(self.requests, eval_file)
+        measured: Score = score(self.requests, self.permutation, eval_file)
         for warning in measured.warnings:
             logger.warning("%s", warning)
         write_beside(eval_file, self.dataset_name, measured)
         table: pd.DataFrame = measured.table
         return table
 
-    def _row(self, index: str, request: Request, permutation: int) -> dict[str, Any]:
+    def _row(self, index: str, request: Request) -> dict[str, Any]:
         return {
             "index": index,
             "g_index": request.sample_id,
-            "perm_id": permutation,
+            "perm_id": self.permutation[index],
             "perm": " ".join(map(str, request.permutation.order)),
             "image_path": [str(self._pictures.path(image)) for image in request.images],
             "question": request.question,

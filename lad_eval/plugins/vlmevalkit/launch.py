@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +17,7 @@ from lad_eval.plugins.vlmevalkit.names import dataset_name, expanded, flat, stem
 from lad_eval.plugins.vlmevalkit.words import CommandLine
 from lad_eval.run.world import FollowerError
 from lad_eval.tasks.registry import load_task
+from lad_eval.tasks.task import Task
 
 PROGRAM = "lad-eval vlmeval"
 
@@ -59,8 +60,8 @@ def _run(words: list[str], kit_folder: str | Path | None) -> None:
         raise UserError("Name what to run: --data <data sets> --model <models>, or --config <file>.")
     ours = {name: {dataset_name(stem(task)): task for task in expanded(name)} for name in data}
     tasks = {name: task for found in ours.values() for name, task in found.items()}
-    for task in tasks.values():
-        load_task(task)  # its faults are told now, and not after VLMEvalKit has been imported and a model loaded
+    # Faults of the data are told now, and not after VLMEvalKit has been imported and a model loaded.
+    opened = {task: load_task(task) for task in tasks.values()}
     aliases: dict[str, str] = {}
     shorts = {name: flat(name, aliases) for name in models}
     module = _main_module(kit_folder)
@@ -77,7 +78,7 @@ def _run(words: list[str], kit_folder: str | Path | None) -> None:
             _ = entries[short]
     line = line.replaced("--data", {name: list(found) or [name] for name, found in ours.items()})
     line = line.replaced("--model", {name: [short] for name, short in shorts.items()})
-    with _command_line([PROGRAM, *line.words]), _gloo_without_gpu():
+    with _command_line([PROGRAM, *line.words]), _gloo_without_gpu(), _held(opened):
         asked = [(model, name) for model in line.values("--model") for name in line.values("--data")]
         for model, name in asked:
             check_reuse(entries, model, name, will_ask=line.values("--mode") != ["eval"])
@@ -114,6 +115,18 @@ def _main_module(kit_folder: str | Path | None) -> ModuleType:
     kit("vlmeval.config")  # quietly, before run.py imports it
     spec.loader.exec_module(module)
     return module
+
+
+@contextmanager
+def _held(opened: Mapping[str, Task]) -> Iterator[None]:
+    """The tasks stay open for the time of the run."""
+    from lad_eval.plugins.vlmevalkit.datasets import LADDataset
+
+    LADDataset.opened.update(opened)
+    try:
+        yield
+    finally:
+        LADDataset.opened.clear()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lad_eval.errors import UserError
+from lad_eval.errors import EvidenceError, UserError
 from lad_eval.metrics import Predictions, summarise
 from lad_eval.models.vlmeval.kit import kit
 from lad_eval.plugins.vlmevalkit.pointers import Pointer, read_pointer
@@ -41,11 +41,12 @@ class Score:
     warnings: tuple[str, ...]
 
 
-def score(requests: Mapping[str, Request], eval_file: str | Path) -> Score:
+def score(requests: Mapping[str, Request], permutation: Mapping[str, int], eval_file: str | Path) -> Score:
     """The figures of a prediction file.
 
     Args:
         requests: index -> request, of all rows of the data set.
+        permutation: index -> number of the displayed order.
         eval_file: where VLMEvalKit put the predictions; xlsx, tsv or json.
 
     Raises:
@@ -59,27 +60,25 @@ def score(requests: Mapping[str, Request], eval_file: str | Path) -> Score:
         raise ResultsError(
             f"{eval_file} answers other questions: the task, its data or lad_eval has changed since; remove it and run again."
         )
-    permutations = sorted({request.permutation.order for request in requests.values()})
+    T = len({*permutation.values()})
     counts: dict[str, int] = {}
     for request in answered.values():
         counts[request.sample_id] = counts.get(request.sample_id, 0) + 1
-    whole = {index: r for index, r in answered.items() if counts[r.sample_id] == len(permutations)}
+    whole = {index: r for index, r in answered.items() if counts[r.sample_id] == T}
     warnings = []
     if cut := len(answered) - len(whole):
         warnings.append(
-            f"{cut} of {len(answered)} answers are left out: their samples were not asked in all {len(permutations)} orders. "
-            f"A --limit counts rows; use a multiple of {len(permutations)}."
+            f"{cut} of {len(answered)} answers are left out: their samples were not asked in all {T} orders. "
+            f"A --limit counts rows; use a multiple of {T}."
         )
     if not whole:
-        raise ResultsError(
-            f"No sample was asked in all {len(permutations)} orders; use a --limit of {len(permutations)} or more."
-        )
+        raise ResultsError(f"No sample was asked in all {T} orders; use a --limit of {T} or more.")
     asked = list(whole.values())
     positions = [parse_reply(replies[index], request.identifiers) for index, request in whole.items()]
     summary = summarise(
         Predictions(
             np.asarray([r.sample_id for r in asked]),
-            np.asarray([permutations.index(r.permutation.order) for r in asked]),
+            np.asarray([permutation[index] for index in whole]),
             np.asarray([r.gold_position for r in asked]),
             np.asarray(positions),
             np.asarray([r.permutation.order for r in asked]),
@@ -134,8 +133,13 @@ def _write_evidence(path: Path, keys: tuple[str, ...], pointer: Pointer) -> None
     from lad_eval.evidence_files import Header, write_parquet
     from lad_eval.store import read_evidence
 
-    seen = read_evidence(pointer.evidence)
-    rows = seen.select_keys(keys)
+    try:
+        rows = read_evidence(pointer.evidence).select_keys(keys)
+    except EvidenceError as error:
+        raise ResultsError(
+            f"Some answers in {path} were not made as the others were: weights, packages or settings have changed since. "
+            "Remove it and run again."
+        ) from error
     header = Header(rows.fingerprint, pointer.task, rows.n_candidates, rows.n_layers)
     write_atomically(path.with_name(f"{path.stem}_evidence.parquet"), lambda beside: write_parquet(beside, rows, header))
     state = Path(pointer.calibration) if pointer.calibration else None

@@ -112,7 +112,7 @@ class LADModel(Base):  # type: ignore[misc]  # VLMEvalKit has no types
                 model=self.served.base,
                 method=self.served.method or VANILLA,
                 params=self._method.get_params(),
-                settings=self._settings,
+                settings=self._settings or self._hub_weights(),
                 evidence=str(made.folder.resolve()),
                 calibration=state,
                 task=dataset.task.fingerprint,
@@ -120,6 +120,10 @@ class LADModel(Base):  # type: ignore[misc]  # VLMEvalKit has no types
             write_pointer(self.name, dataset.dataset_name, pointer)
             self._calibrated = made
         return self._calibrated
+
+    def _hub_weights(self) -> dict[str, str]:
+        weights = str(self._vlm.fingerprint.get("weights")) if self._vlm is not None else ""
+        return {"weights": weights} if weights.startswith(f"{self.served.model}@") else {}
 
     def _load(self, options: dict[str, Any]) -> tuple[Any, VLM | None]:
         """VLMEvalKit's own model object, or a model of ours."""
