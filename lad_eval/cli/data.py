@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lad_eval.cli import annotations
+from lad_eval.cli import annotations as annotation_files
 from lad_eval.cli.options import Quiet
+from lad_eval.errors import UserError
 
 if TYPE_CHECKING:
     from lad_eval.data.dataset import DataSet, Progress
@@ -21,8 +22,14 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("export")(annotations.export)
-app.command("import")(annotations.import_)
+app.command("export")(annotation_files.export)
+app.command("import")(annotation_files.import_)
+
+
+class StoppedError(UserError):
+    """Ctrl-C, with what to do about it."""
+
+    exit_code = 130
 
 
 class Protocol(str, Enum):
@@ -80,7 +87,10 @@ def prepare(
         device=device,
         batch_size=batch_size,
     )
-    folder = bring(dataset, root, options, _progress(quiet=quiet))
+    try:
+        folder = bring(dataset, root, options, _progress(quiet=quiet))
+    except KeyboardInterrupt:
+        raise StoppedError("Interrupted: what was fetched and made is kept; the same command goes on from there.") from None
     _show(dataset, folder)
 
 

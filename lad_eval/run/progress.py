@@ -45,6 +45,7 @@ def _bar(label: str, total: int, done: int, unit: str) -> Iterator[Advance]:
         TextColumn,
         TimeRemainingColumn,
     )
+    from rich.table import Column
     from rich.text import Text
 
     class Rate(ProgressColumn):
@@ -52,10 +53,10 @@ def _bar(label: str, total: int, done: int, unit: str) -> Iterator[Advance]:
             return Text("" if not task.speed else f"{_amount(task.speed, unit)}/s")
 
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn() if unit == "bytes" else MofNCompleteColumn(),
-        Rate(),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+        BarColumn(table_column=Column(ratio=1)),
+        (DownloadColumn if unit == "bytes" else MofNCompleteColumn)(table_column=Column(no_wrap=True)),
+        Rate(table_column=Column(no_wrap=True)),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
     with Progress(*columns, console=Console(stderr=True), speed_estimate_period=60) as bar:

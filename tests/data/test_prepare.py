@@ -1,5 +1,8 @@
+import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +15,7 @@ from lad_eval.data.home import root_of
 from lad_eval.data.prepare import LOCK, prepare, status, verify
 from lad_eval.errors import DataError
 from tests.data.mmiu_files import write_all
+from tests.data.server import Site, serving
 
 
 @dataclass(frozen=True)
@@ -153,3 +157,25 @@ def test_help_comes_at_once():
     assert time.monotonic() - started < 5
     for heavy in ("torch", "datasets", "transformers", "pandas"):
         assert f" {heavy}\n" not in done.stderr
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(tmp_path, home):
+    site = Site(b"x" * 3_000_000, cut=[1_500_000], hold=threading.Event())
+    with serving(site):
+        endpoint = site.url.removesuffix("/file.bin")
+        child = subprocess.Popen(
+            [sys.executable, "-m", "lad_eval", "data", "prepare", "mmiu", "--root", str(tmp_path / "mmiu")],
+            env={**os.environ, "HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "LAD_EVAL_DATA": str(home)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        part = tmp_path / "mmiu" / "all.parquet.part"
+        end = time.monotonic() + 30
+        while not (part.is_file() and part.stat().st_size) and time.monotonic() < end:
+            time.sleep(0.01)
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=30)
+        site.hold.set()
+    assert child.returncode == 130
+    assert err == "Interrupted: what was fetched and made is kept; the same command goes on from there.\n"
+    assert part.stat().st_size > 0
