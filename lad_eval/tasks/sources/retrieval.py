@@ -164,7 +164,7 @@ class RetrievalOptions(SourceOptions):
             candidates=candidates,
             samples=samples,
             calibration_samples=calibration_samples,
-            where=f"The data set {self.dataset!r} in {shown(root)}",
+            where=f"{self.dataset} in {shown(root)}",
         )
 
 
