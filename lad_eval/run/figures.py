@@ -60,12 +60,12 @@ def figures_of(decision: Decision, evaluated: Rows, asked: Asked, *, seed: int) 
     }
 
 
-def tests_between(decisions: Mapping[str, Decision], evaluated: Rows, asked: Asked) -> dict[str, dict[str, float]]:
+def tests_between(decisions: Mapping[str, Decision], asked: Asked) -> dict[str, dict[str, float]]:
     """{method: {a later method: p-value}} of the exact paired test that two methods are equally accurate, not corrected.
 
     All pairs are stored, as a table may show any of the methods and corrects for those it shows.
     """
-    correct = {name: predictions_of(decision, evaluated, asked).grid.correct for name, decision in decisions.items()}
+    correct = {name: predictions_of(decision, decision.rows, asked).grid.correct for name, decision in decisions.items()}
     found: dict[str, dict[str, float]] = {}
     for first, second in combinations(correct, 2):
         found.setdefault(first, {})[second] = paired_test(correct[first], correct[second])
