@@ -9,6 +9,7 @@ END_OF_THOUGHT = "</think>"
 _THOUGHT = "<think>"
 # Names of candidates that are words of the language too; followed by a word they are one: "A red dog", "I see".
 _WORDS = frozenset({"a", "A", "I"})
+_GOES_ON = re.compile(r"[ \t]+(?!(?:or|and|nor|is|but)\b)[a-z]")
 _NUMBER = re.compile(r"(?<![\w.,])[+-]?\d+(?:[.,]\d+)*(?!\w)")
 
 
@@ -48,7 +49,7 @@ def _words(text: str, identifiers: Sequence[str]) -> set[str]:
     named = set()
     for found in pattern.finditer(text):
         name = found.group()
-        if name in _WORDS and re.match(r"[ \t]+[a-z]", text[found.end() :]):
+        if name in _WORDS and _GOES_ON.match(text[found.end() :]):
             continue
         named.add(name if name in identifiers else name.lower())
     return named

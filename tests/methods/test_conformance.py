@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lad_eval.methods import LAD, METHODS, PriDe, PurifiedAttention, RawAttention, Vanilla, make_method
+from lad_eval.methods import LAD, METHODS, Majority, PriDe, PurifiedAttention, RawAttention, Vanilla, make_method
 from lad_eval.methods.conformance import LAWS
 
 VARIANTS = {name: (lambda name=name: make_method(name)) for name in METHODS} | {
@@ -9,6 +9,7 @@ VARIANTS = {name: (lambda name=name: make_method(name)) for name in METHODS} | {
     "lad-mixed": lambda: LAD(top_k=3, temperature=2, layers=(1, 4), bias_mean="probability", span="image"),
     "lad-mixed-too": lambda: LAD(top_k=1, layers="all", attention_mean="log", mixture="probability"),
     "raw-image": lambda: RawAttention(layers=(2, 3), span="image"),
+    "majority": Majority,
     "purified-log": lambda: PurifiedAttention(attention_mean="log", layers="all", top_k=4),
 }
 

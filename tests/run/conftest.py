@@ -24,7 +24,18 @@ class Counted:
 
     def __init__(self, model, stop_after=None, how=None):
         self.inner, self.asked, self.stop_after, self.how = model, [], stop_after, how
-        self.name, self.fingerprint, self.model = model.name, model.fingerprint, model.model
+        self.name, self.model, self.under = model.name, model.model, model.under
+
+    @property
+    def fingerprint(self):
+        return self.inner.fingerprint
+
+    def reply_batches(self, requests, decoding):
+        for batch in self.inner.reply_batches(requests, decoding):
+            self.asked += [reply.key for reply in batch]
+            yield batch
+            if self.stop_after is not None and len(self.asked) >= self.stop_after:
+                self.how()
 
     def evidence_batches(self, requests):
         for batch in self.inner.evidence_batches(requests):

@@ -1,10 +1,9 @@
 """Calibration on another task, and answers taken from runs that hold them already."""
 
-import json
-
 import pytest
 
 from lad_eval.errors import DataError
+from lad_eval.evidence_files import Header, read_parquet, write_parquet
 from lad_eval.methods import make_method
 from lad_eval.models.registry import load_model
 from lad_eval.run import execute
@@ -67,14 +66,15 @@ def test_what_was_taken_from_another_run_gives_the_same_figures(counted, tmp_pat
     assert rows == run_tasks(settings(tmp_path / "whole", limit=4))
 
 
-def test_a_damaged_neighbour_and_one_of_another_model_are_passed_over(counted, tmp_path):
+def test_a_damaged_neighbour_and_one_of_another_model_are_passed_over(counted, tmp_path, model):
     counted()
     run_tasks(settings(tmp_path, limit=2, methods=("vanilla",)))
     run_tasks(settings(tmp_path, limit=3, methods=("vanilla",)))
     folders = sorted(path.parent for path in tmp_path.rglob("spec.json"))
     (folders[0] / "evidence.parquet").write_bytes(b"nothing")
-    spec = read_json(folders[1] / "spec.json")
-    (folders[1] / "spec.json").write_text(json.dumps({**spec, "fingerprint": {**spec["fingerprint"], "dtype": "float16"}}))
+    evidence = read_parquet(folders[1] / "evidence.parquet")
+    other = Header({**model.fingerprint, "dtype": "float16"}, {}, evidence.n_candidates, evidence.n_layers)
+    write_parquet(folders[1] / "evidence.parquet", evidence, other)
     rest = counted()
     run_tasks(settings(tmp_path, limit=4, methods=("vanilla",)))
     assert len(rest.asked) == 8

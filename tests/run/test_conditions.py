@@ -1,0 +1,179 @@
+"""Methods under wordings and interventions, and methods that read replies, from asking to figures."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lad_eval.errors import UserError
+from lad_eval.methods import make_method
+from lad_eval.methods.parsing import parse_reply
+from lad_eval.replies import Reply
+from lad_eval.run.execute import Interrupted, run_tasks
+from lad_eval.run.folder import ResultsError, read_json
+from lad_eval.run.legs import reply_batches
+from lad_eval.run.rescore import rescore
+from lad_eval.store import read_evidence
+from lad_eval.tasks.plan import plan
+from lad_eval.tasks.registry import load_task
+from tests.run.conftest import TASK, only_run, settings
+
+pytestmark = pytest.mark.filterwarnings("ignore::lad_eval.methods.MethodWarning")
+MANY = ("vanilla", "instruction+lad", "sofa+pride", "sofa", "generate", "majority+generate", "average-random", "majority")
+SHORT = "self-consistency"
+
+
+def stop():
+    raise KeyboardInterrupt
+
+
+def test_each_condition_is_asked_once_and_kept_apart(counted, tmp_path):
+    asked = counted()
+    rows = run_tasks(settings(tmp_path, methods=MANY, limit=2))
+    assert {row.method for row in rows} == set(MANY)
+    # N = 2: 2 samples x 2 orders, each other's shifts; 5 calibration samples x 2.
+    assert len(asked.asked) == 4 + 4 + (4 + 10) + (4 + 10)
+    folder = only_run(tmp_path)
+    assert {path.name for path in (folder / "conditions").iterdir()} == {"instruction", "sofa"}
+    plain, worded, soft = (read_evidence(folder / place) for place in (".", "conditions/instruction", "conditions/sofa"))
+    assert [len(evidence) for evidence in (plain, worded, soft)] == [4, 14, 14]
+    assert not set(plain.key) & set(worded.key)
+    assert set(plain.key) < set(soft.key)
+    assert soft.fingerprint["intervention"] == {"name": "sofa", "sigma": 0.5, "every": 2, "pairs": "between"}
+    assert "intervention" not in worded.fingerprint
+    both = soft.select_keys(plain.key.tolist())
+    assert np.abs(both.log_probs - plain.log_probs).max() > 1e-6
+    metrics = read_json(folder / "metrics.json")
+    assert metrics["methods"]["sofa+pride"]["condition"]["intervention"]["name"] == "sofa"
+    assert metrics["methods"]["vanilla"]["condition"] is None
+    assert metrics["methods"]["instruction+lad"]["calibration_passes"] == 10
+    assert metrics["methods"]["majority"]["forward_passes"] == 2
+    assert metrics["counts"]["asked"] == metrics["counts"]["answered"] + 0 - 4 == 32
+
+
+def test_the_same_command_asks_nothing_again_and_score_decides_the_same(counted, tmp_path):
+    counted()
+    first = run_tasks(settings(tmp_path, methods=MANY, limit=2))
+    again = counted()
+    assert run_tasks(settings(tmp_path, methods=MANY, limit=2)) == first
+    assert run_tasks(settings(tmp_path, methods=("sofa",), limit=2)) == [row for row in first if row.method == "sofa"]
+    assert not again.asked
+    metrics = read_json(only_run(tmp_path) / "metrics.json")
+    assert set(metrics["methods"]) == set(MANY)
+    decided = rescore(tmp_path)
+    assert decided["methods"] == metrics["methods"]
+    assert rescore(tmp_path, ["sofa+lad"])["methods"]["sofa+lad"]["calibration_passes"] == 10
+    for name, says in [
+        ("cot", "has not asked under cot; run again"),
+        ("self-consistency", "has not asked under cot"),
+        ("generate.max_new_tokens=8", "no replies"),
+    ]:
+        with pytest.raises(UserError, match=says):
+            rescore(tmp_path, None if "=" in name else [name], settings=[name] if "=" in name else ())
+
+
+@pytest.mark.parametrize("after", [2, 6, 10, 26])
+def test_interrupted_anywhere_it_goes_on_and_repeats_nothing(counted, tmp_path, after):
+    stopped = counted(stop_after=after, how=stop)
+    with pytest.raises(Interrupted, match=r"answers, all kept; the same command goes on"):
+        run_tasks(settings(tmp_path, methods=MANY, limit=2))
+    rest = counted()
+    rows = run_tasks(settings(tmp_path, methods=MANY, limit=2))
+    assert len(stopped.asked) + len(rest.asked) == 36
+    assert [row.accuracy for row in rows if row.method == "vanilla"]
+
+
+def test_only_replies_need_no_evidence(counted, tmp_path):
+    asked = counted()
+    rows = run_tasks(settings(tmp_path, methods=("generate",), limit=2))
+    folder = only_run(tmp_path)
+    assert len(asked.asked) == 4
+    assert not (folder / "evidence.parquet").exists()
+    assert (folder / "replies.greedy-16.jsonl").exists()
+    table = pd.read_parquet(folder / "predictions.parquet")
+    missing = int((table.position == -1).sum())
+    assert rows[0].unparsable == missing == read_json(folder / "metrics.json")["counts"]["unparsable"]["generate"]
+    assert (table.correct == (table.position == table.gold_position)).all()
+    assert (table[table.position == -1].image == -1).all()
+    with pytest.raises(ResultsError, match="no evidence for lad"):
+        rescore(tmp_path, ["lad"])
+    # methods that are added later find their place
+    run_tasks(settings(tmp_path, methods=("vanilla",), limit=2))
+    assert set(read_json(folder / "metrics.json")["methods"]) == {"vanilla", "generate"}
+
+
+class Scripted:
+    """A model that can only write greedily, and says what it was told to."""
+
+    name, fingerprint = "scripted", {"model": "scripted"}
+
+    def __init__(self, says):
+        self.says = says
+
+    def generate(self, requests, *, max_new_tokens=16):
+        return [self.says(request) for request in requests]
+
+
+def test_a_black_box_that_always_says_1_is_right_where_it_stands_first_and_its_majority_is_a_tie(tmp_path, monkeypatch):
+    from lad_eval.run import execute
+
+    for says, accuracy, unparsable in (
+        (lambda r: "1", 50, 0),
+        (lambda r: "none", 0, 4),
+        (lambda r: str(r.gold_position + 1), 100, 0),
+    ):
+        monkeypatch.setattr(execute, "load_model", lambda *_, says=says, **__: Scripted(says))
+        out = tmp_path / f"{accuracy}"
+        rows = run_tasks(settings(out, methods=("generate", "majority+generate"), limit=2))
+        assert [row.accuracy for row in rows] == [accuracy] * 2
+        assert [row.unparsable for row in rows] == [unparsable] * 2
+
+
+def test_what_a_model_cannot_do_is_one_line(tmp_path, monkeypatch):
+    from lad_eval.run import execute
+
+    monkeypatch.setattr(execute, "load_model", lambda *_, **__: Scripted(lambda r: "1"))
+    with pytest.raises(UserError, match="scripted writes greedily only; leave out the methods that draw"):
+        run_tasks(settings(tmp_path, methods=("self-consistency",), limit=1))
+    with pytest.raises(UserError, match="scripted cannot be asked under sofa: its attention is out of reach"):
+        run_tasks(settings(tmp_path, methods=("sofa",), limit=1))
+
+
+def test_afresh_forgets_conditions_and_replies(counted, tmp_path):
+    counted()
+    run_tasks(settings(tmp_path, methods=("sofa", "generate"), limit=1))
+    again = counted()
+    run_tasks(settings(tmp_path, methods=("vanilla",), limit=1, overwrite="always"))
+    assert len(again.asked) == 2
+    folder = only_run(tmp_path)
+    assert not (folder / "conditions").exists()
+    assert not list(folder.glob("replies.*"))
+
+
+def test_evidence_of_a_condition_is_taken_from_another_run_under_the_same(counted, tmp_path):
+    counted()
+    run_tasks(settings(tmp_path, methods=("sofa", "instruction"), limit=2))
+    rest = counted()
+    run_tasks(settings(tmp_path, methods=("sofa", "instruction", "vanilla", "sofa:sigma=0.25"), limit=3))
+    assert len(rest.asked) == 2 + 2 + 6 + 6
+
+
+def test_draws_do_not_depend_on_what_else_is_asked(model):
+    requests = list(plan(load_task(TASK), limit=3).requests)
+    drawn = make_method("self-consistency", samples=3, max_new_tokens=4, temperature=2.0).decoding
+    together = {reply.key: reply for batch in model.reply_batches(requests, drawn) for reply in batch}
+    assert all(
+        isinstance(reply, Reply) and len(reply.texts) == 3 and 3 <= reply.forward_passes <= 12 for reply in together.values()
+    )
+    assert len({text for reply in together.values() for text in reply.texts}) > 6, "draws that are all alike would prove little"
+    for request in requests[:2]:
+        [[alone]] = list(model.reply_batches([request], drawn))
+        assert alone.texts == together[request.key].texts
+
+
+def test_greedy_replies_are_those_of_generate_and_cost_their_tokens(model):
+    requests = list(plan(load_task(TASK), limit=2).requests)
+    decoding = make_method("generate", max_new_tokens=3).decoding
+    found = {reply.key: reply for batch in reply_batches(model, requests, decoding) for reply in batch}
+    assert [found[request.key].texts[0] for request in requests] == model.generate(requests, max_new_tokens=3)
+    assert all(1 <= reply.forward_passes <= 3 for reply in found.values())
+    assert all(parse_reply(reply.texts[0], ("1", "2")) in (None, 0, 1) for reply in found.values())
