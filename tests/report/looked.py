@@ -42,6 +42,10 @@ class Formula:
             fingerprint=self.fingerprint,
         )
 
+    def generate(self, requests, *, max_new_tokens=16):
+        """The first candidate's name, and sometimes a reply that names none."""
+        return [request.identifiers[0] if int(request.key[0], 16) < 12 else "I cannot tell." for request in requests]
+
     def _noise(self, key, count):
         seed = int(hashlib.sha256(key.encode()).hexdigest()[:8], 16)
         return np.random.default_rng(seed).normal(size=count)

@@ -230,7 +230,7 @@ class TestMissing:
     def test_evidence(self, run, tmp_path):
         (run.path / "evidence.parquet").unlink()
         text = written(run, tmp_path / "r.html")
-        assert text.count("Not shown: There is no evidence in the run&#39;s folder; run the model first.") == 2
+        assert text.count("This run&#39;s folder holds no evidence of the question as it is.") == 4  # attention, three methods
         assert "Attention to the right image" not in text
         assert "Attention right, logits wrong" in text
 
@@ -245,6 +245,7 @@ class TestMissing:
         (run.path / "plan.json").write_text("{}")
         text = written(run, tmp_path / "r.html")
         assert "Not shown: plan.json is damaged" in text
+        assert "Not shown: lad: plan.json is damaged" in text
         assert "Bias matrix" not in text
 
     def test_attention_and_methods(self, tmp_path):
@@ -252,8 +253,21 @@ class TestMissing:
         text = written(run, tmp_path / "r.html")
         assert "Not shown: This run&#39;s evidence holds no attention." in text
         assert "run again with them" in text
-        assert "This run asked no calibration samples" in text
+        assert "No method of this run calibrates." in text
         assert "What the attention knows" not in text
+
+    def test_other_conditions(self, tmp_path):
+        """A method asked in other words learns from evidence of its own; one that answers in text learns nothing."""
+        run = finished(tmp_path, "scenes_random_n4", limit=3, methods=("instruction+lad", "vanilla", "generate"))
+        text = written(run, tmp_path / "r.html")
+        assert "Bias matrix B · instruction+lad" in text
+        assert "<h4>Layers that LAD reads</h4>" not in text
+        data = Page(text).data()["runs"]["run-1"]
+        told = dict(zip([m["name"] for m in data["methods"]], data["percent"], strict=True))
+        assert told["generate"] is None
+        assert told["vanilla"] is not None
+        assert told["instruction+lad"] is not None
+        assert "without an answer" in text
 
     def test_task_that_is_not_here(self, tmp_path):
         run = finished(tmp_path / "runs", photos(tmp_path, [f"caption {i}" for i in range(30)]))

@@ -21,7 +21,7 @@ def table(method, positions, *, log_proba=None, samples=("a", "b"), orders=("0 1
             shown = [int(i) for i in order.split()]
             rows.append(
                 {
-                    "method": method, "key": f"{sample}{t}", "sample_id": sample, "permutation": t, "order": order,
+                    "method": method, "sample_id": sample, "permutation": t, "order": order,
                     "gold_position": shown.index(0), "position": positions[s][t],
                     "log_proba": None if log_proba is None else log_proba[s][t],
                 }
@@ -37,7 +37,6 @@ def test_answers_are_the_rows_of_the_table_whatever_their_order():
     assert answers.images("vanilla").tolist() == [[0, 2], [1, -1]]
     assert answers.correct("vanilla").tolist() == [[True, False], [False, False]]
     assert answers.gold_image.tolist() == [0, 0]
-    assert answers.key == (("a0", "a1"), ("b0", "b1"))
     assert answers.probability["vanilla"][1, 1] == pytest.approx([0.5, 0.3, 0.2])
 
 
@@ -94,15 +93,17 @@ def test_gold_attention_without_a_look_or_a_row_is_unknown():
 def test_what_a_method_learned_is_what_it_holds():
     calibration = random_evidence(samples=4, n_candidates=3, depth=12, seed=2)
     lad = make_method("lad", top_k=1).calibrate(calibration)
-    found = measures.learn("lad", {"top_k": 1}, calibration)
+    found = measures.learn(measures.made("lad", {"top_k": 1}), calibration)
     assert found.bias == pytest.approx(np.exp(lad.log_bias_))
     assert found.gain == pytest.approx(np.exp(lad.log_gain_))
     assert found.attention_prior == pytest.approx(np.exp(lad.log_attention_prior_))
     assert (found.prior, found.layers) == (None, (7, 11))
-    prior = measures.learn("pride", {}, calibration).prior
+    prior = measures.learn(make_method("pride"), calibration).prior
     assert prior.sum() == pytest.approx(1)
     # Lists are what JSON makes of tuples.
-    assert measures.learn("lad", {"layers": [2, 3]}, calibration).layers == (2, 3)
+    assert measures.learn(measures.made("lad", {"layers": [2, 3]}), calibration).layers == (2, 3)
+    over = measures.learn(make_method("majority+lad", top_k=1), calibration)
+    assert over.bias == pytest.approx(found.bias)
 
 
 def test_layers_chosen_are_shares_of_rows():

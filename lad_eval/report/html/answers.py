@@ -14,7 +14,7 @@ from lad_eval.run.folder import ResultsError
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = ("method", "key", "sample_id", "permutation", "order", "gold_position", "position", "log_proba")
+COLUMNS = ("method", "sample_id", "permutation", "order", "gold_position", "position", "log_proba")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,6 @@ class Answers:
 
     Attributes:
         sample_id: names of the S samples, in the order of asking.
-        key: the request's key of each sample and order, Str[S, T].
         orders: Int[S, T, N], position j shows image `orders[s, t, j]`.
         gold: Int[S, T], the right image's position.
         position: by method Int[S, T], the answered position, or UNPARSABLE.
@@ -32,7 +31,6 @@ class Answers:
     """
 
     sample_id: tuple[str, ...]
-    key: tuple[tuple[str, ...], ...]
     orders: Ints
     gold: Ints
     position: dict[str, Ints]
@@ -98,8 +96,7 @@ def answers_of(predictions: pd.DataFrame, candidates: int) -> Answers:
         if rows is first:
             orders = np.asarray([order.split() for order in rows["order"]], dtype=np.int64)[at].reshape(S, T, candidates)
             gold = rows["gold_position"].to_numpy(dtype=np.int64)[at].reshape(S, T)
-            keys = rows["key"].to_numpy()[at].reshape(S, T)
-    return Answers(tuple(map(str, ids)), tuple(tuple(map(str, row)) for row in keys), orders, gold, positions, probabilities)
+    return Answers(tuple(map(str, ids)), orders, gold, positions, probabilities)
 
 
 def _probability(rows: list[object], candidates: int) -> Floats | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
-from lad_eval.errors import UserError
-from lad_eval.evidence import Evidence, Floats
+from lad_eval.errors import EvidenceError, UserError
+from lad_eval.evidence import Floats
 from lad_eval.methods import LAD
 from lad_eval.report.html import measures
 from lad_eval.report.html.answers import Answers
@@ -98,11 +99,12 @@ def _confusion(answers: Answers, method: str, colour: str) -> Figure:
 
 def attention_figure(material: Material) -> Group:
     """The right image's share of the attention by layer, a line for each position of it."""
-    if material.evidence is None:
-        return Group(missing=[material.lacks["evidence"]])
-    if material.evidence.attention is None:
+    looked = material.looked[""]
+    if isinstance(looked, str):
+        return Group(missing=[clean(looked)])
+    evaluated = looked.evaluated
+    if evaluated.attention is None:
         return Group(missing=["This run's evidence holds no attention."])
-    evaluated = _evaluated(material)
     shares = 100 * measures.gold_attention(evaluated)
     N, L = shares.shape
     names = position_names(N)
@@ -142,17 +144,6 @@ def _read_figure(chosen: Floats, layers: Sequence[str]) -> Figure:
     return Figure("Layers that LAD reads", chart, Table(["Layer", "% of passes"], rows), note)
 
 
-def _evaluated(material: Material) -> Evidence:
-    """Evidence of the evaluated requests; of all test rows where the answers are missing."""
-    evidence = material.evidence
-    if evidence is None:
-        raise ValueError("no evidence")
-    if material.answers is None:
-        return evidence.test
-    known = set(evidence.key.tolist())
-    return evidence.select_keys([key for row in material.answers.key for key in row if key in known])
-
-
 def _lad(material: Material) -> LAD | None:
     """LAD as the run had it; None if it had none."""
     figure = material.metrics["methods"].get("lad")
@@ -167,9 +158,6 @@ def _lad(material: Material) -> LAD | None:
 
 def learned_figures(material: Material) -> Group:
     """Matrices and priors of every method that learned some, without repeating equal ones."""
-    calibration = material.calibration
-    if calibration is None:
-        return Group(missing=[material.lacks["calibration"]])
     found: list[Figure] = []
     missing: list[str] = []
     seen: set[tuple[str, bytes]] = set()
@@ -177,7 +165,7 @@ def learned_figures(material: Material) -> Group:
         if not figure.get("calibration_passes"):
             continue
         try:
-            learned = measures.learn(name, figure.get("parameters", {}), calibration)
+            learned = _learned(material, name, figure.get("parameters", {}))
         except UserError as error:
             missing.append(f"{clean(name)}: {clean(error)}")
             continue
@@ -188,13 +176,23 @@ def learned_figures(material: Material) -> Group:
         ):
             if array is not None and (kind, array.tobytes()) not in seen:
                 seen.add((kind, array.tobytes()))
-                found.append(drawn(learned, 100 * array))
+                found.append(drawn(clean(name), learned, 100 * array))
     if not found and not missing:
         missing.append("No method of this run calibrates.")
-    return Group(found, missing)
+    return Group(found, list(dict.fromkeys(missing)))
 
 
-def _bias(learned: measures.Learned, percents: Floats) -> Figure:
+def _learned(material: Material, name: str, parameters: Mapping[str, Any]) -> measures.Learned:
+    method = measures.made(name, parameters)
+    looked = material.looked.get(method.condition.label, "This run holds no evidence of it.")
+    if isinstance(looked, str):
+        raise EvidenceError(looked)
+    if looked.calibration is None:
+        raise EvidenceError("This run holds no calibration of it.")
+    return measures.learn(method, looked.calibration)
+
+
+def _bias(method: str, learned: measures.Learned, percents: Floats) -> Figure:
     names = position_names(len(percents))
     chart = heatmap(
         percents,
@@ -202,31 +200,31 @@ def _bias(learned: measures.Learned, percents: Floats) -> Figure:
         names,
         row_title="right image at",
         column_title="position",
-        label=f"Bias matrix of {clean(learned.method)}: the pull of each position by where the right image stands.",
+        label=f"Bias matrix of {method}: the pull of each position by where the right image stands.",
         diagonal=True,
         digits=0,
     )
     gain = "" if learned.gain is None else f" Gain g = {learned.gain:.3g}, already taken out of the outlined cells."
     rows = [[name, *(f"{value:.2f}" for value in row)] for name, row in zip(names, percents.tolist(), strict=True)]
     note = f"P_bias(position | right image), in percent.{gain}"
-    return Figure(f"Bias matrix B · {clean(learned.method)}", chart, Table(["Right at", *names], rows), note)
+    return Figure(f"Bias matrix B · {method}", chart, Table(["Right at", *names], rows), note)
 
 
-def _prior(learned: measures.Learned, percents: Floats) -> Figure:
+def _prior(method: str, learned: measures.Learned, percents: Floats) -> Figure:
     names = position_names(len(percents))
     chart = bars(
         percents.tolist(),
         names,
         x_title="position",
-        label=f"Prior of positions that {clean(learned.method)} learned, in percent.",
+        label=f"Prior of positions that {method} learned, in percent.",
         chance=100 / len(percents),
     )
     rows = [[name, f"{value:.2f}"] for name, value in zip(names, percents.tolist(), strict=True)]
     note = "What each position gets whatever it shows, in percent."
-    return Figure(f"Prior of positions · {clean(learned.method)}", chart, Table(["Position", "%"], rows), note)
+    return Figure(f"Prior of positions · {method}", chart, Table(["Position", "%"], rows), note)
 
 
-def _attention_prior(learned: measures.Learned, percents: Floats) -> Figure:
+def _attention_prior(method: str, learned: measures.Learned, percents: Floats) -> Figure:
     L, N = percents.shape
     names, layers = position_names(N), [str(layer) for layer in range(L)]
     most = float(percents.max())
@@ -237,7 +235,7 @@ def _attention_prior(learned: measures.Learned, percents: Floats) -> Figure:
         names,
         row_title="layer",
         column_title="position",
-        label=f"Attention prior of {clean(learned.method)}: mean attention to each position in each layer.",
+        label=f"Attention prior of {method}: mean attention to each position in each layer.",
         most=most,
         cell=(max(16.0, min(44.0, 264.0 / N)), height),
         digits=1,
@@ -245,7 +243,7 @@ def _attention_prior(learned: measures.Learned, percents: Floats) -> Figure:
     read = "" if learned.layers is None else f" The method reads layers {learned.layers[0]} to {learned.layers[1]}."
     rows = [[layer, *(f"{value:.2f}" for value in row)] for layer, row in zip(layers, percents.tolist(), strict=True)]
     note = f"Mean share of all attention that goes to each position, in percent; deepest colour: {most:.1f} %.{read}"
-    return Figure(f"Attention prior · {clean(learned.method)}", chart, Table(["Layer", *names], rows), note)
+    return Figure(f"Attention prior · {method}", chart, Table(["Layer", *names], rows), note)
 
 
 def _number(value: float | None) -> str:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lad_eval.errors import EvidenceError, UserError
+from lad_eval.errors import UserError
 from lad_eval.evidence import Evidence
+from lad_eval.evidence_files import files_of
+from lad_eval.methods import PLAIN, Condition, is_method, make_method
 from lad_eval.report.html.answers import Answers, answers_of
 from lad_eval.run.asked import Asked
-from lad_eval.run.folder import METRICS, PLAN, SPEC, ResultsError, read_json
+from lad_eval.run.folder import METRICS, PLAN, SPEC, ResultsError, condition_folder, read_json
 from lad_eval.run.stored import StoredRun
 from lad_eval.store import read_evidence
 
@@ -20,21 +22,29 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Looked:
+    """Evidence under one condition: of the evaluated requests, and of the calibration; None where nothing was calibrated."""
+
+    evaluated: Evidence
+    calibration: Evidence | None
+
+
+@dataclass(frozen=True)
 class Material:
-    """What there is of one run; `lacks` says for each absent part ("answers", "evidence", "calibration", "task") why.
+    """What there is of one run; `lacks` says for each absent part ("answers", "task") why.
 
     Attributes:
         metrics: `metrics.json`, `spec`: `spec.json`.
         answers: from `predictions.parquet`.
-        evidence: all rows, `calibration`: those of the calibration passes.
+        looked: evidence by the label of the condition under which the model was asked, "" for the question and the model as they
+            are; or why there is none.
         task: with its data, the same that the run asked; for captions and pictures.
     """
 
     metrics: Mapping[str, Any]
     spec: Mapping[str, Any]
     answers: Answers | None
-    evidence: Evidence | None
-    calibration: Evidence | None
+    looked: Mapping[str, Looked | str]
     task: Task | None
     lacks: Mapping[str, str]
 
@@ -58,34 +68,37 @@ def load_material(run: StoredRun, definitions: Mapping[str, Path] | None = None)
     for key in ("model", "task", "candidates", "methods", "run"):
         if key not in run.metrics:
             raise ResultsError(f"{run.path / METRICS} lacks {key!r}: it is no file of figures of lad_eval.")
-    answers = evidence = calibration = task = None
+    answers = task = None
     try:
         answers = answers_of(run.predictions(), int(run.metrics["candidates"]))
     except UserError as error:
         lacks["answers"] = _without_folder(error, run.path)
     try:
-        evidence = read_evidence(run.path)
-    except EvidenceError as error:
-        lacks["evidence"] = _without_folder(error, run.path)
-    if evidence is None:
-        lacks["calibration"] = lacks["evidence"]
-    else:
-        try:
-            calibration = _calibration(evidence, run.path)
-        except UserError as error:
-            lacks["calibration"] = _without_folder(error, run.path)
-    try:
         task = _task(spec, definitions or {})
     except UserError as error:
         lacks["task"] = _without_folder(error, run.path)
-    return Material(run.metrics, spec, answers, evidence, calibration, task, lacks)
+    looked = {condition.label: _looked(run.path, condition) for condition in _conditions(run.metrics["methods"])}
+    return Material(run.metrics, spec, answers, looked, task, lacks)
 
 
-def _calibration(evidence: Evidence, folder: Path) -> Evidence:
-    asked = Asked.from_document(read_json(folder / PLAN))
-    if not asked.calibration:
-        raise EvidenceError("This run asked no calibration samples; none of its methods calibrates.")
-    return evidence.select_keys(list(asked.calibration))
+def _conditions(methods: Mapping[str, Any]) -> list[Condition]:
+    """The plain one, and those under which methods that calibrate were asked."""
+    calibrated = [name for name, figure in methods.items() if figure.get("calibration_passes") and is_method(name)]
+    return list(dict.fromkeys([PLAIN, *(make_method(name).condition for name in calibrated)]))
+
+
+def _looked(run: Path, condition: Condition) -> Looked | str:
+    folder = condition_folder(run, condition)
+    if not files_of(folder):
+        how = f"under {condition.label}" if condition.label else "of the question as it is"
+        return f"This run's folder holds no evidence {how}."
+    try:
+        evidence = read_evidence(folder)
+        asked = Asked.from_document(read_json(folder / PLAN))
+        calibration = evidence.select_keys(list(asked.calibration)) if asked.calibration else None
+        return Looked(evidence.select_keys(list(asked.evaluated)), calibration)
+    except UserError as error:
+        return _without_folder(error, run)
 
 
 def _task(spec: Mapping[str, Any], definitions: Mapping[str, Path]) -> Task:

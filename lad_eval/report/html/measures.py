@@ -11,7 +11,7 @@ import numpy as np
 
 from lad_eval.errors import UserError
 from lad_eval.evidence import Evidence, Floats, Ints
-from lad_eval.methods import LAD, Method, MethodWarning, make_method
+from lad_eval.methods import LAD, Method, MethodWarning, OverViews, make_method
 from lad_eval.methods.readout import layer_range, strongest_layers
 from lad_eval.metrics.predictions import UNPARSABLE
 
@@ -64,7 +64,6 @@ class Learned:
         layers: first and last layer, from 0, that the method reads attention of.
     """
 
-    method: str
     bias: Floats | None
     gain: float | None
     prior: Floats | None
@@ -72,39 +71,29 @@ class Learned:
     layers: tuple[int, int] | None
 
 
-def learn(name: str, parameters: Mapping[str, Any], calibration: Evidence) -> Learned:
-    """Calibrates a method again on stored evidence.
+def learn(method: Method, calibration: Evidence) -> Learned:
+    """Calibrates a method on stored evidence and reads off what it learned; of one over several orders, what its decision did.
 
     Raises:
-        UserError: there is no such method, or it cannot be calibrated on this evidence.
+        EvidenceError: it cannot be calibrated on this evidence.
     """
-    method = calibrated(name, parameters, calibration)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MethodWarning)
+        method.calibrate(calibration)
+    inner = method.decision if isinstance(method, OverViews) else method
     found = {
-        part: _exp(getattr(method, attribute, None))
+        part: _exp(getattr(inner, attribute, None))
         for part, attribute in (("bias", "log_bias_"), ("prior", "log_prior_"), ("attention_prior", "log_attention_prior_"))
     }
     N = calibration.n_candidates
     shapes = {"bias": 2, "prior": 1, "attention_prior": 2}
     kept = {part: a if a is not None and a.ndim == shapes[part] and a.shape[-1] == N else None for part, a in found.items()}
-    gain = getattr(method, "log_gain_", None)
+    gain = getattr(inner, "log_gain_", None)
     return Learned(
-        method=name,
         gain=float(np.exp(gain)) if gain is not None and np.ndim(gain) == 0 else None,
-        layers=layers_read(method, calibration.n_layers),
+        layers=layers_read(inner, calibration.n_layers),
         **kept,
     )
-
-
-def calibrated(name: str, parameters: Mapping[str, Any], calibration: Evidence) -> Method:
-    """The method with these parameters, ready to answer.
-
-    Raises:
-        UserError: as `learn`.
-    """
-    method = made(name, parameters)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", MethodWarning)
-        return method.calibrate(calibration)
 
 
 def made(name: str, parameters: Mapping[str, Any]) -> Method:
