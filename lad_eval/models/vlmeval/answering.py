@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -15,6 +15,8 @@ from lad_eval.models.vlmeval.images import Shown, spans_in
 from lad_eval.models.vlmeval.interception import Call
 from lad_eval.models.vlmeval.look import Sight, ends_of, greedy, look
 from lad_eval.models.vlmeval.prompts import PromptEnd
+
+Result = TypeVar("Result")
 
 # Arguments by position in the prompt, which must change with it.
 _BY_POSITION = ("position_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "cache_position")
@@ -43,7 +45,7 @@ class _Standing:
         self.asked = True
         return self._kept(lambda: self._answer(call))
 
-    def _kept(self, work: Callable[[], Any]) -> Any:
+    def _kept(self, work: Callable[[], Result]) -> Result:
         try:
             return work()
         except Exception as fault:

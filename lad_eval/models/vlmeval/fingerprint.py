@@ -50,11 +50,16 @@ def describe(
             "package": kit_version(),
             "class": type(inner).__name__,
             "source": _source_digest(type(inner)),
-            "arguments": {key: str(value) for key, value in sorted(arguments.items())},
+            # Of a folder its name only: where it stands does not matter, and the weights' digest tells it from others.
+            "arguments": {key: _name_of(value) for key, value in sorted(arguments.items())},
             "dataset": dataset,
         },
         "versions": {"lad_eval": lad_eval.__version__, **package_versions()},
     }
+
+
+def _name_of(value: Any) -> str:
+    return Path(value).name if isinstance(value, str) and Path(value).is_dir() else str(value)
 
 
 def _weights(model: Any, processor: Any) -> str:

@@ -161,8 +161,8 @@ class _StandIn:
                 )
             _, mended = self._answerer.answer(Call(module, original, inputs, settings))
             ids = inputs.get("input_ids")
-            if ids is None:
-                return _packed(module, _row(mended, embeds.new_zeros((1, 0), dtype=torch.long)), settings)
+            if ids is None:  # as transformers does it, a reply to embeddings comes without a prompt
+                ids = torch.zeros((1, 0), dtype=torch.long, device=shown.device)
             return _packed(module, torch.cat([ids, _row(mended, ids)], dim=1), settings)
 
         return generate

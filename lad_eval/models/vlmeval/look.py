@@ -102,9 +102,9 @@ def greedy(call: Call, max_new_tokens: int) -> dict[str, Any]:
 def lengthened(module: Any, inputs: dict[str, Any], tokens: Sequence[int]) -> dict[str, Any]:
     """The inputs with text tokens added at their end."""
     embeds, ids = inputs.get("inputs_embeds"), inputs.get("input_ids")
-    shape = (embeds if ids is None else ids).shape[:2]
-    device = (embeds if ids is None else ids).device
-    more = torch.tensor([list(tokens)], dtype=torch.long, device=device)
+    shown: torch.Tensor = inputs["inputs_embeds"] if ids is None else ids
+    shape = shown.shape[:2]
+    more = torch.tensor([list(tokens)], dtype=torch.long, device=shown.device)
     longer = dict(inputs)
     for name, value in inputs.items():
         if isinstance(value, torch.Tensor) and value.shape == shape:

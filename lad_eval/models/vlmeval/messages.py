@@ -74,6 +74,6 @@ def equal_sizes(paths: Sequence[str]) -> bool:
 def _size(path: str) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
-            return image.size
+            return image.width, image.height
     except OSError as fault:
         raise DataError(f"Image {path} cannot be read: {fault}") from fault
