@@ -137,7 +137,10 @@ def test_the_six_tasks_are_what_the_hub_calls_them(prepared):
 
 def test_the_reported_figures_are_the_papers():
     told = {
-        name: [load_spec(name).reported["lmms-lab/LLaVA-OneVision-1.5-8B-Instruct"][m] for m in ("vanilla", "purified-attention", "lad")]
+        name: [
+            load_spec(name).reported["lmms-lab/LLaVA-OneVision-1.5-8B-Instruct"][m]
+            for m in ("vanilla", "purified-attention", "lad")
+        ]
         for name in NAMES
     }
     assert {name: [figures[0] for figures in each] for name, each in told.items()} == {
@@ -252,8 +255,10 @@ def test_one_row_that_speaks_of_the_order_otherwise_leaves_the_whole_task_unperm
     assert not task.permutable
     assert [str(order) for order in task.orders] == ["0123"]
     (note,) = task.source.notes()
-    assert note.startswith("unpermuted: the text of 1 rows speaks of the order otherwise")
-    assert note.endswith("first forensic_detection_blink_6.")
+    assert note == (
+        "unpermuted, so consistency says nothing: 1 row speaks of the order otherwise than by options as 'the first image', "
+        "first forensic_detection_blink_6."
+    )
     made = plan(task)
     assert {str(r.permutation) for r in made.requests} == {"0123"}
     assert len(made) == 7

@@ -158,9 +158,10 @@ class MmiuSource:
             told.append(f"{out} of {self._rows} rows left out{self._why()}")
         if self._fixed:
             first = self._fixed[0]
+            many = f"{len(self._fixed)} rows speak" if len(self._fixed) > 1 else "1 row speaks"
             told.append(
-                f"unpermuted: the text of {len(self._fixed)} rows speaks of the order otherwise than by the options "
-                f"'the first image', 'the second image', ..., first {first.task}_{first.number}."
+                f"unpermuted, so consistency says nothing: {many} of the order otherwise than by options as 'the first image', "
+                f"first {first.task}_{first.number}."
             )
         return told
 
