@@ -133,13 +133,20 @@ def _eval_results(metrics: Mapping[str, Any], spec: Mapping[str, Any], methods: 
 
 
 def _rows(metrics: Mapping[str, Any], methods: Sequence[str] | None) -> list[Row]:
-    there = list(metrics["methods"])
+    there = list(metrics.get("methods", {}))
     if missing := [name for name in methods or () if name not in there]:
         raise CardError(f"{metrics['task']} holds no {', '.join(missing)}, only {', '.join(there)}.")
-    return rows_of(metrics, methods)
+    try:
+        return rows_of(metrics, methods)
+    except (KeyError, TypeError) as error:
+        raise CardError(
+            f"The figures on {metrics['task']} are damaged; run it again."
+        ) from error
 
 
 def _one_model(all_metrics: Sequence[Mapping[str, Any]]) -> str:
+    if any("model" not in metrics or "task" not in metrics for metrics in all_metrics):
+        raise CardError("A file of figures names no model or no task: it is no file of lad_eval.")
     models = list(dict.fromkeys(str(metrics["model"]) for metrics in all_metrics))
     if len(models) != 1:
         told = f"these are of {', '.join(models)}" if models else "there are none"

@@ -58,6 +58,8 @@ def test_a_method_with_other_rows_is_left_out():
         (lambda t: t.drop(columns="order"), "predictions.parquet lacks order"),
         (lambda t: t.iloc[:0], "holds no row"),
         (lambda t: t.iloc[:-1], "lacks an order of a sample"),
+        (lambda t: t.assign(order="a b c"), "predictions.parquet is damaged"),
+        (lambda t: t.assign(order="0 1"), "predictions.parquet is damaged"),
     ],
 )
 def test_a_spoilt_table_is_refused(spoil, said):

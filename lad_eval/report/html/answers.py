@@ -73,6 +73,13 @@ def answers_of(predictions: pd.DataFrame, candidates: int) -> Answers:
         raise ResultsError(f"predictions.parquet lacks {', '.join(missing)}; the command that began the run writes it anew.")
     if predictions.empty:
         raise ResultsError("predictions.parquet holds no row; the command that began the run writes it anew.")
+    try:
+        return _arrays(predictions, candidates)
+    except (ValueError, TypeError, IndexError) as error:
+        raise ResultsError("predictions.parquet is damaged; the command that began the run writes it anew.") from error
+
+
+def _arrays(predictions: pd.DataFrame, candidates: int) -> Answers:
     tables = {str(name): rows for name, rows in predictions.groupby("method", sort=False)}
     first = next(iter(tables.values()))
     ids = list(dict.fromkeys(first["sample_id"]))

@@ -68,6 +68,8 @@ def load_material(run: StoredRun, definitions: Mapping[str, Path] | None = None)
     for key in ("model", "task", "candidates", "methods", "run"):
         if key not in run.metrics:
             raise ResultsError(f"{run.path / METRICS} lacks {key!r}: it is no file of figures of lad_eval.")
+    if not all(isinstance(figure, dict) for figure in run.metrics["methods"].values()):
+        raise ResultsError(f"{run.path / METRICS} is damaged; the command that began the run writes it anew.")
     answers = task = None
     try:
         answers = answers_of(run.predictions(), int(run.metrics["candidates"]))
