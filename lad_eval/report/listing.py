@@ -10,9 +10,7 @@ def listing(kind: str) -> list[str]:
     if kind == "tasks":
         return _columns(_tasks())
     if kind == "methods":
-        from lad_eval.methods import describe_method, method_names
-
-        return _columns((name, describe_method(name)) for name in method_names())
+        return _methods()
     from lad_eval.models.registry import model_names
 
     names = ((name, "embedded" if name == "lad-tiny" else "random weights") for name in model_names())
@@ -32,6 +30,39 @@ def _tasks() -> Iterable[tuple[str, str]]:
     yield from ((name, described(name)) for name in task_names())
     for name, members in groups().items():
         yield name, f"group of {len(members)} tasks: {', '.join(members)}"
+
+
+def _methods() -> list[str]:
+    """What each method reads, whether it calibrates, and what an answer costs; then how parts are joined."""
+    from lad_eval.methods import describe_method, make_method, method_names, part_names
+    from lad_eval.replies import Decoding
+    from lad_eval.tasks.plan import RANDOM_ORDERS
+
+    def costs(name: str) -> tuple[str, str]:
+        method = make_method(name)
+        reads = ", ".join(_READ[need] for need in sorted(method.needs, reverse=True))
+        decoding = getattr(method, "decoding", None)
+        unit = "pass" if not isinstance(decoding, Decoding) else "reply"
+        count = {"identity": "1", "cyclic": "N", "random": str(RANDOM_ORDERS)}[method.views]
+        if isinstance(decoding, Decoding) and decoding.samples > 1:
+            count = str(decoding.samples)
+        many = {"pass": "passes", "reply": "replies"}[unit] if count != "1" else unit
+        return reads, f"{count} {many}" + (" + calibration" if method.calibrates else "")
+
+    names = [*method_names(), *(name for name in part_names() if name not in method_names())]
+    facts = [(name, *costs(name), describe_method(name)) for name in names]
+    widths = [max(len(row[column]) for row in facts) for column in range(3)]
+    lines = ["  ".join([*(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=False)), row[3]]) for row in facts]
+    return [*lines, *(f"{'+':<{widths[0]}}  {line}" for line in _JOINED)]
+
+
+_READ = {"log_probs": "logits", "attention": "attention", "replies": "replies"}
+_JOINED = (
+    "Parts are joined by +, at most one of a kind: wording (instruction) + intervention (sofa) + views (average-cyclic,",
+    "average-random, majority) + decision (all others), such as instruction+lad, sofa:sigma=0.3+pride, majority+generate.",
+    "A part that is missing leaves the question, the model and the displayed order as they are, and vanilla decides.",
+    "Wordings and interventions ask the model anew; everything else is decided from what is stored.",
+)
 
 
 def _columns(rows: Iterable[tuple[str, str]]) -> list[str]:
