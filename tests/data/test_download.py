@@ -7,8 +7,11 @@ import sys
 import textwrap
 import threading
 import time
+from contextlib import nullcontext
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lad_eval.data.dataset import DataFile
 from lad_eval.data.download import ChecksumError, check, fetch
@@ -199,3 +202,25 @@ def test_check_knows_sizes_and_both_kinds_of_checksums(tmp_path, progress):
     assert check(path, DataFile("f", None, "", ""), progress) is None
     assert check(path, DataFile("f", None, "", "", 4), progress) == f"{path} has 3 bytes, not 4"
     assert check(path, DataFile("f", None, "", "", md5="0"), progress) == f"{path} has md5 {md5}, not 0"
+
+
+def test_a_transfer_behind_a_redirect_goes_on_too(tmp_path, progress):
+    with serving(Site(CONTENT, linked=SHA256, cut=[1_000_000])) as site:
+        moved = a_file(site.url.replace("file.bin", "moved"))
+        assert fetch(moved, tmp_path, progress).read_bytes() == CONTENT
+    assert site.asked == [None, None, "bytes=1000000-", "bytes=1000000-"]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(1, 2000), max_size=6), st.booleans())
+def test_whatever_breaks_the_file_is_whole_or_absent(tmp_path_factory, cuts, ranges):
+    root = tmp_path_factory.mktemp("root")
+    content = CONTENT[:5000]
+    with serving(Site(content, cut=list(cuts), ranges=ranges)) as site:
+        try:
+            fetch(a_file(site.url), root, lambda *a, **k: nullcontext(lambda count: None))
+        except DataError:
+            assert not (root / "zips" / "file.bin").exists()
+        else:
+            assert (root / "zips" / "file.bin").read_bytes() == content
+            assert [p.name for p in (root / "zips").iterdir()] == ["file.bin"]
