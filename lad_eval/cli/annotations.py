@@ -1,4 +1,4 @@
-"""`lad-eval data export` and `import`: annotation files of the released code of LAD."""
+"""`lad-eval data export` and `import`: annotation files of the released code of LAD; `embed`: pictures of one's own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from lad_eval.cli.options import Quiet
 
 
 class Which(str, Enum):
@@ -54,3 +56,31 @@ def import_(
     made = import_annotations(file, images, name, calibration=calibration, to=to, replace=replace)
     shown = made if made.parts[:-1] else f"./{made}"
     sys.stdout.write(f"{made}: a task; run it with `lad-eval run --model <model> --tasks {shown}`.\n")
+
+
+def embed(
+    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="Folder of pictures.", file_okay=False, show_default=False)],
+    captions: Annotated[Path, typer.Argument(metavar="CAPTIONS", help="Captions file.", dir_okay=False, show_default=False)],
+    encoder: Annotated[
+        str | None,
+        typer.Option("--encoder", help="CLIP or SigLIP model, a hub id or a folder; default: openai/clip-vit-large-patch14."),
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", help="Of the encoder: cpu, cuda, ...")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Pictures the encoder sees at once.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Embed pictures of your own, so that tasks on them can have `setting: adversarial`; goes on where it was stopped."""
+    from functools import partial
+
+    from lad_eval.data.embeddings import BATCH_SIZE, DEFAULT_ENCODER
+    from lad_eval.data.embeddings_encoder import load_encoder
+    from lad_eval.data.embeddings_own import embed_own
+    from lad_eval.run.progress import progress
+    from lad_eval.run.silence import hush_libraries
+    from lad_eval.tasks.sources.captions import read_captions
+
+    hush_libraries(quiet=quiet)
+    told = read_captions(captions)
+    model = load_encoder(encoder or DEFAULT_ENCODER, device=device)
+    found = embed_own(images, told, model, partial(progress, shown=not quiet), batch_size=batch_size or BATCH_SIZE)
+    sys.stdout.write(f"{images}: {len(found.names)} pictures and captions are embedded by {model.name}.\n")

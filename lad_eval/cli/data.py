@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="data",
-    help="Bring data sets to where tasks can be run on them: prepare, status, verify; export and import annotation files.",
+    help="Bring data sets to where tasks can be run on them: prepare, status, verify; embed pictures of your own; "
+    "export and import annotation files.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("export")(annotation_files.export)
 app.command("import")(annotation_files.import_)
+app.command("embed")(annotation_files.embed)
 
 
 class StoppedError(UserError):

@@ -151,18 +151,34 @@ def embeddings_fingerprint(folder: Path) -> str | None:
         return None
 
 
+def are_of(folder: Path, items: Sequence[Captioned]) -> bool:
+    """Whether finished embeddings are of just these pictures and captions, as far as names, sizes and captions tell.
+
+    Raises:
+        FileNotFoundError: there are no embeddings.
+        DataError: they are damaged, or a picture is missing.
+    """
+    keys, fingerprint = _told(folder)
+    return keys == [_key(fingerprint, items[start : start + PART]) for start in range(0, len(items), PART)]
+
+
 def _manifest(folder: Path) -> list[str]:
+    return _told(folder)[0]
+
+
+def _told(folder: Path) -> tuple[list[str], str]:
+    """Keys of the parts, and the encoder's fingerprint."""
     path = folder / _MANIFEST
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
-        keys = told["parts"]
+        keys, fingerprint = told["parts"], told["fingerprint"]
     except FileNotFoundError:
         raise
     except (OSError, ValueError, KeyError, TypeError):
         raise DataError(f"{path} is damaged; prepare the data again.") from None
     if told.get("format") != _FORMAT or not isinstance(keys, list) or not keys:
         raise DataError(f"{path} is of another version; prepare the data again.")
-    return [str(key) for key in keys]
+    return [str(key) for key in keys], str(fingerprint)
 
 
 def _key(fingerprint: str, part: Sequence[Captioned]) -> str:

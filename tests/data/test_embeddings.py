@@ -129,7 +129,7 @@ def test_a_damaged_part_is_told_and_made_again(clip, items, tmp_path, progress):
     (tmp_path / "e" / "manifest.json").write_text("{")
     with pytest.raises(DataError, match=r"manifest\.json is damaged"):
         load_embeddings(tmp_path / "e")
-    (tmp_path / "e" / "manifest.json").write_text('{"format": 0, "parts": ["x"]}')
+    (tmp_path / "e" / "manifest.json").write_text('{"format": 0, "parts": ["x"], "fingerprint": "y"}')
     with pytest.raises(DataError, match="another version"):
         load_embeddings(tmp_path / "e")
 

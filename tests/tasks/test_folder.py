@@ -4,18 +4,23 @@ import json
 import logging
 import shutil
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lad_eval.errors import DataError
+from lad_eval.cli.main import invoke
+from lad_eval.data.embeddings import load_embeddings
+from lad_eval.data.embeddings_own import own_folder
+from lad_eval.errors import DataError, NotPreparedError
 from lad_eval.tasks.files import SpecError
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.sources.captions import read_captions
 from lad_eval.tasks.sources.folder import FolderSource, Picture
 from lad_eval.tasks.validate import validate
+from tests.data.coco_files import coco_caption, draw, tiny_clip
 
 
 def names(samples):
@@ -207,7 +212,7 @@ def test_what_is_missing_is_named(album, tmp_path):
         (5, 4, "", "5 images are too few: calibration takes 5, and none is left to test."),
         (6, 8, "", "6 images with 6 different captions are too few for 8 candidates."),
         (30, 4, "samples: 23", "22 images are left for test samples, not 23; lower `samples:` or leave it out."),
-        (30, 4, "setting: adversarial", "has the setting 'random' only, not 'adversarial'."),
+        (30, 4, "setting: given", "has the settings random and adversarial, not 'given'."),
     ],
 )
 def test_too_little_is_told(album, count, n, extra, says):
@@ -282,3 +287,51 @@ def test_a_source_can_be_made_without_yaml(album, tmp_path):
     )
     assert len(list(source.samples("test"))) == 30 - 6
     assert len(list(source.samples("calibration"))) == 2
+
+
+@pytest.fixture
+def gallery(tmp_path, monkeypatch):
+    """Pictures and captions unlike each other, embedded; makes a task of them in the adversarial setting."""
+    monkeypatch.setenv("LAD_EVAL_DATA", str(tmp_path / "home"))
+    for number in range(40):
+        draw(tmp_path / "photos" / f"{number:02}.jpg", number)
+    (tmp_path / "captions.json").write_text(json.dumps({f"{n:02}.jpg": coco_caption(n) for n in range(40)}))
+    path = tmp_path / "gallery.yaml"
+    data = f"images: photos, captions: captions.json, encoder: {tiny_clip(tmp_path / 'tiny-clip')}"
+    path.write_text(f"source: folder\nsetting: adversarial\ncandidates: 4\ndata: {{{data}}}\n")
+    return path
+
+
+def embed_gallery(path):
+    photos, captions, encoder = (str(path.parent / name) for name in ("photos", "captions.json", "tiny-clip"))
+    return invoke(["data", "embed", photos, captions, "--encoder", encoder, "--quiet"])
+
+
+def test_hard_negatives_are_the_most_like_of_the_same_split(gallery, capsys):
+    with pytest.raises(NotPreparedError, match=r"there are no embeddings by .*; run `lad-eval data embed"):
+        load_task(gallery)
+    assert embed_gallery(gallery) == 0
+    assert "40 pictures and captions are embedded" in capsys.readouterr().out
+    found = load_embeddings(own_folder(gallery.parent / "photos", str(gallery.parent / "tiny-clip")))
+    row = {name: number for number, name in enumerate(found.names)}
+    test, calibration = both(load_task(gallery))
+    assert len(test) == 32
+    assert not {n for s in names(test) for n in s} & {n for s in names(calibration) for n in s}
+    split = [sample.id for sample in test]
+    for sample in test:
+        like = found.images[[row[n] for n in split]] @ found.images[row[sample.id]]
+        same = found.texts[[row[n] for n in split]] @ found.texts[row[sample.id]] >= 0.9
+        expected = [split[i] for i in np.argsort(-like) if split[i] != sample.id and not same[i]][:3]
+        shown = [image.path.name for image in sample.images]
+        assert sorted(name for name in shown if name != sample.id) == sorted(expected)
+        assert shown[sample.gold] == sample.id
+
+
+def test_changed_captions_must_be_embedded_again(gallery):
+    embed_gallery(gallery)
+    captions = gallery.parent / "captions.json"
+    captions.write_text(captions.read_text().replace(coco_caption(3), "something else"))
+    with pytest.raises(NotPreparedError, match="pictures or captions have changed since they were embedded"):
+        load_task(gallery)
+    embed_gallery(gallery)
+    assert load_task(gallery)

@@ -25,6 +25,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import StrictInt, StrictStr
 
+from lad_eval.data.embeddings import DEFAULT_ENCODER
+from lad_eval.data.embeddings_own import load_own
+from lad_eval.data.mining import Miner
+from lad_eval.data.protocols import SETTINGS, plain
 from lad_eval.errors import DataError
 from lad_eval.tasks.files import did_you_mean, shown
 from lad_eval.tasks.sample import Sample, Split
@@ -40,15 +44,23 @@ _SPLITS: tuple[Split, ...] = ("test", "calibration")
 
 
 class FolderOptions(SourceOptions):
-    """Where the pictures and their captions lie (relative to the YAML file), and the seed of the draw."""
+    """Where the pictures and their captions lie (relative to the YAML file), and the seed of the draw.
+
+    Attributes:
+        images: folder of the pictures.
+        captions: captions file.
+        seed: of the shuffle, the wrong candidates of the random setting, and the places.
+        encoder: CLIP or SigLIP model that chooses the wrong candidates of the adversarial setting.
+    """
 
     images: StrictStr
     captions: StrictStr
     seed: StrictInt = 0
+    encoder: StrictStr = DEFAULT_ENCODER
 
     def open(self, *, setting: str, candidates: int, samples: int | None, calibration_samples: int, folder: Path) -> FolderSource:
-        if setting != "random":
-            raise DataError(f"The source 'folder' has the setting 'random' only, not {setting!r}.")
+        if setting not in SETTINGS:
+            raise DataError(f"The source 'folder' has the settings {' and '.join(SETTINGS)}, not {setting!r}.")
         return FolderSource(
             images=folder / Path(self.images).expanduser(),
             captions=folder / Path(self.captions).expanduser(),
@@ -56,6 +68,7 @@ class FolderOptions(SourceOptions):
             samples=samples,
             calibration_samples=calibration_samples,
             seed=self.seed,
+            encoder=self.encoder if setting == "adversarial" else None,
         )
 
 
@@ -115,17 +128,27 @@ class FolderSource:
     calibration, the rest the test. Where there are enough, calibration has pictures of its own, max(calibration samples, 2 N),
     none of which is shown in a test sample; else only the right answers are disjoint, and a warning says so. The wrong
     candidates differ from the right one and from each other in their captions (upper case, spaces and a final point aside).
-    The right answer stands at every place once in every N samples. Every sample is drawn with a generator of its own, so
-    that a limit only shortens the list.
+    With an encoder they are the pictures most like the right one among those whose captions are not (`data.mining`), else they
+    are drawn. The right answer stands at every place once in every N samples. Every sample is drawn with a generator of its own,
+    so that a limit only shortens the list.
     """
 
     def __init__(
-        self, *, images: Path, captions: Path, candidates: int, samples: int | None, calibration_samples: int, seed: int = 0
+        self,
+        *,
+        images: Path,
+        captions: Path,
+        candidates: int,
+        samples: int | None,
+        calibration_samples: int,
+        seed: int = 0,
+        encoder: str | None = None,
     ) -> None:
         """Reads the captions and looks for every picture; none is opened yet.
 
         Raises:
-            DataError: folder, captions file or a picture is missing, a caption is missing, or there are too few pictures.
+            DataError: folder, captions file or a picture is missing, a caption is missing, there are too few pictures, or no
+                embeddings by the encoder.
         """
         if not images.is_dir():
             near = did_you_mean(images.name, (p.name for p in images.parent.glob("*") if p.is_dir()))
@@ -142,6 +165,9 @@ class FolderSource:
         self.seed = seed
         self._where = shown(captions)
         self._pools = self._split(calibration_samples)
+        self._embeddings = None
+        if encoder is not None:
+            self._embeddings = load_own(images, self.captions, encoder, captions_file=captions)
         found = len(self._pools["test"].anchors)
         if samples is not None and samples > found:
             raise DataError(
@@ -167,7 +193,12 @@ class FolderSource:
         pool = self._pools[split]
         count = self._counts[split] if limit is None else min(limit, self._counts[split])
         for index, anchor in enumerate(pool.anchors[:count]):
-            names = self._draw(anchor, pool, random.Random(f"folder-1/{self.seed}/{split}/{self.candidates}/{anchor}"))
+            generator = random.Random(f"folder-1/{self.seed}/{split}/{self.candidates}/{anchor}")
+            names = (
+                self._draw(anchor, pool, generator)
+                if self._embeddings is None
+                else generator.sample(self._hard[anchor], self.candidates - 1)
+            )
             names.insert(self._place(split, index), anchor)
             pictures = tuple(self.pictures[name] for name in names)
             self._refuse_twins(pictures)
@@ -215,14 +246,28 @@ class FolderSource:
     def _by_caption(self, names: Sequence[str]) -> dict[str, list[str]]:
         grouped: dict[str, list[str]] = {}
         for name in names:
-            grouped.setdefault(_plain(self.captions[name]), []).append(name)
+            grouped.setdefault(plain(self.captions[name]), []).append(name)
         return grouped
 
     def _draw(self, anchor: str, pool: _Pool, generator: random.Random) -> list[str]:
         """Names of N - 1 pictures whose captions differ from the anchor's and from each other."""
         drawn = generator.sample(list(pool.by_caption), self.candidates)
-        others = [caption for caption in drawn if caption != _plain(self.captions[anchor])][: self.candidates - 1]
+        others = [caption for caption in drawn if caption != plain(self.captions[anchor])][: self.candidates - 1]
         return [generator.choice(pool.by_caption[caption]) for caption in others]
+
+    @cached_property
+    def _hard(self) -> dict[str, list[str]]:
+        """Names of the N - 1 hardest negatives of every anchor."""
+        assert self._embeddings is not None
+        mine = Miner(self._embeddings.names, self._embeddings.images, self._embeddings.texts)
+        found: dict[str, list[str]] = {}
+        for split in _SPLITS:
+            pool = self._pools[split]
+            anchors = pool.anchors[: self._counts[split]]
+            # One picture a caption, so that the wrong candidates differ among themselves too.
+            shown = [names[0] for names in pool.by_caption.values()]
+            found.update(zip(anchors, mine(anchors, shown, self.candidates - 1), strict=True))
+        return found
 
     def _place(self, split: Split, index: int) -> int:
         """Where the right answer stands: at every place once in every N samples, so that recalls by place weigh the same."""
@@ -235,10 +280,6 @@ class FolderSource:
         for picture in pictures:
             if (twin := seen.setdefault(picture.digest, picture)) is not picture:
                 raise DataError(_twins(twin, picture))
-
-
-def _plain(caption: str) -> str:
-    return " ".join(caption.casefold().split()).rstrip(". ")
 
 
 def _twins(a: Picture, b: Picture) -> str:
