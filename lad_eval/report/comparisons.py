@@ -31,13 +31,15 @@ def comparisons_as_text(pairs: Sequence[Comparison]) -> str:
             f"{pair.only_first} / {pair.only_second}",
             f"{pair.p_value:.2g}",
             f"{pair.p_holm:.2g}",
+            f"{pair.detectable:.1f}" if math.isfinite(pair.detectable) else "–",
         ]
         for pair in pairs
     ]
-    headers = ["First", "Second", "Accuracy [95 %]", "RStd", "Consistency", "Only first / second", "p", "p (Holm)"]
+    headers = ["First", "Second", "Accuracy [95 %]", "RStd", "Consistency", "Only first / second", "p", "p (Holm)", "Detectable"]
     note = (
         "Differences are first minus second, in points. p: exact McNemar test on samples that are right under every permutation; "
-        f"Holm's correction over {len(pairs)} comparison{'s' if len(pairs) > 1 else ''}."
+        f"Holm's correction over {len(pairs)} comparison{'s' if len(pairs) > 1 else ''}. "
+        "Detectable: the smallest true difference in accuracy that so many samples find with chance 0.8 at 0.05."
     )
     return f"{tabulate(rows, headers=headers, tablefmt='simple', disable_numparse=True)}\n\n{note}"
 

@@ -93,7 +93,7 @@ def metrics_document(
             }
             for name, figure in figures.items()
         },
-        "tests": tests_between(decisions, first),
+        "tests": {"accuracy": tests_between(decisions, first)},
         "reported": json.loads(json.dumps(told.reported)),
     }
 

@@ -57,6 +57,8 @@ def test_run_json_is_one_document_of_rows_and_nothing_else(results):
         assert tuple(row) == COLUMNS
         assert (row["model"], row["task"], row["samples"], row["permutations"], row["unparsable"]) == (MODEL, TASK, 3, 2, 0)
         assert row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"]
+    # Three samples can show nothing: every method but the best is marked as no worse.
+    assert sorted(row["p_best"] is not None for row in rows) == [False] + [True] * (len(rows) - 1)
     assert f"{TASK}: 16 requests serve 6 methods" in told
 
 
@@ -153,6 +155,7 @@ def test_compare_methods_of_a_run(capsys, results):
     assert (pair["first"], pair["second"]) == ("lad", "vanilla")
     assert pair["accuracy"]["low"] <= pair["accuracy"]["value"] <= pair["accuracy"]["high"]
     assert 0 < pair["p_value"] <= pair["p_holm"] <= 1
+    assert pair["detectable"] is None or pair["detectable"] > 0
     assert "Holm" in call(capsys, "compare", results[0])[1]
 
 
