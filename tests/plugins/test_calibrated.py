@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lad_eval.errors import EvidenceError, UnknownNameError
+from lad_eval.errors import EvidenceError, UnknownNameError, UserError
 from lad_eval.models.registry import load_model
 from lad_eval.plugins.calibrated import CalibratedMethod
 from lad_eval.run.execute import Settings, run_tasks
@@ -15,7 +15,7 @@ from lad_eval.tasks.registry import load_task
 
 TASK = "scenes_random_n2"
 SAMPLES = 6
-METHODS = ("vanilla", "pride", "lad", "permutation-average")
+METHODS = ("vanilla", "pride", "lad", "permutation-average", "average-random", "average-cyclic+lad")
 
 pytestmark = pytest.mark.filterwarnings("ignore::lad_eval.methods.MethodWarning")
 
@@ -153,3 +153,15 @@ def test_faults_are_told_before_anything_is_asked(tiny, task, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(Exception, match="Cannot write to the results folder"):
         CalibratedMethod(tiny, task, "lad", Path(tmp_path / "file"))
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("generate", "generate reads what the model writes, and not evidence; use `lad-eval run`"),
+        ("instruction+lad", "instruction changes how the model is asked, which harnesses do themselves; use `lad-eval run`"),
+    ],
+)
+def test_what_needs_another_question_or_replies_is_refused(tiny, task, tmp_path, name, fault):
+    with pytest.raises(UserError, match=fault):
+        method(tiny, task, name, tmp_path)

@@ -12,8 +12,8 @@ from typing import Any, NoReturn, cast
 from lmms_eval.api.model import lmms
 from lmms_eval.utils import simple_parse_args_string
 
-from lad_eval.errors import UnknownNameError, UserError
-from lad_eval.methods import Method, method_names
+from lad_eval.errors import UserError
+from lad_eval.methods import Method, canonical_name, method_names
 from lad_eval.models.registry import load_model
 from lad_eval.plugins.calibrated import CalibratedMethod
 from lad_eval.plugins.lmms_eval.documents import open_task, request_of
@@ -175,12 +175,9 @@ class LadEval(lmms):  # type: ignore[misc]
 
 
 def _known_method(name: Any) -> str:
-    known = list(dict.fromkeys((*method_names(), GENERATE)))
     if name is None:
-        raise UserError(f"Name a method: --model_args ...,method=<one of {', '.join(known)}>.")
-    if name not in known:
-        raise UnknownNameError("method", str(name), known)
-    return str(name)
+        raise UserError(f"Name a method: --model_args ...,method=<one of {', '.join((*method_names(), GENERATE))}>.")
+    return str(name) if name == GENERATE else canonical_name(str(name))
 
 
 def _refuse(unknown: Mapping[str, Any]) -> None:

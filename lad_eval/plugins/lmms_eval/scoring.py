@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from lad_eval.methods.parsing import parse_reply
 from lad_eval.metrics import UNPARSABLE, figures
 from lad_eval.plugins.lmms_eval.documents import Document
-from lad_eval.tasks.replies import position_of
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ Value = Mapping[str, Any]
 
 def results(document: Document, replies: Sequence[str]) -> dict[str, Value]:
     """`process_results`: for every metric what its aggregation needs of one reply."""
-    found = position_of(replies[0], document["identifiers"])
+    found = parse_reply(replies[0], document["identifiers"])
     position = UNPARSABLE if found is None else found
     score = float(position == document["gold"])
     told = {
