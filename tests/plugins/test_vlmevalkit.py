@@ -4,6 +4,7 @@ import inspect
 import json
 import os
 import ssl
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -391,3 +392,27 @@ def test_one_order_has_no_consistency(kit, place):
     table = pd.read_csv("W-one/lad-tiny/lad-tiny_One_Order_acc.csv")
     assert {"Overall", "Orders"} < set(table)
     assert not {"Consistency", "Accuracy std"} & set(table)
+
+
+def test_a_work_folder_that_cannot_be_written_and_a_damaged_note(kit, done, capsys):
+    Path("taken").write_text("")
+    assert invoke(["vlmeval", "--data", "scenes_few.yaml", "--model", "lad-tiny", "--work-dir", "taken/W"]) == 2
+    assert "Cannot write to the work folder taken/W; choose another --work-dir." in capsys.readouterr().err
+    note = done / "lad_eval" / "answers" / "lad-tiny_Scenes_Few.json"
+    content = note.read_text()
+    note.write_text("{")
+    assert invoke(["vlmeval", "--data", "scenes_few.yaml", "--model", "lad-tiny", "--work-dir", "W"]) == 2
+    assert "lad-tiny_Scenes_Few.json is damaged; remove it and run again." in capsys.readouterr().err
+    note.write_text(content)
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_rows(done):
+    """As `torchrun` starts them; without a GPU they join through gloo."""
+    words = ["--data", "scenes_few.yaml", "--model", "lad-tiny+LAD", "--work-dir", "W-two"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*torchrun, "-m", "lad_eval", "vlmeval", *words], check=True, capture_output=True, timeout=400)
+    assert predictions(Path("W-two"), "lad-tiny+LAD") == predictions(done, "lad-tiny+LAD")
+    parts = sorted(path.name for path in Path("W-two/lad_eval").rglob("evidence*.jsonl"))
+    assert parts == ["evidence.rank0.jsonl", "evidence.rank1.jsonl"]
+    assert len(read_parquet(Path("W-two/lad-tiny+LAD/lad-tiny+LAD_Scenes_Few_evidence.parquet"))) == 8

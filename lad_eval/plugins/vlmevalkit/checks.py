@@ -11,6 +11,7 @@ from lad_eval.errors import UnknownNameError, UserError
 from lad_eval.models.registry import EMBEDDED
 from lad_eval.models.vlmeval.kit import kit
 from lad_eval.plugins.vlmevalkit.pointers import read_pointer, work_dir
+from lad_eval.run.folder import ResultsError, ensure_writable
 
 if TYPE_CHECKING:
     from lad_eval.plugins.vlmevalkit.entries import Entries
@@ -29,6 +30,18 @@ def check_data(names: Sequence[str]) -> None:
     for name in names:
         if name not in known and not (folder / f"{name}.tsv").is_file():
             raise UnknownNameError("task", name, known)
+
+
+def check_writable(folder: Path) -> None:
+    """Makes the work folder.
+
+    Raises:
+        UserError: nothing can be written there.
+    """
+    try:
+        ensure_writable(folder)
+    except ResultsError as error:
+        raise UserError(f"Cannot write to the work folder {folder}; choose another --work-dir.") from error
 
 
 def check_reuse(entries: Entries, model: str, dataset: str, *, will_ask: bool) -> None:

@@ -12,8 +12,9 @@ from types import ModuleType
 from typing import Any
 
 from lad_eval.errors import UserError
-from lad_eval.plugins.vlmevalkit.checks import check_data, check_reuse, faults
+from lad_eval.plugins.vlmevalkit.checks import check_data, check_reuse, check_writable, faults
 from lad_eval.plugins.vlmevalkit.names import dataset_name, expanded, flat, stem
+from lad_eval.plugins.vlmevalkit.pointers import work_dir
 from lad_eval.plugins.vlmevalkit.words import CommandLine
 from lad_eval.run.world import FollowerError
 from lad_eval.tasks.registry import load_task
@@ -79,6 +80,7 @@ def _run(words: list[str], kit_folder: str | Path | None) -> None:
     line = line.replaced("--data", {name: list(found) or [name] for name, found in ours.items()})
     line = line.replaced("--model", {name: [short] for name, short in shorts.items()})
     with _command_line([PROGRAM, *line.words]), _gloo_without_gpu(), _held(opened):
+        check_writable(work_dir())
         asked = [(model, name) for model in line.values("--model") for name in line.values("--data")]
         for model, name in asked:
             check_reuse(entries, model, name, will_ask=line.values("--mode") != ["eval"])

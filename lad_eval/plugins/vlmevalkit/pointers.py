@@ -74,7 +74,7 @@ def read_pointer(model: str, dataset: str) -> Pointer | None:
         return None
     try:
         return Pointer(**read_json(path))
-    except TypeError as error:
+    except (TypeError, ResultsError) as error:
         raise ResultsError(f"{path} is damaged; remove it and run again.") from error
 
 
