@@ -5,6 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
+_ELSEWHERE = (
+    ("<folder>", "a model folder of transformers"),
+    ("<org>/<name>", "a model on the hub"),
+    ("vlmeval:<entry>", "a model of VLMEvalKit; `lad-eval ls models --harness vlmeval` lists them"),
+)
+
+
 def listing(kind: str) -> list[str]:
     """Lines for `kind`: "tasks", "methods" or "models". Imports neither torch nor transformers."""
     if kind == "tasks":
@@ -14,7 +21,7 @@ def listing(kind: str) -> list[str]:
     from lad_eval.models.registry import model_names
 
     names = ((name, "embedded" if name == "lad-tiny" else "random weights") for name in model_names())
-    return _columns([*names, ("<folder>", "a model folder of transformers"), ("<org>/<name>", "a model on the hub")])
+    return _columns([*names, *_ELSEWHERE])
 
 
 def _tasks() -> Iterable[tuple[str, str]]:

@@ -62,7 +62,7 @@ def look(call: Call, spans: Spans, trie: CandidateTrie, ends: Sequence[int]) -> 
         rest = columns[len(rooted) :]
         if _continues(call.module, cache, length):
             mask = call.inputs.get("attention_mask")
-            mask = torch.ones((1, length), dtype=torch.long, device=output.logits[0].device) if mask is None else mask
+            mask = torch.ones((1, length), dtype=torch.long, device=call.module.device) if mask is None else mask
             rooted += continue_prefixes(call.module, cache, mask, trie.prefixes, rest)
             passes += 1
         else:
