@@ -11,7 +11,7 @@ import typer
 
 from lad_eval.cli import annotations as annotation_files
 from lad_eval.cli.options import Quiet
-from lad_eval.errors import UserError
+from lad_eval.errors import DataError, UserError
 
 if TYPE_CHECKING:
     from lad_eval.data.dataset import DataSet, Progress
@@ -105,8 +105,14 @@ def status(
 
     if name is None and root is not None:
         raise typer.BadParameter("--root is one data set's folder; name the data set.")
-    for each in [name] if name is not None else DATASETS:
-        _show(load_dataset(each), root)
+    if name is not None:
+        _show(load_dataset(name), root)
+        return
+    for each in DATASETS:
+        try:
+            _show(load_dataset(each), root)
+        except DataError as error:
+            sys.stdout.write(f"{each}: {error}\n")
 
 
 @app.command("verify")

@@ -147,6 +147,19 @@ def test_a_fault_of_the_users_is_one_line_and_exit_code_2(capsys, words, says):
     assert err.count("\n") == 1
 
 
+def test_one_data_set_at_fault_does_not_hide_the_others(capsys, home):
+    home.mkdir()
+    (home / "coco.json").write_text('{"root": "/gone"}')
+    (home / "flickr8k.json").write_text("{")
+    code, out, _ = call(capsys, "data", "status")
+    assert code == 0
+    heads = [line for line in out.splitlines() if not line.startswith(" ")]
+    assert heads[0].startswith("coco: The data set 'coco' was prepared in /gone, which is gone; run `lad-eval data prepare coco")
+    assert "flickr8k.json is damaged; remove it" in heads[1]
+    assert heads[2].startswith("mmiu: not prepared")
+    assert call(capsys, "data", "status", "coco")[0] == 2
+
+
 def test_help_comes_at_once():
     started = time.monotonic()
     done = subprocess.run(
