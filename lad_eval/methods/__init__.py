@@ -26,7 +26,7 @@ from lad_eval.methods.compose import (
     part_names,
 )
 from lad_eval.methods.condition import PLAIN, Condition
-from lad_eval.methods.lad import LAD, NoVisualSignalWarning
+from lad_eval.methods.lad import LAD, NoVisualSignalWarning, UnlabelledLAD
 from lad_eval.methods.parameters import LayerRange, ParameterError, parse_value, unknown
 from lad_eval.methods.pride import PriDe
 from lad_eval.methods.readout import FewLayersWarning
@@ -57,6 +57,7 @@ __all__ = [
     "RandomAverage",
     "RawAttention",
     "SelfConsistency",
+    "UnlabelledLAD",
     "Vanilla",
     "canonical_name",
     "describe_method",
@@ -82,6 +83,7 @@ METHODS: Mapping[str, NamedMethod] = MappingProxyType(
             mixture="probability",
             span="image",
         ),
+        "lad-unlabelled": named(UnlabelledLAD),
         "raw-attention": named(RawAttention),
         "purified-attention": named(PurifiedAttention),
         "permutation-average": named(PermutationAverage),

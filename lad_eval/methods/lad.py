@@ -10,7 +10,7 @@ import numpy as np
 from lad_eval.evidence import Evidence, Floats, Span
 from lad_eval.methods.base import Method, MethodWarning
 from lad_eval.methods.calibration import Mean, mean_by_gold
-from lad_eval.methods.numerics import logsumexp
+from lad_eval.methods.numerics import log_softmax, logsumexp
 from lad_eval.methods.parameters import Choice, LayerRange, Positive
 from lad_eval.methods.readout import (
     ATTENTION_MEAN,
@@ -98,21 +98,50 @@ class LAD(Method):
         self.attention_prior = attention_prior
 
     def _calibrate(self, evidence: Evidence) -> None:
-        log_observed = mean_by_gold(evidence.log_probs, evidence.gold_position, self.bias_mean)
-        self.log_gain_ = _log_gain(log_observed)
-        self.log_bias_ = log_observed - self.log_gain_ * np.eye(evidence.n_candidates)
         prior = log_prior(self._attention(evidence))
         self.log_attention_prior_ = prior if self.attention_prior == "calibration" else np.zeros_like(prior)
+        log_observed = self._log_observed(evidence)
+        self.log_gain_ = _log_gain(log_observed)
+        self.log_bias_ = log_observed - self.log_gain_ * np.eye(evidence.n_candidates)
 
-    def _scores(self, evidence: Evidence) -> Floats:
+    def _log_observed(self, evidence: Evidence) -> Floats:
+        """Log P_obs, Float[N, N]."""
+        return mean_by_gold(evidence.log_probs, evidence.gold_position, self.bias_mean)
+
+    def _log_posterior(self, evidence: Evidence) -> Floats:
+        """Log pi, Float[n, N]."""
         attention = self._attention(evidence)
         chosen = strongest_layers(attention, self.layers, self.top_k)
-        log_posterior = purified_attention(attention, self.log_attention_prior_, chosen, self.attention_mean, self.temperature)
+        return purified_attention(attention, self.log_attention_prior_, chosen, self.attention_mean, self.temperature)
+
+    def _scores(self, evidence: Evidence) -> Floats:
+        log_posterior = self._log_posterior(evidence)
         if self.mixture == "log":
             expected_bias = np.exp(log_posterior) @ self.log_bias_
         else:
             expected_bias = logsumexp(log_posterior[:, None, :] + self.log_bias_.T, axis=2)
         return evidence.log_probs - expected_bias
+
+
+class UnlabelledLAD(LAD):
+    """LAD that calibrates without knowing the right images: the purified attention stands in for the answers.
+
+    Not in the paper. log P_obs(j|i) is the mean over all calibration passes, each weighted by the posterior pi_i that its own
+    purified attention gives to the image at i (Eq. 7-12 with the prior of the same passes); the rest is LAD's. The samples are
+    still shown under their N cyclic shifts, as the attention prior and an even visit of all positions ask for; their
+    `gold_position` is read by the check of that design alone, and any image may take the right one's place there.
+    """
+
+    name = "lad-unlabelled"
+
+    def _log_observed(self, evidence: Evidence) -> Floats:
+        log_posterior = self._log_posterior(evidence)
+        log_weights = log_posterior - logsumexp(log_posterior, axis=0)
+        logs = log_softmax(evidence.log_probs)
+        if self.bias_mean == "log":
+            mean: Floats = np.exp(log_weights).T @ logs
+            return mean
+        return logsumexp(log_weights.T[:, :, None] + logs[None], axis=1)
 
 
 def _log_gain(log_observed: Floats) -> float:

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lad_eval.evidence import Evidence
-from lad_eval.methods import LAD, NoVisualSignalWarning, PriDe, PurifiedAttention, make_method
-from lad_eval.methods.synthetic import random_evidence, with_values
+from lad_eval.methods import LAD, NoVisualSignalWarning, PriDe, PurifiedAttention, UnlabelledLAD, make_method
+from lad_eval.methods.synthetic import random_calibration, random_evidence, with_values
 
 CODE = {"attention_mean": "arithmetic", "bias_mean": "log", "mixture": "log"}
 PAPER = {"attention_mean": "log", "bias_mean": "probability", "mixture": "probability"}
@@ -120,3 +120,50 @@ def test_purified_attention_is_lads_posterior():
     pi = np.exp(PurifiedAttention().calibrate(calibration).predict_log_proba(evidence))
     corrected = evidence.log_probs - pi @ np.asarray(bias)
     np.testing.assert_array_equal(lad.predict(evidence), corrected.argmax(axis=1))
+
+
+def test_without_labels_a_sure_posterior_is_the_label():
+    """Attention that points at the right image alone makes the weights 1 and 0: then there is no difference to LAD."""
+    calibration, evidence = random_calibration(), random_evidence()
+
+    def pointing(rows):
+        return with_values(rows, attention=np.repeat(np.where(np.eye(4)[rows.gold_position], 0.5, 1e-9)[:, None], 6, axis=1))
+
+    for mean in ("log", "probability"):
+        free = UnlabelledLAD(bias_mean=mean).calibrate(pointing(calibration))
+        lad = LAD(bias_mean=mean).calibrate(pointing(calibration))
+        np.testing.assert_allclose(free.log_bias_, lad.log_bias_, atol=1e-9)
+        np.testing.assert_allclose(free.predict_log_proba(evidence), lad.predict_log_proba(evidence), atol=1e-9)
+
+
+def test_without_labels_equals_a_loop_over_passes_and_reads_no_label():
+    rows = random_calibration()
+    learned = UnlabelledLAD().calibrate(rows)
+    posterior = PurifiedAttention().calibrate(rows)
+    pi = np.exp(posterior.predict_log_proba(with_ids(rows, "x")))
+    logs = rows.log_probs - np.log(np.exp(rows.log_probs).sum(axis=1, keepdims=True))
+    observed = np.array([[sum(pi[x, i] * logs[x, j] for x in range(20)) / pi[:, i].sum() for j in range(4)] for i in range(4)])
+    gain = max(observed[i, i] - observed[i, j] for i in range(4) for j in range(4) if i != j)
+    np.testing.assert_allclose(learned.log_bias_, observed - gain * np.eye(4), atol=1e-9)
+    other = Evidence.from_arrays(  # every sample's right image is said to be the next one
+        rows.log_probs,
+        rows.attention,
+        np.argmax(rows.perm == (rows.perm[np.arange(20), rows.gold_position] + 1)[:, None] % 4, axis=1),
+        rows.sample_id,
+        attention_delimited=rows.attention_delimited,
+        perm=rows.perm,
+        split="calibration",
+    )
+    np.testing.assert_array_equal(UnlabelledLAD().calibrate(other).log_bias_, learned.log_bias_)
+    assert np.abs(LAD().calibrate(other).log_bias_ - LAD().calibrate(rows).log_bias_).max() > 0.1
+
+
+def with_ids(rows, prefix):
+    return Evidence.from_arrays(
+        rows.log_probs,
+        rows.attention,
+        rows.gold_position,
+        [f"{prefix}{s}" for s in rows.sample_id],
+        attention_delimited=rows.attention_delimited,
+        perm=rows.perm,
+    )

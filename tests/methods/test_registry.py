@@ -9,7 +9,7 @@ from lad_eval.methods import LAD, ParameterError, PriDe, describe_method, make_m
 
 def test_names_and_descriptions():
     assert method_names() == (
-        "vanilla", "pride", "lad", "lad-paper", "raw-attention", "purified-attention", "permutation-average",
+        "vanilla", "pride", "lad", "lad-paper", "lad-unlabelled", "raw-attention", "purified-attention", "permutation-average",
     )  # fmt: skip
     lines = [describe_method(name) for name in method_names()]
     assert all(line and "\n" not in line for line in lines)
