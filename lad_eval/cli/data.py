@@ -109,10 +109,7 @@ def status(
         _show(load_dataset(name), root)
         return
     for each in DATASETS:
-        try:
-            _show(load_dataset(each), root)
-        except DataError as error:
-            sys.stdout.write(f"{each}: {error}\n")
+        _show_or_tell(each)
 
 
 @app.command("verify")
@@ -127,6 +124,16 @@ def verify(name: Name, root: Root = None, quiet: Quiet = False) -> None:
         sys.stderr.write(f"{name}: {len(problems)} fault{'s' if len(problems) > 1 else ''}.\n")
         raise typer.Exit(1)
     sys.stdout.write(f"{name}: no faults.\n")
+
+
+def _show_or_tell(name: str) -> None:
+    """One of several, whose fault must not hide the others."""
+    from lad_eval.data.dataset import load_dataset
+
+    try:
+        _show(load_dataset(name), None)
+    except DataError as error:
+        sys.stdout.write(f"{name}: {error}\n")
 
 
 def _show(dataset: DataSet, root: Path | None) -> None:
