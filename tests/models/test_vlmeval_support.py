@@ -120,9 +120,7 @@ def test_a_constructor_that_fails_is_told_in_one_line(monkeypatch):
             raise AssertionError
 
     monkeypatch.setitem(registry(), "failing", partial(make, model_path="nowhere"))
-    with pytest.raises(
-        UserError, match=r"^failing cannot be loaded by its class make \(AssertionError: raise Ass"
-    ):
+    with pytest.raises(UserError, match=r"^failing cannot be loaded by its class make \(AssertionError: raise Ass"):
         build_inner("failing")
     with pytest.raises(UnsupportedModelError, match="does not call `generate`"):
         check_entry("failing")
