@@ -96,6 +96,7 @@ class _Transfer:
     total: int | None = None
     published: str | None = None
     tag: str | None = None
+    begun: bool = False
     part: Path = field(init=False)
     note: Path = field(init=False)
 
@@ -123,7 +124,7 @@ class _Transfer:
             if self._have() > before:
                 waits = list(PATIENCE_SECONDS)
             elif not waits:
-                raise missing(self.file, self.target.parents[self.file.path.count("/")], self._told(fault))
+                raise missing(self.file, self._root(), self._told(fault))
             else:
                 time.sleep(waits.pop(0))
         self._finish(progress)
@@ -156,6 +157,9 @@ class _Transfer:
                 return f"the server said {error.code} {error.reason}"
             raise missing(self.file, self._root(), f", and its server said {error.code} {error.reason}") from None
         except urllib.error.URLError as error:
+            if not self.begun:
+                # Nothing has ever come: there is no network, and waiting brings none.
+                raise missing(self.file, self._root(), self._told(_plain(error.reason))) from None
             return _plain(error.reason)
         except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
             return _plain(error)
@@ -179,6 +183,7 @@ class _Transfer:
 
     def _begin(self, answer: Any, have: int) -> int:
         """Reads the answer's head; where the bytes that follow belong."""
+        self.begun = True
         length = answer.headers.get("Content-Length")
         start = have if answer.status == 206 else 0
         if answer.status == 206 and not str(answer.headers.get("Content-Range", "")).startswith(f"bytes {have}-"):

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lad_eval.data import download as download_module
 from lad_eval.data.dataset import DataFile
 from lad_eval.data.download import ChecksumError, check, fetch
 from lad_eval.errors import DataError
@@ -132,7 +133,8 @@ def test_a_busy_server_is_asked_again_and_one_that_refuses_is_not(tmp_path, prog
     assert f"get it from {site.url} and put it there" in str(caught.value)
 
 
-def test_without_a_network_one_line_says_file_address_and_place(tmp_path, progress):
+def test_without_a_network_one_line_says_file_address_and_place_at_once(tmp_path, progress, monkeypatch):
+    monkeypatch.setattr(download_module, "PATIENCE_SECONDS", (1000.0,))
     file = a_file("http://127.0.0.1:9/file.bin")
     for download in (True, False):
         with pytest.raises(DataError) as caught:
