@@ -27,7 +27,7 @@ from pydantic import StrictInt, StrictStr
 
 from lad_eval.data.embeddings import DEFAULT_ENCODER
 from lad_eval.data.embeddings_own import load_own
-from lad_eval.data.mining import Miner
+from lad_eval.data.mining import Miner, TooFewCandidatesError
 from lad_eval.data.protocols import SETTINGS, plain
 from lad_eval.errors import DataError
 from lad_eval.tasks.files import did_you_mean, shown
@@ -266,7 +266,14 @@ class FolderSource:
             anchors = pool.anchors[: self._counts[split]]
             # One picture a caption, so that the wrong candidates differ among themselves too.
             shown = [names[0] for names in pool.by_caption.values()]
-            found.update(zip(anchors, mine(anchors, shown, self.candidates - 1), strict=True))
+            try:
+                mined = mine(anchors, shown, self.candidates - 1)
+            except TooFewCandidatesError as error:
+                if split == "test":
+                    raise
+                _LOG.warning("%s: calibration takes hard negatives from the test's images too. %s", self._where, error)
+                mined = mine(anchors, sorted(self.captions), self.candidates - 1)
+            found.update(zip(anchors, mined, strict=True))
         return found
 
     def _place(self, split: Split, index: int) -> int:
