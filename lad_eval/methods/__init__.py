@@ -15,6 +15,7 @@ from lad_eval.errors import UserError
 from lad_eval.methods.attention_readouts import PurifiedAttention, RawAttention
 from lad_eval.methods.base import Method, MethodWarning, NotCalibratedError
 from lad_eval.methods.compose import (
+    PROTOCOLS,
     REPLYING,
     VIEWS,
     WORDED,
@@ -29,6 +30,7 @@ from lad_eval.methods.condition import PLAIN, Condition
 from lad_eval.methods.lad import LAD, NoVisualSignalWarning, UnlabelledLAD
 from lad_eval.methods.parameters import LayerRange, ParameterError, parse_value, unknown
 from lad_eval.methods.pride import PriDe
+from lad_eval.methods.pride_original import PriDeOriginal
 from lad_eval.methods.readout import FewLayersWarning
 from lad_eval.methods.replying import ChainOfThought, Generate, SelfConsistency
 from lad_eval.methods.vanilla import Vanilla
@@ -53,6 +55,7 @@ __all__ = [
     "ParameterError",
     "PermutationAverage",
     "PriDe",
+    "PriDeOriginal",
     "PurifiedAttention",
     "RandomAverage",
     "RawAttention",
@@ -122,7 +125,7 @@ def describe_method(name: str) -> str:
     """
     if name in METHODS:
         return METHODS[name].summary
-    described = {**WORDED, **{key: entry.summary for key, entry in {**VIEWS, **REPLYING}.items()}}
+    described = {**WORDED, **{key: entry.summary for key, entry in {**PROTOCOLS, **VIEWS, **REPLYING}.items()}}
     described |= {key: (kind.__doc__ or "").strip().splitlines()[0] for key, kind in INTERVENTIONS.items()}
     parts = composition(name, METHODS).name.split("+")
     return " ".join(METHODS[part].summary if part in METHODS else described[part.partition(":")[0]] for part in parts)

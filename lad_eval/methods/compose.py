@@ -12,6 +12,7 @@ from lad_eval.errors import UnknownNameError
 from lad_eval.methods.base import Method
 from lad_eval.methods.condition import Condition
 from lad_eval.methods.parameters import Parameter, ParameterError, unknown
+from lad_eval.methods.pride_original import PriDeOriginal
 from lad_eval.methods.replying import ChainOfThought, Generate, SelfConsistency
 from lad_eval.methods.views import Majority, OverViews, PermutationAverage, RandomAverage
 
@@ -50,6 +51,8 @@ REPLYING: Mapping[str, NamedMethod] = MappingProxyType(
         "self-consistency": named(SelfConsistency, wordings=("cot",)),
     }
 )
+
+PROTOCOLS: Mapping[str, NamedMethod] = MappingProxyType({"pride-original": named(PriDeOriginal)})
 
 WORDED: Mapping[str, str] = MappingProxyType(
     {"instruction": "The question says that the images are shuffled and asks to judge them fairly."}
@@ -107,7 +110,7 @@ def composition(name: str, decisions: Mapping[str, NamedMethod]) -> Composition:
             found["intervention"].append(part)
         elif part in VIEWS:
             found["view"].append(part)
-        elif part in decisions or part in REPLYING:
+        elif part in decisions or part in REPLYING or part in PROTOCOLS:
             found["decision"].append(part)
         else:
             raise UnknownNameError("method", part, [*decisions, *part_names()])
@@ -125,7 +128,7 @@ def composition(name: str, decisions: Mapping[str, NamedMethod]) -> Composition:
 
 def part_names() -> tuple[str, ...]:
     """Names of parts beside the methods that decide from evidence, in the order in which they are joined."""
-    return (*WORDED, *INTERVENTIONS, *VIEWS, *REPLYING)
+    return (*PROTOCOLS, *WORDED, *INTERVENTIONS, *VIEWS, *REPLYING)
 
 
 def compose(parts: Composition, decisions: Mapping[str, NamedMethod], overrides: Mapping[str, Any]) -> Method:
@@ -154,7 +157,7 @@ def compose(parts: Composition, decisions: Mapping[str, NamedMethod], overrides:
 
 def entry_of(parts: Composition, decisions: Mapping[str, NamedMethod]) -> NamedMethod:
     """The decision's entry."""
-    return {**decisions, **REPLYING}[parts.decision or "vanilla"]
+    return {**decisions, **PROTOCOLS, **REPLYING}[parts.decision or "vanilla"]
 
 
 def parameters_of(parts: Composition, decisions: Mapping[str, NamedMethod]) -> dict[str, Parameter]:

@@ -72,6 +72,21 @@ class Positive:
 
 
 @dataclass(frozen=True)
+class Share:
+    """A number above 0 and at most 1."""
+
+    @property
+    def expected(self) -> str:
+        return "a number above 0 and at most 1"
+
+    def accepts(self, value: Any) -> bool:
+        return Positive().accepts(value) and float(value) <= 1
+
+    def parse(self, text: str) -> float:
+        return float(text)
+
+
+@dataclass(frozen=True)
 class Choice:
     """One of a few words."""
 

@@ -117,7 +117,9 @@ class OverViews(Method):
         """The views in words."""
 
 
-class _Cyclic(OverViews):
+class Cyclic(OverViews):
+    """Over the N cyclic shifts of the displayed order."""
+
     views = "cyclic"
 
     def _orders(self, order: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -127,7 +129,7 @@ class _Cyclic(OverViews):
         return f"all {n} cyclic shifts"
 
 
-class PermutationAverage(_Cyclic):
+class PermutationAverage(Cyclic):
     """Log-probabilities averaged over the N cyclic shifts of the displayed order: N passes, the empirical ceiling.
 
     Source: arXiv 2605.11591, baseline "permutation averaging". The log-probabilities of every shift are mapped back to images
@@ -175,7 +177,7 @@ class RandomAverage(OverViews):
         return f"the {self.k} random orders"
 
 
-class Majority(_Cyclic):
+class Majority(Cyclic):
     """The image that most of the N cyclic shifts answer; needs answers only, so that replies can vote too.
 
     Of images with equally many votes the one that is answered in the earliest order wins, the shown one first and then shift by

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lad_eval.evidence import Evidence, Floats, Ints
-from lad_eval.methods import Generate, Method, OverViews
+from lad_eval.methods import Generate, Method, OverViews, PriDeOriginal
 from lad_eval.methods.replying import NO_ANSWER, most_voted
 from lad_eval.replies import Replies
 from lad_eval.run.asked import Asked
@@ -38,6 +38,8 @@ class Decision:
         passes: Float[n], decoder passes that the answer would cost if the method were run alone.
         calibration_passes: decoder passes of the calibration; 0 for a method that does not calibrate.
         rows: of the evaluated requests.
+        draws: Int[D, n], the answers of each of several draws, `position` the first; None for a method that draws nothing. The
+            figures are means over them.
     """
 
     log_proba: Floats | None
@@ -45,6 +47,7 @@ class Decision:
     passes: Floats
     calibration_passes: int
     rows: Rows
+    draws: Ints | None = None
 
 
 def decide(evidence: Evidence, asked: Asked, method: Method) -> Decision:
@@ -59,6 +62,8 @@ def decide(evidence: Evidence, asked: Asked, method: Method) -> Decision:
         learned_from = evidence.select_keys(asked.calibration_keys(method))
         method.calibrate(learned_from)
         calibration_passes = int(learned_from.forward_passes.sum())
+    if isinstance(method, PriDeOriginal):
+        return _drawn(evidence, asked, method)
     if isinstance(method, OverViews):
         seen = evidence.select_keys(asked.seen_by(method))
         log_proba = method.predict_over_views(seen, index_of(seen, asked, method))
@@ -67,6 +72,18 @@ def decide(evidence: Evidence, asked: Asked, method: Method) -> Decision:
     position = log_proba.argmax(axis=1).astype(np.int64)
     rows = evidence.select_keys(asked.evaluated)
     return Decision(log_proba, position, asked.passes_of(method, evidence), calibration_passes, rows)
+
+
+def _drawn(evidence: Evidence, asked: Asked, method: PriDeOriginal) -> Decision:
+    """The answers of every draw; a question costs its own pass, or that of all its views where its sample is drawn."""
+    seen = evidence.select_keys(asked.seen_by(method))
+    index = index_of(seen, asked, method)
+    log_proba = method.predict_over_views(seen, index)
+    found = [method.drawn(seen, index, draw) for draw in range(method.draws)]
+    draws = np.stack([scores.argmax(axis=1) for scores, _ in found]).astype(np.int64)
+    spent = seen.forward_passes[index]
+    passes = np.mean([np.where(drawn, spent.sum(axis=1), spent[:, 0]) for _, drawn in found], axis=0)
+    return Decision(log_proba, draws[0], passes, 0, evidence.select_keys(asked.evaluated), draws)
 
 
 def decide_from_replies(replies: Replies, asked: Asked, method: Method) -> Decision:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -30,6 +31,9 @@ def figures_of(decision: Decision, evaluated: Rows, asked: Asked, *, seed: int) 
         asked: what was asked.
         seed: of the bootstrap.
     """
+    if decision.draws is not None:
+        single = [replace(decision, position=position, draws=None) for position in decision.draws]
+        return _mean_of([figures_of(one, evaluated, asked, seed=seed) for one in single])
     found = summarise(predictions_of(decision, evaluated, asked), seed=seed)
     return {
         "samples": found.samples,
@@ -70,6 +74,19 @@ def tests_between(decisions: Mapping[str, Decision], asked: Asked) -> dict[str, 
     for first, second in combinations(correct, 2):
         found.setdefault(first, {})[second] = paired_test(correct[first], correct[second])
     return found
+
+
+def _mean_of(draws: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Figures averaged over draws, intervals bound by bound; of tests, the first draw's."""
+    averaged = ("accuracy", "rstd", "consistency", "all_correct")
+    mean = {name: {key: _mean([draw[name][key] for draw in draws]) for key in draws[0][name]} for name in averaged}
+    recall = [_mean(list(column)) for column in zip(*(draw["recall"] for draw in draws), strict=True)]
+    return {**draws[0], **mean, "recall": recall, "draws": len(draws)}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
 
 
 def _known(value: float) -> float | None:

@@ -55,7 +55,10 @@ def test_the_same_command_asks_nothing_again_and_score_decides_the_same(counted,
     first = run_tasks(settings(tmp_path, methods=MANY, limit=2))
     again = counted()
     assert run_tasks(settings(tmp_path, methods=MANY, limit=2)) == first
-    assert run_tasks(settings(tmp_path, methods=("sofa",), limit=2)) == [row for row in first if row.method == "sofa"]
+    (soft,) = run_tasks(settings(tmp_path, methods=("sofa",), limit=2))
+    assert soft.as_dict() == next(row for row in first if row.method == "sofa").as_dict() | {
+        "p_best": soft.as_dict().get("p_best")
+    }
     assert not again.asked
     metrics = read_json(only_run(tmp_path) / "metrics.json")
     assert set(metrics["methods"]) == set(MANY)
@@ -177,3 +180,18 @@ def test_greedy_replies_are_those_of_generate_and_cost_their_tokens(model):
     assert [found[request.key].texts[0] for request in requests] == model.generate(requests, max_new_tokens=3)
     assert all(1 <= reply.forward_passes <= 3 for reply in found.values())
     assert all(parse_reply(reply.texts[0], ("1", "2")) in (None, 0, 1) for reply in found.values())
+
+
+def test_figures_of_several_draws_are_their_means(counted, tmp_path):
+    counted()
+    (row,) = run_tasks(settings(tmp_path, methods=("pride-original",), limit=4))
+    stored = read_json(only_run(tmp_path) / "metrics.json")["methods"]["pride-original"]
+    alone = [
+        rescore(tmp_path, settings=["pride-original.draws=1", f"pride-original.seed={seed}"])["methods"] for seed in (42, 43)
+    ]
+    first = pd.read_parquet(only_run(tmp_path) / "predictions.parquet")
+    (single,) = alone[0].values()
+    assert single["accuracy"]["value"] == pytest.approx(100 * first.correct.mean())
+    assert stored["draws"] == 5
+    assert row.accuracy == stored["accuracy"]["value"]
+    assert row.forward_passes == pytest.approx((3 + 2) / 4)  # one sample of four is drawn, and asked in both orders

@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+
+from lad_eval.evidence import Evidence
+from lad_eval.methods import ParameterError, PriDeOriginal, make_method
+from lad_eval.methods.synthetic import random_evidence
+
+
+def shifts(samples, n):
+    """Int[rows, n]: rows stand sample by sample, shift by shift; a row's view s is the shift s places on."""
+    row = np.arange(samples * n)
+    return (row // n * n)[:, None] + (row[:, None] + np.arange(n)) % n
+
+
+def test_one_drawn_sample_by_hand():
+    """Two samples, two positions, both shown as 01 and 10; sample a is drawn.
+
+    Of a the prior is softmax of the mean log-probabilities: (.9 .6)^.5 : (.1 .4)^.5 = .7348 : .2 = .7861 : .2139. It is answered
+    by mean probabilities, image 0: (.9 + .4) / 2 = .65. Of b, shown as 01: .7 / .7861 : .3 / .2139 = .3884 : .6116.
+    """
+    logs = np.log([[0.9, 0.1], [0.6, 0.4], [0.7, 0.3], [0.5, 0.5]])
+    rows = Evidence.from_arrays(logs, None, [0, 1, 0, 1], ["a", "a", "b", "b"], perm=[[0, 1], [1, 0]] * 2)
+    index = np.array([[0, 1], [2, 3]])
+    for seed in range(20):
+        scores, drawn = PriDeOriginal(share=0.5, seed=seed).drawn(rows, index, 0)
+        if drawn.tolist() == [True, False]:
+            break
+    np.testing.assert_allclose(np.exp(scores), [[0.65, 0.35], [0.3884, 0.6116]], atol=5e-5)
+
+
+def test_equals_a_loop_over_questions():
+    rows = random_evidence(samples=40)
+    index = shifts(40, 4)
+    method = PriDeOriginal(share=0.2, draws=3)
+    for draw in range(3):
+        scores, drawn = method.drawn(rows, index, draw)
+        assert drawn.sum() == 8 * 4
+        proba = np.exp(rows.log_probs) / np.exp(rows.log_probs).sum(axis=1, keepdims=True)
+        for row in range(len(rows)):
+            views = index[row]
+            if drawn[row]:
+                expected = np.array([np.mean([proba[v][rows.perm[v].tolist().index(i)] for v in views]) for i in rows.perm[row]])
+            else:
+                same = [r for r in range(len(rows)) if drawn[r] and (rows.perm[r] == rows.perm[row]).all()]
+                learned = same or [r for r in range(len(rows)) if drawn[r]]
+                priors = [np.exp(np.log(proba[index[r]]).mean(axis=0)) for r in learned]
+                prior = np.mean([p / p.sum() for p in priors], axis=0)
+                expected = proba[row] / prior
+            np.testing.assert_allclose(np.exp(scores[row]), expected / expected.sum(), atol=1e-9)
+
+
+def test_draws_differ_and_are_the_same_again():
+    rows, index = random_evidence(samples=40), shifts(40, 4)
+    method = make_method("pride-original")
+    assert (method.share, method.draws) == (0.05, 5)
+    drawn = [tuple(method.drawn(rows, index, draw)[1].tolist()) for draw in range(5)]
+    assert len(set(drawn)) > 1
+    assert all(sum(one) == 2 * 4 for one in drawn)
+    np.testing.assert_array_equal(method.predict(rows), method.drawn(rows, index, 0)[0].argmax(axis=1))
+    with pytest.raises(ParameterError, match="share of pride-original must be a number above 0 and at most 1, not 2"):
+        make_method("pride-original", share=2)
