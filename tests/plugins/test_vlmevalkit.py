@@ -290,6 +290,7 @@ def test_entries_are_found_on_demand(kit):
     [
         (["--data", "scenes_few.yaml", "--model", "SmolVLN+LAD"], "Unknown model 'SmolVLN'. Did you mean"),
         (["--data", "scenes_few.yaml", "--model", "GPT4o+LAD"], "GPT4o is not supported: an API"),
+        (["--data", "scenes_few.yaml", "--model", "lad-tiny+LAD", "--api-mode"], "--api-mode is for APIs"),
         (["--data", "ScenesRetrival_Random_N4", "--model", "lad-tiny"], "Did you mean 'ScenesRetrieval_Random_N4'"),
     ],
 )

@@ -64,7 +64,8 @@ def _run(words: list[str], kit_folder: str | Path | None) -> None:
     # Faults of the data are told now, and not after VLMEvalKit has been imported and a model loaded.
     opened = {task: load_task(task) for task in tasks.values()}
     aliases: dict[str, str] = {}
-    shorts = {name: flat(name, aliases) for name in models}
+    served_elsewhere = line.has("--base-url")
+    shorts = {name: name if served_elsewhere else flat(name, aliases) for name in models}
     module = _main_module(kit_folder)
 
     from lad_eval.plugins.vlmevalkit.entries import installed
@@ -74,9 +75,10 @@ def _run(words: list[str], kit_folder: str | Path | None) -> None:
     entries = installed()
     entries.aliases.update(aliases)
     check_data([name for name, found in ours.items() if not found])
-    if not line.has("--base-url") and not line.has("--api-mode"):
-        for short in shorts.values():
-            _ = entries[short]
+    for name, short in () if served_elsewhere else shorts.items():
+        _ = entries[short]
+        if line.has("--api-mode") and not dict.__contains__(entries, short):
+            raise UserError(f"--api-mode is for APIs, and {name} runs here: leave it out.")
     line = line.replaced("--data", {name: list(found) or [name] for name, found in ours.items()})
     line = line.replaced("--model", {name: [short] for name, short in shorts.items()})
     with _command_line([PROGRAM, *line.words]), _gloo_without_gpu(), _held(opened):
@@ -114,7 +116,6 @@ def _main_module(kit_folder: str | Path | None) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    kit("vlmeval.config")  # quietly, before run.py imports it
     spec.loader.exec_module(module)
     return module
 
