@@ -11,6 +11,7 @@ import typer
 from lad_eval.cli.options import Quiet, listed
 
 MOVED = 1
+CONFIDENCE = 0.95
 
 
 def check(
@@ -31,7 +32,7 @@ def check(
     out: Annotated[Path | None, typer.Option("--out", help="Keep the runs here, and go on with them.", file_okay=False)] = None,
     confidence: Annotated[
         float, typer.Option("--confidence", help="Of the interval of a difference in accuracy.", min=0.5, max=0.9999)
-    ] = 0.95,
+    ] = CONFIDENCE,
     allow_better: Annotated[bool, typer.Option("--allow-better", help="A gain in accuracy is no fault.")] = False,
     write: Annotated[bool, typer.Option("--write", help="Make or renew the baseline from a fresh run.")] = False,
     reason: Annotated[str | None, typer.Option("--reason", help="Why it is written; kept in the file.")] = None,
@@ -48,19 +49,23 @@ def check(
 
     listen(quiet=quiet)
     hush_libraries(quiet=quiet)
-    _refuse_contradictions(replay or evidence is not None, write, reason, tasks or methods or limit or no_evidence)
-    from lad_eval.models.batching import check_batch_size
+    replayed = replay or evidence is not None
+    given = {"device": device, "dtype": dtype, "attn": attn, "revision": revision, "trust_remote_code": trust_remote_code or None}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    fresh = model or options or out or allow_better or batch_size != "auto" or confidence != CONFIDENCE
+    _refuse_contradictions(replayed, write, reason, tasks or methods or limit or no_evidence, fresh)
     from lad_eval.run import check as work
 
-    given: dict[str, Any] = {"device": device, "dtype": dtype, "attn": attn, "revision": revision}
-    options = {name: value for name, value in given.items() if value is not None} | {"batch_size": check_batch_size(batch_size)}
-    how = work.Circumstances(model, options | ({"trust_remote_code": True} if trust_remote_code else {}), out, quiet)
+    if not replayed:
+        from lad_eval.models.batching import check_batch_size
+
+        options["batch_size"] = check_batch_size(batch_size)
+    how = work.Circumstances(model, options, out, quiet)
     if write:
         made = work.write(baseline, how, reason or "", _questions(tasks, methods, limit), with_evidence=not no_evidence)
         if made is not None:
             _say_written(baseline, *made, json=json)
         return 0
-    replayed = replay or evidence is not None
     verdict = (
         work.replay(baseline, evidence) if replayed else work.check(baseline, how, level=confidence, allow_better=allow_better)
     )
@@ -72,9 +77,13 @@ def check(
     return 0 if verdict.passed else MOVED
 
 
-def _refuse_contradictions(replay: bool, write: bool, reason: str | None, only_to_write: object) -> None:
+def _refuse_contradictions(replay: bool, write: bool, reason: str | None, only_to_write: object, only_fresh: object) -> None:
     if write and replay:
         raise typer.BadParameter("--write asks the model anew and cannot --replay.")
+    if replay and only_fresh:
+        raise typer.BadParameter(
+            "A replay asks no model and knows no tolerance: only --evidence, --json and --quiet go with --replay."
+        )
     if write and not (reason or "").strip():
         raise typer.BadParameter("--write needs --reason 'why the answers may change'; it is kept in the baseline.")
     if not write and (reason is not None or only_to_write):

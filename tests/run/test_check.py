@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -270,6 +272,8 @@ def test_other_samples_are_not_compared(baseline):
         (["--write", "--reason", " "], "--write needs --reason"),
         (["--write", "--reason", "x", "--replay"], "cannot --replay"),
         (["--reason", "x"], "go with --write"),
+        (["--replay", "--model", "other"], "only --evidence, --json and --quiet go with --replay"),
+        (["--replay", "--allow-better"], "knows no tolerance"),
         (["--write", "--reason", "x", "--limit", "3"], "--methods and --limit need --tasks"),
         (["--replay"], "There is no baseline none.json; --write makes one"),
         (["--write", "--reason", "x", "-q"], "a new one needs --model and --tasks"),
@@ -282,3 +286,14 @@ def test_faults_of_the_user_are_no_failed_check(arguments, said, capsys, tmp_pat
     assert out == ""
     assert said in err
     assert err.count("\n") == 1
+
+
+def test_a_replay_needs_no_torch(baseline):
+    code = (
+        "import sys; from lad_eval.cli.main import invoke\n"
+        f"assert invoke(['check', {str(baseline)!r}, '--replay']) == 0\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("ok: 2 comparisons on 1 task")
