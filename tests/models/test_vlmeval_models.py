@@ -28,6 +28,7 @@ CLASSES = [
     ("IDEFICS2", "idefics3", "model", " "),
     ("Gemma3", "gemma3", "model", ""),
     ("GraniteVision3", "llava-next", "model", ""),
+    ("LFM2VL", "lfm2-vl", "model", ""),
 ]
 # Other classes around Qwen2.5-VL, whose prompts differ.
 QWEN_CLASSES = ["VLMR1Chat", "VLAAThinkerChat", "WeThinkVL", "QTuneVL", "CoVTChat"]
@@ -64,7 +65,7 @@ def given_to_generate(vlm, message):
 
     with patch.object(vlm.model, "generate", note, create=True):
         vlm.inner.generate(message=copy.deepcopy(message), dataset=DATASET)
-    forward = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
+    forward = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "spatial_shapes"}
     return {k: v for k, v in seen.items() if k in forward or "pixel" in k or "image" in k}
 
 
@@ -105,7 +106,7 @@ def slow(model, tokenizer, inputs, lead, identifiers, image_token):
                 total += float(after[prefix][chosen] - after[prefix][choices].logsumexp(0))
         log_probs.append(total)
     where = (inputs["input_ids"][0] == image_token).nonzero()[:, 0].reshape(4 if len(identifiers) == 4 else len(identifiers), -1)
-    rows = torch.stack([layer[0, :, -1].mean(0) for layer in first.attentions])
+    rows = torch.stack([layer[0, :, -1].mean(0) for layer in first.attentions if layer is not None])
     return np.array(log_probs), torch.stack([rows[:, s[0] : s[-1] + 1].sum(-1) for s in where], dim=1).double().numpy()
 
 
@@ -151,7 +152,8 @@ def test_identifiers_of_two_tokens_go_on_from_the_cache(build):
 
 
 @pytest.mark.parametrize(
-    ("name", "family"), [("Qwen2VLChat", "qwen2-vl"), ("SmolVLM", "idefics3"), ("LLaVA_OneVision_HF", "llava-onevision")]
+    ("name", "family"),
+    [("Qwen2VLChat", "qwen2-vl"), ("SmolVLM", "idefics3"), ("LLaVA_OneVision_HF", "llava-onevision"), ("LFM2VL", "lfm2-vl")],
 )
 def test_images_of_unequal_sizes(build, name, family):
     vlm = looked_at(build(name, family))

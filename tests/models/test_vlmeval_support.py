@@ -30,7 +30,7 @@ def test_importing_vlmevalkit_leaves_gradients_and_certificates_alone():
     [
         ("Qwen2.5-VL-7B-Instruct", True, "tested", "calls `generate` of a transformers model"),
         ("Qwen3-VL-8B-Instruct", True, "tested", "run in the tests as Qwen3-VL"),
-        ("LFM2-VL-450M", True, "native", "should work, not run here"),
+        ("Llama-4-Scout-17B-16E-Instruct", True, "native", "should work, not run here"),
         ("InternVL3-8B", True, "chat", "`chat` ends in `generate` of Qwen2"),
         ("InternVL2-8B", False, "unsupported", "its language model (internlm2) is remote code"),
         ("InternVL-Chat-V1-2", False, "unsupported", "the first image only"),

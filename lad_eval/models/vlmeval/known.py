@@ -13,6 +13,7 @@ TESTED: Mapping[str, str] = {
     "IDEFICS2": "Idefics3, with transformers' former name of the model class",
     "Gemma3": "Gemma 3",
     "GraniteVision3": "LLaVA-NeXT, with transformers' former name of the model class",
+    "LFM2VL": "LFM2-VL",
     "VLMR1Chat": "Qwen2.5-VL",
     "VLAAThinkerChat": "Qwen2.5-VL",
     "WeThinkVL": "Qwen2.5-VL",
