@@ -39,6 +39,7 @@ from lad_eval.run.check_verdict import asked_otherwise, compare_task, other_circ
 from lad_eval.run.compare import table_of
 from lad_eval.run.execute import Settings, run_tasks
 from lad_eval.run.folder import SPEC, read_json
+from lad_eval.run.legs import Interrupted
 from lad_eval.run.provenance import checkout
 from lad_eval.run.spec import display_name
 from lad_eval.run.stored import StoredRun, finished_runs
@@ -203,7 +204,13 @@ def _asked(settings: Settings, groups: Sequence[Questions], out: Path | None) ->
         place = Path(scratch) if out is None else out
         for group in groups:
             asked = replace(settings, tasks=group.tasks, methods=group.methods, limit=group.limit, out=place)
-            if run_tasks(asked) is None:
+            try:
+                rows = run_tasks(asked)
+            except Interrupted:
+                if out is not None:
+                    raise
+                raise Interrupted("Interrupted; nothing is kept. With --out the same command goes on from there.") from None
+            if rows is None:
                 yield None
                 return
         yield list(finished_runs(place))

@@ -13,7 +13,9 @@ from lad_eval.methods import LAD
 from lad_eval.run import check_evidence, execute
 from lad_eval.run.check import Circumstances, Questions, check, replay, write
 from lad_eval.run.check_baseline import read_baseline, write_baseline
+from lad_eval.run.legs import Interrupted
 from lad_eval.tasks.prompts import PARTS
+from tests.run.conftest import Counted
 
 QUIET = Circumstances(model="lad-tiny", quiet=True)
 METHODS = ("vanilla", "lad")
@@ -211,6 +213,24 @@ def test_runs_elsewhere_can_be_replayed(baseline, tmp_path):
         replay(baseline, tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"evidence.*task.evidence.parquet is missing; restore it, or leave --replay out"):
         replay(baseline)
+
+
+def test_an_interrupted_check_keeps_what_it_was_told_to_keep(baseline, tiny, tmp_path, monkeypatch):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    stopped = Counted(tiny, 1, interrupt)
+    monkeypatch.setattr(execute, "load_model", lambda name, **options: stopped)
+    with pytest.raises(Interrupted, match=r"nothing is kept\. With --out the same command goes on"):
+        check(baseline, QUIET)
+    kept = Circumstances(model="lad-tiny", quiet=True, out=tmp_path / "runs")
+    with pytest.raises(Interrupted, match=r"of 60 answers, all kept; the same command goes on from there"):
+        check(baseline, kept)
+    first = len(stopped.asked)
+    monkeypatch.setattr(execute, "load_model", lambda name, **options: resumed)
+    resumed = Counted(tiny)
+    assert check(baseline, kept).passed
+    assert 0 < len(resumed.asked) < 60 < len(resumed.asked) + first
 
 
 def test_evidence_of_another_baseline_is_refused(baseline):
