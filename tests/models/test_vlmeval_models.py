@@ -1,6 +1,7 @@
 """VLMEvalKit's own classes, run whole and looked at while they answer, against a slow obvious reading of their inputs."""
 
 import copy
+import dataclasses
 from unittest.mock import patch
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from lad_eval.errors import UnsupportedModelError
 from lad_eval.models.vlmeval import InterceptedVLM
+from lad_eval.models.vlmeval.images import Shown, spans_in
 from lad_eval.models.vlmeval.kit import kit
 from tests.models import internvl_shaped
 from tests.models.requests import Noise, make_requests
@@ -156,13 +158,23 @@ def test_identifiers_of_two_tokens_go_on_from_the_cache(build):
     [("Qwen2VLChat", "qwen2-vl"), ("SmolVLM", "idefics3"), ("LLaVA_OneVision_HF", "llava-onevision"), ("LFM2VL", "lfm2-vl")],
 )
 def test_images_of_unequal_sizes(build, name, family):
+    """Spans are told from the prompt; here the processor is asked how many tokens each image becomes."""
     vlm = looked_at(build(name, family))
     request = make_requests(3, 1)[0]
-    sizes = [(56, 56), (112, 56), (56, 168)]
-    request = type(request)(**{**vars(request), "images": tuple(Noise(i, size) for i, size in enumerate(sizes))})
-    evidence = vlm.evidence([request])
+    images = tuple(Noise(i, size) for i, size in enumerate([(56, 56), (112, 56), (56, 168)]))
+    message = vlm.messages.of(dataclasses.replace(request, images=images))
+    evidence = vlm.look([message], [request])
     assert (evidence.attention > 0).all()
-    assert (evidence.attention_delimited >= evidence.attention - 1e-7).all()
+    inputs = given_to_generate(vlm, message)
+    found = spans_in(inputs["input_ids"], inputs, [vlm.model], vlm.processor, Shown(3, False), name).image[0].tolist()
+    token = vlm.processor.image_token
+    asked = {"text": [token * 3], "images": [source.load() for source in images], "return_text_replacement_offsets": True}
+    parts = vlm.processor(**asked, return_tensors="pt")["text_replacement_offsets"][0]
+    positions = (inputs["input_ids"][0] == vlm.model.config.image_token_id).nonzero()[:, 0].tolist()
+    for (first, end), part in zip(found, parts, strict=True):
+        mine, positions = positions[: part["replacement"].count(token)], positions[part["replacement"].count(token) :]
+        assert (first, end) == (mine[0], mine[-1] + 1)
+    assert not positions
 
 
 def test_the_answers_are_those_of_our_own_class(build, tiny):
