@@ -186,6 +186,11 @@ def test_two_samples_by_hand():
     assert told["accuracy"][0] == {"sample": "a", "score": 1.0}
 
 
+def test_one_order_says_nothing_of_consistency():
+    row = {"sample": "a", "permutation": 0, "orders": 1, "order": [0, 1], "identifiers": ["A", "B"], "gold": 1}
+    assert values(["B"], [row]).keys() == {"accuracy", "rstd", "recall_2", "unparsable"}
+
+
 def test_a_sample_cut_by_the_limit_does_not_count_for_consistency(caplog):
     scoring._warn.cache_clear()
     rows = list(documents.documents(stub(TASK)))[:7]

@@ -40,14 +40,15 @@ def results(document: Document, replies: Sequence[str]) -> dict[str, Value]:
         "image": UNPARSABLE if found is None else document["order"][found],
     }
     right = {"sample": document["sample"], "score": score}
-    return {
+    emitted = {
         "accuracy": right,
-        "accuracy_std": {**told, "correct": score},
         "rstd": told,
-        "consistency": told,
         f"recall_{document['gold'] + 1}": right,
         "unparsable": {"missing": int(found is None)},
     }
+    if document["orders"] > 1:  # one order is consistent with itself
+        emitted |= {"accuracy_std": {**told, "correct": score}, "consistency": told}
+    return emitted
 
 
 def accuracy(values: Sequence[Value]) -> float:
