@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -104,7 +106,7 @@ def _found(run: StoredRun) -> Found:
         str(metrics["dtype"]),
         str(metrics["attention_implementation"]),
         f"version {definition.get('version')}",
-        f"definition {str(digests.get('spec'))[:6]}",
+        f"definition {_digest(definition)[:6]}",
         f"data {str(digests.get('data'))[:6]}",
     )
     calibration, limit = metrics.get("calibration") or {}, metrics["limit"]
@@ -112,6 +114,13 @@ def _found(run: StoredRun) -> Found:
     remarks += [f"calibrated on {calibration['task']}"] if calibration.get("transferred") else []
     label = metrics["model"] + (f" ({', '.join(remarks)})" if remarks else "")
     return Found(run, label, dict(zip(SETUP, setup, strict=True)))
+
+
+def _digest(definition: Mapping[str, Any]) -> str:
+    """Of what determines the questions; which task the calibration samples come from is told by the label."""
+    told = {key: value for key, value in definition.items() if key not in ("name", "version")}
+    told["calibration"] = {key: value for key, value in (told.get("calibration") or {}).items() if key != "on"}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def _fits(globs: Sequence[str], *names: str) -> bool:
@@ -150,8 +159,6 @@ def _marks(runs: Sequence[Found], tasks: Sequence[str], *, allow_mixed: bool) ->
     for task in tasks:
         column = [found for found in runs if found.task == task]
         mixed = [part for part in SETUP if len({found.setup[part] for found in column}) > 1]
-        # A new version has a new definition; naming both would say one thing twice.
-        mixed = [part for part in mixed if part != "task definition" or "task version" not in mixed]
         if mixed and not allow_mixed:
             values = "; ".join(f"{part}: {', '.join(sorted({found.setup[part] for found in column}))}" for part in mixed)
             raise UserError(
