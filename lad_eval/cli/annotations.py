@@ -72,9 +72,10 @@ def embed(
     """Embed pictures of your own, so that tasks on them can have `setting: adversarial`; goes on where it was stopped."""
     from functools import partial
 
-    from lad_eval.data.embeddings import BATCH_SIZE, DEFAULT_ENCODER
+    from lad_eval.data.embeddings import BATCH_SIZE
     from lad_eval.data.embeddings_encoder import load_encoder
     from lad_eval.data.embeddings_own import embed_own
+    from lad_eval.data.protocols import DEFAULT_ENCODER
     from lad_eval.run.progress import progress
     from lad_eval.run.silence import hush_libraries
     from lad_eval.tasks.sources.captions import read_captions

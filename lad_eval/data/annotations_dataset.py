@@ -23,15 +23,21 @@ from lad_eval.data.annotations_store import (
     read_set,
 )
 from lad_eval.data.dataset import DataSet, PrepareOptions, Progress, Status
-from lad_eval.data.embeddings import BATCH_SIZE, DEFAULT_ENCODER, Captioned, embed, embeddings_fingerprint, load_embeddings
+from lad_eval.data.embeddings import BATCH_SIZE, Captioned, embed, embeddings_fingerprint, load_embeddings
 from lad_eval.data.mining import TooFewCandidatesError
-from lad_eval.data.protocols import Order, Protocol, Setting, TooFewImagesError
+from lad_eval.data.protocols import (
+    CALIBRATION,
+    DEFAULT_ENCODER,
+    POOL,
+    SAMPLES,
+    SEED,
+    Order,
+    Protocol,
+    Setting,
+    TooFewImagesError,
+)
 from lad_eval.errors import DataError, NotPreparedError
 
-SAMPLES = 1000
-CALIBRATION = 5
-POOL = 20_000
-SEED = 42
 NO_ENCODER = "none"
 _LOG = logging.getLogger(__name__)
 

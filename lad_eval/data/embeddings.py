@@ -27,7 +27,6 @@ from lad_eval.errors import DataError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-DEFAULT_ENCODER = "openai/clip-vit-large-patch14"
 BATCH_SIZE = 32
 PART = 256
 """Pictures a part, and so the most that is lost when the process is killed."""

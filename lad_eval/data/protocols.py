@@ -31,6 +31,11 @@ Mine = Callable[[Sequence[str], Sequence[str], int], list[list[str]]]
 """(anchors, pool, k): for every anchor the `k` hardest negatives of the pool, as `mining.Miner` finds them."""
 
 SETTINGS: tuple[Setting, ...] = ("random", "adversarial")
+DEFAULT_ENCODER = "openai/clip-vit-large-patch14"
+SAMPLES = 1000
+CALIBRATION = 5
+POOL = 20_000
+SEED = 42
 SPARE = 20
 """Calibration samples that are drawn at least where pictures of their own suffice: other tasks may calibrate on them too."""
 _LOG = logging.getLogger(__name__)
@@ -77,8 +82,8 @@ class Order:
     candidates: int
     samples: int
     calibration: int
-    pool_size: int = 20_000
-    seed: int = 42
+    pool_size: int = POOL
+    seed: int = SEED
 
 
 def official(names: Sequence[str], order: Order, mine: Mine) -> Drawn:

@@ -199,3 +199,13 @@ def test_strict_draws_tests_from_the_given_pool_only():
 @pytest.mark.parametrize("caption", ["A dog", "a dog.", "  A  dog . "])
 def test_plain_leaves_out_what_makes_no_other_caption(caption):
     assert plain(caption) == "a dog"
+
+
+def test_twenty_six_of_a_thousand_anchors_return_on_coco():
+    # What is drawn depends on the number of pictures only: COCO val2014 has 40,137 with categories.
+    names = [f"{number:06}" for number in range(40_137)]
+    drawn = official(names, Order("random", 4, 1000, 5), MINER)
+    assert len({draw.anchor for draw in drawn.test}) == 1000 - 26
+    assert len(drawn.calibration) == SPARE
+    pool = {name for draw in drawn.test for name in draw.images}
+    assert not pool & {name for draw in drawn.calibration for name in draw.images}

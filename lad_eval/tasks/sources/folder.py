@@ -25,10 +25,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import StrictInt, StrictStr
 
-from lad_eval.data.embeddings import DEFAULT_ENCODER
-from lad_eval.data.embeddings_own import load_own
-from lad_eval.data.mining import Miner, TooFewCandidatesError
-from lad_eval.data.protocols import SETTINGS, plain
+from lad_eval.data.protocols import DEFAULT_ENCODER, SETTINGS, plain
 from lad_eval.errors import DataError
 from lad_eval.tasks.files import did_you_mean, shown
 from lad_eval.tasks.sample import Sample, Split
@@ -37,6 +34,8 @@ from lad_eval.tasks.sources.captions import read_captions
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from lad_eval.data.embeddings import Embeddings
 
 _LOG = logging.getLogger(__name__)
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -165,8 +164,11 @@ class FolderSource:
         self.seed = seed
         self._where = shown(captions)
         self._pools = self._split(calibration_samples)
-        self._embeddings = None
+        self._embeddings: Embeddings | None = None
         if encoder is not None:
+            # These need numpy, for which listing tasks should not wait.
+            from lad_eval.data.embeddings_own import load_own
+
             self._embeddings = load_own(images, self.captions, encoder, captions_file=captions)
         found = len(self._pools["test"].anchors)
         if samples is not None and samples > found:
@@ -258,6 +260,8 @@ class FolderSource:
     @cached_property
     def _hard(self) -> dict[str, list[str]]:
         """Names of the N - 1 hardest negatives of every anchor."""
+        from lad_eval.data.mining import Miner, TooFewCandidatesError
+
         assert self._embeddings is not None
         mine = Miner(self._embeddings.names, self._embeddings.images, self._embeddings.texts)
         found: dict[str, list[str]] = {}

@@ -13,12 +13,8 @@ from typing import Annotated, ClassVar
 from pydantic import Field, StrictInt, StrictStr
 
 from lad_eval.data.annotations import Annotation, read_annotations, sample_ids
-from lad_eval.data.annotations_dataset import POOL, SAMPLES, SEED, CaptionedSet
-from lad_eval.data.annotations_store import Recipe
-from lad_eval.data.dataset import load_dataset
-from lad_eval.data.embeddings import DEFAULT_ENCODER
 from lad_eval.data.home import root_of
-from lad_eval.data.protocols import SETTINGS, Order, Protocol
+from lad_eval.data.protocols import DEFAULT_ENCODER, POOL, SAMPLES, SEED, SETTINGS, Order, Protocol
 from lad_eval.errors import DataError
 from lad_eval.tasks.files import shown
 from lad_eval.tasks.sample import Sample, Split
@@ -147,6 +143,11 @@ class RetrievalOptions(SourceOptions):
     def open(
         self, *, setting: str, candidates: int, samples: int | None, calibration_samples: int, folder: Path
     ) -> AnnotatedSource:
+        # These need numpy, for which listing tasks should not wait.
+        from lad_eval.data.annotations_dataset import CaptionedSet
+        from lad_eval.data.annotations_store import Recipe
+        from lad_eval.data.dataset import load_dataset
+
         known = next((name for name in SETTINGS if name == setting), None)
         if known is None:
             raise DataError(f"The source {self.dataset!r} has the settings {' and '.join(SETTINGS)}, not {setting!r}.")
