@@ -40,7 +40,7 @@ def results(document: Document, replies: Sequence[str]) -> dict[str, Value]:
         "image": UNPARSABLE if found is None else document["order"][found],
     }
     right = {"sample": document["sample"], "score": score}
-    emitted = {
+    emitted: dict[str, Value] = {
         "accuracy": right,
         "rstd": told,
         f"recall_{document['gold'] + 1}": right,
