@@ -84,11 +84,11 @@ def gather_board(
     runs = [_found(run) for run in finished_runs(out)]
     if not runs:
         raise UserError(f"There is no finished run in {out}; `lad-eval run` makes one.")
+    runs = _told_apart(sorted(runs, key=lambda found: (found.task, found.label, found.hash)))
     runs = [found for found in runs if _fits(chosen.tasks, found.task) and _fits(chosen.models, found.label, found.model)]
     methods = {name for found in runs for name in found.run.methods if _fits(chosen.methods, name)}
     if not runs or not methods:
         raise UserError(f"No finished run in {out} fits {_asked(chosen)}; `lad-eval leaderboard` without them shows all.")
-    runs = _told_apart(sorted(runs, key=lambda found: (found.task, found.label, found.hash)))
     tasks = tuple(sorted({found.task for found in runs}))
     check_sort(sort, tasks)
     marks = _marks(runs, tasks, allow_mixed=allow_mixed)

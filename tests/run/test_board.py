@@ -118,6 +118,7 @@ def test_runs_that_look_alike_are_told_apart(tmp_path):
     write(tmp_path, "fedcba9876543210", {"lad": GOOD})
     assert {line.model for line in gather_board(tmp_path).lines} == {"m [012345]", "m [fedcba]"}
     write(tmp_path, "2", {"lad": GOOD}, dtype="bfloat16")
+    assert rows(gather_board(tmp_path, Filters(models=("*bfloat16*",)))) == [("m [bfloat16]", "lad")]
     names = {line.model for line in gather_board(tmp_path, allow_mixed=True).lines}
     assert names == {"m [float32] [012345]", "m [float32] [fedcba]", "m [bfloat16]"}
 
