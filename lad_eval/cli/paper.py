@@ -10,7 +10,7 @@ import typer
 from lad_eval.cli.options import RESULTS, Out, Quiet, Seed, listed
 
 WRITTEN = Path("results/paper")
-SCENES_LIMIT = 100
+SCENES_LIMIT = 50
 
 
 def paper(
@@ -20,7 +20,7 @@ def paper(
         str | None, typer.Option("--family", help="Tasks to ask, e.g. coco or scenes; default: coco, for built-in models scenes.")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=0, help="Ask the first samples only; default: 100 of scenes, else all. 0: all.")
+        int | None, typer.Option("--limit", min=0, help="Ask the first samples only; default: 50 of scenes, else all. 0: all.")
     ] = None,
     stored: Annotated[bool, typer.Option("--stored", help="Read finished runs; load no model.")] = False,
     batch_size: Annotated[str, typer.Option("--batch-size", help="Requests a pass, or auto.")] = "auto",

@@ -9,7 +9,7 @@ from lad_eval.studies.need import Need
 from lad_eval.studies.sheet import Cell, Sheet, Table
 from lad_eval.studies.study import Study
 
-METHODS = ("vanilla", "permutation-average", "lad")
+METHODS = ("vanilla", "sofa", "permutation-average", "lad", "sofa+lad")
 
 
 def _needs(family: Family) -> list[Need]:

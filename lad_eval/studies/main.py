@@ -10,7 +10,20 @@ from lad_eval.studies.reported import reported_accuracies, reported_figures
 from lad_eval.studies.sheet import Cell, Measured, Sheet, Table
 from lad_eval.studies.study import Study, absent
 
-METHODS = ("vanilla", "pride", "lad", "lad-paper", "raw-attention", "purified-attention", "permutation-average")
+METHODS = (
+    "vanilla",
+    "generate",
+    "instruction",
+    "cot",
+    "self-consistency",
+    "sofa",
+    "pride",
+    "raw-attention",
+    "purified-attention",
+    "lad",
+    "lad-paper",
+    "permutation-average",
+)
 
 
 def _needs(family: Family) -> list[Need]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lad_eval.metrics import Predictions, Summary, compare, summarise
+from lad_eval.metrics import Predictions, Summary, standings, summarise
 from lad_eval.studies.sheet import Measured
 
-SIGNIFICANT = 0.05
 TIE_NOTE = (
     "Bold: the best of the column. †: not significantly different from the best "
-    "(exact McNemar test on samples that are right under all orders, Holm's correction over the column, 5 %)."
+    "(exact paired test over samples, Holm's correction over the column, 5 %)."
 )
 
 
@@ -21,7 +20,9 @@ def accuracy(found: Summary) -> Measured:
 
 def measured(predictions: Mapping[str, Predictions], *, seed: int) -> dict[str, tuple[Summary, Measured]]:
     """Summary and accuracy of every method, the best and what ties with it marked; all on the same samples."""
+    standing = standings({name: table.grid.correct for name, table in predictions.items()})
     summaries = {name: summarise(table, seed=seed) for name, table in predictions.items()}
-    best = max(summaries, key=lambda name: summaries[name].accuracy)
-    tied = {pair.first for pair in compare(predictions, against=best, seed=seed) if pair.p_holm > SIGNIFICANT}
-    return {name: (found, accuracy(found)._replace(tied=name in tied, best=name == best)) for name, found in summaries.items()}
+    return {
+        name: (found, accuracy(found)._replace(tied=standing[name].tied, best=standing[name].best))
+        for name, found in summaries.items()
+    }
