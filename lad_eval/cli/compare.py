@@ -18,7 +18,8 @@ def compare(
 ) -> None:
     """Paired tests between the methods of a run, or between two runs, corrected for their number (Holm)."""
     from lad_eval.report.comparisons import comparisons_as_json, comparisons_as_text
-    from lad_eval.run.compare import compare_runs
+    from lad_eval.run.compare import compare_runs, position_p_values
 
-    pairs = compare_runs(runs, None if methods is None else listed(methods, "methods"))
-    sys.stdout.write((comparisons_as_json(pairs) if json else comparisons_as_text(pairs)) + "\n")
+    names = None if methods is None else listed(methods, "methods")
+    pairs = compare_runs(runs, names)
+    sys.stdout.write((comparisons_as_json(pairs) if json else comparisons_as_text(pairs, position_p_values(runs, names))) + "\n")

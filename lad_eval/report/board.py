@@ -20,6 +20,7 @@ class Cell:
     Attributes:
         samples: None for figures published elsewhere.
         passes: decoder passes a query.
+        position_p: of the test of "position does not matter".
         standing: against the best of those that were asked the same under the same setup; None where there is nothing to test.
         setup: dtype, attention implementation and task version, by name.
         mark: letter of what sets this cell apart from others of its column, see `Board.marks`; empty if nothing does.
@@ -35,6 +36,7 @@ class Cell:
     permutations: int | None = None
     unparsable: int | None = None
     passes: float | None = None
+    position_p: float | None = None
     standing: Standing | None = None
     setup: Mapping[str, str] = field(default_factory=dict)
     mark: str = ""

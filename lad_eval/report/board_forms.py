@@ -20,7 +20,8 @@ FORMATS = ("rich", "md", "latex", "html", "csv", "json")
 COLUMNS = ("Acc", "RStd", "Cons")
 TIED = "†"
 _EMPTY = "–"
-_CSV = ("accuracy", "accuracy_low", "accuracy_high", "rstd", "consistency", "unparsable", "passes", "samples", "permutations")
+_SPANS = ("accuracy", "accuracy_low", "accuracy_high", "rstd", "consistency")
+_CSV = (*_SPANS, "position_p", "unparsable", "passes", "samples", "permutations")
 
 
 def render_board(board: Board, form: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lad_eval.metrics import Comparison
 
@@ -17,8 +17,8 @@ def comparisons_as_json(pairs: Sequence[Comparison]) -> str:
     return json.dumps(_without_nan(documents), indent=2, allow_nan=False)
 
 
-def comparisons_as_text(pairs: Sequence[Comparison]) -> str:
-    """A table for people."""
+def comparisons_as_text(pairs: Sequence[Comparison], position: Mapping[str, float] | None = None) -> str:
+    """A table for people; `position`: p-values of the test of "position does not matter", by what was compared."""
     from tabulate import tabulate
 
     rows = [
@@ -41,6 +41,9 @@ def comparisons_as_text(pairs: Sequence[Comparison]) -> str:
         f"Holm's correction over {len(pairs)} comparison{'s' if len(pairs) > 1 else ''}. "
         "Detectable: the smallest true difference in accuracy that so many samples find with chance 0.8 at 0.05."
     )
+    if position:
+        tested = ", ".join(f"{name} {p:.2g}" for name, p in position.items())
+        note += f'\nDoes position matter? Permutation test of "it does not", p: {tested}.'
     return f"{tabulate(rows, headers=headers, tablefmt='simple', disable_numparse=True)}\n\n{note}"
 
 

@@ -190,6 +190,7 @@ def _lines(runs: Sequence[Found], methods: set[str], marks: Mapping[str, tuple[s
                     permutations=row.permutations,
                     unparsable=row.unparsable,
                     passes=row.forward_passes,
+                    position_p=found.run.metrics["methods"][row.method].get("position_test", {}).get("p_value"),
                     standing=tested.get((found.hash, row.method)),
                     setup=found.setup,
                     mark=marks[found.hash][0],

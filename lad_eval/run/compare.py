@@ -42,6 +42,18 @@ def compare_runs(runs: Sequence[Path], methods: Sequence[str] | None = None, *, 
     return [replace(pair, p_holm=float(p)) for pair, p in zip(pairs, corrected, strict=True)]
 
 
+def position_p_values(runs: Sequence[Path], methods: Sequence[str] | None = None) -> dict[str, float]:
+    """P-values of the test of "position does not matter", as the runs stored them, by the names of `compare_runs`."""
+    stored = [load_run(path) for path in runs]
+    labels = [f"{label}: " for label in _labels(stored)] if len(stored) == 2 else [""]
+    found = {
+        f"{label}{name}": run.metrics["methods"].get(name, {}).get("position_test", {}).get("p_value")
+        for run, label in zip(stored, labels, strict=True)
+        for name in methods or [name for name in stored[0].methods if name in stored[-1].methods]
+    }
+    return {name: p for name, p in found.items() if p is not None}
+
+
 def table_of(run: StoredRun, method: str) -> Predictions:
     """One method's predictions of a run."""
     rows = run.predictions_of(method)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 
@@ -156,7 +157,9 @@ def test_compare_methods_of_a_run(capsys, results):
     assert pair["accuracy"]["low"] <= pair["accuracy"]["value"] <= pair["accuracy"]["high"]
     assert 0 < pair["p_value"] <= pair["p_holm"] <= 1
     assert pair["detectable"] is None or pair["detectable"] > 0
-    assert "Holm" in call(capsys, "compare", results[0])[1]
+    text = call(capsys, "compare", results[0])[1]
+    assert "Holm" in text
+    assert re.search(r"Does position matter\? .* p: vanilla [01]\S*, pride ", text)
 
 
 def test_compare_two_runs(capsys, results):
