@@ -139,9 +139,7 @@ def _rows(metrics: Mapping[str, Any], methods: Sequence[str] | None) -> list[Row
     try:
         return rows_of(metrics, methods)
     except (KeyError, TypeError) as error:
-        raise CardError(
-            f"The figures on {metrics['task']} are damaged; run it again."
-        ) from error
+        raise CardError(f"The figures on {metrics['task']} are damaged; run it again.") from error
 
 
 def _one_model(all_metrics: Sequence[Mapping[str, Any]]) -> str:
