@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from contextlib import ExitStack
 from unittest.mock import patch
 
 import numpy as np
@@ -219,12 +220,13 @@ def internvl(tmp_path_factory):
     """VLMEvalKit's InternVLChat, by its own constructor, around remote code of InternVL's form."""
     model, tokenizer = internvl_shaped.make()
     module = kit("vlmeval.vlm.internvl.internvl_chat")
-    with (
-        on_the_cpu(),
-        patch.object(module.AutoModel, "from_pretrained", lambda *args, **kwargs: model),
-        patch.object(module.AutoTokenizer, "from_pretrained", lambda *args, **kwargs: tokenizer),
-    ):
-        yield module.InternVLChat(model_path="shaped", version="V2.0")
+    loaded = {module.AutoModel: model, module.AutoTokenizer: tokenizer}
+    with on_the_cpu():
+        with ExitStack() as stack:
+            for kind, made in loaded.items():
+                stack.enter_context(patch.object(kind, "from_pretrained", lambda *args, made=made, **kwargs: made))
+            inner = module.InternVLChat(model_path="shaped", version="V2.0")
+        yield inner
 
 
 def test_remote_code_that_gives_embeddings_to_its_language_model(internvl):
@@ -271,3 +273,28 @@ def test_images_joined_into_one_are_refused(internvl):
             vlm.evidence(make_requests(4, 1))
     finally:
         internvl.version = "V2.0"
+
+
+def test_replies_are_drawn_and_evidence_changes_under_an_intervention_as_in_our_own_class(build):
+    from lad_eval.attention.interventions import Sofa
+    from lad_eval.models.huggingface import HuggingFaceVLM
+    from lad_eval.replies import Decoding
+
+    inner = build("Qwen2VLChat", "qwen2-vl")
+    theirs = looked_at(inner)
+    ours = HuggingFaceVLM(inner.model, inner.processor, weights="same", image_preparation="native")
+    requests, decoding = make_requests(4, 2), Decoding(samples=2, temperature=0.7, max_new_tokens=3)
+    plain = theirs.evidence(requests)
+    drawn = [
+        {r.key: (r.texts, r.forward_passes) for b in vlm.reply_batches(requests, decoding) for r in b} for vlm in (theirs, ours)
+    ]
+    assert drawn[0] == drawn[1]
+    with theirs.under(Sofa(sigma=0.9, every=1)), ours.under(Sofa(sigma=0.9, every=1)):
+        assert theirs.fingerprint["intervention"] == ours.fingerprint["intervention"]
+        found, expected = theirs.evidence(requests), ours.evidence(requests)
+        written = [vlm.generate(requests, max_new_tokens=3) for vlm in (theirs, ours)]
+    np.testing.assert_allclose(found.log_probs, expected.log_probs, atol=1e-4)
+    np.testing.assert_allclose(found.attention, expected.attention, atol=1e-5)
+    assert np.abs(found.log_probs - plain.log_probs).max() > 1e-3
+    assert written[0] == written[1]
+    assert "intervention" not in theirs.fingerprint

@@ -1,25 +1,56 @@
-"""What stands in for a model's `generate`: a look at the prompt, or greedy text."""
+"""What stands in for a model's `generate`: a look at the prompt, or free text."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 
+from lad_eval.attention.interventions import Intervention
 from lad_eval.attention.spans import Spans
 from lad_eval.errors import UnsupportedModelError
 from lad_eval.models.continuation import mend_prompt
 from lad_eval.models.conversation import Answers
+from lad_eval.models.drawing import Draw, reply_length
 from lad_eval.models.vlmeval.images import Shown, spans_in
 from lad_eval.models.vlmeval.interception import Call
-from lad_eval.models.vlmeval.look import Sight, ends_of, greedy, look
+from lad_eval.models.vlmeval.look import Sight, changed, ends_of, greedy, look
 from lad_eval.models.vlmeval.prompts import PromptEnd
+from lad_eval.replies import Decoding
 
 Result = TypeVar("Result")
 
 # Arguments by position in the prompt, which must change with it.
 _BY_POSITION = ("position_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "cache_position")
+
+
+@dataclass(frozen=True)
+class View:
+    """How prompts are looked at.
+
+    Attributes:
+        name: for error texts.
+        model: whose `generate` the class calls.
+        processor: of the class, or its tokenizer alone.
+        shown: what is known of the images.
+        intervention: on the attention, or None.
+    """
+
+    name: str
+    model: Any
+    processor: Any
+    shown: Shown
+    intervention: Intervention | None = None
+
+    @property
+    def tokenizer(self) -> Any:
+        return getattr(self.processor, "tokenizer", self.processor)
+
+    def spans(self, ids: torch.Tensor, inputs: Mapping[str, Any]) -> Spans:
+        """See `lad_eval.models.vlmeval.images.spans_in`."""
+        return spans_in(ids, inputs, [self.model], self.processor, self.shown, self.name)
 
 
 class _Standing:
@@ -59,18 +90,37 @@ class _Standing:
         raise NotImplementedError
 
 
-class GreedyText(_Standing):
-    """Greedy text of at most `max_new_tokens` tokens, whatever the class asks for."""
+class Writing(_Standing):
+    """Free text, written as `decoding` says, whatever the class asks for.
 
-    def __init__(self, name: str, max_new_tokens: int) -> None:
-        super().__init__(name)
-        self._length = max_new_tokens
+    Args:
+        view: of the prompt.
+        decoding: how the text is written.
+        key: of the request; with the decoding and the sample it determines what is drawn.
+        sample: number of the reply.
+    """
+
+    def __init__(self, view: View, decoding: Decoding, key: str, sample: int) -> None:
+        super().__init__(view.name)
+        self.passes = 0
+        self._view = view
+        self._decoding = decoding
+        self._drawing = [Draw(decoding, [key], sample)] if decoding.temperature else []
+        self._spans: Spans | None = None
+
+    def _mend(self, ids: torch.Tensor, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        if self._view.intervention is not None:
+            self._spans = self._view.spans(ids.cpu(), inputs)
+        return dict(inputs)
 
     @torch.no_grad()
     def _answer(self, call: Call) -> tuple[list[int], list[int]]:
-        written = call.generate(**call.inputs, **greedy(call, self._length))
+        settings = {**greedy(call, self._decoding.max_new_tokens), "logits_processor": self._drawing}
+        with changed(call.module, self._spans, self._view.intervention):
+            written = call.generate(**call.inputs, **settings)
         ids = call.inputs.get("input_ids")
         tokens = written[0, 0 if ids is None else ids.shape[1] :].tolist()
+        self.passes += reply_length(tokens, ends_of(call, self._view.tokenizer))
         return tokens, tokens
 
 
@@ -78,32 +128,17 @@ class Looking(_Standing):
     """Looks at the prompt, and answers with the candidate that `choose` picks.
 
     Args:
-        name: for error texts.
-        model: whose `generate` the class calls.
-        processor: of the class.
+        view: of the prompt.
         end: puts the candidates behind a prompt.
         identifiers: the candidates.
-        shown: what is known of the images.
         choose: from what was seen to a position.
     """
 
-    def __init__(
-        self,
-        name: str,
-        model: Any,
-        processor: Any,
-        end: PromptEnd,
-        identifiers: tuple[str, ...],
-        shown: Shown,
-        choose: Callable[[Looking], int],
-    ) -> None:
-        super().__init__(name)
-        self._model = model
-        self._processor = processor
-        self._tokenizer = getattr(processor, "tokenizer", processor)
+    def __init__(self, view: View, end: PromptEnd, identifiers: tuple[str, ...], choose: Callable[[Looking], int]) -> None:
+        super().__init__(view.name)
+        self._view = view
         self._end = end
         self._identifiers = identifiers
-        self._shown = shown
         self._choose = choose
         self._prompt: list[int] | None = None
         self._prepared: tuple[Answers, Spans] | None = None
@@ -129,20 +164,20 @@ class Looking(_Standing):
         if answers.drop or answers.lead:
             self._check_positions(ids, inputs)
         row = mended["input_ids"].cpu()
-        self._prepared = answers, spans_in(row, inputs, [self._model], self._processor, self._shown, self.name)
+        self._prepared = answers, self._view.spans(row, inputs)
         return mended
 
     def _answer(self, call: Call) -> tuple[list[int], list[int]]:
         assert self._prepared is not None, "the prompt comes first"
         answers, spans = self._prepared
-        ends = ends_of(call, self._tokenizer)
+        ends = ends_of(call, self._view.tokenizer)
         if self._seen is None:
-            self._seen = look(call, spans, answers.trie, ends)
+            self._seen = look(call, spans, answers.trie, ends, self._view.intervention)
         chosen = self._choose(self)
         tokens = answers.trie.candidates[chosen]
         plain = [*answers.lead, *tokens]
         if answers.drop:  # the class cuts the reply off where its own prompt ended
-            plain = list(map(int, self._tokenizer(self._identifiers[chosen], add_special_tokens=False)["input_ids"]))
+            plain = list(map(int, self._view.tokenizer(self._identifiers[chosen], add_special_tokens=False)["input_ids"]))
         return [*plain, ends[0]], [*tokens, ends[0]]
 
     def _check_positions(self, ids: torch.Tensor, inputs: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from lad_eval.attention.interventions import Intervention
 from lad_eval.attention.recorder import record_last_row
 from lad_eval.attention.spans import Spans
 from lad_eval.errors import UnsupportedModelError
@@ -44,15 +46,15 @@ class Sight:
 
 
 @torch.no_grad()
-def look(call: Call, spans: Spans, trie: CandidateTrie, ends: Sequence[int]) -> Sight:
-    """Candidate log-probabilities and attention after the call's prompt.
+def look(call: Call, spans: Spans, trie: CandidateTrie, ends: Sequence[int], intervention: Intervention | None = None) -> Sight:
+    """Candidate log-probabilities and attention after the call's prompt, read under an intervention if there is one.
 
     Raises:
         UnsupportedModelError: a decoder layer gave no attention row, or the logits are not finite.
     """
     ends = tuple(ends) if trie.needs_end else ()
     columns = [branch.columns(ends) for branch in trie.branches]
-    with record_last_row(call.module, spans) as recorder:
+    with changed(call.module, spans, intervention), record_last_row(call.module, spans) as recorder:
         output = _prefill(call, call.inputs)
     attention, delimited = recorder.attention()
     rooted = [select(output.logits[0], columns[0])] if len(trie.prefixes) < len(trie.branches) else []
@@ -88,6 +90,13 @@ def ends_of(call: Call, tokenizer: Any) -> tuple[int, ...]:
     if isinstance(asked, torch.Tensor):
         asked = asked.flatten().tolist()
     return tuple(dict.fromkeys(map(int, asked if isinstance(asked, (list, tuple)) else [asked])))
+
+
+def changed(module: Any, spans: Spans | None, intervention: Intervention | None) -> AbstractContextManager[None]:
+    """The intervention on this model and prompt."""
+    if intervention is None or spans is None:
+        return nullcontext()
+    return intervention.applied(module, spans)
 
 
 def greedy(call: Call, max_new_tokens: int) -> dict[str, Any]:

@@ -5,22 +5,25 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from lad_eval.attention.interventions import Intervention
 from lad_eval.errors import DataError, UnsupportedModelError, UserError
 from lad_eval.evidence import Evidence
 from lad_eval.models.conversation import Conversation
 from lad_eval.models.preparation import check_image_preparation
-from lad_eval.models.vlmeval.answering import GreedyText, Looking
+from lad_eval.models.vlmeval.answering import Looking, View, Writing
 from lad_eval.models.vlmeval.fingerprint import describe
 from lad_eval.models.vlmeval.images import Shown
 from lad_eval.models.vlmeval.interception import Answerer, intercepted
 from lad_eval.models.vlmeval.messages import Message, Messages, equal_sizes, images_of
 from lad_eval.models.vlmeval.prompts import PromptEnd
+from lad_eval.replies import Decoding, Reply
 from lad_eval.tasks.request import Request
 
 Choice = Callable[[Evidence], int]
@@ -28,7 +31,7 @@ Choice = Callable[[Evidence], int]
 
 
 class InterceptedVLM:
-    """Implements `lad_eval.models.base.VLM` around a VLMEvalKit model; one message at a time, as its class takes them.
+    """Implements `VLM`, `Changeable` and `Writer` of `lad_eval.models.base` around a VLMEvalKit model, one message at a time.
 
     Args:
         inner: a VLMEvalKit model object (`generate(message, dataset)`), with a model that answers through `generate`.
@@ -60,13 +63,35 @@ class InterceptedVLM:
         self.messages = Messages(check_image_preparation(image_preparation))
         self._weights = weights
         self._arguments = dict(arguments or {})
+        self._intervention: Intervention | None = None
         self._end = PromptEnd(getattr(self.processor, "tokenizer", self.processor), _conversation(self.processor, name), name)
         with intercepted(self.model, _Nobody()):
             pass  # says at once whether there is anything to intercept
 
-    @cached_property
+    @property
     def fingerprint(self) -> Mapping[str, Any]:
-        """What determines the evidence; see `lad_eval.models.vlmeval.fingerprint.describe`."""
+        """What determines the evidence; see `lad_eval.models.vlmeval.fingerprint.describe`. An intervention is told too."""
+        if self._intervention is None:
+            return self._described
+        return {**self._described, "intervention": self._intervention.facts}
+
+    @contextmanager
+    def under(self, intervention: Intervention | None) -> Iterator[None]:
+        """Lets the model be asked under a change of its attention; None leaves it as it is.
+
+        Raises:
+            UserError: it is under one already.
+        """
+        if self._intervention is not None:
+            raise UserError(f"{self.name} is under {self._intervention.label} already.")
+        self._intervention = intervention
+        try:
+            yield
+        finally:
+            self._intervention = None
+
+    @cached_property
+    def _described(self) -> Mapping[str, Any]:
         return describe(
             self.inner,
             self.model,
@@ -109,7 +134,18 @@ class InterceptedVLM:
 
     def generate(self, requests: Sequence[Request], *, max_new_tokens: int = 16) -> list[str]:
         """Greedy free text to the class's own prompt, as the class decodes it."""
-        return [self._ask(GreedyText(self.name, max_new_tokens), self.messages.of(request)).strip() for request in requests]
+        batches = self.reply_batches(requests, Decoding(max_new_tokens=max_new_tokens))
+        replies = {reply.key: reply.texts[0] for batch in batches for reply in batch}
+        return [replies[request.key] for request in requests]
+
+    def reply_batches(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[list[Reply]]:
+        """Replies to the class's own prompt, as the class decodes them, each as soon as it is there; each key once."""
+        for request in {request.key: request for request in requests}.values():
+            message = self.messages.of(request)
+            view = self._view(message, request)
+            writings = [Writing(view, decoding, request.key, sample) for sample in range(decoding.samples)]
+            texts = tuple(self._ask(writing, message).strip() for writing in writings)
+            yield [Reply(request.key, texts, sum(w.passes for w in writings), sum(w.seconds for w in writings))]
 
     def _look(self, message: Message, request: Request) -> Evidence:
         looking = self._looking(message, request, None)
@@ -117,17 +153,18 @@ class InterceptedVLM:
         return self._row(looking, request)
 
     def _looking(self, message: Message, request: Request, choose: Choice | None) -> Looking:
+        def chosen(looking: Looking) -> int:
+            return int(looking.seen.log_probs[0].argmax()) if choose is None else choose(self._row(looking, request))
+
+        return Looking(self._view(message, request), self._end, request.identifiers, chosen)
+
+    def _view(self, message: Message, request: Request) -> View:
         paths = images_of(message)
         if len(paths) != len(request.images):
             raise DataError(
                 f"Sample {request.sample_id}: its message shows {len(paths)} images, and its request has {len(request.images)}."
             )
-        shown = Shown(len(paths), equal_sizes(paths))
-
-        def chosen(looking: Looking) -> int:
-            return int(looking.seen.log_probs[0].argmax()) if choose is None else choose(self._row(looking, request))
-
-        return Looking(self.name, self.model, self.processor, self._end, request.identifiers, shown, chosen)
+        return View(self.name, self.model, self.processor, Shown(len(paths), equal_sizes(paths)), self._intervention)
 
     def _ask(self, answerer: Any, message: Message) -> str:
         """What the class makes of the answer; faults of the answerer come through whatever the class catches."""
