@@ -10,7 +10,7 @@ BIN  := $(VENV)/bin
 UV   := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup eval test lint bench tiny leaderboard clean
+.PHONY: help setup eval paper report check test lint bench tiny leaderboard clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,15 @@ eval: $(VENV)/.setup ## Evaluate MODEL on TASKS with every method and print the 
 
 test: $(VENV)/.dev ## Run the tests
 	@$(BIN)/python -m pytest -n auto $(ARGS)
+
+paper: $(VENV)/.setup ## Regenerate the paper's tables and figures for MODEL
+	@$(BIN)/lad-eval paper --model '$(MODEL)' $(if $(LIMIT),--limit $(LIMIT)) $(ARGS)
+
+report: $(VENV)/.setup ## Show the finished runs in one HTML page, report.html
+	@$(BIN)/lad-eval report $(ARGS)
+
+check: $(VENV)/.setup ## Hold lad-tiny to its baseline (ARGS=--replay: from stored evidence, in seconds)
+	@$(BIN)/lad-eval check results/baselines/lad-tiny.json $(ARGS)
 
 lint: $(VENV)/.dev ## Check style and types
 	@$(BIN)/ruff check .
