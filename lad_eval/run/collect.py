@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from lad_eval.errors import UserError
 from lad_eval.evidence import Evidence
-from lad_eval.methods import Method
-from lad_eval.models.base import VLM
-from lad_eval.run.lineup import calibrates, line_up, views_of
+from lad_eval.methods import PLAIN, Condition, Method, make_method
+from lad_eval.models.base import VLM, Changeable
+from lad_eval.run.lineup import calibrates, views_of
 from lad_eval.run.progress import progress
 from lad_eval.store import EvidenceStore
 from lad_eval.tasks.plan import plan
@@ -37,26 +39,31 @@ def collect(
         model: from `load_model`.
         task: from `load_task`.
         methods: only what these need is asked; default: what any method with one pass per question needs. The name
-            "permutation-average" adds every cyclic shift of each order.
+            "permutation-average" adds every cyclic shift of each order. Of methods such as "sofa+lad" the evidence is that under
+            their condition, which must be the same for all.
         limit: only the first so many test samples.
         store: a folder that keeps the evidence, so that an interrupted call goes on where it stopped.
         calibrate_on: another task, whose calibration samples take the place of this one's.
         show_progress: on stderr.
 
     Raises:
-        UserError: a method is unknown, the two tasks do not fit each other, the data is not as the task says, or the folder
-            holds other evidence.
+        UserError: a method is unknown, reads replies, or has another condition than the others; the two tasks do not fit each
+            other, the data is not as the task says, or the folder holds other evidence.
     """
-    wanted = None if methods is None else [m if isinstance(m, Method) else line_up([m])[m] for m in methods]
+    wanted = None if methods is None else [m if isinstance(m, Method) else make_method(m) for m in methods]
+    condition = _condition_of(wanted or [])
     if calibrate_on is not None:
         task = task.calibrated_on(load_task(calibrate_on) if isinstance(calibrate_on, str) else calibrate_on)
+    if condition.wordings:
+        task = task.worded(*condition.wordings)
     needed = plan(task, limit=limit, views=views_of(wanted or ()), calibration=wanted is None or calibrates(wanted))
     keys = [request.key for request in needed.requests]
     if store is None:
         parts: list[Evidence] = []
-        _ask(model, task, needed.requests, parts.append, shown=show_progress)
+        with under(model, condition):
+            _ask(model, task, needed.requests, parts.append, shown=show_progress)
         return Evidence.concatenate(parts).select_keys(keys)
-    with EvidenceStore(store, model.fingerprint, task=task.fingerprint) as kept:
+    with under(model, condition), EvidenceStore(store, model.fingerprint, task=task.fingerprint) as kept:
         _ask(model, task, needed.missing(kept.keys()), kept.append, shown=show_progress)
         kept.finish()
         return kept.load().select_keys(keys)
@@ -67,6 +74,29 @@ def _ask(model: VLM, task: Task, requests: Sequence[Request], keep: Callable[[Ev
         for part in in_batches(model, requests):
             keep(part)
             advance(len(part))
+
+
+def _condition_of(methods: Sequence[Method]) -> Condition:
+    if reading := [method.name for method in methods if "replies" in method.needs]:
+        raise UserError(f"{reading[0]} reads replies, and this collects evidence; use `lad-eval run`, or the model's `generate`.")
+    conditions = {method.condition for method in methods}
+    if len(conditions) > 1:
+        named = " and ".join(sorted(condition.label or "the question as it is" for condition in conditions))
+        raise UserError(f"These methods need evidence of different conditions ({named}); collect each by itself.")
+    return next(iter(conditions), PLAIN)
+
+
+def under(model: VLM, condition: Condition) -> AbstractContextManager[None]:
+    """While open the model is asked under the condition's intervention, if it has one.
+
+    Raises:
+        UserError: the model's attention is out of reach.
+    """
+    if condition.intervention is None:
+        return nullcontext()
+    if not isinstance(model, Changeable):
+        raise UserError(f"{model.name} cannot be asked under {condition.intervention.label}: its attention is out of reach.")
+    return model.under(condition.intervention)
 
 
 def in_batches(model: VLM, requests: Sequence[Request]) -> Iterator[Evidence]:

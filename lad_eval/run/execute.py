@@ -115,7 +115,6 @@ def run_task(model: VLM, task: Task, methods: Mapping[str, Method], settings: Se
         legs = legs_of(task, wanted, folder, settings.limit)
     asking = Asking(model, world, settings.out if settings.overwrite == "missing" else None, shown=not settings.quiet)
     with opened(folder, spec, task, settings, world, legs) as store:
-        have = len(store.keys())
         answered, seconds = 0, 0.0
         for leg in legs:
             with world.together(leave_at_once=True):
@@ -124,8 +123,6 @@ def run_task(model: VLM, task: Task, methods: Mapping[str, Method], settings: Se
         if not world.leads:
             return []
         found = [asking.finish(leg, store) for leg in legs]
-        if world.size > 1:  # of what the others answered the leader knows what it finds
-            answered = max(answered, len(store.keys()) - have)
         session = Session(answered, seconds)
         told = Told(_circumstances(model, world, session), task.spec.reported, *about(task, [leg.plan for leg in legs]))
         metrics = _conclude(folder, spec, found, wanted, settings.seed, told)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from lad_eval.errors import UserError
 from lad_eval.methods import PLAIN, Condition, Method
-from lad_eval.models.base import VLM, Changeable, Writer
+from lad_eval.models.base import VLM, Writer
 from lad_eval.replies import Decoding, Reply
 from lad_eval.replies_store import ReplyStore, read_replies
 from lad_eval.run.answered import Answered, decoding_of
 from lad_eval.run.asked import Asked
 from lad_eval.run.borrow import borrow, neighbours
-from lad_eval.run.collect import in_batches
+from lad_eval.run.collect import in_batches, under
 from lad_eval.run.folder import PLAN, condition_folder, write_json
 from lad_eval.run.lineup import calibrates, views_of
 from lad_eval.run.progress import Advance, progress
@@ -127,14 +127,14 @@ class Asking:
             store: the run's own evidence, open.
 
         Returns:
-            Requests answered by this process, and the seconds that it took.
+            Requests that all processes together had to answer, and the seconds that this one took.
 
         Raises:
             Interrupted: Ctrl-C.
             UserError: the model cannot be asked so, an image cannot be read, memory or the disk does not suffice.
         """
         started, answered = time.monotonic(), 0
-        with self._under(leg.condition):
+        with under(self.model, leg.condition):
             answered += self._evidence(leg, store)
             for decoding in leg.decodings:
                 answered += self._replies(leg, decoding)
@@ -143,7 +143,7 @@ class Asking:
     def finish(self, leg: Leg, store: EvidenceStore) -> Answered:
         """Joins the files of all processes, writes the plan beside them, and reads what the leg was answered."""
         evidence = None
-        with ExitStack() as stack, self._under(leg.condition):
+        with ExitStack() as stack, under(self.model, leg.condition):
             own = self._store(leg, store, stack)
             if leg.evidence_keys():
                 own.finish()
@@ -153,15 +153,6 @@ class Asking:
         asked = Asked.of(leg.plan)
         write_json(leg.folder / PLAN, asked.document())
         return Answered(leg.condition, asked, evidence, {d: read_replies(leg.folder, d) for d in leg.decodings})
-
-    def _under(self, condition: Condition) -> AbstractContextManager[None]:
-        if condition.intervention is None:
-            return nullcontext()
-        if not isinstance(self.model, Changeable):
-            raise UserError(
-                f"{self.model.name} cannot be asked under {condition.intervention.label}: its attention is out of reach."
-            )
-        return self.model.under(condition.intervention)
 
     def _store(self, leg: Leg, store: EvidenceStore, stack: ExitStack) -> EvidenceStore:
         """The store of the leg's evidence: the run's own, or one of the condition, opened for as long as the stack is."""
@@ -187,11 +178,13 @@ class Asking:
                     own.append(batch)
                     yield len(batch)
 
-            return self._told(leg.label, len(share), len(share) - len(missing), keep)
+            self._told(leg.label, len(share), len(share) - len(missing), keep)
+        return len(needed - have)
 
     def _replies(self, leg: Leg, decoding: Decoding) -> int:
         replies = self._reply_store(leg, decoding).open()
-        share = self._share(leg, leg.reply_keys(decoding))
+        needed = leg.reply_keys(decoding)
+        share = self._share(leg, needed)
         have = replies.keys()
         missing = {request.key: request for request in share if request.key not in have}
 
@@ -200,7 +193,8 @@ class Asking:
                 replies.append(missing, batch)
                 yield len(batch)
 
-        return self._told(f"{leg.label}, replies", len(share), len(share) - len(missing), keep)
+        self._told(f"{leg.label}, replies", len(share), len(share) - len(missing), keep)
+        return decoding.samples * len(needed - have)
 
     def _reply_store(self, leg: Leg, decoding: Decoding) -> ReplyStore:
         rank = None if self.world.size == 1 else self.world.rank
@@ -212,7 +206,7 @@ class Asking:
     def _share(self, leg: Leg, keys: set[str]) -> list[Request]:
         return [request for request in leg.plan.shard(self.world.rank, self.world.size) if request.key in keys]
 
-    def _told(self, label: str, total: int, done: int, keep: Callable[[], Iterator[int]]) -> int:
+    def _told(self, label: str, total: int, done: int, keep: Callable[[], Iterator[int]]) -> None:
         answered = 0
         advance: Advance
         try:
@@ -224,7 +218,6 @@ class Asking:
             raise Interrupted(
                 f"Interrupted: {label} has {done + answered} of {total} answers, all kept; the same command goes on from there."
             ) from None
-        return answered
 
 
 def reply_batches(model: VLM, requests: Sequence[Request], decoding: Decoding) -> Iterator[list[Reply]]:

@@ -8,6 +8,7 @@ from lad_eval.errors import UserError
 from lad_eval.methods import make_method
 from lad_eval.methods.parsing import parse_reply
 from lad_eval.replies import Reply
+from lad_eval.run.collect import collect
 from lad_eval.run.execute import Interrupted, run_tasks
 from lad_eval.run.folder import ResultsError, read_json
 from lad_eval.run.legs import reply_batches
@@ -195,3 +196,18 @@ def test_figures_of_several_draws_are_their_means(counted, tmp_path):
     assert stored["draws"] == 5
     assert row.accuracy == stored["accuracy"]["value"]
     assert row.forward_passes == pytest.approx((3 + 2) / 4)  # one sample of four is drawn, and asked in both orders
+
+
+def test_evidence_of_one_condition_is_collected_in_python(model):
+    task = load_task(TASK)
+    soft = collect(model, task, methods=["sofa+lad"], limit=2, show_progress=False)
+    plain = collect(model, task, methods=["lad"], limit=2, show_progress=False)
+    assert soft.key.tolist() == plain.key.tolist()
+    assert soft.fingerprint["intervention"]["name"] == "sofa"
+    assert "intervention" not in model.fingerprint
+    worded = collect(model, task, methods=[make_method("instruction")], limit=2, show_progress=False)
+    assert not set(worded.key) & set(plain.key)
+    with pytest.raises(UserError, match=r"different conditions \(sofa and the question as it is\)"):
+        collect(model, task, methods=["sofa+lad", "lad"], limit=2)
+    with pytest.raises(UserError, match="generate reads replies"):
+        collect(model, task, methods=["generate"], limit=2)
