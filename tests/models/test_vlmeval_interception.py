@@ -254,3 +254,22 @@ def test_candidates_go_on_from_the_end_of_any_prompt(tiny, family, end, lead):
         whole = [*kept, *found.lead, *tokens]
         assert tokenizer.decode(whole) == f"a red circle {end}{lead}{name}"
         assert whole == tokenizer(f"a red circle {end}{lead}{name}", add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize(
+    ("source", "commit", "expected"),
+    [
+        ("/cache/hub/models--Qwen--Qwen2-VL-2B-Instruct/snapshots/895c3a4", None, "Qwen/Qwen2-VL-2B-Instruct@895c3a4"),
+        ("org/name", "abc123", "org/name@abc123"),
+    ],
+)
+def test_weights_of_the_hub_are_named_by_their_commit(made, parts, monkeypatch, source, commit, expected):
+    monkeypatch.setattr(parts[0].config, "_name_or_path", source)
+    monkeypatch.setattr(parts[0].config, "_commit_hash", commit, raising=False)
+    assert made(weights=None).fingerprint["weights"] == expected
+
+
+def test_loose_weights_are_told_by_their_digest(made, parts):
+    first = made(weights=None).fingerprint["weights"]
+    assert first.startswith("sha256:")
+    assert made(weights=None, name="other").fingerprint["weights"] == first

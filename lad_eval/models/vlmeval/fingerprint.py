@@ -65,10 +65,13 @@ def _name_of(value: Any) -> str:
 def _weights(model: Any, processor: Any) -> str:
     config = model.config
     source, commit = str(getattr(config, "_name_or_path", "") or ""), getattr(config, "_commit_hash", None)
+    folder = Path(source)
+    if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):  # the hub's cache
+        return f"{folder.parent.parent.name.removeprefix('models--').replace('--', '/')}@{folder.name}"
     if commit:
         return f"{source}@{commit}"
-    if source and Path(source).is_dir():
-        return f"sha256:{files_digest(Path(source))}"
+    if source and folder.is_dir():
+        return f"sha256:{files_digest(folder)}"
     return f"sha256:{model_digest(model, processor)}"
 
 
