@@ -1,4 +1,4 @@
-"""What the VLMEvalKit plug-in decides without VLMEvalKit: names, replies, the command line's faults."""
+"""What the VLMEvalKit plug-in decides without VLMEvalKit: names, cells, the command line's faults."""
 
 import subprocess
 import sys
@@ -7,9 +7,8 @@ import pytest
 
 from lad_eval.cli.main import invoke
 from lad_eval.errors import UserError
-from lad_eval.metrics import UNPARSABLE
 from lad_eval.plugins.vlmevalkit.names import TELLING_WORDS, Served, dataset_name, expanded, flat, parse
-from lad_eval.plugins.vlmevalkit.replies import parse_reply
+from lad_eval.plugins.vlmevalkit.scores import as_written
 from lad_eval.plugins.vlmevalkit.words import CommandLine
 from lad_eval.tasks.registry import task_names
 
@@ -94,61 +93,21 @@ def test_names_for_files_have_no_slash_and_tell_folders_apart(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("reply", "position"),
+    ("cell", "text"),
     [
-        ("2", 1),
-        (2, 1),
-        (2.0, 1),
-        ("2.0", 1),
-        (" (2). ", 1),
-        ("Image 2", 1),
-        ("The answer is 4.", 3),
-        ("The 2 images", 1),
-        ("2 or 3", UNPARSABLE),
-        ("12", UNPARSABLE),
-        ("5", UNPARSABLE),
-        ("0", UNPARSABLE),
-        (0, UNPARSABLE),
-        ("=2", 1),
-        ("", UNPARSABLE),
-        (float("nan"), UNPARSABLE),
-        ("nan", UNPARSABLE),
-        (None, UNPARSABLE),
-        ("None", UNPARSABLE),
-        ("I cannot tell", UNPARSABLE),
-        ("Failed to obtain answer", UNPARSABLE),
-        ("1.5", UNPARSABLE),
+        (2, "2"),
+        (2.0, "2"),
+        ("2.0", "2"),
+        ("1.5", "1.5"),
+        (float("nan"), ""),
+        (None, ""),
+        ("None", "None"),
+        ("=2", "=2"),
+        (0, "0"),
     ],
 )
-def test_numbers_in_replies(reply, position):
-    assert parse_reply(reply, ("1", "2", "3", "4")) == position
-
-
-@pytest.mark.parametrize(
-    ("reply", "position"),
-    [
-        ("B", 1),
-        ("b", 1),
-        ("(B)", 1),
-        ("B. The second image", 1),
-        ("Answer: C", 2),
-        ("The answer is image C", 2),
-        ("A dog is in image B", 1),
-        ("A dog", UNPARSABLE),
-        ("B, or C", UNPARSABLE),
-        ("image A or image B", UNPARSABLE),
-        ("Because", UNPARSABLE),
-        ("E", UNPARSABLE),
-    ],
-)
-def test_letters_in_replies(reply, position):
-    assert parse_reply(reply, ("A", "B", "C", "D")) == position
-
-
-def test_words_and_roman_numbers_in_replies():
-    assert parse_reply("Second", ("first", "second")) == 1
-    assert parse_reply("image II", ("I", "II", "III")) == 1
-    assert parse_reply("I think so", ("I", "II", "III")) == UNPARSABLE
+def test_a_cell_is_read_as_it_was_written(cell, text):
+    assert as_written(cell) == text
 
 
 def test_the_command_line_is_changed_only_behind_its_flag():

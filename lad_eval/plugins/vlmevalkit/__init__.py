@@ -8,8 +8,8 @@
 
 names.py         names on both sides        datasets.py  a task as a data set       scores.py    from predictions to figures
 entries.py       the table of models        served.py    a model behind a method    pointers.py  what made which results
-registration.py  both put into VLMEvalKit   launch.py    its main loop              replies.py   from a text to a candidate
-words.py         its command line           checks.py    before and after the loop  images.py    pictures as files
+registration.py  both put into VLMEvalKit   launch.py    its main loop              checks.py    before and after the loop
+words.py         its command line           images.py    pictures as files
 
 Nothing of VLMEvalKit, which takes some 20 seconds to import, is imported before one of the two is called.
 """

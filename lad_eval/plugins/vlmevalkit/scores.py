@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lad_eval.errors import EvidenceError, UserError
-from lad_eval.metrics import Predictions, summarise
+from lad_eval.methods.parsing import parse_reply
+from lad_eval.metrics import UNPARSABLE, Predictions, summarise
 from lad_eval.models.vlmeval.kit import kit
 from lad_eval.plugins.vlmevalkit.pointers import Pointer, read_pointer
-from lad_eval.plugins.vlmevalkit.replies import parse_reply
 from lad_eval.run.folder import ResultsError, write_atomically, write_json
 from lad_eval.tasks.request import Request
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _PLACES = 4
+_WHOLE = re.compile(r"\d+\.0")
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def score(requests: Mapping[str, Request], permutation: Mapping[str, int], eval_
             np.asarray([r.sample_id for r in asked]),
             np.asarray([permutation[index] for index in whole]),
             np.asarray([r.gold_position for r in asked]),
-            np.asarray(positions),
+            np.asarray([UNPARSABLE if position is None else position for position in positions]),
             np.asarray([r.permutation.order for r in asked]),
         )
     )
@@ -97,8 +99,8 @@ def score(requests: Mapping[str, Request], permutation: Mapping[str, int], eval_
     return Score(pd.DataFrame([row]), tuple(r.key for r in asked), tuple(warnings))
 
 
-def read_replies(eval_file: str | Path) -> dict[str, Any]:
-    """Index -> reply, as the file gives it back.
+def read_replies(eval_file: str | Path) -> dict[str, str]:
+    """Index -> reply, as near to what was written as the file gives it back.
 
     Raises:
         ResultsError: the file cannot be read or is no prediction file.
@@ -109,9 +111,17 @@ def read_replies(eval_file: str | Path) -> dict[str, Any]:
     try:
         # VLMEvalKit falls back to a pickle where it cannot write a table; that one is not read.
         table = pd.DataFrame(kit("vlmeval.smp").load(str(path)))
-        return dict(zip(map(str, table["index"]), table["prediction"], strict=True))
+        return dict(zip(map(str, table["index"]), map(as_written, table["prediction"]), strict=True))
     except (OSError, ValueError, KeyError) as error:
         raise ResultsError(f"Cannot read the predictions in {path}: {' '.join(str(error).split())}.") from error
+
+
+def as_written(cell: Any) -> str:
+    """A cell as the text it was written from: tables turn "2" into 2.0, and "" into a cell that is empty."""
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return ""
+    text = str(cell)
+    return text.removesuffix(".0") if _WHOLE.fullmatch(text) else text
 
 
 def write_beside(eval_file: str | Path, dataset: str, measured: Score) -> None:
