@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from lad_eval.errors import UnsupportedModelError, UserError
+from lad_eval.models.batching import OutOfMemoryError
 from lad_eval.models.vlmeval.model import InterceptedVLM
 from lad_eval.models.vlmeval.support import entry_of, support_of
 
@@ -48,12 +49,10 @@ def build_inner(entry: str, options: Mapping[str, Any] | None = None) -> Any:
     Raises:
         UserError: no such entry, or its class cannot be constructed here; the text says where it fails.
     """
-    import torch
-
     kind, _ = entry_of(entry)
     try:
         return kind(**made_with(entry, options))
-    except torch.OutOfMemoryError:
+    except OutOfMemoryError:
         raise
     except Exception as fault:  # the class is somebody else's program and may fail as it likes
         raise UserError(f"{entry} cannot be loaded by its class {kind.__name__} ({_reason(fault)}).") from fault

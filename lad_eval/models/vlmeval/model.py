@@ -15,6 +15,7 @@ import torch
 from lad_eval.attention.interventions import Intervention
 from lad_eval.errors import DataError, UnsupportedModelError, UserError
 from lad_eval.evidence import Evidence
+from lad_eval.models.batching import OutOfMemoryError
 from lad_eval.models.conversation import Conversation
 from lad_eval.models.preparation import check_image_preparation
 from lad_eval.models.vlmeval.answering import Looking, View, Writing
@@ -174,7 +175,7 @@ class InterceptedVLM:
         with intercepted(self.model, answerer), torch.no_grad():
             try:
                 text = self.inner.generate(message=copy.deepcopy(message), dataset=self.dataset)
-            except (UserError, torch.OutOfMemoryError):
+            except (UserError, OutOfMemoryError):
                 raise
             except Exception as error:  # the class is somebody else's program and may fail as it likes
                 fault = error
