@@ -10,7 +10,7 @@ import numpy as np
 
 from lad_eval.evidence import Evidence
 from lad_eval.evidence_files import files_of
-from lad_eval.methods import Condition, Generate, Method, OverViews
+from lad_eval.methods import PLAIN, Condition, Generate, Method, OverViews
 from lad_eval.replies import Decoding, Replies
 from lad_eval.replies_store import read_replies
 from lad_eval.run.asked import Asked
@@ -91,3 +91,13 @@ def read_answered(run: Path, condition: Condition, methods: Iterable[Method]) ->
     decodings = {decoding for method in methods if (decoding := decoding_of(method)) is not None}
     evidence = read_evidence(folder) if files_of(folder) else None
     return Answered(condition, asked, evidence, {decoding: read_replies(folder, decoding) for decoding in decodings})
+
+
+def answered_of(run: Path, methods: Mapping[str, Method]) -> dict[Condition, Answered]:
+    """What a run's folder holds for methods, by condition, the question and the model as they are first.
+
+    Raises:
+        UserError: as `read_answered`.
+    """
+    conditions = sorted({method.condition for method in methods.values()}, key=lambda c: (c != PLAIN, c.label))
+    return {c: read_answered(run, c, [m for m in methods.values() if m.condition == c]) for c in conditions}

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lad_eval.methods import PLAIN
-from lad_eval.run.answered import read_answered
+from lad_eval.run.answered import answered_of
 from lad_eval.run.folder import METRICS, SPEC, ResultsError, read_json
 from lad_eval.run.lineup import line_up
 from lad_eval.run.results import metrics_document
@@ -34,11 +33,7 @@ def rescore(run: Path, names: Sequence[str] | None = None, *, settings: Sequence
     stored = read_json(folder / METRICS)
     default = [] if settings else list(stored["methods"])
     methods = line_up(default if names is None else names, settings)
-    conditions = sorted({method.condition for method in methods.values()}, key=lambda c: (c != PLAIN, c.label))
-    legs = [
-        read_answered(folder, condition, [m for m in methods.values() if m.condition == condition]) for condition in conditions
-    ]
-    of = {leg.condition: leg for leg in legs}
+    of = answered_of(folder, methods)
     decisions = {name: of[method.condition].decide(method) for name, method in methods.items()}
     spec = RunSpec.model_validate(read_json(folder / SPEC))
     return metrics_document(spec, list(of.values()), methods, decisions, seed=seed, told=Told.again(stored))
