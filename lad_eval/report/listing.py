@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-
 _ELSEWHERE = (
     ("<folder>", "a model folder of transformers"),
     ("<org>/<name>", "a model on the hub"),
