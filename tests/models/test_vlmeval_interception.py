@@ -7,6 +7,7 @@ from transformers import GenerationConfig
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from lad_eval.errors import DataError, UnsupportedModelError, UserError
+from lad_eval.models.batching import OutOfMemoryError
 from lad_eval.models.conversation import Conversation
 from lad_eval.models.vlmeval import InterceptedVLM
 from lad_eval.models.vlmeval.interception import intercepted
@@ -273,3 +274,16 @@ def test_loose_weights_are_told_by_their_digest(made, parts):
     first = made(weights=None).fingerprint["weights"]
     assert first.startswith("sha256:")
     assert made(weights=None, name="other").fingerprint["weights"] == first
+
+
+def test_a_full_memory_is_told_as_such(made):
+    def ask(kit, inputs):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with pytest.raises(OutOfMemoryError, match=r"^kit: one request does not fit in memory"):
+        answer(made(ask))
+
+
+def test_inputs_that_the_model_does_not_take_are_told_in_one_line(made):
+    with pytest.raises(UnsupportedModelError, match=r"its class Kit fails \(ValueError: The following `model_kwargs`"):
+        answer(made(lambda kit, inputs: kit.plain({**inputs, "colour": 3})))

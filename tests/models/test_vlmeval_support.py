@@ -1,6 +1,7 @@
 """What the real registry holds, told from its classes' sources."""
 
 import ssl
+import sys
 from collections import Counter
 from functools import partial
 
@@ -124,3 +125,9 @@ def test_a_constructor_that_fails_is_told_in_one_line(monkeypatch):
         build_inner("failing")
     with pytest.raises(UnsupportedModelError, match="does not call `generate`"):
         check_entry("failing")
+
+
+def test_without_vlmevalkit_one_line_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "vlmeval", None)
+    with pytest.raises(UserError, match=r"^VLMEvalKit is not installed: `pip install lad-eval\[vlmeval\]`"):
+        kit("vlmeval.not_imported_yet")

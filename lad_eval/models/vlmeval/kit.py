@@ -43,7 +43,7 @@ def kit(module: str) -> ModuleType:
             warnings.simplefilter("ignore")
             return importlib.import_module(module)
     except ModuleNotFoundError as missing:
-        if missing.name == "vlmeval":
+        if str(missing.name).partition(".")[0] == "vlmeval":
             raise UserError(
                 "VLMEvalKit is not installed: `pip install lad-eval[vlmeval]`, or install it from its source."
             ) from None

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from lad_eval.errors import UnsupportedModelError, UserError
-from lad_eval.models.batching import OutOfMemoryError
+from lad_eval.models.batching import OutOfMemoryError, is_out_of_memory
 from lad_eval.models.vlmeval.model import InterceptedVLM
 from lad_eval.models.vlmeval.support import entry_of, support_of
 
@@ -52,9 +52,9 @@ def build_inner(entry: str, options: Mapping[str, Any] | None = None) -> Any:
     kind, _ = entry_of(entry)
     try:
         return kind(**made_with(entry, options))
-    except OutOfMemoryError:
-        raise
     except Exception as fault:  # the class is somebody else's program and may fail as it likes
+        if is_out_of_memory(fault):
+            raise OutOfMemoryError(f"{entry} does not fit in memory.") from fault
         raise UserError(f"{entry} cannot be loaded by its class {kind.__name__} ({_reason(fault)}).") from fault
 
 

@@ -15,7 +15,7 @@ import torch
 from lad_eval.attention.interventions import Intervention
 from lad_eval.errors import DataError, UnsupportedModelError, UserError
 from lad_eval.evidence import Evidence
-from lad_eval.models.batching import OutOfMemoryError
+from lad_eval.models.batching import OutOfMemoryError, is_out_of_memory
 from lad_eval.models.conversation import Conversation
 from lad_eval.models.preparation import check_image_preparation
 from lad_eval.models.vlmeval.answering import Looking, View, Writing
@@ -175,24 +175,31 @@ class InterceptedVLM:
         with intercepted(self.model, answerer), torch.no_grad():
             try:
                 text = self.inner.generate(message=copy.deepcopy(message), dataset=self.dataset)
-            except (UserError, OutOfMemoryError):
+            except UserError:
                 raise
             except Exception as error:  # the class is somebody else's program and may fail as it likes
                 fault = error
-        if answerer.fault is not None:
-            raise answerer.fault
+        fault = answerer.fault or fault
         if fault is not None:
-            reason = next((line.strip() for line in str(fault).splitlines() if line.strip()), "no reason given")
-            raise UnsupportedModelError(
-                f"{self.name} is not supported here: its class {type(self.inner).__name__} fails "
-                f"({type(fault).__name__}: {reason})."
-            ) from fault
+            told = self._told(fault)
+            raise told from (None if told is fault else fault)
         if not answerer.asked:
             raise UnsupportedModelError(
                 f"{self.name} is not supported: its class {type(self.inner).__name__} answered without calling `generate`."
             )
         answerer.seconds = time.perf_counter() - started
         return text if isinstance(text, str) else str(text[0] if isinstance(text, (list, tuple)) and text else text)
+
+    def _told(self, fault: Exception) -> UserError:
+        """The fault in one line."""
+        if isinstance(fault, UserError):
+            return fault
+        if is_out_of_memory(fault):
+            return OutOfMemoryError(f"{self.name}: one request does not fit in memory; its class asks one at a time.")
+        reason = next((line.strip() for line in str(fault).splitlines() if line.strip()), "no reason given")
+        return UnsupportedModelError(
+            f"{self.name} is not supported here: its class {type(self.inner).__name__} fails ({type(fault).__name__}: {reason})."
+        )
 
     def _row(self, looking: Looking, request: Request) -> Evidence:
         seen = looking.seen
