@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from lad_eval.tasks.request import Request
 
 
+UNKNOWN_PASSES = -1
+
+
 @dataclass(frozen=True)
 class Decoding:
     """How a reply is written.
@@ -49,7 +52,8 @@ class Reply:
 
     Attributes:
         texts: one a sample.
-        forward_passes: decoder passes spent on all of them: each token written is one, the end of the reply counted in.
+        forward_passes: decoder passes spent on all of them: each token written is one, the end of the reply counted in;
+            UNKNOWN_PASSES of a model that does not tell.
         seconds: wall-clock time, the request's share of its batches.
     """
 

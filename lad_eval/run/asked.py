@@ -10,7 +10,7 @@ import numpy as np
 
 from lad_eval.evidence import Evidence, Floats
 from lad_eval.methods import Method, OverViews
-from lad_eval.replies import Replies
+from lad_eval.replies import UNKNOWN_PASSES, Replies
 from lad_eval.run.folder import ResultsError
 from lad_eval.tasks.plan import Plan
 
@@ -83,6 +83,7 @@ class Asked:
         return list(self.calibration)
 
     def passes_of(self, method: Method, answers: Evidence | Replies) -> Floats:
-        """Decoder passes that each evaluated request would cost if the method were run alone, Float[evaluated]."""
-        spent = dict(zip(answers.key.tolist(), answers.forward_passes.tolist(), strict=True))
+        """Decoder passes that each evaluated request would cost if the method were run alone, Float[evaluated]; NaN: unknown."""
+        passes = np.where(answers.forward_passes == UNKNOWN_PASSES, np.nan, answers.forward_passes)
+        spent = dict(zip(answers.key.tolist(), passes.tolist(), strict=True))
         return np.asarray([sum(spent[key] for key in keys) for keys in self.views_of(method)], dtype=np.float64)

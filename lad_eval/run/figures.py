@@ -59,7 +59,7 @@ def figures_of(decision: Decision, evaluated: Rows, asked: Asked, *, seed: int) 
         "position_test": {"statistic": _known(found.position_statistic), "p_value": _known(found.position_p)},
         "recall": [_known(value) for value in found.recall],
         "unparsable": found.unparsable,
-        "forward_passes": float(decision.passes.mean()),
+        "forward_passes": _known(float(decision.passes.mean())),
         "calibration_passes": decision.calibration_passes,
     }
 

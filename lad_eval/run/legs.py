@@ -11,7 +11,7 @@ from pathlib import Path
 from lad_eval.errors import UserError
 from lad_eval.methods import PLAIN, Condition, Method
 from lad_eval.models.base import VLM, Writer
-from lad_eval.replies import Decoding, Reply
+from lad_eval.replies import UNKNOWN_PASSES, Decoding, Reply
 from lad_eval.replies_store import ReplyStore, read_replies
 from lad_eval.run.answered import Answered, decoding_of
 from lad_eval.run.asked import Asked
@@ -236,5 +236,4 @@ def reply_batches(model: VLM, requests: Sequence[Request], decoding: Decoding) -
         started = time.perf_counter()
         texts = model.generate(batch, max_new_tokens=decoding.max_new_tokens)
         seconds = (time.perf_counter() - started) / len(batch)
-        # What a model that does not tell has spent is not known; the reply itself took one pass at least.
-        yield [Reply(request.key, (text,), 1, seconds) for request, text in zip(batch, texts, strict=True)]
+        yield [Reply(request.key, (text,), UNKNOWN_PASSES, seconds) for request, text in zip(batch, texts, strict=True)]

@@ -11,7 +11,7 @@ import numpy as np
 
 from lad_eval.evidence import Evidence
 from lad_eval.methods import Method
-from lad_eval.replies import Replies
+from lad_eval.replies import UNKNOWN_PASSES, Replies
 from lad_eval.run.answered import Answered
 from lad_eval.run.decide import Decision
 from lad_eval.run.figures import figures_of, tests_between
@@ -82,7 +82,7 @@ def metrics_document(
         "forward_passes": {
             "evaluated": sum(int(row.forward_passes.sum()) for row in plain),
             "calibration": sum(int(row.calibration.forward_passes.sum()) for row in rows),
-            "all": sum(int(part.forward_passes.sum()) for part in answers),
+            "all": sum(int(part.forward_passes[part.forward_passes != UNKNOWN_PASSES].sum()) for part in answers),
         },
         "seconds_of_model": float(sum(part.seconds.sum() for part in answers)),
         "methods": {

@@ -130,6 +130,7 @@ def test_a_black_box_that_always_says_1_is_right_where_it_stands_first_and_its_m
         rows = run_tasks(settings(out, methods=("generate", "majority+generate"), limit=2))
         assert [row.accuracy for row in rows] == [accuracy] * 2
         assert [row.unparsable for row in rows] == [unparsable] * 2
+        assert [row.forward_passes for row in rows] == [None] * 2, "what a black box spends is not known"
 
 
 def test_what_a_model_cannot_do_is_one_line(tmp_path, monkeypatch):
