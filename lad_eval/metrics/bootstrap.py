@@ -73,7 +73,8 @@ def interval(draws: Floats, level: float = 0.95) -> tuple[float, float]:
     known = draws[~np.isnan(draws)]
     if not len(known):
         return np.nan, np.nan
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    tail = round((1 - level) / 2, 12)  # 0.025, and not 0.025000000000000022
+    low, high = np.quantile(known, [tail, 1 - tail])
     return float(low), float(high)
 
 
