@@ -5,19 +5,19 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from lad_eval.attention.interventions import Intervention
 from lad_eval.attention.recorder import record_last_row
 from lad_eval.attention.support import check_supported
 from lad_eval.errors import UnsupportedModelError, UserError
 from lad_eval.evidence import Evidence
 from lad_eval.models.batching import Batcher, BatchSize, automatic_size, by_length, check_batch_size
+from lad_eval.models.changing import UnderIntervention
 from lad_eval.models.continuation import continue_prefixes, end_ids, select, with_positions
 from lad_eval.models.conversation import Conversation
 from lad_eval.models.drawing import Draw, reply_length
@@ -28,7 +28,7 @@ from lad_eval.replies import Decoding, Reply
 from lad_eval.tasks.request import Request
 
 
-class HuggingFaceVLM:
+class HuggingFaceVLM(UnderIntervention):
     """Implements `lad_eval.models.base.VLM`.
 
     Args:
@@ -65,29 +65,6 @@ class HuggingFaceVLM:
         self._prepare = Preparation(model, processor, self._conversation, preparation)
         self._features = RememberedFeatures(model)
         self._tokens_that_fit: int | None = None
-        self._intervention: Intervention | None = None
-
-    @property
-    def fingerprint(self) -> Mapping[str, Any]:
-        """What determines the evidence; see `lad_eval.models.fingerprint.describe`. Under an intervention that is told too."""
-        if self._intervention is None:
-            return self._described
-        return {**self._described, "intervention": self._intervention.facts}
-
-    @contextmanager
-    def under(self, intervention: Intervention | None) -> Iterator[None]:
-        """Lets the model be asked under a change of its attention; None leaves it as it is.
-
-        Raises:
-            UserError: it is under one already.
-        """
-        if self._intervention is not None:
-            raise UserError(f"{self.name} is under {self._intervention.label} already.")
-        self._intervention = intervention
-        try:
-            yield
-        finally:
-            self._intervention = None
 
     @cached_property
     def _described(self) -> Mapping[str, Any]:

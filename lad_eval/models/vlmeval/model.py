@@ -5,17 +5,16 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from lad_eval.attention.interventions import Intervention
 from lad_eval.errors import DataError, UnsupportedModelError, UserError
 from lad_eval.evidence import Evidence
 from lad_eval.models.batching import OutOfMemoryError, is_out_of_memory
+from lad_eval.models.changing import UnderIntervention
 from lad_eval.models.conversation import Conversation
 from lad_eval.models.preparation import check_image_preparation
 from lad_eval.models.vlmeval.answering import Looking, View, Writing
@@ -31,7 +30,7 @@ Choice = Callable[[Evidence], int]
 """From one row of evidence to the position answered, 0-based."""
 
 
-class InterceptedVLM:
+class InterceptedVLM(UnderIntervention):
     """Implements `VLM`, `Changeable` and `Writer` of `lad_eval.models.base` around a VLMEvalKit model, one message at a time.
 
     Args:
@@ -64,32 +63,9 @@ class InterceptedVLM:
         self.messages = Messages(check_image_preparation(image_preparation))
         self._weights = weights
         self._arguments = dict(arguments or {})
-        self._intervention: Intervention | None = None
         self._end = PromptEnd(getattr(self.processor, "tokenizer", self.processor), _conversation(self.processor, name), name)
         with intercepted(self.model, _Nobody()):
             pass  # says at once whether there is anything to intercept
-
-    @property
-    def fingerprint(self) -> Mapping[str, Any]:
-        """What determines the evidence; see `lad_eval.models.vlmeval.fingerprint.describe`. An intervention is told too."""
-        if self._intervention is None:
-            return self._described
-        return {**self._described, "intervention": self._intervention.facts}
-
-    @contextmanager
-    def under(self, intervention: Intervention | None) -> Iterator[None]:
-        """Lets the model be asked under a change of its attention; None leaves it as it is.
-
-        Raises:
-            UserError: it is under one already.
-        """
-        if self._intervention is not None:
-            raise UserError(f"{self.name} is under {self._intervention.label} already.")
-        self._intervention = intervention
-        try:
-            yield
-        finally:
-            self._intervention = None
 
     @cached_property
     def _described(self) -> Mapping[str, Any]:

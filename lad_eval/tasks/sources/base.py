@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, get_args, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
-from lad_eval.tasks.sample import Source
+from lad_eval.tasks.sample import Source, Split
 
 
 class SourceOptions(BaseModel, ABC):
@@ -49,3 +51,20 @@ class Noted(Protocol):
 
     def counts(self) -> dict[str, int]:
         """Rows of the data by what became of them, as {"rows": 132, "left out: no output": 2}."""
+
+
+def digest_of_samples(source: Source, *also: Any) -> str:
+    """SHA-256 hex digest, 32 characters, of every sample of both splits: ids, pictures, captions, answers, identifiers.
+
+    Args:
+        source: whose samples.
+        also: plain JSON values that determine the requests beside the samples.
+    """
+    total = hashlib.sha256(json.dumps(also).encode() if also else b"")
+    for split in get_args(Split):
+        for s in source.samples(split):
+            content = [split, s.id, [i.digest for i in s.images], s.caption, s.gold]
+            if s.identifiers is not None:
+                content.append(list(s.identifiers))
+            total.update(json.dumps(content).encode() + b"\n")
+    return total.hexdigest()[:32]

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import logging
 import random
 from collections.abc import Iterator, Sequence
@@ -29,7 +28,7 @@ from lad_eval.data.protocols import DEFAULT_ENCODER, SETTINGS, plain
 from lad_eval.errors import DataError
 from lad_eval.tasks.files import did_you_mean, shown
 from lad_eval.tasks.sample import Sample, Split
-from lad_eval.tasks.sources.base import SourceOptions
+from lad_eval.tasks.sources.base import SourceOptions, digest_of_samples
 from lad_eval.tasks.sources.captions import read_captions
 
 if TYPE_CHECKING:
@@ -180,11 +179,7 @@ class FolderSource:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 hex digest, 32 characters, of every sample of both splits: ids, pictures' bytes, captions, answers."""
-        total = hashlib.sha256()
-        for split in _SPLITS:
-            for s in self.samples(split):
-                total.update(json.dumps([split, s.id, [i.digest for i in s.images], s.caption, s.gold]).encode() + b"\n")
-        return total.hexdigest()[:32]
+        return digest_of_samples(self)
 
     def samples(self, split: Split, limit: int | None = None) -> Iterator[Sample]:
         """Samples in a fixed order.

@@ -7,8 +7,6 @@ right letter moves with the right image. Where an option or a question says anyt
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,7 +19,7 @@ from pydantic import Field, StrictInt, StrictStr, field_validator
 
 from lad_eval.errors import DataError
 from lad_eval.tasks.sample import Sample, Source, Split
-from lad_eval.tasks.sources.base import SourceOptions
+from lad_eval.tasks.sources.base import SourceOptions, digest_of_samples
 from lad_eval.tasks.sources.folder import Picture
 from lad_eval.tasks.sources.mmiu_letters import Letters, read_letters, speaks_of_order
 
@@ -131,12 +129,7 @@ class MmiuSource:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 hex digest, 32 characters, of every sample of both splits, and of whether they may be permuted."""
-        total = hashlib.sha256(json.dumps(["mmiu-1", self.permutable]).encode())
-        for split in _SPLITS:
-            for s in self.samples(split):
-                content = [split, s.id, [i.digest for i in s.images], s.caption, s.gold, s.identifiers]
-                total.update(json.dumps(content).encode() + b"\n")
-        return total.hexdigest()[:32]
+        return digest_of_samples(self, "mmiu-1", self.permutable)
 
     def samples(self, split: Split, limit: int | None = None) -> Iterator[Sample]:
         """Samples in a fixed order; the caption is the whole question. `limit` only shortens the list."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,10 +17,8 @@ from lad_eval.data.protocols import DEFAULT_ENCODER, POOL, SAMPLES, SEED, SETTIN
 from lad_eval.errors import DataError
 from lad_eval.tasks.files import shown
 from lad_eval.tasks.sample import Sample, Split
-from lad_eval.tasks.sources.base import SourceOptions
+from lad_eval.tasks.sources.base import SourceOptions, digest_of_samples
 from lad_eval.tasks.sources.folder import Picture
-
-_SPLITS: tuple[Split, ...] = ("test", "calibration")
 
 
 @dataclass(frozen=True)
@@ -90,11 +87,7 @@ class AnnotatedSource:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 hex digest, 32 characters, of every sample of both splits: ids, pictures, captions, answers."""
-        total = hashlib.sha256()
-        for split in _SPLITS:
-            for s in self.samples(split):
-                total.update(json.dumps([split, s.id, [i.digest for i in s.images], s.caption, s.gold]).encode() + b"\n")
-        return total.hexdigest()[:32]
+        return digest_of_samples(self)
 
     def samples(self, split: Split, limit: int | None = None) -> Iterator[Sample]:
         """Samples in the files' order."""
