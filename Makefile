@@ -61,7 +61,7 @@ tiny: $(VENV)/.dev ## Retrain the embedded model (at most an hour on 2 cores)
 
 leaderboard: $(VENV)/.setup ## Rebuild results/leaderboard.md from the runs
 	@mkdir -p results
-	@$(BIN)/lad-eval leaderboard --format md > results/leaderboard.md.new && mv results/leaderboard.md.new results/leaderboard.md
+	@$(BIN)/lad-eval leaderboard --format md $(ARGS) > results/leaderboard.md.new && mv results/leaderboard.md.new results/leaderboard.md
 	@cat results/leaderboard.md
 
 clean: ## Remove the environment; results stay
