@@ -141,7 +141,7 @@ def _cells(row: Row, *, aligned: bool = False) -> list[str]:
     )
     accuracy = _points(row.accuracy) if row.accuracy_std is None else f"{_points(row.accuracy)} ± {row.accuracy_std:.1f}"
     accuracy += "†" if row.tied else " " if aligned else ""
-    passes = "–" if row.forward_passes is None else f"{row.forward_passes:.3g}"
+    passes = "–" if row.forward_passes is None else f"{row.forward_passes:{'.0f' if row.forward_passes >= 1000 else '.3g'}}"
     unparsable = "–" if row.unparsable is None else str(row.unparsable)
     return [row.method, accuracy, interval, _points(row.rstd), _points(row.consistency), unparsable, passes]
 

@@ -102,6 +102,11 @@ def test_notes_of_the_data_stand_below_the_tables_once_each_and_are_no_markup():
         assert text.count("t: 2 rows left out: [red]no output[/red]") == text.count("t: unpermuted") == 1
 
 
+@pytest.mark.parametrize(("passes", "shown"), [(1.0, "1"), (1.15, "1.15"), (16.0, "16"), (3490.4, "3490"), (None, "–")])
+def test_passes_are_shown_as_numbers_without_exponents(passes, shown):
+    assert f" {shown} |" in render([row(forward_passes=passes)], "md")
+
+
 def test_a_label_in_brackets_is_no_markup():
     assert "m [fedcba]" in render([row(model="m [fedcba]")], "rich")
 
