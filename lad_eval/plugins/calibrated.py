@@ -44,7 +44,7 @@ class CalibratedMethod:
 
     def __init__(self, model: VLM, task: Task, method: str | Method, store: str | Path, *, show_progress: bool = True) -> None:
         self.method = make_method(method) if isinstance(method, str) else method
-        _check_answers_here(self.method)
+        check_answers_here(self.method)
         self.task = task
         self.show_progress = show_progress
         self._model = model
@@ -130,7 +130,12 @@ class CalibratedMethod:
         ]
 
 
-def _check_answers_here(method: Method) -> None:
+def check_answers_here(method: Method) -> None:
+    """Refuses methods that do not decide from evidence of the question as it is.
+
+    Raises:
+        UserError: the method reads replies, or changes how the model is asked.
+    """
     if "replies" in method.needs:
         raise UserError(f"{method.name} reads what the model writes, and not evidence; use `lad-eval run`.")
     if method.condition != PLAIN:

@@ -133,7 +133,7 @@ def test_answers_of_a_folder_are_those_of_lad_eval_run(kit, family):
 
 
 @pytest.mark.parametrize(("family", "kind"), [("smolvlm", "SmolVLM"), ("qwen2-vl", "Qwen2VLChat")])
-def test_a_model_of_vlmevalkit_behind_a_method(kit, family, kind, monkeypatch):
+def test_a_model_of_vlmevalkit_behind_a_method(kit, family, kind, monkeypatch, capsys):
     import vlmeval.config
     import vlmeval.vlm
 
@@ -148,6 +148,10 @@ def test_a_model_of_vlmevalkit_behind_a_method(kit, family, kind, monkeypatch):
         own = own_run("vlmeval:Tiny", "scenes_two.yaml", f"own-{kind}", "--image-preparation", "native")
     for method, model in (("lad", "Tiny+LAD"), ("vanilla", "Tiny+vanilla")):
         assert predictions(Path(f"W-{kind}"), model, "Scenes_Two") == own[method]
+    os.utime(Path(folder, "config.json"), (0, 0))
+    with on_the_cpu():
+        assert invoke(["vlmeval", *words]) == 2
+    assert "of Tiny with other weights; choose another --work-dir" in capsys.readouterr().err
     replies = pd.read_csv(f"W-{kind}/Tiny/Tiny_Scenes_Two_acc.csv")
     assert replies["Samples"].item() == 4
     assert not Path(f"W-{kind}/Tiny/Tiny_Scenes_Two_evidence.parquet").exists()
@@ -290,6 +294,8 @@ def test_entries_are_found_on_demand(kit):
         (["--data", "scenes_few.yaml", "--model", "SmolVLN+LAD"], "Unknown model 'SmolVLN'. Did you mean"),
         (["--data", "scenes_few.yaml", "--model", "GPT4o+LAD"], "GPT4o is not supported: an API"),
         (["--data", "scenes_few.yaml", "--model", "lad-tiny+LAD", "--api-mode"], "--api-mode is for APIs"),
+        (["--data", "scenes_few.yaml", "--model", "lad-tiny+cot"], "cot reads what the model writes"),
+        (["--data", "scenes_few.yaml", "--model", "lad-tiny+instruction+LAD"], "instruction changes how the model is asked"),
         (["--data", "ScenesRetrival_Random_N4", "--model", "lad-tiny"], "Did you mean 'ScenesRetrieval_Random_N4'"),
     ],
 )
@@ -328,6 +334,65 @@ def test_a_config_file_and_world_size(kit, done, monkeypatch):
     assert Path("W-config/mine/mine_Scenes_Few_evidence.parquet").is_file()
 
 
+@pytest.fixture(scope="module")
+def configured(kit):
+    """Writes a --config file, and runs it in a work folder that holds answers of lad-tiny by LAD under the name `mine`."""
+
+    def run(model, data=None):
+        few = {"Scenes_Few": {"class": "LADDataset", "dataset": "scenes_few.yaml"}}
+        Path("mine.json").write_text(json.dumps({"model": model, "data": few if data is None else data}))
+        return invoke(["vlmeval", "--config", "mine.json", "--work-dir", "W-mine"])
+
+    assert run({"mine": {"class": "LADModel", "model": "lad-tiny+LAD", "name": "mine"}}) == 0
+    return run
+
+
+@pytest.mark.parametrize(
+    ("made", "whose"),
+    [
+        ({"model": "lad-tiny+vanilla"}, "lad-tiny+lad"),
+        ({"model": "lad-tiny+LAD,top_k=7"}, "lad-tiny+lad with other parameters"),
+        ({"model": "lad-tiny+LAD", "image_preparation": "native"}, "lad-tiny with other settings"),
+    ],
+)
+def test_a_config_key_that_means_something_else_now_is_refused(configured, made, whose, capsys):
+    assert configured({"mine": {"class": "LADModel", "name": "mine", **made}}) == 2
+    assert f"W-mine/mine holds answers to Scenes_Few of {whose}; choose another" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_config_key_with_another_batch_size_goes_on(configured):
+    assert configured({"mine": {"class": "LADModel", "model": "lad-tiny+LAD", "name": "mine", "batch_size": 3}}) == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "fault"),
+    [
+        ({"other": {"class": "LADModel", "model": "lad-tiny"}}, None, """add "name": "other" to 'other'"""),
+        ({"other": {"class": "LADModel", "name": "other"}}, None, "Unknown model ''"),
+        ({"a/b": {"class": "LADModel", "model": "lad-tiny", "name": "a/b"}}, None, "'a/b' names files, and has a slash"),
+        ({"lad-tinny": {}}, None, "Unknown model 'lad-tinny'. Did you mean"),
+        ({"lad-tiny": {}}, {"X": {"class": "LADDataset", "dataset": "Scenes_Fw"}}, "Did you mean 'Scenes_Few'"),
+        ({"lad-tiny": {}}, {"X": {"class": "LADDataset", "dataset": "scenes_few.yaml"}}, 'write "Scenes_Few": {"class": '),
+        ({"lad-tiny": {}}, {"Scenes_Few": {}}, 'write "Scenes_Few": {"class": "LADDataset"'),
+        ({"lad-tiny": {}}, {"X": 1}, "must hold the objects 'model' and 'data'"),
+    ],
+)
+def test_faults_of_a_config_file_end_before_anything_runs(configured, model, data, fault, capsys):
+    assert configured(model, data) == 2
+    assert fault in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_methods_that_look_at_several_orders(done):
+    models = ["lad-tiny+average-cyclic+LAD", "lad-tiny+pride-original"]
+    assert invoke(["vlmeval", "--data", "scenes_few.yaml", "--model", *models, "--work-dir", "W"]) == 0
+    words = ["--model", "lad-tiny", "--tasks", "scenes_few.yaml", "--methods", "average-cyclic+lad,pride-original"]
+    assert invoke(["run", *words, "--out", "own-views", "--quiet"]) == 0
+    (path,) = Path("own-views").rglob("predictions.parquet")
+    for method, rows in pd.read_parquet(path).groupby("method"):
+        own = {(row.sample_id, row.permutation): str(row.position + 1) for row in rows.itertuples()}
+        assert predictions(done, next(model for model in models if model.lower().endswith(method))) == own
+
+
 def test_a_failed_combination_ends_with_its_reason(kit, capsys, monkeypatch):
     from lad_eval.plugins.vlmevalkit.datasets import LADDataset
 
@@ -341,35 +406,37 @@ def test_a_failed_combination_ends_with_its_reason(kit, capsys, monkeypatch):
     )
 
 
+def noted(name, folder, model, settings, monkeypatch):
+    """A work folder with answers by LAD, and the note of what made them."""
+    from lad_eval.plugins.vlmevalkit.pointers import Pointer, write_pointer
+
+    monkeypatch.setattr(sys, "argv", ["run", "--work-dir", folder])
+    write_pointer(name, "Scenes_Few", Pointer(model, "lad", LAD().get_params(), settings, "nowhere", None))
+    (Path(folder) / name).mkdir(parents=True)
+    (Path(folder) / name / f"{name}_Scenes_Few.xlsx").write_text("")
+
+
 def test_answers_under_other_settings_of_an_entry_are_not_taken_for_these(kit, monkeypatch, capsys):
     import vlmeval.config
 
     from lad_eval.plugins.vlmevalkit.entries import entry_settings
-    from lad_eval.plugins.vlmevalkit.pointers import Pointer, write_pointer
 
     words = ["--data", "scenes_few.yaml", "--model", "SmolVLM+LAD", "--work-dir", "W-settings"]
-    monkeypatch.setattr(sys, "argv", ["run", "--work-dir", "W-settings"])
-    pointer = Pointer("SmolVLM", "lad", {}, entry_settings("SmolVLM"), "nowhere", None)
-    write_pointer("SmolVLM+LAD", "Scenes_Few", pointer)
+    noted("SmolVLM+LAD", "W-settings", "SmolVLM", entry_settings("SmolVLM"), monkeypatch)
     table = vlmeval.config.supported_VLM
     monkeypatch.setitem(table, "SmolVLM", partial(table["SmolVLM"].func, model_path="elsewhere"))
     assert invoke(["vlmeval", *words]) == 2
-    assert "holds answers of SmolVLM to Scenes_Few with other settings" in capsys.readouterr().err
+    assert "holds answers to Scenes_Few of SmolVLM with other settings" in capsys.readouterr().err
 
 
 def test_answers_of_other_weights_of_a_hub_model_are_not_taken_for_these(kit, monkeypatch, capsys, tmp_path):
     import huggingface_hub
 
-    from lad_eval.plugins.vlmevalkit.pointers import Pointer, write_pointer
-
-    monkeypatch.setattr(sys, "argv", ["run", "--work-dir", "W-hub"])
-    write_pointer(
-        "HF--org--name+LAD", "Scenes_Few", Pointer("HF:org/name", "lad", {}, {"weights": "org/name@old"}, "nowhere", None)
-    )
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: str(tmp_path / "new" / "config.json"))
+    noted("HF--org--name+LAD", "W-hub", "HF:org/name", {"weights": "org/name@old"}, monkeypatch)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: str(tmp_path / "new" / "config.json"))
     words = ["--data", "scenes_few.yaml", "--model", "HF:org/name+LAD", "--work-dir", "W-hub"]
     assert invoke(["vlmeval", *words]) == 2
-    assert "holds answers of HF:org/name to Scenes_Few with other weights" in capsys.readouterr().err
+    assert "holds answers to Scenes_Few of HF:org/name with other weights" in capsys.readouterr().err
 
 
 def test_answers_that_were_not_made_alike_are_refused(done, kit, monkeypatch, tmp_path):

@@ -54,6 +54,8 @@ def test_a_task_is_found_by_its_data_set_its_name_and_its_group():
         ("Qwen2.5-VL-3B-Instruct+PriDe", Served("Qwen2.5-VL-3B-Instruct", "pride")),
         ("lad-tiny+Permutation-Average", Served("lad-tiny", "permutation-average")),
         ("lad-tiny+lad,top_k=2,layers=all", Served("lad-tiny", "lad", {"top_k": 2, "layers": "all"})),
+        ("X+Average_Cyclic+LAD,top_k=2", Served("X", "average-cyclic+lad", {"top_k": 2})),
+        ("a+b+LAD+majority", Served("a+b", "majority+lad")),
         ("HF:org/some-model+LAD", Served("HF:org/some-model", "lad")),
         ("HF--org--some-model+LAD", Served("HF:org/some-model", "lad")),
     ],
@@ -125,6 +127,9 @@ def test_the_command_line_is_changed_only_behind_its_flag():
         (["--data", "scenes_random_n4", "--model", "lad-tiny+LOD"], "Unknown method 'lod'"),
         (["--data", "scenes_random_n4", "--model", "HF:no/such/folder"], "There is no model folder no/such/folder"),
         (["--data", "missing.yaml", "--model", "lad-tiny"], "missing.yaml"),
+        (["--data", "scenes_random_n4", "--model", "HF:vlmeval:SmolVLM+LAD"], "write SmolVLM+LAD"),
+        (["--data", "scenes_random_n4", "--model", "lad-tiny", "--work", "W"], "Write --work-dir in full, not --work."),
+        (["--config", "missing.json"], "Cannot read missing.json"),
         (
             ["--kit", "nowhere", "--data", "scenes_random_n4", "--model", "lad-tiny"],
             "nowhere is no source checkout",

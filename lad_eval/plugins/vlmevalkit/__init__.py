@@ -9,7 +9,7 @@
 names.py         names on both sides        datasets.py  a task as a data set       scores.py    from predictions to figures
 entries.py       the table of models        served.py    a model behind a method    pointers.py  what made which results
 registration.py  both put into VLMEvalKit   launch.py    its main loop              checks.py    before and after the loop
-words.py         its command line           images.py    pictures as files
+words.py         its command line           images.py    pictures as files          weights.py   whose answers they are
 
 Nothing of VLMEvalKit, which takes some 20 seconds to import, is imported before one of the two is called.
 """

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lad_eval.errors import UnknownNameError, UserError
-from lad_eval.models.registry import EMBEDDED
+from lad_eval.methods import Method
 from lad_eval.models.vlmeval.kit import kit
+from lad_eval.plugins.vlmevalkit.names import VANILLA
 from lad_eval.plugins.vlmevalkit.pointers import read_pointer, work_dir
+from lad_eval.plugins.vlmevalkit.words import OUR_DATA, OUR_MODEL, Configuration
 from lad_eval.run.folder import ResultsError, ensure_writable
 
 if TYPE_CHECKING:
@@ -44,45 +47,88 @@ def check_writable(folder: Path) -> None:
         raise UserError(f"Cannot write to the work folder {folder}; choose another --work-dir.") from error
 
 
-def check_reuse(entries: Entries, model: str, dataset: str, *, will_ask: bool) -> None:
+def check_configuration(configuration: Configuration, entries: Entries, ours: Mapping[str, Mapping[str, str]]) -> None:
+    """Refuses a --config file that would run something else than it says, or fail after a model is loaded.
+
+    Args:
+        configuration: the file.
+        entries: the table of models.
+        ours: a data set of ours as the file has it -> what it stands for, by VLMEvalKit's names.
+
+    Raises:
+        UserError: a name that no file can have, an unknown model, or a model or task of ours under another name than its key.
+    """
+    from lad_eval.plugins.vlmevalkit.datasets import LADDataset
+
+    for key, made in configuration.data.items():
+        dataset = str(made.get("dataset", key))
+        registered = [dataset] if dataset in LADDataset.tasks else []
+        found = list(ours.get(dataset, ())) or registered
+        if made.get("class") == OUR_DATA and not found:
+            raise UnknownNameError("task", dataset, LADDataset.tasks)
+        if found and (not made or (made.get("class") == OUR_DATA and found != [key])):
+            right = f'"{found[0]}": {{"class": "{OUR_DATA}", "dataset": "{dataset}"}}'
+            raise UserError(f"{configuration.path}: write {right} instead of {key!r}; files are named by it.")
+    for key, made in configuration.models.items():
+        if "/" in key:
+            raise UserError(f"{configuration.path}: {key!r} names files, and has a slash; give it another key.")
+        if not made:
+            _ = entries[key]
+        elif made.get("class") == OUR_MODEL:
+            _ = entries[str(made.get("model", ""))]
+            if made.get("name") != key:
+                raise UserError(f'{configuration.path}: add "name": "{key}" to {key!r}, by which its evidence is found.')
+
+
+def check_reuse(entries: Entries, model: str, dataset: str, *, will_ask: bool, made: Mapping[str, Any] | None = None) -> None:
     """Refuses to go on from results that VLMEvalKit would take for what they are not, or cannot go on from.
 
     Args:
         entries: the table of models.
-        model: its name there.
+        model: VLMEvalKit's name of the model.
         dataset: VLMEvalKit's name of the data set.
         will_ask: whether the model will be asked, and not only scored.
+        made: the model's object in a --config file; empty or None for an entry of the table.
 
     Raises:
-        UserError: an entry's settings in VLMEvalKit's configuration have changed, a hub model's weights have, or predictions are
+        UserError: the method, an entry's settings in VLMEvalKit's configuration or the weights have changed, or predictions are
             kept as JSON.
     """
-    from lad_eval.plugins.vlmevalkit.entries import entry_settings
+    from lad_eval.plugins.vlmevalkit.entries import made_with
 
     folder = work_dir() / model
     predictions = folder / f"{model}_{dataset}.json"
     if will_ask and os.environ.get("PRED_FORMAT", "").lower() == "json" and predictions.is_file():
         raise UserError(f"VLMEvalKit cannot go on from predictions kept as JSON: remove {predictions}, or use PRED_FORMAT=tsv.")
-    if dict.__contains__(entries, model) or model not in entries:
+    if made and made.get("class") != OUR_MODEL:
         return
-    pointer, served = read_pointer(model, dataset), entries.served(model)
-    now = hub_weights(served.model) if served.ours else entry_settings(served.base)
-    if pointer is None or not now or dict(pointer.settings) == now:
+    if not made and (dict.__contains__(entries, model) or model not in entries):
         return
-    what = "other weights" if served.ours else "other settings of its entry in VLMEvalKit's configuration"
-    raise UserError(
-        f"{folder} holds answers of {served.base} to {dataset} with {what}; choose another --work-dir, or move that folder away."
-    )
+    pointer = read_pointer(model, dataset)
+    if pointer is None or not any(dataset in path.name for path in folder.rglob("*")):
+        return
+    served = entries.served(str(made["model"]) if made else model)
+    options = {key: value for key, value in (made or {}).items() if key not in ("class", "model", "name", "use_vllm")}
+    before, now = dict(pointer.settings), made_with(served, options)
+    weights = before.pop("weights", None), now.pop("weights", None)
+    method = served.make()
+    if (pointer.model, pointer.method) != (served.base, served.method or VANILLA):
+        what = f"{pointer.model}+{pointer.method}"
+    elif dict(pointer.params) != _as_kept(method):
+        what = f"{pointer.model}+{pointer.method} with other parameters"
+    elif None not in weights and weights[0] != weights[1]:
+        what = f"{served.base} with other weights"
+    elif before != now:
+        what = f"{served.base} with other settings"
+    else:
+        return
+    raise UserError(f"{folder} holds answers to {dataset} of {what}; choose another --work-dir, or move that folder away.")
 
 
-def hub_weights(model: str) -> dict[str, str]:
-    """The commit of a hub model that the local cache holds, as a fingerprint names it; empty if it holds none."""
-    from huggingface_hub import try_to_load_from_cache
-
-    if model == EMBEDDED or Path(model).is_dir():
-        return {}
-    found = try_to_load_from_cache(model, "config.json")
-    return {"weights": f"{model}@{Path(found).parent.name}"} if isinstance(found, str) else {}
+def _as_kept(method: Method) -> dict[str, Any]:
+    """The method's parameters as they are read back from JSON."""
+    kept: dict[str, Any] = json.loads(json.dumps(method.get_params(), default=str))
+    return kept
 
 
 def faults(model: str, dataset: str) -> list[str]:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pandas as pd
 
 import lad_eval
-from lad_eval.errors import UserError
+from lad_eval.errors import UnknownNameError, UserError
 from lad_eval.models.vlmeval.kit import kit
 from lad_eval.plugins.vlmevalkit.images import Pictures
+from lad_eval.plugins.vlmevalkit.names import dataset_name, stem
 from lad_eval.plugins.vlmevalkit.scores import Score, score, write_beside
 from lad_eval.run.folder import slug
 from lad_eval.tasks.plan import plan
@@ -59,7 +60,7 @@ class LADDataset(Base):  # type: ignore[misc]  # VLMEvalKit has no types
 
     # VLMEvalKit overwrites arguments named as flags of its command line (limit, mode, config, ...): none is.
     def __init__(self, dataset: str = "ScenesRetrieval_Random_N4", skip_noimg: bool = True) -> None:
-        super().__init__(dataset, skip_noimg)
+        super().__init__(dataset if dataset in self.tasks else dataset_name(stem(dataset)), skip_noimg)
 
     @classmethod
     def supported_datasets(cls) -> list[str]:
@@ -73,7 +74,7 @@ class LADDataset(Base):  # type: ignore[misc]  # VLMEvalKit has no types
             UserError: the data is missing, unreadable or too little.
         """
         if dataset not in self.tasks:
-            raise UserError(f"{dataset} is no task of lad_eval; register it first.")
+            raise UnknownNameError("task", dataset, self.tasks)
         name = self.tasks[dataset]
         self.task = self.opened[name] if name in self.opened else load_task(name)
         asked = plan(self.task)

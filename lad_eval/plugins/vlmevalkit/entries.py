@@ -9,7 +9,9 @@ from typing import Any, cast
 
 from lad_eval.errors import UserError
 from lad_eval.models.vlmeval.kit import kit
+from lad_eval.plugins.calibrated import check_answers_here
 from lad_eval.plugins.vlmevalkit.names import Served, parse, suggestion
+from lad_eval.plugins.vlmevalkit.weights import weights_at
 
 Builder = Callable[..., Any]
 
@@ -67,18 +69,18 @@ def check(served: Served, name: str, entries: list[str]) -> None:
     """Refuses what cannot be served.
 
     Raises:
-        UserError: an unknown model, or one whose class cannot be looked at; the text says why.
+        UserError: an unknown model, one whose class cannot be looked at, or a method that does not answer here.
     """
     if served.ours:
         if served.base.startswith("HF:"):
             from lad_eval.models.registry import check_model_name
 
             check_model_name(served.model)
-        served.make()
+        check_answers_here(served.make())
         return
     if served.method is None or served.base not in entries:
         raise suggestion(served.base, entries)
-    served.make()
+    check_answers_here(served.make())
     from lad_eval.models.vlmeval.loading import check_entry
 
     check_entry(served.base)
@@ -105,3 +107,23 @@ def entry_settings(name: str, options: Mapping[str, Any] | None = None) -> dict[
     kind, _ = entry_of(name)
     arguments = {key: repr(value) for key, value in sorted(made_with(name, options).items())}
     return {"class": f"{kind.__module__}.{kind.__qualname__}", **arguments}
+
+
+def made_with(served: Served, options: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """What makes a model's answers besides its method, as text: options, an entry's class and arguments, and `weights`.
+
+    The weights of what is not on this machine yet are left out.
+
+    Args:
+        served: the model.
+        options: it is loaded with beside its own.
+    """
+    given = dict(options or {})
+    if served.ours:
+        told = {key: repr(value) for key, value in sorted(given.items()) if key != "batch_size"}
+        places = [served.model]
+    else:
+        told = entry_settings(served.base, given)
+        places = [text.strip("'\"") for text in told.values()]
+    weights = [found for place in places if (found := weights_at(place, given.get("revision")))]
+    return {**told, "weights": ", ".join(weights)} if weights else told

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from lad_eval.errors import UserError
-from lad_eval.plugins.vlmevalkit.checks import check_data, check_reuse, check_writable, faults
+from lad_eval.plugins.vlmevalkit.checks import check_configuration, check_data, check_reuse, check_writable, faults
 from lad_eval.plugins.vlmevalkit.names import dataset_name, expanded, flat, stem
 from lad_eval.plugins.vlmevalkit.pointers import work_dir
 from lad_eval.plugins.vlmevalkit.words import CommandLine
@@ -56,10 +56,13 @@ def _run(words: list[str], kit_folder: str | Path | None) -> None:
     if importlib.util.find_spec("vlmeval") is None:
         raise UserError("VLMEvalKit is not installed: `pip install lad-eval[vlmeval]`, or name a source checkout with --kit.")
     line = CommandLine(words)
+    line.check()
+    configuration = line.configuration()
     data, models = line.values("--data"), line.values("--model")
-    if not line.has("--config") and not (data and models):
+    if configuration is None and not (data and models):
         raise UserError("Name what to run: --data <data sets> --model <models>, or --config <file>.")
-    ours = {name: {dataset_name(stem(task)): task for task in expanded(name)} for name in data}
+    named = configuration.data_sets if configuration else data
+    ours = {name: {dataset_name(stem(task)): task for task in expanded(name)} for name in named}
     tasks = {name: task for found in ours.values() for name, task in found.items()}
     # Faults of the data are told now, and not after VLMEvalKit has been imported and a model loaded.
     opened = {task: load_task(task) for task in tasks.values()}
@@ -74,7 +77,10 @@ def _run(words: list[str], kit_folder: str | Path | None) -> None:
     register(*dict.fromkeys(tasks.values()))
     entries = installed()
     entries.aliases.update(aliases)
-    check_data([name for name, found in ours.items() if not found])
+    if configuration is not None:
+        check_configuration(configuration, entries, ours)
+    else:
+        check_data([name for name, found in ours.items() if not found])
     for name, short in () if served_elsewhere else shorts.items():
         _ = entries[short]
         if line.has("--api-mode") and not dict.__contains__(entries, short):
@@ -84,10 +90,12 @@ def _run(words: list[str], kit_folder: str | Path | None) -> None:
     with _command_line([PROGRAM, *line.words]), _gloo_without_gpu(), _held(opened):
         check_writable(work_dir())
         asked = [(model, name) for model in line.values("--model") for name in line.values("--data")]
+        asked += configuration.pairs if configuration else []
         for model, name in asked:
-            check_reuse(entries, model, name, will_ask=line.values("--mode") != ["eval"])
+            made = configuration.models[model] if configuration else None
+            check_reuse(entries, model, name, will_ask=line.values("--mode") != ["eval"], made=made)
         module.main()
-        failures = [fault for model, name in asked or line.configured() for fault in faults(model, name)]
+        failures = [fault for model, name in asked for fault in faults(model, name)]
     if failures:
         raise RunError(f"{len(failures)} of the combinations failed. {' '.join(failures)}")
 

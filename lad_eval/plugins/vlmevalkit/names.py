@@ -5,15 +5,15 @@ VLMEvalKit reads behaviour out of names and makes files of them, so every name h
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lad_eval.errors import UnknownNameError, UserError
-from lad_eval.methods import Method, ParameterError, make_method, method_names, parse_setting
-from lad_eval.models.registry import EMBEDDED, check_model_name
+from lad_eval.methods import Method, ParameterError, canonical_name, make_method, method_names, parse_setting, part_names
+from lad_eval.models.registry import EMBEDDED, KIT, check_model_name
+from lad_eval.plugins.vlmevalkit.weights import folder_digest
 from lad_eval.run.folder import slug
 from lad_eval.tasks.files import SUFFIXES
 from lad_eval.tasks.registry import index, resolve
@@ -25,7 +25,7 @@ VANILLA = "vanilla"
 # VLMEvalKit changes how it asks or scores where one of these occurs in a data set's name, whatever its case.
 TELLING_WORDS = ("circular", "mmbench", "mmt", "openended", "video")
 
-_METHODS = {name.lower(): name for name in method_names()}
+_PARTS = frozenset({*method_names(), *part_names()})
 _SPELLED = {"coco": "COCO", "mmiu": "MMIU"}
 _RETRIEVAL = ("random", "adversarial")
 
@@ -106,7 +106,7 @@ class Served:
 def parse(name: str) -> Served:
     """Takes `<model>+<method>[,<parameter>=<value>...]` apart; `lad-tiny` and `HF:` entries may stand without a method.
 
-    Methods are found whatever their case: `+LAD`, `+PriDe`. `HF--org--name` stands for `HF:org/name`.
+    Methods are found whatever their case: `+LAD`, `+PriDe`, `+average-cyclic+LAD`. `HF--org--name` stands for `HF:org/name`.
 
     Raises:
         UserError: the method or a parameter does not exist.
@@ -115,7 +115,7 @@ def parse(name: str) -> Served:
     if not suffix:
         return Served(_unflat(base))
     method, *settings = suffix.split(",")
-    method = _METHODS[method.lower()]
+    method = canonical_name(method.lower())
     params: dict[str, Any] = {}
     for setting in settings:
         if "=" not in setting:
@@ -138,10 +138,12 @@ def flat(name: str, aliases: dict[str, str]) -> str:
     if not base.startswith(HUB):
         return name
     model = base.removeprefix(HUB)
+    if model.startswith(KIT):
+        raise UserError(f"Here VLMEvalKit's own models stand without a prefix: write {name.removeprefix(HUB + KIT)}.")
     check_model_name(model)
     folder = Path(model).expanduser()
     if folder.is_dir():
-        short = f"{FLAT_HUB}{slug(folder.resolve().name)}@{_folder_digest(folder)}"
+        short = f"{FLAT_HUB}{slug(folder.resolve().name)}@{folder_digest(folder)}"
         aliases[short] = f"{HUB}{folder.resolve()}"
     else:
         short = FLAT_HUB + model.replace("/", "--")
@@ -149,13 +151,16 @@ def flat(name: str, aliases: dict[str, str]) -> str:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """A name before and behind the plus sign of its method; "" where it has none."""
-    base, plus, suffix = name.rpartition("+")
-    if not plus or Path(name.removeprefix(HUB)).is_dir():
-        return name, ""
-    method = suffix.split(",")[0].lower()
-    if method not in _METHODS:
-        raise UnknownNameError("method", method, method_names())
+    """A name before and behind the plus sign of its method, whose own parts may be joined by more; "" where it has none."""
+    base, suffix = name, ""
+    while "+" in base and not Path(base.removeprefix(HUB)).is_dir():
+        before, _, part = base.rpartition("+")
+        word = part.partition(",")[0].lower()
+        if word.partition(":")[0].replace("_", "-") not in _PARTS:
+            if suffix:
+                break
+            raise UnknownNameError("method", word, _PARTS)
+        base, suffix = before, f"{part}+{suffix}" if suffix else part
     return base, suffix
 
 
@@ -168,12 +173,3 @@ def _unflat(base: str) -> str:
     if base.startswith(FLAT_HUB) and "@" not in base:
         return HUB + base.removeprefix(FLAT_HUB).replace("--", "/", 1)
     return base
-
-
-def _folder_digest(folder: Path) -> str:
-    digest = hashlib.sha256(str(folder.resolve()).encode())
-    for path in sorted(folder.iterdir()):
-        if path.is_file():
-            facts = path.stat()
-            digest.update(f"{path.name}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:8]

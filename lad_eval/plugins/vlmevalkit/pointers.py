@@ -23,7 +23,7 @@ class Pointer:
         model: the entry or model that was asked.
         method: how its answers were decided.
         params: the method's parameters.
-        settings: of an entry of VLMEvalKit: its class and arguments; of a hub model its commit; of others empty.
+        settings: what else makes the answers, as `entries.made_with` tells it: options, an entry's class and arguments, weights.
         evidence: folder of the stored evidence.
         calibration: file of the learned state; None for a method that learns nothing.
         task: the task's fingerprint.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lad_eval.errors import UserError
@@ -13,7 +14,7 @@ from lad_eval.models.base import VLM
 from lad_eval.models.vlmeval.kit import kit
 from lad_eval.plugins.calibrated import CalibratedMethod
 from lad_eval.plugins.vlmevalkit.datasets import LADDataset
-from lad_eval.plugins.vlmevalkit.entries import entry_settings
+from lad_eval.plugins.vlmevalkit.entries import entry_settings, made_with
 from lad_eval.plugins.vlmevalkit.names import VANILLA, parse
 from lad_eval.plugins.vlmevalkit.pointers import Pointer, store_folder, write_pointer
 from lad_eval.run.world import World
@@ -56,8 +57,8 @@ class LADModel(Base):  # type: ignore[misc]  # VLMEvalKit has no types
         self.name = name or model
         self.served = parse(model)
         self._method: Method = self.served.make()
-        self._settings: Mapping[str, Any] = {}
         self._inner, self._vlm = self._load(options)
+        self._options = options
         self._dataset: LADDataset | None = None
         self._answers: dict[str, int] = {}
         self._calibrated: CalibratedMethod | None = None
@@ -112,7 +113,7 @@ class LADModel(Base):  # type: ignore[misc]  # VLMEvalKit has no types
                 model=self.served.base,
                 method=self.served.method or VANILLA,
                 params=self._method.get_params(),
-                settings=self._settings or self._hub_weights(),
+                settings=made_with(self.served, self._options),
                 evidence=str(made.folder.resolve()),
                 calibration=state,
                 task=dataset.task.fingerprint,
@@ -121,19 +122,16 @@ class LADModel(Base):  # type: ignore[misc]  # VLMEvalKit has no types
             self._calibrated = made
         return self._calibrated
 
-    def _hub_weights(self) -> dict[str, str]:
-        weights = str(self._vlm.fingerprint.get("weights")) if self._vlm is not None else ""
-        return {"weights": weights} if weights.startswith(f"{self.served.model}@") else {}
-
     def _load(self, options: dict[str, Any]) -> tuple[Any, VLM | None]:
         """VLMEvalKit's own model object, or a model of ours."""
         if self.served.ours:
             from lad_eval.models.registry import load_model
 
+            if strangers := sorted(options.keys() - inspect.signature(load_model).parameters.keys()):
+                raise UserError(f"{self.name}: a model of lad_eval has no option {strangers[0]!r}.")
             return None, load_model(self.served.model, **options)
         from lad_eval.models.vlmeval.loading import build_inner
 
-        self._settings = entry_settings(self.served.base, options)
         return build_inner(self.served.base, options), None
 
     def _looked_at(self, dataset: str) -> VLM:
@@ -142,8 +140,9 @@ class LADModel(Base):  # type: ignore[misc]  # VLMEvalKit has no types
             from lad_eval.models.vlmeval import InterceptedVLM
 
             weights = None if self._vlm is None else self._vlm.fingerprint.get("weights")
+            arguments = entry_settings(self.served.base, self._options)
             options = {"name": self.served.base, "dataset": dataset, "image_preparation": "native"}
-            self._vlm = InterceptedVLM(self._inner, weights=weights, arguments=self._settings, **options)
+            self._vlm = InterceptedVLM(self._inner, weights=weights, arguments=arguments, **options)
         return self._vlm
 
 

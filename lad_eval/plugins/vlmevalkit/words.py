@@ -5,9 +5,55 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lad_eval.errors import UserError
 from lad_eval.run.folder import read_json
+
+OUR_DATA, OUR_MODEL = "LADDataset", "LADModel"
+
+# Flags that are read here. VLMEvalKit takes their beginnings for them, where no two flags begin alike.
+_READ = ("--data", "--model", "--config", "--work-dir", "--mode", "--base-url", "--api-mode")
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """The file behind --config.
+
+    Attributes:
+        path: of the file.
+        models: VLMEvalKit's name -> what it is made of: nothing for an entry of its table, else `class` and arguments.
+        data: the same of data sets.
+    """
+
+    path: Path
+    models: Mapping[str, Mapping[str, Any]]
+    data: Mapping[str, Mapping[str, Any]]
+
+    @classmethod
+    def read(cls, path: Path) -> Configuration:
+        """Reads the file.
+
+        Raises:
+            UserError: it cannot be read, or holds something else.
+        """
+        document = read_json(path)
+        models, data = document.get("model"), document.get("data")
+        for part in (models, data):
+            if not isinstance(part, dict) or not all(isinstance(made, dict) for made in part.values()):
+                raise UserError(f"{path} must hold the objects 'model' and 'data', each of them an object for every name.")
+        return cls(path, models or {}, data or {})
+
+    @property
+    def data_sets(self) -> list[str]:
+        """Data sets that may be ours, as the file names them."""
+        named = {key: made for key, made in self.data.items() if made.get("class", OUR_DATA) == OUR_DATA}
+        return [str(made.get("dataset", key)) for key, made in named.items()]
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Models and data sets, as VLMEvalKit runs them."""
+        return [(model, data) for model in self.models for data in self.data]
 
 
 @dataclass(frozen=True)
@@ -15,6 +61,17 @@ class CommandLine:
     """Flags and values; `--flag value ...` and `--flag=value` alike."""
 
     words: Sequence[str]
+
+    def check(self) -> None:
+        """Refuses shortened flags, which VLMEvalKit understands and which would be overlooked here.
+
+        Raises:
+            UserError: naming the flag in full.
+        """
+        for flag in (word.partition("=")[0] for word in self.words if word.startswith("--")):
+            meant = [name for name in _READ if name.startswith(flag)]
+            if meant and flag not in (*_READ, "--"):
+                raise UserError(f"Write {' or '.join(meant)} in full, not {flag}.")
 
     def has(self, flag: str) -> bool:
         """Whether the flag is there."""
@@ -46,16 +103,11 @@ class CommandLine:
                 result += names[word] if taking else [word]
         return CommandLine(result)
 
-    def configured(self) -> list[tuple[str, str]]:
-        """Pairs of model and data set that the file behind --config names.
+    def configuration(self) -> Configuration | None:
+        """The file behind --config; None without one.
 
         Raises:
             UserError: it cannot be read.
         """
-        pairs: list[tuple[str, str]] = []
-        for path in self.values("--config"):
-            document = read_json(Path(path))
-            if not all(isinstance(document.get(key), dict) for key in ("model", "data")):
-                raise UserError(f"{path} must hold the objects 'model' and 'data'.")
-            pairs += [(model, data) for model in document["model"] for data in document["data"]]
-        return pairs
+        paths = self.values("--config")
+        return Configuration.read(Path(paths[-1])) if paths else None
