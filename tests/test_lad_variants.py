@@ -1,0 +1,28 @@
+"""The variants of LAD that docs/methods.md reports and the package does not keep."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("benchmarks.lad_variants", reason="benchmarks/ is not part of the installed package")
+
+from benchmarks.lad_variants import VARIANTS, RowGainLAD, ShrunkLAD, curve
+from lad_eval.methods import LAD
+from lad_eval.methods.synthetic import random_calibration, random_evidence
+
+
+def test_each_variant_changes_what_it_says():
+    rows = random_calibration()
+    lad, row_gain, shrunk = (kind().calibrate(rows) for kind in (LAD, RowGainLAD, ShrunkLAD))
+    off = ~np.eye(4, dtype=bool)
+    np.testing.assert_array_equal(row_gain.log_bias_[off], lad.log_bias_[off])
+    assert (np.diag(row_gain.log_bias_) >= np.diag(lad.log_bias_) - 1e-12).all()
+    spread = (lad.log_bias_ - lad.log_bias_.mean(axis=1, keepdims=True)).std(axis=0)
+    np.testing.assert_allclose(shrunk.log_bias_.std(axis=0), spread * 5 / 7)  # five samples, k = 2
+
+
+def test_a_curve_has_a_cell_a_size():
+    rows, calibration = random_evidence(), random_calibration()
+    for variant in VARIANTS.values():
+        cells = curve(rows, calibration, variant, (1, 5), draws=2)
+        assert len(cells) == 2
+        assert all(0 <= float(cell.split(" / ")[0]) <= 100 for cell in cells)
