@@ -68,7 +68,10 @@ def decide(evidence: Evidence, asked: Asked, method: Method) -> Decision:
         seen = evidence.select_keys(asked.seen_by(method))
         log_proba = method.predict_over_views(seen, index_of(seen, asked, method))
     else:
-        log_proba = method.predict_log_proba(evidence.select_keys(asked.evaluated))
+        # A method of several views that is no OverViews finds the views of each row by itself, and answers all rows.
+        keys = asked.seen_by(method)
+        row = {key: i for i, key in enumerate(keys)}
+        log_proba = method.predict_log_proba(evidence.select_keys(keys))[[row[key] for key in asked.evaluated]]
     position = log_proba.argmax(axis=1).astype(np.int64)
     rows = evidence.select_keys(asked.evaluated)
     return Decision(log_proba, position, asked.passes_of(method, evidence), calibration_passes, rows)

@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 
 from lad_eval.errors import UserError
-from lad_eval.methods import make_method
+from lad_eval.methods import PLAIN, Method, PermutationAverage, make_method
 from lad_eval.methods.parsing import parse_reply
 from lad_eval.replies import Reply
+from lad_eval.run.answered import read_answered
 from lad_eval.run.collect import collect
 from lad_eval.run.execute import Interrupted, run_tasks
 from lad_eval.run.folder import ResultsError, read_json
@@ -212,3 +213,25 @@ def test_evidence_of_one_condition_is_collected_in_python(model):
         collect(model, task, methods=["sofa+lad", "lad"], limit=2)
     with pytest.raises(UserError, match="generate reads replies"):
         collect(model, task, methods=["generate"], limit=2)
+
+
+class Shifted(Method):
+    """Finds the other shifts of its rows by itself, as a method of one's own may."""
+
+    name = "shifted"
+    views = "cyclic"
+
+    def _scores(self, evidence):
+        return PermutationAverage()._scores(evidence)
+
+
+def test_a_method_of_ones_own_may_look_at_all_shifts(counted, tmp_path):
+    counted()
+    task = load_task(TASK)
+    run_tasks(settings(tmp_path, methods=("permutation-average",), limit=3))
+    folder = only_run(tmp_path)
+    answered = read_answered(folder, PLAIN, [])
+    own, ours = (answered.decide(method) for method in (Shifted(), PermutationAverage()))
+    assert len(own.position) == 3 * len(task.orders)
+    np.testing.assert_allclose(own.log_proba, ours.log_proba, atol=1e-12)
+    np.testing.assert_array_equal(own.passes, ours.passes)
