@@ -14,7 +14,7 @@ from lad_eval.attention.spans import Spans, image_spans
 from lad_eval.attention.tap import change_mask, tap
 from lad_eval.errors import UnknownNameError, UnsupportedModelError, UserError
 
-FAMILIES = ("qwen2.5-vl", "llava-onevision")
+FAMILIES = ("qwen2.5-vl", "llava-onevision", "gemma3", "qwen3.5")
 
 
 def prepared(lab, family, rows, implementation="sdpa"):
