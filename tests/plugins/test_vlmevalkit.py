@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import shutil
 import ssl
 import subprocess
 import sys
@@ -451,6 +452,31 @@ def test_answers_that_were_not_made_alike_are_refused(done, kit, monkeypatch, tm
             LADDataset("Scenes_Few").evaluate(str(done / "lad-tiny+LAD" / "lad-tiny+LAD_Scenes_Few.xlsx"))
     finally:
         stored.write_text(content)
+
+
+def test_files_that_a_kill_has_cut_off(kit, capsys):
+    words = ["vlmeval", "--data", "scenes_few.yaml", "--model", "lad-tiny+LAD", "--work-dir", "W-cut"]
+    assert invoke(words) == 0
+    folder = Path("W-cut/lad-tiny+LAD")
+    table = folder / "lad-tiny+LAD_Scenes_Few.xlsx"
+    content, before = table.read_bytes(), predictions(Path("W-cut"), "lad-tiny+LAD")
+    table.write_bytes(content[: len(content) // 2])
+    assert invoke(words) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"Cannot read the predictions in {table}" in line
+    assert line.endswith("Remove it and run again.")
+    table.unlink()
+    (folder / "01_Scenes_Few.pkl").write_bytes(b"\x80\x04\x95")
+    assert invoke(words) == 0
+    assert "01_Scenes_Few.pkl is damaged and set aside" in capsys.readouterr().err
+    assert predictions(Path("W-cut"), "lad-tiny+LAD") == before
+    (state,) = Path("W-cut/lad_eval").rglob("*.safetensors")
+    state.write_bytes(b"x")
+    assert invoke(words) == 1
+    assert f"{state.name} is damaged; remove it and" in capsys.readouterr().err.splitlines()[-1]
+    shutil.rmtree("W-cut/lad_eval")
+    assert invoke(words) == 0
+    assert "nothing says what made them" in capsys.readouterr().err
 
 
 def test_one_order_has_no_consistency(kit, place):

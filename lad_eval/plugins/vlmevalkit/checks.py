@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +21,9 @@ from lad_eval.run.folder import ResultsError, ensure_writable
 if TYPE_CHECKING:
     from lad_eval.plugins.vlmevalkit.entries import Entries
 
+logger = logging.getLogger(__name__)
+
+_TABLES = (".xlsx", ".tsv", ".json")
 _NOT_DONE = ("invalid_dataset", "No infer result found", "Incomplete infer result")
 
 
@@ -105,7 +110,10 @@ def check_reuse(entries: Entries, model: str, dataset: str, *, will_ask: bool, m
     if not made and (dict.__contains__(entries, model) or model not in entries):
         return
     pointer = read_pointer(model, dataset)
-    if pointer is None or not any(dataset in path.name for path in folder.rglob("*")):
+    if not any(dataset in path.name for path in folder.rglob("*")):
+        return
+    if pointer is None:
+        logger.warning("%s holds answers to %s, and nothing says what made them: they count as they are.", folder, dataset)
         return
     served = entries.served(str(made["model"]) if made else model)
     options = {key: value for key, value in (made or {}).items() if key not in ("class", "model", "name", "use_vllm")}
@@ -123,6 +131,34 @@ def check_reuse(entries: Entries, model: str, dataset: str, *, will_ask: bool, m
     else:
         return
     raise UserError(f"{folder} holds answers to {dataset} of {what}; choose another --work-dir, or move that folder away.")
+
+
+def check_files(model: str, dataset: str) -> None:
+    """Sees to the files that VLMEvalKit goes on from, which a kill may have cut off, as it does not write them in one piece.
+
+    What it noted on the way is set aside where it is damaged: answers of ours are kept elsewhere, others are asked again.
+
+    Raises:
+        ResultsError: finished predictions that cannot be read.
+    """
+    from lad_eval.plugins.vlmevalkit.scores import read_replies
+
+    folder = work_dir() / model
+    for path in folder.glob(f"{glob.escape(f'{model}_{dataset}')}.*"):
+        if path.suffix in _TABLES:
+            read_replies(path)
+    for path in folder.rglob(f"*_{glob.escape(dataset)}*.pkl"):
+        if not _loads(path):
+            path.rename(path.with_name(f"{path.name}.damaged"))
+            logger.warning("%s is damaged and set aside; what it held is asked again.", path)
+
+
+def _loads(path: Path) -> bool:
+    try:
+        kit("vlmeval.smp").load(str(path))
+    except Exception:  # a damaged pickle may fail in any way
+        return False
+    return True
 
 
 def _as_kept(method: Method) -> dict[str, Any]:

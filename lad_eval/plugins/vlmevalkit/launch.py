@@ -12,11 +12,11 @@ from types import ModuleType
 from typing import Any
 
 from lad_eval.errors import UserError
-from lad_eval.plugins.vlmevalkit.checks import check_configuration, check_data, check_reuse, check_writable, faults
+from lad_eval.plugins.vlmevalkit.checks import check_configuration, check_data, check_files, check_reuse, check_writable, faults
 from lad_eval.plugins.vlmevalkit.names import dataset_name, expanded, flat, stem
 from lad_eval.plugins.vlmevalkit.pointers import work_dir
 from lad_eval.plugins.vlmevalkit.words import CommandLine
-from lad_eval.run.world import FollowerError
+from lad_eval.run.world import FollowerError, World
 from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.task import Task
 
@@ -71,6 +71,7 @@ def _run(words: list[str], kit_folder: str | Path | None) -> None:
     shorts = {name: name if served_elsewhere else flat(name, aliases) for name in models}
     module = _main_module(kit_folder)
 
+    from lad_eval.plugins.vlmevalkit.datasets import LADDataset
     from lad_eval.plugins.vlmevalkit.entries import installed
     from lad_eval.plugins.vlmevalkit.registration import register
 
@@ -94,6 +95,8 @@ def _run(words: list[str], kit_folder: str | Path | None) -> None:
         for model, name in asked:
             made = configuration.models[model] if configuration else None
             check_reuse(entries, model, name, will_ask=line.values("--mode") != ["eval"], made=made)
+            if name in LADDataset.tasks and World.from_environment().leads:
+                check_files(model, name)
         module.main()
         failures = [fault for model, name in asked for fault in faults(model, name)]
     if failures:

@@ -112,8 +112,9 @@ def read_replies(eval_file: str | Path) -> dict[str, str]:
         # VLMEvalKit falls back to a pickle where it cannot write a table; that one is not read.
         table = pd.DataFrame(kit("vlmeval.smp").load(str(path)))
         return dict(zip(map(str, table["index"]), map(as_written, table["prediction"]), strict=True))
-    except (OSError, ValueError, KeyError) as error:
-        raise ResultsError(f"Cannot read the predictions in {path}: {' '.join(str(error).split())}.") from error
+    except Exception as error:  # a damaged spreadsheet may fail in any way
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ResultsError(f"Cannot read the predictions in {path}: {reason}. Remove it and run again.") from error
 
 
 def as_written(cell: Any) -> str:
@@ -154,10 +155,23 @@ def _write_evidence(path: Path, keys: tuple[str, ...], pointer: Pointer) -> None
     write_atomically(path.with_name(f"{path.stem}_evidence.parquet"), lambda beside: write_parquet(beside, rows, header))
     state = Path(pointer.calibration) if pointer.calibration else None
     if state is not None and state.is_file():
-        content = state.read_bytes()
+        content = _sound(state, pointer.method, path)
         write_atomically(path.with_name(f"{path.stem}_calibration.safetensors"), lambda beside: beside.write_bytes(content))
     told = json.loads(json.dumps({**pointer.document(), "fingerprint": rows.fingerprint}, default=str))
     try:
         write_json(path.with_name(f"{path.stem}_lad_eval.json"), told)
     except OSError as error:
         raise UserError(f"Cannot write beside {path}: {error.strerror or error}.") from error
+
+
+def _sound(state: Path, method: str, predictions: Path) -> bytes:
+    """The file of a learned state, which must be whole."""
+    from lad_eval.methods import OverViews, make_method
+
+    made = make_method(method)
+    learner = made.decision if isinstance(made, OverViews) else made
+    try:
+        type(learner).load(state)
+    except UserError as error:
+        raise ResultsError(f"{state} is damaged; remove it and {predictions}, and run again.") from error
+    return state.read_bytes()
