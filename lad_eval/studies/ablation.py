@@ -44,6 +44,7 @@ def _parts(depth: int) -> dict[str, list[Variant]]:
         "Form": [
             ("released code", "lad", {}),
             ("as printed", "lad-paper", {}),
+            ("released code, without labels", "lad-unlabelled", {}),
             ("released code, spans without delimiters", "lad", {"span": "image"}),
             ("released code, mean of log attention", "lad", {"attention_mean": "log"}),
             ("released code, bias as a mean of probabilities", "lad", {"bias_mean": "probability"}),

@@ -21,7 +21,7 @@ def _sheet(library: Library, family: Family) -> Sheet:
     found = [measured({name: library[need].stored(name) for name in METHODS}, seed=library.seed) for need in needs]
     rows: list[tuple[Cell, ...]] = []
     for name in METHODS:
-        passes = dict.fromkeys(f"{library[need].passes(name):.3g}" for need in needs)
+        passes = dict.fromkeys(library[need].passes(name) for need in needs)
         rows.append((name, *(column[name][1] for column in found), " / ".join(passes)))
     headers = ("Method", *(f"{setting} N = {n}" for setting, n, _ in family.main()), "Passes / query")
     return Sheet("table8", TABLE8.title, (Table("Accuracy, with 95 % intervals", headers, tuple(rows), (TIE_NOTE,)),))

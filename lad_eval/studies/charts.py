@@ -18,12 +18,13 @@ COLOURS = {
     "vanilla": "#9aa0a6",
     "pride": "#e8710a",
     "lad": "#1a73e8",
+    "lad-unlabelled": "#a142f4",
     "purified-attention": "#188038",
     "raw-attention": "#7cb342",
     "random": "#1a73e8",
     "adversarial": "#d93025",
 }
-_MORE = ("#a142f4", "#00897b", "#6d4c41", "#f9ab00")
+_MORE = ("#00897b", "#6d4c41", "#f9ab00")
 
 
 def draw(chart: Chart, form: Literal["svg", "pdf"]) -> bytes:

@@ -55,9 +55,10 @@ class Collection:
         """What the data's source had to say: rows left out, orders that were not permuted."""
         return tuple(self.run.metrics.get("notes", ()))
 
-    def passes(self, method: str) -> float:
-        """Forward passes per query of a method run alone."""
-        return float(self.run.metrics["methods"][method]["forward_passes"])
+    def passes(self, method: str) -> str:
+        """Forward passes per query of a method run alone, as tables show them; a dash where the model does not tell."""
+        told = self.run.metrics["methods"][method]["forward_passes"]
+        return "–" if told is None else f"{told:.3g}"
 
     def decided(self, method: Method, calibration: Evidence | None = None) -> Predictions:
         """The answers of a method with one pass a question, calibrated here or on the rows given."""

@@ -22,6 +22,7 @@ METHODS = (
     "purified-attention",
     "lad",
     "lad-paper",
+    "lad-unlabelled",
     "permutation-average",
 )
 
@@ -39,7 +40,7 @@ def _accuracy(library: Library, family: Family) -> Sheet:
         cells = measured({name: collection.stored(name) for name in METHODS}, seed=library.seed)
         columns.append({name: cell for name, (_, cell) in cells.items()})
         for name in METHODS:
-            passes[name].append(f"{collection.passes(name):.3g}")
+            passes[name].append(collection.passes(name))
     rows: list[tuple[Cell, ...]] = [
         (name, *(column[name] for column in columns), " / ".join(dict.fromkeys(passes[name]))) for name in METHODS
     ]

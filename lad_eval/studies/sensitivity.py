@@ -13,7 +13,7 @@ from lad_eval.studies.need import Need
 from lad_eval.studies.sheet import Chart, Line, Lines, Sheet
 from lad_eval.studies.study import Study
 
-METHODS = ("pride", "purified-attention", "lad")
+METHODS = ("pride", "purified-attention", "lad", "lad-unlabelled")
 POOL = 20
 SAMPLES = (1, 2, 3, 5, 8, 12, 20)
 DRAWS = 20
