@@ -96,10 +96,14 @@ def _table(path: Path) -> Iterable[Mapping[str, Any]]:
 @contextmanager
 def _silent(datasets: Any) -> Iterator[None]:
     shown = not datasets.are_progress_bars_disabled()
+    verbosity = datasets.logging.get_verbosity()
     datasets.disable_progress_bars()
+    # What its readers log before they raise would stand twice, in their words and in ours.
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     try:
         yield
     finally:
+        datasets.logging.set_verbosity(verbosity)
         if shown:
             datasets.enable_progress_bars()
 
@@ -145,18 +149,37 @@ class _Mmiu(DataSet):
 
     def _pictures(self, file: DataFile, root: Path, rows: Sequence[Row], options: PrepareOptions, progress: Progress) -> None:
         """Unpacks an archive that is there, or is in the hub's cache; fetches it only for pictures that are missing."""
-        archive: Path | None = root / file.path
-        if not (root / file.path).is_file():
-            folder = file.path.removesuffix(".zip")
-            named = {path for row in rows for path in row.images if PurePosixPath(path).parts[:1] == (folder,)}
-            archive = None
-            if not _all_there(root, named):
-                archive = in_hub_cache(file.path) or fetch(file, root, progress, download=options.download)
+        there = root / file.path
+        archive = there if there.is_file() else self._brought(file, root, rows, options, progress)
         if archive is not None and (count := unpack(archive, _folder(archive, root), progress)):
             _LOG.info("%s: %d pictures unpacked.", archive.name, count)
 
+    def _brought(
+        self, file: DataFile, root: Path, rows: Sequence[Row], options: PrepareOptions, progress: Progress
+    ) -> Path | None:
+        """An archive that is not there; None if it is not needed, or if a part of its pictures must do without a network."""
+        folder = file.path.removesuffix(".zip")
+        named = {path for row in rows for path in row.images if PurePosixPath(path).parts[:1] == (folder,)}
+        lacking = sorted(path for path in named if not _all_there(root, [path]))
+        if not lacking:
+            return None
+        cached = in_hub_cache(file.path)
+        if cached is not None or options.download:
+            return cached or fetch(file, root, progress)
+        first = PurePosixPath(lacking[0])
+        if len(lacking) == len(named):
+            raise missing(file, root, f", and so {len(lacking)} pictures, as {first}")
+        _LOG.warning(
+            "%s: %d of %d pictures are missing, as %s; rows that show them are left out. They are in %s.",
+            *(root / folder, len(lacking), len(named), first.name, file.url),
+        )
+        return None
+
     def verify(self, root: Path, progress: Progress) -> list[str]:
-        rows = read_rows(root)
+        try:
+            rows = read_rows(root)
+        except DataError as error:
+            return [str(error)]
         faults = []
         if len(rows) != PUBLISHED_ROWS:
             faults.append(f"{root / QUESTIONS}: {len(rows)} rows, not {PUBLISHED_ROWS} as published.")
@@ -229,8 +252,10 @@ def _picture_faults(root: Path, stored: str) -> list[str]:
     from PIL import Image
 
     path = place(root, stored)
-    if path is None or not path.is_file():
-        return [f"{root / stored}: missing."]
+    if path is None:
+        return [f"{root / QUESTIONS}: the image {stored!r} leads out of the folder."]
+    if not path.is_file():
+        return [f"{path}: missing."]
     try:
         with Image.open(path) as image:
             image.load()

@@ -76,8 +76,9 @@ def test_what_is_missing_is_told_with_address_and_place(tmp_path, progress):
         MMIU.prepare(tmp_path, OFFLINE, progress)
     url = f"https://huggingface.co/datasets/{REPOSITORY}/resolve/{REVISION}/Low-level-semantic.zip"
     assert str(caught.value) == (
-        f"{tmp_path}/Low-level-semantic.zip is missing (pictures of the tasks in this package): get it from {url} and put it "
-        "there, then run the same command again. Or unpack it yourself into Low-level-semantic/."
+        f"{tmp_path}/Low-level-semantic.zip is missing (pictures of the tasks in this package), and so 20 pictures, as "
+        f"Low-level-semantic/forensic_detection_blink/forensic_detection_blink_0_0.jpg: get it from {url} and put it there, "
+        "then run the same command again. Or unpack it yourself into Low-level-semantic/."
     )
     status = MMIU.status(tmp_path)
     assert not status.ready
@@ -97,6 +98,27 @@ def test_missing_images_and_outputs_are_counted_and_never_hidden(tmp_path, progr
         f"{root}/all.parquet: {told[0]['task']} row 0 has no output.",
         f"{root / told[1]['input_image_path'][0]}: missing.",
     ]
+
+
+def test_unpacked_pictures_with_some_missing_do_without_a_network(tmp_path, progress, caplog):
+    told = rows(3)
+    write_questions(tmp_path, told)
+    write_pictures(tmp_path, told)
+    (tmp_path / told[1]["input_image_path"][2]).unlink()
+    MMIU.prepare(tmp_path, OFFLINE, progress)
+    assert "Low-level-semantic: 1 of 30 pictures are missing, as forensic_detection_forgerynet_1_2.jpg; rows" in caplog.text
+    assert MMIU.status(tmp_path).ready
+
+
+def test_verify_tells_what_cannot_be_read_at_all_and_what_leads_elsewhere(tmp_path, progress):
+    told = rows(2)
+    told[0]["input_image_path"] = ["./../x.jpg", *told[0]["input_image_path"][1:]]
+    write_questions(tmp_path, told)
+    write_pictures(tmp_path, told[1:])
+    assert f"{tmp_path}/all.parquet: the image './../x.jpg' leads out of the folder." in MMIU.verify(tmp_path, progress)
+    (tmp_path / "all.parquet").write_bytes(b"PAR1 and no more")
+    (fault,) = MMIU.verify(tmp_path, progress)
+    assert "all.parquet cannot be read as Parquet" in fault
 
 
 def test_verify_reads_every_picture_and_compares_with_the_zip(tmp_path, progress):
@@ -139,12 +161,13 @@ def test_rows_are_read_in_order_with_missing_values_told_apart(tmp_path):
     assert read_rows(tmp_path)[1].context == ""
 
 
-def test_a_damaged_or_foreign_parquet_file_is_told_in_one_line(tmp_path):
+def test_a_damaged_or_foreign_parquet_file_is_told_in_one_line(tmp_path, capfd):
     path = tmp_path / "all.parquet"
     path.write_bytes(b"PAR1 and no more")
     with pytest.raises(DataError, match=r"all\.parquet cannot be read as Parquet \(.*\); remove it") as caught:
         read_rows(tmp_path)
     assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == ""
     pd.DataFrame({"task": ["a"], "question": ["b"]}).to_parquet(path)
     with pytest.raises(
         DataError, match=r"lacks the columns options, context, input_image_path, output: it is not MMIU's all\.parquet"
