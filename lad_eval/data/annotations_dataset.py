@@ -97,6 +97,8 @@ class CaptionedSet(DataSet):
             raise NotPreparedError(
                 f"{error} Run `lad-eval data prepare {self.name} --root {root} --encoder {recipe.encoder}`."
             ) from None
+        except (TooFewImagesError, TooFewCandidatesError) as error:
+            raise type(error)(f"{root}: {error}") from None
         try:
             keep_set(root, recipe, made)
         except OSError as error:
@@ -108,11 +110,7 @@ class CaptionedSet(DataSet):
         self.bring(root, options, progress)
         index = self.index(root)
         if index.absent:
-            _LOG.warning(
-                "%s: %d images with a caption are not there; samples drawn from those that are there differ from others'.",
-                root / index.folder,
-                index.absent,
-            )
+            _LOG.warning("%s: %s", root / index.folder, absent_line(index.absent))
         self._make(root, index, list(self._recipes(protocols, "random", None)), progress)
         if options.encoder == NO_ENCODER:
             return
@@ -131,7 +129,7 @@ class CaptionedSet(DataSet):
             index = self.read(root)
         except DataError as error:
             return [str(error)]
-        faults = []
+        faults = [f"{root / index.folder}: {absent_line(index.absent)}"] if index.absent else []
         with progress("Reading the pictures", len(index.names), unit="images") as advance:
             for name in index.names:
                 faults += _unreadable(root / index.folder / name)
@@ -221,6 +219,12 @@ class CaptionedSet(DataSet):
         encoder = load_encoder(name, device=options.device, download=options.download)
         items = [Captioned(each, root / index.folder / each, index.captions[each]) for each in index.names]
         embed(items, encoder, embeddings_folder(root, name), progress, batch_size=options.batch_size or BATCH_SIZE)
+
+
+def absent_line(count: int) -> str:
+    """What to know of samples that were drawn without some pictures of the data set."""
+    many = f"{count} images with a caption are" if count > 1 else "1 image with a caption is"
+    return f"{many} not there; samples drawn without them differ from those of the whole data set."
 
 
 def _full(made: AnnotationSet) -> AnnotationSet:

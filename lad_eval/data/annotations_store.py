@@ -117,6 +117,7 @@ def make_set(root: Path, recipe: Recipe, index: CaptionIndex) -> AnnotationSet:
     provenance = {
         "recipe": recipe.told,
         "index": index.digest,
+        "absent": index.absent,
         "embeddings": miner.fingerprint,
         "lad_eval": lad_eval.__version__,
         "sha256": {name: hashlib.sha256(dumps(part).encode()).hexdigest() for name, part in lists.items()},

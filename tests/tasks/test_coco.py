@@ -1,5 +1,6 @@
 """Tasks on COCO, Flickr8k and annotation files: from YAML to requests, and back to files."""
 
+import functools
 import json
 import re
 
@@ -12,6 +13,7 @@ from lad_eval.data.flickr8k import FLICKR8K
 from lad_eval.data.prepare import prepare
 from lad_eval.errors import DataError, NotPreparedError
 from lad_eval.run.progress import progress
+from lad_eval.run.told import notes_of
 from lad_eval.tasks.files import SpecError
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.registry import groups, load_spec, load_task
@@ -29,10 +31,13 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("LAD_EVAL_DATA", str(tmp_path / "home"))
 
 
+quiet = functools.partial(progress, shown=False)
+
+
 @pytest.fixture
 def coco(tmp_path, encoder):
     root = coco_folder(tmp_path / "coco")
-    prepare(COCO, root, PrepareOptions(download=False, encoder=encoder), lambda *a, **k: progress(*a, **k, shown=False))
+    prepare(COCO, root, PrepareOptions(download=False, encoder=encoder), quiet)
     return root
 
 
@@ -99,7 +104,7 @@ def test_the_draw_is_read_again_and_needs_no_embeddings_then(coco, task):
 
 
 def test_faults_are_told_in_one_line(coco, task):
-    with pytest.raises(DataError, match="40 images are too few for 1000 samples; lower `samples:`"):
+    with pytest.raises(DataError, match=f"{coco}: 40 images are too few for 1000 samples; lower `samples:`"):
         load_task("coco_random_n4")
     with pytest.raises(NotPreparedError, match="no embeddings of the encoder openai/clip-vit-large-patch14"):
         load_task("coco_adversarial_n4")
@@ -166,6 +171,20 @@ def test_an_imported_file_is_calibrated_on_its_first_samples_which_are_not_evalu
     targets = [entry["target"] for entry in json.loads(file.read_text())]
     assert learned == list(dict.fromkeys(targets))[:5]
     assert sorted(name.partition("#")[0] for name in ids(brought)) == sorted(t for t in targets if t not in learned)
+    apart = sum(target in learned for target in targets)
+    assert notes_of(brought, plan(brought)) == (
+        (f"{apart} of 30 samples not evaluated: calibration asks about their images.",),
+        {"test": 30 - apart},
+    )
+
+
+def test_a_table_says_of_how_many_missing_pictures_its_samples_know_nothing(coco, task):
+    assert load_task(task()).source.notes() == []
+    for number in (3, 5):
+        (coco / "val2014" / coco_name(number)).unlink()
+    told = "2 images with a caption are not there; samples drawn without them differ from those of the whole data set."
+    assert load_task(task(samples=11)).source.notes() == [told]
+    assert f"{coco}/val2014: {told}" in COCO.verify(coco, quiet)
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,7 @@ class AnnotatedSource:
         samples: int | None,
         calibration_samples: int,
         where: str,
+        notes: Sequence[str] = (),
     ) -> None:
         """Takes what files or a data set hold; no picture is opened yet.
 
@@ -62,6 +63,7 @@ class AnnotatedSource:
             samples: test samples asked for; None: all.
             calibration_samples: calibration samples asked for.
             where: what to name in errors.
+            notes: what tables should say beside the figures.
 
         Raises:
             DataError: too few samples, another N, or a picture that is not there.
@@ -77,6 +79,7 @@ class AnnotatedSource:
                 "lower `calibration.samples`."
             )
         self.images = images
+        self._notes = tuple(notes)
         self._lists: dict[Split, Sequence[Annotation]] = {"test": test[:samples], "calibration": calibration}
         names = sorted({name for entries in self._lists.values() for entry in entries for name in entry.names})
         self._pictures = {name: NamedPicture(images / name) for name in names}
@@ -97,6 +100,14 @@ class AnnotatedSource:
                 return
             pictures = tuple(self._pictures[each] for each in annotation.names)
             yield Sample(id=name, images=pictures, caption=annotation.caption, gold=annotation.index, split=split)
+
+    def notes(self) -> list[str]:
+        """What is left out of the data, and what is left out of the samples."""
+        return list(self._notes)
+
+    def counts(self) -> dict[str, int]:
+        """Samples that are evaluated."""
+        return {"test": len(self._lists["test"])}
 
     def problems(self) -> list[str]:
         """Every picture that cannot be read."""
@@ -137,7 +148,7 @@ class RetrievalOptions(SourceOptions):
         self, *, setting: str, candidates: int, samples: int | None, calibration_samples: int, folder: Path
     ) -> AnnotatedSource:
         # These need numpy, for which listing tasks should not wait.
-        from lad_eval.data.annotations_dataset import CaptionedSet
+        from lad_eval.data.annotations_dataset import CaptionedSet, absent_line
         from lad_eval.data.annotations_store import Recipe
         from lad_eval.data.dataset import load_dataset
 
@@ -159,6 +170,7 @@ class RetrievalOptions(SourceOptions):
             samples=samples,
             calibration_samples=calibration_samples,
             where=f"{self.dataset} in {shown(root)}",
+            notes=[absent_line(absent)] if (absent := made.provenance.get("absent")) else (),
         )
 
 
@@ -192,6 +204,7 @@ class AnnotationsOptions(SourceOptions):
             learned = [by_target[target] for target in list(first)[:calibration_samples]]
         targets = {annotation.target for annotation in learned}
         test = [annotation for annotation in everything if annotation.target not in targets]
+        apart = len(everything) - len(test)
         return AnnotatedSource(
             test=test,
             calibration=learned,
@@ -200,4 +213,5 @@ class AnnotationsOptions(SourceOptions):
             samples=samples,
             calibration_samples=calibration_samples,
             where=shown(path),
+            notes=[f"{apart} of {len(everything)} samples not evaluated: calibration asks about their images."] if apart else (),
         )
