@@ -97,6 +97,7 @@ def read_document(path: Path) -> Document:
     """A YAML file with its `include:` (one relative path or a list of them) merged below.
 
     Mappings are merged key by key; of the rest, the including file wins over the included, a later include over an earlier.
+    `reported` is not taken over.
 
     Raises:
         SpecError: as for `read_yaml`, or an include is missing, is no path or includes itself.
@@ -122,7 +123,10 @@ def _read(path: Path, outer: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str
         if not target.is_file():
             near = did_you_mean(part, (p.name for p in path.parent.glob("*") if p.suffix in SUFFIXES and p != path))
             raise SpecError([f"{shown(path)}: include: no such file: {part!r}.{near}"])
-        _merge(values, origins, *_read(target, chain))
+        included, places = _read(target, chain)
+        # Figures were published of that one task; with anything changed they are not this one's.
+        included.pop("reported", None)
+        _merge(values, origins, included, places)
     _merge(values, origins, own, dict.fromkeys(_dotted(own), path))
     return values, origins
 

@@ -112,6 +112,13 @@ def test_includes_are_merged_below_the_later_over_the_earlier_key_by_key(write):
     assert (spec.version, spec.samples, spec.setting, spec.data) == (2, 6, "adversarial", {"seed": 3, "calibration_samples": 7})
 
 
+def test_figures_reported_of_one_task_are_not_those_of_a_task_that_includes_it(write):
+    write("theirs.yaml", "source: scenes\ncandidates: 4\nreported: {m: {lad: [90, null, null], pride: [80, null, null]}}\n")
+    assert read_spec(write("task.yaml", "include: theirs.yaml\ncandidates: 8\n")).reported == {}
+    own = read_spec(write("task.yaml", "include: theirs.yaml\nreported: {m: {lad: [70, null, null]}}\n")).reported
+    assert own == {"m": {"lad": (70, None, None)}}
+
+
 def test_one_part_may_be_included_twice_by_different_ways(write):
     write("_a.yaml", "samples: 5\n")
     write("_b.yaml", "include: _a.yaml\nversion: 3\n")
