@@ -25,6 +25,7 @@ from lad_eval.data.annotations_store import (
 from lad_eval.data.dataset import DataSet, PrepareOptions, Progress, Status
 from lad_eval.data.embeddings import BATCH_SIZE, Captioned, embed, embeddings_fingerprint, load_embeddings
 from lad_eval.data.mining import TooFewCandidatesError
+from lad_eval.data.pictures import picture_faults
 from lad_eval.data.protocols import (
     CALIBRATION,
     DEFAULT_ENCODER,
@@ -132,7 +133,7 @@ class CaptionedSet(DataSet):
         faults = [f"{root / index.folder}: {absent_line(index.absent)}"] if index.absent else []
         with progress("Reading the pictures", len(index.names), unit="images") as advance:
             for name in index.names:
-                faults += _unreadable(root / index.folder / name)
+                faults += picture_faults(root / index.folder / name)
                 advance(1)
         for folder in _folders(root / OWN / "embeddings"):
             try:
@@ -246,14 +247,3 @@ def _stored(root: Path) -> Iterator[tuple[Path, Recipe | None]]:
             told.pop("version")
             recipe = Recipe(told.pop("protocol"), encoder=told.pop("encoder"), order=Order(**told))
         yield folder, recipe
-
-
-def _unreadable(path: Path) -> list[str]:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            image.load()
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError):
-        return [f"{path}: damaged or no image."]
-    return []

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from lad_eval.data.dataset import Progress
 from lad_eval.data.files import beside, write_text
+from lad_eval.data.pictures import read_picture
 from lad_eval.errors import DataError
 
 if TYPE_CHECKING:
@@ -205,22 +206,10 @@ def _ahead(
     batches = [part[start : start + batch_size] for start in range(0, len(part), batch_size)]
     waiting: list[list[Future[Image]]] = []
     for number, batch in enumerate(batches):
-        waiting += [[pool.submit(_read, item.path) for item in later] for later in batches[number + len(waiting) : number + 2]]
+        waiting += [
+            [pool.submit(read_picture, item.path) for item in later] for later in batches[number + len(waiting) : number + 2]
+        ]
         yield batch, [future.result() for future in waiting.pop(0)]
-
-
-def _read(path: Path) -> Image:
-    """A picture in RGB, turned as its EXIF orientation says."""
-    from PIL import Image as Pil
-    from PIL import ImageOps
-
-    try:
-        with Pil.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such image.") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, Pil.DecompressionBombError):
-        raise DataError(f"{path}: cannot be read: it is damaged or no image.") from None
 
 
 def _save(path: Path, part: Sequence[Captioned], images: Floats, texts: Floats) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from lad_eval.data.archives import differences, top_folders, unpack
 from lad_eval.data.dataset import DataFile, DataSet, PrepareOptions, Progress, Status
 from lad_eval.data.download import fetch, missing
+from lad_eval.data.pictures import picture_faults
 from lad_eval.errors import DataError
 
 REPOSITORY = "FanqingM/MMIU-Benchmark"
@@ -249,19 +250,8 @@ def _file_line(file: DataFile, root: Path) -> str | None:
 
 
 def _picture_faults(root: Path, stored: str) -> list[str]:
-    from PIL import Image
-
     path = place(root, stored)
-    if path is None:
-        return [f"{root / QUESTIONS}: the image {stored!r} leads out of the folder."]
-    if not path.is_file():
-        return [f"{path}: missing."]
-    try:
-        with Image.open(path) as image:
-            image.load()
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError):
-        return [f"{path}: damaged or no image."]
-    return []
+    return picture_faults(path) if path is not None else [f"{root / QUESTIONS}: the image {stored!r} leads out of the folder."]
 
 
 def _root_cause(error: BaseException) -> str:

@@ -96,7 +96,7 @@ def test_missing_images_and_outputs_are_counted_and_never_hidden(tmp_path, progr
     assert faults == [
         f"{root}/all.parquet: 18 rows, not 11698 as published.",
         f"{root}/all.parquet: {told[0]['task']} row 0 has no output.",
-        f"{root / told[1]['input_image_path'][0]}: missing.",
+        f"{root / told[1]['input_image_path'][0]}: no such image.",
     ]
 
 
@@ -129,7 +129,7 @@ def test_verify_reads_every_picture_and_compares_with_the_zip(tmp_path, progress
     damaged.write_bytes(damaged.read_bytes()[:40])
     faults = MMIU.verify(root, progress)
     assert f"{damaged}: differs from what Low-level-semantic.zip holds; remove it and prepare again" in faults
-    assert f"{damaged}: damaged or no image." in faults
+    assert f"{damaged}: cannot be read: it is damaged or no image." in faults
     assert len(faults) == 3
     damaged.unlink()
     MMIU.prepare(root, OFFLINE, progress)

@@ -18,7 +18,8 @@ from lad_eval.tasks.files import SpecError
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.sources.captions import read_captions
-from lad_eval.tasks.sources.folder import FolderSource, Picture
+from lad_eval.tasks.sources.folder import FolderSource
+from lad_eval.tasks.sources.picture import Picture
 from lad_eval.tasks.validate import validate
 from tests.data.coco_files import coco_caption, draw, tiny_clip
 

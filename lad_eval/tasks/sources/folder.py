@@ -12,8 +12,6 @@ A task on pictures of one's own, beside a folder `photos`:
 
 from __future__ import annotations
 
-import hashlib
-import io
 import logging
 import random
 from collections.abc import Iterator, Sequence
@@ -30,10 +28,9 @@ from lad_eval.tasks.files import did_you_mean, shown
 from lad_eval.tasks.sample import Sample, Split
 from lad_eval.tasks.sources.base import SourceOptions, digest_of_samples
 from lad_eval.tasks.sources.captions import read_captions
+from lad_eval.tasks.sources.picture import Picture
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from lad_eval.data.embeddings import Embeddings
 
 _LOG = logging.getLogger(__name__)
@@ -68,47 +65,6 @@ class FolderOptions(SourceOptions):
             seed=self.seed,
             encoder=self.encoder if setting == "adversarial" else None,
         )
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A file; an `ImageSource`."""
-
-    path: Path
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 hex digest of the file's bytes.
-
-        Raises:
-            DataError: the file cannot be read or does not begin as a picture does.
-        """
-        from PIL import Image as Pil
-
-        try:
-            content = self.path.read_bytes()
-            with Pil.open(io.BytesIO(content)):
-                pass
-        except (OSError, SyntaxError, ValueError, Pil.DecompressionBombError) as error:
-            raise self._unreadable(error) from None
-        return hashlib.sha256(content).hexdigest()
-
-    def load(self) -> Image:
-        """The picture in RGB, turned as its EXIF orientation says."""
-        from PIL import Image as Pil
-        from PIL import ImageOps
-
-        try:
-            with Pil.open(self.path) as image:
-                return ImageOps.exif_transpose(image).convert("RGB")
-        except (OSError, SyntaxError, ValueError, EOFError, IndexError, Pil.DecompressionBombError) as error:
-            raise self._unreadable(error) from None
-
-    def _unreadable(self, error: Exception) -> DataError:
-        if isinstance(error, FileNotFoundError):
-            return DataError(f"{shown(self.path)}: no such image.")
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is damaged or no image"
-        return DataError(f"{shown(self.path)}: cannot be read: {reason}.")
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from pydantic import Field, StrictInt, StrictStr, field_validator
 from lad_eval.errors import DataError
 from lad_eval.tasks.sample import Sample, Source, Split
 from lad_eval.tasks.sources.base import SourceOptions, digest_of_samples
-from lad_eval.tasks.sources.folder import Picture
 from lad_eval.tasks.sources.mmiu_letters import Letters, read_letters, speaks_of_order
+from lad_eval.tasks.sources.picture import Picture
 
 if TYPE_CHECKING:
     from lad_eval.data.mmiu import Row
@@ -168,7 +168,7 @@ class MmiuSource:
     def problems(self) -> list[str]:
         """Every image of the rows that are asked that cannot be decoded."""
         pictures = dict.fromkeys(p for split in _SPLITS for kept in self._kept[split] for p in kept.images)
-        return [fault for picture in pictures if (fault := _fault(picture)) is not None]
+        return [fault for picture in pictures for fault in picture.faults()]
 
     def _look(self, row: Row, candidates: int) -> _Kept | None:
         """The row as it can be asked; None, and its reason counted, if it cannot."""
@@ -210,11 +210,3 @@ class MmiuSource:
     def _why(self) -> str:
         reasons = ", ".join(f"{reason} ({count})" for reason, count in self._left_out.most_common())
         return f": {reasons}." if reasons else "."
-
-
-def _fault(picture: Picture) -> str | None:
-    try:
-        picture.load()
-    except DataError as error:
-        return str(error)
-    return None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -18,20 +16,7 @@ from lad_eval.errors import DataError
 from lad_eval.tasks.files import shown
 from lad_eval.tasks.sample import Sample, Split
 from lad_eval.tasks.sources.base import SourceOptions, digest_of_samples
-from lad_eval.tasks.sources.folder import Picture
-
-
-@dataclass(frozen=True)
-class NamedPicture(Picture):
-    """A picture that its data set knows by its file name.
-
-    Two files of one content stay two candidates, as in everybody else's results on the data set.
-    """
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 hex digest of the file's name and bytes; errors as of `Picture`."""
-        return hashlib.sha256(f"{self.path.name}\0{Picture(self.path).digest}".encode()).hexdigest()
+from lad_eval.tasks.sources.picture import NamedPicture
 
 
 class AnnotatedSource:
@@ -111,15 +96,7 @@ class AnnotatedSource:
 
     def problems(self) -> list[str]:
         """Every picture that cannot be read."""
-        return [fault for picture in self._pictures.values() if (fault := _fault(picture))]
-
-
-def _fault(picture: Picture) -> str | None:
-    try:
-        picture.load()
-    except DataError as error:
-        return str(error)
-    return None
+        return [fault for picture in self._pictures.values() for fault in picture.faults()]
 
 
 class RetrievalOptions(SourceOptions):

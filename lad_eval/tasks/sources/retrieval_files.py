@@ -11,7 +11,7 @@ from lad_eval.data.files import write_text
 from lad_eval.errors import DataError
 from lad_eval.tasks.files import shown
 from lad_eval.tasks.sample import Split
-from lad_eval.tasks.sources.folder import Picture
+from lad_eval.tasks.sources.picture import Picture
 from lad_eval.tasks.task import Task
 
 
