@@ -121,8 +121,15 @@ def listen(*, quiet: bool) -> None:
 
 
 class _Stderr(logging.Handler):
-    """Writes to whatever `sys.stderr` is at the time."""
+    """Writes to whatever `sys.stderr` is at the time; the same line in a row, as of several tasks on one data set, once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last = ""
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "warning: " if record.levelno >= logging.WARNING else ""
-        sys.stderr.write(f"{prefix}{record.getMessage()}\n")
+        line = f"{prefix}{record.getMessage()}\n"
+        if line != self._last:
+            sys.stderr.write(line)
+        self._last = line

@@ -118,7 +118,7 @@ def _device(name: str | None) -> torch.device:
         device = torch.device(str(name))
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError):
-        raise DataError(f"There is no device {name!r} here; give --device cpu or cuda.") from None
+        raise DataError(f"There is no device {name!r} here; give another --device, or none to have one chosen.") from None
     return device
 
 

@@ -256,6 +256,15 @@ def test_data_that_is_missing_is_named(capsys, tmp_path, monkeypatch):
     assert "captions.csv" in fails(capsys, "run", "-m", MODEL, "-t", tmp_path / "mine.yaml", "--out", tmp_path / "out")
 
 
+def test_the_same_warning_in_a_row_is_said_once():
+    code = (
+        "import logging; from lad_eval.cli.main import listen; listen(quiet=True); log = logging.getLogger('lad_eval.x')\n"
+        "for text in ('too few', 'too few', 'other', 'too few'): log.warning('%s images', text)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
+    assert told.splitlines() == ["warning: too few images", "warning: other images", "warning: too few images"]
+
+
 def test_an_unexpected_fault_keeps_its_traceback(monkeypatch):
     def fail(_):
         raise ZeroDivisionError
