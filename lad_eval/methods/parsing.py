@@ -9,7 +9,7 @@ END_OF_THOUGHT = "</think>"
 _THOUGHT = "<think>"
 # Names of candidates that are words of the language too; followed by a word they are one: "A red dog", "I see".
 _WORDS = frozenset({"a", "A", "I"})
-_GOES_ON = re.compile(r"[ \t]+(?!(?:or|and|nor|is|but)\b)[a-z]")
+_GOES_ON = re.compile(r"[ \t]+(?!(?:or|and|nor|is|but)\b)([^\W\d_]{2,})", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<![\w.,])[+-]?\d+(?:[.,]\d+)*(?!\w)")
 
 
@@ -27,10 +27,9 @@ def parse_reply(reply: str, identifiers: Sequence[str], *, thoughtful: bool = Fa
     """
     text = reply
     if thoughtful:
-        thought, end, after = reply.rpartition(END_OF_THOUGHT)
-        if not end and _THOUGHT in thought + after:
+        text = reply.rpartition(END_OF_THOUGHT)[2]
+        if _THOUGHT in text:
             return None
-        text = after
     named = _numbers(text) if all(name.isdecimal() for name in identifiers) else _words(text, identifiers)
     if len(named) != 1:
         return None
@@ -49,7 +48,7 @@ def _words(text: str, identifiers: Sequence[str]) -> set[str]:
     named = set()
     for found in pattern.finditer(text):
         name = found.group()
-        if name in _WORDS and _GOES_ON.match(text[found.end() :]):
+        if name in _WORDS and (next_word := _GOES_ON.match(text, found.end())) and next_word[1] not in identifiers:
             continue
         named.add(name if name in identifiers else name.lower())
     return named

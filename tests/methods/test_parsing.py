@@ -63,6 +63,13 @@ def test_numbers(reply, position):
         ("A..", "A", 0),
         ("A..", "Bee", None),
         ("A..", "B's", None),
+        ("A..", "A Dalmatian on a sofa", None),
+        ("A..", "A Dalmatian, so C", 2),
+        ("A..", "A OR B", None),
+        ("A..", "A B", None),
+        ("a..", "a b", None),
+        ("I..", "I II", None),
+        ("I..", "I Cannot Tell", None),
         ("a..", "b", 1),
         ("I..", "III", 2),
         ("I..", "I think it is IV", 3),
@@ -95,6 +102,7 @@ def test_a_longer_name_is_not_a_shorter_one():
         ("<think>It must be 2</think>", None),
         ("2", 1),
         ("<think>1</think> 2 or 3", None),
+        ("<think>1</think><think>2", None),
     ],
 )
 def test_what_follows_a_thought_counts(reply, position):
