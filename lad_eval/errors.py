@@ -16,8 +16,8 @@ class UnknownNameError(UserError):
     """A name that no registry holds, with the nearest names that it does hold."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        names = sorted(known)
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        names = {other.lower(): other for other in sorted(known, reverse=True)}
+        near = [names[found] for found in difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)]
         hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else f"`lad-eval ls {kind}s` lists them."
         super().__init__(f"Unknown {kind} {name!r}. {hint}")
 

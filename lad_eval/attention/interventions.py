@@ -113,11 +113,15 @@ def parse_intervention(text: str) -> Intervention:
     known: dict[str, Any] = {f.name: f.default for f in fields(kind)}
     values: dict[str, Any] = {}
     for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals or key not in known:
+        key, equals, value = (part.strip() for part in setting.partition("="))
+        if key not in known:
             raise UserError(
                 f"{name} has no parameter {key!r}; write {name}:{next(iter(known))}=value. Its parameters are {', '.join(known)}."
             )
+        if not equals:
+            raise UserError(f"{key} of {name} has no value; write {name}:{key}={known[key]}.")
+        if key in values:
+            raise UserError(f"{text!r} gives {key} twice.")
         try:
             values[key] = type(known[key])(value)
         except ValueError:

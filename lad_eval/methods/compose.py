@@ -98,12 +98,14 @@ def composition(name: str, decisions: Mapping[str, NamedMethod]) -> Composition:
 
     Raises:
         UnknownNameError: a part is no name.
-        ParameterError: two parts are of one kind, or do not go together.
+        ParameterError: a part is empty, two are of one kind, or they do not go together.
         UserError: a parameter of an intervention cannot have its value.
     """
     wordings: list[str] = []
     found: dict[str, list[str]] = {"intervention": [], "view": [], "decision": []}
     for part in map(spelled, name.split(JOIN)):
+        if not part:
+            raise ParameterError(f"{name!r} has an empty part; join names of `lad-eval ls methods` by {JOIN}.")
         if part in WORDED:
             wordings.append(part)
         elif part.partition(":")[0] in INTERVENTIONS:
@@ -123,6 +125,8 @@ def composition(name: str, decisions: Mapping[str, NamedMethod]) -> Composition:
     if decision in REPLYING and view not in (None, "majority"):
         raise ParameterError(f"{name!r}: {decision} gives no probabilities to average; use majority.")
     made = None if intervention is None else parse_intervention(intervention)
+    if decision == "vanilla" and (wordings or made or view):
+        decision = None  # what decides where nothing else does: one spelling of each method
     return Composition(tuple(sorted(wordings)), made, view, decision or "")
 
 

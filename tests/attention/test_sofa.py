@@ -159,6 +159,8 @@ def test_names_and_parameters():
         ("sofa:sigma=x", "sigma of sofa must be of the kind of 0.5, not 'x'"),
         ("sofa:every=0", "every of sofa must be a whole number of at least 1"),
         ("sofa:pairs=none", "must be 'between' or 'all'"),
+        ("sofa:sigma", "sigma of sofa has no value; write sofa:sigma=0.5"),
+        ("sofa:sigma=0.3:sigma=0.4", "'sofa:sigma=0.3:sigma=0.4' gives sigma twice"),
         ("sofa:depth=3", "sofa has no parameter 'depth'; write sofa:sigma=value. Its parameters are sigma, every, pairs."),
     ]:
         with pytest.raises(UserError, match=says):

@@ -57,6 +57,9 @@ def test_a_name_has_one_spelling():
     assert canonical_name("lad+sofa+instruction") == canonical_name("instruction + lad+sofa") == "instruction+sofa+lad"
     assert canonical_name("lad+average_cyclic") == "average-cyclic+lad"
     assert canonical_name("sofa:every=2:sigma=0.5") == "sofa"
+    assert canonical_name("sofa : sigma = 0.25 + vanilla") == "sofa:sigma=0.25"
+    assert canonical_name("vanilla+average_cyclic") == "average-cyclic"
+    assert canonical_name("vanilla") == "vanilla"
     assert [canonical_name(name) for name in (*method_names(), *part_names())] == [*method_names(), *part_names()]
 
 
@@ -68,6 +71,8 @@ def test_a_name_has_one_spelling():
         ("majority+average_cyclic", "one view at most"),
         ("instruction+instruction", "has 'instruction' twice"),
         ("average_cyclic+generate", "generate gives no probabilities to average; use majority"),
+        ("+lad", "'\\+lad' has an empty part; join names of `lad-eval ls methods` by \\+"),
+        ("", "has an empty part"),
         ("sofa:sigma=2", "sigma of sofa must be above 0 and at most 1"),
         ("majority+permutation-average", "majority cannot be joined with permutation-average"),
     ],
