@@ -24,7 +24,6 @@ from lad_eval.data.annotations_store import (
 )
 from lad_eval.data.dataset import DataSet, PrepareOptions, Progress, Status
 from lad_eval.data.embeddings import BATCH_SIZE, Captioned, embed, embeddings_fingerprint, load_embeddings
-from lad_eval.data.mining import TooFewCandidatesError
 from lad_eval.data.pictures import picture_faults
 from lad_eval.data.protocols import (
     CALIBRATION,
@@ -35,6 +34,7 @@ from lad_eval.data.protocols import (
     Order,
     Protocol,
     Setting,
+    TooFewCandidatesError,
     TooFewImagesError,
 )
 from lad_eval.errors import DataError, NotPreparedError

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from lad_eval.data.protocols import TooFewCandidatesError
 from lad_eval.errors import DataError
 
 Floats = npt.NDArray[Any]
@@ -26,10 +27,6 @@ BLOCK_BYTES = 2**28
 """What the matrices of one block of anchors may take."""
 PAIR_BYTES = 40
 """What they take a pair: two products and their differences, a word of categories, four flags."""
-
-
-class TooFewCandidatesError(DataError):
-    """An anchor has fewer admissible pictures than it needs."""
 
 
 @dataclass(frozen=True, eq=False)

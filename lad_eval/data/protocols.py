@@ -45,6 +45,10 @@ class TooFewImagesError(DataError):
     """The data has fewer pictures than the samples need."""
 
 
+class TooFewCandidatesError(DataError):
+    """An anchor has fewer admissible hard negatives than it needs."""
+
+
 @dataclass(frozen=True)
 class Draw:
     """A sample by names: pictures in displayed order, and which of them is described."""
@@ -151,7 +155,7 @@ def strict(names: Sequence[str], captions: Mapping[str, str], order: Order, mine
     _enough(test_pool, order)
     return Drawn(
         _strict_list(test_anchors[: order.samples], test_pool, order, mine, "test"),
-        _strict_list(learned_anchors, rest, order, mine, "calibration"),
+        _calibration_list(learned_anchors, rest, shuffled, order, mine, "calibration"),
     )
 
 
@@ -212,7 +216,20 @@ def _official_calibration(
             f"{len(pool)} images are too few for {order.samples} samples and {order.calibration} calibration samples of other "
             f"images: only {len(eligible)} are nobody's right answer; lower `samples:` or `calibration.samples`."
         )
-    return _strict_list(eligible, own, order, mine, "official-calibration")
+    return _calibration_list(eligible, own, names, order, mine, "official-calibration")
+
+
+def _calibration_list(
+    anchors: Sequence[str], own: Sequence[str], every: Sequence[str], order: Order, mine: Mine, split: str
+) -> tuple[Draw, ...]:
+    """Samples among pictures of their own; of a small album, where these have too few hard negatives, among all pictures."""
+    try:
+        return _strict_list(anchors, own, order, mine, split)
+    except TooFewCandidatesError as error:
+        if len(own) >= len(every):
+            raise
+        _LOG.warning("Calibration takes hard negatives from the test's images too. %s", error)
+        return _strict_list(anchors, every, order, mine, split)
 
 
 def _strict_list(anchors: Sequence[str], pool: Sequence[str], order: Order, mine: Mine, split: str) -> tuple[Draw, ...]:

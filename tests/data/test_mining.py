@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lad_eval.data import mining
-from lad_eval.data.mining import Miner, TooFewCandidatesError
+from lad_eval.data.mining import Miner
+from lad_eval.data.protocols import TooFewCandidatesError
 from lad_eval.errors import DataError
 
 

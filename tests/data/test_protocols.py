@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lad_eval.data.mining import Miner, TooFewCandidatesError
-from lad_eval.data.protocols import SPARE, Order, TooFewImagesError, official, plain, strict
+from lad_eval.data.mining import Miner
+from lad_eval.data.protocols import SPARE, Order, TooFewCandidatesError, TooFewImagesError, official, plain, strict
 from lad_eval.errors import DataError
 from tests.data.coco_files import coco_name, turning
 
@@ -16,6 +16,7 @@ NAMES = [coco_name(number) for number in range(COUNT)]
 CATEGORIES = {coco_name(i): frozenset({i % 7 + 1, i % 3 + 81}) for i in range(COUNT) if i != 13}
 CAPTIONS = {name: f"thing {number} on a table" for number, name in enumerate(NAMES)}
 MINER = Miner(NAMES, turning(COUNT, 16, 2.1), turning(COUNT, 16, 3.7), CATEGORIES)
+MINER_OF_ALL = Miner(MINER.names, MINER.images, MINER.texts)
 
 # What `data/build_eval_dataset.py` of github.com/brightXian/LAD, c704b9d, wrote for these pictures, embeddings and categories:
 # numbers of the pictures in displayed order, and the place of the right one, by (setting, N, n_seq, pool).
@@ -147,6 +148,21 @@ def test_too_few_pictures_are_told_in_one_line():
         official(list(CATEGORIES), Order("random", 4, 36, 30), MINER)
     with pytest.raises(DataError, match="can stand beside it as hard negatives, but 37 are needed"):
         official(list(CATEGORIES), Order("adversarial", 38, 5, 1), MINER)
+
+
+@pytest.mark.parametrize("draw", [lambda o, m: official(list(CATEGORIES), o, m), lambda o, m: strict(NAMES, CAPTIONS, o, m)])
+def test_calibration_of_a_small_album_finds_its_hard_negatives_elsewhere(draw, caplog):
+    def scarce(anchors, pool, k):
+        if len(pool) < 20:
+            raise TooFewCandidatesError(f"{len(pool)} are too few")
+        return MINER_OF_ALL(anchors, pool, k)
+
+    order = Order("adversarial", 3, 8, 5, 26)
+    drawn, usual = draw(order, scarce), draw(order, MINER_OF_ALL)
+    assert drawn.test == usual.test
+    assert [each.anchor for each in drawn.calibration] == [each.anchor for each in usual.calibration]
+    assert {name for each in drawn.calibration for name in each.images} & {each.anchor for each in drawn.test}
+    assert "Calibration takes hard negatives from the test's images too. 1" in caplog.text
 
 
 def both_strict(**changes):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import StrictInt, StrictStr
 
-from lad_eval.data.protocols import DEFAULT_ENCODER, SETTINGS, plain
+from lad_eval.data.protocols import DEFAULT_ENCODER, SETTINGS, TooFewCandidatesError, plain
 from lad_eval.errors import DataError
 from lad_eval.tasks.files import did_you_mean, shown
 from lad_eval.tasks.sample import Sample, Split
@@ -211,7 +211,7 @@ class FolderSource:
     @cached_property
     def _hard(self) -> dict[str, list[str]]:
         """Names of the N - 1 hardest negatives of every anchor."""
-        from lad_eval.data.mining import Miner, TooFewCandidatesError
+        from lad_eval.data.mining import Miner
 
         assert self._embeddings is not None
         mine = Miner(self._embeddings.names, self._embeddings.images, self._embeddings.texts)
