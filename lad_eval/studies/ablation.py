@@ -8,7 +8,7 @@ from lad_eval.methods import make_method
 from lad_eval.methods.readout import layer_range
 from lad_eval.studies.family import Family
 from lad_eval.studies.library import Library
-from lad_eval.studies.measure import TIE_NOTE, measured
+from lad_eval.studies.measure import mark_notes, measured
 from lad_eval.studies.need import Need
 from lad_eval.studies.sheet import Cell, Measured, Sheet, Table
 from lad_eval.studies.study import Study
@@ -61,11 +61,13 @@ def _sheet(library: Library, family: Family) -> Sheet:
     tables = []
     for part, variants in _parts(depth).items():
         columns: list[dict[str, Measured]] = []
+        answers = []
         for collection in collections:
             decided = {name: collection.decided(make_method(method, **changed)) for name, method, changed in variants}
+            answers.append(decided)
             columns.append({name: cell for name, (_, cell) in measured(decided, seed=library.seed).items()})
         rows: list[tuple[Cell, ...]] = [(name, *(column[name] for column in columns)) for name, _, _ in variants]
-        tables.append(Table(part, (part, *(f"{s} N = {n}" for s, n, _ in shown)), tuple(rows), (TIE_NOTE,)))
+        tables.append(Table(part, (part, *(f"{s} N = {n}" for s, n, _ in shown)), tuple(rows), mark_notes(answers)))
     return Sheet("table4", TABLE4.title, tuple(tables), remarks=(f"The model has {depth} layers that attend to images.",))
 
 

@@ -76,7 +76,7 @@ def _opened(needs: Sequence[Need], *, strict: bool) -> tuple[list[tuple[Need, Ta
         task = _task_or_fault(need)
         if isinstance(task, Task):
             opened.append((need, task))
-        elif strict:
+        elif strict and not need.optional:
             raise task
         else:
             absent[need.label] = str(task)

@@ -6,13 +6,15 @@ import numpy as np
 
 from lad_eval.evidence import Evidence, Floats
 from lad_eval.methods import make_method
-from lad_eval.metrics import Predictions, compare, summarise
+from lad_eval.metrics import Predictions, compare, holm, paired_test, summarise
 from lad_eval.studies.family import Family
 from lad_eval.studies.library import Library
 from lad_eval.studies.measure import accuracy
 from lad_eval.studies.need import Need
-from lad_eval.studies.sheet import Cell, Chart, Cloud, Measured, Sheet, Table
+from lad_eval.studies.sheet import Cell, Chart, Cloud, Measured, PValue, Sheet, Table
 from lad_eval.studies.study import Study
+
+SHARES = ("Both right", "Only attention", "Only logits", "Neither")
 
 
 def _needs(family: Family) -> list[Need]:
@@ -20,7 +22,8 @@ def _needs(family: Family) -> list[Need]:
 
 
 def _table(library: Library, family: Family) -> Sheet:
-    rows: list[tuple[Cell, ...]] = []
+    found: list[tuple[Cell, ...]] = []
+    tests: list[float] = []
     for (setting, n, _), need in zip(family.main(), _needs(family), strict=True):
         collection = library[need]
         logits = collection.decided(make_method("vanilla"))
@@ -28,10 +31,14 @@ def _table(library: Library, family: Family) -> Sheet:
         (pair,) = compare({"attention": attention, "logits": logits}, against="logits", seed=library.seed)
         shares = _shares(attention, logits)
         cells = (accuracy(summarise(table, seed=library.seed)) for table in (logits, attention))
-        rows.append((f"{setting} N = {n}", *cells, Measured(*pair.accuracy), *shares))
-    headers = ("Task", "Logits", "Attention", "Divergence", "Both right", "Only attention", "Only logits", "Neither")
+        tests.append(paired_test(attention.grid.correct, logits.grid.correct))
+        found.append((f"{setting} N = {n}", *cells, Measured(*pair.accuracy), pair.detectable, *shares))
+    rows = [(*row[:4], PValue(float(p)), *row[4:]) for row, p in zip(found, holm(tests), strict=True)]
+    headers = ("Task", "Logits", "Attention", "Divergence", "p (Holm)", "Detectable", *SHARES)
     notes = (
         "Logits: vanilla; attention: purified attention. Divergence: the second minus the first, with its paired 95 % interval.",
+        "p: exact paired test over samples that both are equally accurate, Holm's correction over the tasks. "
+        "Detectable: the smallest true difference that so many samples find with chance 0.8.",
         "The last four columns: share of answers, in points.",
     )
     return Sheet("table7", TABLE7.title, (Table(TABLE7.title, headers, tuple(rows), notes),))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lad_eval.studies.family import Family
 from lad_eval.studies.library import Library
-from lad_eval.studies.measure import TIE_NOTE, measured
+from lad_eval.studies.measure import mark_notes, measured
 from lad_eval.studies.need import Need
 from lad_eval.studies.reported import reported_accuracies
 from lad_eval.studies.sheet import Cell, Measured, Sheet, Table
@@ -28,14 +28,15 @@ def _sheet(library: Library, family: Family) -> Sheet:
     if not needs:
         return Sheet("table5", TABLE5.title, missing=("MMIU: run with --family coco, after `lad-eval data prepare mmiu`.",))
     columns: list[dict[str, Measured]] = []
-    for need in needs:
-        cells = measured({name: library[need].stored(name) for name in METHODS}, seed=library.seed)
+    answers = [{name: library[need].stored(name) for name in METHODS} for need in needs]
+    for column in answers:
+        cells = measured(column, seed=library.seed)
         columns.append({name: cell for name, (_, cell) in cells.items()})
-    rows: list[tuple[Cell, ...]] = [(name, *(column[name] for column in columns)) for name in METHODS]
+    rows: list[tuple[Cell, ...]] = [(name, *(cells[name] for cells in columns)) for name in METHODS]
     headers = ("Method", *(need.task.removeprefix("mmiu_") for need in needs))
     notes = tuple(note for need in needs for note in library[need].notes)
     reported = reported_accuracies([library[need] for need in needs])
-    table = Table("Accuracy, with 95 % intervals", headers, tuple(rows), (TIE_NOTE, *notes), reported=reported)
+    table = Table("Accuracy, with 95 % intervals", headers, tuple(rows), (*mark_notes(answers), *notes), reported=reported)
     return Sheet("table5", TABLE5.title, (table,))
 
 

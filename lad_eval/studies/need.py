@@ -23,12 +23,14 @@ class Need:
         methods: those that must be decided, which says what has to be asked.
         identifiers: the candidates' names, where not the task's own.
         calibration_samples: their number, where not the task's own.
+        optional: a study that lacks it can show the rest.
     """
 
     task: str
     methods: tuple[str, ...] = ()
     identifiers: IdentifierStyle | None = None
     calibration_samples: int | None = None
+    optional: bool = False
 
     @property
     def label(self) -> str:
@@ -65,5 +67,5 @@ def merged(needs: Iterable[Need]) -> list[Need]:
     for need in needs:
         known = found.get(need.label)
         methods = tuple(dict.fromkeys([*(known.methods if known else ()), *need.methods]))
-        found[need.label] = replace(need, methods=methods)
+        found[need.label] = replace(need, methods=methods, optional=need.optional and (known is None or known.optional))
     return list(found.values())

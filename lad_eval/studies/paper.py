@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Collection as Names
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import lad_eval
@@ -97,13 +97,20 @@ def paper(
 
 def _sheet(name: str, library: Library, family: Family, absent: Mapping[str, str], *, strict: bool) -> Sheet:
     study = STUDIES[name]
-    lacking = [need.label for need in study.needs(family) if not library.has(need)]
+    needs = study.needs(family)
+    lacking = [need.label for need in needs if not need.optional and not library.has(need)]
     if not lacking:
-        return study.sheet(library, family)
-    reason = absent.get(lacking[0], f"there is no finished run of {', '.join(lacking)}; run without --stored.")
+        sheet = study.sheet(library, family)
+        without = [need.label for need in needs if not library.has(need)]
+        return replace(sheet, missing=(*sheet.missing, _why(without, absent))) if without else sheet
+    reason = _why(lacking, absent)
     if strict:
         raise UserError(f"{name} cannot be made: {reason}")
     return Sheet(name, study.title, missing=(reason,))
+
+
+def _why(lacking: Sequence[str], absent: Mapping[str, str]) -> str:
+    return absent.get(lacking[0], f"there is no finished run of {', '.join(lacking)}; run without --stored.")
 
 
 def _found(settings: Settings, needs: Sequence[Need]) -> dict[str, Path]:

@@ -7,10 +7,17 @@ import io
 import math
 from collections.abc import Callable, Sequence
 
-from lad_eval.studies.sheet import Cell, Measured, Sheet, Table
+from lad_eval.studies.sheet import Cell, Measured, PValue, Sheet, Table
 
 _LATEX = str.maketrans(
     {
+        "\\": r"\textbackslash{}",
+        "{": r"\{",
+        "}": r"\}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"$<$",
+        ">": r"$>$",
         "%": r"\%",
         "_": r"\_",
         "&": r"\&",
@@ -20,6 +27,7 @@ _LATEX = str.maketrans(
         "±": r"$\pm$",
         "τ": r"$\tau$",
         "≥": r"$\geq$",
+        "−": r"$-$",
     }
 )
 
@@ -69,6 +77,8 @@ def plain(cell: Cell, digits: int) -> str:
         if cell.low is not None and cell.high is not None:
             text += f" [{_number(cell.low, digits)}, {_number(cell.high, digits)}]"
         return f"**{text}**" if cell.best else f"{text} †" if cell.tied else text
+    if isinstance(cell, PValue):
+        return "–" if not math.isfinite(cell.value) else "< 0.001" if cell.value < 0.001 else f"{cell.value:.3f}"
     if isinstance(cell, float):
         return _number(cell, digits)
     return "–" if cell is None else str(cell)
@@ -80,7 +90,7 @@ def _tex(cell: Cell, digits: int) -> str:
         if cell.low is not None and cell.high is not None:
             text += rf" {{\scriptsize[{_number(cell.low, digits)}, {_number(cell.high, digits)}]}}"
         return rf"\textbf{{{text}}}" if cell.best else rf"{text}$^\dagger$" if cell.tied else text
-    return plain(cell, digits).replace("\\", r"\textbackslash{}").translate(_LATEX)
+    return plain(cell, digits).translate(_LATEX)
 
 
 def _grid(table: Table, written: Callable[[Cell, int], str], style: str) -> str:
@@ -88,16 +98,16 @@ def _grid(table: Table, written: Callable[[Cell, int], str], style: str) -> str:
 
     header = [c if style == "pipe" else c.translate(_LATEX) for c in table.columns]
     rows = [[written(cell, table.digits) for cell in row] for row in (*table.rows, *table.reported)]
-    align = ["left", *["right"] * (len(header) - 1)]
+    align = ["left" if table.is_text(i) else "right" for i in range(len(header))]
     if style == "pipe":
         return tabulate(rows, headers=header, tablefmt="pipe", disable_numparse=True, colalign=align)
-    return _booktabs(header, rows, len(table.rows))
+    return _booktabs(header, rows, align, len(table.rows))
 
 
-def _booktabs(header: Sequence[str], rows: Sequence[Sequence[str]], ours: int) -> str:
+def _booktabs(header: Sequence[str], rows: Sequence[Sequence[str]], align: Sequence[str], ours: int) -> str:
     lines = [" & ".join(row) + r" \\" for row in rows]
     body = lines[:ours] + ([r"\midrule", *lines[ours:]] if len(lines) > ours else [])
-    columns = "l" + "r" * (len(header) - 1)
+    columns = "".join(side[0] for side in align)
     return "\n".join(
         [
             rf"\begin{{tabular}}{{{columns}}}",
@@ -114,6 +124,8 @@ def _booktabs(header: Sequence[str], rows: Sequence[Sequence[str]], ours: int) -
 def _values(cell: Cell, span: bool) -> list[object]:
     if isinstance(cell, Measured):
         return [cell.value, cell.low, cell.high]
+    if isinstance(cell, PValue):
+        return [cell.value]
     return [cell, None, None] if span else [cell]
 
 

@@ -19,7 +19,13 @@ class Measured(NamedTuple):
     best: bool = False
 
 
-Cell = str | int | float | Measured | None
+class PValue(NamedTuple):
+    """The p-value of a test, 0 to 1."""
+
+    value: float
+
+
+Cell = str | int | float | Measured | PValue | None
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,11 @@ class Table:
     notes: tuple[str, ...] = ()
     digits: int = 1
     reported: tuple[tuple[Cell, ...], ...] = ()
+
+    def is_text(self, column: int) -> bool:
+        """Whether a column holds words, not figures."""
+        cells = [row[column] for row in self.rows]
+        return any(isinstance(cell, str) and any(letter.isalpha() for letter in cell) for cell in cells)
 
 
 @dataclass(frozen=True)

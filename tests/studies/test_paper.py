@@ -4,6 +4,9 @@ import re
 import pytest
 
 from lad_eval.cli.main import invoke
+from lad_eval.run.execute import Settings
+from lad_eval.studies.family import Family, family
+from lad_eval.studies.paper import paper
 
 ONLY = "table2,table3,table4,table5,table7,figure2,figure3"
 
@@ -43,6 +46,22 @@ def test_stored_evidence_gives_the_same_without_a_model(made, capsys):
     assert page.read_text() == before
 
 
+def test_transfer_is_shown_as_far_as_there_is_data(made):
+    base = made[0]
+    scenes = family("scenes")
+    lending = Family("scenes", scenes.tasks, {("random", 4): "flickr8k_random_n4"})
+    settings = Settings("lad-tiny", (), (), limit=2, out=base / "runs", quiet=True)
+    written = paper(settings, lending, base / "lent", only=["table3"])
+    (sheet,) = written.sheets
+    assert [row[:2] for row in sheet.tables[0].rows][:2] == [
+        ("scenes random", "scenes random (own)"), ("scenes random", "scenes adversarial"),
+    ]  # fmt: skip
+    assert "flickr8k" in sheet.missing[-1]
+    own, lent = sheet.tables[0].rows[:2]
+    assert own[5:] == (None,) * 4
+    assert lent[5].value == pytest.approx(own[3].value - lent[3].value)
+
+
 def test_what_is_not_stored_is_named(made, capsys):
     assert invoke([*made[1], "--only", "figure6", "--stored"]) == 2
     assert "figure6 cannot be made: there is no finished run of scenes_random_n4-calibration20" in capsys.readouterr().err
@@ -50,6 +69,6 @@ def test_what_is_not_stored_is_named(made, capsys):
 
 def test_wrong_names(capsys):
     assert invoke(["paper", "--model", "lad-tiny", "--only", "table44"]) == 2
-    assert capsys.readouterr().err .startswith("error: Unknown study 'table44'. Did you mean 'table4'")
+    assert capsys.readouterr().err.startswith("error: Unknown study 'table44'. Did you mean 'table4'")
     assert invoke(["paper", "--model", "no/such/model/at/all", "--family", "scenes"]) == 2
     assert "There is no model folder" in capsys.readouterr().err

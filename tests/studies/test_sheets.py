@@ -10,11 +10,12 @@ from lad_eval.studies import STUDIES
 from lad_eval.studies.charts import draw
 from lad_eval.studies.confusion import confusion
 from lad_eval.studies.family import families, family
-from lad_eval.studies.measure import measured
+from lad_eval.studies.main import against_plain
+from lad_eval.studies.measure import mark_notes, measured
 from lad_eval.studies.need import Need, merged
 from lad_eval.studies.page import page
 from lad_eval.studies.render import comma_separated, latex, markdown
-from lad_eval.studies.sheet import Chart, Cloud, Line, Lines, Matrix, Measured, Sheet, Table
+from lad_eval.studies.sheet import Chart, Cloud, Line, Lines, Matrix, Measured, PValue, Sheet, Table
 
 ORDERS = np.array([[0, 1], [1, 0]])
 
@@ -45,6 +46,31 @@ def test_best_and_ties():
     assert cells["c"].value == 50
 
 
+def test_marks_say_what_they_could_not_show():
+    # One of 40 samples differs, by half its orders: gains of 50 points once, else 0; standard deviation 50 / sqrt(40) = 7.906;
+    # detectable: 2.802 * 7.906 / sqrt(40) = 3.50.
+    right, one_off = answers([[0, 1]] * 40, [0] * 40), answers([[0, 1]] * 39 + [[1, 1]], [0] * 40)
+    worse = answers([[0, 0]] * 40, [0] * 40)
+    notes = mark_notes([{"a": right, "b": one_off, "c": worse}, {"a": right, "b": worse, "c": worse}])
+    assert "of a row with † from the best: 3.5 / – points" in notes[1]
+    few = {"a": answers([[0, 1]] * 6, [0] * 6), "b": answers([[0, 0]] * 6, [0] * 6), "c": answers([[1, 1]] * 6, [0] * 6)}
+    assert mark_notes([few])[1] == "With 6 samples no difference can be significant: † says nothing here."  # 2 * 2 / 2**6
+    seven = {name: answers([[0, int(name == "a")]] * 7, [0] * 7) for name in "abc"}
+    assert len(mark_notes([seven])) == 1  # 2 * 2 / 2**7 = 0.031
+    assert not any(cell.tied for _, cell in measured(seven, seed=0).values())
+
+
+def test_against_the_plain_answer():
+    plain = answers([[0, 0]] * 7, [0] * 7)
+    better = answers([[0, 1]] * 7, [0] * 7)
+    table = against_plain("t", {"vanilla": plain, "lad": better, "same": plain}, seed=0)
+    lad, same = table.rows
+    assert lad[1] == Measured(50, 50, 50)
+    assert lad[4:6] == (7, 0)
+    assert lad[6] == PValue(2 * 2 / 2**7)  # McNemar 2 / 2**7, Holm of two
+    assert same[4:7] == (0, 0, PValue(1.0))
+
+
 TABLE = Table(
     "A_title",
     ("Method", "Accuracy", "n"),
@@ -68,6 +94,18 @@ def test_latex_escapes_and_separates_what_is_reported():
     assert r"50 \% \& more & 97.0 {\scriptsize[96.0, 98.0]}$^\dagger$ & – \\" in lines
     assert lines.index(r"lad (reported) & 94.9 & – \\") == len(lines) - 3
     assert lines[-4] == r"\midrule"
+
+
+def test_p_values_and_words():
+    table = Table("t", ("p", "word", "n / m"), ((PValue(0.0005), "a < {b}^2~", "1 / 2"), (PValue(0.0412), "\\", "3")))
+    text = markdown(Sheet("table1", "t", (table,)))
+    assert "< 0.001" in text
+    assert "0.041" in text
+    tex = latex(Sheet("table1", "t", (table,)))
+    assert r"$<$ 0.001 & a $<$ \{b\}\textasciicircum{}2\textasciitilde{} & 1 / 2 \\" in tex
+    assert r"0.041 & \textbackslash{} & 3 \\" in tex
+    assert r"\begin{tabular}{rlr}" in tex
+    assert comma_separated(table).splitlines()[1].startswith("0.0005,")
 
 
 def test_csv_has_full_precision_and_intervals():
@@ -108,6 +146,10 @@ def test_needs_are_merged_by_label():
         [Need("t", ("a",)), Need("t", ("b", "a")), Need("t", ("a",), identifiers="A.."), Need("t", calibration_samples=9)]
     )
     assert [(n.label, n.methods) for n in needs] == [("t", ("a", "b")), ("t-letters", ("a",)), ("t-calibration9", ())]
+
+
+def test_a_need_is_optional_only_if_all_say_so():
+    assert [n.optional for n in merged([Need("t", optional=True), Need("t"), Need("u", optional=True)])] == [False, True]
 
 
 def test_a_changed_task_asks_otherwise():
