@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,6 +25,7 @@ COLOURS = {
     "random": "#1a73e8",
     "adversarial": "#d93025",
 }
+_STYLES = (("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"))  # lines that lie on each other, and prints without colour
 _MORE = ("#00897b", "#6d4c41", "#f9ab00")
 
 
@@ -90,7 +92,11 @@ def _draw_matrix(axes: Any, panel: Matrix) -> None:
 
 
 def _draw_cloud(axes: Any, panel: Cloud) -> None:
-    axes.hexbin(panel.x, panel.y, gridsize=22, extent=(0, 1, 0, 1), cmap="Blues", mincnt=1, bins="log", linewidths=0.1)
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap
+
+    shades = ListedColormap(colormaps["Blues"](np.linspace(0.3, 1, 256)))  # a single point must be seen on white
+    axes.hexbin(panel.x, panel.y, gridsize=22, extent=(0, 1, 0, 1), cmap=shades, mincnt=1, bins="log", linewidths=0.1)
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=":")
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axes.spines[["top", "right"]].set_visible(False)
@@ -100,9 +106,11 @@ def _draw_lines(axes: Any, panel: Lines) -> None:
     if panel.log_x:
         axes.set_xscale("log")
     more = iter(_MORE * 4)
+    styles = itertools.cycle(_STYLES)
     for line in panel.lines:
         colour = COLOURS.get(line.name) or next(more)
-        axes.plot(line.x, line.y, color=colour, marker="o", markersize=3, linewidth=1.4, label=line.name)
+        marker, dashes = next(styles)
+        axes.plot(line.x, line.y, color=colour, marker=marker, markersize=4, ls=dashes, linewidth=1.4, label=line.name, alpha=0.9)
         if line.low is not None and line.high is not None:
             axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
     if panel.chance is not None:
@@ -113,4 +121,4 @@ def _draw_lines(axes: Any, panel: Lines) -> None:
     axes.set_ylim(0, 100)
     axes.grid(axis="y", color="#e8eaed", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=7.5, loc="lower left")
+    axes.legend(frameon=False, fontsize=7.5, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, handlelength=3)

@@ -49,12 +49,11 @@ def _shown(cell: Cell, digits: int) -> Markup:
 
     if not isinstance(cell, Measured):
         return escape(plain(cell, digits))
-    value = Markup("<strong>{}</strong>" if cell.best else "{}").format(plain(cell.value, digits))
-    mark = " †" if cell.tied else ""
+    value = Markup("<strong>{}</strong>" if cell.best else "{}").format(plain(cell.value, digits)) + (" †" if cell.tied else "")
     if cell.low is None or cell.high is None:
-        return value + mark
+        return value
     span = Markup(' <span class="interval">[{}, {}]</span>').format(plain(cell.low, digits), plain(cell.high, digits))
-    return value + span + mark
+    return value + span
 
 
 def _picture(chart: Chart) -> str:
