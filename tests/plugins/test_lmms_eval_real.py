@@ -120,6 +120,7 @@ def test_a_model_of_lmms_evals_own_takes_the_tasks(evaluate, tmp_path):
         ("pretrained=lad-tiny,method=ladd", "Unknown method 'ladd'. Did you mean 'lad'"),
         ("pretrained=lad-tinny,method=lad", "Unknown model 'lad-tinny'. Did you mean 'lad-tiny'"),
         ("pretrained=lad-tiny,method=lad,batchsize=2", "Unknown model argument 'batchsize'. Did you mean 'batch_size'"),
+        ("pretrained=lad-tiny,method=cot", "cot reads what the model writes"),
         ("pretrained=lad-tiny,method=lad,settings=topk=2", "lad has no parameter 'topk'"),
         ("pretrained=lad-tiny,method=lad,device=cuda:7", "Device 'cuda:7'"),
         ("lad-tiny", "--model_args must be key=value, separated by commas, not 'lad-tiny'"),
@@ -131,6 +132,11 @@ def test_wrong_arguments_are_named(model_args, fault):
     with pytest.raises(UserError) as told:
         LadEval.create_from_arg_string(model_args, {"batch_size": 1, "device": None})
     assert str(told.value).startswith(fault)
+
+
+def test_our_model_takes_our_tasks_only(capsys):
+    assert invoke(["lmms-eval", "run", "--model", "lad_eval", "--model_args", "pretrained=lad-tiny", "--tasks", "mme"]) == 2
+    assert "mme is no task of lad_eval, which `--model lad_eval` needs" in capsys.readouterr().err
 
 
 def test_what_the_model_cannot_answer_is_refused(evaluate, tmp_path):

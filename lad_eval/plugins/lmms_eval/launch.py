@@ -18,6 +18,9 @@ from lad_eval.tasks.registry import groups, resolve, task_names
 NEAR = 0.8
 """Likeness from which an unknown task is taken for one of ours, misspelt."""
 
+MODEL = "lad_eval"
+"""Our model's name in lmms-eval."""
+
 MISSING = "lmms-eval is not installed here: pip install 'lad-eval[lmms-eval]', in an environment of its own."
 
 
@@ -35,6 +38,9 @@ def launch(arguments: Sequence[str]) -> int:
     except PackageNotFoundError:
         raise UserError(MISSING) from None
     ours = _our_tasks(arguments)
+    strangers = [word for word in _others(arguments) if not word.startswith("list")]  # `--tasks list` lists lmms-eval's
+    if strangers and _value(arguments, "--model") == MODEL and _value(arguments, "--include_path") is None:
+        raise UserError(f"{strangers[0]} is no task of lad_eval, which `--model {MODEL}` needs; `lad-eval ls tasks` lists them.")
     with tempfile.TemporaryDirectory(prefix="lad-eval-lmms-") as folder:
         flags = list(arguments)
         if ours:

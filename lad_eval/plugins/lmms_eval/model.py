@@ -15,7 +15,7 @@ from lmms_eval.utils import simple_parse_args_string
 from lad_eval.errors import UserError
 from lad_eval.methods import Method, canonical_name, method_names
 from lad_eval.models.registry import load_model
-from lad_eval.plugins.calibrated import CalibratedMethod
+from lad_eval.plugins.calibrated import CalibratedMethod, check_answers_here
 from lad_eval.plugins.lmms_eval.documents import open_task, request_of
 from lad_eval.plugins.lmms_eval.faults import one_line
 from lad_eval.run.lineup import line_up
@@ -166,6 +166,7 @@ class LadEval(lmms):  # type: ignore[misc]
                 raise UserError(f"{GENERATE!r} has no settings.")
             return GENERATE
         [method] = line_up([self.method_name], [f"{self.method_name}.{text}" for text in texts]).values()
+        check_answers_here(method)
         return method
 
     def _refuse_kind(self, kind: str) -> NoReturn:
