@@ -129,7 +129,8 @@ class CaptionedSet(DataSet):
         try:
             index = self.read(root)
         except DataError as error:
-            return [str(error)]
+            where = f"`lad-eval data status {self.name} --root {root}` says where to get it."
+            return [f"{path}: missing; {where}" for path in self.sources(root) if not path.exists()] or [str(error)]
         faults = [f"{root / index.folder}: {absent_line(index.absent)}"] if index.absent else []
         with progress("Reading the pictures", len(index.names), unit="images") as advance:
             for name in index.names:

@@ -162,8 +162,10 @@ def test_verify_names_damaged_pictures_and_embeddings(root, encoder, progress):
     faults = verify(COCO, root, progress)
     assert any(coco_name(3) in fault and "it is damaged or no image" in fault for fault in faults)
     assert any("embeddings are damaged or gone" in fault for fault in faults)
-    (root / CAPTIONS).unlink()
-    assert verify(COCO, root, progress) == [f"{root / CAPTIONS} is missing (the captions)."]
+    for name in (CAPTIONS, INSTANCES):
+        (root / name).unlink()
+    where = f"`lad-eval data status coco --root {root}` says where to get it."
+    assert verify(COCO, root, progress) == [f"{root / name}: missing; {where}" for name in (CAPTIONS, INSTANCES)]
 
 
 def test_too_few_pictures_for_the_bundled_tasks_are_told_and_no_fault(root, encoder, progress, caplog):
