@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from lad_eval.errors import UnsupportedModelError
@@ -13,6 +13,7 @@ from lad_eval.scoring import CandidateTrie, common_prefix
 
 # A character of Unicode's private use area: no template and no tokenizer gives it a meaning.
 _MARK = "\ue000"
+THOUGHT = "<think>"
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,11 @@ class Conversation:
         """What the template writes after a question up to where a reply begins, and between there and the reply."""
         prompt = self._prompt(_MARK, 1)
         return prompt.rpartition(_MARK)[2], self._lead(prompt, _MARK, 1)
+
+    @cached_property
+    def begun(self) -> str:
+        """What of a reply the template has written itself: "<think>" where it opens a thought, which the reply then goes on."""
+        return THOUGHT if self.ending()[0].rstrip().endswith(THOUGHT) else ""
 
     def _prompt(self, question: str, n_images: int) -> str:
         """The text up to where the model's reply begins, with one placeholder an image."""

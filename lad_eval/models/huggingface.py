@@ -203,7 +203,7 @@ class HuggingFaceVLM(UnderIntervention):
 
     @torch.inference_mode()
     def _write(self, batch: Batch, decoding: Decoding, keys: Sequence[str], sample: int) -> tuple[list[str], list[int]]:
-        """One reply a row, and how many tokens each is long, its end counted in."""
+        """One reply a row, with what the chat template began of it, and how many tokens the model wrote, the end counted in."""
         inputs = self._to_device(batch.inputs)
         tokenizer = self.processor.tokenizer
         ends = end_ids(self.model, tokenizer)
@@ -226,7 +226,7 @@ class HuggingFaceVLM(UnderIntervention):
         rows = written[:, inputs["input_ids"].shape[1] :]
         with self._prepare.lock:
             texts = tokenizer.batch_decode(rows, skip_special_tokens=True)
-        return [text.strip() for text in texts], [reply_length(row, ends) for row in rows.tolist()]
+        return [self._conversation.begun + text.strip() for text in texts], [reply_length(row, ends) for row in rows.tolist()]
 
     def _changed(self, batch: Batch) -> AbstractContextManager[None]:
         if self._intervention is None:

@@ -1,5 +1,6 @@
 """Every family of tiny random models through the whole path, against a slow obvious implementation."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from lad_eval.errors import DataError, UnsupportedModelError, UserError
 from lad_eval.evidence import Evidence
+from lad_eval.methods.parsing import parse_reply
 from lad_eval.models.batching import OutOfMemoryError
 from lad_eval.models.huggingface import HuggingFaceVLM
 from lad_eval.models.random import FAMILIES
@@ -220,6 +222,15 @@ def test_replies_ignore_the_penalties_of_the_hubs_generation_configuration(vlm, 
     monkeypatch.setattr(model.model.generation_config, "repetition_penalty", 50.0)
     monkeypatch.setattr(model.model.generation_config, "do_sample", True)
     assert model.generate(requests, max_new_tokens=12) == plain
+
+
+def test_a_thought_that_the_template_opens_is_part_of_the_reply(vlm, tiny):
+    processor = copy.copy(tiny("qwen2.5-vl")[1])
+    processor.chat_template += "{% if add_generation_prompt %}<think>\n{% endif %}"
+    [reply] = HuggingFaceVLM(tiny("qwen2.5-vl")[0], processor).generate(make_requests(4, 1), max_new_tokens=3)
+    assert reply.startswith("<think>")
+    assert parse_reply(f"{reply} 2", ("1", "2"), thoughtful=True) is None
+    assert not vlm("qwen2.5-vl").generate(make_requests(4, 1), max_new_tokens=3)[0].startswith("<think>")
 
 
 def test_the_protocol_squashes_every_image_to_one_size(vlm):
