@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 RESULTS = Path("results/runs")
+_NOT_IN_BRACKETS = re.compile(r",(?![^()]*\))")
 
 Methods = Annotated[str, typer.Option("--methods", help="Methods, separated by commas; `lad-eval ls methods` lists them.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, a list of rows, and nothing else, to stdout.")]
@@ -26,7 +28,7 @@ def listed(text: str, what: str) -> list[str]:
     Raises:
         typer.BadParameter: there is none.
     """
-    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    names = list(dict.fromkeys(name.strip() for name in _NOT_IN_BRACKETS.split(text) if name.strip()))
     if not names:
         raise typer.BadParameter(f"--{what} names none; `lad-eval ls {what}` lists them.")
     return names

@@ -69,6 +69,7 @@ __all__ = [
     "method_names",
     "parse_setting",
     "part_names",
+    "with_parameters",
 ]
 
 
@@ -105,7 +106,16 @@ def canonical_name(name: str) -> str:
     Raises:
         UserError: it is no method's name.
     """
-    return name if name in METHODS else composition(name, METHODS).name
+    if name in METHODS:
+        return name
+    plain, changes = _split(name)
+    return with_parameters(plain, changes)
+
+
+def with_parameters(name: str, changes: Mapping[str, Any]) -> str:
+    """The name of a method with parameters of its own: `cot(max_new_tokens=64)`."""
+    written = ", ".join(f"{key}={'-'.join(map(str, v)) if isinstance(v, tuple) else v}" for key, v in changes.items())
+    return f"{name}({written})" if written else name
 
 
 def is_method(name: str) -> bool:
@@ -123,6 +133,7 @@ def describe_method(name: str) -> str:
     Raises:
         UnknownNameError: no method has this name.
     """
+    name = _split(name)[0]
     if name in METHODS:
         return METHODS[name].summary
     described = {**WORDED, **{key: entry.summary for key, entry in {**PROTOCOLS, **VIEWS, **REPLYING}.items()}}
@@ -136,12 +147,15 @@ def make_method(name: str, **overrides: Any) -> Method:
 
     Args:
         name: of a method, or of several parts joined by "+", see `compose`; its `condition` says how the model must be asked.
+            Parameters may follow in brackets, "cot(max_new_tokens=64)".
         overrides: parameters.
 
     Raises:
         UnknownNameError: no method has this name.
         ParameterError: the method has no such parameter, or it cannot have this value, or the parts do not go together.
     """
+    name, changes = _split(name)
+    overrides = {**changes, **overrides}
     if name not in METHODS:
         return compose(composition(name, METHODS), METHODS, overrides)
     entry = METHODS[name]
@@ -164,11 +178,40 @@ def parse_setting(text: str) -> tuple[str, str, Any]:
         raise ParameterError(f"{text!r} is no setting: write method.parameter=value, such as lad.top_k=4.")
     name, parameter, value = match.groups()
     if name not in METHODS:
-        name = canonical_name(name)
+        name = composition(name, METHODS).name
+    return name, parameter, _typed(name, parameter, value)
+
+
+def _split(name: str) -> tuple[str, dict[str, Any]]:
+    """The plain name of a method, in its one spelling, and the parameters in brackets behind it.
+
+    Raises:
+        UserError: it is no method's name, or a parameter does not exist or cannot have its value.
+    """
+    if name in METHODS:
+        return name, {}
+    match = _BRACKETS.fullmatch(name.strip())
+    if match is None:
+        return composition(name, METHODS).name, {}
+    plain = composition(match[1], METHODS).name
+    changes: dict[str, Any] = {}
+    for text in match[2].split(","):
+        parameter, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or parameter in changes:
+            raise ParameterError(f"{name!r} must give each parameter once: {plain}(parameter=value, ...).")
+        changes[parameter] = _typed(plain, parameter, value)
+    return plain, changes
+
+
+def _typed(name: str, parameter: str, value: str) -> Any:
+    """The value that a text gives a parameter of the method with this plain name."""
     known = METHODS[name].method.parameters if name in METHODS else parameters_of(composition(name, METHODS), METHODS)
     if parameter not in known:
         raise unknown(name, [parameter], list(known))
-    return name, parameter, parse_value(name, parameter, known[parameter], value)
+    return parse_value(name, parameter, known[parameter], value)
+
+
+_BRACKETS = re.compile(r"([^()]+)\(([^()]*)\)")
 
 
 # The parameters of an intervention, "sofa:sigma=0.3+lad.top_k=4", have "=" and "." too: the last dot that begins a name counts.

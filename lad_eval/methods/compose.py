@@ -98,7 +98,7 @@ def composition(name: str, decisions: Mapping[str, NamedMethod]) -> Composition:
 
     Raises:
         UnknownNameError: a part is no name.
-        ParameterError: a part is empty, two are of one kind, or they do not go together.
+        ParameterError: a part is empty or has brackets, two are of one kind, or they do not go together.
         UserError: a parameter of an intervention cannot have its value.
     """
     wordings: list[str] = []
@@ -106,6 +106,8 @@ def composition(name: str, decisions: Mapping[str, NamedMethod]) -> Composition:
     for part in map(spelled, name.split(JOIN)):
         if not part:
             raise ParameterError(f"{name!r} has an empty part; join names of `lad-eval ls methods` by {JOIN}.")
+        if {*part} & {*"()"}:
+            raise ParameterError(f"{name!r}: parameters stand in brackets at the end, such as sofa+lad(top_k=1).")
         if part in WORDED:
             wordings.append(part)
         elif part.partition(":")[0] in INTERVENTIONS:

@@ -10,9 +10,9 @@ import numpy as np
 
 from lad_eval.evidence import Evidence
 from lad_eval.evidence_files import files_of
-from lad_eval.methods import PLAIN, Condition, Generate, Method, OverViews
+from lad_eval.methods import PLAIN, Condition, Generate, Method, OverViews, with_parameters
 from lad_eval.replies import Decoding, Replies
-from lad_eval.replies_store import read_replies
+from lad_eval.replies_store import read_replies, reply_files
 from lad_eval.run.asked import Asked
 from lad_eval.run.decide import Decision, decide, decide_from_replies
 from lad_eval.run.folder import PLAN, ResultsError, condition_folder, read_json
@@ -45,7 +45,7 @@ class Answered:
         decoding = decoding_of(method)
         if decoding is not None:
             if decoding not in self.replies:
-                raise ResultsError(f"This run has no replies for {method.name}; run again with it among --methods.")
+                raise ResultsError(f"This run has no replies for {_reading(method)}; run again with it among --methods.")
             return decide_from_replies(self.replies[decoding], self.asked, method)
         if self.evidence is None:
             raise ResultsError(f"This run has no evidence for {method.name}; run again with it among --methods.")
@@ -70,6 +70,14 @@ def reply_method(method: Method) -> Generate | None:
     return decision if isinstance(decision, Generate) else None
 
 
+def _reading(method: Method) -> str:
+    """The name of what reads replies in a method, with the parameters that are not the defaults."""
+    reading = reply_method(method)
+    assert reading is not None
+    usual = type(reading)().get_params()
+    return with_parameters(reading.name, {key: value for key, value in reading.get_params().items() if value != usual[key]})
+
+
 def decoding_of(method: Method) -> Decoding | None:
     """How the replies that a method reads are written; None for one that decides from evidence."""
     reading = reply_method(method)
@@ -90,7 +98,8 @@ def read_answered(run: Path, condition: Condition, methods: Iterable[Method]) ->
     asked = Asked.from_document(read_json(folder / PLAN))
     decodings = {decoding for method in methods if (decoding := decoding_of(method)) is not None}
     evidence = read_evidence(folder) if files_of(folder) else None
-    return Answered(condition, asked, evidence, {decoding: read_replies(folder, decoding) for decoding in decodings})
+    written = {decoding: read_replies(folder, decoding) for decoding in decodings if reply_files(folder, decoding)}
+    return Answered(condition, asked, evidence, written)
 
 
 def answered_of(run: Path, methods: Mapping[str, Method]) -> dict[Condition, Answered]:

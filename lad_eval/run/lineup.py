@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from lad_eval.methods import Method, canonical_name, is_method, make_method, method_names, parse_setting
+from lad_eval.methods import Method, canonical_name, is_method, make_method, method_names, parse_setting, with_parameters
 from lad_eval.tasks.plan import View
 
 
@@ -26,8 +26,7 @@ def line_up(names: Iterable[str], settings: Sequence[str] = ()) -> dict[str, Met
     methods = {}
     for name in dict.fromkeys([*map(canonical_name, names), *changes]):
         changed = changes.get(name, {})
-        label = f"{name}({', '.join(f'{k}={_shown(v)}' for k, v in changed.items())})" if changed else name
-        methods[label] = make_method(name, **changed)
+        methods[with_parameters(name, changed)] = make_method(name, **changed)
     return methods
 
 
@@ -49,7 +48,3 @@ def views_of(methods: Collection[Method]) -> frozenset[View]:
 
 def calibrates(methods: Collection[Method]) -> bool:
     return any(method.calibrates for method in methods)
-
-
-def _shown(value: Any) -> str:
-    return "-".join(map(str, value)) if isinstance(value, tuple) else str(value)

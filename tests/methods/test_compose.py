@@ -103,6 +103,27 @@ def test_parameters_go_to_the_part_that_has_them():
         make_method("average_random", k=17)
 
 
+def test_parameters_may_stand_in_brackets():
+    method = make_method("lad + sofa:sigma=0.25 + average_random(k=4, layers=3-5)")
+    assert (method.k, method.decision.layers, method.condition) == (4, (3, 5), Condition((), Sofa(sigma=0.25)))
+    assert canonical_name("cot + instruction ( max_new_tokens = 64 )") == "instruction+cot(max_new_tokens=64)"
+    assert canonical_name("lad(layers=3-5,temperature=2)") == "lad(layers=3-5, temperature=2.0)"
+    assert make_method("lad(top_k=3)", top_k=4).top_k == 4
+    assert describe_method("cot(max_new_tokens=64)") == describe_method("cot")
+    for name, says in [
+        ("cot()", r"must give each parameter once: cot\(parameter=value"),
+        ("cot(64)", "must give each parameter once"),
+        ("cot(max_new_tokens=6, max_new_tokens=7)", "must give each parameter once"),
+        ("cot(tokens=64)", "cot has no parameter 'tokens'. Its parameters are max_new_tokens"),
+        ("lad(top_k=0)", "top_k of lad must be a whole number of at least 1"),
+        ("lad(top_k=1)+sofa", r"parameters stand in brackets at the end, such as sofa\+lad\(top_k=1\)"),
+        ("lad(top_k=1", "stand in brackets at the end"),
+    ]:
+        with pytest.raises(UserError, match=says):
+            make_method(name)
+        assert not is_method(name)
+
+
 def test_a_replying_method_says_how_the_replies_are_written():
     assert make_method("generate").decoding == Decoding()
     assert make_method("cot").decoding == Decoding(max_new_tokens=512)

@@ -70,7 +70,7 @@ def test_the_same_command_asks_nothing_again_and_score_decides_the_same(counted,
     for name, says in [
         ("cot", "has not asked under cot; run again"),
         ("self-consistency", "has not asked under cot"),
-        ("generate.max_new_tokens=8", "no replies"),
+        ("generate.max_new_tokens=8", r"no replies for generate\(max_new_tokens=8\); run again with it among --methods"),
     ]:
         with pytest.raises(UserError, match=says):
             rescore(tmp_path, None if "=" in name else [name], settings=[name] if "=" in name else ())
@@ -142,6 +142,23 @@ def test_what_a_model_cannot_do_is_one_line(tmp_path, monkeypatch):
         run_tasks(settings(tmp_path, methods=("self-consistency",), limit=1))
     with pytest.raises(UserError, match="scripted cannot be asked under sofa: its attention is out of reach"):
         run_tasks(settings(tmp_path, methods=("sofa",), limit=1))
+
+
+def test_parameters_in_brackets_are_part_of_the_name(counted, tmp_path):
+    asked = counted()
+    names = ("generate(max_new_tokens=2)", "self-consistency(samples=2, max_new_tokens=3)", "majority+generate")
+    rows = run_tasks(settings(tmp_path, methods=names, limit=1))
+    assert [row.method for row in rows] == list(names)
+    assert rows[0].forward_passes <= 2 < rows[2].forward_passes
+    folder = only_run(tmp_path)
+    assert {p.name for p in folder.glob("replies.*")} == {"replies.greedy-2.jsonl", "replies.greedy-16.jsonl"}
+    stored = read_json(folder / "metrics.json")["methods"]
+    assert stored[names[1]]["parameters"] == {"samples": 2, "temperature": 0.7, "max_new_tokens": 3, "seed": 42}
+    count = len(asked.asked)
+    run_tasks(settings(tmp_path, methods=("vanilla",), limit=1))
+    assert len(asked.asked) == count + 2, "what is stored stays, and is not asked again"
+    assert set(read_json(folder / "metrics.json")["methods"]) == {*names, "vanilla"}
+    assert rescore(tmp_path)["methods"][names[1]] == stored[names[1]]
 
 
 def test_afresh_forgets_conditions_and_replies(counted, tmp_path):
