@@ -143,6 +143,20 @@ def test_a_fault_is_one_line_and_found_before_vlmevalkit_is_imported(words, faul
     assert fault in lines[0]
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "fault"),
+    [
+        ("PRED_FORMAT", "csv", "PRED_FORMAT must be one of xlsx, tsv, json, not 'csv'."),
+        ("RANK", "3", "RANK=3 names no process of a run"),
+    ],
+)
+def test_a_wrong_environment_is_told(name, value, fault, capsys, monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv(name, value)
+    assert invoke(["vlmeval", "--data", "scenes_random_n4", "--model", "lad-tiny"]) == 2
+    assert fault in capsys.readouterr().err
+
+
 def test_help_and_import_do_without_vlmevalkit():
     program = (
         "import sys, lad_eval.plugins.vlmevalkit\n"

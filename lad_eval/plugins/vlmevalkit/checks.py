@@ -40,6 +40,17 @@ def check_data(names: Sequence[str]) -> None:
             raise UnknownNameError("task", name, known)
 
 
+def check_format() -> None:
+    """Refuses a form of tables that VLMEvalKit does not write.
+
+    Raises:
+        UserError: naming the forms.
+    """
+    form = os.environ.get("PRED_FORMAT", "").lower() or "xlsx"
+    if f".{form}" not in _TABLES:
+        raise UserError(f"PRED_FORMAT must be one of {', '.join(t.removeprefix('.') for t in _TABLES)}, not {form!r}.")
+
+
 def check_writable(folder: Path) -> None:
     """Makes the work folder.
 

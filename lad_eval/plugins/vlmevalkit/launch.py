@@ -12,7 +12,15 @@ from types import ModuleType
 from typing import Any
 
 from lad_eval.errors import UserError
-from lad_eval.plugins.vlmevalkit.checks import check_configuration, check_data, check_files, check_reuse, check_writable, faults
+from lad_eval.plugins.vlmevalkit.checks import (
+    check_configuration,
+    check_data,
+    check_files,
+    check_format,
+    check_reuse,
+    check_writable,
+    faults,
+)
 from lad_eval.plugins.vlmevalkit.names import dataset_name, expanded, flat, stem
 from lad_eval.plugins.vlmevalkit.pointers import work_dir
 from lad_eval.plugins.vlmevalkit.words import CommandLine
@@ -42,10 +50,11 @@ def run(arguments: Sequence[str], kit_folder: str | Path | None = None) -> None:
         UserError: a name does not exist, VLMEvalKit is missing, or (RunError) a combination of model and data failed. Of several
             processes the leading one says so, and the others end in silence.
     """
+    world = World.from_environment()
     try:
         _run(list(arguments), kit_folder)
     except UserError as error:
-        if int(os.environ.get("RANK", "0")):
+        if not world.leads:
             raise FollowerError from error
         raise
 
@@ -57,6 +66,7 @@ def _run(words: list[str], kit_folder: str | Path | None) -> None:
         raise UserError("VLMEvalKit is not installed: `pip install lad-eval[vlmeval]`, or name a source checkout with --kit.")
     line = CommandLine(words)
     line.check()
+    check_format()
     configuration = line.configuration()
     data, models = line.values("--data"), line.values("--model")
     if configuration is None and not (data and models):
@@ -86,6 +96,8 @@ def _run(words: list[str], kit_folder: str | Path | None) -> None:
         _ = entries[short]
         if line.has("--api-mode") and not dict.__contains__(entries, short):
             raise UserError(f"--api-mode is for APIs, and {name} runs here: leave it out.")
+        if line.has("--use-vllm") and not dict.__contains__(entries, short):
+            raise UserError(f"{name} cannot be served through vLLM, which shows no attention; leave out --use-vllm.")
     line = line.replaced("--data", {name: list(found) or [name] for name, found in ours.items()})
     line = line.replaced("--model", {name: [short] for name, short in shorts.items()})
     with _command_line([PROGRAM, *line.words]), _gloo_without_gpu(), _held(opened):

@@ -13,7 +13,7 @@ from lad_eval.run.folder import read_json
 OUR_DATA, OUR_MODEL = "LADDataset", "LADModel"
 
 # Flags that are read here. VLMEvalKit takes their beginnings for them, where no two flags begin alike.
-_READ = ("--data", "--model", "--config", "--work-dir", "--mode", "--base-url", "--api-mode")
+_READ = ("--data", "--model", "--config", "--work-dir", "--mode", "--base-url", "--api-mode", "--use-vllm")
 
 
 @dataclass(frozen=True)
