@@ -12,13 +12,20 @@ class UserError(Exception):
     exit_code = 2
 
 
+_LISTED = {"task": "tasks", "method": "methods", "model": "models", "study": "studies"}
+
+
+def _where(kind: str, names: list[str]) -> str:
+    return f"`lad-eval ls {_LISTED[kind]}` lists them." if kind in _LISTED else f"There are {', '.join(names)}."
+
+
 class UnknownNameError(UserError):
     """A name that no registry holds, with the nearest names that it does hold."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = {other.lower(): other for other in sorted(known, reverse=True)}
         near = [names[found] for found in difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)]
-        hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else f"`lad-eval ls {kind}s` lists them."
+        hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else _where(kind, sorted(names.values()))
         super().__init__(f"Unknown {kind} {name!r}. {hint}")
 
 

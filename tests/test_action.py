@@ -81,7 +81,7 @@ def test_what_does_not_hold_fails_with_its_report(step, tmp_path):
     broken = tmp_path / "lad-tiny.json"
     broken.write_text(re.sub(r'("lad": ")\d', r"\g<1>-", text, count=1), encoding="utf-8")
     (tmp_path / "lad-tiny.evidence").symlink_to(BASELINE.with_name("lad-tiny.evidence"))
-    done, folder = step("Check", baseline=broken, replay="true", arguments="--json")
+    done, folder = step("Check", baseline=broken, replay="true", arguments="--quiet\n--json\n")
     assert done.returncode == 1
     assert '"passed": false' in (folder / "GITHUB_STEP_SUMMARY").read_text()
     assert (folder / "GITHUB_OUTPUT").read_text() == "code=1\n"

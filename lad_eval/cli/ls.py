@@ -15,6 +15,7 @@ class Kind(str, Enum):
     tasks = "tasks"
     methods = "methods"
     models = "models"
+    studies = "studies"
 
 
 class Harness(str, Enum):
@@ -30,7 +31,7 @@ def ls(
         typer.Option("--harness", help="With `models`: every model of this harness, whether it can be served, and why."),
     ] = None,
 ) -> None:
-    """List tasks, methods or models."""
+    """List tasks, methods, models, or the studies of `lad-eval paper`."""
     if harness is not None:
         if what is not Kind.models:
             raise typer.BadParameter(f"--harness goes with `ls models`, not with `ls {what.value}`.")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lad_eval.cli.options import RESULTS, Out, Quiet, Seed, listed
+from lad_eval.cli.options import RESULTS, Out, Quiet, Seed
 
 WRITTEN = Path("results/paper")
 SCENES_LIMIT = 50
@@ -47,7 +47,7 @@ def paper(
     from lad_eval.studies.paper import chosen
     from lad_eval.studies.paper import paper as make
 
-    names = None if only is None else chosen(listed(only, "only"))
+    names = None if only is None else chosen([name.strip() for name in only.split(",") if name.strip()])
     tasks = family_of(family or ("scenes" if model in model_names() else "coco"))
     if limit is None and tasks.name == "scenes":
         limit = SCENES_LIMIT

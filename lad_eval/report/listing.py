@@ -12,11 +12,15 @@ _ELSEWHERE = (
 
 
 def listing(kind: str) -> list[str]:
-    """Lines for `kind`: "tasks", "methods" or "models". Imports neither torch nor transformers."""
+    """Lines for `kind`: "tasks", "methods", "models" or "studies". Imports neither torch nor transformers."""
     if kind == "tasks":
         return _columns(_tasks())
     if kind == "methods":
         return _methods()
+    if kind == "studies":
+        from lad_eval.studies import STUDIES
+
+        return _columns((study.name, study.title) for study in STUDIES.values())
     from lad_eval.models.registry import model_names
 
     names = ((name, "embedded" if name == "lad-tiny" else "random weights") for name in model_names())

@@ -45,7 +45,10 @@ def chosen(names: Sequence[str] | None) -> list[str]:
 
     Raises:
         UnknownNameError: there is no such study.
+        UserError: none is named.
     """
+    if names is not None and not names:
+        raise UserError("--only names none; `lad-eval ls studies` lists them.")
     for name in names or ():
         if name not in STUDIES:
             raise UnknownNameError("study", name, list(STUDIES))

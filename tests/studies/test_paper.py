@@ -70,5 +70,9 @@ def test_what_is_not_stored_is_named(made, capsys):
 def test_wrong_names(capsys):
     assert invoke(["paper", "--model", "lad-tiny", "--only", "table44"]) == 2
     assert capsys.readouterr().err.startswith("error: Unknown study 'table44'. Did you mean 'table4'")
+    assert invoke(["paper", "--model", "lad-tiny", "--only", " ,"]) == 2
+    assert capsys.readouterr().err == "error: --only names none; `lad-eval ls studies` lists them.\n"
+    assert invoke(["ls", "studies"]) == 0
+    assert "table4   Ablation of LAD" in capsys.readouterr().out
     assert invoke(["paper", "--model", "no/such/model/at/all", "--family", "scenes"]) == 2
     assert "There is no model folder" in capsys.readouterr().err
