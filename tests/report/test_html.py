@@ -10,10 +10,12 @@ import pytest
 
 from lad_eval.cli.main import invoke
 from lad_eval.errors import UserError
+from lad_eval.metrics import standings
 from lad_eval.report.html import pictures, write_report
 from lad_eval.report.html.choose import choose
 from lad_eval.report.html.load import definitions_of
 from lad_eval.report.html.text import clean
+from lad_eval.run.compare import table_of
 from lad_eval.run.stored import StoredRun
 from tests.report.looked import METHODS, finished, photos
 
@@ -218,6 +220,17 @@ def test_a_page_reports_what_metrics_json_says(album, text):
         accuracy = figure["accuracy"]
         assert f"{accuracy['value']:.1f}" in text
         assert f"[{accuracy['low']:.1f}, {accuracy['high']:.1f}]" in text
+        p = figure["position_test"]["p_value"]
+        assert f"<td>{'&lt; 0.001' if p < 0.001 else f'{p:.3f}'}</td>" in text
+
+
+def test_methods_that_are_no_worse_than_the_best_are_marked(album, text):
+    tables = {name: table_of(album[0], name) for name in album[0].methods}
+    accuracies = {name: figure["accuracy"]["value"] for name, figure in album[0].metrics["methods"].items()}
+    standing = standings({name: table.grid.correct for name, table in tables.items()})
+    tied = {name for name, found in standing.items() if found.tied and accuracies[name] < max(accuracies.values())}
+    rows = re.findall(r'data-method="([^"]+)"><th.*?<td class="main">(.*?)</td>', text)
+    assert {name for name, cell in rows if "†" in cell} == tied
 
 
 class TestMissing:

@@ -14,6 +14,7 @@ from lad_eval.studies.main import against_plain
 from lad_eval.studies.measure import mark_notes, measured
 from lad_eval.studies.need import Need, merged
 from lad_eval.studies.page import page
+from lad_eval.studies.profiles import mean_by_position
 from lad_eval.studies.render import comma_separated, latex, markdown
 from lad_eval.studies.sheet import Chart, Cloud, Line, Lines, Matrix, Measured, PValue, Sheet, Table
 
@@ -33,6 +34,13 @@ def test_confusion_by_hand():
     # gold image 0: positions 0, 1; answered 0 both times. Gold image 1: positions 1, 0; answered 0 and nothing.
     table = answers([[0, 0], [0, UNPARSABLE]], [0, 1])
     assert confusion(table).tolist() == [[50, 0], [100, 0]]
+
+
+def test_profiles_by_hand():
+    values = np.array([[0.8, 0.2], [0.6, 0.4]])
+    found = mean_by_position(values, np.array([0, 0]))
+    assert found[0] == pytest.approx([0.7, 0.3])
+    assert np.isnan(found[1]).all()
 
 
 def test_best_and_ties():

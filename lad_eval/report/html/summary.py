@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from lad_eval.errors import UserError
 from lad_eval.methods import describe_method
+from lad_eval.metrics import standings
 from lad_eval.report.html.charts import interval
 from lad_eval.report.html.load import Material
 from lad_eval.report.html.text import clean
@@ -27,6 +28,7 @@ class SummaryRow:
     about: str
     colour: str
     best: bool
+    tied: bool
     accuracy: str
     deviation: str
     bounds: str
@@ -34,6 +36,7 @@ class SummaryRow:
     rstd: str
     consistency: str
     all_correct: str
+    position_p: str
     unparsable: str
     passes: str
 
@@ -53,6 +56,8 @@ def summary_rows(material: Material, colours: Mapping[str, str]) -> list[Summary
     """A row a method, in the order of the run."""
     figures = material.metrics["methods"]
     values = {name: _value(figure, "accuracy") for name, figure in figures.items()}
+    answers = material.answers
+    standing = {} if answers is None else standings({name: answers.correct(name) for name in answers.methods})
     best = max((value for value in values.values() if value is not None), default=None)
     return [
         SummaryRow(
@@ -61,6 +66,7 @@ def summary_rows(material: Material, colours: Mapping[str, str]) -> list[Summary
             about=_about(name),
             colour=colours[name],
             best=values[name] is not None and values[name] == best,
+            tied=name in standing and values[name] != best and standing[name].tied,
             accuracy=_points(values[name]),
             deviation=_points(_part(figure, "accuracy", "std")),
             bounds=_bounds(figure, "accuracy"),
@@ -75,6 +81,7 @@ def summary_rows(material: Material, colours: Mapping[str, str]) -> list[Summary
             rstd=_points(_value(figure, "rstd")),
             consistency=_points(_value(figure, "consistency")),
             all_correct=_points(_value(figure, "all_correct")),
+            position_p=_p_value(_part(figure, "position_test", "p_value")),
             unparsable=str(figure.get("unparsable", "–")),
             passes=_passes(figure.get("forward_passes")),
         )
@@ -164,6 +171,10 @@ def _value(figure: Mapping[str, Any], name: str) -> float | None:
 def _part(figure: Mapping[str, Any], name: str, part: str) -> float | None:
     value = (figure.get(name) or {}).get(part)
     return float(value) if isinstance(value, int | float) else None
+
+
+def _p_value(value: float | None) -> str:
+    return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _points(value: float | None) -> str:
