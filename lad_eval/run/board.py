@@ -85,7 +85,7 @@ def gather_board(
     if not runs:
         raise UserError(f"There is no finished run in {out}; `lad-eval run` makes one.")
     runs = _told_apart(sorted(runs, key=lambda found: (found.task, found.label, found.hash)))
-    runs = [found for found in runs if _fits(chosen.tasks, found.task) and _fits(chosen.models, found.label, found.model)]
+    runs = [found for found in runs if _fits(chosen.tasks, found.task) and _fits(chosen.models, *_names(found))]
     methods = {name for found in runs for name in found.run.methods if _fits(chosen.methods, name)}
     if not runs or not methods:
         raise UserError(f"No finished run in {out} fits {_asked(chosen)}; `lad-eval leaderboard` without them shows all.")
@@ -125,6 +125,11 @@ def _digest(definition: Mapping[str, Any]) -> str:
 
 def _fits(globs: Sequence[str], *names: str) -> bool:
     return not globs or any(fnmatchcase(name, glob) for glob in globs for name in names)
+
+
+def _names(found: Found) -> list[str]:
+    """What a run's model can be chosen by: its label, its name, and its name with one part of its setup."""
+    return [found.label, found.model, *(_tagged(found.model, [found.setup[part]]) for part in SETUP[:3])]
 
 
 def _asked(filters: Filters) -> str:

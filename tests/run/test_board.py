@@ -85,6 +85,13 @@ def test_filters_choose_and_a_filter_that_fits_nothing_is_a_fault(tmp_path):
         gather_board(tmp_path / "nowhere")
 
 
+def test_runs_are_chosen_by_their_setup_even_where_they_are_named_apart_by_something_else(tmp_path):
+    write(tmp_path, "1", {"lad": GOOD}, model="a", limit=40)
+    write(tmp_path, "2", {"lad": GOOD}, model="a", dtype="bfloat16", limit=8)
+    assert rows(gather_board(tmp_path, Filters(models=("*bfloat16*",)))) == [("a (first 8)", "lad")]
+    assert rows(gather_board(tmp_path, Filters(models=("a ?float32?",)))) == [("a (first 40)", "lad")]
+
+
 @pytest.mark.parametrize(
     ("changes", "said", "mark"),
     [
