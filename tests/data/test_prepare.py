@@ -181,6 +181,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(tmp_path, home):
             env={**os.environ, "HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "LAD_EVAL_DATA": str(home)},
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
         )
         part = tmp_path / "mmiu" / "all.parquet.part"
         end = time.monotonic() + 30

@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import sys
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +19,8 @@ from lad_eval.evidence_files import read_parquet
 from lad_eval.methods import LAD
 from tests.plugins.vlmevalkit_runs import FEW, own_run, predictions
 
-pytest.importorskip("vlmeval", reason="VLMEvalKit is an extra")
+# Not imported here: it would switch gradients off for every test of the process.
+pytestmark = pytest.mark.skipif(find_spec("vlmeval") is None, reason="VLMEvalKit is an extra")
 
 VERIFIED = ssl._create_default_https_context
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +15,8 @@ from lad_eval.errors import UserError
 from lad_eval.methods import LAD
 from tests.plugins.vlmevalkit_runs import FEW, predictions
 
-pytest.importorskip("vlmeval", reason="VLMEvalKit is an extra")
+# Not imported here: it would switch gradients off for every test of the process.
+pytestmark = pytest.mark.skipif(find_spec("vlmeval") is None, reason="VLMEvalKit is an extra")
 
 
 def test_an_edited_task_is_asked_again(kit, place):
