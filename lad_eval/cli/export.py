@@ -37,8 +37,8 @@ def export(
     out: Annotated[Path | None, typer.Option("--out", help="The file; default: stdout.", dir_okay=False)] = None,
 ) -> None:
     """Write the figures of one model for its repository on the Hugging Face hub; nothing is uploaded."""
+    from lad_eval.pages.choose import choose
     from lad_eval.report.card import eval_results, model_card
-    from lad_eval.report.html.choose import choose
     from lad_eval.run.folder import SPEC, ResultsError, read_json, write_atomically
     from lad_eval.tasks.registry import resolve
 

@@ -39,6 +39,6 @@ def ls(
 
         sys.stdout.write("\n".join(of_harness()) + "\n")
         return
-    from lad_eval.report.listing import listing
+    from lad_eval.listing import listing
 
     sys.stdout.write("\n".join(listing(what.value)) + "\n")

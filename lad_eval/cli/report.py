@@ -29,9 +29,9 @@ def report(
 
     A task of your own (a YAML file) must be named with --tasks for its captions and pictures to be found.
     """
-    from lad_eval.report.html import write_report
-    from lad_eval.report.html.choose import choose
-    from lad_eval.report.html.load import definitions_of
+    from lad_eval.pages import write_report
+    from lad_eval.pages.choose import choose
+    from lad_eval.pages.load import definitions_of
     from lad_eval.run.progress import progress
     from lad_eval.tasks.registry import resolve
 

@@ -1,1 +1,1 @@
-"""Figures for people and machines: `rows` into `tables`, `comparisons`, a `figure`, and the `listing` of names."""
+"""Figures for people and machines: `rows` into `tables`, `comparisons`, and a `figure`."""

@@ -269,7 +269,7 @@ def test_an_unexpected_fault_keeps_its_traceback(monkeypatch):
     def fail(_):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("lad_eval.report.listing.listing", fail)
+    monkeypatch.setattr("lad_eval.listing.listing", fail)
     with pytest.raises(ZeroDivisionError):
         invoke(["ls", "tasks"])
 

@@ -11,13 +11,13 @@ import pytest
 from lad_eval.cli.main import invoke
 from lad_eval.errors import UserError
 from lad_eval.metrics import standings
-from lad_eval.report.html import pictures, write_report
-from lad_eval.report.html.choose import choose
-from lad_eval.report.html.load import definitions_of
-from lad_eval.report.html.text import clean
+from lad_eval.pages import pictures, write_report
+from lad_eval.pages.choose import choose
+from lad_eval.pages.load import definitions_of
+from lad_eval.pages.text import clean
 from lad_eval.run.compare import table_of
 from lad_eval.run.stored import StoredRun
-from tests.report.looked import METHODS, finished, photos
+from tests.pages.looked import METHODS, finished, photos
 
 HOSTILE = (
     "</script><img src=x onerror=alert(1)>",
@@ -187,7 +187,7 @@ def test_pictures_are_small_and_few(album, tmp_path):
 def test_pictures_together_are_bounded(album, tmp_path, monkeypatch):
     run, path = album
     monkeypatch.setattr(pictures, "MOST_BYTES", 1500)
-    monkeypatch.setattr("lad_eval.report.html.page.MOST_BYTES", 1500)
+    monkeypatch.setattr("lad_eval.pages.page.MOST_BYTES", 1500)
     text = written(run, tmp_path / "r.html", definitions=definitions_of([str(path)]))
     assert sum(len(uri) for uri in set(re.findall(r"data:image/\w+;base64,[\w+/=]+", text))) < 2500
     assert "The pictures of a page are bounded" in text
@@ -301,8 +301,8 @@ class TestMissing:
         path = photos(tmp_path, [f"caption {i}" for i in range(30)])
         run = finished(tmp_path / "runs", path)
         definitions = definitions_of([str(path)])
-        from lad_eval.report.html.load import load_material
-        from lad_eval.report.html.section import section_of
+        from lad_eval.pages.load import load_material
+        from lad_eval.pages.section import section_of
 
         material = load_material(run, definitions)
         list(material.task.samples("test"))

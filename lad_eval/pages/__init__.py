@@ -5,6 +5,6 @@ draws; `section` joins them, `page` writes the file. Captions, ids and answers a
 only through the template engine's escaping, the XML writer of the charts, or JSON that cannot end its script element.
 """
 
-from lad_eval.report.html.page import Written, write_report
+from lad_eval.pages.page import Written, write_report
 
 __all__ = ["Written", "write_report"]

@@ -17,11 +17,11 @@ from markupsafe import Markup
 
 import lad_eval
 from lad_eval.errors import UserError
-from lad_eval.report.html.load import load_material
-from lad_eval.report.html.pictures import MOST_BYTES, Album
-from lad_eval.report.html.section import PICTURED, Section, section_of
-from lad_eval.report.html.summary import accuracy_of
-from lad_eval.report.html.text import clean
+from lad_eval.pages.load import load_material
+from lad_eval.pages.pictures import MOST_BYTES, Album
+from lad_eval.pages.section import PICTURED, Section, section_of
+from lad_eval.pages.summary import accuracy_of
+from lad_eval.pages.text import clean
 from lad_eval.run.folder import ResultsError, write_atomically
 from lad_eval.run.stored import StoredRun
 
@@ -130,7 +130,7 @@ def _overview(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]
 
 @cache
 def _asset(name: str) -> str:
-    folder = resources.files("lad_eval.report.html") / "templates"
+    folder = resources.files("lad_eval.pages") / "templates"
     return (folder / name).read_text(encoding="utf-8").replace("\r\n", "\n").strip()
 
 
@@ -142,7 +142,7 @@ def _hash(text: str) -> str:
 @cache
 def _environment() -> Environment:
     return Environment(
-        loader=PackageLoader("lad_eval.report.html", "templates"),
+        loader=PackageLoader("lad_eval.pages", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -12,13 +12,13 @@ from markupsafe import Markup
 from lad_eval.errors import EvidenceError, UserError
 from lad_eval.evidence import Floats
 from lad_eval.methods import LAD
-from lad_eval.report.html import measures
-from lad_eval.report.html.answers import Answers
-from lad_eval.report.html.charts import Line, bars, heatmap, lines
-from lad_eval.report.html.colours import of_position
-from lad_eval.report.html.load import Material
-from lad_eval.report.html.names import position_names
-from lad_eval.report.html.text import clean
+from lad_eval.pages import measures
+from lad_eval.pages.answers import Answers
+from lad_eval.pages.charts import Line, bars, heatmap, lines
+from lad_eval.pages.colours import of_position
+from lad_eval.pages.load import Material
+from lad_eval.pages.names import position_names
+from lad_eval.pages.text import clean
 
 
 @dataclass(frozen=True)

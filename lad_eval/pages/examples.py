@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lad_eval.evidence import Floats, Ints
-from lad_eval.report.html.answers import Answers
+from lad_eval.pages.answers import Answers
 
 LOGITS = "vanilla"
 ATTENTION = ("purified-attention", "raw-attention")

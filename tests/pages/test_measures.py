@@ -7,9 +7,9 @@ import pytest
 from lad_eval.evidence import Evidence
 from lad_eval.methods import make_method
 from lad_eval.methods.synthetic import random_evidence
-from lad_eval.report.html import measures
-from lad_eval.report.html.answers import answers_of
-from lad_eval.report.html.examples import divergences, flipping
+from lad_eval.pages import measures
+from lad_eval.pages.answers import answers_of
+from lad_eval.pages.examples import divergences, flipping
 from lad_eval.run.folder import ResultsError
 
 

@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element
 
 from markupsafe import Markup
 
-from lad_eval.report.html.charts.svg import add, drawing, known, markup, percent
+from lad_eval.pages.charts.svg import add, drawing, known, markup, percent
 
 LEFT, TOP, BOTTOM, GAP = 34.0, 26.0, 44.0, 14.0
 MOST_TICKS = 13

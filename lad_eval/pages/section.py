@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from lad_eval.errors import UserError
-from lad_eval.report.html.cards import Card, cards
-from lad_eval.report.html.colours import colours_of
-from lad_eval.report.html.examples import LOGITS, Divergences, divergences, flipping
-from lad_eval.report.html.figures import (
+from lad_eval.pages.cards import Card, cards
+from lad_eval.pages.colours import colours_of
+from lad_eval.pages.examples import LOGITS, Divergences, divergences, flipping
+from lad_eval.pages.figures import (
     Figure,
     Group,
     attention_figure,
@@ -18,11 +18,11 @@ from lad_eval.report.html.figures import (
     learned_figures,
     recall_figure,
 )
-from lad_eval.report.html.load import Material
-from lad_eval.report.html.payload import MOST_SAMPLES, payload
-from lad_eval.report.html.pictures import Album, first_of
-from lad_eval.report.html.summary import Headline, SummaryRow, facts, headlines, published, summary_rows
-from lad_eval.report.html.text import clean
+from lad_eval.pages.load import Material
+from lad_eval.pages.payload import MOST_SAMPLES, payload
+from lad_eval.pages.pictures import Album, first_of
+from lad_eval.pages.summary import Headline, SummaryRow, facts, headlines, published, summary_rows
+from lad_eval.pages.text import clean
 from lad_eval.tasks.sample import Sample
 
 PICTURED = 24

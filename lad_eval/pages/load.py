@@ -11,7 +11,7 @@ from lad_eval.errors import UserError
 from lad_eval.evidence import Evidence
 from lad_eval.evidence_files import files_of
 from lad_eval.methods import PLAIN, Condition, is_method, make_method
-from lad_eval.report.html.answers import Answers, answers_of
+from lad_eval.pages.answers import Answers, answers_of
 from lad_eval.run.asked import Asked
 from lad_eval.run.folder import METRICS, PLAN, SPEC, ResultsError, condition_folder, read_json
 from lad_eval.run.stored import StoredRun

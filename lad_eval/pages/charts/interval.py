@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from lad_eval.report.html.charts.svg import add, drawing, known, markup
+from lad_eval.pages.charts.svg import add, drawing, known, markup
 
 WIDTH, HEIGHT, PAD = 168.0, 22.0, 6.0
 

@@ -4,11 +4,11 @@ import re
 
 import pytest
 
-from lad_eval.report.html import write_report
-from lad_eval.report.html.load import definitions_of
-from tests.report.chromium import Browser, find_browser
-from tests.report.looked import METHODS, finished, photos
-from tests.report.test_html import HOSTILE
+from lad_eval.pages import write_report
+from lad_eval.pages.load import definitions_of
+from tests.pages.chromium import Browser, find_browser
+from tests.pages.looked import METHODS, finished, photos
+from tests.pages.test_page import HOSTILE
 
 pytestmark = [
     pytest.mark.browser,

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from lad_eval.evidence import Floats
-from lad_eval.report.html.answers import Answers
-from lad_eval.report.html.examples import Divergences
-from lad_eval.report.html.text import caption_text, clean
+from lad_eval.pages.answers import Answers
+from lad_eval.pages.examples import Divergences
+from lad_eval.pages.text import caption_text, clean
 
 MOST_SAMPLES = 2000
 MOST_NUMBERS = 200_000

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from lad_eval.metrics.predictions import UNPARSABLE
-from lad_eval.report.html.answers import Answers
-from lad_eval.report.html.charts import bar
-from lad_eval.report.html.charts.svg import percent
-from lad_eval.report.html.examples import LOGITS, Divergences
-from lad_eval.report.html.names import image_names
-from lad_eval.report.html.text import caption_text, clean
+from lad_eval.pages.answers import Answers
+from lad_eval.pages.charts import bar
+from lad_eval.pages.charts.svg import percent
+from lad_eval.pages.examples import LOGITS, Divergences
+from lad_eval.pages.names import image_names
+from lad_eval.pages.text import caption_text, clean
 
 SHOWN = 6
 

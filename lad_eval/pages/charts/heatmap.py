@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from lad_eval.evidence import Floats
-from lad_eval.report.html.charts.svg import add, drawing, known, markup
+from lad_eval.pages.charts.svg import add, drawing, known, markup
 
 MOST_NUMBERED = 14
 _MIDDLE, _HIGH = 0.6, 0.77  # where the ink of numbers changes, in dark and in light mode

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from lad_eval.report.html.charts.svg import add, drawing, known, markup, percent
+from lad_eval.pages.charts.svg import add, drawing, known, markup, percent
 
 
 def bars(values: Sequence[float], names: Sequence[str], *, x_title: str, label: str, chance: float | None = None) -> Markup:

@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 from markupsafe import Markup
 
-from lad_eval.report.html.text import clean
+from lad_eval.pages.text import clean
 
 
 def drawing(width: float, height: float, label: str) -> Element:

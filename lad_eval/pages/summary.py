@@ -11,9 +11,9 @@ from markupsafe import Markup
 from lad_eval.errors import UserError
 from lad_eval.methods import describe_method
 from lad_eval.metrics import standings
-from lad_eval.report.html.charts import interval
-from lad_eval.report.html.load import Material
-from lad_eval.report.html.text import clean
+from lad_eval.pages.charts import interval
+from lad_eval.pages.load import Material
+from lad_eval.pages.text import clean
 from lad_eval.report.rows import reported_rows
 
 Estimate = Mapping[str, Any]

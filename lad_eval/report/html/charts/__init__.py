@@ -1,8 +1,0 @@
-"""Charts as inline SVG. An XML writer makes them, so that no text in them can become markup; colours are classes of the page."""
-
-from lad_eval.report.html.charts.bars import bar, bars
-from lad_eval.report.html.charts.heatmap import heatmap
-from lad_eval.report.html.charts.interval import interval
-from lad_eval.report.html.charts.lines import Line, lines
-
-__all__ = ["Line", "bar", "bars", "heatmap", "interval", "lines"]
