@@ -96,6 +96,7 @@ def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
             yield content
     except FileNotFoundError:
         raise DataError(f"{archive}: no such file.") from None
+    # zipfile says NotImplementedError of methods and versions that it cannot unpack, ValueError of impossible fields.
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
         raise DataError(
             f"{archive} is no zip or is damaged ({_plain(error)}); remove it, so that it can be fetched again."

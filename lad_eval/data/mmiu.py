@@ -78,13 +78,14 @@ def place(root: Path, stored: str) -> Path | None:
 
 
 def _table(path: Path) -> Iterable[Mapping[str, Any]]:
-    import datasets  # type: ignore[import-untyped]
+    import datasets
+    from pyarrow import ArrowException
 
     # A cache of its own, removed at once: nothing stale is ever read, and a folder of data may be read-only.
     with tempfile.TemporaryDirectory(prefix="lad_eval-") as cache, _silent(datasets):
         try:
             table = datasets.Dataset.from_parquet(str(path), cache_dir=cache, keep_in_memory=True)
-        except Exception as error:  # datasets wraps whatever its readers raise, and its own classes have no common base
+        except (datasets.exceptions.DatasetsError, ArrowException, OSError, ValueError, TypeError) as error:
             raise DataError(
                 f"{path} cannot be read as Parquet ({_root_cause(error)}); remove it, so that it can be fetched again."
             ) from None

@@ -49,6 +49,21 @@ def recall(gold: Ints, predicted: Ints, n_candidates: int) -> Floats:
     return 100 * share(hits, total)
 
 
+def confusion(gold: Ints, predicted: Ints, n_candidates: int) -> Ints:
+    """Counts Int[N, N + 1]: row = the right image's position, column = the answered one; the last column counts no answer."""
+    column = np.where(predicted == UNPARSABLE, n_candidates, predicted).ravel()
+    counts = np.zeros((n_candidates, n_candidates + 1), dtype=np.int64)
+    np.add.at(counts, (gold.ravel(), column), 1)
+    return counts
+
+
+def row_shares(counts: Ints) -> Floats:
+    """Rows in percent of their sums; NaN in rows without a count."""
+    total = counts.sum(axis=1, keepdims=True)
+    shares: Floats = np.divide(100.0 * counts, total, out=np.full(counts.shape, np.nan), where=total > 0)
+    return shares
+
+
 def rstd(gold: Ints, predicted: Ints, n_candidates: int) -> float:
     """Standard deviation (N - 1 in the denominator) of the recall over the N positions; arguments as for `recall`.
 

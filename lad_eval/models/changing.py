@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +11,7 @@ from lad_eval.attention.interventions import Intervention
 from lad_eval.errors import UserError
 
 
-class UnderIntervention:
+class UnderIntervention(ABC):
     """The part of a VLM that implements `lad_eval.models.base.Changeable`; the model applies `_intervention` where it asks."""
 
     name: str
@@ -24,9 +25,9 @@ class UnderIntervention:
         return {**self._described, "intervention": self._intervention.facts}
 
     @property
+    @abstractmethod
     def _described(self) -> Mapping[str, Any]:
         """The fingerprint of the model as it is."""
-        raise NotImplementedError
 
     @contextmanager
     def under(self, intervention: Intervention | None) -> Iterator[None]:

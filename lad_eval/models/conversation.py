@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
+from jinja2 import TemplateError
+
 from lad_eval.errors import UnsupportedModelError
 from lad_eval.scoring import CandidateTrie, common_prefix
 
 # A character of Unicode's private use area: no template and no tokenizer gives it a meaning.
 _MARK = "\ue000"
 THOUGHT = "<think>"
+# What a template, a small program of the model's author, raises where it refuses a form of message or trips over it.
+_TEMPLATE_FAULTS = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,7 @@ class Conversation:
         for self._listed in (True, False):
             try:
                 rendered = self._render(_MARK, 2, None)
-            except Exception:  # a template is a program of the model's author and may fail as it likes
+            except _TEMPLATE_FAULTS:
                 continue
             if rendered.count(self.placeholder) == 2 and _MARK in rendered and "{'type'" not in rendered:
                 return self._listed
@@ -152,7 +156,7 @@ class Conversation:
         """Text that the template itself puts between the prompt and a reply."""
         try:
             rendered = self._render(question, n_images, _MARK)
-        except Exception:  # templates without assistant turns exist; then the reply follows at once
+        except _TEMPLATE_FAULTS:  # templates without assistant turns exist; then the reply follows at once
             return ""
         begun, marked, _ = rendered.removeprefix(prompt).partition(_MARK)
         return begun if marked and rendered.startswith(prompt) else ""

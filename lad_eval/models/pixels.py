@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -71,12 +72,12 @@ def _join(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     joined: dict[str, Any] = {}
     for name in answers[0]:
         parts = [answer.get(name) for answer in answers]
-        if all(isinstance(part, torch.Tensor) for part in parts):
-            if len({part.shape[1:] for part in parts}) > 1 or not parts[0].dim():  # type: ignore[union-attr]
-                return None
-            joined[name] = torch.cat(parts)  # type: ignore[arg-type]
-        elif all(isinstance(part, list) for part in parts):
-            joined[name] = [item for part in parts for item in part]  # type: ignore[union-attr]
+        tensors = [part for part in parts if isinstance(part, torch.Tensor)]
+        lists = [part for part in parts if isinstance(part, list)]
+        if len(tensors) == len(parts) and tensors[0].dim() and len({part.shape[1:] for part in tensors}) == 1:
+            joined[name] = torch.cat(tensors)
+        elif len(lists) == len(parts):
+            joined[name] = list(itertools.chain.from_iterable(lists))
         else:
             return None
     return joined

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from lad_eval.errors import EvidenceError, UserError
 from lad_eval.evidence import Floats
 from lad_eval.methods import LAD
+from lad_eval.metrics import confusion, row_shares
 from lad_eval.pages import measures
 from lad_eval.pages.answers import Answers
 from lad_eval.pages.charts import Line, bars, heatmap, lines
@@ -76,8 +77,8 @@ def confusion_figures(answers: Answers, colours: Mapping[str, str]) -> list[Figu
 
 def _confusion(answers: Answers, method: str, colour: str) -> Figure:
     N = answers.n_candidates
-    counts = measures.confusion(answers.gold, answers.position[method], N)
-    shares = measures.row_shares(counts)
+    counts = confusion(answers.gold, answers.position[method], N)
+    shares = row_shares(counts)
     names = position_names(N)
     silent = bool(counts[:, N].any())
     columns = [*names, "none"] if silent else list(names)

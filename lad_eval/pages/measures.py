@@ -1,4 +1,4 @@
-"""What the charts show, as arrays: confusion of positions, attention by layer, what calibration learned."""
+"""What the charts show, as arrays: attention by layer, what calibration learned."""
 
 from __future__ import annotations
 
@@ -10,25 +10,9 @@ from typing import Any
 import numpy as np
 
 from lad_eval.errors import UserError
-from lad_eval.evidence import Evidence, Floats, Ints
+from lad_eval.evidence import Evidence, Floats
 from lad_eval.methods import LAD, Method, MethodWarning, OverViews, make_method
 from lad_eval.methods.readout import layer_range, strongest_layers
-from lad_eval.metrics.predictions import UNPARSABLE
-
-
-def confusion(gold: Ints, predicted: Ints, n_candidates: int) -> Ints:
-    """Counts Int[N, N + 1]: row = the right image's position, column = the answered one; the last column counts no answer."""
-    column = np.where(predicted == UNPARSABLE, n_candidates, predicted).ravel()
-    counts = np.zeros((n_candidates, n_candidates + 1), dtype=np.int64)
-    np.add.at(counts, (gold.ravel(), column), 1)
-    return counts
-
-
-def row_shares(counts: Ints) -> Floats:
-    """Rows in percent of their sums; NaN in rows without a count."""
-    total = counts.sum(axis=1, keepdims=True)
-    shares: Floats = np.divide(100.0 * counts, total, out=np.full(counts.shape, np.nan), where=total > 0)
-    return shares
 
 
 def gold_attention(evidence: Evidence) -> Floats:

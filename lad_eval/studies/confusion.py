@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from lad_eval.evidence import Floats
-from lad_eval.metrics import UNPARSABLE, Predictions
+from lad_eval.metrics import Predictions, confusion, row_shares
 from lad_eval.studies.family import Family
 from lad_eval.studies.library import Library
 from lad_eval.studies.need import IDENTIFIERS, Need
@@ -26,24 +24,18 @@ def _needs_of_styles(family: Family) -> list[Need]:
     return [Need(task, METHODS), *(Need(task, METHODS, identifiers=style) for style in IDENTIFIERS if style != "1..")]
 
 
-def confusion(predictions: Predictions) -> Floats:
+def _shares(predictions: Predictions) -> Floats:
     """Share of answers at each position, in points, Float[N, N]: row the right position, column the answered one.
 
     Unparsable replies are in no column, so that a row may sum to less than 100; a position that never held the answer has NaN.
     """
     N = predictions.perm.shape[1]
-    counts = np.zeros((N, N))
-    answered = predictions.predicted != UNPARSABLE
-    np.add.at(counts, (predictions.gold_position[answered], predictions.predicted[answered]), 1)
-    total = np.bincount(predictions.gold_position, minlength=N)[:, None]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        shares: Floats = 100 * counts / total
-    return shares
+    return row_shares(confusion(predictions.gold_position, predictions.predicted, N))[:, :N]
 
 
 def _row(library: Library, need: Need, ticks: tuple[str, ...], name: str, title: str) -> Chart:
     panels = tuple(
-        Matrix(method, confusion(library[need].stored(method)), "answered", "right position", ticks) for method in METHODS
+        Matrix(method, _shares(library[need].stored(method)), "answered", "right position", ticks) for method in METHODS
     )
     return Chart(name, title, panels, alt="A fair model has a dark diagonal; a biased one has dark columns.")
 

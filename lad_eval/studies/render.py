@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from lad_eval.studies.sheet import Cell, Measured, PValue, Sheet, Table
 
@@ -36,7 +36,7 @@ def markdown(sheet: Sheet) -> str:
     """The whole sheet; charts are linked as `figures/<name>.svg`."""
     parts = [f"## {sheet.label}: {sheet.title}"]
     for table in sheet.tables:
-        parts += [f"### {table.title}", _grid(table, plain, "pipe"), *table.notes]
+        parts += [f"### {table.title}", _pipes(table), *table.notes]
     parts += [f"![{chart.title}. {chart.alt}](figures/{chart.name}.svg)" for chart in sheet.charts]
     parts += sheet.remarks
     parts += [f"Not shown: {line}" for line in sheet.missing]
@@ -48,7 +48,7 @@ def latex(sheet: Sheet) -> str:
     parts = []
     for table in sheet.tables:
         notes = "\n".join(f"% {note}" for note in (table.title, *table.notes))
-        parts.append(f"{notes}\n{_grid(table, _tex, 'latex_raw')}")
+        parts.append(f"{notes}\n{_booktabs(table)}")
     return "\n\n".join(parts)
 
 
@@ -93,26 +93,26 @@ def _tex(cell: Cell, digits: int) -> str:
     return plain(cell, digits).translate(_LATEX)
 
 
-def _grid(table: Table, written: Callable[[Cell, int], str], style: str) -> str:
+def _pipes(table: Table) -> str:
     from tabulate import tabulate
 
-    header = [c if style == "pipe" else c.translate(_LATEX) for c in table.columns]
-    rows = [[written(cell, table.digits) for cell in row] for row in (*table.rows, *table.reported)]
-    align = ["left" if table.is_text(i) else "right" for i in range(len(header))]
-    if style == "pipe":
-        return tabulate(rows, headers=header, tablefmt="pipe", disable_numparse=True, colalign=align)
-    return _booktabs(header, rows, align, len(table.rows))
+    rows = [[plain(cell, table.digits) for cell in row] for row in (*table.rows, *table.reported)]
+    align = ["left" if table.is_text(i) else "right" for i in range(len(table.columns))]
+    return tabulate(rows, headers=table.columns, tablefmt="pipe", disable_numparse=True, colalign=align)
 
 
-def _booktabs(header: Sequence[str], rows: Sequence[Sequence[str]], align: Sequence[str], ours: int) -> str:
-    lines = [" & ".join(row) + r" \\" for row in rows]
-    body = lines[:ours] + ([r"\midrule", *lines[ours:]] if len(lines) > ours else [])
-    columns = "".join(side[0] for side in align)
+def _booktabs(table: Table) -> str:
+    def lines(rows: Sequence[Sequence[Cell]]) -> list[str]:
+        return [" & ".join(_tex(cell, table.digits) for cell in row) + r" \\" for row in rows]
+
+    reported = [r"\midrule", *lines(table.reported)] if table.reported else []
+    body = [*lines(table.rows), *reported]
+    columns = "".join("l" if table.is_text(i) else "r" for i in range(len(table.columns)))
     return "\n".join(
         [
             rf"\begin{{tabular}}{{{columns}}}",
             r"\toprule",
-            " & ".join(header) + r" \\",
+            " & ".join(name.translate(_LATEX) for name in table.columns) + r" \\",
             r"\midrule",
             *body,
             r"\bottomrule",

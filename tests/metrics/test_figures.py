@@ -12,6 +12,7 @@ Two images, two orders (01 and 10), four samples; chosen images, - for an unpars
 import numpy as np
 import pytest
 
+import lad_eval.metrics.figures as figures
 from lad_eval.metrics import (
     accuracy,
     accuracy_std,
@@ -92,3 +93,10 @@ def test_summary_holds_the_same_figures(table):
     assert summary.recall == (75, 25)
     assert (summary.accuracy_std, summary.rstd) == pytest.approx((np.sqrt(1250), np.sqrt(1250)))
     assert (summary.chi2, summary.chi2_p) == pytest.approx((9 / 7, 0.25684), abs=1e-5)
+
+
+def test_confusion_counts_positions_and_silence():
+    counts = figures.confusion(np.array([[0, 1], [0, 2]]), np.array([[0, 2], [-1, 2]]), 3)
+    assert counts.tolist() == [[1, 0, 0, 1], [0, 0, 1, 0], [0, 0, 1, 0]]
+    assert figures.row_shares(counts)[0].tolist() == [50, 0, 0, 50]
+    assert np.isnan(figures.row_shares(np.zeros((2, 3), dtype=np.int64))).all()

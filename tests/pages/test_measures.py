@@ -67,13 +67,6 @@ def test_a_spoilt_table_is_refused(spoil, said):
         answers_of(spoil(table("vanilla", [[0, 0], [1, 1]])), 3)
 
 
-def test_confusion_counts_positions_and_silence():
-    counts = measures.confusion(np.array([[0, 1], [0, 2]]), np.array([[0, 2], [-1, 2]]), 3)
-    assert counts.tolist() == [[1, 0, 0, 1], [0, 0, 1, 0], [0, 0, 1, 0]]
-    assert measures.row_shares(counts)[0].tolist() == [50, 0, 0, 50]
-    assert np.isnan(measures.row_shares(np.zeros((2, 3), dtype=np.int64))).all()
-
-
 def test_gold_attention_is_the_mean_share_of_the_right_image():
     evidence = random_evidence(samples=20, n_candidates=3, depth=4, seed=1)
     found = measures.gold_attention(evidence)

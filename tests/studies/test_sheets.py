@@ -8,7 +8,7 @@ from lad_eval.errors import UserError
 from lad_eval.metrics import UNPARSABLE, Predictions
 from lad_eval.studies import STUDIES
 from lad_eval.studies.charts import draw
-from lad_eval.studies.confusion import confusion
+from lad_eval.studies.confusion import _shares
 from lad_eval.studies.family import families, family
 from lad_eval.studies.main import against_plain
 from lad_eval.studies.measure import mark_notes, measured
@@ -33,7 +33,7 @@ def answers(predicted, gold_image):
 def test_confusion_by_hand():
     # gold image 0: positions 0, 1; answered 0 both times. Gold image 1: positions 1, 0; answered 0 and nothing.
     table = answers([[0, 0], [0, UNPARSABLE]], [0, 1])
-    assert confusion(table).tolist() == [[50, 0], [100, 0]]
+    assert _shares(table).tolist() == [[50, 0], [100, 0]]
 
 
 def test_profiles_by_hand():

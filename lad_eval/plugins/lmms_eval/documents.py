@@ -18,7 +18,7 @@ from lad_eval.tasks.request import Request
 from lad_eval.tasks.task import Task
 
 if TYPE_CHECKING:
-    from datasets import Dataset  # type: ignore[import-untyped]
+    from datasets import Dataset
     from PIL.Image import Image
 
 Document = Mapping[str, Any]

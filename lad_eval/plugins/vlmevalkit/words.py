@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,29 +79,26 @@ class CommandLine:
 
     def values(self, flag: str) -> list[str]:
         """What stands behind the flag, once each."""
-        found: list[str] = []
-        taking = False
-        for word in self.words:
-            if word.startswith("-"):
-                name, equals, value = word.partition("=")
-                taking = name == flag
-                found += [value] if taking and equals else []
-            elif taking:
-                found.append(word)
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys(value for _, value in self._values_of(flag) if value is not None))
 
     def replaced(self, flag: str, names: Mapping[str, Sequence[str]]) -> CommandLine:
         """The same with the values behind the flag replaced, each by one or more."""
         result: list[str] = []
+        for word, value in self._values_of(flag):
+            joined = [flag] if value is not None and word.startswith("-") else []
+            result += [word] if value is None else [*joined, *names[value]]
+        return CommandLine(result)
+
+    def _values_of(self, flag: str) -> Iterator[tuple[str, str | None]]:
+        """Every word, with the value of the flag that it is or holds."""
         taking = False
         for word in self.words:
             if word.startswith("-"):
                 name, equals, value = word.partition("=")
                 taking = name == flag
-                result += [flag, *names[value]] if taking and equals else [word]
+                yield word, value if taking and equals else None
             else:
-                result += names[word] if taking else [word]
-        return CommandLine(result)
+                yield word, word if taking else None
 
     def configuration(self) -> Configuration | None:
         """The file behind --config; None without one.
