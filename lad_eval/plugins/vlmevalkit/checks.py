@@ -167,6 +167,8 @@ def check_files(model: str, dataset: str) -> None:
 def _loads(path: Path) -> bool:
     try:
         kit("vlmeval.smp").load(str(path))
+    except OSError as error:  # not damaged, and not to be set aside
+        raise ResultsError(f"Cannot read {path}: {error.strerror or error}.") from error
     except Exception:  # a damaged pickle may fail in any way
         return False
     return True
