@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lad_eval.evidence import Evidence as Evidence
     from lad_eval.models.registry import load_model as load_model
+    from lad_eval.ranking.ranker import Ranker as Ranker
     from lad_eval.run.collect import collect as collect
     from lad_eval.tasks.registry import load_task as load_task
 
 __version__ = "0.1.0"
 
-__all__ = ["Evidence", "collect", "load_model", "load_task"]
+__all__ = ["Evidence", "Ranker", "collect", "load_model", "load_task"]
 
 _HOME = {
     "Evidence": "lad_eval.evidence",
+    "Ranker": "lad_eval.ranking.ranker",
     "collect": "lad_eval.run.collect",
     "load_model": "lad_eval.models.registry",
     "load_task": "lad_eval.tasks.registry",

@@ -18,7 +18,7 @@ ROOMS = [
     {"metrics"},
     {"report"},
     {"run"},
-    {"doctor", "listing", "pages", "plugins", "studies"},
+    {"doctor", "listing", "pages", "plugins", "ranking", "studies"},
     {"cli"},
     {"__main__"},
 ]

@@ -14,6 +14,7 @@ from lad_eval.cli import (
     check,
     compare,
     data,
+    demo,
     doctor,
     export,
     figure,
@@ -42,6 +43,7 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("ls")(ls.ls)
+app.command("demo")(demo.demo)
 app.command("score")(score.score)
 app.command("compare")(compare.compare)
 app.command("paper")(paper.paper)

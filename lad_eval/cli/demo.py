@@ -1,0 +1,122 @@
+"""`lad-eval demo`: one question in several orders, as the model answers it and repaired."""
+
+from __future__ import annotations
+
+import json as json_format
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lad_eval.cli.options import Json
+
+if TYPE_CHECKING:
+    from lad_eval.ranking.demo import Demo
+    from lad_eval.tasks.sample import ImageSource
+    from lad_eval.tasks.task import Task
+
+TASK = "scenes_random_n4"
+
+
+def demo(
+    more_images: Annotated[
+        list[Path] | None, typer.Argument(metavar="[IMAGES]...", help="Further images.", show_default=False)
+    ] = None,
+    model: Annotated[str, typer.Option("--model", "-m", help="As for `lad-eval run`.")] = "lad-tiny",
+    images: Annotated[
+        list[Path] | None, typer.Option("--images", "-i", help="Your own images: --images a.jpg b.jpg c.jpg.")
+    ] = None,
+    caption: Annotated[str | None, typer.Option("--caption", "-c", help="What one of your images shows.")] = None,
+    right: Annotated[int | None, typer.Option("--right", min=1, help="Which of your images it is: 1, 2, ...")] = None,
+    task: Annotated[
+        str, typer.Option("--task", "-t", help="Without images of your own: the task that gives the question.")
+    ] = TASK,
+    sample: Annotated[int, typer.Option("--sample", min=1, help="Which of the task's test questions.")] = 1,
+    method: Annotated[str, typer.Option("--method", help="What repairs: lad, pride, lad(top_k=1), ...")] = "lad",
+    calibrate_on: Annotated[
+        str | None,
+        typer.Option(
+            "--calibrate-on", help="Task of as many images that gives the calibration samples; default: rendered scenes."
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Picture file: .png, .svg or .pdf.")] = Path("demo.png"),
+    device: Annotated[str, typer.Option("--device", help="As for `lad-eval run`.")] = "auto",
+    dtype: Annotated[str, typer.Option("--dtype", help="As for `lad-eval run`.")] = "auto",
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with a hub model.")] = False,
+    json: Json = False,
+) -> None:
+    r"""See position bias with your own eyes: one question under its cyclic orders, and what the repair answers.
+
+    \b
+    lad-eval demo
+    lad-eval demo --images a.jpg b.jpg c.jpg --caption "a dog on a beach" --model Qwen/Qwen2.5-VL-3B-Instruct
+    """
+    from lad_eval.models.registry import check_model_name
+    from lad_eval.ranking.picture import check_suffix
+    from lad_eval.run.silence import hush_libraries
+
+    own = [*(images or []), *(more_images or [])]
+    if own and caption is None:
+        raise typer.BadParameter("--images needs --caption, what one of the images shows.")
+    if not own and (caption is not None or right is not None):
+        raise typer.BadParameter("--caption and --right go with --images.")
+    check_suffix(out)
+    check_model_name(model)
+    hush_libraries(quiet=True)
+    from lad_eval.ranking.demo import demonstrate
+    from lad_eval.ranking.images import image_source
+    from lad_eval.ranking.picture import draw_demo
+    from lad_eval.ranking.ranker import Ranker
+
+    if own:
+        shown: list[ImageSource] = [image_source(path) for path in own]
+        for source in shown:
+            _ = source.digest  # read before the model is loaded
+        words, answer = str(caption), None if right is None else right - 1
+        learn: str | Task = calibrate_on or _scenes(len(own))
+    else:
+        shown, words, answer = _question(task, sample)
+        learn = calibrate_on or task
+    ranker = Ranker.calibrate(model, learn, method=method, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    result = demonstrate(ranker, shown, words, right=answer, calibrated_on=learn if isinstance(learn, str) else learn.name)
+    draw_demo(result, out)
+    if json:
+        sys.stdout.write(json_format.dumps({**result.document(), "picture": str(out)}, indent=2, ensure_ascii=False) + "\n")
+        return
+    _show(result, own, out)
+
+
+def _question(task: str, number: int) -> tuple[list[ImageSource], str, int]:
+    """Images, caption and the right image's index of a test question of a task."""
+    from lad_eval.tasks.registry import load_task
+
+    samples = list(load_task(task).samples("test", number))
+    if len(samples) < number:
+        raise typer.BadParameter(f"--sample {number}: {task} has {len(samples)} test questions.")
+    return list(samples[-1].images), samples[-1].caption, samples[-1].gold
+
+
+def _scenes(n: int) -> Task:
+    """Calibration samples of n rendered scenes, whatever n."""
+    from lad_eval.tasks.spec import TaskSpec
+    from lad_eval.tasks.task import Task
+
+    return Task.of(TaskSpec(name=f"scenes_random_n{n}", source="scenes", setting="random", candidates=n, samples=1))
+
+
+def _show(result: Demo, own: list[Path], out: Path) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    from lad_eval.ranking.demo import letter
+    from lad_eval.ranking.text import demo_text
+
+    console = Console(highlight=False)
+    for part in demo_text(result):
+        console.print(part)
+    for index, path in enumerate(own):
+        console.print(Text(f"{letter(index)}  {path}", style="dim"))
+    console.print()
+    again = "" if own else ' · next: lad-eval demo --images *.jpg --caption "..." --model M'
+    console.print(Text(f"Picture: {out}{again}", style="dim"), soft_wrap=True)

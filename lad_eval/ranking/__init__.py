@@ -1,0 +1,8 @@
+"""Choosing among pictures in an application: the repair, not the measurement; and the demo that shows both.
+
+`Ranker` is the way in.
+"""
+
+from lad_eval.ranking.ranker import Question, Ranker, Ranking
+
+__all__ = ["Question", "Ranker", "Ranking"]

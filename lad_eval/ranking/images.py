@@ -1,0 +1,51 @@
+"""Images as an application has them: paths and Pillow images."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, Union
+
+from lad_eval.errors import DataError
+from lad_eval.tasks.sample import ImageSource
+from lad_eval.tasks.sources.picture import Picture
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+ImageLike: TypeAlias = Union[str, Path, "Image", ImageSource]
+
+
+@dataclass(frozen=True, eq=False)
+class PillowImage:
+    """An image in memory; an `ImageSource`."""
+
+    image: Image
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 hex digest of mode, size and pixels."""
+        head = f"{self.image.mode} {self.image.size}\n".encode()
+        return hashlib.sha256(head + self.image.tobytes()).hexdigest()
+
+    def load(self) -> Image:
+        return self.image.convert("RGB")
+
+
+def image_source(image: ImageLike) -> ImageSource:
+    """What a sample holds in an image's place.
+
+    Raises:
+        DataError: it is neither a path nor an image.
+    """
+    from PIL.Image import Image as Pillow
+
+    if isinstance(image, str | Path):
+        return Picture(Path(image).expanduser())
+    if isinstance(image, Pillow):
+        return PillowImage(image)
+    if hasattr(image, "digest") and hasattr(image, "load"):
+        return image
+    raise DataError(f"An image must be a path or a Pillow image, not {type(image).__name__}.")

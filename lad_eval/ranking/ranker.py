@@ -1,0 +1,310 @@
+"""Ranker: calibrate once on a few samples, then rank pictures by a caption, free of the model's position bias."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lad_eval.errors import EvidenceError, UserError
+from lad_eval.evidence import Evidence, Floats, Ints, difference
+from lad_eval.methods import Method, PurifiedAttention, canonical_name, make_method
+from lad_eval.models.base import VLM
+from lad_eval.models.registry import load_model
+from lad_eval.ranking.images import ImageLike, image_source
+from lad_eval.run.collect import in_batches, under
+from lad_eval.tasks.identifiers import IdentifierStyle, identifiers
+from lad_eval.tasks.permutation import Permutation
+from lad_eval.tasks.prompts import prompt_problem, question
+from lad_eval.tasks.registry import load_task
+from lad_eval.tasks.request import Request
+from lad_eval.tasks.sample import ImageSource, Sample
+from lad_eval.tasks.task import Task
+
+if TYPE_CHECKING:
+    from lad_eval.tasks.sample import Split
+
+FORMAT = 1
+DESCRIPTION = "ranker.json"
+_ATTENTION = "attention"
+
+Question = tuple[Sequence[ImageLike], str]
+"""Images and a caption."""
+LabelledQuestion = tuple[Sequence[ImageLike], str, int]
+"""Images, a caption, and the index of the image that it describes."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """N images ranked by one caption; every array follows the order in which the images were given.
+
+    Attributes:
+        probabilities: Float[N], sums to 1: what the method makes of the model's answer.
+        plain_probabilities: Float[N], sums to 1: the model's own answer, position bias included.
+        attention: Float[N], sums to 1: where the model looked, its habit of looking at positions removed (LAD's posterior over
+            images, arXiv 2605.11591, Eq. 12); None for a model that gives no attention.
+    """
+
+    probabilities: Floats
+    plain_probabilities: Floats
+    attention: Floats | None
+
+    @property
+    def order(self) -> Ints:
+        """Int[N]: indices of the images, the best first; of equals the first given."""
+        return np.argsort(-self.probabilities, kind="stable").astype(np.int64)
+
+    @property
+    def best(self) -> int:
+        """Index of the image that the method chooses."""
+        return int(self.probabilities.argmax())
+
+    @property
+    def plain_best(self) -> int:
+        """Index of the image that the model alone would have chosen."""
+        return int(self.plain_probabilities.argmax())
+
+
+@dataclass(frozen=True)
+class _Calibrated:
+    """What was learned for one number of images."""
+
+    method: Method
+    attention: PurifiedAttention | None
+
+    def ranking(self, row: Evidence) -> Ranking:
+        plain = np.exp(row.log_probs[0])
+        looked = None if self.attention is None else np.exp(self.attention.predict_log_proba(row)[0])
+        return Ranking(np.exp(self.method.predict_log_proba(row)[0]), plain / plain.sum(), looked)
+
+
+class Ranker:
+    """Ranks images by a caption with a calibrated model; made by `calibrate` or `load`.
+
+    Examples:
+        >>> ranker = Ranker.calibrate("lad-tiny", "scenes_random_n4")
+        >>> ranker.rank(["a.jpg", "b.jpg", "c.jpg", "d.jpg"], "a red circle").best
+        2
+
+    Attributes:
+        model: answers the questions.
+        method: name of the method, with its parameters.
+        sizes: the numbers of images that it was calibrated for.
+    """
+
+    def __init__(self, model: VLM, method: str, prompt: str, style: IdentifierStyle, learned: Mapping[int, _Calibrated]) -> None:
+        self.model = model
+        self.method = method
+        self._prompt = prompt
+        self._style: IdentifierStyle = style
+        self._learned = dict(learned)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return tuple(sorted(self._learned))
+
+    @classmethod
+    def calibrate(
+        cls,
+        model: VLM | str,
+        samples: str | Task | Iterable[Question | LabelledQuestion],
+        *,
+        method: str = "lad",
+        prompt: str = "retrieval",
+        identifiers: IdentifierStyle = "1..",
+        **options: Any,
+    ) -> Ranker:
+        """Learns the model's position bias; every sample is shown under its N cyclic shifts (arXiv 2605.11591, Eq. 1-3).
+
+        Args:
+            model: from `load_model`, or a name that it takes.
+            samples: a task or its name, whose calibration samples are taken; or (images, caption, index of the right image),
+                five or so for every number of images that will be ranked. Images are paths or Pillow images. Without the index
+                only methods that calibrate without labels can be used: "lad-unlabelled".
+            method: one that decides from a single pass; `lad-eval ls methods` lists them.
+            prompt: name of a prompt, or a template with {caption}.
+            identifiers: how the images are numbered.
+            options: of `load_model`, where `model` is a name.
+
+        Raises:
+            UserError: the method cannot rank from one pass, labels are missing, the samples are none or have too few images, an
+                image cannot be read, or the model cannot be loaded.
+        """
+        name, decides = canonical_name(method), _method_of(method)
+        if problem := prompt_problem(prompt):
+            raise UserError(f"prompt: {problem}")
+        if isinstance(samples, str | Task):
+            task = load_task(samples) if isinstance(samples, str) else samples
+            found = list(task.samples("calibration"))
+        else:
+            found = [_sample(index, *_unpacked(given, method)) for index, given in enumerate(samples)]
+        if not found:
+            raise UserError("There are no samples to calibrate on; give (images, caption, index of the right image), five or so.")
+        answers = load_model(model, **options) if isinstance(model, str) else model
+        ranker = cls(answers, name, prompt, identifiers, {})
+        by_size = {n: [s for s in found if len(s.images) == n] for n in sorted({len(s.images) for s in found})}
+        for n, group in by_size.items():
+            shifts = Permutation.identity(n).cyclic_shifts()
+            evidence = ranker._evidence(decides, [ranker._request(s, shift) for s in group for shift in shifts])
+            calibrated = make_method(name).calibrate(evidence)
+            looked = PurifiedAttention().calibrate(evidence) if evidence.attention is not None else None
+            ranker._learned[n] = _Calibrated(calibrated, looked)
+        return ranker
+
+    def rank(self, images: Sequence[ImageLike], caption: str) -> Ranking:
+        """The images ranked by how well the caption fits them, from one pass of the model.
+
+        Args:
+            images: paths or Pillow images, in any order; as many as it was calibrated for.
+            caption: what to look for.
+
+        Raises:
+            UserError: the number of images was not calibrated, the caption is empty, or an image cannot be read.
+        """
+        return self.rank_many([(images, caption)])[0]
+
+    def rank_many(self, questions: Iterable[Question]) -> list[Ranking]:
+        """Rankings of several questions, in their order; the model answers them in batches.
+
+        Raises:
+            UserError: as `rank`.
+        """
+        requests = []
+        for index, (images, caption) in enumerate(questions):
+            if len(images) not in self._learned:
+                known = " or ".join(map(str, self.sizes))
+                raise UserError(f"There are {len(images)} images; this ranker was calibrated for {known}: calibrate for as many.")
+            requests.append(self._request(_sample(f"question-{index}", images, caption, 0, split="test")))
+        rankings: dict[int, Ranking] = {}
+        for n, group in itertools.groupby(sorted(range(len(requests)), key=lambda i: len(requests[i].images)), _size(requests)):
+            learned, indices = self._learned[n], list(group)
+            evidence = self._evidence(learned.method, [requests[i] for i in indices])
+            rankings |= {i: learned.ranking(evidence.select([row])) for row, i in enumerate(indices)}
+        return [rankings[i] for i in range(len(requests))]
+
+    def save(self, folder: str | Path) -> None:
+        """Writes what was learned into a folder, without the model.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        folder = Path(folder)
+        for n, learned in self._learned.items():
+            learned.method.save(folder / f"n{n}.safetensors")
+            if learned.attention is not None:
+                learned.attention.save(folder / f"n{n}-{_ATTENTION}.safetensors")
+        document = {
+            "format": FORMAT,
+            "model": self.model.name,
+            "fingerprint": dict(self.model.fingerprint),
+            "method": self.method,
+            "prompt": self._prompt,
+            "identifiers": self._style,
+            "sizes": list(self.sizes),
+        }
+        try:
+            (folder / DESCRIPTION).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"Cannot write {folder / DESCRIPTION}: {error.strerror or error}.") from error
+
+    @classmethod
+    def load(cls, folder: str | Path, model: VLM | str | None = None, **options: Any) -> Ranker:
+        """The ranker that `save` wrote, on the model that it was calibrated with.
+
+        Args:
+            folder: where it was saved.
+            model: the model, where it is loaded already or its name leads elsewhere now; None: it is loaded by its name.
+            options: of `load_model`.
+
+        Raises:
+            UserError: the folder holds no ranker, or the model is another one than it was calibrated with.
+        """
+        folder = Path(folder)
+        document = _description(folder / DESCRIPTION)
+        chosen = document["model"] if model is None else model
+        answers = load_model(chosen, **options) if isinstance(chosen, str) else chosen
+        if off := difference(_without_versions(document["fingerprint"]), _without_versions(answers.fingerprint)):
+            raise EvidenceError(f"{folder} was calibrated with another model: {off}; calibrate again.")
+        kind = type(make_method(document["method"]))
+        learned = {}
+        for n in document["sizes"]:
+            looked = folder / f"n{n}-{_ATTENTION}.safetensors"
+            method = kind.load(folder / f"n{n}.safetensors")
+            learned[int(n)] = _Calibrated(method, PurifiedAttention.load(looked) if looked.is_file() else None)
+        return cls(answers, document["method"], document["prompt"], document["identifiers"], learned)
+
+    def _request(self, sample: Sample, order: Permutation | None = None) -> Request:
+        n = len(sample.images)
+        if n < 2:
+            raise UserError(f"There {'is' if n == 1 else 'are'} {n} image{'s' * (n != 1)}; ranking needs 2 or more.")
+        if not sample.caption.strip():
+            raise UserError("The caption is empty.")
+        names = identifiers(self._style, n)
+        shown = Permutation.identity(n) if order is None else order
+        return Request.of(sample, shown, question(self._prompt, sample.caption, names), names)
+
+    def _evidence(self, method: Method, requests: Sequence[Request]) -> Evidence:
+        """Rows of the requests, in their order."""
+        with under(self.model, method.condition):
+            rows = Evidence.concatenate(list(in_batches(self.model, list({r.key: r for r in requests}.values()))))
+        return rows.select_keys([request.key for request in requests])
+
+
+def _size(requests: Sequence[Request]) -> Any:
+    return lambda i: len(requests[i].images)
+
+
+def _method_of(name: str) -> Method:
+    """The method, if it decides from one pass under the question as it is.
+
+    Raises:
+        UserError: it does not.
+    """
+    method = make_method(name)
+    if "replies" in method.needs or method.views != "identity" or method.condition.wordings:
+        raise UserError(f"{name} does not rank from one pass of the model; use lad, lad-unlabelled, pride or the like.")
+    return method
+
+
+def _unpacked(given: Sequence[Any], method: str) -> tuple[Sequence[ImageLike], str, int]:
+    images, caption, *rest = given
+    if rest:
+        return images, caption, int(rest[0])
+    if method.partition("(")[0].rpartition("+")[2] not in ("lad-unlabelled", "vanilla", "raw-attention", "purified-attention"):
+        raise UserError(
+            f"{method} calibrates on right answers, and a sample has none: give (images, caption, index of the right image), "
+            "or use lad-unlabelled."
+        )
+    return images, caption, 0  # any image may take the right one's place: only its visit to every position is checked
+
+
+def _sample(name: int | str, images: Sequence[ImageLike], caption: str, right: int, *, split: Split = "calibration") -> Sample:
+    if not 0 <= right < max(1, len(images)):
+        raise UserError(f"Sample {name}: the right image has index {right}, and there are {len(images)} images.")
+    sources: tuple[ImageSource, ...] = tuple(map(image_source, images))
+    return Sample(id=str(name), images=sources, caption=caption, gold=right, split=split)
+
+
+def _description(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror or error}; give a folder that Ranker.save wrote.") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: it is not JSON; calibrate and save again.") from error
+    expected = {"format": int, "model": str, "fingerprint": dict, "method": str, "prompt": str, "identifiers": str, "sizes": list}
+    if not isinstance(document, dict) or any(not isinstance(document.get(key), kind) for key, kind in expected.items()):
+        raise UserError(f"{path} does not describe a ranker; calibrate and save again.")
+    if document["format"] != FORMAT:
+        raise UserError(f"{path} has format {document['format']}, and this version reads {FORMAT}; calibrate and save again.")
+    return document
+
+
+def _without_versions(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be equal: a library's next release moves the last digits, not what was learned."""
+    return {key: value for key, value in fingerprint.items() if key != "versions"}
