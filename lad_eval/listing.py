@@ -14,7 +14,13 @@ _ELSEWHERE = (
 def listing(kind: str) -> list[str]:
     """Lines for `kind`: "tasks", "methods", "models" or "studies". Imports neither torch nor transformers."""
     if kind == "tasks":
-        return _columns(_tasks())
+        rows = list(_tasks())
+        hint = (
+            ["", "no data: `lad-eval data prepare coco` (flickr8k, mmiu) brings it."]
+            if any(r[1] != "ready" for r in rows)
+            else []
+        )
+        return [*_columns(rows), *hint]
     if kind == "methods":
         return _methods()
     if kind == "studies":
@@ -27,19 +33,31 @@ def listing(kind: str) -> list[str]:
     return _columns([*names, *_ELSEWHERE])
 
 
-def _tasks() -> Iterable[tuple[str, str]]:
-    from lad_eval.errors import UserError
-    from lad_eval.tasks.registry import groups, load_spec, task_names
+def _tasks() -> Iterable[tuple[str, str, str]]:
+    """Name, whether it can be run now, and what it asks."""
+    from lad_eval.errors import NotPreparedError, UserError
+    from lad_eval.tasks.registry import groups, load_spec, load_task, task_names
 
-    def described(name: str) -> str:
+    def described(name: str) -> tuple[str, str]:
         try:
-            return load_spec(name).description
+            text = load_spec(name).description
         except UserError as error:
-            return f"cannot be used: {error}"
+            return "broken", f"cannot be used: {error}"
+        try:
+            load_task(name)
+        except NotPreparedError:
+            return "no data", text
+        except UserError as error:
+            return "broken", f"{text} Its data: {error}"
+        return "ready", text
 
-    yield from ((name, described(name)) for name in task_names())
+    state = {}
+    for name in task_names():
+        state[name], text = described(name)
+        yield name, state[name], text
     for name, members in groups().items():
-        yield name, f"group of {len(members)} tasks: {', '.join(members)}"
+        states = {state[member] for member in members}
+        yield name, states.pop() if len(states) == 1 else "in part", f"group of {len(members)}: {', '.join(members)}"
 
 
 def _methods() -> list[str]:
@@ -75,7 +93,7 @@ _JOINED = (
 )
 
 
-def _columns(rows: Iterable[tuple[str, str]]) -> list[str]:
+def _columns(rows: Iterable[tuple[str, ...]]) -> list[str]:
     table = list(rows)
-    width = max((len(name) for name, _ in table), default=0)
-    return [f"{name:<{width}}  {text}".rstrip() for name, text in table]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)][:-1]
+    return ["  ".join([*(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=False)), row[-1]]).rstrip() for row in table]

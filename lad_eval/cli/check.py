@@ -57,7 +57,7 @@ def check(
     from lad_eval.run import check as work
 
     if not replayed:
-        from lad_eval.models.batching import check_batch_size
+        from lad_eval.models.base import check_batch_size
 
         options["batch_size"] = check_batch_size(batch_size)
     how = work.Circumstances(model, options, out, quiet)

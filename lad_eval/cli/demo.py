@@ -46,12 +46,7 @@ def demo(
     trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with a hub model.")] = False,
     json: Json = False,
 ) -> None:
-    r"""See position bias with your own eyes: one question under its cyclic orders, and what the repair answers.
-
-    \b
-    lad-eval demo
-    lad-eval demo --images a.jpg b.jpg c.jpg --caption "a dog on a beach" --model Qwen/Qwen2.5-VL-3B-Instruct
-    """
+    """See position bias with your own eyes: one question under its cyclic orders, and what the repair answers."""
     from lad_eval.models.registry import check_model_name
     from lad_eval.ranking.picture import check_suffix
     from lad_eval.run.silence import hush_libraries

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from lad_eval.cli.options import RESULTS, Json, Out
+from lad_eval.cli.options import RESULTS, Json, Runs
 
 
-def doctor(out: Out = RESULTS, json: Json = False) -> int:
+def doctor(runs: Runs = RESULTS, json: Json = False) -> int:
     """Report versions, devices, extras, and whether results can be written; needs no network."""
     from lad_eval.doctor import as_json, as_text, examine
 
-    findings = examine(out)
+    findings = examine(runs)
     sys.stdout.write((as_json(findings) if json else as_text(findings)) + "\n")
     return 0 if all(finding.ok for finding in findings if finding.needed) else 1

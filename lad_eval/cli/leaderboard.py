@@ -8,9 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lad_eval.cli.options import RESULTS, Out, Reported
-
-Globs = list[str] | None
+from lad_eval.cli.options import RESULTS, Reported, Runs, SomeMethods, SomeTasks, listed
 
 
 class Form(str, Enum):
@@ -25,7 +23,7 @@ class Form(str, Enum):
 
 
 def leaderboard(
-    out: Out = RESULTS,
+    runs: Runs = RESULTS,
     form: Annotated[Form, typer.Option("--format", "-f", help="How the table is written.")] = Form.rich,
     sort: Annotated[
         str,
@@ -34,9 +32,12 @@ def leaderboard(
             help="accuracy, rstd, consistency (means over the tasks), passes, model, method; a task, or task:rstd. Best first.",
         ),
     ] = "accuracy",
-    model: Annotated[Globs, typer.Option("--model", "-m", help="Only models like this, e.g. 'Qwen*'; may be repeated.")] = None,
-    method: Annotated[Globs, typer.Option("--method", help="Only methods like this; may be repeated.")] = None,
-    task: Annotated[Globs, typer.Option("--task", "-t", help="Only tasks like this; may be repeated.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Only these models or globs, e.g. 'Qwen*', separated by commas.")
+    ] = None,
+    methods: SomeMethods = None,
+    tasks: SomeTasks = None,
+    studies: Annotated[bool, typer.Option("--studies", help="Show runs that `lad-eval paper` made for its tables too.")] = False,
     allow_mixed: Annotated[
         bool, typer.Option("--allow-mixed", help="Show different dtypes, attention or task versions in one column, marked.")
     ] = False,
@@ -46,8 +47,8 @@ def leaderboard(
     from lad_eval.report.board_forms import render_board, rich_board
     from lad_eval.run.board import Filters, gather_board
 
-    filters = Filters(tuple(model or ()), tuple(method or ()), tuple(task or ()))
-    board = gather_board(out, filters, sort=sort, allow_mixed=allow_mixed, reported=reported)
+    filters = Filters(*(tuple(listed(text, what)) if text else () for text, what in _chosen(model, methods, tasks)))
+    board = gather_board(runs, filters, sort=sort, allow_mixed=allow_mixed, reported=reported, studies=studies)
     if form is Form.rich and sys.stdout.isatty():
         from rich.console import Console
 
@@ -55,3 +56,7 @@ def leaderboard(
         console.print(rich_board(board, console.width), soft_wrap=True)
         return
     sys.stdout.write(render_board(board, form.value) + "\n")
+
+
+def _chosen(model: str | None, methods: str | None, tasks: str | None) -> list[tuple[str | None, str]]:
+    return [(model, "models"), (methods, "methods"), (tasks, "tasks")]

@@ -1,13 +1,14 @@
-"""The application, and how its faults end: one line and exit code 2 for what a user can mend."""
+"""The application, and how its faults end: one line and exit code 2 for what a user can correct."""
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NamedTuple
 
 import typer
+from typer.core import TyperGroup
 
 import lad_eval
 from lad_eval.cli import (
@@ -33,30 +34,138 @@ from lad_eval.run.silence import plain_warnings
 
 INTERRUPTED = 130
 
+MEASURE, RESULTS, PREPARE, HARNESSES = "Measure", "Look at results", "Prepare and inspect", "Inside other harnesses"
+
+
+class Command(NamedTuple):
+    """A command of the application.
+
+    Attributes:
+        panel: of `lad-eval --help`.
+        examples: lines that a reader can type, shown below the command's options.
+    """
+
+    name: str
+    function: Callable[..., object]
+    panel: str
+    examples: tuple[str, ...]
+    context: dict[str, Any] | None = None
+
+
+COMMANDS = (
+    Command(
+        "demo",
+        demo.demo,
+        MEASURE,
+        ("lad-eval demo", 'lad-eval demo --images a.jpg b.jpg c.jpg --caption "a dog on a beach" --model <folder or hub id>'),
+    ),
+    Command(
+        "run",
+        run.run,
+        MEASURE,
+        (
+            "lad-eval run --model lad-tiny --tasks scenes_main --limit 100",
+            "lad-eval run --model Qwen/Qwen2.5-VL-3B-Instruct --tasks 'coco_*_n4' --methods vanilla,lad,sofa+lad --reported",
+            "lad-eval run --config run.yaml --limit 0.1",
+            "torchrun --nproc-per-node 8 -m lad_eval run --model <folder or hub id> --tasks scenes_main",
+        ),
+    ),
+    Command(
+        "paper",
+        paper.paper,
+        MEASURE,
+        ("lad-eval paper --model lad-tiny", "lad-eval paper --model lad-tiny --only table4,figure6"),
+    ),
+    Command(
+        "check",
+        check.check,
+        MEASURE,
+        ("lad-eval check results/baselines/lad-tiny.json", "lad-eval check my.json --model checkpoints/13000 --device cuda"),
+    ),
+    Command(
+        "report",
+        report.report,
+        RESULTS,
+        ("lad-eval report", "lad-eval report --model lad-tiny --tasks 'scenes_*_n4' --out lad-tiny.html"),
+    ),
+    Command(
+        "leaderboard",
+        leaderboard.leaderboard,
+        RESULTS,
+        ("lad-eval leaderboard", "lad-eval leaderboard --model 'Qwen*' --tasks 'coco_*' --methods vanilla,lad --format md"),
+    ),
+    Command(
+        "compare",
+        compare.compare,
+        RESULTS,
+        (
+            "lad-eval compare results/runs/lad-tiny/scenes_random_n4 --against vanilla",
+            "lad-eval compare results/runs/model-a/coco_random_n4 results/runs/model-b/coco_random_n4 --methods lad",
+        ),
+    ),
+    Command(
+        "score",
+        score.score,
+        RESULTS,
+        ("lad-eval score results/runs/lad-tiny/scenes_random_n4 --set lad.top_k=1",),
+    ),
+    Command(
+        "figure",
+        figure.figure,
+        RESULTS,
+        ("lad-eval figure results/runs/lad-tiny/scenes_random_n4 --methods vanilla,lad --out positions.svg",),
+    ),
+    Command(
+        "export",
+        export.export,
+        RESULTS,
+        ("lad-eval export --format model-card --model lad-tiny --methods vanilla,lad --out README.md",),
+    ),
+    Command("ls", ls.ls, PREPARE, ("lad-eval ls tasks", "lad-eval ls methods", "lad-eval ls models --harness vlmeval")),
+    Command("validate", validate.validate, PREPARE, ("lad-eval validate my_pictures.yaml",)),
+    Command("doctor", doctor.doctor, PREPARE, ("lad-eval doctor",)),
+    Command(
+        "vlmeval",
+        vlmeval.vlmeval,
+        HARNESSES,
+        (
+            "lad-eval vlmeval --data COCORetrieval_Random_N4 --model Qwen2.5-VL-3B-Instruct Qwen2.5-VL-3B-Instruct+LAD",
+            "lad-eval vlmeval --data ScenesRetrieval_Random_N4 --model lad-tiny+LAD --work-dir outputs",
+        ),
+        vlmeval.TAKES_ANY_FLAG,
+    ),
+)
+# What people type who come from elsewhere.
+SYNONYMS = {"eval": "run", "evaluate": "run", "list": "ls", "tasks": "ls", "html": "report", "study": "paper", "diff": "compare"}
+
+
+class Commands(TyperGroup):
+    """The group of all commands; knows what other harnesses call them."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and (meant := SYNONYMS.get(args[0])):
+            ctx.fail(f"No such command '{args[0]}'. Did you mean '{meant}'?")
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
     name="lad-eval",
+    cls=Commands,
     help="Measure and repair position bias in multi-image evaluation of vision-language models.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": lambda token: token.replace("_", "-")},
 )
-app.command("run")(run.run)
-app.command("ls")(ls.ls)
-app.command("demo")(demo.demo)
-app.command("score")(score.score)
-app.command("compare")(compare.compare)
-app.command("paper")(paper.paper)
-app.command("check")(check.check)
-app.command("leaderboard")(leaderboard.leaderboard)
-app.command("figure")(figure.figure)
-app.command("report")(report.report)
-app.command("export")(export.export)
-app.add_typer(data.app)
-app.command("validate")(validate.validate)
-app.command("doctor")(doctor.doctor)
-app.command("vlmeval", context_settings=vlmeval.TAKES_ANY_FLAG)(vlmeval.vlmeval)
-app.add_typer(lmms_eval.app)
+for command in COMMANDS:
+    app.command(
+        command.name,
+        rich_help_panel=command.panel,
+        epilog="\n\n".join(["[bold]Examples[/bold]", *(f"  {line}".replace("[", "\\[") for line in command.examples)]),
+        context_settings=command.context,
+    )(command.function)
+app.add_typer(data.app, rich_help_panel=PREPARE)
+app.add_typer(lmms_eval.app, rich_help_panel=HARNESSES)
 
 
 def _show_version(wanted: bool) -> None:

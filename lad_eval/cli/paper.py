@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from lad_eval.cli.options import RESULTS, Out, Quiet, Seed
+from lad_eval.cli.options import RESULTS, Model, Quiet, Runs, Seed
 
 WRITTEN = Path("results/paper")
 SCENES_LIMIT = 50
 
 
 def paper(
-    model: Annotated[str, typer.Option("--model", "-m", help="`lad-tiny`, a local folder, a hub id, or `random:<family>`.")],
+    model: Model,
     only: Annotated[str | None, typer.Option("--only", help="Studies, separated by commas, e.g. table4,figure6.")] = None,
     family: Annotated[
         str | None, typer.Option("--family", help="Tasks to ask, e.g. coco or scenes; default: coco, for built-in models scenes.")
@@ -29,8 +29,8 @@ def paper(
     attn: Annotated[str | None, typer.Option("--attn", help="sdpa, flash_attention_2, ...; default: the model's.")] = None,
     revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a hub model.")] = None,
     trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with a hub model.")] = False,
-    out: Out = RESULTS,
-    to: Annotated[Path, typer.Option("--to", help="Where tables and figures are written.", file_okay=False)] = WRITTEN,
+    runs: Runs = RESULTS,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where tables and figures are written.", file_okay=False)] = WRITTEN,
     seed: Seed = 42,
     quiet: Quiet = False,
 ) -> None:
@@ -40,7 +40,7 @@ def paper(
 
     listen(quiet=quiet)
     hush_libraries(quiet=quiet)
-    from lad_eval.models.batching import check_batch_size
+    from lad_eval.models.base import check_batch_size
     from lad_eval.models.registry import model_names
     from lad_eval.run.execute import Settings
     from lad_eval.studies.family import family as family_of
@@ -62,11 +62,12 @@ def paper(
         attn=attn,
         revision=revision,
         trust_remote_code=trust_remote_code,
-        out=Path(out),
+        out=runs,
         seed=seed,
         quiet=quiet,
+        study="lad",
     )
-    written = make(settings, tasks, to, only=names, stored=stored)
+    written = make(settings, tasks, out, only=names, stored=stored)
     if written is not None:
         for sheet in written.sheets:
             for line in sheet.missing:

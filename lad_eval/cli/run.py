@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import Enum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lad_eval.cli.options import RESULTS, Json, Methods, Out, Quiet, Reported, Seed, listed
+from lad_eval.cli.config import Config, model_options
+from lad_eval.cli.options import (
+    RESULTS,
+    Json,
+    Methods,
+    Model,
+    Quiet,
+    Reported,
+    Runs,
+    Seed,
+    Tasks,
+    expanded,
+    limit_of,
+    listed,
+)
 
-DEFAULT_METHODS = "vanilla,pride,lad,raw-attention,purified-attention,permutation-average"
+DEFAULT_METHODS = "vanilla,pride,lad,raw-attention,purified-attention"
+"""One pass a question serves all of them; averaging over orders would cost N."""
 
 
 class Overwrite(str, Enum):
@@ -29,10 +44,14 @@ class ImagePreparation(str, Enum):
 
 
 def run(
-    model: Annotated[str, typer.Option("--model", "-m", help="`lad-tiny`, a local folder, a hub id, or `random:<family>`.")],
-    tasks: Annotated[str, typer.Option("--tasks", "-t", help="Tasks or groups of tasks, separated by commas.")],
+    context: typer.Context,
+    model: Model,
+    tasks: Tasks,
     methods: Methods = DEFAULT_METHODS,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Ask only the first samples of each task.")] = None,
+    limit: Annotated[
+        str | None,
+        typer.Option("--limit", metavar="NUMBER", help="Only the first samples of each task: 100, or 0.1 for a tenth."),
+    ] = None,
     batch_size: Annotated[
         str, typer.Option("--batch-size", help="Requests a pass, or auto: as many as are useful and fit.")
     ] = "auto",
@@ -46,10 +65,14 @@ def run(
         ImagePreparation, typer.Option("--image-preparation", help="protocol: 336 x 336, bicubic; native: as the model prefers.")
     ] = ImagePreparation.protocol,
     trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with a hub model.")] = False,
-    out: Out = RESULTS,
+    model_args: Annotated[
+        str | None,
+        typer.Option("--model-args", help="As lm-eval takes them: pretrained=<model>,dtype=bfloat16,...; --model is `hf` then."),
+    ] = None,
+    runs: Runs = RESULTS,
     overwrite: Annotated[
         Overwrite,
-        typer.Option("--overwrite", help="missing: resume; never: only show what is finished; always: start afresh."),
+        typer.Option("--overwrite", help="missing: resume; never: only show what is finished; always: start anew."),
     ] = Overwrite.missing,
     seed: Seed = 42,
     calibrate_on: Annotated[
@@ -58,6 +81,7 @@ def run(
     reported: Reported = False,
     json: Json = False,
     quiet: Quiet = False,
+    config: Config = None,
 ) -> None:
     """Measure a model on tasks, with every method from one pass of the model."""
     from lad_eval.cli.main import listen
@@ -65,14 +89,12 @@ def run(
 
     listen(quiet=quiet)
     hush_libraries(quiet=quiet)
-    from lad_eval.models.batching import check_batch_size
+    from lad_eval.methods import method_names
+    from lad_eval.models.base import check_batch_size
     from lad_eval.run.execute import Settings, run_tasks
 
     settings = Settings(
         model=model,
-        tasks=tuple(listed(tasks, "tasks")),
-        methods=tuple(listed(methods, "methods")),
-        limit=limit,
         batch_size=check_batch_size(batch_size),
         dtype=dtype,
         device=device,
@@ -80,15 +102,23 @@ def run(
         revision=revision,
         image_preparation=image_preparation.value,
         trust_remote_code=trust_remote_code,
-        out=Path(out),
+        tasks=tuple(listed(tasks, "tasks")),
+        methods=tuple(expanded(listed(methods, "methods"), method_names(), "method")),
+        limit=limit_of(limit),
+        out=runs,
         overwrite=overwrite.value,
         seed=seed,
         quiet=quiet,
         calibrate_on=calibrate_on,
         reported=reported,
     )
+    if model_args is not None:
+        settings = replace(settings, **model_options(model_args, model))
     rows = run_tasks(settings)
     if rows is not None:
-        from lad_eval.cli.show import show_rows
+        from lad_eval.cli.show import say_next, show_rows
+        from lad_eval.run.folder import slug
 
         show_rows(rows, "json" if json else "rich")
+        kept = runs / slug(rows[0].model)
+        say_next("lad-eval report", f"lad-eval compare {kept / slug(rows[0].task)} --against vanilla", kept=kept)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lad_eval.cli.options import Json, Reported, Run, Seed, listed
+from lad_eval.cli.options import Json, Reported, Run, Seed, expanded, listed
 
 
 def score(
@@ -18,13 +18,15 @@ def score(
     json: Json = False,
 ) -> None:
     """Decide again from a run's stored evidence, with other methods or other parameters; no model is needed."""
-    from lad_eval.cli.show import show_rows
+    from lad_eval.cli.show import say_next, show_rows
+    from lad_eval.methods import method_names
     from lad_eval.report.rows import reported_rows, rows_of
     from lad_eval.run.rescore import rescore
     from lad_eval.run.silence import hush_libraries
 
     hush_libraries(quiet=False)
-    names = None if methods is None else listed(methods, "methods")
+    names = None if methods is None else expanded(listed(methods, "methods"), method_names(), "method")
     metrics = rescore(run, names, settings=set_ or (), seed=seed)
     beside = reported_rows(metrics) if reported else []
     show_rows([*rows_of(metrics), *beside], "json" if json else "rich")
+    say_next("lad-eval run with the same --methods, to keep these figures")

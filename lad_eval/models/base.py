@@ -4,12 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from lad_eval.attention.interventions import Intervention
+from lad_eval.errors import UserError
 from lad_eval.evidence import Evidence
 from lad_eval.replies import Decoding, Reply
 from lad_eval.tasks.request import Request
+
+
+BatchSize = int | Literal["auto"]
+
+
+def check_batch_size(size: int | str) -> BatchSize:
+    """A positive number, or "auto".
+
+    Raises:
+        UserError: it is neither.
+    """
+    if size == "auto":
+        return "auto"
+    if isinstance(size, str) and size.isdecimal():
+        size = int(size)
+    if isinstance(size, int) and not isinstance(size, bool) and size > 0:
+        return size
+    raise UserError(f"The batch size must be a positive whole number or 'auto', not {size!r}.")
 
 
 class VLM(Protocol):

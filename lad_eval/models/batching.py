@@ -6,7 +6,7 @@ import gc
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -14,8 +14,6 @@ from lad_eval.errors import UserError
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-BatchSize = int | Literal["auto"]
 
 _log = logging.getLogger(__name__)
 
@@ -26,21 +24,6 @@ _MOST = 64
 
 class OutOfMemoryError(UserError):
     """Not even one request fits in memory."""
-
-
-def check_batch_size(size: int | str) -> BatchSize:
-    """A positive number, or "auto".
-
-    Raises:
-        UserError: it is neither.
-    """
-    if size == "auto":
-        return "auto"
-    if isinstance(size, str) and size.isdecimal():
-        size = int(size)
-    if isinstance(size, int) and not isinstance(size, bool) and size > 0:
-        return size
-    raise UserError(f"The batch size must be a positive whole number or 'auto', not {size!r}.")
 
 
 def automatic_size(tokens: int, device: str) -> int:

@@ -16,7 +16,8 @@ from lad_eval.attention.recorder import record_last_row
 from lad_eval.attention.support import check_supported
 from lad_eval.errors import UnsupportedModelError, UserError
 from lad_eval.evidence import Evidence
-from lad_eval.models.batching import Batcher, BatchSize, automatic_size, by_length, check_batch_size
+from lad_eval.models.base import BatchSize, check_batch_size
+from lad_eval.models.batching import Batcher, automatic_size, by_length
 from lad_eval.models.changing import UnderIntervention
 from lad_eval.models.continuation import continue_prefixes, end_ids, select, with_positions
 from lad_eval.models.conversation import Conversation

@@ -77,7 +77,7 @@ def load_model(
     if name.startswith(KIT):
         chosen = {"revision": revision, "dtype": dtype, "device": device, "attn": attn_implementation, "batch-size": batch_size}
         return _of_kit(name, {**chosen, "trust-remote-code": trust_remote_code}, image_preparation)
-    from lad_eval.models.batching import check_batch_size
+    from lad_eval.models.base import check_batch_size
     from lad_eval.models.fingerprint import files_digest
     from lad_eval.models.huggingface import HuggingFaceVLM
     from lad_eval.models.loading import (

@@ -54,12 +54,24 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """A model and a method, its cells by task; `reported`: published elsewhere."""
+    """A model and a method.
+
+    Attributes:
+        model: as the board names it, with whatever tells its runs from others.
+        cells: by task.
+        reported: published elsewhere.
+        name: the model's own name; None: as `model`.
+        limit: only the first so many samples of each task were asked; None: all.
+        calibrated_on: another task that gave the calibration samples; None: the task's own did.
+    """
 
     model: str
     method: str
     cells: Mapping[str, Cell]
     reported: bool = False
+    name: str | None = None
+    limit: int | None = None
+    calibrated_on: str | None = None
 
     @property
     def passes(self) -> tuple[float, float] | None:

@@ -21,6 +21,7 @@ COLUMNS = ("Acc", "RStd", "Cons")
 TIED = "†"
 _EMPTY = "–"
 _SPANS = ("accuracy", "accuracy_low", "accuracy_high", "rstd", "consistency")
+_KEYS = ("model", "label", "limit", "calibrated_on", "method", "reported")
 _CSV = (*_SPANS, "position_p", "unparsable", "passes", "samples", "permutations")
 
 
@@ -171,9 +172,9 @@ def _csv_of(board: Board) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     figures = (*_CSV, "best", "tied", "p_holm")
-    writer.writerow(["model", "method", "reported", *(f"{task}.{figure}" for task in board.tasks for figure in figures)])
+    writer.writerow([*_KEYS, *(f"{task}.{figure}" for task in board.tasks for figure in figures)])
     for line in board.lines:
-        row: list[Any] = [line.model, line.method, line.reported]
+        row: list[Any] = list(_who(line).values())
         for task in board.tasks:
             document = {} if (cell := line.cells.get(task)) is None else _document(cell)
             row += [document.get(figure) for figure in figures]
@@ -182,17 +183,18 @@ def _csv_of(board: Board) -> str:
 
 
 def _json(board: Board) -> str:
-    """A list: {model, method, reported, tasks: {task: figures in points}}."""
+    """A list: what the line is of, and `tasks`: {task: figures in points}."""
     lines = [
-        {
-            "model": line.model,
-            "method": line.method,
-            "reported": line.reported,
-            "tasks": {task: _document(line.cells[task]) for task in board.tasks if task in line.cells},
-        }
+        {**_who(line), "tasks": {task: _document(line.cells[task]) for task in board.tasks if task in line.cells}}
         for line in board.lines
     ]
     return json.dumps(lines, indent=2, allow_nan=False, ensure_ascii=False)
+
+
+def _who(line: Line) -> dict[str, Any]:
+    """What a line is of; `label` is the model's name as tables show it."""
+    values = (line.name or line.model, line.model, line.limit, line.calibrated_on, line.method, line.reported)
+    return dict(zip(_KEYS, values, strict=True))
 
 
 def _document(cell: Cell) -> dict[str, Any]:

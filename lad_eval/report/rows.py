@@ -22,7 +22,7 @@ class Row:
         forward_passes: decoder passes per query that the method alone would cost.
         p_best: of the exact paired test against the most accurate method shown of the run, corrected by Holm over those shown;
             None for that method itself, and where there is nothing to test.
-        limited: only a part of the task was asked (`--limit`).
+        limit: only the first so many samples of the task were asked; None: all.
         calibrated_on: another task that gave the calibration samples; None where the task's own did.
         notes: what a reader should know of the task's data or of the run, a line each.
         reported: published elsewhere, not measured here.
@@ -42,7 +42,7 @@ class Row:
     unparsable: int | None
     forward_passes: float | None
     p_best: float | None = None
-    limited: bool = False
+    limit: int | None = None
     calibrated_on: str | None = None
     notes: tuple[str, ...] = ()
     reported: bool = False
@@ -51,6 +51,11 @@ class Row:
     def tied(self) -> bool:
         """Whether the method is not significantly different from the most accurate one."""
         return self.p_best is not None and self.p_best >= ALPHA
+
+    @property
+    def limited(self) -> bool:
+        """Whether only a part of the task was asked (`--limit`)."""
+        return self.limit is not None
 
     def as_dict(self) -> dict[str, Any]:
         """The row for machines: exactly the keys of `COLUMNS`."""
@@ -61,6 +66,7 @@ COLUMNS = (
     "model",
     "task",
     "method",
+    "limit",
     "samples",
     "permutations",
     "accuracy",
@@ -99,7 +105,7 @@ def rows_of(metrics: Mapping[str, Any], methods: Sequence[str] | None = None) ->
             unparsable=figures[name]["unparsable"],
             forward_passes=_number(figures[name]["forward_passes"]),
             p_best=p_best.get(name),
-            limited=metrics.get("limit") is not None,
+            limit=metrics.get("limit"),
             calibrated_on=calibration["task"] if calibration.get("transferred") else None,
             notes=tuple(metrics.get("notes") or ()),
         )

@@ -66,6 +66,7 @@ def gather_board(
     sort: str = "accuracy",
     allow_mixed: bool = False,
     reported: bool = False,
+    studies: bool = False,
 ) -> Board:
     """The board of every finished run under `out`.
 
@@ -74,6 +75,7 @@ def gather_board(
         filters: what to show; tests and refusals see nothing else.
         sort: see `report.board.in_order`.
         allow_mixed: show runs of different dtypes, attention implementations or task versions in one column, marked.
+        studies: show the runs of studies too.
         reported: below ours, figures that the tasks' definitions report of the same models from elsewhere.
 
     Raises:
@@ -81,7 +83,7 @@ def gather_board(
             hold what must not be compared.
     """
     chosen = filters or Filters()
-    runs = [_found(run) for run in finished_runs(out)]
+    runs = [_found(run) for run in finished_runs(out, studies=studies)]
     if not runs:
         raise UserError(f"There is no finished run in {out}; `lad-eval run` makes one.")
     runs = _told_apart(sorted(runs, key=lambda found: (found.task, found.label, found.hash)))
@@ -109,9 +111,9 @@ def _found(run: StoredRun) -> Found:
         f"definition {_digest(definition)[:6]}",
         f"data {str(digests.get('data'))[:6]}",
     )
-    calibration, limit = metrics.get("calibration") or {}, metrics["limit"]
+    limit, elsewhere = metrics["limit"], _transferred_from(metrics)
     remarks = [f"first {limit}"] if limit is not None else []
-    remarks += [f"calibrated on {calibration['task']}"] if calibration.get("transferred") else []
+    remarks += [f"calibrated on {elsewhere}"] if elsewhere else []
     label = metrics["model"] + (f" ({', '.join(remarks)})" if remarks else "")
     return Found(run, label, dict(zip(SETUP, setup, strict=True)))
 
@@ -133,8 +135,8 @@ def _names(found: Found) -> list[str]:
 
 
 def _asked(filters: Filters) -> str:
-    named = {"--model": filters.models, "--method": filters.methods, "--task": filters.tasks}
-    return " ".join(f"{option} {glob}" for option, globs in named.items() for glob in globs) or "anything"
+    named = {"--model": filters.models, "--methods": filters.methods, "--tasks": filters.tasks}
+    return " ".join(f"{option} {','.join(globs)}" for option, globs in named.items() if globs) or "anything"
 
 
 def _told_apart(runs: Sequence[Found]) -> list[Found]:
@@ -167,7 +169,7 @@ def _marks(runs: Sequence[Found], tasks: Sequence[str], *, allow_mixed: bool) ->
         if mixed and not allow_mixed:
             values = "; ".join(f"{part}: {', '.join(sorted({found.setup[part] for found in column}))}" for part in mixed)
             raise UserError(
-                f"{task} was asked in ways that must not be compared in one column ({values}); choose with --model or --task, "
+                f"{task} was asked in ways that must not be compared in one column ({values}); choose with --model or --tasks, "
                 "or show them together, marked, with --allow-mixed."
             )
         texts.update({found.hash: ", ".join(found.setup[part] for part in mixed) for found in column})
@@ -201,7 +203,23 @@ def _lines(runs: Sequence[Found], methods: set[str], marks: Mapping[str, tuple[s
                     mark=marks[found.hash][0],
                     run=found.hash,
                 )
-    return [Line(model, method, by_task) for (model, method), by_task in cells.items()]
+    of = {found.label: found for found in runs}
+    return [
+        Line(
+            label,
+            method,
+            by_task,
+            name=of[label].model,
+            limit=of[label].run.metrics["limit"],
+            calibrated_on=_transferred_from(of[label].run.metrics),
+        )
+        for (label, method), by_task in cells.items()
+    ]
+
+
+def _transferred_from(metrics: Mapping[str, Any]) -> str | None:
+    calibration = metrics.get("calibration") or {}
+    return str(calibration["task"]) if calibration.get("transferred") else None
 
 
 def _tested(runs: Sequence[Found], methods: set[str]) -> dict[tuple[str, str], Standing]:

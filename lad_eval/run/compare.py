@@ -8,13 +8,21 @@ from pathlib import Path
 
 import numpy as np
 
-from lad_eval.errors import UserError
+from lad_eval.errors import UnknownNameError, UserError
 from lad_eval.metrics import Comparison, Predictions, compare, holm
 from lad_eval.run.stored import StoredRun, load_run
 
 
-def compare_runs(runs: Sequence[Path], methods: Sequence[str] | None = None, *, seed: int = 42) -> list[Comparison]:
+def compare_runs(
+    runs: Sequence[Path], methods: Sequence[str] | None = None, *, against: str | None = None, seed: int = 42
+) -> list[Comparison]:
     """The methods of one run pair by pair, or each method in one run against itself in another; corrected by Holm together.
+
+    Args:
+        runs: one folder, or two.
+        methods: default: all that are there.
+        against: in one run, compare every method with this one only.
+        seed: of the bootstrap.
 
     Raises:
         UserError: not one or two runs, a method is missing, there is nothing to compare, or the runs asked different questions.
@@ -24,9 +32,14 @@ def compare_runs(runs: Sequence[Path], methods: Sequence[str] | None = None, *, 
     stored = [load_run(path) for path in runs]
     if len(stored) == 1:
         names = list(methods or stored[0].methods)
+        if against is not None and against not in stored[0].methods:
+            raise UnknownNameError("method", against, stored[0].methods)
+        names += [against] if against is not None and against not in names else []
         if len(names) < 2:
             raise UserError(f"There is nothing to compare {', '.join(names)} with; name two methods, or two runs.")
-        return compare({name: table_of(stored[0], name) for name in names}, seed=seed)
+        return compare({name: table_of(stored[0], name) for name in names}, against=against, seed=seed)
+    if against is not None:
+        raise UserError("Two runs are compared method by method; --against goes with one run.")
     shared = [name for name in stored[0].methods if name in stored[1].methods]
     labels = _labels(stored)
     pairs = [

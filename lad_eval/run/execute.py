@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -39,17 +40,19 @@ class Settings:
 
     Attributes:
         tasks: names of tasks, groups, globs, or paths of YAML files.
+        limit: the first so many samples of each task, or below 1 that share of them, rounded up; None: all.
         overwrite: "missing" resumes and computes only what is missing; "never" shows what is finished and changes nothing;
-            "always" starts afresh.
+            "always" starts anew.
         seed: of the bootstrap and of `random:` models.
         calibrate_on: another task whose calibration samples take the place of the tasks' own.
         reported: after a task's rows, those that its definition reports of the same model from elsewhere.
+        study: the study that the run is made for; None: the user asked for it.
     """
 
     model: str
     tasks: tuple[str, ...]
     methods: tuple[str, ...]
-    limit: int | None = None
+    limit: int | float | None = None
     batch_size: int | Literal["auto"] = "auto"
     dtype: str = "auto"
     device: str = "auto"
@@ -63,6 +66,14 @@ class Settings:
     quiet: bool = False
     calibrate_on: str | None = None
     reported: bool = False
+    study: str | None = None
+
+    def samples_of(self, task: Task) -> int | None:
+        """How many samples of a task are asked; None: all."""
+        if self.limit is None or self.limit >= 1:
+            return None if self.limit is None else int(self.limit)
+        total = sum(1 for _ in task.samples("test"))
+        return max(1, math.ceil(self.limit * total))
 
 
 def run_tasks(settings: Settings) -> list[Row] | None:
@@ -72,8 +83,8 @@ def run_tasks(settings: Settings) -> list[Row] | None:
         The rows of the asked methods, and None in a process that does not lead.
 
     Raises:
-        UserError: something that was given is wrong; unknown names are found before the model is loaded, an unsupported model
-            before data is read, bad data before anything is asked.
+        UserError: something that was given is wrong; unknown names and missing data are found before the model is loaded, an
+            unsupported model and bad data before anything is asked.
         Interrupted: Ctrl-C; what was answered is kept.
     """
     world = World.from_environment()
@@ -88,10 +99,9 @@ def run_tasks(settings: Settings) -> list[Row] | None:
             check_model_name(settings.model)
             if world.leads:
                 files.ensure_writable(settings.out)
+            tasks = [load_task(name, calibrate_on=settings.calibrate_on) for name in names]
         with world.together():
             model = load(settings)
-        with world.together():
-            tasks = [load_task(name, calibrate_on=settings.calibrate_on) for name in names]
         rows = [row for task in tasks for row in run_task(model, task, methods, settings, world)]
     return rows if world.leads else None
 
@@ -102,7 +112,8 @@ def run_task(model: VLM, task: Task, methods: Mapping[str, Method], settings: Se
     Raises:
         UserError: as `run_tasks`.
     """
-    spec = RunSpec.of(settings.model, model.fingerprint, task, settings.limit)
+    limit = settings.samples_of(task)
+    spec = RunSpec.of(settings.model, model.fingerprint, task, limit)
     folder = files.folder_of(settings.out, spec)
     with world.together():
         kept = settings.overwrite == "never" and folder.is_dir()
@@ -112,7 +123,7 @@ def run_task(model: VLM, task: Task, methods: Mapping[str, Method], settings: Se
         return []
     with world.together():
         wanted = with_stored(methods, [] if settings.overwrite == "always" else stored_methods(folder))
-        legs = legs_of(task, wanted, folder, settings.limit)
+        legs = legs_of(task, wanted, folder, limit)
     asking = Asking(model, world, settings.out if settings.overwrite == "missing" else None, shown=not settings.quiet)
     with opened(folder, spec, task, settings, world, legs) as store:
         answered, seconds = 0, 0.0
@@ -124,7 +135,8 @@ def run_task(model: VLM, task: Task, methods: Mapping[str, Method], settings: Se
             return []
         found = [asking.finish(leg, store) for leg in legs]
         session = Session(answered, seconds)
-        told = Told(_circumstances(model, world, session), task.spec.reported, *about(task, [leg.plan for leg in legs]))
+        study = _study_of(folder, settings)
+        told = Told(_circumstances(model, world, session, study), task.spec.reported, *about(task, [leg.plan for leg in legs]))
         metrics = _conclude(folder, spec, found, wanted, settings.seed, told)
     _announce(task, legs, session)
     return _rows(metrics, methods, settings)
@@ -162,25 +174,35 @@ def load(settings: Settings) -> VLM:
     )
 
 
-def _circumstances(model: VLM, world: World, session: Session) -> dict[str, Any]:
+def _study_of(folder: Path, settings: Settings) -> str | None:
+    """The study that a run belongs to: none as soon as a user has asked for it once."""
+    path = folder / files.METRICS
+    if settings.study is None or not path.is_file():
+        return settings.study
+    stored = files.read_json(path).get("study")
+    return None if stored is None else settings.study
+
+
+def _circumstances(model: VLM, world: World, session: Session, study: str | None) -> dict[str, Any]:
     device = getattr(getattr(model, "model", None), "device", None)
     return {
         "device": None if device is None else str(device),
         "processes": world.size,
         "session": {"answered": session.answered, "seconds": session.seconds},
+        "study": study,
     }
 
 
 def _announce(task: Task, legs: Sequence[Leg], session: Session) -> None:
     alone = {name: count for leg in legs for name, count in leg.alone().items()}
     logger.info(
-        "%s: %d requests serve %d methods, %d of them asked now; each method alone would ask %s, together %d.",
+        "%s: %d requests serve %d methods (one by one they would need %d), %d of them asked now, in %.0f s.",
         task.name,
         sum(leg.asks() for leg in legs),
         len(alone),
-        session.answered,
-        ", ".join(f"{name} {count}" for name, count in alone.items()),
         sum(alone.values()),
+        session.answered,
+        session.seconds,
     )
 
 

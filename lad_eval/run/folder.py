@@ -52,7 +52,7 @@ def ensure_writable(out: Path) -> None:
         with tempfile.TemporaryFile(dir=out):
             pass
     except OSError as error:
-        raise ResultsError(f"Cannot write to the results folder {out}: {error.strerror}. Choose another with --out.") from error
+        raise ResultsError(f"Cannot write to the results folder {out}: {error.strerror}. Choose another with --runs.") from error
 
 
 def claim(folder: Path, spec: RunSpec) -> None:
@@ -68,7 +68,7 @@ def claim(folder: Path, spec: RunSpec) -> None:
             names = sorted(k for k in {*stored, *spec.document()} if stored.get(k) != spec.document().get(k))
             raise ResultsError(
                 f"{folder} holds the results of another spec (differs in {', '.join(names)}); "
-                "move it away, choose another --out, or start afresh with --overwrite always."
+                "move it away, choose another --runs, or start anew with --overwrite always."
             )
         return
     write_json(path, spec.document())

@@ -27,6 +27,12 @@ class StoredRun:
     metrics: dict[str, Any]
 
     @property
+    def study(self) -> str | None:
+        """The study that made the run for its own tables; None for a run that a user asked for."""
+        made_by = self.metrics.get("study")
+        return None if made_by is None else str(made_by)
+
+    @property
     def methods(self) -> list[str]:
         return list(self.metrics["methods"])
 
@@ -99,7 +105,9 @@ def load_run(path: Path) -> StoredRun:
     return StoredRun(folder, read_json(folder / METRICS))
 
 
-def finished_runs(out: Path) -> Iterator[StoredRun]:
-    """Every finished run under `out`, by path."""
+def finished_runs(out: Path, *, studies: bool = True) -> Iterator[StoredRun]:
+    """Every finished run under `out`, by path; without `studies` only those that a user asked for themselves."""
     for path in sorted(out.rglob(METRICS)):
-        yield StoredRun(path.parent, read_json(path))
+        run = StoredRun(path.parent, read_json(path))
+        if studies or run.study is None:
+            yield run

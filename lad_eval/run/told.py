@@ -39,6 +39,7 @@ class Told:
         """
         try:
             circumstances = {key: metrics[key] for key in ("device", "processes", "session")}
+            circumstances["study"] = metrics.get("study")
         except KeyError as error:
             raise ResultsError(f"metrics.json lacks {error}; the command that made the run writes it anew.") from error
         return cls(

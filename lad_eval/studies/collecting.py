@@ -64,7 +64,7 @@ def collected(needs: Sequence[Need], settings: Settings, family: Family, *, cost
         for need, task in opened:
             run_task(model, task, line_up(need.methods), settings, world)
             folders[need.label] = files.folder_of(
-                settings.out, RunSpec.of(settings.model, model.fingerprint, task, settings.limit)
+                settings.out, RunSpec.of(settings.model, model.fingerprint, task, settings.samples_of(task))
             )
     return Collected(folders, absent, spent) if world.leads else None
 
@@ -91,7 +91,7 @@ def _task_or_fault(need: Need) -> Task | DataError:
         return error
 
 
-def _costs(model: VLM, family: Family, world: World, limit: int | None) -> list[Cost]:
+def _costs(model: VLM, family: Family, world: World, limit: int | float | None) -> list[Cost]:
     """Before anything else is asked: what was seen before would be cheaper."""
     if not world.leads:
         return []
@@ -100,5 +100,5 @@ def _costs(model: VLM, family: Family, world: World, limit: int | None) -> list[
     except DataError as error:
         logger.warning("Time and memory are not measured: %s", error)
         return []
-    queries = min(QUERIES, limit or QUERIES)
+    queries = min(QUERIES, int(limit or QUERIES))
     return [cost for task in tasks for cost in measure(model, task, queries=queries)]

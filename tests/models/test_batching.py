@@ -4,7 +4,8 @@ import threading
 
 import pytest
 
-from lad_eval.models.batching import Batcher, automatic_size, by_length, check_batch_size
+from lad_eval.models.base import check_batch_size
+from lad_eval.models.batching import Batcher, automatic_size, by_length
 
 
 @pytest.mark.parametrize("ahead", [False, True])

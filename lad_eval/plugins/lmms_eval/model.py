@@ -73,7 +73,7 @@ class LadEval(lmms):  # type: ignore[misc]
         self._calibrate_on = calibrate_on
         self._store = Path(str(store)).expanduser()
         self._answering: dict[str, CalibratedMethod] = {}
-        from lad_eval.models.batching import check_batch_size
+        from lad_eval.models.base import check_batch_size
 
         self.batch_size = check_batch_size(batch_size)
         alone = World.from_environment().size == 1
