@@ -61,7 +61,7 @@ def limit_of(text: str | None) -> int | float | None:
         number = math.nan
     if 0 < number < 1:
         return number
-    if number >= 1 and number == int(number):
+    if number >= 1 and number.is_integer():
         return int(number)
     raise typer.BadParameter(f"--limit takes a number of samples (100) or a share of them (0.1), not {text!r}.")
 

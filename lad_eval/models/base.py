@@ -12,7 +12,6 @@ from lad_eval.evidence import Evidence
 from lad_eval.replies import Decoding, Reply
 from lad_eval.tasks.request import Request
 
-
 BatchSize = int | Literal["auto"]
 
 

@@ -230,7 +230,7 @@ def test_methods_that_look_at_several_orders(done):
     models = ["lad-tiny+average-cyclic+LAD", "lad-tiny+pride-original"]
     assert invoke(["vlmeval", "--data", "scenes_few.yaml", "--model", *models, "--work-dir", "W"]) == 0
     words = ["--model", "lad-tiny", "--tasks", "scenes_few.yaml", "--methods", "average-cyclic+lad,pride-original"]
-    assert invoke(["run", *words, "--out", "own-views", "--quiet"]) == 0
+    assert invoke(["run", *words, "--runs", "own-views", "--quiet"]) == 0
     (path,) = Path("own-views").rglob("predictions.parquet")
     for method, rows in pd.read_parquet(path).groupby("method"):
         own = {(row.sample_id, row.permutation): str(row.position + 1) for row in rows.itertuples()}

@@ -25,7 +25,7 @@ def own_run(model, task, out, *options):
         task,
         "--methods",
         "vanilla,pride,lad,permutation-average",
-        "--out",
+        "--runs",
         out,
         "--quiet",
         *options,

@@ -105,7 +105,15 @@ def test_csv_and_json_have_every_figure_unrounded(board):
     assert [line["tasks"].keys() for line in document] == [{"x_n4", "y"}, {"x_n4"}, {"x_n4", "y"}, {"y"}]
     assert document[0]["tasks"]["x_n4"]["accuracy"] == 91.04
     theirs = document[3]["tasks"].pop("y")
-    assert document[3] == {"model": "M (reported)", "method": "lad", "reported": True, "tasks": {}}
+    assert document[3] == {
+        "model": "M (reported)",
+        "label": "M (reported)",
+        "limit": None,
+        "calibrated_on": None,
+        "method": "lad",
+        "reported": True,
+        "tasks": {},
+    }
     assert (theirs["accuracy"], theirs["rstd"], theirs["consistency"], theirs["samples"], theirs["best"]) == (
         94.9,
         4.2,

@@ -79,7 +79,7 @@ def test_filters_choose_and_a_filter_that_fits_nothing_is_a_fault(tmp_path):
     write(tmp_path, "3", {"lad": GOOD}, model="b", task="x_n4")
     assert rows(gather_board(tmp_path, Filters(models=("org/*",), methods=("l*",), tasks=("*_n4",)))) == [("org/a", "lad")]
     assert rows(gather_board(tmp_path, Filters(models=("org/a",), tasks=("*_n8",))))[0] == ("org/a (first 40)", "lad")
-    with pytest.raises(UserError, match=r"No finished run in .* fits --model c --task x_n4; "):
+    with pytest.raises(UserError, match=r"No finished run in .* fits --model c --tasks x_n4; "):
         gather_board(tmp_path, Filters(models=("c",), tasks=("x_n4",)))
     with pytest.raises(UserError, match="There is no finished run in"):
         gather_board(tmp_path / "nowhere")

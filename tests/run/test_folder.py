@@ -109,7 +109,7 @@ def test_clear_leaves_what_others_put_there(tmp_path):
 def test_an_unwritable_results_folder_is_one_line(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
-    with pytest.raises(ResultsError, match=r"Cannot write to the results folder .*file.*--out"):
+    with pytest.raises(ResultsError, match=r"Cannot write to the results folder .*file.*--runs"):
         ensure_writable(blocked / "runs")
 
 

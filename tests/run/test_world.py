@@ -106,7 +106,7 @@ def test_two_processes_decide_as_one(counted, tmp_path):
     alone = run_tasks(settings(tmp_path / "one", tasks=(TASK,), limit=5))
 
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "lad_eval", "run"]
-    options = ["-m", MODEL, "-t", TASK, "--limit", "5", "--device", "cpu", "--json", "--out", str(tmp_path / "two")]
+    options = ["-m", MODEL, "-t", TASK, "--limit", "5", "--device", "cpu", "--json", "--runs", str(tmp_path / "two")]
     done = subprocess.run([*torchrun, *options], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [row.as_dict() for row in alone]

@@ -14,7 +14,7 @@ ONLY = "table2,table3,table4,table5,table7,figure2,figure3"
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     base = tmp_path_factory.mktemp("paper")
-    arguments = ["paper", "--model", "lad-tiny", "--limit", "2", "--out", str(base / "runs"), "--to", str(base / "paper"), "-q"]
+    arguments = ["paper", "--model", "lad-tiny", "--limit", "2", "--runs", str(base / "runs"), "--out", str(base / "paper"), "-q"]
     assert invoke([*arguments, "--only", ONLY]) == 0
     return base, arguments
 
