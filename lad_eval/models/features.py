@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-_CACHE_BYTES = 256 * 2**20
+_CACHE_BYTES = 64 * 2**20
 _PIXELS, _GRID = "pixel_values", "image_grid_thw"
 # Greatest distance, by the features' length, of two computations in float32; a half as precise dtype rounds more.
 _ROUNDING, _COARSE_ROUNDING = 1e-4, 0.1

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-_CACHE_BYTES = 256 * 2**20
+_CACHE_BYTES = 64 * 2**20
 
 
 class RememberingImageProcessor:

@@ -32,7 +32,7 @@ IMAGE_OPTIONS: Mapping[str, Callable[[int], dict[str, Any]]] = {
     "internvl": lambda n_images: {"max_patches": max(1, min(12, 28 // n_images))},
 }
 
-_CACHE_BYTES = 256 * 2**20
+_CACHE_BYTES = 64 * 2**20
 
 
 def check_image_preparation(name: str) -> ImagePreparation:
