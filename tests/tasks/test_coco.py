@@ -149,7 +149,7 @@ def test_export_writes_what_the_released_code_writes_and_import_reads_it(coco, t
     assert [list(entry) for entry in entries] == [["id", "image_ids", "index", "target", "caption"]] * 12
     assert [entry["id"] for entry in entries] == list(range(12))
     assert entries[0]["image_ids"][entries[0]["index"]] == f"data/val2014/{entries[0]['target']}"
-    made = ["data", "import", str(file), "--images", str(coco / "val2014"), "--name", "brought", "--to", str(tmp_path / "new")]
+    made = ["data", "import", str(file), "--images", str(coco / "val2014"), "--name", "brought", "--out", str(tmp_path / "new")]
     assert invoke([*made, "--calibration", str(learned)]) == 0
     assert "run it with `lad-eval run" in capsys.readouterr().out
     brought, original = load_task(tmp_path / "new" / "brought.yaml"), load_task(path)
@@ -165,7 +165,7 @@ def test_export_writes_what_the_released_code_writes_and_import_reads_it(coco, t
 def test_an_imported_file_is_calibrated_on_its_first_samples_which_are_not_evaluated(coco, task, tmp_path):
     file = tmp_path / "out.json"
     invoke(["data", "export", str(task(samples=30, extra="calibration: {samples: 1}")), str(file)])
-    invoke(["data", "import", str(file), "--images", str(coco / "val2014"), "--name", "brought", "--to", str(tmp_path)])
+    invoke(["data", "import", str(file), "--images", str(coco / "val2014"), "--name", "brought", "--out", str(tmp_path)])
     brought = load_task(tmp_path / "brought.yaml")
     learned = ids(brought, "calibration")
     targets = [entry["target"] for entry in json.loads(file.read_text())]
