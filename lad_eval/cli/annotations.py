@@ -53,7 +53,7 @@ def import_(
     """Make a task of an annotation file: write <name>.yaml, ready for `lad-eval run --tasks`."""
     from lad_eval.tasks.sources.retrieval_files import import_annotations
 
-    made = import_annotations(file, images, name, calibration=calibration, to=to, replace=replace)
+    made = import_annotations(file, images, name, calibration=calibration, to=to, overwrite=replace)
     shown = made if made.parts[:-1] else f"./{made}"
     sys.stdout.write(f"{made}: a task; run it with `lad-eval run --model <model> --tasks {shown}`.\n")
 

@@ -56,11 +56,11 @@ class PictureFolder:
 
     def leads_outside(self, name: str) -> bool:
         """Whether a name leads out of the folder by `..` or as an absolute path, whichever system wrote it."""
-        folder = os.path.abspath(self.path)
-        spelled = (name, name.replace("\\", "/"))
-        targets = [os.path.normpath(os.path.join(folder, each)) for each in spelled]
-        drive = PureWindowsPath(name).drive and not Path(name).drive
-        return bool(drive) or any(os.path.commonpath([folder, target]) != folder for target in targets)
+        if PureWindowsPath(name).drive and not Path(name).drive:
+            return True
+        folder = Path(os.path.normpath(self.path.absolute()))
+        targets = (Path(os.path.normpath(folder / each)) for each in (name, name.replace("\\", "/")))
+        return not all(target.is_relative_to(folder) for target in targets)
 
     def _listing(self, folder: Path) -> Mapping[str, str]:
         """Names in a folder by their composed form; of several names with one form, none."""
@@ -68,7 +68,7 @@ class PictureFolder:
             listing: dict[str, str] = {}
             ambiguous = set()
             try:
-                names = sorted(os.listdir(folder))
+                names = sorted(path.name for path in folder.iterdir())
             except OSError:
                 names = []
             for name in names:
@@ -103,7 +103,8 @@ def _shortened(names: Sequence[str]) -> Iterator[Sequence[str]]:
     """The names as they are, then with ever fewer leading folders."""
     yield names
     parts = [path_parts(name) for name in names]
-    shared = len(os.path.commonprefix([each[:-1] for each in parts]))
+    folders = list(zip(*(each[:-1] for each in parts), strict=False))
+    shared = next((depth for depth, steps in enumerate(folders) if len(set(steps)) > 1), len(folders))
     for dropped in range(1, shared + 1):
         yield ["/".join(each[dropped:]) for each in parts]
     yield [each[-1] if each else name for each, name in zip(parts, names, strict=True)]

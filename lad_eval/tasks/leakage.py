@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -13,10 +13,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Choice(Generic[T]):
-    """Calibration samples that were chosen, and those that were passed over because their right picture is evaluated."""
+    """Candidates for calibration, as far as they were looked at.
+
+    Attributes:
+        chosen: at most `count`, whose right pictures are not evaluated.
+        passed_over: whose right pictures are.
+        count: how many were wanted.
+    """
 
     chosen: tuple[T, ...]
     passed_over: tuple[T, ...]
+    count: int
+
+    @property
+    def filled(self) -> tuple[T, ...]:
+        """As many as were wanted, also where too few could be chosen: `tasks.plan` refuses to calibrate on those."""
+        return (*self.chosen, *self.passed_over)[: self.count]
 
 
 def content_digest(image: ImageSource) -> str:
@@ -34,26 +46,21 @@ def right_picture(sample: Sample) -> str:
     return content_digest(sample.images[sample.gold])
 
 
-def choose_apart(
-    candidates: Iterable[T], picture: Callable[[T], str], evaluated: Collection[str], count: int | None = None
-) -> Choice[T]:
+def choose_apart(candidates: Iterable[T], is_evaluated: Callable[[T], bool], count: int) -> Choice[T]:
     """The first candidates whose right picture is not the right picture of an evaluated sample.
 
     Args:
         candidates: in order of preference; no more are looked at than are needed.
-        picture: content digest of a candidate's right picture.
-        evaluated: content digests of the right pictures of evaluated samples.
-        count: at most so many; None: all.
+        is_evaluated: whether a candidate's right picture is that of an evaluated sample.
+        count: how many are wanted.
     """
     chosen: list[T] = []
     passed_over: list[T] = []
-    if count == 0:
-        return Choice((), ())
-    for candidate in candidates:
-        (passed_over if picture(candidate) in evaluated else chosen).append(candidate)
+    for candidate in candidates if count > 0 else ():
+        (passed_over if is_evaluated(candidate) else chosen).append(candidate)
         if len(chosen) == count:
             break
-    return Choice(tuple(chosen), tuple(passed_over))
+    return Choice(tuple(chosen), tuple(passed_over), count)
 
 
 def shared_pictures(calibration: Sequence[Sample], test: Sequence[Sample]) -> int:

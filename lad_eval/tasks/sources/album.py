@@ -47,9 +47,7 @@ class Album:
             return dict(self.captions)
         if choice == "first":
             return {name: captions[:1] for name, captions in self.captions.items()}
-        return {
-            name: (random.Random(f"caption-1/{seed}/{name}").choice(captions),) for name, captions in self.captions.items()
-        }
+        return {name: (random.Random(f"caption-1/{seed}/{name}").choice(captions),) for name, captions in self.captions.items()}
 
 
 def read_album(images: Path, captions: Path, *, allow_outside: bool = False) -> Album:

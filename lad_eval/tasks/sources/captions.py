@@ -80,7 +80,7 @@ def _content(path: Path, where: str) -> bytes:
 
 
 def decoded(content: bytes, where: str) -> str:
-    """The text of a file, its lines ended by `\\n`.
+    """The text of a file, its lines ended by line feeds.
 
     Raises:
         DataError: it is neither UTF-8 nor UTF-16 nor UTF-32. Latin-1 is not guessed: any bytes are Latin-1.
@@ -94,7 +94,7 @@ def decoded(content: bytes, where: str) -> str:
                 f"{where}: not UTF-8 text (byte {error.start} is 0x{content[error.start]:02x}); "
                 "if it is in Latin-1 or Windows-1252, save it as UTF-8."
             ) from None
-        raise DataError(f"{where}: begins as {encoding.upper()} text and is not (byte {error.start}); save it as UTF-8.") from None
+        raise DataError(f"{where}: begins as {encoding.upper()} and is not (byte {error.start}); save it as UTF-8.") from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

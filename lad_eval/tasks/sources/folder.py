@@ -91,16 +91,17 @@ class _Pool:
 class FolderSource:
     """N-way samples of single pictures with captions.
 
-    Every picture is the right answer of at most one sample, or of one for each of its captions. The names are shuffled once with the seed; the first make the
-    calibration, the rest the test. Where there are enough, calibration has pictures of its own, max(calibration samples, 2 N),
-    none of which is shown in a test sample; else only the right answers are disjoint, and a warning says so. The wrong
-    candidates differ from the right one and from each other in all their captions (upper case, spaces and a final point aside).
-    With an encoder they are the pictures most like the right one among those whose captions are not (`data.mining`), else they
-    are drawn. The right answer stands at every place once in every N samples. Every sample is drawn with a generator of its own,
-    so that a limit only shortens the list. With all captions, first come the samples of the first captions, then of the second.
+    Every picture is the right answer of at most one sample, or of one for each of its captions. The names are shuffled once with
+    the seed; the first make the calibration, the rest the test. Where there are enough, calibration has pictures of its own,
+    max(calibration samples, 2 N), none of which is shown in a test sample; else only the right answers are disjoint, and a
+    warning says so. The wrong candidates differ from the right one and from each other in all their captions (upper case, spaces
+    and a final point aside). With an encoder they are the pictures most like the right one among those whose captions are not
+    (`data.mining`), else they are drawn. The right answer stands at every place once in every N samples. Every sample is drawn
+    with a generator of its own, so that a limit only shortens the list. With all captions, the samples of the first captions
+    come first, then those of the second.
 
-    A file that is, byte for byte, a right picture of the test under another name is not calibrated on: another picture of the
-    calibration's own takes its place.
+    A file that is, byte for byte, a right picture of the test under another name is not calibrated on as long as another picture
+    of the calibration's own can take its place.
     """
 
     def __init__(
@@ -242,18 +243,12 @@ class FolderSource:
         return self._questions["calibration"]
 
     def _calibrated_on(self) -> tuple[str, ...]:
-        """Anchors of calibration; none of them is a right picture of the test under another name."""
-        pool, count = self._pools["calibration"], self._counts["calibration"]
-        names = {self.pictures[name].content_digest: name for name, _ in reversed(self._asked("test"))}
-        choice = choose_apart([*pool.anchors, *pool.spares], lambda name: self.pictures[name].content_digest, names, count)
-        if len(choice.chosen) < count:
-            copies = choice.passed_over
-            original = self.pictures[names[self.pictures[copies[0]].content_digest]]
-            raise DataError(
-                f"{self._where}: {len(copies)} of the images for calibration are evaluated too, under other names: "
-                f"{_twins(self.pictures[copies[0]], original)}"
-            )
-        return choice.chosen
+        """Right pictures of calibration: if possible none that the test has under another name."""
+        pool = self._pools["calibration"]
+        evaluated = {self.pictures[name].content_digest for name, _ in self._asked("test")}
+        candidates = (*pool.anchors, *pool.spares)
+        count = self._counts["calibration"]
+        return choose_apart(candidates, lambda name: self.pictures[name].content_digest in evaluated, count).filled
 
     def _draw(self, anchor: str, pool: _Pool, generator: random.Random) -> list[str]:
         """Names of N - 1 pictures that have no caption in common with the anchor or with each other."""
@@ -268,9 +263,7 @@ class FolderSource:
         from lad_eval.data.mining import Miner
 
         assert self._embeddings is not None
-        mine = Miner(
-            self._embeddings.names, self._embeddings.images, self._embeddings.texts, self._group_bits, rule="identical"
-        )
+        mine = Miner(self._embeddings.names, self._embeddings.images, self._embeddings.texts, self._group_bits, rule="identical")
         found: dict[str, list[str]] = {}
         for split in _SPLITS:
             anchors = list(dict.fromkeys(name for name, _ in self._asked(split)))
