@@ -56,6 +56,8 @@ class PictureFolder:
 
     def leads_outside(self, name: str) -> bool:
         """Whether a name leads out of the folder by `..` or as an absolute path, whichever system wrote it."""
+        if not name.startswith("/") and not any(sign in name for sign in ("..", "\\", ":")):
+            return False
         if PureWindowsPath(name).drive and not Path(name).drive:
             return True
         folder = Path(os.path.normpath(self.path.absolute()))

@@ -186,8 +186,9 @@ def _too_few(task: Task, count: int, passed_over: Sequence[Sample], right: Mappi
             "lower `calibration.samples` or give the source more."
         )
     first = passed_over[0]
+    have = "1 calibration sample has" if len(passed_over) == 1 else f"{len(passed_over)} calibration samples have"
     return (
-        f"{task.name}: {len(passed_over)} calibration samples have a right picture that is evaluated under another name (first "
+        f"{task.name}: {have} a right picture that is evaluated under another name (first "
         f"{first.id!r}, the same picture as {right[right_picture(first)]!r}), so that {count} are left of {asked}; remove the "
         "copies, or calibrate on another task (--calibrate-on)."
     )

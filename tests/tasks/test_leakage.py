@@ -89,7 +89,7 @@ def test_a_folder_of_copies_refuses_to_calibrate_and_is_measured_without(album, 
     with pytest.raises(DataError) as caught:
         plan(task, calibration=True)
     assert (
-        f"album: 1 calibration samples have a right picture that is evaluated under another name (first {before[0]!r}, the same"
+        f"album: 1 calibration sample has a right picture that is evaluated under another name (first {before[0]!r}, the same"
         in str(caught.value)
     )
     assert f"as {test[0]!r}), so that 4 are left of 5; remove the copies" in str(caught.value)

@@ -102,7 +102,7 @@ def absent_line(absent: int, there: int, first: str) -> str:
 
 def _none_there(images: Path, captions: Path, absent: list[str]) -> str:
     pictures = sorted(path.name for path in images.rglob("*") if path.suffix.lower() in PICTURES)
-    holds = f"{len(pictures)} pictures, as {pictures[0]}" if pictures else "no picture"
+    holds = f"{len(pictures)} picture{'s' if len(pictures) > 1 else ''}, as {pictures[0]}" if pictures else "no picture"
     number = f"none of the {len(absent)} images" if len(absent) > 1 else "the image"
     is_there = "is" if len(absent) > 1 else "is not"
     return f"{shown(captions)}: {number} that it names, as {absent[0]}, {is_there} in {shown(images)}, which holds {holds}."
