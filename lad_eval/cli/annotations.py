@@ -53,7 +53,7 @@ def import_(
     """Make a task of an annotation file: write <name>.yaml, ready for `lad-eval run --tasks`."""
     from lad_eval.tasks.sources.retrieval_files import import_annotations
 
-    made = import_annotations(file, images, name, calibration=calibration, to=out, replace=replace)
+    made = import_annotations(file, images, name, calibration=calibration, to=out, overwrite=replace)
     shown = made if made.parts[:-1] else f"./{made}"
     sys.stdout.write(f"{made}: a task; run it with `lad-eval run --model <model> --tasks {shown}`.\n")
 
@@ -67,6 +67,9 @@ def embed(
     ] = None,
     device: Annotated[str | None, typer.Option("--device", help="Of the encoder: cpu, cuda, ...")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Pictures the encoder sees at once.")] = None,
+    allow_outside: Annotated[
+        bool, typer.Option("--allow-outside", help="Names in the captions file may lead out of IMAGES.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Embed pictures of your own, so that tasks on them can have `setting: adversarial`; goes on where it was stopped."""
@@ -78,10 +81,11 @@ def embed(
     from lad_eval.data.protocols import DEFAULT_ENCODER
     from lad_eval.run.progress import progress
     from lad_eval.run.silence import hush_libraries
-    from lad_eval.tasks.sources.captions import read_captions
+    from lad_eval.tasks.sources.album import read_album
 
     hush_libraries(quiet=quiet)
-    told = read_captions(captions)
+    album = read_album(images, captions, allow_outside=allow_outside)
     model = load_encoder(encoder or DEFAULT_ENCODER, device=device)
-    found = embed_own(images, told, model, partial(progress, shown=not quiet), batch_size=batch_size or BATCH_SIZE)
+    shown = partial(progress, shown=not quiet)
+    found = embed_own(images, album.paths, album.first, model, shown, batch_size=batch_size or BATCH_SIZE)
     sys.stdout.write(f"{images}: {len(found.names)} pictures and captions are embedded by {model.name}.\n")

@@ -1,18 +1,20 @@
 """Annotation files of the released code of LAD: a JSON list of samples.
 
 Every entry has `id` (a running number), `image_ids` (paths in displayed order), `index` (0-based place of the right picture),
-`target` (its file name) and `caption`.
+`target` (its file name) and `caption`. The folder of the pictures is given apart from the file: paths are looked up below it, as
+much of each as exists there (`data.names.locate`), so that none leads out of it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from lad_eval.data.files import write_text
+from lad_eval.data.names import path_parts
 from lad_eval.errors import DataError
 
 _KEYS = ("id", "image_ids", "index", "target", "caption")
@@ -28,15 +30,10 @@ class Annotation:
     target: str
     caption: str
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """File names of the pictures, whatever folder the file has them in."""
-        return tuple(file_name(path) for path in self.image_ids)
-
-    def moved(self, folder: str) -> Annotation:
-        """The same sample with its pictures in another folder; "" leaves bare file names."""
-        paths = tuple(f"{folder.rstrip('/')}/{name}" if folder else name for name in self.names)
-        return Annotation(self.id, paths, self.index, self.target, self.caption)
+    def renamed(self, names: Mapping[str, str]) -> Annotation:
+        """The same sample with other names of its pictures, by those that it has; the target is its right picture's."""
+        paths = tuple(names[path] for path in self.image_ids)
+        return Annotation(self.id, paths, self.index, paths[self.index], self.caption)
 
 
 def file_name(path: str) -> str:
@@ -104,17 +101,23 @@ def _annotation(where: str, entry: Any) -> Annotation:
     id_, images, index, target, caption = (entry[key] for key in _KEYS)
     if not _whole(id_):
         raise DataError(f"{where}: id must be a whole number, not {id_!r}.")
-    if not isinstance(images, list) or len(images) < 2 or not all(isinstance(path, str) and file_name(path) for path in images):
+    if not isinstance(images, list) or len(images) < 2 or not all(isinstance(path, str) and path_parts(path) for path in images):
         raise DataError(f"{where}: image_ids must be a list of two paths or more.")
     if not _whole(index) or not 0 <= index < len(images):
         raise DataError(f"{where}: index must be one of 0..{len(images) - 1}, not {index!r}.")
-    if target != file_name(images[index]):
+    if not isinstance(target, str) or not _names(target, images[index]):
         raise DataError(f"{where}: target is {target!r}, but image_ids[{index}] is {file_name(images[index])!r}.")
-    if len({file_name(path) for path in images}) < len(images):
+    if len({path_parts(path) for path in images}) < len(images):
         raise DataError(f"{where}: image_ids names a picture twice.")
     if not isinstance(caption, str) or not caption.strip():
         raise DataError(f"{where}: there is no caption.")
     return Annotation(id_, tuple(images), index, target, caption)
+
+
+def _names(target: str, path: str) -> bool:
+    """Whether a target is the last part of a path, with as many of its folders as it likes."""
+    wanted, parts = path_parts(target), path_parts(path)
+    return bool(wanted) and parts[-len(wanted) :] == wanted
 
 
 def _whole(value: Any) -> bool:

@@ -178,7 +178,10 @@ def _told(folder: Path) -> tuple[list[str], str]:
         raise DataError(f"{path} is damaged; prepare the data again.") from None
     if told.get("format") != _FORMAT or not isinstance(keys, list) or not keys:
         raise DataError(f"{path} is of another version; prepare the data again.")
-    return [str(key) for key in keys], str(fingerprint)
+    # They become names of files.
+    if not all(isinstance(key, str) and key.isalnum() for key in keys):
+        raise DataError(f"{path} is damaged; prepare the data again.")
+    return keys, str(fingerprint)
 
 
 def _key(fingerprint: str, part: Sequence[Captioned]) -> str:

@@ -19,17 +19,33 @@ def own_folder(images: Path, encoder: str) -> Path:
 
 
 def embed_own(
-    images: Path, captions: Mapping[str, str], encoder: Encoder, progress: Progress, *, batch_size: int = BATCH_SIZE
+    images: Path,
+    paths: Mapping[str, Path],
+    captions: Mapping[str, str],
+    encoder: Encoder,
+    progress: Progress,
+    *,
+    batch_size: int = BATCH_SIZE,
 ) -> Embeddings:
     """Embeds pictures and captions of one's own; what is done already is not done again.
+
+    Args:
+        images: folder of the pictures, by which their embeddings are found again.
+        paths: of the pictures, by name.
+        captions: one of every picture, by name.
+        encoder: CLIP or SigLIP model.
+        progress: shows how far it is.
+        batch_size: pictures the encoder sees at once.
 
     Raises:
         DataError: as `embeddings.embed`.
     """
-    return embed(_items(images, captions), encoder, own_folder(images, encoder.name), progress, batch_size=batch_size)
+    return embed(_items(paths, captions), encoder, own_folder(images, encoder.name), progress, batch_size=batch_size)
 
 
-def load_own(images: Path, captions: Mapping[str, str], encoder: str, *, captions_file: Path) -> Embeddings:
+def load_own(
+    images: Path, paths: Mapping[str, Path], captions: Mapping[str, str], encoder: str, *, captions_file: Path
+) -> Embeddings:
     """What `embed_own` made of just these pictures and captions.
 
     Raises:
@@ -39,12 +55,12 @@ def load_own(images: Path, captions: Mapping[str, str], encoder: str, *, caption
     folder = own_folder(images, encoder)
     command = f"run `lad-eval data embed {images} {captions_file} --encoder {encoder}`"
     try:
-        if are_of(folder, _items(images, captions)):
+        if are_of(folder, _items(paths, captions)):
             return load_embeddings(folder)
     except FileNotFoundError:
         raise NotPreparedError(f"{images}: there are no embeddings by {encoder} to choose hard negatives; {command}.") from None
     raise NotPreparedError(f"{images}: pictures or captions have changed since they were embedded by {encoder}; {command}.")
 
 
-def _items(images: Path, captions: Mapping[str, str]) -> list[Captioned]:
-    return [Captioned(name, images / name, captions[name]) for name in sorted(captions)]
+def _items(paths: Mapping[str, Path], captions: Mapping[str, str]) -> list[Captioned]:
+    return [Captioned(name, paths[name], captions[name]) for name in sorted(captions)]

@@ -107,7 +107,10 @@ class CalibratedMethod:
                 return method.over(loaded) if isinstance(method, OverViews) else loaded
             except UserError as error:
                 logger.warning("%s It is learned again.", error)
-        asked = plan(self.task, limit=1, calibration=True)
+        # The whole plan: which samples are calibrated on depends on all that are evaluated.
+        asked = plan(self.task, calibration=True)
+        for note in asked.notes:
+            logger.warning("%s: %s", self.task.name, note)
         wanted = {*asked.calibration}
         requests = {request.key: request for request in asked.requests if request.key in wanted}
         label = f"{self.task.name}, calibration of {learner.name}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from lad_eval.errors import DataError, UserError
+from lad_eval.tasks.leakage import choose_apart, right_picture, shared_pictures
 from lad_eval.tasks.permutation import Permutation
 from lad_eval.tasks.request import Request
 from lad_eval.tasks.sample import Sample
@@ -81,8 +82,7 @@ def plan(task: Task, *, limit: int | None = None, views: Collection[View] = AS_S
     under RANDOM_ORDERS orders drawn once; with `calibration`, every calibration sample under the N cyclic shifts of its own
     order, so that the right image stands at every position once (arXiv 2605.11591, Eq. 1-3). Equal requests are asked once.
 
-    A task that calibrates on another takes the first samples of the other's calibration split that are not evaluated here,
-    neither by their id nor by their right picture, and notes how many it passed over.
+    What is evaluated is never calibrated on: see `calibration_samples`.
 
     Args:
         limit: at most so many test samples, the first ones; calibration is not shortened.
@@ -99,7 +99,7 @@ def plan(task: Task, *, limit: int | None = None, views: Collection[View] = AS_S
     asked = task.spec.samples or 1
     if len(test) < min(asked, limit or asked):
         raise DataError(f"{task.name}: the data has {len(test)} test samples, but the task asks for {asked}; lower `samples:`.")
-    learned, notes = (_calibration if task.other is None else _transferred)(task, test) if calibration else ([], ())
+    learned, notes = calibration_samples(task, test) if calibration else ([], ())
 
     requests: dict[str, Request] = {}
     shifts = Permutation.identity(task.candidates).cyclic_shifts()
@@ -135,47 +135,63 @@ def _add(requests: dict[str, Request], task: Task, sample: Sample, orders: Itera
     return [requests.setdefault(request.key, request).key for request in made]
 
 
-def _calibration(task: Task, test: Sequence[Sample]) -> tuple[list[Sample], tuple[str, ...]]:
-    samples = _checked(task, list(task.samples("calibration")))
+def calibration_samples(task: Task, test: Sequence[Sample]) -> tuple[list[Sample], tuple[str, ...]]:
+    """The samples that a task calibrates on when these of its test samples are evaluated, and what to note of them.
+
+    They are the first samples of the calibration split (of `task.other`, if there is one) whose right picture is not, by its
+    content, the right picture of an evaluated sample. Other pictures may be shown in both; their number is noted.
+
+    Raises:
+        DataError: there are too few, they cannot be asked, or a sample stands in both splits of the task.
+    """
+    origin, asked = task.other or task, task.spec.calibration.samples
+    ids = {sample.id for sample in test}
+    right = {right_picture(sample): sample.id for sample in reversed(test)}
+    candidates = origin.source.samples("calibration")
+    if task.other is not None:
+        # Of data sets that share their names, an id tells that the same picture is asked about, whatever its files are.
+        choice = choose_apart(candidates, lambda sample: sample.id in ids or right_picture(sample) in right, asked)
+    else:
+        choice = choose_apart(candidates, lambda sample: right_picture(sample) in right, asked)
+        if both := [sample.id for sample in (*choice.chosen, *choice.passed_over) if sample.id in ids]:
+            raise DataError(
+                f"{task.name}: {len(both)} samples are both calibrated on and evaluated, first {both[0]!r}; "
+                "give them to one split only."
+            )
+    chosen, passed_over = list(choice.chosen), choice.passed_over
+    if len(chosen) < asked:
+        raise DataError(_too_few(task, len(chosen), passed_over, right))
+    notes = []
+    if passed_over:
+        number = f"{len(passed_over)} calibration sample{'s' if len(passed_over) > 1 else ''}"
+        whose = f" of {origin.name}" if task.other is not None else ""
+        notes.append(f"{number}{whose} passed over: evaluated here too.")
+    if shared := shared_pictures(_checked(origin, chosen), test):
+        pictures = f"{shared} pictures are" if shared > 1 else "1 picture is"
+        notes.append(f"{pictures} shown in calibration samples and in evaluated ones, never as the right one of both.")
+    return chosen, tuple(notes)
+
+
+def _too_few(task: Task, count: int, passed_over: Sequence[Sample], right: Mapping[str, str]) -> str:
     asked = task.spec.calibration.samples
-    if len(samples) < asked:
-        raise DataError(
-            f"{task.name}: the calibration split has {len(samples)} samples, but the task asks for {asked}; "
+    if task.other is not None:
+        evaluated_too = f" beside {len(passed_over)} that are evaluated here (first {passed_over[0].id!r})" if passed_over else ""
+        return (
+            f"{task.name}: the calibration split of {task.other.name} has {count} samples to calibrate on{evaluated_too}, "
+            f"but the task asks for {asked}; lower `calibration.samples` or give {task.other.name} more."
+        )
+    if not passed_over:
+        return (
+            f"{task.name}: the calibration split has {count} samples, but the task asks for {asked}; "
             "lower `calibration.samples` or give the source more."
         )
-    evaluated = {sample.id for sample in test}
-    if both := [sample.id for sample in samples if sample.id in evaluated]:
-        raise DataError(
-            f"{task.name}: {len(both)} samples are both calibrated on and evaluated, first {both[0]!r}; "
-            "give them to one split only."
-        )
-    return samples, ()
-
-
-def _transferred(task: Task, test: Sequence[Sample]) -> tuple[list[Sample], tuple[str, ...]]:
-    """Calibration samples of the other task that are not evaluated in this one."""
-    assert task.other is not None
-    other, asked = task.other, task.spec.calibration.samples
-    ids = {sample.id for sample in test}
-    right = {sample.images[sample.gold].digest for sample in test}
-    chosen: list[Sample] = []
-    passed_over: list[str] = []
-    for sample in other.source.samples("calibration"):
-        if sample.id in ids or sample.images[sample.gold].digest in right:
-            passed_over.append(sample.id)
-        else:
-            chosen.append(sample)
-        if len(chosen) == asked:
-            break
-    evaluated_too = f" beside {len(passed_over)} that are evaluated here (first {passed_over[0]!r})" if passed_over else ""
-    if len(chosen) < asked:
-        raise DataError(
-            f"{task.name}: the calibration split of {other.name} has {len(chosen)} samples to calibrate on{evaluated_too}, "
-            f"but the task asks for {asked}; lower `calibration.samples` or give {other.name} more."
-        )
-    number = f"{len(passed_over)} calibration sample{'s' if len(passed_over) > 1 else ''}"
-    notes = (f"{number} of {other.name} passed over: evaluated here too.",) if passed_over else ()
-    return _checked(other, chosen), notes
+    first = passed_over[0]
+    have = "1 calibration sample has" if len(passed_over) == 1 else f"{len(passed_over)} calibration samples have"
+    return (
+        f"{task.name}: {have} a right picture that is evaluated under another name (first "
+        f"{first.id!r}, the same picture as {right[right_picture(first)]!r}), so that {count} are left of {asked}; remove the "
+        "copies, or calibrate on another task (--calibrate-on)."
+    )
 
 
 def _checked(task: Task, samples: list[Sample]) -> list[Sample]:

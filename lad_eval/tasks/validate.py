@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lad_eval.errors import NotPreparedError, UserError
 from lad_eval.tasks.files import SpecError, read_document, shown
+from lad_eval.tasks.plan import calibration_samples
 from lad_eval.tasks.registry import definitions, open_task, read_group, resolve
 from lad_eval.tasks.sources.base import Checkable
 from lad_eval.tasks.task import Task
@@ -18,7 +19,8 @@ def validate(path: str | Path) -> list[str]:
     """Every fault of a task definition, or of all below a folder, one line each; empty if all can be used.
 
     Of each task the definition is read, the data opened and looked through where the source can do so (`folder` reads every
-    picture), and the first sample of both splits made into a request. Of a task whose data set is not prepared on this machine
+    picture), the first sample of both splits made into a request, and pictures that calibration and evaluation share are looked
+    for: the log counts those that do no harm. Of a task whose data set is not prepared on this machine
     only the definition is read, which the log says.
 
     Raises:
@@ -47,7 +49,7 @@ def _problems(file: Path) -> list[str]:
             return []
         task = open_task(read_document(file))
         faults = task.source.problems() if isinstance(task.source, Checkable) else []
-        return [f"{where}: {fault}" for fault in faults] or _first_requests(task, where)
+        return [f"{where}: {fault}" for fault in faults] or _first_requests(task, where) or _calibration(task, where)
     except SpecError as error:
         return list(error.problems)
     except NotPreparedError as error:
@@ -68,3 +70,16 @@ def _first_requests(task: Task, where: str) -> list[str]:
         else:
             _ = task.request(sample, task.orders[0]).key
     return problems
+
+
+def _calibration(task: Task, where: str) -> list[str]:
+    """Whether the task can be calibrated apart from what it evaluates; what is noted of that is logged."""
+    if not (task.other or task).permutable:
+        return []
+    try:
+        _, notes = calibration_samples(task, list(task.samples("test")))
+    except UserError as error:
+        return [f"{where}: {error}"]
+    for note in notes:
+        _LOG.warning("%s: %s", where, note)
+    return []

@@ -30,11 +30,17 @@ def test_what_is_written_is_read_again(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
-def test_pictures_are_known_by_their_file_names_whatever_the_folder():
+def test_renaming_goes_through_to_the_target():
     one = Annotation(0, (r"C:\data\a.jpg", "/data/b.jpg"), 0, "a.jpg", "c")
-    assert one.names == ("a.jpg", "b.jpg")
-    assert one.moved("d/").image_ids == ("d/a.jpg", "d/b.jpg")
-    assert one.moved("").image_ids == ("a.jpg", "b.jpg")
+    renamed = one.renamed({r"C:\data\a.jpg": "x/a.jpg", "/data/b.jpg": "x/b.jpg"})
+    assert renamed == Annotation(0, ("x/a.jpg", "x/b.jpg"), 0, "x/a.jpg", "c")
+
+
+@pytest.mark.parametrize("target", ["b.jpg", "c1/b.jpg"])
+def test_pictures_of_one_name_in_two_folders_are_two(tmp_path, target):
+    entry = {**GOOD, "image_ids": ["c0/b.jpg", "c1/b.jpg"], "target": target}
+    (tmp_path / "a.json").write_text(json.dumps([entry]))
+    assert read_annotations(tmp_path / "a.json")[0].image_ids == ("c0/b.jpg", "c1/b.jpg")
 
 
 def test_a_picture_that_is_asked_about_again_gets_a_number():
@@ -49,7 +55,11 @@ def test_a_picture_that_is_asked_about_again_gets_a_number():
         ({"id": True}, "id must be a whole number"),
         ({"image_ids": ["d/b.jpg"]}, "image_ids must be a list of two paths or more"),
         ({"image_ids": "ab"}, "image_ids must be a list"),
-        ({"image_ids": ["d/b.jpg", "e/b.jpg"]}, "image_ids names a picture twice"),
+        ({"image_ids": ["d/b.jpg", "./d/b.jpg"]}, "image_ids names a picture twice"),
+        ({"image_ids": ["d/b.jpg", r"d\b.jpg"]}, "image_ids names a picture twice"),
+        ({"image_ids": ["a.jpg", ".."]}, "image_ids must be a list of two paths or more"),
+        ({"target": "c/b.jpg"}, "target is 'c/b.jpg', but image_ids[1] is 'b.jpg'"),
+        ({"target": 3}, "target is 3, but"),
         ({"index": 2}, "index must be one of 0..1, not 2"),
         ({"index": None}, "index must be one of 0..1"),
         ({"target": "a.jpg"}, "target is 'a.jpg', but image_ids[1] is 'b.jpg'"),

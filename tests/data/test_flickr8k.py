@@ -98,4 +98,4 @@ def test_prepare_draws_test_samples_from_the_listed_pictures(tmp_path, progress,
     assert not {a.target for a in made.test} & {a.target for a in made.calibration}
     if listed:
         assert {a.target for a in made.test} == {f"{n:04}_f.jpg" for n in range(20)}
-        assert not {n for a in made.test for n in a.names} & {n for a in made.calibration for n in a.names}
+        assert not {n for a in made.test for n in a.image_ids} & {n for a in made.calibration for n in a.image_ids}

@@ -21,6 +21,14 @@ def write(tmp_path):
     return put
 
 
+def numbered_album(folder: Path, count: int) -> dict[str, str]:
+    """Writes `count` pictures, none like another, and returns a caption of each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        Image.new("RGB", (24, 16), (i * 7 % 256, i, 255 - i)).save(folder / f"p{i:03}.png")
+    return {f"p{i:03}.png": f"picture number {i}" for i in range(count)}
+
+
 @pytest.fixture
 def album(tmp_path):
     """Makes `photos` with `count` pictures, `captions.json` and a task `album.yaml` of three lines of data; returns its path."""
@@ -28,11 +36,8 @@ def album(tmp_path):
     def make(
         count: int = 30, candidates: int = 4, *, extra: str = "", data: str = "", captions: dict[str, object] | None = None
     ) -> Path:
-        photos = tmp_path / "photos"
-        photos.mkdir(exist_ok=True)
-        for i in range(count):
-            Image.new("RGB", (24, 16), (i * 7 % 256, i, 255 - i)).save(photos / f"p{i:03}.png")
-        told = {f"p{i:03}.png": f"picture number {i}" for i in range(count)} if captions is None else captions
+        numbered = numbered_album(tmp_path / "photos", count)
+        told = numbered if captions is None else captions
         (tmp_path / "captions.json").write_text(json.dumps(told))
         path = tmp_path / "album.yaml"
         path.write_text(

@@ -18,7 +18,7 @@ from lad_eval.tasks.files import SpecError
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.registry import groups, load_spec, load_task
 from lad_eval.tasks.validate import validate
-from tests.data.coco_files import coco_caption, coco_folder, coco_name, flickr8k_folder, tiny_clip
+from tests.data.coco_files import coco_caption, coco_folder, coco_name, draw, flickr8k_folder, tiny_clip
 
 
 @pytest.fixture(scope="module")
@@ -191,12 +191,13 @@ def test_a_table_says_of_how_many_missing_pictures_its_samples_know_nothing(coco
     ("arguments", "fault"),
     [
         (["--name", "a/b"], "'a/b' cannot be a task's name"),
-        (["--name", "x", "--images", "."], "no such image (and"),
+        (["--name", "x", "--images", "empty"], "no such image (and"),
         (["--name", "x", "--images", "./none"], "no such folder of images"),
     ],
 )
 def test_import_refuses_in_one_line(coco, task, tmp_path, capsys, arguments, fault, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
     invoke(["data", "export", str(task()), "out.json"])
     images = [] if "--images" in arguments else ["--images", str(coco / "val2014")]
     assert invoke(["data", "import", "out.json", *images, *arguments]) == 2
@@ -243,3 +244,41 @@ def test_the_bundled_tasks_say_what_the_paper_reports():
         assert (spec.samples, spec.data["n_seq"], spec.data["protocol"]) == (1000, 1000, "official")
         assert spec.citation
         assert spec.metadata.licence
+
+
+def test_pictures_of_one_name_in_two_folders_go_out_and_in(tmp_path, capsys):
+    told = {}
+    for i in range(30):
+        for folder in ("c0", "c1"):
+            draw(tmp_path / "photos" / folder / f"{i}.jpg", 2 * i + int(folder[1]))
+            told[f"{folder}/{i}.jpg"] = f"picture {i} of {folder}"
+    (tmp_path / "captions.json").write_text(json.dumps(told))
+    (tmp_path / "own.yaml").write_text("source: folder\ncandidates: 4\ndata: {images: photos, captions: captions.json}\n")
+    out = tmp_path / "out.json"
+    assert invoke(["data", "export", str(tmp_path / "own.yaml"), str(out), "--images", "elsewhere/album"]) == 0
+    entries = json.loads(out.read_text())
+    assert {name.split("/")[2] for entry in entries for name in entry["image_ids"]} == {"c0", "c1"}
+    assert all(entry["target"] == entry["image_ids"][entry["index"]].split("/")[-1] for entry in entries)
+    arguments = ["--images", str(tmp_path / "photos"), "--name", "back", "--to", str(tmp_path)]
+    assert invoke(["data", "import", str(out), *arguments]) == 0
+    capsys.readouterr()
+    own, back = load_task(tmp_path / "own.yaml"), load_task(tmp_path / "back.yaml")
+    exported = {sample.id: sample for sample in own.samples()}
+    asked = [*back.samples("calibration"), *back.samples("test")]
+    assert [sample.id for sample in asked] == list(exported)
+    for sample in asked:
+        assert [image.path for image in sample.images] == [image.path for image in exported[sample.id].images]
+
+
+@pytest.mark.parametrize("name", ["../outside/1.jpg", "{}/outside/1.jpg", "..\\outside\\1.jpg"])
+def test_paths_in_annotation_files_lead_nowhere_else(tmp_path, name, capsys):
+    draw(tmp_path / "outside" / "1.jpg", 1)
+    entries = []
+    for i in range(9):
+        draw(tmp_path / "photos" / f"{i}0.jpg", i)
+        image_ids = [f"{i}0.jpg", name.format(tmp_path)]
+        entries.append({"id": i, "image_ids": image_ids, "index": 0, "target": f"{i}0.jpg", "caption": "x"})
+    (tmp_path / "theirs.json").write_text(json.dumps(entries))
+    arguments = ["--images", str(tmp_path / "photos"), "--name", "x", "--to", str(tmp_path)]
+    assert invoke(["data", "import", str(tmp_path / "theirs.json"), *arguments]) == 2
+    assert "1.jpg: no such image" in capsys.readouterr().err

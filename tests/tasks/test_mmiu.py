@@ -232,12 +232,14 @@ def test_rows_that_cannot_be_asked_are_counted_by_reason(prepared):
         "left out: the output is no letter of the options": 1,
         "left out: the options do not name the images one by one": 1,
         "left out: not 4 images": 1,
-        "left out: an image is missing": 2,
+        "left out: an image's path leads out of the folder": 1,
+        "left out: an image is missing": 1,
         "left out: an image cannot be read": 1,
         "left out: one picture is shown twice": 1,
     }
     (note,) = task.source.notes()
-    assert note.startswith("9 of 20 rows left out: no output (2), an image is missing (2), ")
+    assert note.startswith("9 of 20 rows left out: no output (2), ")
+    assert "an image's path leads out of the folder (1)" in note
     assert {s.id for split in ("test", "calibration") for s in task.samples(split)} == {f"{BLINK}_{i}" for i in range(9, 20)}
     assert len(plan(task, calibration=True)) == 6 * 5 + 5 * 4
 
@@ -294,6 +296,31 @@ def test_calibration_rows_are_drawn_and_a_limit_only_shortens(prepared):
     assert kept != [f"{BLINK}_{i}" for i in range(5)]
     assert [s.id for s in task.samples("test", 3)] == [s.id for s in task.samples("test")][:3]
     assert [s.id for s in load_task("mmiu_forensic_blink").samples("calibration")] == kept
+
+
+def test_rows_that_share_their_right_picture_are_not_calibrated_on(prepared):
+    told = [row(BLINK, i) for i in range(20)]
+    root = prepared(told)
+    task = load_task("mmiu_forensic_blink")
+    before = [s.id for s in task.samples("calibration")]
+    golds = {s.id: s.images[s.gold].path for split in ("test", "calibration") for s in task.samples(split)}
+    evaluated = next(task.samples("test", 1)).id
+    golds[before[2]].write_bytes(golds[evaluated].read_bytes())
+    task = load_task("mmiu_forensic_blink")
+    after = [s.id for s in task.samples("calibration")]
+    assert before[2] not in after
+    assert len(after) == 5
+    assert set(before) - {before[2]} <= set(after)
+    made = plan(task, calibration=True)
+    learned = {r.images[r.gold_position].digest for r in made.requests if r.key in made.calibration}
+    assert not learned & {r.images[r.gold_position].digest for r in made.requests if r.split == "test"}
+    assert root.is_dir()
+    for name in golds:
+        golds[name].write_bytes(golds[evaluated].read_bytes())
+    task = load_task("mmiu_forensic_blink")
+    assert plan(task).evaluated
+    with pytest.raises(DataError, match="5 calibration samples have a right picture that is evaluated under another name"):
+        plan(task, calibration=True)
 
 
 def test_what_is_missing_is_told(prepared, tmp_path, monkeypatch):

@@ -14,27 +14,27 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import StrictInt, StrictStr
+from pydantic import StrictBool, StrictInt, StrictStr
 
 from lad_eval.data.protocols import DEFAULT_ENCODER, SETTINGS, TooFewCandidatesError, plain
 from lad_eval.errors import DataError
-from lad_eval.tasks.files import did_you_mean, shown
+from lad_eval.tasks.files import shown
+from lad_eval.tasks.leakage import choose_apart
 from lad_eval.tasks.sample import Sample, Split
+from lad_eval.tasks.sources.album import CaptionChoice, absent_line, read_album
 from lad_eval.tasks.sources.base import SourceOptions, digest_of_samples
-from lad_eval.tasks.sources.captions import read_captions
 from lad_eval.tasks.sources.picture import Picture
 
 if TYPE_CHECKING:
     from lad_eval.data.embeddings import Embeddings
 
 _LOG = logging.getLogger(__name__)
-_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _SPLITS: tuple[Split, ...] = ("test", "calibration")
 
 
@@ -44,12 +44,16 @@ class FolderOptions(SourceOptions):
     Attributes:
         images: folder of the pictures.
         captions: captions file.
-        seed: of the shuffle, the wrong candidates of the random setting, and the places.
+        caption: which of several captions of a picture are asked about: the first, one drawn, or all, a sample each.
+        allow_outside: whether names in the captions file may lead out of the folder.
+        seed: of the shuffle, the wrong candidates of the random setting, the places, and the captions that are drawn.
         encoder: CLIP or SigLIP model that chooses the wrong candidates of the adversarial setting.
     """
 
     images: StrictStr
     captions: StrictStr
+    caption: CaptionChoice = "first"
+    allow_outside: StrictBool = False
     seed: StrictInt = 0
     encoder: StrictStr = DEFAULT_ENCODER
 
@@ -64,27 +68,40 @@ class FolderOptions(SourceOptions):
             calibration_samples=calibration_samples,
             seed=self.seed,
             encoder=self.encoder if setting == "adversarial" else None,
+            caption=self.caption,
+            allow_outside=self.allow_outside,
         )
 
 
 @dataclass(frozen=True)
 class _Pool:
-    """Anchors, and the pictures (by caption) from which the wrong candidates are drawn."""
+    """Pictures of a split.
+
+    Attributes:
+        anchors: right pictures, in the order of the samples.
+        groups: pictures from which the wrong candidates are drawn, those with a caption in common together.
+        spares: right pictures that take the places of anchors that are passed over.
+    """
 
     anchors: Sequence[str]
-    by_caption: dict[str, list[str]]
+    groups: Sequence[Sequence[str]]
+    spares: Sequence[str] = ()
 
 
 class FolderSource:
     """N-way samples of single pictures with captions.
 
-    Every picture is the right answer of at most one sample. The names are shuffled once with the seed; the first make the
-    calibration, the rest the test. Where there are enough, calibration has pictures of its own, max(calibration samples, 2 N),
-    none of which is shown in a test sample; else only the right answers are disjoint, and a warning says so. The wrong
-    candidates differ from the right one and from each other in their captions (upper case, spaces and a final point aside).
-    With an encoder they are the pictures most like the right one among those whose captions are not (`data.mining`), else they
-    are drawn. The right answer stands at every place once in every N samples. Every sample is drawn with a generator of its own,
-    so that a limit only shortens the list.
+    Every picture is the right answer of at most one sample, or of one for each of its captions. The names are shuffled once with
+    the seed; the first make the calibration, the rest the test. Where there are enough, calibration has pictures of its own,
+    max(calibration samples, 2 N), none of which is shown in a test sample; else only the right answers are disjoint, and a
+    warning says so. The wrong candidates differ from the right one and from each other in all their captions (upper case, spaces
+    and a final point aside). With an encoder they are the pictures most like the right one among those whose captions are not
+    (`data.mining`), else they are drawn. The right answer stands at every place once in every N samples. Every sample is drawn
+    with a generator of its own, so that a limit only shortens the list. With all captions, the samples of the first captions
+    come first, then those of the second.
+
+    A file that is, byte for byte, a right picture of the test under another name is not calibrated on as long as another picture
+    of the calibration's own can take its place.
     """
 
     def __init__(
@@ -97,38 +114,39 @@ class FolderSource:
         calibration_samples: int,
         seed: int = 0,
         encoder: str | None = None,
+        caption: CaptionChoice = "first",
+        allow_outside: bool = False,
     ) -> None:
         """Reads the captions and looks for every picture; none is opened yet.
 
         Raises:
-            DataError: folder, captions file or a picture is missing, a caption is missing, there are too few pictures, or no
-                embeddings by the encoder.
+            DataError: the folder or the captions file is missing or unusable (`album.read_album`), there are too few pictures, or
+                no embeddings by the encoder.
         """
-        if not images.is_dir():
-            near = did_you_mean(images.name, (p.name for p in images.parent.glob("*") if p.is_dir()))
-            raise DataError(f"{shown(images)}: no such folder of images.{near}")
-        self.captions = read_captions(captions)
-        self.pictures = {name: Picture(images / name) for name in self.captions}
-        if missing := [picture for picture in self.pictures.values() if not picture.path.is_file()]:
-            more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-            raise DataError(f"{shown(missing[0].path)}: no such image{more}, but {shown(captions)} has a caption for it.")
-        strangers = [p.name for p in images.iterdir() if p.suffix.lower() in _PICTURES and p.name not in self.pictures]
-        if strangers:
-            _LOG.warning("%s: %d images without a caption are left out, as %s.", shown(images), len(strangers), min(strangers))
+        album = read_album(images, captions, allow_outside=allow_outside)
+        self.captions = album.chosen(caption, seed)
+        self.pictures = {name: Picture(path) for name, path in album.paths.items()}
+        self._group_of = _groups(album.captions)
+        several = any(len(captions) > 1 for captions in album.captions.values())
+        # Embeddings are of the first captions, so that they cannot tell pictures with another caption in common.
+        self._group_bits = _bits(self._group_of) if several else None
         self.candidates = candidates
         self.seed = seed
         self._where = shown(captions)
+        self._notes = [absent_line(len(album.absent), len(album.paths), album.absent[0])] if album.absent else []
         self._pools = self._split(calibration_samples)
         self._embeddings: Embeddings | None = None
         if encoder is not None:
             # These need numpy, for which listing tasks should not wait.
             from lad_eval.data.embeddings_own import load_own
 
-            self._embeddings = load_own(images, self.captions, encoder, captions_file=captions)
-        found = len(self._pools["test"].anchors)
+            self._embeddings = load_own(images, album.paths, album.first, encoder, captions_file=captions)
+        self._questions: dict[Split, list[tuple[str, int]]] = {"test": self._rounds(self._pools["test"].anchors)}
+        found = len(self._questions["test"])
         if samples is not None and samples > found:
+            what = "captions" if caption == "all" else "images"
             raise DataError(
-                f"{self._where}: {found} images are left for test samples, not {samples}; lower `samples:` or leave it out."
+                f"{self._where}: {found} {what} are left for test samples, not {samples}; lower `samples:` or leave it out."
             )
         self._counts: dict[Split, int] = {"test": found if samples is None else samples, "calibration": calibration_samples}
 
@@ -144,9 +162,9 @@ class FolderSource:
             DataError: a picture cannot be read, or two files of a sample are the same picture.
         """
         pool = self._pools[split]
-        count = self._counts[split] if limit is None else min(limit, self._counts[split])
-        for index, anchor in enumerate(pool.anchors[:count]):
-            generator = random.Random(f"folder-1/{self.seed}/{split}/{self.candidates}/{anchor}")
+        for index, (anchor, turn) in enumerate(self._asked(split)[:limit]):
+            id_ = anchor if turn == 0 else f"{anchor}#{turn + 1}"
+            generator = random.Random(f"folder-1/{self.seed}/{split}/{self.candidates}/{id_}")
             names = (
                 self._draw(anchor, pool, generator)
                 if self._embeddings is None
@@ -155,7 +173,15 @@ class FolderSource:
             names.insert(self._place(split, index), anchor)
             pictures = tuple(self.pictures[name] for name in names)
             self._refuse_twins(pictures)
-            yield Sample(id=anchor, images=pictures, caption=self.captions[anchor], gold=names.index(anchor), split=split)
+            yield Sample(id=id_, images=pictures, caption=self.captions[anchor][turn], gold=names.index(anchor), split=split)
+
+    def notes(self) -> list[str]:
+        """How many pictures of the captions file are not there."""
+        return list(self._notes)
+
+    def counts(self) -> dict[str, int]:
+        """Nothing: every picture with a caption is used."""
+        return {}
 
     def problems(self) -> list[str]:
         """Every picture that cannot be read, and every file that is the same picture as another."""
@@ -180,10 +206,11 @@ class FolderSource:
                 f"{self._where}: {len(names)} images are too few: calibration takes {calibration}, and none is left to test."
             )
         own = max(calibration, 2 * self.candidates)
-        kept, rest = self._by_caption(names[:own]), self._by_caption(names[own:])
+        kept, rest = self._grouped(names[:own]), self._grouped(names[own:])
         if min(len(kept), len(rest)) >= self.candidates and len(names) - own >= own:
-            return {"calibration": _Pool(names[:calibration], kept), "test": _Pool(names[own:], rest)}
-        every = self._by_caption(names)
+            spares = names[calibration:own]
+            return {"calibration": _Pool(names[:calibration], kept, spares), "test": _Pool(names[own:], rest)}
+        every = self._grouped(names)
         if len(every) < self.candidates:
             raise DataError(
                 f"{self._where}: {len(names)} images with {len(every)} different captions are too few "
@@ -196,17 +223,39 @@ class FolderSource:
         )
         return {"calibration": _Pool(names[:calibration], every), "test": _Pool(names[calibration:], every)}
 
-    def _by_caption(self, names: Sequence[str]) -> dict[str, list[str]]:
-        grouped: dict[str, list[str]] = {}
+    def _grouped(self, names: Sequence[str]) -> list[list[str]]:
+        grouped: dict[int, list[str]] = {}
         for name in names:
-            grouped.setdefault(plain(self.captions[name]), []).append(name)
-        return grouped
+            grouped.setdefault(self._group_of[name], []).append(name)
+        return list(grouped.values())
+
+    def _rounds(self, anchors: Sequence[str]) -> list[tuple[str, int]]:
+        """Every anchor with the index of its first caption, then every anchor that has a second with that, and so on."""
+        longest = max((len(self.captions[name]) for name in anchors), default=0)
+        return [(name, turn) for turn in range(longest) for name in anchors if turn < len(self.captions[name])]
+
+    def _asked(self, split: Split) -> list[tuple[str, int]]:
+        """Anchors and indices of their captions, in the order of the samples; of calibration the first captions only."""
+        if split == "test":
+            return self._questions["test"][: self._counts["test"]]
+        if "calibration" not in self._questions:
+            self._questions["calibration"] = [(name, 0) for name in self._calibrated_on()]
+        return self._questions["calibration"]
+
+    def _calibrated_on(self) -> tuple[str, ...]:
+        """Right pictures of calibration: if possible none that the test has under another name."""
+        pool = self._pools["calibration"]
+        evaluated = {self.pictures[name].content_digest for name, _ in self._asked("test")}
+        candidates = (*pool.anchors, *pool.spares)
+        count = self._counts["calibration"]
+        return choose_apart(candidates, lambda name: self.pictures[name].content_digest in evaluated, count).filled
 
     def _draw(self, anchor: str, pool: _Pool, generator: random.Random) -> list[str]:
-        """Names of N - 1 pictures whose captions differ from the anchor's and from each other."""
-        drawn = generator.sample(list(pool.by_caption), self.candidates)
-        others = [caption for caption in drawn if caption != plain(self.captions[anchor])][: self.candidates - 1]
-        return [generator.choice(pool.by_caption[caption]) for caption in others]
+        """Names of N - 1 pictures that have no caption in common with the anchor or with each other."""
+        drawn = generator.sample(pool.groups, self.candidates)
+        own = self._group_of[anchor]
+        others = [group for group in drawn if self._group_of[group[0]] != own][: self.candidates - 1]
+        return [generator.choice(group) for group in others]
 
     @cached_property
     def _hard(self) -> dict[str, list[str]]:
@@ -214,13 +263,12 @@ class FolderSource:
         from lad_eval.data.mining import Miner
 
         assert self._embeddings is not None
-        mine = Miner(self._embeddings.names, self._embeddings.images, self._embeddings.texts)
+        mine = Miner(self._embeddings.names, self._embeddings.images, self._embeddings.texts, self._group_bits, rule="identical")
         found: dict[str, list[str]] = {}
         for split in _SPLITS:
-            pool = self._pools[split]
-            anchors = pool.anchors[: self._counts[split]]
-            # One picture a caption, so that the wrong candidates differ among themselves too.
-            shown = [names[0] for names in pool.by_caption.values()]
+            anchors = list(dict.fromkeys(name for name, _ in self._asked(split)))
+            # One picture a group, so that the wrong candidates differ among themselves too.
+            shown = [group[0] for group in self._pools[split].groups]
             try:
                 mined = mine(anchors, shown, self.candidates - 1)
             except TooFewCandidatesError as error:
@@ -242,6 +290,29 @@ class FolderSource:
         for picture in pictures:
             if (twin := seen.setdefault(picture.digest, picture)) is not picture:
                 raise DataError(_twins(twin, picture))
+
+
+def _groups(captions: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """A number for every picture, equal for pictures that have a caption in common, also by way of others."""
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while parent.setdefault(name, name) != name:
+            parent[name] = parent[parent[name]]
+            name = parent[name]
+        return name
+
+    with_caption: dict[str, str] = {}
+    for name, texts in captions.items():
+        for text in texts:
+            parent[root(name)] = root(with_caption.setdefault(plain(text), name))
+    numbers: dict[str, int] = {}
+    return {name: numbers.setdefault(root(name), len(numbers)) for name in captions}
+
+
+def _bits(numbers: Mapping[str, int]) -> dict[str, frozenset[int]]:
+    """The places of the ones of every number in binary: sets that are equal where the numbers are."""
+    return {name: frozenset(place for place in range(n.bit_length()) if n >> place & 1) for name, n in numbers.items()}
 
 
 def _twins(a: Picture, b: Picture) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, StrictInt, StrictStr, field_validator
 
 from lad_eval.errors import DataError
+from lad_eval.tasks.leakage import choose_apart
 from lad_eval.tasks.sample import Sample, Source, Split
 from lad_eval.tasks.sources.base import SourceOptions, digest_of_samples
 from lad_eval.tasks.sources.mmiu_letters import Letters, read_letters, speaks_of_order
@@ -89,8 +90,8 @@ class _Kept:
 class MmiuSource:
     """Rows of one task, except those that cannot be asked; these are counted by reason and never guessed.
 
-    Calibration rows are drawn with the seed; the rest is the test, in the data's order. `permutable` is False where a row's text
-    does not go with other orders than its own.
+    Calibration rows are drawn with the seed, if possible among those whose right picture is that of no other row; the rest is the
+    test, in the data's order. `permutable` is False where a row's text does not go with other orders than its own.
     """
 
     def __init__(
@@ -120,11 +121,20 @@ class MmiuSource:
             )
         self._fixed = [k.row for k in kept if not k.letters.exact or speaks_of_order(self._shown(k.row))]
         self.permutable = not self._fixed
-        learned = set(random.Random(f"mmiu-1/{seed}/{task}").sample(range(len(kept)), calibration_samples))
+        learned = self._drawn(kept, calibration_samples, seed)
         self._kept: dict[Split, list[_Kept]] = {
             "test": [k for index, k in enumerate(kept) if index not in learned],
             "calibration": [k for index, k in enumerate(kept) if index in learned],
         }
+
+    def _drawn(self, kept: Sequence[_Kept], count: int, seed: int) -> set[int]:
+        """Indices of the calibration rows: drawn; for rows whose right picture is that of another row too, others are drawn."""
+        right = [k.images[k.gold].content_digest for k in kept]
+        often = Counter(right)
+        drawn = random.Random(f"mmiu-1/{seed}/{self.task}").sample(range(len(kept)), count)
+        rest = sorted(set(range(len(kept))) - set(drawn))
+        random.Random(f"mmiu-1/{seed}/{self.task}/instead").shuffle(rest)
+        return set(choose_apart([*drawn, *rest], lambda index: often[right[index]] > 1, count).filled)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -192,6 +202,8 @@ class MmiuSource:
         if not self._shown(row):
             return "no text", None
         paths = [place(self._root, stored) for stored in row.images]
+        if None in paths:
+            return "an image's path leads out of the folder", None
         pictures = tuple(Picture(path) for path in paths if path is not None and path.is_file())
         if len(pictures) < candidates:
             return "an image is missing", None

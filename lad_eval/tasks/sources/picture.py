@@ -23,7 +23,7 @@ class Picture:
     path: Path
 
     @cached_property
-    def digest(self) -> str:
+    def content_digest(self) -> str:
         """SHA-256 hex digest of the file's bytes.
 
         Raises:
@@ -36,6 +36,11 @@ class Picture:
             with Pil.open(io.BytesIO(content)):
                 pass
         return hashlib.sha256(content).hexdigest()
+
+    @property
+    def digest(self) -> str:
+        """The same; errors as of `content_digest`."""
+        return self.content_digest
 
     def load(self) -> Image:
         """The picture in RGB, turned as its EXIF orientation says."""
@@ -53,7 +58,7 @@ class NamedPicture(Picture):
     Two files of one content stay two candidates, as in everybody else's results on the data set.
     """
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """SHA-256 hex digest of the file's name and bytes; errors as of `Picture`."""
-        return hashlib.sha256(f"{self.path.name}\0{Picture(self.path).digest}".encode()).hexdigest()
+        return hashlib.sha256(f"{self.path.name}\0{self.content_digest}".encode()).hexdigest()

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, ClassVar
 
 from pydantic import Field, StrictInt, StrictStr
 
-from lad_eval.data.annotations import Annotation, read_annotations, sample_ids
+from lad_eval.data.annotations import Annotation, file_name, read_annotations, sample_ids
 from lad_eval.data.home import root_of
+from lad_eval.data.names import PictureFolder, locate, path_parts
 from lad_eval.data.protocols import DEFAULT_ENCODER, POOL, SAMPLES, SEED, SETTINGS, Order, Protocol
 from lad_eval.errors import DataError
 from lad_eval.tasks.files import shown
+from lad_eval.tasks.leakage import choose_apart
 from lad_eval.tasks.sample import Sample, Split
 from lad_eval.tasks.sources.base import SourceOptions, digest_of_samples
 from lad_eval.tasks.sources.picture import NamedPicture
@@ -22,8 +25,9 @@ from lad_eval.tasks.sources.picture import NamedPicture
 class AnnotatedSource:
     """Samples as annotation files have them.
 
-    A sample's id is its right picture's file name, so that samples of several tasks on one data set can be told to ask about
-    the same picture; from the second sample of that picture on, `#2`, `#3`, ... stand behind it (`annotations.sample_ids`).
+    A sample's id is its right picture's name: the file name or, of a picture in a folder below, the path to it. So samples of
+    several tasks on one data set can be told to ask about the same picture. From the second sample of that picture on, `#2`,
+    `#3`, ... stand behind it (`annotations.sample_ids`).
     """
 
     def __init__(
@@ -37,6 +41,7 @@ class AnnotatedSource:
         calibration_samples: int,
         where: str,
         notes: Sequence[str] = (),
+        pictures: Mapping[str, NamedPicture] | None = None,
     ) -> None:
         """Takes what files or a data set hold; no picture is opened yet.
 
@@ -49,9 +54,10 @@ class AnnotatedSource:
             calibration_samples: calibration samples asked for.
             where: what to name in errors.
             notes: what tables should say beside the figures.
+            pictures: that are looked up already, by name.
 
         Raises:
-            DataError: too few samples, another N, or a picture that is not there.
+            DataError: too few samples, another N, or a picture that is not there or lies outside the folder.
         """
         sizes = {len(annotation.image_ids) for annotation in (*test, *calibration)}
         if sizes - {candidates}:
@@ -66,11 +72,8 @@ class AnnotatedSource:
         self.images = images
         self._notes = tuple(notes)
         self._lists: dict[Split, Sequence[Annotation]] = {"test": test[:samples], "calibration": calibration}
-        names = sorted({name for entries in self._lists.values() for entry in entries for name in entry.names})
-        self._pictures = {name: NamedPicture(images / name) for name in names}
-        if missing := [name for name in names if not (images / name).is_file()]:
-            more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-            raise DataError(f"{shown(images / missing[0])}: no such image{more}, but {where} asks for it.")
+        names = dict.fromkeys(name for entries in self._lists.values() for entry in entries for name in entry.image_ids)
+        self._pictures = {**_pictures(images, sorted(names), where), **(pictures or {})}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -83,7 +86,7 @@ class AnnotatedSource:
         for number, (annotation, name) in enumerate(zip(entries, sample_ids(entries), strict=True)):
             if limit is not None and number >= limit:
                 return
-            pictures = tuple(self._pictures[each] for each in annotation.names)
+            pictures = tuple(self._pictures[each] for each in annotation.image_ids)
             yield Sample(id=name, images=pictures, caption=annotation.caption, gold=annotation.index, split=split)
 
     def notes(self) -> list[str]:
@@ -97,6 +100,17 @@ class AnnotatedSource:
     def problems(self) -> list[str]:
         """Every picture that cannot be read."""
         return [fault for picture in self._pictures.values() for fault in picture.faults()]
+
+
+def _pictures(images: Path, names: Sequence[str], where: str) -> dict[str, NamedPicture]:
+    folder = PictureFolder(images)
+    if outside := [name for name in names if folder.leads_outside(name)]:
+        raise DataError(f"{where}: the name {outside[0]!r} leads out of the folder of images {shown(images)}.")
+    paths = {name: folder.find(name) for name in names}
+    if missing := [name for name, path in paths.items() if path is None]:
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise DataError(f"{shown(images / missing[0])}: no such image{more}, but {where} asks for it.")
+    return {name: NamedPicture(path) for name, path in paths.items() if path is not None}
 
 
 class RetrievalOptions(SourceOptions):
@@ -156,9 +170,9 @@ class AnnotationsOptions(SourceOptions):
 
     Attributes:
         file: the samples.
-        images: folder of the pictures; the folders that the file names are not looked at.
+        images: folder of the pictures; of the paths in the file, as much is looked at as exists below it.
         calibration: further samples, to calibrate on; None: the first samples of `file` are taken for that, and none that asks
-            about their right pictures is evaluated.
+            about their right pictures is evaluated. A picture that is asked about under another name too is passed over.
     """
 
     file: StrictStr
@@ -172,13 +186,15 @@ class AnnotationsOptions(SourceOptions):
         images = folder / Path(self.images).expanduser()
         if not images.is_dir():
             raise DataError(f"{shown(images)}: no such folder of images.")
-        everything = read_annotations(path)
+        everything = _read_below(path, images)
+        pictures: dict[str, NamedPicture] = {}
         if self.calibration is not None:
-            learned = read_annotations(folder / Path(self.calibration).expanduser())
+            learned = _read_below(folder / Path(self.calibration).expanduser(), images)
         else:
-            first = dict.fromkeys(annotation.target for annotation in everything)
             by_target = {annotation.target: annotation for annotation in reversed(everything)}
-            learned = [by_target[target] for target in list(first)[:calibration_samples]]
+            pictures = _pictures(images, sorted(by_target), shown(path))
+            first = list(dict.fromkeys(annotation.target for annotation in everything))
+            learned = [by_target[target] for target in _without_copies(first, pictures, calibration_samples)]
         targets = {annotation.target for annotation in learned}
         test = [annotation for annotation in everything if annotation.target not in targets]
         apart = len(everything) - len(test)
@@ -191,4 +207,34 @@ class AnnotationsOptions(SourceOptions):
             calibration_samples=calibration_samples,
             where=shown(path),
             notes=[f"{apart} of {len(everything)} samples not evaluated: calibration asks about their images."] if apart else (),
+            pictures=pictures,
         )
+
+
+def _read_below(path: Path, images: Path) -> list[Annotation]:
+    """The samples of an annotation file, pictures by their paths below a folder, or by file names alone."""
+    annotations = read_annotations(path)
+    spelled = {each: "/".join(path_parts(each)) for annotation in annotations for each in annotation.image_ids}
+    located = locate(PictureFolder(images), spelled.values())
+    there = any(each.path is not None for each in located.values())
+    names = {each: located[name].name if there else file_name(each) for each, name in spelled.items()}
+    renamed = [annotation.renamed(names) for annotation in annotations]
+    for number, annotation in enumerate(renamed):
+        if len(set(annotation.image_ids)) < len(annotation.image_ids):
+            raise DataError(f"{shown(path)}: entry {number}: image_ids names a picture of {shown(images)} twice.")
+    return renamed
+
+
+def _without_copies(names: Sequence[str], pictures: Mapping[str, NamedPicture], count: int) -> tuple[str, ...]:
+    """The first names whose pictures are not among the others under another name; then, if these are too few, the rest."""
+    contents = {name: _content(pictures[name]) for name in names}
+    often = Counter(contents.values())
+    return choose_apart(names, lambda name: often[contents[name]] > 1, count).filled
+
+
+def _content(picture: NamedPicture) -> str:
+    """Of a file that cannot be read, which `problems` and the first request name, its path."""
+    try:
+        return picture.content_digest
+    except DataError:
+        return str(picture.path)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lad_eval.data.annotations import Annotation, read_annotations, write_annotations
@@ -22,7 +24,8 @@ def export_task(task: Task, path: Path, *, split: Split = "test", images: str | 
         task: its pictures must be files.
         path: of the annotation file.
         split: which samples.
-        images: folder to write before the pictures' names; None: where they are.
+        images: folder to write before the pictures' names, which are file names, or paths from the folder that all pictures share
+            where two have one name; None: where they are.
 
     Returns:
         How many samples were written.
@@ -35,14 +38,15 @@ def export_task(task: Task, path: Path, *, split: Split = "test", images: str | 
         if not all(isinstance(image, Picture) for image in sample.images):
             raise DataError(f"{task.name}: its pictures are drawn when needed; only tasks on picture files can be exported.")
         files = [image.path.parent.resolve() / image.path.name for image in sample.images if isinstance(image, Picture)]
-        entry = Annotation(number, tuple(map(str, files)), sample.gold, files[sample.gold].name, sample.caption)
-        entries.append(entry if images is None else entry.moved(images))
+        entries.append(Annotation(number, tuple(map(str, files)), sample.gold, files[sample.gold].name, sample.caption))
+    if images is not None:
+        entries = _moved(entries, images)
     write_annotations(path, entries)
     return len(entries)
 
 
 def import_annotations(
-    path: Path, images: Path, name: str, *, calibration: Path | None = None, to: Path, replace: bool = False
+    path: Path, images: Path, name: str, *, calibration: Path | None = None, to: Path, overwrite: bool = False
 ) -> Path:
     """Makes a task of an annotation file: writes `<name>.yaml` into a folder and opens it.
 
@@ -53,7 +57,7 @@ def import_annotations(
         raise DataError(f"{name!r} cannot be a task's name: letters, digits, and _ . - after the first.")
     entries = read_annotations(path)
     target = to / f"{name}.yaml"
-    if target.exists() and not replace:
+    if target.exists() and not overwrite:
         raise DataError(f"{shown(target)} exists; choose another --name, or --replace it.")
     lines = [
         f"# Made by `lad-eval data import` from {path.name}, {len(entries)} samples.",
@@ -79,6 +83,16 @@ def import_annotations(
     except OSError as error:
         raise DataError(f"{shown(target)}: cannot be written: {error.strerror}.") from None
     return target
+
+
+def _moved(entries: Sequence[Annotation], images: str) -> list[Annotation]:
+    """The same samples with their pictures in another folder; "" leaves the names alone. Targets stay file names."""
+    paths = list(dict.fromkeys(Path(path) for entry in entries for path in entry.image_ids))
+    root = Path(os.path.commonpath([path.parent for path in paths])) if paths else Path()
+    bare = len({path.name for path in paths}) == len(paths)
+    before = f"{images.rstrip('/')}/" if images else ""
+    names = {str(path): before + (path.name if bare else path.relative_to(root).as_posix()) for path in paths}
+    return [replace(entry.renamed(names), target=entry.target) for entry in entries]
 
 
 def _relative(path: Path, folder: Path) -> str:
