@@ -90,8 +90,8 @@ def decode(content: bytes) -> Image:
     }
     with _opened(content) as image:
         _load(image)
-        # Only now: Pillow turns a TIFF while it loads, and then no longer says that it was to be turned.
-        orientation = _orientation(image)
+        # Pillow turns a TIFF while it loads, and some versions go on saying that it is to be turned.
+        orientation = 1 if image.format == "TIFF" else _orientation(image)
         rgb = as_rgb(image)
     if orientation in turns:
         rgb = rgb.transpose(turns[orientation])

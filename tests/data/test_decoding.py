@@ -165,7 +165,8 @@ def test_the_same_grey_in_any_depth_is_the_same_picture(mode):
         image = Image.frombytes(
             mode, (7, 9), (grey.astype(np.uint16) * 257).astype(">u2" if mode == "I;16B" else "<u2").tobytes()
         )
-    for picture in (as_rgb(image), decode(saved(image, "TIFF"))):
+    # Not every version of Pillow writes this one.
+    for picture in [as_rgb(image), *([] if mode == "I;16L" else [decode(saved(image, "TIFF"))])]:
         assert np.asarray(picture).tolist() == np.stack([grey] * 3, axis=-1).tolist()
 
 
@@ -185,7 +186,7 @@ def test_other_modes_are_converted_and_nothing_else_is_done(mode):
         expected, tolerance = tuple(image.convert("RGB").getpixel((3, 3))), 0
     found = np.asarray(as_rgb(image))[3, 3].astype(int)
     assert np.abs(found - expected).max() <= tolerance
-    if mode != "HSV":
+    if mode not in ("HSV", "YCbCr"):  # not written as a TIFF, or not by every version of Pillow
         content = saved(image, "TIFF")
         assert np.abs(np.asarray(decode(content))[3, 3].astype(int) - expected).max() <= tolerance
         assert inspect(content) == decoding.Header((8, 8), mode, ())
@@ -227,11 +228,12 @@ UPRIGHT = {
 
 
 @pytest.mark.parametrize("number", UPRIGHT)
-@pytest.mark.parametrize("form", ["PNG", "TIFF", "WEBP", "JPEG"])
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "TIFF, packed", "WEBP", "JPEG"])
 def test_a_picture_is_turned_once_as_its_exif_says(form, number):
     rng = np.random.default_rng(5)
     stored = Image.fromarray(np.kron(rng.integers(0, 256, (2, 3, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8)))
-    content = saved(stored, form, exif=oriented(number), **({"lossless": True} if form == "WEBP" else {}))
+    options = {"WEBP": {"lossless": True}, "TIFF, packed": {"compression": "tiff_adobe_deflate"}}.get(form, {})
+    content = saved(stored, form.partition(",")[0], exif=oriented(number), **options)
     upright = stored if UPRIGHT[number] is None else stored.transpose(UPRIGHT[number])
     found = decode(content)
     assert found.size == upright.size == inspect(content).size
