@@ -33,6 +33,22 @@ class DataError(UserError):
     """Data that is missing, unreadable or too little for the task."""
 
 
+class PictureError(DataError):
+    """A picture that cannot be read or shown.
+
+    Attributes:
+        sample: id of the sample that shows it, which the text begins with; None where that is not known.
+    """
+
+    def __init__(self, text: str, sample: str | None = None) -> None:
+        super().__init__(text if sample is None else f"Sample {sample}: {text}")
+        self.sample = sample
+
+    def of_sample(self, sample: str) -> PictureError:
+        """The same fault, naming the sample unless one is named already."""
+        return self if self.sample is not None else PictureError(str(self), sample)
+
+
 class NotPreparedError(DataError):
     """A data set that `lad-eval data prepare` has not brought to this machine; the task on it may be sound."""
 

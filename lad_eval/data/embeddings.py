@@ -1,7 +1,7 @@
 """Embeddings of pictures and captions on disk: made in parts, so that whatever was made before a stop is kept.
 
-A part's file is named after all that determines it: the encoder's weights, and of every picture its name, its size in bytes and
-its caption. A part that is there is never made again, whichever other pictures come or go.
+A part's file is named after all that determines it: the encoder's weights, and of every picture its name, its size in bytes, its
+caption and what decoding does to its pixels. A part that is there is never made again, whichever other pictures come or go.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from lad_eval.data.dataset import Progress
 from lad_eval.data.files import beside, write_text
-from lad_eval.data.pictures import read_picture
+from lad_eval.data.pictures import pixel_treatments, read_picture
 from lad_eval.errors import DataError
 
 if TYPE_CHECKING:
@@ -186,10 +186,15 @@ def _told(folder: Path) -> tuple[list[str], str]:
 
 def _key(fingerprint: str, part: Sequence[Captioned]) -> str:
     try:
-        content = [_FORMAT, fingerprint, [[item.name, item.path.stat().st_size, item.caption] for item in part]]
+        content = [_FORMAT, fingerprint, [_identity(item) for item in part]]
     except OSError as error:
         raise DataError(f"{error.filename}: no such image.") from None
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
+
+
+def _identity(item: Captioned) -> list[str | int]:
+    """What determines an embedding besides the encoder; what is done to the pixels, only if anything is."""
+    return [item.name, item.path.stat().st_size, item.caption, *pixel_treatments(item.path)]
 
 
 def _encoded(part: Sequence[Captioned], encoder: Encoder, batch_size: int, advance: Any) -> tuple[Floats, Floats]:

@@ -1,51 +1,87 @@
-"""Reading picture files, with whatever is wrong with one told in a line."""
+"""Picture files: what each is and shows, and whatever is wrong with one in one line."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lad_eval.errors import DataError
+from lad_eval.data.decoding import DECODER_ERRORS, Header, RefusedError, Treatment, decode, inspect
+from lad_eval.errors import DataError, PictureError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+_JPEG = b"\xff\xd8\xff"
+_PHRASES: dict[Treatment, tuple[str, str]] = {
+    "turned": ("was turned as its EXIF orientation says", "were turned as their EXIF orientation says"),
+    "flattened": ("was flattened on white", "were flattened on white"),
+    "scaled": ("was scaled to 8 bits", "were scaled to 8 bits"),
+    "first frame": ("has several frames and shows its first", "have several frames and show their first"),
+}
 
-@contextmanager
-def faults_told(name: str | Path) -> Iterator[None]:
-    """Turns what Pillow and the system raise over a picture file into one kind of error.
 
-    Raises:
-        DataError: what is in the block cannot be done with the file; the text calls it `name`.
+@dataclass(frozen=True)
+class PictureFacts:
+    """What a file is as a picture, without its pixels.
+
+    Attributes:
+        digest: SHA-256 hex digest of its bytes and of the treatments, if there are any.
+        header: size, mode, treatments.
     """
-    from PIL import Image as Pil
 
-    try:
-        yield
-    except FileNotFoundError:
-        raise DataError(f"{name}: no such image.") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, Pil.DecompressionBombError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is damaged or no image"
-        raise DataError(f"{name}: cannot be read: {reason}.") from None
+    digest: str
+    header: Header
 
 
-def read_picture(path: Path, name: str | None = None) -> Image:
-    """A picture in RGB, turned as its EXIF orientation says.
+def picture_facts(path: Path, name: str | None = None) -> PictureFacts:
+    """Reads a file and looks at its header.
 
     Args:
         path: of the file.
         name: what to call it in errors; None: its path.
 
     Raises:
-        DataError: it cannot be read.
+        PictureError: it cannot be read, or does not begin as a picture does.
     """
-    from PIL import Image as Pil
-    from PIL import ImageOps
+    with _one_line(name or path):
+        content = path.read_bytes()
+        header = inspect(content)
+    digest = hashlib.sha256(content)
+    if header.treatments:
+        # The same bytes, decoded without the treatment, are another picture.
+        digest.update(f"\0decoded: {', '.join(header.treatments)}".encode())
+    return PictureFacts(digest.hexdigest(), header)
 
-    with faults_told(name or path), Pil.open(path) as image:
-        return ImageOps.exif_transpose(image).convert("RGB")
+
+def pixel_treatments(path: Path) -> tuple[Treatment, ...]:
+    """What decoding does to the pixels of a file, turning aside; nothing is, without a further look, done to a JPEG.
+
+    Raises:
+        PictureError: as of `picture_facts`.
+    """
+    with _one_line(path), path.open("rb") as file:
+        if file.read(len(_JPEG)) == _JPEG:
+            return ()
+    return tuple(each for each in picture_facts(path).header.treatments if each != "turned")
+
+
+def read_picture(path: Path, name: str | None = None) -> Image:
+    """A picture in RGB, as `lad_eval.data.decoding.decode` gives it.
+
+    Args:
+        path: of the file.
+        name: what to call it in errors; None: its path.
+
+    Raises:
+        PictureError: it cannot be read.
+    """
+    with _one_line(name or path):
+        return decode(path.read_bytes())
 
 
 def picture_faults(path: Path, name: str | None = None) -> list[str]:
@@ -55,3 +91,28 @@ def picture_faults(path: Path, name: str | None = None) -> list[str]:
     except DataError as error:
         return [str(error)]
     return []
+
+
+def treatment_line(treatments: Iterable[Treatment]) -> str:
+    """How many pictures were treated in which way, as "3 pictures were flattened on white, 1 was ..."; "" for none."""
+    counts = Counter(treatments)
+    parts = [
+        f"{counts[each]} {'picture' if counts[each] == 1 else 'pictures'} {phrases[counts[each] > 1]}"
+        for each, phrases in _PHRASES.items()
+        if counts[each]
+    ]
+    return f"{', '.join(parts)}." if parts else ""
+
+
+@contextmanager
+def _one_line(name: str | Path) -> Iterator[None]:
+    """Turns what Pillow and the system raise over a picture file into one kind of error; the text calls the file `name`."""
+    try:
+        yield
+    except RefusedError as error:
+        raise PictureError(f"{name}{error}.") from None
+    except FileNotFoundError:
+        raise PictureError(f"{name}: no such image.") from None
+    except DECODER_ERRORS as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is damaged or no image"
+        raise PictureError(f"{name}: cannot be read: {reason}.") from None

@@ -125,6 +125,7 @@ class HuggingFaceVLM(UnderIntervention):
         """What `use` makes of batch after batch; `answered`: whether prompts go on to where the candidates begin."""
         if not requests:
             return
+        self._prepare.check_sizes(requests)
         lengths: dict[str, int] = {}
         for question in dict.fromkeys(request.question for request in requests):
             lengths[question] = self._conversation.length(question)

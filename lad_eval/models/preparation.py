@@ -10,11 +10,15 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lad_eval.attention.spans import NOT_FOR_THE_MODEL, Spans, image_spans, span_options
+from lad_eval.data.decoding import as_rgb
 from lad_eval.errors import DataError, UserError
+from lad_eval.models.batching import is_out_of_memory
 from lad_eval.models.continuation import mend_prompt
 from lad_eval.models.conversation import Conversation
+from lad_eval.models.picture_sizes import refused, size_faults
 from lad_eval.models.pixels import RememberingImageProcessor
 from lad_eval.scoring import CandidateTrie
+from lad_eval.tasks.sample import showing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -85,10 +89,10 @@ class ImageCache:
 
 
 def prepare_image(image: Image, preparation: ImagePreparation) -> Image:
-    """An RGB image, squashed (without regard to its aspect ratio) where the protocol says so."""
+    """The image in RGB, squashed (without regard to its aspect ratio) where the protocol says so."""
     from PIL.Image import Resampling
 
-    image = image.convert("RGB")
+    image = as_rgb(image)
     if preparation == "protocol" and image.size != PROTOCOL_SIZE:
         image = image.resize(PROTOCOL_SIZE, Resampling.BICUBIC)
     return image
@@ -127,11 +131,31 @@ class Preparation:
     def __init__(self, model: Any, processor: Any, conversation: Conversation, preparation: ImagePreparation) -> None:
         self._model = model
         self._processor: Any = copy.copy(processor)
+        self._image_processor = processor.image_processor
         self._processor.image_processor = RememberingImageProcessor(processor.image_processor)
+        self._accepted_sizes: set[tuple[int, int]] = set()
         self._conversation = conversation
         self._image_options = IMAGE_OPTIONS.get(str(model.config.model_type), _no_options)
         self.images = ImageCache(preparation)
         self.lock = Lock()
+
+    def check_sizes(self, requests: Sequence[Request]) -> None:
+        """Finds pictures whose size the image processor refuses before any work is done on the requests.
+
+        Raises:
+            PictureError: one is refused, or cannot be read.
+        """
+        if self.images.preparation == "protocol" or not requests:
+            return
+        options = {"return_tensors": "pt", **self._image_options(len(requests[0].images))}
+        with self.lock:
+            faults = size_faults(self._image_processor, requests, options, self._accepted_sizes)
+        if faults:
+            raise faults[0]
+
+    def _images_of(self, request: Request) -> list[Image]:
+        with showing(request.sample_id):
+            return [self.images.get(source) for source in request.images]
 
     def __call__(self, requests: Sequence[Request], *, answered: bool = True) -> Batch:
         """Inputs for requests of one number of images and the same identifiers.
@@ -142,7 +166,8 @@ class Preparation:
         several images of one request by their base tile only).
 
         Raises:
-            DataError: an image cannot be read, or a question holds the model's image placeholder.
+            DataError: an image cannot be read or is refused by the image processor, or a question holds the model's image
+                placeholder.
             UnsupportedModelError: the images' token spans cannot be found.
             UserError: two identifiers have the same tokens.
         """
@@ -154,18 +179,25 @@ class Preparation:
                 raise DataError(f"Sample {request.sample_id}: the question holds the model's image placeholder {placeholder!r}.")
         with self.lock:
             prompts = [self._conversation.prompt(request.question, n_images) for request in requests]
-            images = [[self.images.get(source) for source in request.images] for request in requests]
+            images = [self._images_of(request) for request in requests]
             answers = self._conversation.answers(first.identifiers, n_images, first.question)
-            inputs = self._processor(
-                text=prompts,
-                images=images,
-                padding=True,
-                padding_side="left",
-                add_special_tokens=self._conversation.adds_special_tokens(prompts[0]),
-                return_tensors="pt",
-                **self._image_options(n_images),
-                **span_options(self._processor),
-            )
+            try:
+                inputs = self._processor(
+                    text=prompts,
+                    images=images,
+                    padding=True,
+                    padding_side="left",
+                    add_special_tokens=self._conversation.adds_special_tokens(prompts[0]),
+                    return_tensors="pt",
+                    **self._image_options(n_images),
+                    **span_options(self._processor),
+                )
+            except Exception as error:  # somebody else's program, which promises no kind of error
+                if not is_out_of_memory(error):
+                    options = {"return_tensors": "pt", **self._image_options(n_images)}
+                    if (fault := refused(self._image_processor, requests, images, options)) is not None:
+                        raise fault from error
+                raise
             mended = mend_prompt(inputs, answers) if answered else dict(inputs)
             sizes = [[(image.height, image.width) for image in row] for row in images]
             spans = image_spans(self._model, self._processor, mended, n_images, image_sizes=sizes)

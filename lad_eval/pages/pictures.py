@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from lad_eval.data.decoding import as_rgb
 from lad_eval.errors import UserError
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def first_of(wanted: Iterable[Sequence[int]], most: int) -> list[int]:
 
 
 def _encoded(source: ImageSource) -> bytes:
-    picture: Image = source.load().convert("RGB")
+    picture: Image = as_rgb(source.load()).copy()
     picture.thumbnail((SIDE, SIDE))
     stream = io.BytesIO()
     picture.save(stream, _format(), quality=QUALITY)

@@ -24,7 +24,11 @@ def hush_libraries(*, quiet: bool) -> None:
 
 
 def plain_warnings() -> None:
-    """Shows every warning as one line without the place in the code, once each text."""
+    """Shows every warning as one line without the place in the code, once each text.
+
+    Pillow's are left out: what is wrong with a picture is told by the line about that picture.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
     warnings.showwarning = _show
 
 

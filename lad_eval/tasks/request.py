@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from lad_eval.tasks.permutation import Permutation
-from lad_eval.tasks.sample import ImageSource, Sample, Split
+from lad_eval.tasks.sample import ImageSource, Sample, Split, showing
 
 
 @dataclass(frozen=True)
@@ -41,5 +41,6 @@ class Request:
     @cached_property
     def key(self) -> str:
         """SHA-256 hex digest, 32 characters, of sample id, displayed images, question and identifiers."""
-        content = [self.sample_id, [i.digest for i in self.images], self.question, list(self.identifiers)]
+        with showing(self.sample_id):
+            content = [self.sample_id, [i.digest for i in self.images], self.question, list(self.identifiers)]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
+
+from lad_eval.errors import PictureError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -17,7 +20,7 @@ class ImageSource(Protocol):
 
     @property
     def digest(self) -> str:
-        """Hex digest of the content: of a file's bytes, or of everything that determines a drawing."""
+        """Hex digest of the content: of a file's bytes and how they are decoded, or of everything that determines a drawing."""
 
     def load(self) -> Image:
         """The picture in RGB. Raises DataError with the file's name if it cannot be read."""
@@ -54,3 +57,12 @@ class Source(Protocol):
 
     def samples(self, split: Split, limit: int | None = None) -> Iterator[Sample]:
         """Samples of a split in a fixed order; `limit` only shortens the list."""
+
+
+@contextmanager
+def showing(sample_id: str) -> Iterator[None]:
+    """While open, a picture that cannot be read is reported with the sample that shows it."""
+    try:
+        yield
+    except PictureError as error:
+        raise error.of_sample(sample_id) from None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from lad_eval.data.pictures import treatment_line
 from lad_eval.errors import NotPreparedError, UserError
 from lad_eval.tasks.files import SpecError, read_document, shown
 from lad_eval.tasks.plan import calibration_samples
 from lad_eval.tasks.registry import definitions, open_task, read_group, resolve
-from lad_eval.tasks.sources.base import Checkable
+from lad_eval.tasks.sources.base import Checkable, Illustrated
 from lad_eval.tasks.task import Task
 
 _LOG = logging.getLogger(__name__)
@@ -20,8 +21,8 @@ def validate(path: str | Path) -> list[str]:
 
     Of each task the definition is read, the data opened and looked through where the source can do so (`folder` reads every
     picture), the first sample of both splits made into a request, and pictures that calibration and evaluation share are looked
-    for: the log counts those that do no harm. Of a task whose data set is not prepared on this machine
-    only the definition is read, which the log says.
+    for: the log counts those that do no harm, and those that decoding turns, flattens or scales. Of a task whose data set is not
+    prepared on this machine only the definition is read, which the log says.
 
     Raises:
         UserError: there is no such path, or no definition below it.
@@ -49,6 +50,8 @@ def _problems(file: Path) -> list[str]:
             return []
         task = open_task(read_document(file))
         faults = task.source.problems() if isinstance(task.source, Checkable) else []
+        if isinstance(task.source, Illustrated) and (line := treatment_line(task.source.treatments())):
+            _LOG.info("%s: %s", where, line)
         return [f"{where}: {fault}" for fault in faults] or _first_requests(task, where) or _calibration(task, where)
     except SpecError as error:
         return list(error.problems)

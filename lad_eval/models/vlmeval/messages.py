@@ -9,12 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from lad_eval.errors import DataError
+from lad_eval.data.pictures import picture_facts
 from lad_eval.models.preparation import ImageCache, ImagePreparation
 from lad_eval.tasks.request import Request
-from lad_eval.tasks.sample import ImageSource
+from lad_eval.tasks.sample import ImageSource, showing
 
 Message = list[dict[str, Any]]
 
@@ -40,7 +38,8 @@ class Messages:
         Raises:
             DataError: an image cannot be read.
         """
-        images = [{"type": "image", "value": str(self._file(source))} for source in request.images]
+        with showing(request.sample_id):
+            images = [{"type": "image", "value": str(self._file(source))} for source in request.images]
         return [*images, {"type": "text", "value": request.question}]
 
     def _file(self, source: ImageSource) -> Path:
@@ -68,12 +67,4 @@ def equal_sizes(paths: Sequence[str]) -> bool:
     Raises:
         DataError: a file cannot be read.
     """
-    return len({_size(path) for path in paths}) == 1
-
-
-def _size(path: str) -> tuple[int, int]:
-    try:
-        with Image.open(path) as image:
-            return image.width, image.height
-    except OSError as fault:
-        raise DataError(f"Image {path} cannot be read: {fault}") from fault
+    return len({picture_facts(Path(path)).header.size for path in paths}) == 1

@@ -106,7 +106,7 @@ class InterceptedVLM(UnderIntervention):
     def answer(self, message: Message, request: Request, choose: Choice | None = None) -> tuple[str, Evidence]:
         """The class's text for the candidate that `choose` picks (None: the likeliest), and the evidence, from one pass."""
         looking = self._looking(message, request, choose)
-        text = self._ask(looking, message)
+        text = self._ask(looking, message, request)
         return text, self._row(looking, request)
 
     def generate(self, requests: Sequence[Request], *, max_new_tokens: int = 16) -> list[str]:
@@ -121,12 +121,12 @@ class InterceptedVLM(UnderIntervention):
             message = self.messages.of(request)
             view = self._view(message, request)
             writings = [Writing(view, decoding, request.key, sample) for sample in range(decoding.samples)]
-            texts = tuple(self._ask(writing, message).strip() for writing in writings)
+            texts = tuple(self._ask(writing, message, request).strip() for writing in writings)
             yield [Reply(request.key, texts, sum(w.passes for w in writings), sum(w.seconds for w in writings))]
 
     def _look(self, message: Message, request: Request) -> Evidence:
         looking = self._looking(message, request, None)
-        self._ask(looking, message)
+        self._ask(looking, message, request)
         return self._row(looking, request)
 
     def _looking(self, message: Message, request: Request, choose: Choice | None) -> Looking:
@@ -143,7 +143,7 @@ class InterceptedVLM(UnderIntervention):
             )
         return View(self.name, self.model, self.processor, Shown(len(paths), equal_sizes(paths)), self._intervention)
 
-    def _ask(self, answerer: Any, message: Message) -> str:
+    def _ask(self, answerer: Any, message: Message, request: Request) -> str:
         """What the class makes of the answer; faults of the answerer come through whatever the class catches."""
         started = time.perf_counter()
         fault: Exception | None = None
@@ -157,7 +157,7 @@ class InterceptedVLM(UnderIntervention):
                 fault = error
         fault = answerer.fault or fault
         if fault is not None:
-            told = self._told(fault)
+            told = self._told(fault, request.sample_id)
             raise told from (None if told is fault else fault)
         if not answerer.asked:
             raise UnsupportedModelError(
@@ -166,15 +166,16 @@ class InterceptedVLM(UnderIntervention):
         answerer.seconds = time.perf_counter() - started
         return text if isinstance(text, str) else str(text[0] if isinstance(text, (list, tuple)) and text else text)
 
-    def _told(self, fault: Exception) -> UserError:
-        """The fault in one line."""
+    def _told(self, fault: Exception, sample_id: str) -> UserError:
+        """The fault in one line; a class may fail over a picture of the sample, as one beyond a limit of its sides."""
         if isinstance(fault, UserError):
             return fault
         if is_out_of_memory(fault):
             return OutOfMemoryError(f"{self.name}: one request does not fit in memory; its class asks one at a time.")
         reason = next((line.strip() for line in str(fault).splitlines() if line.strip()), "no reason given")
         return UnsupportedModelError(
-            f"{self.name} is not supported here: its class {type(self.inner).__name__} fails ({type(fault).__name__}: {reason})."
+            f"{self.name} is not supported here: its class {type(self.inner).__name__} fails on sample {sample_id} "
+            f"({type(fault).__name__}: {reason})."
         )
 
     def _row(self, looking: Looking, request: Request) -> Evidence:

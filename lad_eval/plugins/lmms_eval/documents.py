@@ -15,6 +15,7 @@ from lad_eval.plugins.lmms_eval.faults import one_line
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.request import Request
+from lad_eval.tasks.sample import showing
 from lad_eval.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -97,7 +98,9 @@ def request_of(document: Document) -> Request:
 def images(document: Document) -> list[Image]:
     """`doc_to_visual`: the pictures in displayed order, in their own size."""
     with one_line():
-        return [image.load() for image in request_of(document).images]
+        request = request_of(document)
+        with showing(request.sample_id):
+            return [image.load() for image in request.images]
 
 
 def question(document: Document) -> str:

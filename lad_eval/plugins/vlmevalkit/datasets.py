@@ -20,6 +20,7 @@ from lad_eval.run.folder import slug
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.request import Request
+from lad_eval.tasks.sample import showing
 from lad_eval.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -97,12 +98,13 @@ class LADDataset(Base):  # type: ignore[misc]  # VLMEvalKit has no types
 
     def message(self, request: Request) -> Message:
         """A request as VLMEvalKit asks it; missing image files are written."""
-        images = [{"type": "image", "value": str(self._pictures.write(image))} for image in request.images]
+        with showing(request.sample_id):
+            images = [{"type": "image", "value": str(self._pictures.write(image))} for image in request.images]
         return [*images, {"type": "text", "value": request.question}]
 
     def dump_image(self, line: Any) -> list[str]:
         """Paths of a row's images, written where they are missing."""
-        return [str(self._pictures.write(image)) for image in self.requests[str(line["index"])].images]
+        return [part["value"] for part in self.message(self.requests[str(line["index"])]) if part["type"] == "image"]
 
     def request_of(self, message: list[dict[str, Any]]) -> Request:
         """The request that a message of `build_prompt` asks.

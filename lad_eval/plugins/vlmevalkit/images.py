@@ -6,13 +6,14 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lad_eval.data.pictures import picture_facts
+from lad_eval.errors import PictureError
 from lad_eval.run.folder import write_atomically
 
 if TYPE_CHECKING:
     from lad_eval.tasks.sample import ImageSource
 
 _READABLE = {".jpg", ".jpeg", ".png", ".webp"}
-_ORIENTATION, _UPRIGHT = 0x0112, (None, 1)
 
 
 class Pictures:
@@ -26,9 +27,9 @@ class Pictures:
         """The picture's file, which may not be written yet."""
         if image.digest not in self._paths:
             own = getattr(image, "path", None)
-            upright = isinstance(own, Path) and own.suffix.lower() in _READABLE and _is_upright_rgb(own)
+            as_decoded = isinstance(own, Path) and own.suffix.lower() in _READABLE and _is_as_decoded(own)
             named = hashlib.sha256(image.digest.encode()).hexdigest()[:32]
-            self._paths[image.digest] = own.resolve() if own is not None and upright else self.folder / f"{named}.png"
+            self._paths[image.digest] = own.resolve() if own is not None and as_decoded else self.folder / f"{named}.png"
         return self._paths[image.digest]
 
     def write(self, image: ImageSource) -> Path:
@@ -44,12 +45,10 @@ class Pictures:
         return path
 
 
-def _is_upright_rgb(path: Path) -> bool:
-    """Whether the file's pixels are what `ImageSource.load` gives: upright and without a palette or transparency."""
-    from PIL import Image
-
+def _is_as_decoded(path: Path) -> bool:
+    """Whether the file's pixels are what `ImageSource.load` gives: RGB, and nothing is done to them."""
     try:
-        with Image.open(path) as picture:
-            return picture.mode == "RGB" and picture.getexif().get(_ORIENTATION) in _UPRIGHT
-    except (OSError, SyntaxError, ValueError):
+        header = picture_facts(path).header
+    except PictureError:
         return False
+    return header.mode == "RGB" and not header.treatments

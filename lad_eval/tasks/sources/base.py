@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol, get_args, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
-from lad_eval.tasks.sample import Source, Split
+from lad_eval.data.decoding import Treatment
+from lad_eval.tasks.sample import Source, Split, showing
 
 
 class SourceOptions(BaseModel, ABC):
@@ -43,6 +45,14 @@ class Checkable(Protocol):
 
 
 @runtime_checkable
+class Illustrated(Protocol):
+    """A source of picture files, of which `lad-eval validate` counts what decoding does to them."""
+
+    def treatments(self) -> Iterable[Treatment]:
+        """What is done to each picture that can be read, one after the other; a picture may have several."""
+
+
+@runtime_checkable
 class Noted(Protocol):
     """A source with something to tell that tables and `metrics.json` show beside the figures."""
 
@@ -63,7 +73,8 @@ def digest_of_samples(source: Source, *also: Any) -> str:
     total = hashlib.sha256(json.dumps(also).encode() if also else b"")
     for split in get_args(Split):
         for s in source.samples(split):
-            content = [split, s.id, [i.digest for i in s.images], s.caption, s.gold]
+            with showing(s.id):
+                content = [split, s.id, [i.digest for i in s.images], s.caption, s.gold]
             if s.identifiers is not None:
                 content.append(list(s.identifiers))
             total.update(json.dumps(content).encode() + b"\n")

@@ -26,12 +26,13 @@ from lad_eval.data.protocols import DEFAULT_ENCODER, SETTINGS, TooFewCandidatesE
 from lad_eval.errors import DataError
 from lad_eval.tasks.files import shown
 from lad_eval.tasks.leakage import choose_apart
-from lad_eval.tasks.sample import Sample, Split
+from lad_eval.tasks.sample import Sample, Split, showing
 from lad_eval.tasks.sources.album import CaptionChoice, absent_line, read_album
 from lad_eval.tasks.sources.base import SourceOptions, digest_of_samples
-from lad_eval.tasks.sources.picture import Picture
+from lad_eval.tasks.sources.picture import Picture, treatments_of
 
 if TYPE_CHECKING:
+    from lad_eval.data.decoding import Treatment
     from lad_eval.data.embeddings import Embeddings
 
 _LOG = logging.getLogger(__name__)
@@ -172,7 +173,8 @@ class FolderSource:
             )
             names.insert(self._place(split, index), anchor)
             pictures = tuple(self.pictures[name] for name in names)
-            self._refuse_twins(pictures)
+            with showing(id_):
+                self._refuse_twins(pictures)
             yield Sample(id=id_, images=pictures, caption=self.captions[anchor][turn], gold=names.index(anchor), split=split)
 
     def notes(self) -> list[str]:
@@ -197,6 +199,10 @@ class FolderSource:
             if twin is not picture:
                 found.append(_twins(twin, picture))
         return found
+
+    def treatments(self) -> Iterator[Treatment]:
+        """What decoding does to every picture."""
+        return treatments_of(self.pictures.values())
 
     def _split(self, calibration: int) -> dict[Split, _Pool]:
         names = sorted(self.captions)
@@ -245,10 +251,15 @@ class FolderSource:
     def _calibrated_on(self) -> tuple[str, ...]:
         """Right pictures of calibration: if possible none that the test has under another name."""
         pool = self._pools["calibration"]
-        evaluated = {self.pictures[name].content_digest for name, _ in self._asked("test")}
+        evaluated = {self._content(name) for name, _ in self._asked("test")}
         candidates = (*pool.anchors, *pool.spares)
         count = self._counts["calibration"]
-        return choose_apart(candidates, lambda name: self.pictures[name].content_digest in evaluated, count).filled
+        return choose_apart(candidates, lambda name: self._content(name) in evaluated, count).filled
+
+    def _content(self, anchor: str) -> str:
+        """Content digest of a right picture."""
+        with showing(anchor):
+            return self.pictures[anchor].content_digest
 
     def _draw(self, anchor: str, pool: _Pool, generator: random.Random) -> list[str]:
         """Names of N - 1 pictures that have no caption in common with the anchor or with each other."""

@@ -22,9 +22,10 @@ from lad_eval.tasks.leakage import choose_apart
 from lad_eval.tasks.sample import Sample, Source, Split
 from lad_eval.tasks.sources.base import SourceOptions, digest_of_samples
 from lad_eval.tasks.sources.mmiu_letters import Letters, read_letters, speaks_of_order
-from lad_eval.tasks.sources.picture import Picture
+from lad_eval.tasks.sources.picture import Picture, treatments_of
 
 if TYPE_CHECKING:
+    from lad_eval.data.decoding import Treatment
     from lad_eval.data.mmiu import Row
 
 Part = Literal["question", "context"]
@@ -177,8 +178,15 @@ class MmiuSource:
 
     def problems(self) -> list[str]:
         """Every image of the rows that are asked that cannot be decoded."""
-        pictures = dict.fromkeys(p for split in _SPLITS for kept in self._kept[split] for p in kept.images)
-        return [fault for picture in pictures for fault in picture.faults()]
+        return [fault for picture in self._pictures() for fault in picture.faults()]
+
+    def treatments(self) -> Iterator[Treatment]:
+        """What decoding does to every image of the rows that are asked."""
+        return treatments_of(self._pictures())
+
+    def _pictures(self) -> list[Picture]:
+        """The images of the rows that are asked, each once."""
+        return list(dict.fromkeys(p for split in _SPLITS for kept in self._kept[split] for p in kept.images))
 
     def _look(self, row: Row, candidates: int) -> _Kept | None:
         """The row as it can be asked; None, and its reason counted, if it cannot."""

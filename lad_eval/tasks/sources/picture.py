@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import io
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lad_eval.data.pictures import faults_told, picture_faults, read_picture
+from lad_eval.data.decoding import Treatment
+from lad_eval.data.pictures import PictureFacts, picture_facts, picture_faults, read_picture
+from lad_eval.errors import PictureError
 from lad_eval.tasks.files import shown
 
 if TYPE_CHECKING:
@@ -23,27 +26,35 @@ class Picture:
     path: Path
 
     @cached_property
-    def content_digest(self) -> str:
-        """SHA-256 hex digest of the file's bytes.
+    def facts(self) -> PictureFacts:
+        """What the file is, read once.
 
         Raises:
-            DataError: the file cannot be read or does not begin as a picture does.
+            PictureError: it cannot be read or does not begin as a picture does.
         """
-        from PIL import Image as Pil
+        return picture_facts(self.path, shown(self.path))
 
-        with faults_told(shown(self.path)):
-            content = self.path.read_bytes()
-            with Pil.open(io.BytesIO(content)):
-                pass
-        return hashlib.sha256(content).hexdigest()
+    @property
+    def content_digest(self) -> str:
+        """SHA-256 hex digest of the file's bytes, and of what decoding does to the pixels, if it does anything.
+
+        Raises:
+            PictureError: as of `facts`.
+        """
+        return self.facts.digest
 
     @property
     def digest(self) -> str:
-        """The same; errors as of `content_digest`."""
+        """The same; errors as of `facts`."""
         return self.content_digest
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels; errors as of `facts`."""
+        return self.facts.header.size
+
     def load(self) -> Image:
-        """The picture in RGB, turned as its EXIF orientation says."""
+        """The picture in RGB: turned, flattened on white, scaled to 8 bits, its first frame, as it needs."""
         return read_picture(self.path, shown(self.path))
 
     def faults(self) -> list[str]:
@@ -58,7 +69,14 @@ class NamedPicture(Picture):
     Two files of one content stay two candidates, as in everybody else's results on the data set.
     """
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """SHA-256 hex digest of the file's name and bytes; errors as of `Picture`."""
+        """SHA-256 hex digest of the file's name and of `content_digest`; errors as of `facts`."""
         return hashlib.sha256(f"{self.path.name}\0{self.content_digest}".encode()).hexdigest()
+
+
+def treatments_of(pictures: Iterable[Picture]) -> Iterator[Treatment]:
+    """What decoding does to each of the pictures that can be read, one after the other."""
+    for picture in pictures:
+        with suppress(PictureError):
+            yield from picture.facts.header.treatments

@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, StrictInt, StrictStr
 
 from lad_eval.data.annotations import Annotation, file_name, read_annotations, sample_ids
+from lad_eval.data.decoding import Treatment
 from lad_eval.data.home import root_of
 from lad_eval.data.names import PictureFolder, locate, path_parts
 from lad_eval.data.protocols import DEFAULT_ENCODER, POOL, SAMPLES, SEED, SETTINGS, Order, Protocol
@@ -19,7 +20,7 @@ from lad_eval.tasks.files import shown
 from lad_eval.tasks.leakage import choose_apart
 from lad_eval.tasks.sample import Sample, Split
 from lad_eval.tasks.sources.base import SourceOptions, digest_of_samples
-from lad_eval.tasks.sources.picture import NamedPicture
+from lad_eval.tasks.sources.picture import NamedPicture, treatments_of
 
 
 class AnnotatedSource:
@@ -100,6 +101,10 @@ class AnnotatedSource:
     def problems(self) -> list[str]:
         """Every picture that cannot be read."""
         return [fault for picture in self._pictures.values() for fault in picture.faults()]
+
+    def treatments(self) -> Iterator[Treatment]:
+        """What decoding does to every picture."""
+        return treatments_of(self._pictures.values())
 
 
 def _pictures(images: Path, names: Sequence[str], where: str) -> dict[str, NamedPicture]:
