@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, Union
 
+from lad_eval.data.decoding import RefusedError, as_rgb
 from lad_eval.errors import DataError
 from lad_eval.tasks.sample import ImageSource
 from lad_eval.tasks.sources.picture import Picture
@@ -31,7 +32,11 @@ class PillowImage:
         return hashlib.sha256(head + self.image.tobytes()).hexdigest()
 
     def load(self) -> Image:
-        return self.image.convert("RGB")
+        """The image in RGB, as a file of it would be read. Raises DataError if its mode holds no picture."""
+        try:
+            return as_rgb(self.image)
+        except RefusedError as error:
+            raise DataError(f"An image of mode {self.image.mode} cannot be shown{error}.") from None
 
 
 def image_source(image: ImageLike) -> ImageSource:

@@ -162,7 +162,7 @@ def _colour(image: int, demo: Demo) -> str:
 def _thumbnail(source: Any) -> Any:
     import numpy as np
 
-    image = source.load().convert("RGB")
+    image = source.load()
     image.thumbnail((_THUMBNAIL_PIXELS, _THUMBNAIL_PIXELS))
     return np.asarray(image)
 
