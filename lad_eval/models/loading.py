@@ -36,11 +36,12 @@ _DTYPES = {
 SMALL_MODEL_PARAMETERS = 10_000_000
 _ATTENTION = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")
 # What a folder must hold: any file of each group.
-_MODEL = {"the configuration (config.json)": ("config.json",), "the weights (*.safetensors)": ("*.safetensors", "*.bin")}
+_CONFIGURATION = {"the configuration (config.json)": ("config.json",)}
 _PROCESSOR = {
     f"the image processor ({' or '.join(IMAGE_PROCESSOR)})": IMAGE_PROCESSOR,
     "the tokenizer (tokenizer.json, or tokenizer_config.json and its vocabulary)": TOKENIZER,
 }
+_WEIGHTS = {"the weights (*.safetensors)": ("*.safetensors", "*.bin")}
 
 
 def resolve_device(device: str) -> torch.device:
@@ -101,7 +102,7 @@ def check_folder(folder: Path, *, processor: bool = True, code: bool = False) ->
     Raises:
         UserError: names the part that is missing, the file that is a Git LFS pointer, or adapter weights that nothing would load.
     """
-    for part, patterns in {**_MODEL, **(_PROCESSOR if processor else {})}.items():
+    for part, patterns in {**_CONFIGURATION, **(_PROCESSOR if processor else {}), **_WEIGHTS}.items():
         if not any(any(folder.glob(pattern)) for pattern in patterns):
             raise UserError(f"Model folder {folder} lacks {part}; save it there with save_pretrained.")
     check_no_stray_weights(folder)
