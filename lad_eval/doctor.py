@@ -13,7 +13,7 @@ from pathlib import Path
 import lad_eval
 from lad_eval.run.provenance import LIBRARIES, checkout, versions
 
-EXTRAS = {"vlmevalkit": ("vlmeval", "vlmeval"), "figures and `make tiny`": ("matplotlib", "train")}
+EXTRAS = {"vlmevalkit": ("vlmeval", "vlmeval"), "adapters": ("peft", "peft"), "figures and `make tiny`": ("matplotlib", "train")}
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,9 @@ def run(
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps, or auto: a GPU if there is one.")] = "auto",
     attn: Annotated[str | None, typer.Option("--attn", help="sdpa, flash_attention_2, ...; default: the model's.")] = None,
     revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a hub model.")] = None,
+    adapter: Annotated[
+        str | None, typer.Option("--adapter", help="Folder or hub id of a PEFT adapter to merge into the model.")
+    ] = None,
     image_preparation: Annotated[
         ImagePreparation, typer.Option("--image-preparation", help="protocol: 336 x 336, bicubic; native: as the model prefers.")
     ] = ImagePreparation.protocol,
@@ -100,6 +103,7 @@ def run(
         device=device,
         attn=attn,
         revision=revision,
+        adapter=adapter,
         image_preparation=image_preparation.value,
         trust_remote_code=trust_remote_code,
         tasks=tuple(listed(tasks, "tasks")),

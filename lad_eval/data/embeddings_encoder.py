@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from lad_eval.checkpoints import ADAPTER_CONFIG, check_no_pointers, model_files
 from lad_eval.data.embeddings import Floats
 from lad_eval.errors import DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_PARTS = (".safetensors", ".bin", ".json", ".txt", ".model")
 _CHUNK_BYTES = 2**24
 
 
@@ -72,6 +72,9 @@ def load_encoder(name: str, *, device: str | None = None, download: bool = True)
     source = str(folder) if folder.is_dir() else name
     if not folder.is_dir() and (folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
         raise DataError(f"{name}: no such folder with an encoder; give --encoder a CLIP or SigLIP model, a hub id or a folder.")
+    if folder.is_dir():
+        check_no_pointers(model_files(folder))
+        _check_no_adapter(name, (folder / ADAPTER_CONFIG).is_file())
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -88,6 +91,7 @@ def load_encoder(name: str, *, device: str | None = None, download: bool = True)
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+    _check_no_adapter(name, getattr(model, "_hf_peft_config_loaded", False))
     lacking = [part for part in ("get_image_features", "get_text_features") if not hasattr(model, part)]
     if lacking or not all(hasattr(processor, part) for part in ("image_processor", "tokenizer")):
         raise DataError(
@@ -95,6 +99,11 @@ def load_encoder(name: str, *, device: str | None = None, download: bool = True)
         )
     weights = f"sha256:{_digest(folder)}" if folder.is_dir() else f"{name}@{getattr(model.config, '_commit_hash', None)}"
     return TwoTowers(name, model.eval().float().to(where), processor, weights)
+
+
+def _check_no_adapter(name: str, held: bool) -> None:
+    if held:
+        raise DataError(f"The encoder {name!r} holds a PEFT adapter; merge it into its base (merge_and_unload) and save that.")
 
 
 def _first(source: str, model: Any, processor: Any, *, download: bool) -> tuple[Any, Any]:
@@ -124,7 +133,7 @@ def _device(name: str | None) -> torch.device:
 
 def _digest(folder: Path) -> str:
     total = hashlib.sha256()
-    for path in sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in _PARTS):
+    for path in model_files(folder):
         content = hashlib.sha256()
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):

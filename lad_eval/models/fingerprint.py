@@ -4,44 +4,54 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import lad_eval
+from lad_eval.checkpoints import adapter_files, model_files
+from lad_eval.models.source import snapshot_of
 
 _PACKAGES = ("torch", "transformers", "torchvision", "tokenizers", "pillow")
-_ENDINGS = {".safetensors", ".bin", ".json", ".jinja", ".model", ".txt", ".py"}
 _PROVENANCE = ("_name_or_path", "_commit_hash", "transformers_version", "dtype", "torch_dtype")
 _CHUNK_BYTES = 2**24
 
 
 def describe(
-    model: Any, processor: Any, *, name: str, weights: str | None, image_preparation: str, chat_template: str
+    model: Any,
+    processor: Any,
+    *,
+    name: str,
+    weights: str | None,
+    image_preparation: str,
+    chat_template: str,
+    adapter: str | None = None,
 ) -> dict[str, Any]:
     """The fingerprint: everything but the device and the batch size, which may move figures by rounding only.
 
     Args:
         model: a transformers model.
         processor: its processor; its settings decide what the model sees.
-        name: as the user gave it.
+        name: see `lad_eval.models.source.Source.content_name`.
         weights: what identifies the weights; None: a digest of the loaded model is taken.
         image_preparation: "protocol" or "native".
         chat_template: digest of the template.
+        adapter: what identifies the adapter that was merged into the weights; None: there is none, and nothing is said of one.
     """
     text = model.config.get_text_config()
+    peft = {} if adapter is None else {"peft": _version("peft")}
     return {
-        # Of a folder only its own name: where it stands does not matter, and its files' digest tells it from others.
-        "model": Path(name).name if Path(name).is_dir() else name,
+        "model": name,
         "weights": weights or f"sha256:{model_digest(model, processor)}",
+        **({} if adapter is None else {"adapter": adapter}),
         "architecture": type(model).__name__,
         "dtype": str(model.dtype).removeprefix("torch."),
         "attn_implementation": str(getattr(text, "_attn_implementation", None) or "eager"),
         "image_preparation": image_preparation,
         "image_processor": processor_digest(processor),
         "chat_template": chat_template,
-        "versions": {"lad_eval": lad_eval.__version__, **package_versions()},
+        "versions": {"lad_eval": lad_eval.__version__, **package_versions(), **peft},
     }
 
 
@@ -50,11 +60,43 @@ def package_versions() -> dict[str, str | None]:
     return {package: _version(package) for package in _PACKAGES}
 
 
-def files_digest(folder: Path) -> str:
-    """SHA-256 of a model folder's weights, configuration, tokenizer and processor files: names and contents, in order of name."""
+def folder_identity(folder: Path, *, code: bool = False) -> str:
+    """What identifies the model in a folder: the commit if it is untouched in the hub's cache, else a digest of its files.
+
+    Args:
+        folder: absolute, without links in its path.
+        code: see `lad_eval.checkpoints.model_files`.
+    """
+    return _identity(folder, model_files(folder, code=code))
+
+
+def adapter_identity(folder: Path) -> str:
+    """The same for the adapter in a folder."""
+    return _identity(folder, adapter_files(folder))
+
+
+def files_digest(folder: Path, *, code: bool = False) -> str:
+    """SHA-256 of the files that determine a model: their paths below the folder and their contents, in order of the paths.
+
+    Links count by the content that they lead to. `code` as for `lad_eval.checkpoints.model_files`.
+    """
+    return _digest(folder, model_files(folder, code=code))
+
+
+def _identity(folder: Path, files: Iterable[Path]) -> str:
+    paths = list(files)
+    cached = snapshot_of(folder)
+    if cached is None or cached.subfolder:
+        return f"sha256:{_digest(folder, paths)}"
+    commit = f"{cached.repository}@{cached.commit}"
+    # The hub's cache holds links to content; a file in the place of a link was put there by someone else.
+    return commit if all(path.is_symlink() for path in paths) else f"{commit} sha256:{_digest(folder, paths)}"
+
+
+def _digest(folder: Path, files: Iterable[Path]) -> str:
     total = hashlib.sha256()
-    for path in sorted(_model_files(folder)):
-        total.update(f"{path.name}\0{file_digest(path)}\n".encode())
+    for path in files:
+        total.update(f"{path.relative_to(folder).as_posix()}\0{file_digest(path)}\n".encode())
     return total.hexdigest()
 
 
@@ -90,10 +132,6 @@ def processor_digest(processor: Any) -> str:
 
 def _parts(flat: Any) -> Iterable[Any]:
     return (flat[start : start + _CHUNK_BYTES] for start in range(0, len(flat), _CHUNK_BYTES))
-
-
-def _model_files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.iterdir() if path.is_file() and path.suffix in _ENDINGS)
 
 
 def _version(package: str) -> str | None:

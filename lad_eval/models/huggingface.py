@@ -25,6 +25,7 @@ from lad_eval.models.drawing import Draw, reply_length
 from lad_eval.models.features import RememberedFeatures
 from lad_eval.models.fingerprint import describe
 from lad_eval.models.preparation import Batch, Preparation, check_image_preparation
+from lad_eval.models.source import display_name
 from lad_eval.replies import Decoding, Reply
 from lad_eval.tasks.request import Request
 
@@ -35,8 +36,10 @@ class HuggingFaceVLM(UnderIntervention):
     Args:
         model: an image-text-to-text model of transformers; it stays where it is, in its dtype.
         processor: the model's multi-modal processor, with a chat template.
-        name: for tables and error texts.
+        name: for tables and error texts; None: that of the place that the model says it was loaded from, or its class's.
+        content_name: the name in the fingerprint, which says nothing of the place of a folder; None: `name`.
         weights: what identifies the weights (a hub revision, a digest of files); None: a digest of the weights themselves.
+        adapter: what identifies the adapter that was merged into those weights; None: none was.
         batch_size: requests a pass, or "auto": as many as are useful. Both are halved, for good, when memory does not suffice.
         image_preparation: "protocol" squashes every image to 336 x 336 (bicubic); "native" leaves sizes to the processor.
 
@@ -51,17 +54,21 @@ class HuggingFaceVLM(UnderIntervention):
         processor: Any,
         *,
         name: str | None = None,
+        content_name: str | None = None,
         weights: str | None = None,
+        adapter: str | None = None,
         batch_size: BatchSize | str = "auto",
         image_preparation: Literal["protocol", "native"] | str = "protocol",
     ) -> None:
         self.model = model.eval()
         self.processor = processor
-        self.name = name or str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
+        place = str(getattr(model.config, "_name_or_path", "") or "")
+        self.name = name or (display_name(place) if place else type(model).__name__)
         self.batch_size = check_batch_size(batch_size)
         preparation = check_image_preparation(image_preparation)
         check_supported(model, processor)
-        self._weights = weights
+        self._content_name = content_name or self.name
+        self._weights, self._adapter = weights, adapter
         self._conversation = Conversation(processor, self.name)
         self._prepare = Preparation(model, processor, self._conversation, preparation)
         self._features = RememberedFeatures(model)
@@ -72,8 +79,9 @@ class HuggingFaceVLM(UnderIntervention):
         return describe(
             self.model,
             self.processor,
-            name=self.name,
+            name=self._content_name,
             weights=self._weights,
+            adapter=self._adapter,
             image_preparation=self._prepare.images.preparation,
             chat_template=self._conversation.digest,
         )

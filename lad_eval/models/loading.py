@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,7 +13,17 @@ from urllib.request import getproxies
 
 import torch
 
+from lad_eval.checkpoints import ADAPTER_CONFIG, IMAGE_PROCESSOR, TOKENIZER, check_no_pointers, model_files
 from lad_eval.errors import UnsupportedModelError, UserError
+from lad_eval.models.adapters import (
+    check_no_stray_weights,
+    check_same_vocabulary,
+    fetch_adapter,
+    merged,
+    processor_folder,
+    without_adapter,
+)
+from lad_eval.models.source import HUB_ID, Source, is_built_in, local_folder
 
 _DTYPES = {
     "float32": torch.float32,
@@ -26,14 +36,12 @@ _DTYPES = {
 SMALL_MODEL_PARAMETERS = 10_000_000
 _ATTENTION = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")
 # What a folder must hold: any file of each group.
-_IMAGES = ("preprocessor_config.json", "processor_config.json")
-_WORDS = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json", "tokenizer_config.json")
-_FILES = {
-    "the configuration (config.json)": ("config.json",),
-    f"the image processor ({' or '.join(_IMAGES)})": _IMAGES,
-    "the tokenizer (tokenizer.json, or tokenizer_config.json and its vocabulary)": _WORDS,
-    "the weights (*.safetensors)": ("*.safetensors", "*.bin"),
+_CONFIGURATION = {"the configuration (config.json)": ("config.json",)}
+_PROCESSOR = {
+    f"the image processor ({' or '.join(IMAGE_PROCESSOR)})": IMAGE_PROCESSOR,
+    "the tokenizer (tokenizer.json, or tokenizer_config.json and its vocabulary)": TOKENIZER,
 }
+_WEIGHTS = {"the weights (*.safetensors)": ("*.safetensors", "*.bin")}
 
 
 def resolve_device(device: str) -> torch.device:
@@ -83,62 +91,128 @@ def check_attention(name: str | None) -> None:
         raise UserError(f"Unknown attention implementation {name!r}: use {', '.join(_ATTENTION)} or leave it out.")
 
 
-def check_folder(folder: Path) -> None:
-    """Looks for what every model folder holds.
+def check_folder(folder: Path, *, processor: bool = True, code: bool = False) -> None:
+    """Looks for what every model folder holds, and for what only seems to be there.
+
+    Args:
+        folder: of the model.
+        processor: the processor, too, is loaded from there.
+        code: Python files are run.
 
     Raises:
-        UserError: names the part that is missing.
+        UserError: names the part that is missing, the file that is a Git LFS pointer, or adapter weights that nothing would load.
     """
-    for part, patterns in _FILES.items():
+    for part, patterns in {**_CONFIGURATION, **(_PROCESSOR if processor else {}), **_WEIGHTS}.items():
         if not any(any(folder.glob(pattern)) for pattern in patterns):
             raise UserError(f"Model folder {folder} lacks {part}; save it there with save_pretrained.")
+    check_no_stray_weights(folder)
+    check_no_pointers(model_files(folder, code=code))
+
+
+def fetch_adapters(model: str, adapter: str | None, revision: str | None) -> None:
+    """Brings adapters on the hub into the local cache, where `source_of` sees them.
+
+    Raises:
+        UserError: an adapter that was named is out of reach: it does not exist, is gated, or there is no network.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    for place, at in ((model, revision), (adapter, None)):
+        if place is None or is_built_in(place) or local_folder(place) is not None or not HUB_ID.fullmatch(place):
+            continue
+        with _one_line(place):
+            try:
+                found = fetch_adapter(place, at, local_files_only=not _hub_has_address())
+            except HfHubHTTPError:
+                if place == adapter:
+                    raise
+                continue  # a gated model may be in the cache; loading says what is wrong if it is not
+        if found is None and place == adapter:
+            raise UserError(
+                f"There is no adapter {place}: it is not a folder here, and {ADAPTER_CONFIG} is neither in the local cache nor "
+                "in a repository of this name that can be reached."
+            )
 
 
 def load_pretrained(
-    source: str,
+    source: Source,
     *,
-    revision: str | None,
     dtype: torch.dtype,
     device: torch.device,
     attn_implementation: str | None,
     trust_remote_code: bool,
 ) -> tuple[Any, Any, str | None]:
-    """Model in eval mode on the device, its processor, and the commit of a hub model, from which all parts are taken.
+    """The base of a model in eval mode on the device, the processor, and the commit of a hub base.
+
+    The processor is the one that was saved with the adapter, if one was, else the base's. The adapter is not applied.
 
     Raises:
         UnsupportedModelError: not an image-text-to-text model.
         UserError: files missing or damaged, hub out of reach, attention implementation not available, ...
     """
-    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoConfig, AutoProcessor
 
-    common: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    if not Path(source).is_dir() and not _hub_has_address():
+    base, folder = source.base, source.folder
+    common: dict[str, Any] = {"revision": source.revision, "trust_remote_code": trust_remote_code}
+    if folder is None and not _hub_has_address():
         common["local_files_only"] = True  # else the hub's client tries again and again for half a minute
-    with _one_line(source):
-        config = AutoConfig.from_pretrained(source, **common)
-    _check_architecture(config, source, trust_remote_code)
-    commit = None if Path(source).is_dir() else _commit(source, revision)
-    common["revision"] = commit or revision
-    with _one_line(source):
-        processor = AutoProcessor.from_pretrained(source, **common)
+    with _one_line(base):
+        config = AutoConfig.from_pretrained(base, **common)
+    _check_architecture(config, base, trust_remote_code)
+    commit = None if folder is not None else _commit(base, source.revision)
+    common["revision"] = commit or source.revision
+    saved = None if source.adapter is None else processor_folder(source.adapter)
+    with _one_line(str(saved or base)):
+        at = {"revision": None} if saved is not None else {}
+        processor = AutoProcessor.from_pretrained(str(saved or base), **{**common, **at})
     if getattr(processor, "image_processor", None) is None:
         raise UserError(
-            f"{source} has no image processor (AutoProcessor gave {type(processor).__name__}): "
+            f"{saved or base} has no image processor (AutoProcessor gave {type(processor).__name__}): "
             "preprocessor_config.json or processor_config.json is missing."
         )
+    if source.adapter is not None:
+        with _one_line(str(source.adapter)):
+            check_same_vocabulary(source.adapter, processor)
     options: dict[str, Any] = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
     if device.type != "cpu":
         options["device_map"] = {"": device}
-    with _one_line(source, attn_implementation):
-        model, info = AutoModelForImageTextToText.from_pretrained(
-            source, config=config, dtype=dtype, output_loading_info=True, **common, **options
-        )
+    with ExitStack() as stack:
+        stack.enter_context(_one_line(base, attn_implementation))
+        seen = base
+        if folder is not None and (folder / ADAPTER_CONFIG).is_file():
+            seen = stack.enter_context(without_adapter(folder))
+        model = _base_model(seen, config, dtype, {**common, **options})
+    if seen != base:
+        model.config._name_or_path = model.name_or_path = base
+    return model, processor, commit
+
+
+def _base_model(source: str, config: Any, dtype: torch.dtype, options: Mapping[str, Any]) -> Any:
+    from transformers import AutoModelForImageTextToText
+
+    model, info = AutoModelForImageTextToText.from_pretrained(
+        source, config=config, dtype=dtype, output_loading_info=True, **options
+    )
     parameters = {name for name, _ in model.named_parameters()}
     if missing := sorted(parameters.intersection(info["missing_keys"])):
         raise UserError(
             f"{source}: the weights lack {len(missing)} of the model's parameters, {missing[0]} for one; fetch them anew."
         )
-    return model.eval(), processor, commit
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise UserError(f"{source}: transformers applied an adapter that was not asked for; name it with --adapter.")
+    return model.eval()
+
+
+def apply_adapter(model: Any, source: Source) -> Any:
+    """The base with the source's adapter merged into it.
+
+    Raises:
+        UserError: the adapter does not fit its base, or cannot be merged.
+    """
+    if source.adapter is None:
+        return model
+    with _one_line(str(source.adapter)):
+        return merged(model, source.adapter, source.base)
 
 
 def _commit(source: str, revision: str | None) -> str | None:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lad_eval.errors import UnknownNameError, UserError
+from lad_eval.models.source import EMBEDDED, HUB_ID, KIT, RANDOM, Source, local_folder, source_of
 
 if TYPE_CHECKING:
     from lad_eval.models.base import VLM
-
-EMBEDDED = "lad-tiny"
-RANDOM = "random:"
-KIT = "vlmeval:"
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def model_names() -> list[str]:
@@ -26,12 +21,17 @@ def model_names() -> list[str]:
     return [EMBEDDED, *(f"{RANDOM}{name}" for name in (*FAMILIES, *SIZES))]
 
 
-def check_model_name(name: str) -> None:
-    """Refuses a name that cannot be a model, without importing torch.
+def check_model_name(name: str, adapter: str | None = None) -> None:
+    """Refuses a name that cannot be a model, or an adapter's that cannot be an adapter, without importing torch.
 
     Raises:
         UserError: no such built-in name, no such folder, or no form of a hub id.
     """
+    if adapter is not None:
+        if name.startswith(KIT):
+            raise UserError(f"--adapter is not for {name}: VLMEvalKit's class of this model loads its weights itself.")
+        if not Path(adapter).expanduser().is_dir() and not HUB_ID.fullmatch(adapter):
+            raise UserError(f"There is no adapter folder {adapter}.")
     if name in model_names() or Path(name).expanduser().is_dir():
         return
     if name.startswith(KIT) and name != KIT:
@@ -40,7 +40,7 @@ def check_model_name(name: str) -> None:
         raise UserError(f"{name} is a file; a model is a folder with config.json, weights and processor.")
     if name.startswith(("/", "./", "../", "~")) or "\\" in name or name.count("/") > 1:
         raise UserError(f"There is no model folder {name}.")
-    if not _HUB_ID.fullmatch(name):
+    if not HUB_ID.fullmatch(name):
         raise UnknownNameError("model", name, model_names())
 
 
@@ -48,6 +48,7 @@ def load_model(
     name: str,
     *,
     revision: str | None = None,
+    adapter: str | None = None,
     dtype: str = "auto",
     device: str = "auto",
     attn_implementation: str | None = None,
@@ -60,8 +61,11 @@ def load_model(
 
     Args:
         name: `lad-tiny`, `random:<family>` or `random:<family>-<size>`, a model folder, a hub id `org/name`, or
-            `vlmeval:<entry>`, an entry of VLMEvalKit's registry, whose class chooses revision, dtype and device itself.
+            `vlmeval:<entry>`, an entry of VLMEvalKit's registry, whose class chooses revision, dtype and device itself. A folder
+            or repository that holds a PEFT adapter is the adapter's base, its own or the one that the adapter names, with the
+            adapter merged into it.
         revision: branch, tag or commit of a hub model.
+        adapter: folder or hub id of a PEFT adapter that is merged into the model.
         dtype: "float32", "bfloat16", "float16", or "auto": float32 on the CPU, bfloat16 on a GPU.
         device: "cpu", "cuda", "cuda:1", "mps", or "auto": a GPU if there is one.
         attn_implementation: "sdpa", "eager", "flash_attention_2", ...; None: transformers' choice for the model.
@@ -73,17 +77,17 @@ def load_model(
     Raises:
         UserError: one line that names the fault and its mend.
     """
-    check_model_name(name)
+    check_model_name(name, adapter)
     if name.startswith(KIT):
         chosen = {"revision": revision, "dtype": dtype, "device": device, "attn": attn_implementation, "batch-size": batch_size}
         return _of_kit(name, {**chosen, "trust-remote-code": trust_remote_code}, image_preparation)
+    from lad_eval.models.adapters import check_adapter
     from lad_eval.models.base import check_batch_size
-    from lad_eval.models.fingerprint import files_digest
     from lad_eval.models.huggingface import HuggingFaceVLM
     from lad_eval.models.loading import (
+        apply_adapter,
         check_attention,
-        check_folder,
-        load_pretrained,
+        fetch_adapters,
         resolve_device,
         resolve_dtype,
         spare_threads,
@@ -95,6 +99,12 @@ def load_model(
     check_attention(attn_implementation)
     where = resolve_device(device)
     number = resolve_dtype(dtype, where)
+    if revision is not None and not name.startswith(RANDOM) and _folder(name) is not None:
+        raise UserError(f"A revision is for hub models; {name} is a folder.")
+    fetch_adapters(name, adapter, revision)
+    source = source_of(name, adapter=adapter, revision=revision)
+    check_adapter(source)
+    model: Any
     weights: str | None
     if name.startswith(RANDOM):
         from lad_eval.models.random import load_random
@@ -104,19 +114,44 @@ def load_model(
         )
         weights = f"{name} seed {seed}"
     else:
-        folder = _folder(name)
-        if revision is not None and folder is not None:
-            raise UserError(f"A revision is for hub models; {name} is a folder.")
-        if folder is not None:
-            check_folder(folder)
         options: dict[str, Any] = {"attn_implementation": attn_implementation, "trust_remote_code": trust_remote_code}
-        source = str(folder or name)
-        model, processor, commit = load_pretrained(source, revision=revision, dtype=number, device=where, **options)
-        weights = f"sha256:{files_digest(folder)}" if folder else f"{name}@{commit}" if commit else None
+        model, processor, weights = _loaded(source, dtype=number, device=where, **options)
+    model = apply_adapter(model, source)
     spare_threads(model)
+    from lad_eval.models.fingerprint import adapter_identity
+
     return HuggingFaceVLM(
-        model, processor, name=name, weights=weights, batch_size=batch_size, image_preparation=image_preparation
+        model,
+        processor,
+        name=source.name,
+        content_name=source.content_name,
+        weights=weights,
+        adapter=None if source.adapter is None else adapter_identity(source.adapter),
+        batch_size=batch_size,
+        image_preparation=image_preparation,
     )
+
+
+def _loaded(source: Source, *, trust_remote_code: bool, **options: Any) -> tuple[Any, Any, str | None]:
+    """The base, the processor, and what identifies the base's weights."""
+    from lad_eval.models.adapters import processor_folder
+    from lad_eval.models.fingerprint import folder_identity
+    from lad_eval.models.loading import check_folder, load_pretrained
+
+    folder = _folder(source.base)
+    if folder is not None:
+        own = source.adapter is None or processor_folder(source.adapter) is None
+        check_folder(folder, processor=own, code=trust_remote_code)
+        source = replace(source, base=str(folder))
+    try:
+        model, processor, commit = load_pretrained(source, trust_remote_code=trust_remote_code, **options)
+    except UserError as error:
+        if source.adapter is None or folder is not None:
+            raise
+        raise UserError(f"The adapter {source.adapter} needs its base model: {error}") from error
+    if folder is not None:
+        return model, processor, folder_identity(folder, code=trust_remote_code)
+    return model, processor, f"{source.base}@{commit}" if commit else None
 
 
 def _of_kit(name: str, chosen: Mapping[str, Any], image_preparation: Literal["protocol", "native"]) -> VLM:
@@ -135,5 +170,4 @@ def _folder(name: str) -> Path | None:
         from lad_eval.models.tiny import folder
 
         return folder()
-    path = Path(name).expanduser()
-    return path if path.is_dir() else None
+    return local_folder(name)

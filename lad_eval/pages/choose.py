@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lad_eval.errors import UserError
+from lad_eval.models.source import display_name
 from lad_eval.run.folder import SPEC, ResultsError
-from lad_eval.run.spec import display_name
 from lad_eval.run.stored import StoredRun, finished_runs, load_run
 
 

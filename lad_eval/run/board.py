@@ -16,6 +16,7 @@ import numpy as np
 from lad_eval.errors import UserError
 from lad_eval.metrics import Standing, standings
 from lad_eval.metrics.predictions import Bools
+from lad_eval.models.source import display_name
 from lad_eval.report.board import Board, Cell, Line, check_sort, in_order
 from lad_eval.report.rows import reported_rows, rows_of
 from lad_eval.run.folder import SPEC, read_json
@@ -83,11 +84,12 @@ def gather_board(
             hold what must not be compared.
     """
     chosen = filters or Filters()
+    wanted = [display_name(glob) for glob in chosen.models]  # a folder is meant by every spelling of it
     runs = [_found(run) for run in finished_runs(out, studies=studies)]
     if not runs:
         raise UserError(f"There is no finished run in {out}; `lad-eval run` makes one.")
     runs = _told_apart(sorted(runs, key=lambda found: (found.task, found.label, found.hash)))
-    runs = [found for found in runs if _fits(chosen.tasks, found.task) and _fits(chosen.models, *_names(found))]
+    runs = [found for found in runs if _fits(chosen.tasks, found.task) and _fits(wanted, *_names(found))]
     methods = {name for found in runs for name in found.run.methods if _fits(chosen.methods, name)}
     if not runs or not methods:
         raise UserError(f"No finished run in {out} fits {_asked(chosen)}; `lad-eval leaderboard` without them shows all.")

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from lad_eval.errors import EvidenceError
-from lad_eval.evidence import Evidence, fingerprint_digest
+from lad_eval.evidence import Evidence, difference, fingerprint_digest
 from lad_eval.evidence_files import PARQUET, keys_of, read_parquet
+from lad_eval.run.folder import slug
 from lad_eval.store import EvidenceStore
 from lad_eval.tasks.request import Request
 
@@ -22,7 +23,7 @@ def borrow(store: EvidenceStore, requests: Iterable[Request], folders: Iterable[
 
     A request's key is a digest of all that the model is shown, so where the models' fingerprints are equal, so is the answer. A
     row is taken only if its sample, displayed order and right position are the request's too. A folder whose evidence cannot be
-    read is passed over: it is not this run's.
+    read is passed over: it is not this run's. Where nothing serves although the requests were answered before, a line says why.
 
     Args:
         store: open; its fingerprint says whose evidence will do.
@@ -32,6 +33,7 @@ def borrow(store: EvidenceStore, requests: Iterable[Request], folders: Iterable[
     have = store.keys()
     missing = {request.key: request for request in requests if request.key not in have}
     taken = 0
+    unused: dict[Path, str] = {}
     for folder in folders:
         if not missing:
             break
@@ -39,9 +41,10 @@ def borrow(store: EvidenceStore, requests: Iterable[Request], folders: Iterable[
             if folder.resolve() == store.folder.resolve():
                 continue
             header, keys = keys_of(folder / PARQUET)
-            if header is None or fingerprint_digest(header.fingerprint) != fingerprint_digest(store.fingerprint):
+            if header is None or not missing.keys() & set(keys):
                 continue
-            if not missing.keys() & set(keys):
+            if fingerprint_digest(header.fingerprint) != fingerprint_digest(store.fingerprint):
+                unused[folder] = difference(header.fingerprint, store.fingerprint)
                 continue
             found = _fitting(read_parquet(folder / PARQUET), missing)
         except (EvidenceError, OSError):
@@ -51,13 +54,24 @@ def borrow(store: EvidenceStore, requests: Iterable[Request], folders: Iterable[
             for key in found.key.tolist():
                 missing.pop(key)
             logger.info("%d answers are those of %s.", len(found), folder)
+    if unused and not taken and not have:
+        newest = max(unused, key=lambda folder: (folder / PARQUET).stat().st_mtime_ns)
+        logger.info("The model is asked anew: the answers in %s are not used, as %s (there, and now).", newest, unused[newest])
     return taken
 
 
-def neighbours(out: Path, folder: Path) -> list[Path]:
-    """Folders in which the other runs of a model keep finished evidence, made as in `folder`: a run's own, or a condition's."""
-    model, _, _, *condition = folder.relative_to(out).parts
-    return sorted(path.parent for path in (out / model).glob("/".join(["*/*", *condition, PARQUET])))
+def neighbours(out: Path, folder: Path, model: str) -> list[Path]:
+    """Folders in which the other runs of a model keep finished evidence, made as in `folder`: a run's own, or a condition's.
+
+    Args:
+        out: of all runs.
+        folder: of this run, or of one of its conditions.
+        model: its name without a place, as in its fingerprint; runs of a folder that was moved are found by it.
+    """
+    own, _, _, *condition = folder.relative_to(out).parts
+    last = slug(model)
+    names = [path.name for path in out.iterdir() if path.name in (own, last) or path.name.endswith(f"-{last}")]
+    return sorted(path.parent for name in names for path in (out / name).glob("/".join(["*/*", *condition, PARQUET])))
 
 
 def _fitting(evidence: Evidence, missing: Mapping[str, Request]) -> Evidence:

@@ -15,6 +15,7 @@ from typing import Any
 import lad_eval
 from lad_eval.errors import UserError
 from lad_eval.metrics import Grid
+from lad_eval.models.source import display_name
 from lad_eval.report.verdict import Verdict
 from lad_eval.run.check_baseline import (
     Asked,
@@ -41,7 +42,6 @@ from lad_eval.run.execute import Settings, run_tasks
 from lad_eval.run.folder import SPEC, read_json
 from lad_eval.run.legs import Interrupted
 from lad_eval.run.provenance import checkout
-from lad_eval.run.spec import display_name
 from lad_eval.run.stored import StoredRun, finished_runs
 from lad_eval.tasks.registry import load_spec, resolve
 
@@ -87,7 +87,7 @@ def replay(path: Path, runs: Path | None = None) -> Verdict:
     baseline, verdict = read_baseline(path), Verdict(replayed=True)
     for name, base in baseline.tasks.items():
         _compare_questions(verdict, name, base)
-        model = display_name(baseline.model)
+        model = display_name(baseline.model, baseline.options.get("adapter"))
         folder = kept_evidence(path, name, base) if runs is None else run_with_evidence(runs, model, name, base)
         grids = decided_again(folder, base.methods, base.samples)
         compare_task(verdict, name, base, grids, level=0.95, allow_better=False)
@@ -172,7 +172,7 @@ def write(
 
 def settings_options(settings: Settings) -> dict[str, Any]:
     """What a baseline keeps of how a model is loaded."""
-    names = ("dtype", "attn", "revision", "image_preparation", "trust_remote_code", "seed")
+    names = ("dtype", "attn", "revision", "adapter", "image_preparation", "trust_remote_code", "seed")
     return {name: getattr(settings, name) for name in names}
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from lad_eval.methods import PLAIN, Method
 from lad_eval.models.base import VLM
 from lad_eval.models.registry import check_model_name, load_model
+from lad_eval.models.source import display_name
 from lad_eval.report.rows import Row, reported_rows, rows_of
 from lad_eval.run import folder as files
 from lad_eval.run.answered import Answered
@@ -58,6 +59,7 @@ class Settings:
     device: str = "auto"
     attn: str | None = None
     revision: str | None = None
+    adapter: str | None = None
     image_preparation: Literal["protocol", "native"] = "protocol"
     trust_remote_code: bool = False
     out: Path = Path("results/runs")
@@ -74,6 +76,15 @@ class Settings:
             return None if self.limit is None else int(self.limit)
         total = sum(1 for _ in task.samples("test"))
         return max(1, math.ceil(self.limit * total))
+
+    @property
+    def model_name(self) -> str:
+        """What tables and run folders call the model.
+
+        Raises:
+            UserError: its folder holds an adapter that names no base.
+        """
+        return display_name(self.model, self.adapter, self.revision)
 
 
 def run_tasks(settings: Settings) -> list[Row] | None:
@@ -96,7 +107,7 @@ def run_tasks(settings: Settings) -> list[Row] | None:
             names = resolve(settings.tasks)
             for name in [*names, *filter(None, [settings.calibrate_on])]:
                 load_spec(name)
-            check_model_name(settings.model)
+            check_model_name(settings.model, settings.adapter)
             if world.leads:
                 files.ensure_writable(settings.out)
             tasks = [load_task(name, calibrate_on=settings.calibrate_on) for name in names]
@@ -113,7 +124,7 @@ def run_task(model: VLM, task: Task, methods: Mapping[str, Method], settings: Se
         UserError: as `run_tasks`.
     """
     limit = settings.samples_of(task)
-    spec = RunSpec.of(settings.model, model.fingerprint, task, limit)
+    spec = RunSpec.of(model.name, model.fingerprint, task, limit)
     folder = files.folder_of(settings.out, spec)
     with world.together():
         kept = settings.overwrite == "never" and folder.is_dir()
@@ -164,6 +175,7 @@ def load(settings: Settings) -> VLM:
     return load_model(
         settings.model,
         revision=settings.revision,
+        adapter=settings.adapter,
         dtype=settings.dtype,
         device=settings.device,
         attn_implementation=settings.attn,
@@ -226,7 +238,8 @@ def opened(
                 files.claim(folder, spec)
                 if settings.overwrite == "missing" and legs[0].condition == PLAIN:
                     keys = legs[0].evidence_keys()
-                    borrow(store, [r for r in legs[0].plan.requests if r.key in keys], neighbours(settings.out, folder))
+                    others = neighbours(settings.out, folder, str(spec.fingerprint.get("model", spec.model)))
+                    borrow(store, [r for r in legs[0].plan.requests if r.key in keys], others)
         with world.together():
             if not world.leads:
                 stack.enter_context(store)

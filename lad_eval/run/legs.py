@@ -168,7 +168,8 @@ class Asking:
         with ExitStack() as stack:
             own = self._store(leg, store, stack)
             if self.out is not None and self.world.leads and leg.condition != PLAIN:
-                borrow(own, self._requests(leg, needed), neighbours(self.out, leg.folder))
+                others = neighbours(self.out, leg.folder, str(self.model.fingerprint.get("model", self.model.name)))
+                borrow(own, self._requests(leg, needed), others)
             share = self._share(leg, needed)
             have = own.keys()
             missing = [request for request in share if request.key not in have]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -23,7 +22,7 @@ class RunSpec(BaseModel):
     change what is asked.
 
     Attributes:
-        model: the name to show; of a local folder its last part.
+        model: the name to show, see `lad_eval.models.source.display_name`.
         fingerprint: the model's own account of what determines its evidence.
         task: name of the task.
         definition: the task's definition, without what has no consequence for a request.
@@ -44,7 +43,7 @@ class RunSpec(BaseModel):
     @classmethod
     def of(cls, model: str, fingerprint: Mapping[str, Any], task: Task, limit: int | None) -> RunSpec:
         return cls(
-            model=display_name(model),
+            model=model,
             fingerprint=dict(fingerprint),
             task=task.name,
             definition=task.spec.model_dump(mode="json", exclude=_NO_CONSEQUENCE),
@@ -61,9 +60,3 @@ class RunSpec(BaseModel):
         """Hex digest, 16 characters, of the document, whatever the order of its keys."""
         text = json.dumps(self.document(), sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def display_name(model: str) -> str:
-    """A model's name as tables show it: without the path of a local folder, which means nothing elsewhere."""
-    path = Path(model).expanduser()
-    return path.resolve().name if path.is_dir() else model

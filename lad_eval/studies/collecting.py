@@ -52,7 +52,7 @@ def collected(needs: Sequence[Need], settings: Settings, family: Family, *, cost
         logging.getLogger("lad_eval").setLevel(logging.WARNING)
     with world.joined():
         with world.together():
-            check_model_name(settings.model)
+            check_model_name(settings.model, settings.adapter)
             if world.leads:
                 files.ensure_writable(settings.out)
         with world.together():
@@ -63,9 +63,8 @@ def collected(needs: Sequence[Need], settings: Settings, family: Family, *, cost
         folders = {}
         for need, task in opened:
             run_task(model, task, line_up(need.methods), settings, world)
-            folders[need.label] = files.folder_of(
-                settings.out, RunSpec.of(settings.model, model.fingerprint, task, settings.samples_of(task))
-            )
+            limit = settings.samples_of(task)
+            folders[need.label] = files.folder_of(settings.out, RunSpec.of(model.name, model.fingerprint, task, limit))
     return Collected(folders, absent, spent) if world.leads else None
 
 

@@ -14,7 +14,6 @@ from lad_eval.errors import UnknownNameError, UserError
 from lad_eval.run import folder as files
 from lad_eval.run.execute import Settings
 from lad_eval.run.provenance import checkout
-from lad_eval.run.spec import display_name
 from lad_eval.run.stored import finished_runs
 from lad_eval.studies import STUDIES
 from lad_eval.studies.charts import draw
@@ -76,7 +75,7 @@ def paper(
     """
     names = chosen(only)
     needs = merged(need for name in names for need in STUDIES[name].needs(family))
-    folder = out / files.slug(display_name(settings.model))
+    folder = out / files.slug(settings.model_name)
     absent: dict[str, str] = {}
     costs: list[Cost] = []
     if stored:
@@ -92,7 +91,7 @@ def paper(
         if result.costs:
             files.write_json(folder / COSTS, {"costs": [cost.document() for cost in result.costs]})
         costs = _read_costs(folder / COSTS)
-    library = Library(display_name(settings.model), folders, costs=costs, seed=settings.seed)
+    library = Library(settings.model_name, folders, costs=costs, seed=settings.seed)
     sheets = tuple(_sheet(name, library, family, absent, strict=only is not None) for name in names)
     _write(sheets, folder, settings, family, [library[need].run.metrics for need in needs if library.has(need)])
     return Written(folder, sheets)
@@ -124,7 +123,7 @@ def _found(settings: Settings, needs: Sequence[Need]) -> dict[str, Path]:
     """
     found: dict[str, list[Path]] = {}
     for run in finished_runs(settings.out):
-        same = run.metrics["model"] == display_name(settings.model) and run.metrics["limit"] == settings.limit
+        same = run.metrics["model"] == settings.model_name and run.metrics["limit"] == settings.limit
         if same and _holds(run.methods, run.metrics["task"], needs):
             found.setdefault(run.metrics["task"], []).append(run.path)
     for label, paths in found.items():
@@ -158,11 +157,11 @@ def _write(
             _bytes(folder / "figures" / f"{chart.name}.svg", draw(chart, "svg"))
             _bytes(folder / "figures" / f"{chart.name}.pdf", draw(chart, "pdf"))
     preface = _preface(settings)
-    title = f"# {display_name(settings.model)}: tables and figures\n\n" + "\n\n".join(preface)
+    title = f"# {settings.model_name}: tables and figures\n\n" + "\n\n".join(preface)
     _text(folder / "paper.md", "\n\n".join([title, *map(markdown, sheets)]) + "\n")
     html = page(
         sheets,
-        model=display_name(settings.model),
+        model=settings.model_name,
         tasks=f"the tasks {family.name}_*",
         version=lad_eval.__version__,
         preface=preface,

@@ -10,7 +10,7 @@ from PIL import Image
 from lad_eval.data import embeddings
 from lad_eval.data.embeddings import Captioned, embed, embeddings_fingerprint, encoder_folder, load_embeddings
 from lad_eval.data.embeddings_encoder import load_encoder
-from lad_eval.errors import DataError
+from lad_eval.errors import DataError, UserError
 from tests.data.coco_files import draw, tiny_clip
 
 
@@ -174,6 +174,20 @@ def test_a_model_that_embeds_nothing_and_a_strange_device_are_refused(clip, tmp_
         load_encoder(str(folder))
     with pytest.raises(DataError, match="There is no device 'warp' here"):
         load_encoder(clip.name, device="warp")
+
+
+def test_of_an_encoders_folder_only_what_determines_it_counts(clip, tmp_path):
+    folder = tiny_clip(tmp_path / "tiny-clip")
+    before = load_encoder(str(folder)).fingerprint
+    (folder / "trainer_state.json").write_text("{}")
+    assert load_encoder(str(folder)).fingerprint == before
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(DataError, match="holds a PEFT adapter; merge it into its base"):
+        load_encoder(str(folder))
+    (folder / "adapter_config.json").unlink()
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(UserError, match=r"model.safetensors is a Git LFS pointer"):
+        load_encoder(str(folder))
 
 
 def test_an_encoder_goes_by_its_name_and_a_folder_by_its_last_part(tmp_path, monkeypatch):

@@ -260,7 +260,7 @@ def test_candidates_go_on_from_the_end_of_any_prompt(tiny, family, end, lead):
 @pytest.mark.parametrize(
     ("source", "commit", "expected"),
     [
-        ("/cache/hub/models--Qwen--Qwen2-VL-2B-Instruct/snapshots/895c3a4", None, "Qwen/Qwen2-VL-2B-Instruct@895c3a4"),
+        (f"/cache/hub/models--Qwen--Qwen2-VL-2B-Instruct/snapshots/{'ab' * 20}", None, f"Qwen/Qwen2-VL-2B-Instruct@{'ab' * 20}"),
         ("org/name", "abc123", "org/name@abc123"),
     ],
 )

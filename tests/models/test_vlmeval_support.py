@@ -127,6 +127,29 @@ def test_a_constructor_that_fails_is_told_in_one_line(monkeypatch):
         check_entry("failing")
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_a_class_is_not_given_a_folder_whose_adapter_it_may_leave_out(monkeypatch, tmp_path, together):
+    built = []
+    monkeypatch.setitem(registry(), "tuned", partial(lambda model_path: built.append(model_path), model_path=str(tmp_path)))
+    (tmp_path / "adapter_config.json").write_text("{}")
+    if together:
+        (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=rf"^tuned: {tmp_path} holds a PEFT adapter, .*; write HF:{tmp_path} to load the base"):
+        build_inner("tuned")
+    assert not built
+    (tmp_path / "adapter_config.json").unlink()
+    build_inner("tuned")
+    assert built == [str(tmp_path)]
+
+
+def test_a_class_is_not_given_git_lfs_pointers(monkeypatch, tmp_path):
+    monkeypatch.setitem(registry(), "pointed", partial(lambda model_path: None, model_path=str(tmp_path)))
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(UserError, match=r"model.safetensors is a Git LFS pointer"):
+        build_inner("pointed")
+
+
 def test_without_vlmevalkit_one_line_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "vlmeval", None)
     with pytest.raises(UserError, match=r"^VLMEvalKit is not installed: `pip install lad-eval\[vlmeval\]`"):

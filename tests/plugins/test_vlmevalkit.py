@@ -72,6 +72,42 @@ def test_answers_of_a_folder_are_those_of_lad_eval_run(kit, family):
         assert predictions(Path(f"W-{family}"), shorts[suffix], "Scenes_Two") == own[method]
 
 
+def test_a_folder_with_an_adapter_is_the_base_with_the_adapter(kit):
+    peft = pytest.importorskip("peft")
+    import torch
+
+    from lad_eval.models.random import load_random
+
+    model, processor = load_random("qwen2.5-vl", seed=3)
+    for part in (model, processor):
+        part.save_pretrained("adapter-base")
+    model.name_or_path = str(Path("adapter-base").resolve())
+    adapted = peft.get_peft_model(model, peft.LoraConfig(r=4, lora_alpha=64, target_modules=["q_proj", "o_proj", "v_proj"]))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(std=0.5)
+    adapted.save_pretrained("adapter-alone")
+    merged = adapted.merge_and_unload()
+    for part in (merged, processor):
+        part.save_pretrained("adapter-merged")
+    answers = {}
+    for name in ("adapter-base", "adapter-alone", "adapter-merged"):
+        assert invoke(["vlmeval", "--data", "scenes_two.yaml", "--model", f"HF:{name}", "--work-dir", f"W-{name}"]) == 0
+        (place,) = Path(f"W-{name}").glob("HF--*")
+        answers[name] = predictions(Path(f"W-{name}"), place.name, "Scenes_Two")
+    (evidence,) = (read_parquet(path) for path in Path("W-adapter-alone").rglob("*_evidence.parquet"))
+    (other,) = (read_parquet(path) for path in Path("W-adapter-merged").rglob("*_evidence.parquet"))
+    (plain,) = (read_parquet(path) for path in Path("W-adapter-base").rglob("*_evidence.parquet"))
+    order = {key: row for row, key in enumerate(evidence.key.tolist())}
+    rows = [order[key] for key in other.key.tolist()]
+    assert (evidence.log_probs[rows] == other.log_probs).all()
+    assert not (evidence.select_keys(plain.key.tolist()).log_probs == plain.log_probs).all()
+    assert answers["adapter-alone"] == answers["adapter-merged"]
+    assert "adapter" in evidence.fingerprint
+
+
 @pytest.mark.parametrize(("family", "kind"), [("smolvlm", "SmolVLM"), ("qwen2-vl", "Qwen2VLChat")])
 def test_a_model_of_vlmevalkit_behind_a_method(kit, family, kind, monkeypatch, capsys):
     import vlmeval.config

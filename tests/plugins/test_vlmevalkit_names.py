@@ -1,5 +1,6 @@
 """What the VLMEvalKit plug-in decides without VLMEvalKit: names, cells, the command line's faults."""
 
+import json
 import subprocess
 import sys
 
@@ -90,8 +91,22 @@ def test_names_for_files_have_no_slash_and_tell_folders_apart(tmp_path):
     short = before.removesuffix("+LAD")
     assert "/" not in before
     assert aliases == {short: f"HF:{folder}"}
+    (folder / "trainer_state.json").write_text("{}")
+    assert flat(f"HF:{folder}/", {}) == short
     (folder / "config.json").write_text('{"other": 1}')
     assert flat(f"HF:{folder}", {}) != short
+
+
+def test_an_adapters_name_tells_its_base_and_follows_its_files(tmp_path):
+    base, adapter = tmp_path / "bases" / "b", tmp_path / "run-a" / "checkpoint-500"
+    for folder in (base, adapter):
+        folder.mkdir(parents=True)
+    (base / "config.json").write_text("{}")
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    before = flat(f"HF:{adapter}+LAD", {})
+    assert before.startswith("HF--bases-b-run-a-checkpoint-500@")
+    (base / "config.json").write_text('{"other": 1}')
+    assert flat(f"HF:{adapter}+LAD", {}) != before
 
 
 @pytest.mark.parametrize(

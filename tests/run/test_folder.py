@@ -14,7 +14,7 @@ from lad_eval.run.folder import (
     write_atomically,
     write_json,
 )
-from lad_eval.run.spec import RunSpec, display_name
+from lad_eval.run.spec import RunSpec
 
 
 def spec(**changes):
@@ -53,12 +53,6 @@ def test_everything_that_changes_the_evidence_changes_the_folder(tmp_path):
 def test_the_order_of_keys_does_not_change_the_folder():
     one, other = {"a": 1, "b": 2}, {"b": 2, "a": 1}
     assert spec(fingerprint=one).digest == spec(fingerprint=other).digest
-
-
-def test_a_local_model_is_named_without_its_path(tmp_path):
-    (tmp_path / "my-model").mkdir()
-    assert display_name(str(tmp_path / "my-model")) == "my-model"
-    assert display_name("Qwen/Qwen2.5-VL-3B-Instruct") == "Qwen/Qwen2.5-VL-3B-Instruct"
 
 
 def test_a_folder_is_claimed_once_and_for_one_spec(tmp_path):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import lad_eval
-from lad_eval.models.fingerprint import files_digest, model_digest, package_versions
+from lad_eval.models.fingerprint import folder_identity, model_digest, package_versions
+from lad_eval.models.source import Source, local_folder, snapshot_of
 from lad_eval.models.vlmeval.kit import kit_version
 
 
@@ -50,7 +51,7 @@ def describe(
             "package": kit_version(),
             "class": type(inner).__name__,
             "source": _source_digest(type(inner)),
-            # Of a folder its name only: where it stands does not matter, and the weights' digest tells it from others.
+            # Of a folder its name only: where it is does not matter, and the weights' digest tells it from others.
             "arguments": {key: _name_of(value) for key, value in sorted(arguments.items())},
             "dataset": dataset,
         },
@@ -59,20 +60,24 @@ def describe(
 
 
 def _name_of(value: Any) -> str:
-    return Path(value).name if isinstance(value, str) and Path(value).is_dir() else str(value)
+    return Source(str(folder)).content_name if isinstance(value, str) and (folder := local_folder(value)) else str(value)
 
 
 def _weights(model: Any, processor: Any) -> str:
     config = model.config
     source, commit = str(getattr(config, "_name_or_path", "") or ""), getattr(config, "_commit_hash", None)
-    folder = Path(source)
-    if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):  # the hub's cache
-        return f"{folder.parent.parent.name.removeprefix('models--').replace('--', '/')}@{folder.name}"
-    if commit:
+    folder = local_folder(source)
+    if folder is None and (cached := snapshot_of(PurePath(source))):
+        return f"{cached.name}@{cached.commit}"
+    if folder is None and commit:
         return f"{source}@{commit}"
-    if source and folder.is_dir():
-        return f"sha256:{files_digest(folder)}"
-    return f"sha256:{model_digest(model, processor)}"
+    if folder is None:
+        return f"sha256:{model_digest(model, processor)}"
+    identity = folder_identity(folder, code=True)
+    if not identity.startswith("sha256:"):
+        return identity
+    # A class may read other files than transformers does, so what it has loaded counts as well.
+    return "sha256:" + hashlib.sha256(f"{identity} {model_digest(model, processor)}".encode()).hexdigest()
 
 
 def _source_digest(kind: type) -> str:

@@ -7,8 +7,11 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from lad_eval.checkpoints import ADAPTER_CONFIG, check_no_pointers, model_files
 from lad_eval.errors import UnsupportedModelError, UserError
+from lad_eval.models.adapters import check_no_stray_weights
 from lad_eval.models.batching import OutOfMemoryError, is_out_of_memory
+from lad_eval.models.source import cached_adapter, local_folder
 from lad_eval.models.vlmeval.model import InterceptedVLM
 from lad_eval.models.vlmeval.support import entry_of, support_of
 
@@ -50,12 +53,30 @@ def build_inner(entry: str, options: Mapping[str, Any] | None = None) -> Any:
         UserError: no such entry, or its class cannot be constructed here; the text says where it fails.
     """
     kind, _ = entry_of(entry)
+    arguments = made_with(entry, options)
+    for value in arguments.values():
+        _check_place(entry, value)
     try:
-        return kind(**made_with(entry, options))
+        return kind(**arguments)
     except Exception as fault:  # the class is somebody else's program and may fail as it likes
         if is_out_of_memory(fault):
             raise OutOfMemoryError(f"{entry} does not fit in memory.") from fault
         raise UserError(f"{entry} cannot be loaded by its class {kind.__name__} ({_reason(fault)}).") from fault
+
+
+def _check_place(entry: str, value: Any) -> None:
+    """Refuses a local folder, or a repository in the hub's cache, whose adapter a class would apply or leave out unasked."""
+    place = None if not isinstance(value, str) else local_folder(value) or cached_adapter(value, None)
+    if place is None:
+        return
+    if (place / ADAPTER_CONFIG).is_file():
+        raise UserError(
+            f"{entry}: {value} holds a PEFT adapter, which VLMEvalKit's class may apply or leave out; write HF:{value} to load "
+            "the base with the adapter."
+        )
+    if (place / "config.json").is_file():
+        check_no_stray_weights(place)
+        check_no_pointers(model_files(place))
 
 
 def load_entry(

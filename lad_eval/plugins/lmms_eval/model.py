@@ -39,7 +39,8 @@ class LadEval(lmms):  # type: ignore[misc]
         settings: parameters of the method, separated by semicolons, such as "top_k=4;layers=all".
         calibrate_on: another task of ours, whose calibration samples take the place of the task's own.
         store: the folder above all runs.
-        batch_size, device, dtype, attn, revision, image_preparation, trust_remote_code, seed: as `lad-eval run` takes them.
+        batch_size, device, dtype, attn, revision, adapter, image_preparation, trust_remote_code, seed: as `lad-eval run` takes
+            them.
         unknown: refused.
 
     Raises:
@@ -58,6 +59,7 @@ class LadEval(lmms):  # type: ignore[misc]
         dtype: str = "auto",
         attn: str | None = None,
         revision: Any = None,
+        adapter: Any = None,
         image_preparation: Any = "protocol",
         trust_remote_code: bool = False,
         seed: int = 42,
@@ -80,6 +82,7 @@ class LadEval(lmms):  # type: ignore[misc]
         loaded: object = load_model(
             str(pretrained),
             revision=None if revision is None else str(revision),
+            adapter=None if adapter is None else str(adapter),
             dtype=dtype,
             # Each of several processes has a GPU of its own, and "cuda" would be the first for all of them.
             device="auto" if device == "cuda" and not alone else str(device),

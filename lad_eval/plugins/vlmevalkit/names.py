@@ -12,7 +12,8 @@ from typing import Any
 
 from lad_eval.errors import UnknownNameError, UserError
 from lad_eval.methods import Method, ParameterError, canonical_name, make_method, method_names, parse_setting, part_names
-from lad_eval.models.registry import EMBEDDED, KIT, check_model_name
+from lad_eval.models.registry import check_model_name
+from lad_eval.models.source import EMBEDDED, KIT, display_name, local_folder
 from lad_eval.plugins.vlmevalkit.weights import folder_digest
 from lad_eval.run.folder import slug
 from lad_eval.tasks.files import SUFFIXES
@@ -128,8 +129,9 @@ def parse(name: str) -> Served:
 def flat(name: str, aliases: dict[str, str]) -> str:
     """The name to give to VLMEvalKit, which makes folders and files of it: without slashes.
 
-    `HF:org/name` becomes `HF--org--name`. A folder becomes its last part and a hash of its path and of its files' sizes and
-    times, since VLMEvalKit takes results with the same names for results of the same model; `aliases` notes what it stands for.
+    `HF:org/name` becomes `HF--org--name`. A folder becomes its name in tables and a hash of its path and of its files' sizes
+    and times, since VLMEvalKit takes results with the same names for results of the same model; `aliases` notes what it
+    stands for.
 
     Raises:
         UserError: no such folder, no form of a hub id, or no such method.
@@ -141,10 +143,10 @@ def flat(name: str, aliases: dict[str, str]) -> str:
     if model.startswith(KIT):
         raise UserError(f"Here VLMEvalKit's own models stand without a prefix: write {name.removeprefix(HUB + KIT)}.")
     check_model_name(model)
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        short = f"{FLAT_HUB}{slug(folder.resolve().name)}@{folder_digest(folder)}"
-        aliases[short] = f"{HUB}{folder.resolve()}"
+    folder = local_folder(model)
+    if folder is not None:
+        short = f"{FLAT_HUB}{slug(display_name(model))}@{folder_digest(folder)}"
+        aliases[short] = f"{HUB}{folder}"
     else:
         short = FLAT_HUB + model.replace("/", "--")
     return f"{short}+{suffix}" if suffix else short

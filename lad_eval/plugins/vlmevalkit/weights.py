@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from pathlib import Path
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+from lad_eval.checkpoints import ADAPTER_CONFIG, adapter_files, model_files
+from lad_eval.models.source import HUB_ID, display_name, local_folder, source_of
 
 
 def weights_at(place: str, revision: str | None = None) -> str:
@@ -19,10 +19,10 @@ def weights_at(place: str, revision: str | None = None) -> str:
     Returns:
         "" for what is neither, and for a hub id that is not in the cache.
     """
-    folder = Path(place).expanduser()
-    if folder.is_dir():
-        return f"{folder.resolve().name}@{folder_digest(folder)}"
-    if not _HUB_ID.fullmatch(place):
+    folder = local_folder(place)
+    if folder is not None:
+        return f"{display_name(place)}@{folder_digest(folder)}"
+    if not HUB_ID.fullmatch(place):
         return ""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -35,10 +35,22 @@ def weights_at(place: str, revision: str | None = None) -> str:
 
 
 def folder_digest(folder: Path) -> str:
-    """Hex digest, 8 characters, of a folder's path and of its files' names, sizes and times."""
+    """Hex digest, 8 characters, of a model folder's path and of its files' names, sizes and times.
+
+    Only files that determine the model count, of an adapter's base as well.
+
+    Raises:
+        UserError: the folder holds an adapter that names no base, a Git LFS pointer, or a part of the weights.
+    """
     digest = hashlib.sha256(str(folder.resolve()).encode())
-    for path in sorted(folder.iterdir()):
-        if path.is_file():
-            facts = path.stat()
-            digest.update(f"{path.name}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
+    for path in _files(folder.resolve()):
+        facts = path.stat()
+        digest.update(f"{path.name}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:8]
+
+
+def _files(folder: Path) -> list[Path]:
+    if not (folder / ADAPTER_CONFIG).is_file():
+        return model_files(folder, code=True)
+    base = source_of(str(folder)).folder
+    return [*adapter_files(folder), *(model_files(base, code=True) if base is not None else [])]

@@ -1,0 +1,138 @@
+"""Which files of a folder determine a model: those that transformers reads, not everything that lies there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from lad_eval.errors import UserError
+
+ADAPTER_CONFIG = "adapter_config.json"
+IMAGE_PROCESSOR = ("preprocessor_config.json", "processor_config.json")
+TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json", "tokenizer_config.json")
+
+_ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+# In the order in which transformers looks for them; the first that is there is loaded.
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+_CONFIGURATION = ("config.json", "generation_config.json")
+_TOKENIZER_FILES = (
+    "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "tekken.json",
+    "*.model", "*.tiktoken",
+)  # fmt: skip
+_PROCESSOR_FILES = (
+    *IMAGE_PROCESSOR, "video_preprocessor_config.json", "chat_template.json", "chat_template.jinja",
+    "additional_chat_templates/*.jinja",
+)  # fmt: skip
+_POINTER = b"version https://git-lfs.github.com/spec/v1"
+
+
+def model_files(folder: Path, *, code: bool = False) -> list[Path]:
+    """Configuration, weights, tokenizer, processor and chat templates, in order of their paths.
+
+    `generation_config.json` counts: it names the tokens that end a reply. Of the weights only those count that transformers
+    loads: safetensors before pickles, and of shards those that the index names. What training leaves (optimizer, scheduler and
+    random states, `trainer_state.json`, `training_args.bin`, logs, earlier checkpoints) does not count.
+
+    Args:
+        folder: of the model.
+        code: count Python files as well; they are run where remote code is trusted.
+
+    Raises:
+        UserError: a file that has to be read for this is a Git LFS pointer or is damaged, or a shard is missing.
+    """
+    found = {*_matching(folder, _CONFIGURATION), *weight_files(folder), *processor_files(folder)}
+    if code:
+        found |= {path for path in folder.rglob("*.py") if not _is_hidden(path.relative_to(folder))}
+    return sorted(found)
+
+
+def processor_files(folder: Path) -> list[Path]:
+    """Files of the tokenizer, the image processor and the chat template, in order of their paths."""
+    found = {*_matching(folder, _TOKENIZER_FILES), *_matching(folder, _PROCESSOR_FILES)}
+    for path in folder.glob("*/tokenizer_config.json"):  # a processor's second tokenizer has a folder of its own
+        if not any((path.parent / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):  # an earlier checkpoint
+            found |= set(_matching(path.parent, _TOKENIZER_FILES))
+    return sorted(found)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The weights that transformers loads from a folder, the index of shards included; empty if there are none.
+
+    Raises:
+        UserError: the configuration or the index is a Git LFS pointer or is damaged, or a shard is missing.
+    """
+    named = _read_json(folder / "config.json").get("transformers_weights")
+    first = next((folder / name for name in ([str(named)] if named else _WEIGHTS) if (folder / name).is_file()), None)
+    if first is None:
+        return []
+    if not first.name.endswith(".index.json"):
+        return [first]
+    shards = _read_json(first).get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+        raise UserError(f"{first} is damaged: it has no weight_map; fetch it again.")
+    paths = [folder / shard for shard in sorted({*shards.values()})]
+    if missing := next((path for path in paths if not path.is_file()), None):
+        raise UserError(f"{missing} is missing, a part of the weights that {first.name} names; fetch it again.")
+    return [first, *paths]
+
+
+def adapter_weights(folder: Path) -> Path | None:
+    """The weights of the PEFT adapter in a folder, if there are any."""
+    return next((folder / name for name in _ADAPTER_WEIGHTS if (folder / name).is_file()), None)
+
+
+def adapter_files(folder: Path) -> list[Path]:
+    """What determines an adapter: its configuration and weights, and the tokenizer and processor that were saved with it."""
+    weights = adapter_weights(folder)
+    return sorted({folder / ADAPTER_CONFIG, *([] if weights is None else [weights]), *processor_files(folder)})
+
+
+def holds_image_processor(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in IMAGE_PROCESSOR)
+
+
+def holds_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in TOKENIZER)
+
+
+def check_no_pointers(paths: Iterable[Path]) -> None:
+    """As `check_no_pointer`, for each."""
+    for path in paths:
+        check_no_pointer(path)
+
+
+def check_no_pointer(path: Path) -> None:
+    """Refuses a Git LFS pointer, the small text file that a clone without Git LFS has in the place of a large one.
+
+    Raises:
+        UserError: the file is one.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_POINTER))
+    except OSError:
+        return  # whoever needs the file says why it cannot be read
+    if start == _POINTER:
+        raise UserError(f"{path} is a Git LFS pointer, not the file itself; run `git lfs pull` in {path.parent}.")
+
+
+def _matching(folder: Path, patterns: Iterable[str]) -> Iterator[Path]:
+    return (path for pattern in patterns for path in folder.glob(pattern) if path.is_file())
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith((".", "__")) and part.rstrip("_") != "__init__.py" for part in path.parts[:-1])
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; empty if there is no such file, or if it is damaged, which transformers reports in its own words."""
+    if not path.is_file():
+        return {}
+    check_no_pointer(path)
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
