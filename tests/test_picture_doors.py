@@ -208,7 +208,7 @@ def test_a_picture_that_cannot_be_shown_is_one_line_with_its_sample(album, tmp_p
     with pytest.raises(PictureError) as caught:
         plan(load_task(album), calibration=True)
     assert caught.value.sample is not None
-    for command in (["run", "-m", "random:qwen2.5-vl", "-t", album, "--out", tmp_path / "out"], ["validate", album]):
+    for command in (["run", "-m", "random:qwen2.5-vl", "-t", album, "--runs", tmp_path / "out"], ["validate", album]):
         assert invoke([str(each) for each in command]) == 2
         [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
         assert "other3.png" in line

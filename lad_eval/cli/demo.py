@@ -47,7 +47,7 @@ def demo(
     json: Json = False,
 ) -> None:
     """See position bias with your own eyes: one question under its cyclic orders, and what the repair answers."""
-    from lad_eval.models.registry import check_model_name
+    from lad_eval.models.registry import check_model
     from lad_eval.ranking.picture import check_suffix
     from lad_eval.run.silence import hush_libraries
 
@@ -57,7 +57,7 @@ def demo(
     if not own and (caption is not None or right is not None):
         raise typer.BadParameter("--caption and --right go with --images.")
     check_suffix(out)
-    check_model_name(model)
+    check_model(model)
     hush_libraries(quiet=True)
     from lad_eval.ranking.demo import demonstrate
     from lad_eval.ranking.images import image_source

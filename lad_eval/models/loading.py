@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 import torch
 
@@ -23,6 +20,7 @@ from lad_eval.models.adapters import (
     processor_folder,
     without_adapter,
 )
+from lad_eval.models.hub import hub_has_address, unreachable
 from lad_eval.models.source import HUB_ID, Source, is_built_in, local_folder
 
 _DTYPES = {
@@ -122,7 +120,7 @@ def fetch_adapters(model: str, adapter: str | None, revision: str | None) -> Non
             continue
         with _one_line(place):
             try:
-                found = fetch_adapter(place, at, local_files_only=not _hub_has_address())
+                found = fetch_adapter(place, at, local_files_only=not hub_has_address())
             except HfHubHTTPError:
                 if place == adapter:
                     raise
@@ -154,7 +152,7 @@ def load_pretrained(
 
     base, folder = source.base, source.folder
     common: dict[str, Any] = {"revision": source.revision, "trust_remote_code": trust_remote_code}
-    if folder is None and not _hub_has_address():
+    if folder is None and not hub_has_address():
         common["local_files_only"] = True  # else the hub's client tries again and again for half a minute
     with _one_line(base):
         config = AutoConfig.from_pretrained(base, **common)
@@ -223,19 +221,6 @@ def _commit(source: str, revision: str | None) -> str | None:
     return Path(path).parent.name if isinstance(path, str) else None
 
 
-def _hub_has_address() -> bool:
-    """Whether the hub's name resolves here, or a proxy is set that may resolve it."""
-    from huggingface_hub.constants import ENDPOINT
-
-    if getproxies():
-        return True
-    try:
-        socket.getaddrinfo(urlsplit(ENDPOINT).hostname, 443)
-    except OSError:
-        return False
-    return True
-
-
 def _check_architecture(config: Any, source: str, trust_remote_code: bool) -> None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
@@ -280,10 +265,7 @@ def _explain(error: BaseException, source: str, attn_implementation: str | None)
     if any(isinstance(e, (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError)) for e in chain) or (
         ("connect to" in reason or "couldn't find them in the cached files" in str(error)) and not Path(source).exists()
     ):
-        return (
-            f"{source} is not in the local cache and the hub cannot be reached: download it on a machine with a network "
-            f"(`hf download {source} --local-dir <folder>`) and pass that folder as the model."
-        )
+        return unreachable(source)
     if "trust_remote_code" in str(error):
         return f"{source} brings code of its own: read it, and if you trust it pass --trust-remote-code."
     if attn_implementation is not None and ("attention" in str(error).lower() or "attn" in str(error).lower()):

@@ -44,6 +44,20 @@ def check_model_name(name: str, adapter: str | None = None) -> None:
         raise UnknownNameError("model", name, model_names())
 
 
+def check_model(name: str, *, adapter: str | None = None, revision: str | None = None) -> None:
+    """Refuses a model that cannot be loaded here, by its name and by what of the hub can be reached, without importing torch.
+
+    Raises:
+        UserError: as `check_model_name`; or a model or adapter of the hub is neither in the local cache nor to be fetched.
+    """
+    check_model_name(name, adapter)
+    places = [(name, revision), *([] if adapter is None else [(adapter, None)])]
+    if wanted := [(place, at) for place, at in places if HUB_ID.fullmatch(place) and local_folder(place) is None]:
+        from lad_eval.models.hub import check_at_hand
+
+        check_at_hand(wanted)
+
+
 def load_model(
     name: str,
     *,
@@ -77,7 +91,7 @@ def load_model(
     Raises:
         UserError: one line that names the fault and its mend.
     """
-    check_model_name(name, adapter)
+    check_model(name, adapter=adapter, revision=revision)
     if name.startswith(KIT):
         chosen = {"revision": revision, "dtype": dtype, "device": device, "attn": attn_implementation, "batch-size": batch_size}
         return _of_kit(name, {**chosen, "trust-remote-code": trust_remote_code}, image_preparation)

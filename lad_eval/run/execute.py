@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from lad_eval.methods import PLAIN, Method
 from lad_eval.models.base import VLM
-from lad_eval.models.registry import check_model_name, load_model
+from lad_eval.models.registry import check_model, load_model
 from lad_eval.models.source import display_name
 from lad_eval.report.rows import Row, reported_rows, rows_of
 from lad_eval.run import folder as files
@@ -107,7 +107,7 @@ def run_tasks(settings: Settings) -> list[Row] | None:
             names = resolve(settings.tasks)
             for name in [*names, *filter(None, [settings.calibrate_on])]:
                 load_spec(name)
-            check_model_name(settings.model, settings.adapter)
+            check_model(settings.model, adapter=settings.adapter, revision=settings.revision)
             if world.leads:
                 files.ensure_writable(settings.out)
             tasks = [load_task(name, calibrate_on=settings.calibrate_on) for name in names]

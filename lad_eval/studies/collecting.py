@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lad_eval.errors import DataError
 from lad_eval.models.base import VLM
-from lad_eval.models.registry import check_model_name
+from lad_eval.models.registry import check_model
 from lad_eval.run import folder as files
 from lad_eval.run.execute import Settings, load, run_task
 from lad_eval.run.lineup import line_up
@@ -52,7 +52,7 @@ def collected(needs: Sequence[Need], settings: Settings, family: Family, *, cost
         logging.getLogger("lad_eval").setLevel(logging.WARNING)
     with world.joined():
         with world.together():
-            check_model_name(settings.model, settings.adapter)
+            check_model(settings.model, adapter=settings.adapter, revision=settings.revision)
             if world.leads:
                 files.ensure_writable(settings.out)
         with world.together():

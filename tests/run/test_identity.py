@@ -164,7 +164,7 @@ def test_without_peft_the_command_ends_with_2_and_keeps_nothing(checkpoint, adap
     if together:
         shutil.copytree(adapter, checkpoint, dirs_exist_ok=True)
     model = checkpoint if together else adapter
-    words = ["run", "--model", str(model), "--tasks", "scenes_random_n4", "--limit", "1", "--out", str(tmp_path / "runs")]
+    words = ["run", "--model", str(model), "--tasks", "scenes_random_n4", "--limit", "1", "--runs", str(tmp_path / "runs")]
     code = f"import sys; sys.modules['peft'] = None; from lad_eval.cli import main; sys.argv[1:] = {words!r}; sys.exit(main())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2
