@@ -109,14 +109,19 @@ def rows_of(metrics: Mapping[str, Any], methods: Sequence[str] | None = None) ->
 
 def _p_best(metrics: Mapping[str, Any], shown: Sequence[str]) -> dict[str, float]:
     """Corrected p-values against the best of the shown methods; none where a run stored no tests."""
-    tests = metrics.get("tests", {}).get("accuracy", {})
-    pairs = {(a, b): p for a, row in tests.items() for b, p in row.items()}
-    pairs |= {(b, a): p for (a, b), p in pairs.items()}
+    pairs = paired_p_values(metrics)
     if len(shown) < 2 or any((a, b) not in pairs for a in shown for b in shown if a != b):
         return {}
     accuracies = {name: float(metrics["methods"][name]["accuracy"]["value"]) for name in shown}
     found = standings_by(accuracies, lambda best, name: float(pairs[best, name]))
     return {name: standing.p_holm for name, standing in found.items() if not standing.best}
+
+
+def paired_p_values(metrics: Mapping[str, Any]) -> dict[tuple[str, str], float]:
+    """P-value by pair of methods, in both orders, of the exact paired test that both are equally accurate; not corrected."""
+    tests = metrics.get("tests", {}).get("accuracy", {})
+    pairs = {(a, b): float(p) for a, row in tests.items() for b, p in row.items()}
+    return pairs | {(b, a): p for (a, b), p in pairs.items()}
 
 
 def reported_rows(metrics: Mapping[str, Any]) -> list[Row]:

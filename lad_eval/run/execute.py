@@ -21,6 +21,7 @@ from lad_eval.run.legs import Asking, Interrupted, Leg, legs_of
 from lad_eval.run.lineup import line_up, with_stored
 from lad_eval.run.results import metrics_document, predictions_table, stored_methods, stored_metrics
 from lad_eval.run.spec import RunSpec
+from lad_eval.run.task_data import note_data
 from lad_eval.run.told import Told, about
 from lad_eval.run.world import World
 from lad_eval.store import EvidenceStore
@@ -214,6 +215,7 @@ def opened(
                 if afresh:
                     files.clear(folder)
                 files.claim(folder, spec)
+                note_data(folder, task)
                 if settings.overwrite == "missing" and legs[0].condition == PLAIN:
                     keys = legs[0].evidence_keys()
                     others = neighbours(settings.out, folder, str(spec.fingerprint.get("model", spec.model)))

@@ -98,6 +98,6 @@ def test_standings_by_hand():
     assert standings({}) == {}
 
 
-def test_of_equally_good_rows_the_first_is_best_and_the_other_tied():
+def test_equally_good_rows_are_marked_alike():
     found = standings({"x": right("10", "01"), "y": right("01", "10")})
-    assert (found["x"].best, found["x"].tied, found["y"].best, found["y"].tied) == (True, False, False, True)
+    assert (found["x"].best, found["x"].tied, found["y"].best, found["y"].tied) == (True, False, True, False)
