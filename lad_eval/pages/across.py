@@ -40,7 +40,8 @@ def _sentence(runs: Sequence[Found], who: str) -> str:
     what = f"with {said(names[0])}" if len(names) == 1 else "with another method"
     before = _range([_accuracy(metrics, base) for metrics, base, _, _ in pairs])
     after = _range([_accuracy(metrics, other) for metrics, _, other, _ in pairs])
-    return f"{_start(who, len(pairs), len(runs))}right {before} of the time; {what} {after}{_judged([helps for *_, helps in pairs])}."
+    judged = _judged([helps for *_, helps in pairs])
+    return f"{_start(who, len(pairs), len(runs))}right {before} of the time; {what} {after}{judged}."
 
 
 def _start(who: str, some: int, runs: int) -> str:

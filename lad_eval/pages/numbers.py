@@ -50,5 +50,5 @@ def _digits(value: float, digits: int) -> str:
         return "under 0.1"
     if 99.95 <= value < 100:
         return "over 99.9"
-    near = (0 < value < 0.5) or (99.5 <= value < 100)
-    return f"{value:.{1 if near else digits}f}"
+    places = 1 if 0 < value < 0.5 or 99.5 <= value < 100 else digits
+    return f"{value + 1e-9:.{places}f}"  # halves up, as readers round the table's figures

@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from lad_eval.evidence import Floats
 from lad_eval.metrics import recall_intervals
+from lad_eval.pages.answers import Answers
 from lad_eval.pages.charts import Recall
-from lad_eval.pages.load import Material
 from lad_eval.pages.names import position_names
 from lad_eval.pages.numbers import points
 from lad_eval.pages.tables import Table
 from lad_eval.pages.text import clean
 
 
-def recalls_of(material: Material, colours: Mapping[str, str]) -> dict[str, Recall]:
+def recalls_of(
+    metrics: Mapping[str, Any], answers: Answers | None, colours: Mapping[str, str] | None = None
+) -> dict[str, Recall]:
     """By method, those that have a recall.
 
     A figure that is a mean over repetitions has no interval: the stored answers are those of the first one.
+
+    Args:
+        metrics: `metrics.json`.
+        answers: for the intervals; None: there are none.
+        colours: class of the style sheet by method.
     """
-    answers, found = material.answers, {}
-    for name, figure in material.metrics["methods"].items():
+    found = {}
+    for name, figure in metrics["methods"].items():
         values = figure.get("recall")
         if not values:
             continue
         low = high = np.full(len(values), np.nan)
         if answers is not None and name in answers.position and not figure.get("draws"):
             low, high = recall_intervals(answers.gold, answers.position[name], answers.n_candidates)
-        found[name] = Recall(clean(name), values, _known(low), _known(high), colours[name])
+        found[name] = Recall(clean(name), values, _known(low), _known(high), (colours or {}).get(name, ""))
     return found
 
 

@@ -94,7 +94,7 @@ def section_of(material: Material, number: int, album: Album, *, pictured: int =
         pictures, problem = album.add_all(asked)
         if problem:
             notes.append(problem)
-    finding, recalls, rows = finding_of(metrics), recalls_of(material, colours), summary_rows(material, colours)
+    finding, recalls, rows = finding_of(metrics), recalls_of(metrics, answers, colours), summary_rows(material, colours)
     return Section(
         id=f"run-{number}",
         run="",
