@@ -21,7 +21,7 @@ class Row:
         unparsable: replies that named no candidate, counted as wrong.
         forward_passes: decoder passes per query that the method alone would cost.
         p_best: of the exact paired test against the most accurate method shown of the run, corrected by Holm over those shown;
-            None for that method itself, and where there is nothing to test.
+            None for that method, for those with exactly its accuracy, and where there is nothing to test.
         limited: only a part of the task was asked (`--limit`).
         calibrated_on: another task that gave the calibration samples; None where the task's own did.
         notes: what a reader should know of the task's data or of the run, a line each.
