@@ -112,8 +112,25 @@ def _group_problem(key: str, value: Any, path: Path) -> str | None:
 
 
 def task_names(include_path: Sequence[str | Path] = ()) -> list[str]:
-    """Names of all tasks, in their order: see `task_order`."""
-    return sorted(index(include_path).tasks, key=task_order)
+    """Names of all tasks, in their order: see `tasks_in_order`."""
+    known = index(include_path)
+    return _in_order(known.tasks, known)
+
+
+def tasks_in_order(names: Iterable[str], include_path: Sequence[str | Path] = ()) -> list[str]:
+    """Names of tasks in the order of `task_order`, those of a group that names its tasks one by one in the group's order."""
+    return _in_order(names, index(include_path))
+
+
+def _in_order(names: Iterable[str], known: Index) -> list[str]:
+    ordered = sorted(names, key=task_order)
+    for group in known.groups.values():
+        if all(member in known.tasks for member in group.members):
+            places = [place for place, name in enumerate(ordered) if name in group.members]
+            there = sorted((ordered[place] for place in places), key=group.members.index)
+            for place, name in zip(places, there, strict=True):
+                ordered[place] = name
+    return ordered
 
 
 def groups(include_path: Sequence[str | Path] = ()) -> dict[str, list[str]]:
@@ -234,6 +251,6 @@ def _expand(word: str, known: Index, outer: tuple[str, ...]) -> list[str]:
         return list(dict.fromkeys(members))
     if any(sign in word for sign in "*?["):
         if fits := fnmatch.filter(known.tasks, word):
-            return sorted(fits, key=task_order)
+            return _in_order(fits, known)
         raise UserError(f"No task fits {word!r}; `lad-eval ls tasks` lists them.")
     raise UnknownNameError("task", word, [*known.tasks, *known.groups])
