@@ -57,6 +57,7 @@ def draw_positions(methods: Sequence[PositionBars], title: str, subtitle: str, o
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     together = len(methods) <= MOST_TOGETHER
     panels = [list(methods)] if together else [[method] for method in methods]
@@ -66,8 +67,8 @@ def draw_positions(methods: Sequence[PositionBars], title: str, subtitle: str, o
     wide = max(7.0, min(14.0, 1.4 + 0.36 * len(methods[0].values) * len(methods))) if together else 3.3 * across
     # No date and no random ids in the file: drawing the same figures again gives the same bytes.
     with rc_context({"svg.hashsalt": "lad_eval", "font.size": 9, "text.color": INK, "axes.labelcolor": INK}):
-        figure = Figure(figsize=(wide, 4.1 if together else 0.9 + 2.1 * down), layout="constrained")
-        figure.get_layout_engine().set(h_pad=0.06, w_pad=0.1)  # type: ignore[union-attr]
+        layout = ConstrainedLayoutEngine(h_pad=0.06, w_pad=0.1)
+        figure = Figure(figsize=(wide, 4.1 if together else 0.9 + 2.1 * down), layout=layout)
         figure.suptitle("\n".join(textwrap.wrap(title, int(10.5 * wide))), x=0.02, ha="left", fontsize=12.5, fontweight="bold")
         grid: Any = figure.subplots(down, across, squeeze=False, sharey=True)
         for place, (axes, shown) in enumerate(zip(grid.flat, panels, strict=False)):

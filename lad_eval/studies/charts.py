@@ -99,10 +99,10 @@ def _draw_panel(axes: Any, panel: Panel, theme: Theme) -> None:
 
 def _scale(theme: Theme, start: float = 0.0) -> Any:
     """The colours from the theme's low end to its high end, from the share `start` of the way."""
-    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.colors import LinearSegmentedColormap, to_hex
 
     whole = LinearSegmentedColormap.from_list("scale", [theme.low, theme.high])
-    return LinearSegmentedColormap.from_list("part", [whole(start), theme.high])
+    return LinearSegmentedColormap.from_list("part", [to_hex(whole(start)), theme.high])
 
 
 def _line_colour(colour: str, theme: Theme) -> str:

@@ -16,6 +16,7 @@ from lad_eval.pages.across import sentences_across
 from lad_eval.pages.finding import finding_of
 from lad_eval.run import folder as files
 from lad_eval.run.execute import Settings
+from lad_eval.run.progress import progress
 from lad_eval.run.provenance import checkout
 from lad_eval.run.stored import finished_runs
 from lad_eval.studies import STUDIES
@@ -95,8 +96,14 @@ def paper(
             files.write_json(folder / COSTS, {"costs": [cost.document() for cost in result.costs]})
         costs = _read_costs(folder / COSTS)
     library = Library(settings.model_name, folders, costs=costs, seed=settings.seed)
-    sheets = tuple(_sheet(name, library, family, absent, strict=only is not None) for name in names)
-    _write(sheets, folder, settings, family, [library[need].run.metrics for need in needs if library.has(need)])
+    made = []
+    with progress("tables and figures", len(names) + 1, shown=not settings.quiet, unit="steps") as advance:
+        for name in names:
+            made.append(_sheet(name, library, family, absent, strict=only is not None))
+            advance(1)
+        sheets = tuple(made)
+        _write(sheets, folder, settings, family, [library[need].run.metrics for need in needs if library.has(need)])
+        advance(1)
     return Written(folder, sheets)
 
 
