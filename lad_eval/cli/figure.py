@@ -13,12 +13,13 @@ from lad_eval.cli.options import Run, listed
 def figure(
     run: Run,
     out: Annotated[Path, typer.Option("--out", help="Picture file: .svg, .png or .pdf.", dir_okay=False)] = Path("positions.svg"),
-    methods: Annotated[str, typer.Option("--methods", help="Methods to draw.")] = "vanilla,lad",
+    methods: Annotated[
+        str | None,
+        typer.Option("--methods", help="Methods to draw; default: vanilla, and LAD or what helps more.", show_default=False),
+    ] = None,
 ) -> None:
-    """Draw accuracy by the position of the right image; a flat line is a fair model."""
-    from lad_eval.report.figure import draw_positions
-    from lad_eval.run.stored import load_run
+    """Draw accuracy by the position of the right image, with 95 % intervals; flat bars are a fair model."""
+    from lad_eval.pages.positions import position_picture
 
-    stored = load_run(run)
-    recalls = {name: stored.recall_of(name) for name in listed(methods, "methods")}
-    draw_positions(recalls, f"{stored.metrics['task']} · {stored.metrics['model']}", out)
+    position_picture(run, out, None if methods is None else listed(methods, "methods"))
+    typer.echo(str(out))

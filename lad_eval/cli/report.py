@@ -25,9 +25,9 @@ def report(
     pictures: Annotated[int, typer.Option("--pictures", help="Samples of each run whose pictures the page holds.", min=0)] = 24,
     quiet: Quiet = False,
 ) -> None:
-    """Write finished runs as one self-contained HTML page, with figures, attention, calibration and every sample.
+    """Write finished runs as one self-contained HTML page: the finding first, then figures, attention, calibration, every sample.
 
-    A task of your own (a YAML file) must be named with --tasks for its captions and pictures to be found.
+    Captions and pictures of a task of your own are found where the run saw them; if they have moved, name its file with --tasks.
     """
     from lad_eval.pages import write_report
     from lad_eval.pages.choose import choose

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping
 from typing import NamedTuple, TypeVar
 
-from lad_eval.metrics.exact import ALPHA, paired_test
+import numpy as np
+
+from lad_eval.metrics.exact import ALPHA, detectable_between, paired_test
 from lad_eval.metrics.paired import holm
 from lad_eval.metrics.predictions import Bools
 
@@ -13,7 +16,10 @@ Name = TypeVar("Name", bound=Hashable)
 
 
 class Standing(NamedTuple):
-    """A row against the best row of its table: `p_value` as tested, `p_holm` corrected for all rows of the table."""
+    """A row against the best row of its table: `p_value` as tested, `p_holm` corrected for all rows of the table.
+
+    Rows with exactly the greatest accuracy are all best, so that equal figures carry equal marks.
+    """
 
     best: bool
     p_value: float
@@ -43,4 +49,28 @@ def standings_by(accuracies: Mapping[Name, float], p_value: Callable[[Name, Name
     others = [name for name in accuracies if name != best]
     found = [p_value(best, name) for name in others]
     tested = {name: Standing(False, p, float(h)) for name, p, h in zip(others, found, holm(found), strict=True)}
-    return {name: Standing(True, 1.0, 1.0) if name == best else tested[name] for name in accuracies}
+    return {name: Standing(True, 1.0, 1.0) if equal(accuracies[name], accuracies[best]) else tested[name] for name in accuracies}
+
+
+def equal(first: float, second: float) -> bool:
+    """Whether two accuracies are the same figure; means over repetitions may differ in their last bits."""
+    return math.isclose(first, second, rel_tol=1e-12, abs_tol=1e-12)
+
+
+def can_differ(samples: int, rows: int) -> bool:
+    """Whether any difference could be significant: all samples differ in the same direction, corrected for `rows` rows."""
+    return (rows - 1) * 2.0 ** (1 - samples) < ALPHA
+
+
+def detectable_in(correct: Mapping[Name, Bools]) -> float:
+    """The greatest `detectable_between` the best row and a row that is tied with it, in points.
+
+    NaN where no row is tied, or where the tied rows never differ from the best.
+
+    Args:
+        correct: Bool[S, T] by row, all of the same samples and orders.
+    """
+    found = standings(correct)
+    best = next(name for name, standing in found.items() if standing.best)
+    points = [detectable_between(correct[best], correct[name]) for name, standing in found.items() if standing.tied]
+    return max((value for value in points if np.isfinite(value)), default=float("nan"))

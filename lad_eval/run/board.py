@@ -21,6 +21,7 @@ from lad_eval.report.board import Board, Cell, Line, check_sort, in_order
 from lad_eval.report.rows import reported_rows, rows_of
 from lad_eval.run.folder import SPEC, read_json
 from lad_eval.run.stored import StoredRun, finished_runs
+from lad_eval.tasks.registry import tasks_in_order
 
 SETUP = ("dtype", "attention implementation", "task version", "task definition", "data")
 
@@ -91,7 +92,7 @@ def gather_board(
     methods = {name for found in runs for name in found.run.methods if _fits(chosen.methods, name)}
     if not runs or not methods:
         raise UserError(f"No finished run in {out} fits {_asked(chosen)}; `lad-eval leaderboard` without them shows all.")
-    tasks = tuple(sorted({found.task for found in runs}))
+    tasks = tuple(tasks_in_order({found.task for found in runs}))
     check_sort(sort, tasks)
     marks = _marks(runs, tasks, allow_mixed=allow_mixed)
     lines = _lines(runs, methods, marks)
