@@ -7,18 +7,24 @@ from typing import Annotated
 
 import typer
 
-from lad_eval.cli.options import Run, listed
+from lad_eval.cli.options import Run, expanded, listed
+from lad_eval.cli.show import say_next
 
 
 def figure(
     run: Run,
     out: Annotated[Path, typer.Option("--out", help="Picture file: .svg, .png or .pdf.", dir_okay=False)] = Path("positions.svg"),
-    methods: Annotated[str, typer.Option("--methods", help="Methods to draw.")] = "vanilla,lad",
+    methods: Annotated[
+        str | None,
+        typer.Option("--methods", help="Methods to draw; default: vanilla, and LAD or what helps more.", show_default=False),
+    ] = None,
 ) -> None:
-    """Draw accuracy by the position of the right image; a flat line is a fair model."""
-    from lad_eval.report.figure import draw_positions
+    """Draw accuracy by the position of the right image, with 95 % intervals; flat bars are a fair model."""
+    from lad_eval.pages.positions import position_picture
+
     from lad_eval.run.stored import load_run
 
-    stored = load_run(run)
-    recalls = {name: stored.recall_of(name) for name in listed(methods, "methods")}
-    draw_positions(recalls, f"{stored.metrics['task']} · {stored.metrics['model']}", out)
+    chosen = None if methods is None else expanded(listed(methods, "methods"), load_run(run).methods, "method")
+    position_picture(run, out, chosen)
+    typer.echo(str(out))
+    say_next("lad-eval report")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lad_eval.cli.options import RESULTS, Reported, Runs, SomeMethods, SomeTasks, listed
+from lad_eval.cli.options import RESULTS, Reported, Runs, SomeMethods, SomeTasks, Studies, listed
 
 
 class Form(str, Enum):
@@ -37,7 +37,7 @@ def leaderboard(
     ] = None,
     methods: SomeMethods = None,
     tasks: SomeTasks = None,
-    studies: Annotated[bool, typer.Option("--studies", help="Show runs that `lad-eval paper` made for its tables too.")] = False,
+    studies: Studies = False,
     allow_mixed: Annotated[
         bool, typer.Option("--allow-mixed", help="Show different dtypes, attention or task versions in one column, marked.")
     ] = False,

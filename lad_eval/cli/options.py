@@ -30,6 +30,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only wa
 Reported = Annotated[bool, typer.Option("--reported", help="Show published figures of the same model below ours, marked.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the bootstrap and of `random:` models.", min=0)]
 Runs = Annotated[Path, typer.Option("--runs", "--output-path", help="The folder of all runs.", file_okay=False)]
+Studies = Annotated[bool, typer.Option("--studies", help="Show runs that `lad-eval paper` made for its own tables too.")]
 Run = Annotated[
     Path, typer.Argument(help="A run folder: results/runs/<model>/<task>/<hash>, or a folder above it that holds only one run.")
 ]

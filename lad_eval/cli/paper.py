@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lad_eval.cli.options import RESULTS, Model, Quiet, Runs, Seed
+from lad_eval.cli.show import say_next
 
 WRITTEN = Path("results/paper")
 SCENES_LIMIT = 50
@@ -73,3 +74,4 @@ def paper(
             for line in sheet.missing:
                 typer.echo(f"{sheet.name}: not shown: {line}", err=True)
         typer.echo(f"{written.folder / 'report.html'}")
+        say_next(f"open {written.folder / 'report.html'} in a browser", kept=written.folder)

@@ -4,8 +4,8 @@
 `figures` holds every figure as a function of arrays.
 """
 
-from lad_eval.metrics.best import Standing, standings, standings_by
-from lad_eval.metrics.bootstrap import RESAMPLES, Estimate, resampled_means
+from lad_eval.metrics.best import Standing, can_differ, detectable_in, equal, standings, standings_by
+from lad_eval.metrics.bootstrap import RESAMPLES, Estimate, recall_intervals, resampled_means
 from lad_eval.metrics.exact import ALPHA, detectable, detectable_between, gains, paired_test
 from lad_eval.metrics.figures import (
     ChiSquare,
@@ -44,13 +44,16 @@ __all__ = [
     "accuracy",
     "accuracy_std",
     "all_correct",
+    "can_differ",
     "chi_square",
     "compare",
     "confusion",
     "consistency",
     "detectable",
     "detectable_between",
+    "detectable_in",
     "divergence",
+    "equal",
     "gains",
     "holm",
     "mcnemar",
@@ -58,6 +61,7 @@ __all__ = [
     "paired_test",
     "position_test",
     "recall",
+    "recall_intervals",
     "resampled_means",
     "row_shares",
     "rstd",

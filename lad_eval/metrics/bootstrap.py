@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lad_eval.evidence import Floats
+from lad_eval.evidence import Floats, Ints
 from lad_eval.metrics.figures import consistent, share, spread
 from lad_eval.metrics.predictions import Grid
 
@@ -76,6 +76,34 @@ def interval(draws: Floats, level: float = 0.95) -> tuple[float, float]:
     tail = round((1 - level) / 2, 12)  # 0.025, and not 0.025000000000000022
     low, high = np.quantile(known, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def recall_intervals(
+    gold: Ints, predicted: Ints, n_candidates: int, *, resamples: int = RESAMPLES, seed: int = 42
+) -> tuple[Floats, Floats]:
+    """Bounds of the 95 % intervals of the recall by position, Float[N] each, in points; NaN where no right image stood.
+
+    Cluster bootstrap over samples. Where all rows of a position are right, or all are wrong, resampling cannot vary; the bounds
+    are then exact binomial ones (Clopper-Pearson) with the samples that have rows there as trials.
+
+    Args:
+        gold: Int[S, T], positions.
+        predicted: Int[S, T], positions or UNPARSABLE.
+        n_candidates: N.
+    """
+    at = gold[:, :, None] == np.arange(n_candidates)
+    rows = at.sum(axis=1)
+    hits = (at & (predicted == gold)[:, :, None]).sum(axis=1)
+    means = resampled_means(np.column_stack([hits, rows]).astype(np.float64), resamples, seed)
+    draws = 100 * share(means[:, :n_candidates], means[:, n_candidates:])
+    bounds = np.asarray([interval(column) for column in draws.T])
+    samples = np.maximum((rows > 0).sum(axis=0), 1)
+    all_right, all_wrong = hits.sum(axis=0) == rows.sum(axis=0), hits.sum(axis=0) == 0
+    reach = 100 * 0.025 ** (1 / samples)
+    known = rows.sum(axis=0) > 0
+    low = np.where(all_right & known, reach, bounds[:, 0])
+    high = np.where(all_wrong & known, 100 - reach, bounds[:, 1])
+    return low, high
 
 
 def _counts(samples: int, resamples: int, seed: int) -> Iterator[Floats]:

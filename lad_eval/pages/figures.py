@@ -15,24 +15,22 @@ from lad_eval.methods import LAD
 from lad_eval.metrics import confusion, row_shares
 from lad_eval.pages import measures
 from lad_eval.pages.answers import Answers
-from lad_eval.pages.charts import Line, bars, heatmap, lines
+from lad_eval.pages.charts import Line, Recall, bars, heatmap, lines, multiple
 from lad_eval.pages.colours import of_position
+from lad_eval.pages.finding import BASE
 from lad_eval.pages.load import Material
 from lad_eval.pages.names import position_names
+from lad_eval.pages.recalls import recall_table
+from lad_eval.pages.tables import Table
 from lad_eval.pages.text import clean
 
-
-@dataclass(frozen=True)
-class Table:
-    """The numbers of a chart, for those who want or need to read them."""
-
-    headers: Sequence[str]
-    rows: Sequence[Sequence[str]]
+MOST_LINES = 6
+"""Of one chart: more would be a tangle."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart; `method` lets the page hide it together with the method."""
+    """A chart; `method` lets the page hide it together with the method, `wide` gives it the whole width."""
 
     title: str
     chart: Markup
@@ -40,6 +38,7 @@ class Figure:
     note: str = ""
     method: str | None = None
     colour: str = ""
+    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,24 +49,42 @@ class Group:
     missing: Sequence[str] = field(default_factory=tuple)
 
 
-def recall_figure(material: Material, colours: Mapping[str, str]) -> Group:
-    """Share of right answers by where the right image stood, a line a method."""
+def recall_figure(material: Material, recalls: Mapping[str, Recall]) -> Group:
+    """Share of right answers by the right image's position: a line a method, or a small chart each where lines would tangle."""
     N = material.candidates
-    recalls = {name: figure.get("recall") for name, figure in material.metrics["methods"].items()}
-    series = [Line(clean(name), recall, colours[name], name) for name, recall in recalls.items() if recall]
-    if not series:
+    if not recalls:
         return Group(missing=["metrics.json holds no recall by position."])
-    names = position_names(N)
+    table = recall_table(list(recalls.values()))
+    if len(recalls) > MOST_LINES:
+        return Group([Figure("Found, by position", _multiples(material, recalls), table, wide=True)])
     chart = lines(
-        series,
-        names,
+        [Line(one.name, one.values, one.colour, name) for name, one in recalls.items()],
+        position_names(N),
         x_title="position of the right image",
         y_title="found, %",
         label="Share of right answers by the position of the right image, a line for each method; the table has the numbers.",
         chance=100 / N,
     )
-    rows = [[line.name, *(_number(value) for value in line.values)] for line in series]
-    return Group([Figure("Found, by position", chart, Table(["Method", *names], rows))])
+    return Group([Figure("Found, by position", chart, table)])
+
+
+def _multiples(material: Material, recalls: Mapping[str, Recall]) -> Markup:
+    against = recalls.get(BASE)
+    small = [
+        Markup('<div class="multiple" data-method="{}"><p><span class="dot {}" aria-hidden="true"></span>{}</p>{}</div>').format(
+            name,
+            one.colour,
+            one.name,
+            multiple(
+                one,
+                None if name == BASE else against,
+                chance=100 / material.candidates,
+                label=f"Share of right answers by the position of the right image, {one.name}; the table has the numbers.",
+            ),
+        )
+        for name, one in recalls.items()
+    ]
+    return Markup('<div class="multiples">{}</div>').format(Markup("").join(small))
 
 
 def confusion_figures(answers: Answers, colours: Mapping[str, str]) -> list[Figure]:
@@ -78,9 +95,8 @@ def confusion_figures(answers: Answers, colours: Mapping[str, str]) -> list[Figu
 def _confusion(answers: Answers, method: str, colour: str) -> Figure:
     N = answers.n_candidates
     counts = confusion(answers.gold, answers.position[method], N)
-    shares = row_shares(counts)
+    shares, silent = shares_by_position(answers, method)
     names = position_names(N)
-    silent = bool(counts[:, N].any())
     columns = [*names, "none"] if silent else list(names)
     chart = heatmap(
         shares[:, : len(columns)],
@@ -98,6 +114,12 @@ def _confusion(answers: Answers, method: str, colour: str) -> Figure:
     return Figure(clean(method), chart, Table(["Right at", *columns], rows), note, method, colour)
 
 
+def shares_by_position(answers: Answers, method: str) -> tuple[Floats, bool]:
+    """Float[N, N + 1], of the right image's position answered with each or with none, in percent; and whether any had none."""
+    counts = confusion(answers.gold, answers.position[method], answers.n_candidates)
+    return row_shares(counts), bool(counts[:, -1].any())
+
+
 def attention_figure(material: Material) -> Group:
     """The right image's share of the attention by layer, a line for each position of it."""
     looked = material.looked[""]
@@ -112,24 +134,49 @@ def attention_figure(material: Material) -> Group:
     layers = [str(layer) for layer in range(L)]
     lad = _lad(material)
     read = None if lad is None else measures.layers_read(lad, L)
-    chart = lines(
-        [Line(f"at {name}", row.tolist(), of_position(i)) for i, (name, row) in enumerate(zip(names, shares, strict=True))],
-        layers,
-        x_title="decoder layer",
-        y_title="share of attention, %",
-        label="The right image's share of the attention to all images by decoder layer, a line for each position at which it "
-        "stood; the table has the numbers.",
-        chance=100 / N,
-        band=read,
-        band_name="layers that LAD reads",
-    )
+    chart = _attention_chart(shares, layers, read)
     rows = [[layer, *(_number(value) for value in shares[:, i].tolist())] for i, layer in enumerate(layers)]
     table = Table(["Layer", *(f"right image at {name}" for name in names)], rows)
-    note = f"Mean over {len(evaluated)} passes of the attention to the right image, out of that to all; a line for each position."
+    each = "line" if N <= MOST_LINES else "row"
+    note = (
+        f"Mean over {len(evaluated)} passes of the attention to the right image, out of that to all; a {each} for each position."
+    )
+    if N > MOST_LINES:
+        note += f" Chance is {100 / N:.1f} %." + ("" if read is None else f" LAD reads layers {read[0]} to {read[1]}.")
     found = [Figure("Attention to the right image, by layer", chart, table, note)]
     if lad is not None:
         found.append(_read_figure(measures.layers_chosen(lad, evaluated), layers))
     return Group(found)
+
+
+def _attention_chart(shares: Floats, layers: Sequence[str], read: tuple[int, int] | None) -> Markup:
+    """Float[N, L] in percent: a line a position, or a matrix where lines would tangle."""
+    N, L = shares.shape
+    names = position_names(N)
+    label = (
+        "The right image's share of the attention to all images by decoder layer and by its position; the table has the numbers."
+    )
+    if N > MOST_LINES:
+        return heatmap(
+            shares,
+            names,
+            layers,
+            row_title="right image at",
+            column_title="decoder layer",
+            label=label,
+            most=max(float(np.nanmax(shares)), 1.0) if np.isfinite(shares).any() else 100.0,
+            cell=(max(9.0, min(40.0, 420.0 / L)), 24.0),
+        )
+    return lines(
+        [Line(f"at {name}", row.tolist(), of_position(i)) for i, (name, row) in enumerate(zip(names, shares, strict=True))],
+        layers,
+        x_title="decoder layer",
+        y_title="share of attention, %",
+        label=label,
+        chance=100 / N,
+        band=read,
+        band_name="layers that LAD reads",
+    )
 
 
 def _read_figure(chosen: Floats, layers: Sequence[str]) -> Figure:

@@ -12,9 +12,12 @@ from lad_eval.evidence import Evidence
 from lad_eval.evidence_files import files_of
 from lad_eval.methods import PLAIN, Condition, is_method, make_method
 from lad_eval.pages.answers import Answers, answers_of
+from lad_eval.pages.text import without_paths
+from lad_eval.report.rows import rows_of
 from lad_eval.run.asked import Asked
 from lad_eval.run.folder import METRICS, PLAN, SPEC, ResultsError, condition_folder, read_json
 from lad_eval.run.stored import StoredRun
+from lad_eval.run.task_data import has_data, open_noted
 from lad_eval.store import read_evidence
 
 if TYPE_CHECKING:
@@ -70,15 +73,19 @@ def load_material(run: StoredRun, definitions: Mapping[str, Path] | None = None)
             raise ResultsError(f"{run.path / METRICS} lacks {key!r}: it is no file of figures of lad_eval.")
     if not all(isinstance(figure, dict) for figure in run.metrics["methods"].values()):
         raise ResultsError(f"{run.path / METRICS} is damaged; the command that began the run writes it anew.")
+    try:
+        rows_of(run.metrics)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ResultsError(f"{run.path / METRICS} is damaged; the command that began the run writes it anew.") from error
     answers = task = None
     try:
         answers = answers_of(run.predictions(), int(run.metrics["candidates"]))
     except UserError as error:
-        lacks["answers"] = _without_folder(error, run.path)
+        lacks["answers"] = without_paths(str(error))
     try:
-        task = _task(spec, definitions or {})
+        task = _task(run.path, spec, definitions or {})
     except UserError as error:
-        lacks["task"] = _without_folder(error, run.path)
+        lacks["task"] = without_paths(str(error))
     looked = {condition.label: _looked(run.path, condition) for condition in _conditions(run.metrics["methods"])}
     return Material(run.metrics, spec, answers, looked, task, lacks)
 
@@ -100,11 +107,11 @@ def _looked(run: Path, condition: Condition) -> Looked | str:
         calibration = evidence.select_keys(list(asked.calibration)) if asked.calibration else None
         return Looked(evidence.select_keys(list(asked.evaluated)), calibration)
     except UserError as error:
-        return _without_folder(error, run)
+        return without_paths(str(error))
 
 
-def _task(spec: Mapping[str, Any], definitions: Mapping[str, Path]) -> Task:
-    """The task that the run asked.
+def _task(run: Path, spec: Mapping[str, Any], definitions: Mapping[str, Path]) -> Task:
+    """The task that the run asked: from the file named, else from the data that the run noted, else the bundled one of its name.
 
     Raises:
         UserError: it cannot be opened, or its data is not what the run saw.
@@ -112,17 +119,11 @@ def _task(spec: Mapping[str, Any], definitions: Mapping[str, Path]) -> Task:
     from lad_eval.tasks.registry import load_task
 
     name = spec["task"]
-    task = load_task(definitions.get(name, name))
+    task = open_noted(run) if name not in definitions and has_data(run) else load_task(definitions.get(name, name))
     # Captions and pictures rest on the data alone; orders, answers and calibration are stored.
     if spec.get("digests", {}).get("data") != task.fingerprint.get("data"):
         raise ResultsError(f"The data of {name} is not what the run saw: captions and pictures would be those of other samples.")
     return task
-
-
-def _without_folder(error: UserError, folder: Path) -> str:
-    """The error's text without paths: a report is read elsewhere."""
-    text = " ".join(str(error).split())
-    return text.replace(f"{folder}/", "").replace(str(folder), "the run's folder")
 
 
 def definitions_of(names: Sequence[str]) -> dict[str, Path]:

@@ -17,10 +17,11 @@ from markupsafe import Markup
 
 import lad_eval
 from lad_eval.errors import UserError
+from lad_eval.pages.across import sentences_across
 from lad_eval.pages.load import load_material
 from lad_eval.pages.pictures import MOST_BYTES, Album
 from lad_eval.pages.section import PICTURED, Section, section_of
-from lad_eval.pages.summary import accuracy_of
+from lad_eval.pages.summary import Cell, cells_of
 from lad_eval.pages.text import clean
 from lad_eval.run.folder import ResultsError, write_atomically
 from lad_eval.run.stored import StoredRun
@@ -94,7 +95,9 @@ def render(sections: Sequence[Section], metrics: Sequence[Mapping[str, Any]], al
         _environment()
         .get_template("report.html")
         .render(
-            title=f"Position bias of {models[0]}" if len(models) == 1 else f"Position bias of {len(models)} models",
+            title=_title(sections, models),
+            heading=f"Position bias of {models[0]}" if len(models) == 1 else f"Position bias of {len(models)} models",
+            across=sentences_across([(m, s.opening.finding) for m, s in zip(metrics, sections, strict=True) if s.opening]),
             one_model=len(models) == 1,
             policy="; ".join(
                 (
@@ -122,10 +125,19 @@ def _told_apart(sections: Sequence[Section], hashes: Sequence[str]) -> list[Sect
     return [replace(s, run=clean(name)) if places.count(place) > 1 else s for s, place, name in pairs]
 
 
-def _overview(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
+def _title(sections: Sequence[Section], models: Sequence[str]) -> str:
+    """Of the browser's tab: the finding where there is one run, else of how many."""
+    who = models[0] if len(models) == 1 else f"{len(models)} models"
+    if len(sections) == 1 and sections[0].opening is not None:
+        return f"{who}: {sections[0].opening.finding.title}"
+    return f"Position bias of {who}"
+
+
+def _overview(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Cell]]]:
     """Accuracy by method (rows) and run (columns)."""
-    methods = dict.fromkeys(name for one in metrics for name in one["methods"])
-    return [(clean(name), [accuracy_of(one, name) for one in metrics]) for name in methods]
+    methods = list(dict.fromkeys(name for one in metrics for name in one["methods"]))
+    columns = [cells_of(one, methods) for one in metrics]
+    return [(clean(name), [column[place] for column in columns]) for place, name in enumerate(methods)]
 
 
 @cache

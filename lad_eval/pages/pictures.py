@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from lad_eval.data.decoding import as_rgb
 from lad_eval.errors import UserError
+from lad_eval.pages.text import without_paths
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -63,7 +64,7 @@ class Album:
             try:
                 names = self.add(sample)
             except (UserError, OSError) as error:
-                return held, f"Pictures are missing: {' '.join(str(error).split())}"
+                return held, f"Pictures are missing: {without_paths(str(error))}"
             if names is None:
                 refused += 1
             else:

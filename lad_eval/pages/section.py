@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +18,14 @@ from lad_eval.pages.figures import (
     learned_figures,
     recall_figure,
 )
+from lad_eval.pages.finding import finding_of, short_of
 from lad_eval.pages.load import Material
+from lad_eval.pages.opening import Opening, marks_note, opening_of
 from lad_eval.pages.payload import MOST_SAMPLES, payload
 from lad_eval.pages.pictures import Album, first_of
+from lad_eval.pages.recalls import recalls_of
 from lad_eval.pages.summary import Headline, SummaryRow, facts, headlines, published, summary_rows
-from lad_eval.pages.text import clean
+from lad_eval.pages.text import clean, without_paths
 from lad_eval.tasks.sample import Sample
 
 PICTURED = 24
@@ -32,7 +35,8 @@ PICTURED = 24
 class Section:
     """Everything that the template shows of one run; `missing_*` say why something is not there, "" where it is.
 
-    `run` tells runs of one model on one task apart; "" where there is only one.
+    `run` tells runs of one model on one task apart; "" where there is only one. `short` is the finding for a tab, `unparsable`
+    whether some method has replies without an answer.
     """
 
     id: str
@@ -40,8 +44,12 @@ class Section:
     model: str
     task: str
     subtitle: str
-    limited: str
+    opening: Opening | None
+    marks: str
+    unparsable: bool
+    short: str
     methods: Sequence[tuple[str, str, str]]
+    colours: Mapping[str, str]
     headlines: Sequence[Headline]
     divergence: str
     rows: Sequence[SummaryRow]
@@ -86,20 +94,24 @@ def section_of(material: Material, number: int, album: Album, *, pictured: int =
         pictures, problem = album.add_all(asked)
         if problem:
             notes.append(problem)
-    counts, limit = metrics.get("counts", {}), metrics.get("limit")
+    finding, recalls, rows = finding_of(metrics), recalls_of(metrics, answers, colours), summary_rows(material, colours)
     return Section(
         id=f"run-{number}",
         run="",
         model=clean(metrics["model"]),
         task=clean(metrics["task"]),
         subtitle=_subtitle(material),
-        limited="" if limit is None else f"Only the first {counts.get('samples', limit)} samples of the task were asked.",
+        opening=None if finding is None else opening_of(material, finding, recalls, colours),
+        marks=marks_note(material, rows),
+        unparsable=any(row.unparsable not in ("0", "–") for row in rows),
+        short="" if finding is None else short_of(metrics, finding),
         methods=[(name, clean(name), colours[name]) for name in colours],
+        colours=colours,
         headlines=headlines(material, colours),
         divergence=_gap(material),
-        rows=summary_rows(material, colours),
+        rows=rows,
         published=published(material),
-        recall=recall_figure(material, colours),
+        recall=recall_figure(material, recalls),
         confusion=[] if answers is None else confusion_figures(answers, colours),
         missing_answers=material.lacks.get("answers", ""),
         learned=learned_figures(material),
@@ -124,15 +136,18 @@ def _samples(material: Material) -> tuple[dict[str, Sample], str]:
     try:
         return {s.id: s for s in material.task.samples("test", material.metrics.get("limit")) if s.id in asked}, ""
     except (UserError, OSError) as error:
-        return {}, f"Captions and pictures are missing: {' '.join(str(error).split())}"
+        return {}, f"Captions and pictures are missing: {without_paths(str(error))}"
 
 
 def _subtitle(material: Material) -> str:
-    counts = material.metrics.get("counts", {})
-    return (
-        f"{counts.get('samples', '?')} samples × {counts.get('permutations', '?')} displayed orders, "
-        f"{material.candidates} candidates, chance {100 / material.candidates:.1f} %"
-    )
+    counts, limit = material.metrics.get("counts", {}), material.metrics.get("limit")
+    samples, orders = counts.get("samples", "?"), counts.get("permutations", "?")
+    asked = f"{samples} samples" if limit is None else f"first {samples} samples"
+    return f"{asked} × {orders} order{'' if orders == 1 else 's'} · {material.candidates} images, chance {_chance(material)} %"
+
+
+def _chance(material: Material) -> str:
+    return f"{100 / material.candidates:.1f}".removesuffix(".0")
 
 
 def _gap(material: Material) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,18 +10,17 @@ from markupsafe import Markup
 
 from lad_eval.errors import UserError
 from lad_eval.methods import describe_method
-from lad_eval.metrics import standings
+from lad_eval.metrics import equal
 from lad_eval.pages.charts import interval
 from lad_eval.pages.load import Material
+from lad_eval.pages.numbers import bounds, p_value, part_of, points, value_of
 from lad_eval.pages.text import clean
-from lad_eval.report.rows import reported_rows
-
-Estimate = Mapping[str, Any]
+from lad_eval.report.rows import reported_rows, rows_of
 
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """One method; texts as they stand in the table."""
+    """The figures of one method as texts; `best` and `tied` are those of the terminal's table."""
 
     method: str
     name: str
@@ -55,38 +54,43 @@ class Headline:
 def summary_rows(material: Material, colours: Mapping[str, str]) -> list[SummaryRow]:
     """A row a method, in the order of the run."""
     figures = material.metrics["methods"]
-    values = {name: _value(figure, "accuracy") for name, figure in figures.items()}
-    answers = material.answers
-    standing = {} if answers is None else standings({name: answers.correct(name) for name in answers.methods})
-    best = max((value for value in values.values() if value is not None), default=None)
+    rows = {row.method: row for row in rows_of(material.metrics)}
+    best = best_of(material.metrics)
     return [
         SummaryRow(
             method=name,
             name=clean(name),
             about=_about(name),
             colour=colours[name],
-            best=values[name] is not None and values[name] == best,
-            tied=name in standing and values[name] != best and standing[name].tied,
-            accuracy=_points(values[name]),
-            deviation=_points(_part(figure, "accuracy", "std")),
-            bounds=_bounds(figure, "accuracy"),
+            best=name in best,
+            tied=name not in best and rows[name].tied,
+            accuracy=points(value_of(figure, "accuracy")),
+            deviation=points(part_of(figure, "accuracy", "std")),
+            bounds=bounds(figure, "accuracy"),
             chart=interval(
-                values[name],
-                _part(figure, "accuracy", "low"),
-                _part(figure, "accuracy", "high"),
-                label=f"Accuracy of {clean(name)}: {_points(values[name])}, interval {_bounds(figure, 'accuracy') or 'unknown'}",
+                value_of(figure, "accuracy"),
+                part_of(figure, "accuracy", "low"),
+                part_of(figure, "accuracy", "high"),
+                label=f"Accuracy of {clean(name)}: {points(value_of(figure, 'accuracy'))}, "
+                f"interval {bounds(figure, 'accuracy') or 'unknown'}",
                 colour=colours[name],
                 chance=100 / material.candidates,
             ),
-            rstd=_points(_value(figure, "rstd")),
-            consistency=_points(_value(figure, "consistency")),
-            all_correct=_points(_value(figure, "all_correct")),
-            position_p=_p_value(_part(figure, "position_test", "p_value")),
+            rstd=points(value_of(figure, "rstd")),
+            consistency=points(value_of(figure, "consistency")),
+            all_correct=points(value_of(figure, "all_correct")),
+            position_p=p_value(part_of(figure, "position_test", "p_value")),
             unparsable=str(figure.get("unparsable", "–")),
             passes=_passes(figure.get("forward_passes")),
         )
         for name, figure in figures.items()
     ]
+
+
+def best_of(metrics: Mapping[str, Any]) -> set[str]:
+    """The methods with exactly the greatest accuracy; none where a run has a single method."""
+    known = {name: value for name, figure in metrics["methods"].items() if (value := value_of(figure, "accuracy")) is not None}
+    return {name for name, value in known.items() if equal(value, max(known.values()))} if len(metrics["methods"]) > 1 else set()
 
 
 _HEADLINES = (
@@ -101,16 +105,16 @@ def headlines(material: Material, colours: Mapping[str, str]) -> list[Headline]:
     """Accuracies of those methods of the paper that the run has."""
     figures = material.metrics["methods"]
     return [
-        Headline(title, _points(value), _bounds(figures[name], "accuracy"), f"{name}: {about}", colours[name])
+        Headline(title, points(value), bounds(figures[name], "accuracy"), f"{name}: {about}", colours[name])
         for name, title, about in _HEADLINES
-        if name in figures and (value := _value(figures[name], "accuracy")) is not None
+        if name in figures and (value := value_of(figures[name], "accuracy")) is not None
     ]
 
 
 def published(material: Material) -> list[tuple[str, str, str, str]]:
     """Method, accuracy, RStd and consistency of this model as the task's definition reports them from elsewhere."""
     return [
-        (clean(row.method), _points(row.accuracy), _points(row.rstd), _points(row.consistency))
+        (clean(row.method), points(row.accuracy), points(row.rstd), points(row.consistency))
         for row in reported_rows(material.metrics)
     ]
 
@@ -150,11 +154,28 @@ def _calibration(metrics: Mapping[str, Any]) -> str:
     return f"{count} samples{whose}, none of them evaluated" if count else "none"
 
 
-def accuracy_of(metrics: Mapping[str, Any], method: str) -> str:
-    """Accuracy with its interval, for a table of several runs; a dash where the run has none."""
-    figure = metrics["methods"].get(method)
-    value = None if figure is None else _value(figure, "accuracy")
-    return "–" if figure is None or value is None else f"{_points(value)} {_bounds(figure, 'accuracy')}".strip()
+@dataclass(frozen=True)
+class Cell:
+    """Accuracy of a method in one of several runs, with the marks of its run's table."""
+
+    accuracy: str
+    bounds: str
+    best: bool
+    tied: bool
+
+
+def cells_of(metrics: Mapping[str, Any], methods: Iterable[str]) -> list[Cell]:
+    """A cell a method; a dash where the run has none."""
+    rows, best = {row.method: row for row in rows_of(metrics)}, best_of(metrics)
+    return [
+        Cell(
+            points(value_of(metrics["methods"].get(name, {}), "accuracy")),
+            bounds(metrics["methods"].get(name, {}), "accuracy"),
+            name in best,
+            name in rows and name not in best and rows[name].tied,
+        )
+        for name in methods
+    ]
 
 
 def _about(name: str) -> str:
@@ -162,28 +183,6 @@ def _about(name: str) -> str:
         return describe_method(name)
     except UserError:
         return ""
-
-
-def _value(figure: Mapping[str, Any], name: str) -> float | None:
-    return _part(figure, name, "value")
-
-
-def _part(figure: Mapping[str, Any], name: str, part: str) -> float | None:
-    value = (figure.get(name) or {}).get(part)
-    return float(value) if isinstance(value, int | float) else None
-
-
-def _p_value(value: float | None) -> str:
-    return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _points(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"
-
-
-def _bounds(figure: Mapping[str, Any], name: str) -> str:
-    low, high = _part(figure, name, "low"), _part(figure, name, "high")
-    return "" if low is None or high is None else f"[{low:.1f}, {high:.1f}]"
 
 
 def _passes(value: float | None) -> str:

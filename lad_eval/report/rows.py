@@ -21,7 +21,7 @@ class Row:
         unparsable: replies that named no candidate, counted as wrong.
         forward_passes: decoder passes per query that the method alone would cost.
         p_best: of the exact paired test against the most accurate method shown of the run, corrected by Holm over those shown;
-            None for that method itself, and where there is nothing to test.
+            None for that method, for those with exactly its accuracy, and where there is nothing to test.
         limit: only the first so many samples of the task were asked; None: all.
         calibrated_on: another task that gave the calibration samples; None where the task's own did.
         notes: what a reader should know of the task's data or of the run, a line each.
@@ -115,14 +115,19 @@ def rows_of(metrics: Mapping[str, Any], methods: Sequence[str] | None = None) ->
 
 def _p_best(metrics: Mapping[str, Any], shown: Sequence[str]) -> dict[str, float]:
     """Corrected p-values against the best of the shown methods; none where a run stored no tests."""
-    tests = metrics.get("tests", {}).get("accuracy", {})
-    pairs = {(a, b): p for a, row in tests.items() for b, p in row.items()}
-    pairs |= {(b, a): p for (a, b), p in pairs.items()}
+    pairs = paired_p_values(metrics)
     if len(shown) < 2 or any((a, b) not in pairs for a in shown for b in shown if a != b):
         return {}
     accuracies = {name: float(metrics["methods"][name]["accuracy"]["value"]) for name in shown}
     found = standings_by(accuracies, lambda best, name: float(pairs[best, name]))
     return {name: standing.p_holm for name, standing in found.items() if not standing.best}
+
+
+def paired_p_values(metrics: Mapping[str, Any]) -> dict[tuple[str, str], float]:
+    """P-value by pair of methods, in both orders, of the exact paired test that both are equally accurate; not corrected."""
+    tests = metrics.get("tests", {}).get("accuracy", {})
+    pairs = {(a, b): float(p) for a, row in tests.items() for b, p in row.items()}
+    return pairs | {(b, a): p for (a, b), p in pairs.items()}
 
 
 def reported_rows(metrics: Mapping[str, Any]) -> list[Row]:

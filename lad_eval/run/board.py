@@ -20,7 +20,8 @@ from lad_eval.models.source import display_name
 from lad_eval.report.board import Board, Cell, Line, check_sort, in_order
 from lad_eval.report.rows import reported_rows, rows_of
 from lad_eval.run.folder import SPEC, read_json
-from lad_eval.run.stored import StoredRun, finished_runs
+from lad_eval.run.stored import StoredRun, finished_runs, none_in
+from lad_eval.tasks.registry import tasks_in_order
 
 SETUP = ("dtype", "attention implementation", "task version", "task definition", "data")
 
@@ -87,13 +88,13 @@ def gather_board(
     wanted = [display_name(glob) for glob in chosen.models]  # a folder is meant by every spelling of it
     runs = [_found(run) for run in finished_runs(out, studies=studies)]
     if not runs:
-        raise UserError(f"There is no finished run in {out}; `lad-eval run` makes one.")
+        raise UserError(none_in(out, studies=studies))
     runs = _told_apart(sorted(runs, key=lambda found: (found.task, found.label, found.hash)))
     runs = [found for found in runs if _fits(chosen.tasks, found.task) and _fits(wanted, *_names(found))]
     methods = {name for found in runs for name in found.run.methods if _fits(chosen.methods, name)}
     if not runs or not methods:
         raise UserError(f"No finished run in {out} fits {_asked(chosen)}; `lad-eval leaderboard` without them shows all.")
-    tasks = tuple(sorted({found.task for found in runs}))
+    tasks = tuple(tasks_in_order({found.task for found in runs}))
     check_sort(sort, tasks)
     marks = _marks(runs, tasks, allow_mixed=allow_mixed)
     lines = _lines(runs, methods, marks)

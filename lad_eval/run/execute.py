@@ -20,8 +20,10 @@ from lad_eval.run.answered import Answered
 from lad_eval.run.borrow import borrow, neighbours
 from lad_eval.run.legs import Asking, Interrupted, Leg, legs_of
 from lad_eval.run.lineup import line_up, with_stored
+from lad_eval.run.overall import Overall
 from lad_eval.run.results import metrics_document, predictions_table, stored_methods, stored_metrics
 from lad_eval.run.spec import RunSpec
+from lad_eval.run.task_data import note_data
 from lad_eval.run.told import Told, about
 from lad_eval.run.world import World
 from lad_eval.store import EvidenceStore
@@ -117,7 +119,9 @@ def run_tasks(settings: Settings) -> list[Row] | None:
     return rows if world.leads else None
 
 
-def run_task(model: VLM, task: Task, methods: Mapping[str, Method], settings: Settings, world: World) -> list[Row]:
+def run_task(
+    model: VLM, task: Task, methods: Mapping[str, Method], settings: Settings, world: World, overall: Overall | None = None
+) -> list[Row]:
     """One task: what is missing is asked, and every method decides; rows of `methods`, none in a process that does not lead.
 
     Raises:
@@ -135,7 +139,7 @@ def run_task(model: VLM, task: Task, methods: Mapping[str, Method], settings: Se
     with world.together():
         wanted = with_stored(methods, [] if settings.overwrite == "always" else stored_methods(folder))
         legs = legs_of(task, wanted, folder, limit)
-    asking = Asking(model, world, settings.out if settings.overwrite == "missing" else None, shown=not settings.quiet)
+    asking = Asking(model, world, settings.out if settings.overwrite == "missing" else None, not settings.quiet, overall)
     with opened(folder, spec, task, settings, world, legs) as store:
         answered, seconds = 0, 0.0
         for leg in legs:
@@ -236,6 +240,7 @@ def opened(
                 if afresh:
                     files.clear(folder)
                 files.claim(folder, spec)
+                note_data(folder, task)
                 if settings.overwrite == "missing" and legs[0].condition == PLAIN:
                     keys = legs[0].evidence_keys()
                     others = neighbours(settings.out, folder, str(spec.fingerprint.get("model", spec.model)))

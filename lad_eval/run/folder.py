@@ -19,6 +19,7 @@ from lad_eval.run.spec import RunSpec
 SPEC = "spec.json"
 PLAN = "plan.json"
 METRICS = "metrics.json"
+TASK = "task.json"
 PREDICTIONS = "predictions.parquet"
 CONDITIONS = "conditions"
 
@@ -80,7 +81,7 @@ def clear(folder: Path) -> None:
         path.unlink()
     if (folder / CONDITIONS).is_dir():
         shutil.rmtree(folder / CONDITIONS)
-    for name in (METRICS, PREDICTIONS, PLAN, SPEC):
+    for name in (METRICS, PREDICTIONS, PLAN, TASK, SPEC):
         (folder / name).unlink(missing_ok=True)
 
 

@@ -19,7 +19,8 @@ from lad_eval.run.borrow import borrow, neighbours
 from lad_eval.run.collect import in_batches, under
 from lad_eval.run.folder import PLAN, condition_folder, write_json
 from lad_eval.run.lineup import calibrates, views_of
-from lad_eval.run.progress import Advance, progress
+from lad_eval.run.overall import Overall, Portion
+from lad_eval.run.progress import progress
 from lad_eval.run.world import World
 from lad_eval.store import EvidenceStore
 from lad_eval.tasks.plan import Plan, plan
@@ -27,6 +28,7 @@ from lad_eval.tasks.request import Request
 from lad_eval.tasks.task import Task
 
 REPLIES_A_CALL = 16
+EVIDENCE = "evidence"
 
 
 class Interrupted(UserError):  # noqa: N818 - no fault, and named as Python names it
@@ -59,6 +61,10 @@ class Leg:
         return f"{self.task.name} ({self.condition.label})" if self.condition.label else self.task.name
 
     @property
+    def reply_label(self) -> str:
+        return f"{self.label}, replies"
+
+    @property
     def decodings(self) -> tuple[Decoding, ...]:
         """The ways in which replies are needed."""
         return tuple(dict.fromkeys(filter(None, map(decoding_of, self.methods.values()))))
@@ -79,6 +85,13 @@ class Leg:
     def asks(self) -> int:
         """Requests asked for all methods together."""
         return len(self.evidence_keys()) + sum(decoding.samples * len(self.reply_keys(decoding)) for decoding in self.decodings)
+
+    def portions(self, processes: int = 1) -> list[Portion]:
+        """What is asked, as far as one of so many processes asks it, the labels as its progress has them."""
+        images = len(self.plan.requests[0].identifiers) if self.plan.requests else 1
+        kinds = [(self.label, EVIDENCE, len(self.evidence_keys()), images)]
+        kinds += [(self.reply_label, d.slug, len(self.reply_keys(d)), d.samples * images) for d in self.decodings]
+        return [Portion(label, self.task.name, kind, count // processes, work) for label, kind, count, work in kinds if count]
 
     def _keys(self, methods: Iterable[Method]) -> set[str]:
         asked, keys = Asked.of(self.plan), set[str]()
@@ -112,12 +125,14 @@ class Asking:
         world: this process's place; samples are dealt out to all.
         out: the folder of all runs, where answers that others hold may be taken; None: nothing is taken.
         shown: progress.
+        overall: progress of all runs that this one is one of.
     """
 
     model: VLM
     world: World
     out: Path | None
     shown: bool
+    overall: Overall | None = None
 
     def ask(self, leg: Leg, store: EvidenceStore) -> tuple[int, float]:
         """Asks this process's share of what a leg misses; nothing is asked twice.
@@ -179,7 +194,7 @@ class Asking:
                     own.append(batch)
                     yield len(batch)
 
-            self._told(leg.label, len(share), len(share) - len(missing), keep)
+            self._told(leg.label, EVIDENCE, len(share), len(share) - len(missing), keep)
         return len(needed - have)
 
     def _replies(self, leg: Leg, decoding: Decoding) -> int:
@@ -194,7 +209,7 @@ class Asking:
                 replies.append(missing, batch)
                 yield len(batch)
 
-        self._told(f"{leg.label}, replies", len(share), len(share) - len(missing), keep)
+        self._told(leg.reply_label, decoding.slug, len(share), len(share) - len(missing), keep)
         return decoding.samples * len(needed - have)
 
     def _reply_store(self, leg: Leg, decoding: Decoding) -> ReplyStore:
@@ -207,11 +222,14 @@ class Asking:
     def _share(self, leg: Leg, keys: set[str]) -> list[Request]:
         return [request for request in leg.plan.shard(self.world.rank, self.world.size) if request.key in keys]
 
-    def _told(self, label: str, total: int, done: int, keep: Callable[[], Iterator[int]]) -> None:
-        answered = 0
-        advance: Advance
+    def _told(self, label: str, kind: str, total: int, done: int, keep: Callable[[], Iterator[int]]) -> None:
+        answered, shown = 0, self.world.leads and self.shown
         try:
-            with progress(label, total, done, shown=self.world.leads and self.shown) as advance:
+            with (
+                progress(label, total, done, shown=shown)
+                if self.overall is None
+                else self.overall.portion(label, kind, total, done, shown=shown)
+            ) as advance:
                 for count in keep():
                     answered += count
                     advance(count)

@@ -13,7 +13,9 @@ Advance = Callable[[int], None]
 
 
 @contextmanager
-def progress(label: str, total: int, done: int = 0, *, shown: bool = True, unit: str = "requests") -> Iterator[Advance]:
+def progress(
+    label: str, total: int, done: int = 0, *, shown: bool = True, unit: str = "requests", whole: Callable[[], str] | None = None
+) -> Iterator[Advance]:
     """Yields a function that is told how many more units were done; writes to stderr only.
 
     Args:
@@ -22,18 +24,19 @@ def progress(label: str, total: int, done: int = 0, *, shown: bool = True, unit:
         done: those of them that were done before.
         shown: False keeps silent.
         unit: what is counted, in the plural; "bytes" are shown as kB, MB, GB.
+        whole: says how far the whole is that this is a part of.
     """
     if not shown or done >= total:
         yield lambda count: None
     elif sys.stderr.isatty():
-        with _bar(label, total, done, unit) as advance:
+        with _bar(label, total, done, unit, whole) as advance:
             yield advance
     else:
-        yield _lines(label, total, done, unit)
+        yield _lines(label, total, done, unit, whole)
 
 
 @contextmanager
-def _bar(label: str, total: int, done: int, unit: str) -> Iterator[Advance]:
+def _bar(label: str, total: int, done: int, unit: str, whole: Callable[[], str] | None) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -52,19 +55,24 @@ def _bar(label: str, total: int, done: int, unit: str) -> Iterator[Advance]:
         def render(self, task: Task) -> Text:
             return Text("" if not task.speed else f"{_amount(task.speed, unit)}/s")
 
+    class Whole(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"· {whole()}" if whole else "", style="dim")
+
     columns = (
         TextColumn("{task.description}", table_column=Column(no_wrap=True)),
         BarColumn(table_column=Column(ratio=1)),
         (DownloadColumn if unit == "bytes" else MofNCompleteColumn)(table_column=Column(no_wrap=True)),
         Rate(table_column=Column(no_wrap=True)),
         TimeRemainingColumn(elapsed_when_finished=True),
+        *([Whole(table_column=Column(no_wrap=True))] if whole else []),
     )
     with Progress(*columns, console=Console(stderr=True), speed_estimate_period=60) as bar:
         task = bar.add_task(label, total=total, completed=done)
         yield lambda count: bar.advance(task, count)
 
 
-def _lines(label: str, total: int, done: int, unit: str) -> Advance:
+def _lines(label: str, total: int, done: int, unit: str, whole: Callable[[], str] | None) -> Advance:
     start = last = time.monotonic()
     before = done
 
@@ -78,7 +86,8 @@ def _lines(label: str, total: int, done: int, unit: str) -> Advance:
         rate = (done - before) / (now - start)
         left = (total - done) / rate if rate else 0.0
         so_far = f"{_amount(done, unit)}/{_amount(total, unit)}" if unit == "bytes" else f"{done}/{total} {unit}"
-        sys.stderr.write(f"{label}: {so_far}, {_amount(rate, unit)}/s, {left / 60:.0f} min left\n")
+        rest = f"; {whole()}" if whole else ""
+        sys.stderr.write(f"{label}: {so_far}, {_amount(rate, unit)}/s, {left / 60:.0f} min left{rest}\n")
 
     return advance
 

@@ -111,3 +111,10 @@ def finished_runs(out: Path, *, studies: bool = True) -> Iterator[StoredRun]:
         run = StoredRun(path.parent, read_json(path))
         if studies or run.study is None:
             yield run
+
+
+def none_in(folder: Path, *, studies: bool) -> str:
+    """What is wrong where no run was found to show."""
+    if not studies and (hidden := sum(1 for _ in finished_runs(folder))):
+        return f"There is no run of your own in {folder}, and {hidden} that `lad-eval paper` made; --studies shows those."
+    return f"There is no finished run in {folder}; `lad-eval run` makes one, or finishes it."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,7 +15,24 @@ from lad_eval.studies.sheet import Chart, Cloud, Lines, Matrix, Panel
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-INK, FAINT = "#3c4043", "#9aa0a6"
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of what is not data, and the two ends of the scale of matrices and clouds; lines are lightened for a dark page."""
+
+    ink: str
+    faint: str
+    grid: str
+    low: str
+    high: str
+    on_high: str
+    paper: str
+    lighten: float
+
+
+LIGHT = Theme("#3c4043", "#80868b", "#e8eaed", "#f4f7fb", "#0b4f9e", "#ffffff", "#ffffff", 0.0)
+DARK = Theme("#dfe2e6", "#9aa0a6", "#3c4043", "#23272e", "#7db7f5", "#0d1116", "#17181a", 0.35)
+
 COLOURS = {
     "vanilla": "#9aa0a6",
     "pride": "#e8710a",
@@ -29,7 +47,7 @@ _STYLES = (("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"))  # lines that lie o
 _MORE = ("#00897b", "#6d4c41", "#f9ab00")
 
 
-def draw(chart: Chart, form: Literal["svg", "pdf"]) -> bytes:
+def draw(chart: Chart, form: Literal["svg", "pdf"], theme: Theme = LIGHT) -> bytes:
     """The chart as a file's content."""
     from matplotlib import rc_context
 
@@ -41,13 +59,14 @@ def draw(chart: Chart, form: Literal["svg", "pdf"]) -> bytes:
         "pdf.fonttype": 42,
     }
     with rc_context(settings):
-        figure = _figure(chart)
+        figure = _figure(chart, theme)
         stream = io.BytesIO()
-        figure.savefig(stream, format=form, metadata={"Date": None} if form == "svg" else {"CreationDate": None})
+        metadata = {"Date": None} if form == "svg" else {"CreationDate": None}
+        figure.savefig(stream, format=form, metadata=metadata, facecolor=theme.paper)
     return stream.getvalue()
 
 
-def _figure(chart: Chart) -> Figure:
+def _figure(chart: Chart, theme: Theme) -> Figure:
     from matplotlib.figure import Figure
 
     count = len(chart.panels)
@@ -57,68 +76,89 @@ def _figure(chart: Chart) -> Figure:
     figure = Figure(figsize=((3.6 if wide else 2.7) * across, (2.9 if wide else 2.7) * down), layout="constrained")
     grid: Any = figure.subplots(down, across, squeeze=False)
     for axes, panel in zip(grid.flat, chart.panels, strict=False):
-        _draw_panel(axes, panel)
+        _draw_panel(axes, panel, theme)
     for axes in grid.flat[count:]:
         axes.set_visible(False)
     return figure
 
 
-def _draw_panel(axes: Any, panel: Panel) -> None:
-    axes.set_title(panel.title, loc="left", fontsize=9, color=INK)
-    axes.set_xlabel(panel.x_label, color=INK)
-    axes.set_ylabel(panel.y_label, color=INK)
-    axes.tick_params(colors=INK, labelsize=8)
+def _draw_panel(axes: Any, panel: Panel, theme: Theme) -> None:
+    axes.set_facecolor(theme.paper)
+    axes.set_title(panel.title, loc="left", fontsize=9, color=theme.ink)
+    axes.set_xlabel(panel.x_label, color=theme.ink)
+    axes.set_ylabel(panel.y_label, color=theme.ink)
+    axes.tick_params(colors=theme.ink, labelsize=8)
+    axes.spines[:].set_color(theme.faint)
     if isinstance(panel, Matrix):
-        _draw_matrix(axes, panel)
+        _draw_matrix(axes, panel, theme)
     elif isinstance(panel, Cloud):
-        _draw_cloud(axes, panel)
+        _draw_cloud(axes, panel, theme)
     else:
-        _draw_lines(axes, panel)
+        _draw_lines(axes, panel, theme)
 
 
-def _draw_matrix(axes: Any, panel: Matrix) -> None:
+def _scale(theme: Theme, start: float = 0.0) -> Any:
+    """The colours from the theme's low end to its high end, from the share `start` of the way."""
+    from matplotlib.colors import LinearSegmentedColormap, to_hex
+
+    whole = LinearSegmentedColormap.from_list("scale", [theme.low, theme.high])
+    return LinearSegmentedColormap.from_list("part", [to_hex(whole(start)), theme.high])
+
+
+def _line_colour(colour: str, theme: Theme) -> str:
+    from matplotlib.colors import to_hex, to_rgb
+
+    return to_hex([channel + (1 - channel) * theme.lighten for channel in to_rgb(colour)])
+
+
+def _draw_matrix(axes: Any, panel: Matrix, theme: Theme) -> None:
     n = len(panel.ticks)
-    axes.imshow(panel.values, cmap="Blues", vmin=panel.low, vmax=panel.high)
+    axes.imshow(panel.values, cmap=_scale(theme), vmin=panel.low, vmax=panel.high)
     axes.set_xticks(range(n), panel.ticks, rotation=45 if max(map(len, panel.ticks)) > 2 else 0)
     axes.set_yticks(range(n), panel.ticks)
     axes.spines[:].set_visible(False)
     middle = (panel.low + panel.high) / 2
     for (row, column), value in np.ndenumerate(panel.values):
         if math.isfinite(value):
-            colour = "white" if value > middle else INK
+            colour = theme.on_high if value > middle else theme.ink
             axes.text(
                 column, row, f"{value:.{panel.digits}f}", ha="center", va="center", fontsize=8 if n <= 4 else 6, color=colour
             )
 
 
-def _draw_cloud(axes: Any, panel: Cloud) -> None:
-    from matplotlib import colormaps
-    from matplotlib.colors import ListedColormap
-
-    shades = ListedColormap(colormaps["Blues"](np.linspace(0.3, 1, 256)))  # a single point must be seen on white
+def _draw_cloud(axes: Any, panel: Cloud, theme: Theme) -> None:
+    shades = _scale(theme, 0.3)  # a single point must be seen on the paper
     axes.hexbin(panel.x, panel.y, gridsize=22, extent=(0, 1, 0, 1), cmap=shades, mincnt=1, bins="log", linewidths=0.1)
-    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=":")
+    axes.plot([0, 1], [0, 1], color=theme.faint, linewidth=0.8, linestyle=":")
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_lines(axes: Any, panel: Lines) -> None:
+def _draw_lines(axes: Any, panel: Lines, theme: Theme) -> None:
     if panel.log_x:
         axes.set_xscale("log")
     more = iter(_MORE * 4)
     styles = itertools.cycle(_STYLES)
     for line in panel.lines:
-        colour = COLOURS.get(line.name) or next(more)
+        colour = _line_colour(COLOURS.get(line.name) or next(more), theme)
         marker, dashes = next(styles)
         axes.plot(line.x, line.y, color=colour, marker=marker, markersize=4, ls=dashes, linewidth=1.4, label=line.name, alpha=0.9)
         if line.low is not None and line.high is not None:
             axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
     if panel.chance is not None:
-        axes.plot(*panel.chance, color=FAINT, linestyle=":", linewidth=1, label="chance")
+        axes.plot(*panel.chance, color=theme.faint, linestyle=":", linewidth=1, label="chance")
     ticks = sorted({float(x) for line in panel.lines for x in line.x})
     axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
     axes.minorticks_off()
     axes.set_ylim(0, 100)
-    axes.grid(axis="y", color="#e8eaed", linewidth=0.6)
+    axes.grid(axis="y", color=theme.grid, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=7.5, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, handlelength=3)
+    axes.legend(
+        labelcolor=theme.ink,
+        frameon=False,
+        fontsize=7.5,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.22),
+        ncols=2,
+        handlelength=3,
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,9 @@ from lad_eval.models.base import VLM
 from lad_eval.models.registry import check_model
 from lad_eval.run import folder as files
 from lad_eval.run.execute import Settings, load, run_task
+from lad_eval.run.legs import legs_of
 from lad_eval.run.lineup import line_up
+from lad_eval.run.overall import Overall, Portion
 from lad_eval.run.spec import RunSpec
 from lad_eval.run.world import World
 from lad_eval.studies.cost import QUERIES, Cost, measure
@@ -61,8 +63,9 @@ def collected(needs: Sequence[Need], settings: Settings, family: Family, *, cost
             model = load(settings)
         spent = _costs(model, family, world, settings.limit) if costs else []
         folders = {}
+        overall = Overall(_portions(opened, settings, world), "paper", shown=world.leads and not settings.quiet)
         for need, task in opened:
-            run_task(model, task, line_up(need.methods), settings, world)
+            run_task(model, task, line_up(need.methods), settings, world, overall)
             limit = settings.samples_of(task)
             folders[need.label] = files.folder_of(settings.out, RunSpec.of(model.name, model.fingerprint, task, limit))
     return Collected(folders, absent, spent) if world.leads else None
@@ -88,6 +91,13 @@ def _task_or_fault(need: Need) -> Task | DataError:
         return need.open()
     except DataError as error:
         return error
+
+
+def _portions(opened: Sequence[tuple[Need, Task]], settings: Settings, world: World) -> Iterator[Portion]:
+    """All that the needs ask, for the progress of the whole; planned once more when each is run."""
+    for need, task in opened:
+        for leg in legs_of(task, line_up(need.methods), settings.out, settings.samples_of(task)):
+            yield from leg.portions(world.size)
 
 
 def _costs(model: VLM, family: Family, world: World, limit: int | float | None) -> list[Cost]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lad_eval.metrics import ALPHA, Predictions, Summary, detectable_between, standings, summarise
+from lad_eval.metrics import Predictions, Summary, can_differ, detectable_in, standings, summarise
 from lad_eval.studies.sheet import Measured
 
 TIE_NOTE = (
@@ -38,9 +38,9 @@ def mark_notes(columns: Sequence[Mapping[str, Predictions]]) -> tuple[str, ...]:
     """
     notes = [TIE_NOTE]
     fewest, rows = min((len(table.grid.sample_id), len(column)) for column in columns for table in column.values())
-    if (rows - 1) * 2.0 ** (1 - fewest) >= ALPHA:  # every sample differs, and in the same direction
+    if not can_differ(fewest, rows):
         return (*notes, f"With {fewest} samples no difference can be significant: † says nothing here.")
-    missed = [_missed(column) for column in columns]
+    missed = [detectable_in({name: table.grid.correct for name, table in column.items()}) for column in columns]
     if any(np.isfinite(missed)):
         told = " / ".join(f"{points:.1f}" if np.isfinite(points) else "–" for points in missed)
         notes.append(
@@ -48,12 +48,3 @@ def mark_notes(columns: Sequence[Mapping[str, Predictions]]) -> tuple[str, ...]:
             "(found with chance 0.8 at 5 %, before correction); a smaller true difference would likely be missed."
         )
     return tuple(notes)
-
-
-def _missed(column: Mapping[str, Predictions]) -> float:
-    """Points; NaN where no row has a mark, or where these rows never differ from the best."""
-    correct = {name: table.grid.correct for name, table in column.items()}
-    standing = standings(correct)
-    best = next(name for name in correct if standing[name].best)
-    found = [detectable_between(correct[best], correct[name]) for name in correct if standing[name].tied]
-    return max((points for points in found if np.isfinite(points)), default=float("nan"))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from lad_eval.studies.charts import draw
+from lad_eval.studies.charts import DARK, LIGHT, Theme, draw
 from lad_eval.studies.render import plain
 from lad_eval.studies.sheet import Cell, Chart, Measured, Sheet
 
@@ -16,14 +17,22 @@ if TYPE_CHECKING:
 
 
 def page(
-    sheets: Sequence[Sheet], *, model: str, tasks: str, version: str, preface: Sequence[str] = (), provenance: Sequence[str] = ()
+    sheets: Sequence[Sheet],
+    *,
+    model: str,
+    tasks: str,
+    version: str,
+    finding: Sequence[str] = (),
+    preface: Sequence[str] = (),
+    provenance: Sequence[str] = (),
 ) -> str:
     """HTML with everything inside; names and captions are escaped.
 
     Args:
         sheets: in their order.
         model: its name.
-        tasks: what was asked, in a few words.
+        tasks: what was asked, in a few words, as they follow "on".
+        finding: what came out, a sentence each.
         version: of this package.
         preface: paragraphs under the title.
         provenance: lines of the footer.
@@ -37,10 +46,11 @@ def page(
         model=model,
         tasks=tasks,
         version=version,
+        finding=finding,
         preface=preface,
         provenance=provenance,
         shown=_shown,
-        picture=_picture,
+        pictures=_pictures,
     )
 
 
@@ -56,5 +66,19 @@ def _shown(cell: Cell, digits: int) -> Markup:
     return value + span
 
 
-def _picture(chart: Chart) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(draw(chart, "svg")).decode()
+class Picture(NamedTuple):
+    """One panel as data URIs for a light and a dark page."""
+
+    title: str
+    light: str
+    dark: str
+
+
+def _pictures(chart: Chart) -> list[Picture]:
+    """A picture a panel, so that they stand side by side or, on a phone, below each other."""
+    alone = [replace(chart, panels=(panel,)) for panel in chart.panels]
+    return [Picture(one.panels[0].title or chart.title, _uri(one, LIGHT), _uri(one, DARK)) for one in alone]
+
+
+def _uri(chart: Chart, theme: Theme) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(draw(chart, "svg", theme)).decode()

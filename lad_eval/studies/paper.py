@@ -8,11 +8,15 @@ from collections.abc import Collection as Names
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import lad_eval
 from lad_eval.errors import UnknownNameError, UserError
+from lad_eval.pages.across import sentences_across
+from lad_eval.pages.finding import finding_of
 from lad_eval.run import folder as files
 from lad_eval.run.execute import Settings
+from lad_eval.run.progress import progress
 from lad_eval.run.provenance import checkout
 from lad_eval.run.stored import finished_runs
 from lad_eval.studies import STUDIES
@@ -92,8 +96,14 @@ def paper(
             files.write_json(folder / COSTS, {"costs": [cost.document() for cost in result.costs]})
         costs = _read_costs(folder / COSTS)
     library = Library(settings.model_name, folders, costs=costs, seed=settings.seed)
-    sheets = tuple(_sheet(name, library, family, absent, strict=only is not None) for name in names)
-    _write(sheets, folder, settings, family, [library[need].run.metrics for need in needs if library.has(need)])
+    made = []
+    with progress("tables and figures", len(names) + 1, shown=not settings.quiet, unit="steps") as advance:
+        for name in names:
+            made.append(_sheet(name, library, family, absent, strict=only is not None))
+            advance(1)
+        sheets = tuple(made)
+        _write(sheets, folder, settings, family, [library[need].run.metrics for need in needs if library.has(need)])
+        advance(1)
     return Written(folder, sheets)
 
 
@@ -143,9 +153,7 @@ def _read_costs(path: Path) -> list[Cost]:
     return [Cost(**cost) for cost in files.read_json(path)["costs"]] if path.is_file() else []
 
 
-def _write(
-    sheets: Sequence[Sheet], folder: Path, settings: Settings, family: Family, runs: Sequence[Mapping[str, object]]
-) -> None:
+def _write(sheets: Sequence[Sheet], folder: Path, settings: Settings, family: Family, runs: Sequence[Mapping[str, Any]]) -> None:
     """One folder: paper.md, report.html, tables as CSV and LaTeX, figures as SVG and PDF."""
     for sheet in sheets:
         for number, table in enumerate(sheet.tables, 1):
@@ -157,17 +165,27 @@ def _write(
             _bytes(folder / "figures" / f"{chart.name}.svg", draw(chart, "svg"))
             _bytes(folder / "figures" / f"{chart.name}.pdf", draw(chart, "pdf"))
     preface = _preface(settings)
-    title = f"# {settings.model_name}: tables and figures\n\n" + "\n\n".join(preface)
+    tasks = f"the {family.name} tasks"
+    finding = _finding(runs, family)
+    title = f"# Position bias of {settings.model_name} on {tasks}\n\n" + "\n\n".join([*finding, *preface])
     _text(folder / "paper.md", "\n\n".join([title, *map(markdown, sheets)]) + "\n")
     html = page(
         sheets,
         model=settings.model_name,
-        tasks=f"the tasks {family.name}_*",
+        tasks=tasks,
+        finding=finding,
         version=lad_eval.__version__,
         preface=preface,
         provenance=_provenance(runs),
     )
     _text(folder / "report.html", html)
+
+
+def _finding(runs: Sequence[Mapping[str, Any]], family: Family) -> list[str]:
+    """What came out on the main tasks, those of them that were asked."""
+    main = [task for _, _, task in family.main()]
+    found = [(run, finding) for run in runs if run["task"] in main and (finding := finding_of(run)) is not None]
+    return sentences_across(found) or [finding.title for _, finding in found]
 
 
 def _preface(settings: Settings) -> list[str]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lad_eval.errors import UnknownNameError, UserError
 from lad_eval.tasks.files import SUFFIXES, Document, SpecError, did_you_mean, read_document, read_yaml, shown
+from lad_eval.tasks.order import task_order
 from lad_eval.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -111,8 +112,25 @@ def _group_problem(key: str, value: Any, path: Path) -> str | None:
 
 
 def task_names(include_path: Sequence[str | Path] = ()) -> list[str]:
-    """Names of all tasks, sorted so that n4 stands before n12."""
-    return sorted(index(include_path).tasks, key=_natural)
+    """Names of all tasks, in their order: see `tasks_in_order`."""
+    known = index(include_path)
+    return _in_order(known.tasks, known)
+
+
+def tasks_in_order(names: Iterable[str], include_path: Sequence[str | Path] = ()) -> list[str]:
+    """Names of tasks in the order of `task_order`, those of a group that names its tasks one by one in the group's order."""
+    return _in_order(names, index(include_path))
+
+
+def _in_order(names: Iterable[str], known: Index) -> list[str]:
+    ordered = sorted(names, key=task_order)
+    for group in known.groups.values():
+        if all(member in known.tasks for member in group.members):
+            places = [place for place, name in enumerate(ordered) if name in group.members]
+            there = sorted((ordered[place] for place in places), key=group.members.index)
+            for place, name in zip(places, there, strict=True):
+                ordered[place] = name
+    return ordered
 
 
 def groups(include_path: Sequence[str | Path] = ()) -> dict[str, list[str]]:
@@ -182,7 +200,7 @@ def open_task(document: Document, include_path: Sequence[str | Path] = (), *, ca
     # The other must hold as many calibration samples as this task asks for; where it calibrates itself does not matter.
     calibration = spec.calibration.model_copy(update={"on": None})
     opened = Task.of(spec_of(other).model_copy(update={"calibration": calibration}), other.path.parent)
-    return Task(spec.model_copy(update={"calibration": calibration}), task.source).calibrated_on(opened)
+    return replace(task, spec=spec.model_copy(update={"calibration": calibration})).calibrated_on(opened)
 
 
 def _named_in(document: Document, name: str, include_path: Sequence[str | Path]) -> Document:
@@ -233,12 +251,6 @@ def _expand(word: str, known: Index, outer: tuple[str, ...]) -> list[str]:
         return list(dict.fromkeys(members))
     if any(sign in word for sign in "*?["):
         if fits := fnmatch.filter(known.tasks, word):
-            return sorted(fits, key=_natural)
+            return _in_order(fits, known)
         raise UserError(f"No task fits {word!r}; `lad-eval ls tasks` lists them.")
     raise UnknownNameError("task", word, [*known.tasks, *known.groups])
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sort key under which n4 comes before n12."""
-    parts = "".join(c if c.isdigit() else f"\0{c}\0" for c in name).split("\0")
-    return [(int(part), "") if part.isdigit() else (0, part) for part in parts if part]

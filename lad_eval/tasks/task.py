@@ -29,12 +29,14 @@ class Task:
         source: its data, opened.
         other: the task that gives the calibration samples, where `spec.calibration.on` names one; see `calibrated_on`.
         wordings: of the question, names of `lad_eval.tasks.prompts.WORDINGS`; see `worded`.
+        folder: where relative paths of `spec.data` start; None: not known.
     """
 
     spec: TaskSpec
     source: Source
     other: Task | None = None
     wordings: tuple[str, ...] = ()
+    folder: Path | None = None
 
     @classmethod
     def of(cls, spec: TaskSpec, folder: Path | None = None) -> Task:
@@ -49,9 +51,9 @@ class Task:
             candidates=spec.candidates,
             samples=spec.samples,
             calibration_samples=spec.calibration.samples,
-            folder=Path.cwd() if folder is None else folder,
+            folder=(start := Path.cwd() if folder is None else folder),
         )
-        return cls(spec, source)
+        return cls(spec, source, folder=start)
 
     def calibrated_on(self, other: Task) -> Task:
         """This task with the calibration samples of another; of its own, if that is what is given.
@@ -71,12 +73,12 @@ class Task:
                 f"{self.name} cannot be calibrated on {other.name}: their candidates are named {', '.join(self.identifiers)} "
                 f"and {', '.join(other.identifiers)}; choose a task of the same identifiers."
             )
-        return Task(self.spec.calibrated_on(other.name), self.source, replace(other, other=None), self.wordings)
+        return replace(self, spec=self.spec.calibrated_on(other.name), other=replace(other, other=None))
 
     def worded(self, *wordings: str) -> Task:
         """This task, and the one that it calibrates on, with the question in another wording."""
         other = None if self.other is None else self.other.worded(*wordings)
-        return Task(self.spec, self.source, other, wordings)
+        return replace(self, other=other, wordings=wordings)
 
     @property
     def name(self) -> str:

@@ -59,9 +59,9 @@ def test_run_json_is_one_document_of_rows_and_nothing_else(results):
         assert tuple(row) == COLUMNS
         assert (row["model"], row["task"], row["samples"], row["permutations"], row["unparsable"]) == (MODEL, TASK, 3, 2, 0)
         assert row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"]
-    # Three samples can show nothing: every method but those of the greatest accuracy is marked as no worse.
-    greatest = max(row["accuracy"] for row in rows)
-    assert [row["p_best"] is None for row in rows] == [row["accuracy"] == greatest for row in rows]
+    # Three samples can show nothing: every method but the most accurate is marked as no worse.
+    most = max(row["accuracy"] for row in rows)
+    assert [row["p_best"] is None for row in rows] == [row["accuracy"] == most for row in rows]
     assert f"{TASK}: 16 requests serve 6 methods" in told
 
 

@@ -3,7 +3,7 @@ import time
 import numpy as np
 import pytest
 
-from lad_eval.metrics import accuracy, all_correct, consistency, resampled_means, rstd, summarise
+from lad_eval.metrics import accuracy, all_correct, consistency, recall, recall_intervals, resampled_means, rstd, summarise
 from lad_eval.metrics.bootstrap import figures, interval, sample_sums
 
 
@@ -75,3 +75,22 @@ def test_twenty_thousand_rows_take_seconds(simulate):
     start = time.perf_counter()
     summarise(predictions)
     assert time.perf_counter() - start < 10
+
+
+def test_intervals_of_recall_equal_a_slow_bootstrap(simulate):
+    grid = simulate(25, 3, unparsable=0.05).grid
+    low, high = recall_intervals(grid.gold, grid.predicted, 4, resamples=80, seed=7)
+    generator = np.random.default_rng(7)
+    draws = np.array([recall(grid.gold[d], grid.predicted[d], 4) for d in generator.integers(25, size=(80, 25))])
+    np.testing.assert_allclose(low, np.nanquantile(draws, 0.025, axis=0))
+    np.testing.assert_allclose(high, np.nanquantile(draws, 0.975, axis=0))
+
+
+def test_a_recall_of_none_or_all_keeps_an_interval():
+    """Clopper-Pearson of 0 of 20 samples, 1 - 0.025 ** (1 / 20), and 12 of 12, 0.025 ** (1 / 12); position 2 never held it."""
+    gold = np.array([[0, 0]] * 8 + [[0, 1]] * 12)
+    predicted = np.where(gold == 0, 2, gold)
+    low, high = recall_intervals(gold, predicted, 3)
+    assert (low[0], high[0]) == (0.0, pytest.approx(16.84, abs=0.01))
+    assert (low[1], high[1]) == (pytest.approx(73.54, abs=0.01), 100.0)
+    assert np.isnan([low[2], high[2]]).all()

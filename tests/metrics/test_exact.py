@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from lad_eval.metrics import detectable, detectable_between, gains, mcnemar, paired_test, standings
+from lad_eval.metrics import (
+    can_differ,
+    detectable,
+    detectable_between,
+    detectable_in,
+    gains,
+    mcnemar,
+    paired_test,
+    standings,
+)
 
 
 def right(*orders):
@@ -98,6 +107,23 @@ def test_standings_by_hand():
     assert standings({}) == {}
 
 
-def test_equally_good_rows_are_all_the_best():
+def test_equally_good_rows_are_marked_alike():
     found = standings({"x": right("10", "01"), "y": right("01", "10")})
     assert (found["x"].best, found["x"].tied, found["y"].best, found["y"].tied) == (True, False, True, False)
+
+
+def test_equal_rows_do_not_spare_the_others_their_correction():
+    """c differs from the best on 6 samples: p = 2 / 2^6, times 2 for the two rows that are not the first best."""
+    a = np.ones((8, 1), dtype=bool)
+    c = a.copy()
+    c[:6] = False
+    assert standings({"a": a, "b": a.copy(), "c": c})["c"].p_holm == pytest.approx(4 / 64)
+
+
+def test_what_a_table_could_have_shown():
+    assert not can_differ(6, 3)  # 2 * 2 / 2**6 = 0.0625
+    assert can_differ(7, 3)
+    best, near = right(*["11"] * 40), right("10", *["11"] * 39)
+    worse = right(*["00"] * 40)
+    assert detectable_in({"best": best, "near": near, "worse": worse}) == pytest.approx(detectable_between(best, near))
+    assert math.isnan(detectable_in({"best": best, "same": best, "worse": worse}))

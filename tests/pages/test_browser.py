@@ -209,7 +209,49 @@ def test_a_phone_never_scrolls_sideways(browser, page, width):
         browser.value("new Promise(done => setTimeout(done, 300))")
         assert browser.value("document.documentElement.scrollWidth") == width, run
         assert browser.value("innerWidth") == width
-    assert browser.value("document.querySelector('#run-2 .summary').closest('.scroll').scrollWidth") > 320
+    # The table of the first screen has no scroller of its own: it fits.
+    assert browser.value("document.querySelector('#run-2 .summary').closest('.scroll')") is None
+
+
+BOX = "(e => { const b = e.getBoundingClientRect(); return [b.left, b.top, b.right, b.bottom]; })"
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_first_screen_is_the_finding(browser, page, dark):
+    browser.open(page, width=1400, height=1000, dark=dark)
+    parts = "[...document.querySelectorAll('#run-1 .finding, #run-1 .lead svg, #run-1 .summary')]"
+    boxes = browser.value(f"{parts}.filter(e => e.getClientRects().length).map({BOX})")
+    assert len(boxes) == 5  # sentence, one chart of two widths, two matrices, table
+    assert all(left >= 0 and right <= 1400 and bottom <= 1000 for left, _, right, bottom in boxes)
+    assert browser.value("document.documentElement.scrollWidth") == 1400
+    # Nothing of a chart lies outside its drawing, and no number or name on another.
+    texts = browser.value(
+        f"[...document.querySelectorAll('#run-1 .wide text')].map(e => [e.textContent, ...{BOX}(e), ...{BOX}(e.closest('svg'))])"
+    )
+    for text, left, top, right, bottom, *(x0, y0, x1, y1) in texts:
+        assert x0 - 1 <= left < right <= x1 + 1, text
+        assert y0 - 1 <= top < bottom <= y1 + 1, text
+    for i, (one, a, b, c, d, *_) in enumerate(texts):
+        for other, e, f, g, h, *_ in texts[:i]:
+            assert min(c, g) - max(a, e) < 1 or min(d, h) - max(b, f) < 4, (one, other)
+
+
+def test_a_phone_gets_a_chart_of_its_own(browser, page):
+    browser.open(page, width=390, height=844, phone=True)
+    seen = "[...document.querySelectorAll('#run-1 .lead svg')].filter(e => e.getClientRects().length)"
+    widths = browser.value(f"{seen}.map(e => e.getBoundingClientRect().width)")
+    assert len(widths) == 3
+    assert browser.value(f"getComputedStyle({seen}[0].querySelector('.tick')).fontSize") == "11.5px"
+    assert widths[0] >= 340  # not scaled down
+    assert browser.value("document.querySelector('#run-1 .summary').getBoundingClientRect().right") <= 390
+
+
+def test_a_link_into_a_hidden_run_shows_it_and_opens_what_it_names(browser, page):
+    browser.open(page)
+    browser.value("location.hash = '#run-2-facts'")
+    browser.value("new Promise(done => setTimeout(done, 200))")
+    assert browser.value("document.querySelector('#run-2').getClientRects().length") == 1
+    assert browser.value("document.querySelector('#run-2-facts').open")
 
 
 def test_it_prints_every_run_and_no_buttons(browser, page):

@@ -14,7 +14,7 @@ from lad_eval.metrics import standings
 from lad_eval.pages import pictures, write_report
 from lad_eval.pages.choose import choose
 from lad_eval.pages.load import definitions_of
-from lad_eval.pages.text import clean
+from lad_eval.pages.text import clean, without_paths
 from lad_eval.run.compare import table_of
 from lad_eval.run.stored import StoredRun
 from tests.pages.looked import METHODS, finished, photos
@@ -233,6 +233,96 @@ def test_methods_that_are_no_worse_than_the_best_are_marked(album, text):
     assert {name for name, cell in rows if "†" in cell} == tied
 
 
+def test_the_finding_comes_first(album, text):
+    """One sentence, the chart and two matrices, the table; nothing else before them."""
+    from lad_eval.pages.finding import finding_of
+
+    finding = finding_of(album[0].metrics)
+    main = text[text.index("<main") :]
+    heading = re.search(r'<h2 class="finding"[^>]*>(.*?)</h2>', main, re.S)
+    assert re.sub(r"<[^>]+>", "", heading.group(1)).strip() == finding.title
+    marks = [
+        'class="finding"',
+        "Found, by the position of the right image",
+        "As the model answers",
+        "With ",
+        'class="numbers summary"',
+    ]
+    places = [main.index(mark) for mark in [*marks, "Every figure"]]
+    assert places == sorted(places)
+    title = re.search(r"<title>(.*?)</title>", text).group(1)
+    assert title == f"formula: {finding.title}"
+
+
+def test_marks_are_those_of_the_terminal(album, text):
+    from lad_eval.report.rows import rows_of
+
+    rows = rows_of(album[0].metrics)
+    shown = dict(re.findall(r'data-method="([^"]+)"><th.*?<td class="main">(.*?)</td>', text))
+    assert {row.method for row in rows if row.tied} == {name for name, cell in shown.items() if "†" in cell}
+    best = re.findall(r'<tr class="best" data-method="([^"]+)"', text)
+    assert best == [row.method for row in rows if row.accuracy == max(r.accuracy for r in rows)]
+
+
+def test_a_run_finds_its_own_pictures(album, tmp_path):
+    """The task's file is not named, and need not even exist any more: the run notes where its data is."""
+    import shutil
+
+    path = photos(tmp_path / "data", [f"caption {i}" for i in range(30)])
+    run = finished(tmp_path / "runs", path)
+    path.rename(path.with_name("renamed.yaml"))
+    found = written(run, tmp_path / "r.html")
+    data = Page(found).data()["runs"]["run-1"]
+    assert data["caption"][0].startswith("caption ")
+    assert sum(names is not None for names in data["pictures"]) == len(data["sample"])
+    assert str(tmp_path) not in found
+    shutil.rmtree(tmp_path / "data" / "photos")
+    gone = written(run, tmp_path / "r.html")
+    assert "photos: no such folder of images." in gone
+    assert str(tmp_path) not in gone
+
+
+def test_many_methods_are_small_charts_and_few_share_one(tmp_path):
+    few = finished(tmp_path / "few", "scenes_random_n4", limit=3)
+    assert 'class="multiples"' not in written(few, tmp_path / "r.html")
+    many = finished(tmp_path / "many", "scenes_random_n4", limit=3, methods=(*METHODS, "lad-paper"))
+    text = written(many, tmp_path / "r.html")
+    small = re.findall(r'<div class="multiple" data-method="([^"]+)">.*?</svg></div>', text, re.S)
+    assert small == many.methods
+    assert len(small) == 7
+
+
+def test_tasks_come_in_the_order_of_their_definition(tmp_path):
+    tasks = ["scenes_adversarial_n4", "scenes_random_n12", "scenes_random_n2", "scenes_random_n4"]
+    for task in tasks:
+        finished(tmp_path, task, limit=1, methods=("vanilla",))
+    shown = [run.metrics["task"] for run in choose([tmp_path])]
+    assert shown == ["scenes_random_n2", "scenes_random_n4", "scenes_adversarial_n4", "scenes_random_n12"]
+
+
+def test_methods_of_exactly_the_best_accuracy_are_marked_alike(tmp_path):
+    run = finished(tmp_path, "scenes_random_n4", limit=4, methods=("vanilla", "lad", "purified-attention"))
+    metrics = json.loads(json.dumps(run.metrics))
+    metrics["methods"]["purified-attention"]["accuracy"] = metrics["methods"]["lad"]["accuracy"]
+    metrics["tests"]["accuracy"]["lad"]["purified-attention"] = 1.0
+    text = written(StoredRun(run.path, metrics), tmp_path / "r.html")
+    assert re.findall(r'<tr class="best" data-method="([^"]+)"', text) == ["lad", "purified-attention"]
+    cells = dict(re.findall(r'data-method="([^"]+)"><th.*?<td class="main">(.*?)</td>', text))
+    assert not any("†" in cells[name] for name in ("lad", "purified-attention"))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Cannot read /a/b c/predictions.parquet: it is", "Cannot read predictions.parquet: it is"),
+        ("'/x/y.json'\n and C:\\Users\\me\\z.png", "'y.json' and z.png"),
+        ("see https://arxiv.org/abs/1, tasks/a.yaml, 1/2 and a / b", "see https://arxiv.org/abs/1, tasks/a.yaml, 1/2 and a / b"),
+    ],
+)
+def test_messages_lose_their_folders_only(text, shown):
+    assert without_paths(text) == shown
+
+
 class TestMissing:
     """A part that is not there is named, and the rest stands."""
 
@@ -250,7 +340,7 @@ class TestMissing:
     def test_damaged_predictions(self, run, tmp_path):
         (run.path / "predictions.parquet").write_bytes(b"no parquet")
         text = written(run, tmp_path / "r.html")
-        assert text.count("Not shown: Cannot read predictions.parquet") == 3
+        assert text.count("Not shown: Cannot read predictions.parquet") == 4  # first screen, matrices, examples, samples
         assert "Attention to the right image" in text
         assert Page(text).data()["runs"] == {}
 
@@ -284,6 +374,7 @@ class TestMissing:
 
     def test_task_that_is_not_here(self, tmp_path):
         run = finished(tmp_path / "runs", photos(tmp_path, [f"caption {i}" for i in range(30)]))
+        (run.path / "task.json").unlink()  # as runs of earlier versions are
         text = written(run, tmp_path / "r.html")
         assert "Unknown task &#39;album&#39;" in text
         assert "The caption is not known here." in text

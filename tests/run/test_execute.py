@@ -93,7 +93,7 @@ def test_the_files_of_a_run_tell_the_same_story(counted, tmp_path):
     assert metrics["versions"]["torch"]
     assert set(metrics["lad_eval"]) == {"commit", "dirty"}
     assert {p.name for p in folder.iterdir() if not p.name.startswith(".")} == {
-        "spec.json", "plan.json", "evidence.parquet", "predictions.parquet", "metrics.json",
+        "spec.json", "task.json", "plan.json", "evidence.parquet", "predictions.parquet", "metrics.json",
     }  # fmt: skip
 
     table = pd.read_parquet(folder / "predictions.parquet")

@@ -12,7 +12,7 @@ from lad_eval.tasks.registry import bundled_folder, definitions, groups, load_sp
 from lad_eval.tasks.validate import validate
 
 SIZES = (2, 4, 8, 12)
-BUNDLED = [f"scenes_{setting}_n{n}" for setting in ("adversarial", "random") for n in SIZES]
+BUNDLED = [f"scenes_{setting}_n{n}" for n in SIZES for setting in ("random", "adversarial")]
 MINE = "source: scenes\ncandidates: 4\nsamples: 3\n"
 
 
@@ -50,7 +50,7 @@ def test_fingerprints_tell_tasks_apart_and_stay():
     [
         ("scenes_random_n4", ["scenes_random_n4"]),
         (" scenes_random_n4 , scenes_random_n2,", ["scenes_random_n4", "scenes_random_n2"]),
-        ("scenes_*_n4", ["scenes_adversarial_n4", "scenes_random_n4"]),
+        ("scenes_*_n4", ["scenes_random_n4", "scenes_adversarial_n4"]),
         ("scenes_random_n?", ["scenes_random_n2", "scenes_random_n4", "scenes_random_n8"]),
         ("scenes_random_n8,scenes_random_*", [f"scenes_random_n{n}" for n in (8, 2, 4, 12)]),
         ("scenes_main,scenes", groups()["scenes_main"] + [n for n in BUNDLED if n not in groups()["scenes_main"]]),

@@ -25,6 +25,7 @@ def heatmap(
     cell: tuple[float, float] | None = None,
     diagonal: bool = False,
     digits: int = 0,
+    colour: str = "",
 ) -> Markup:
     """A matrix Float[R, C]; unknown values (NaN) stay empty.
 
@@ -37,11 +38,14 @@ def heatmap(
         cell: width and height of a cell; default: by the number of columns.
         diagonal: outlines the cells in which row and column are one position.
         digits: decimals of the numbers.
+        colour: class of the hue; default: the page's own.
     """
     R, C = values.shape
     width, height = cell or _cell(C)
     left, top = 22.0 + 7.0 * max(map(len, rows)), 40.0
     root = drawing(left + C * width + 4, top + R * height + 4, label)
+    if colour:
+        root.set("class", colour)
     add(root, "text", column_title, x=left + C * width / 2, y=12.0, class_="axis middle")
     middle = top + R * height / 2
     add(root, "text", row_title, x=10.0, y=middle, transform=f"rotate(-90 10 {middle:.1f})", class_="axis middle")

@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from lad_eval.pages.charts.svg import add, drawing, known, markup
 
-WIDTH, HEIGHT, PAD = 168.0, 22.0, 6.0
+WIDTH, HEIGHT, PAD = 300.0, 22.0, 6.0
 
 
 def interval(value: float | None, low: float | None, high: float | None, *, label: str, colour: str, chance: float) -> Markup:

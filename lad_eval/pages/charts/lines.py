@@ -75,7 +75,7 @@ def lines(
     if chance is not None:
         add(root, "line", x1=LEFT, x2=LEFT + inner, y1=y(chance), y2=y(chance), class_="chance")
     ends = [_end(line, y) for line in series] + ([] if chance is None else [y(chance)])
-    places = _apart(ends, TOP, TOP + tall)
+    places = spread(ends, TOP, TOP + tall)
     for line, at in zip(series, places[: len(series)], strict=True):
         group = add(root, "g", class_=f"line {line.colour}", data_method=line.method)
         told = ", ".join("–" if v is None or not known(v) else percent(v) for v in line.values)
@@ -110,7 +110,7 @@ def _end(line: Line, y: Height) -> float:
     return y(0.0)
 
 
-def _apart(heights: Sequence[float], top: float, bottom: float) -> list[float]:
+def spread(heights: Sequence[float], top: float, bottom: float) -> list[float]:
     """The heights moved as little as needed for names not to lie on each other, within the bounds where they suffice."""
     order = sorted(range(len(heights)), key=heights.__getitem__)
     placed = [0.0] * len(heights)

@@ -33,8 +33,10 @@
     });
   }
   function fromAddress() {
-    var id = location.hash.slice(1);
-    return links.some(function (link) { return link.dataset.tab === id; }) ? id : "";
+    var target = location.hash.length > 1 && document.getElementById(location.hash.slice(1));
+    if (target && target.tagName === "DETAILS") target.open = true;
+    var run = target && target.closest(".run");
+    return run ? run.id : "";
   }
   if (links.length) {
     links[0].parentNode.setAttribute("role", "tablist");
@@ -58,8 +60,11 @@
       });
     });
     show(fromAddress() || links[0].dataset.tab);
-    window.addEventListener("hashchange", function () { if (fromAddress()) show(fromAddress()); });
   }
+  window.addEventListener("hashchange", function () {
+    var id = fromAddress();
+    if (id && links.length) show(id);
+  });
 
   /* Which methods the charts and tables show. */
   Array.prototype.forEach.call(document.querySelectorAll(".run"), function (run) {

@@ -1,0 +1,46 @@
+"""Where a run's task has its data on this machine, so that captions and pictures are found again when its file is not named.
+
+`spec.json` names a run and therefore holds no path; this file lies next to it and determines nothing. A copy of the run on
+another machine, or data that has moved, only means that captions and pictures are not shown.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lad_eval.run.folder import SPEC, TASK, ResultsError, read_json, write_json
+from lad_eval.tasks.files import Document
+from lad_eval.tasks.task import Task
+
+
+def note_data(folder: Path, task: Task) -> None:
+    """Writes the task's data options, and the folder in which relative paths in them start, into a run's folder."""
+    if task.folder is None:
+        return
+    document = {"data": dict(task.spec.data), "folder": str(task.folder.resolve())}
+    if not has_data(folder) or read_json(folder / TASK) != document:
+        write_json(folder / TASK, document)
+
+
+def has_data(folder: Path) -> bool:
+    """Whether a run's folder says where the data is; runs of earlier versions do not."""
+    return (folder / TASK).is_file()
+
+
+def open_noted(folder: Path) -> Task:
+    """The task of a run, by its stored definition and the data that the run was made with.
+
+    Raises:
+        UserError: the files in the run's folder are damaged, or the data is missing or unreadable.
+    """
+    from lad_eval.tasks.spec import spec_of
+
+    stored, noted = read_json(folder / SPEC), read_json(folder / TASK)
+    definition, data, start = stored.get("definition"), noted.get("data"), noted.get("folder")
+    if not (isinstance(definition, dict) and isinstance(data, dict) and isinstance(start, str)):
+        raise ResultsError(f"{folder / TASK} does not name the data of a task.")
+    # Where calibration samples come from plays no part for the evaluated samples.
+    calibration = {key: value for key, value in (definition.get("calibration") or {}).items() if key != "on"}
+    values = {**definition, "calibration": calibration, "data": data}
+    spec = spec_of(Document(folder / f"{definition.get('name')}.yaml", values, {}))
+    return Task.of(spec, Path(start))
