@@ -21,7 +21,6 @@ def figure(
 ) -> None:
     """Draw accuracy by the position of the right image, with 95 % intervals; flat bars are a fair model."""
     from lad_eval.pages.positions import position_picture
-
     from lad_eval.run.stored import load_run
 
     chosen = None if methods is None else expanded(listed(methods, "methods"), load_run(run).methods, "method")
