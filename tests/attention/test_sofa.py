@@ -173,5 +173,5 @@ def test_an_image_token_never_opens_what_is_not_an_image(lab):
     spans = Spans(torch.tensor([[[1, 3], [4, 6]]]), torch.tensor([[[1, 3], [4, 6]]]), 8)
     from lad_eval.attention.sofa import _Softener
 
-    opened = _Softener(spans, 0.5, 1, "between")._entries(torch.device("cpu"))[0]
+    opened = _Softener(spans, [0], 0.5, "between")._entries(torch.device("cpu"))[0]
     assert opened.nonzero().tolist() == [[1, 4], [1, 5], [2, 4], [2, 5]]
