@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from lad_eval.models.continuation import last_logits
+
 # What says which tokens begin, fill up and end a text, and so belongs to the model; everything else is a choice of its author.
 _TOKENS = ("bos_token_id", "pad_token_id", "decoder_start_token_id")
 
@@ -32,6 +34,7 @@ def neutral_generation(model: Any, *, ends: Sequence[int], max_new_tokens: int, 
     config = GenerationConfig(do_sample=False, num_beams=1, use_cache=True, **settings)
     model.generation_config = config
     try:
-        yield config
+        with last_logits(model, 1):
+            yield config
     finally:
         model.generation_config = own

@@ -18,13 +18,14 @@ from lad_eval.errors import UnsupportedModelError, UserError
 from lad_eval.evidence import Evidence
 from lad_eval.models.batching import Batcher, BatchSize, automatic_size, by_length, check_batch_size
 from lad_eval.models.changing import UnderIntervention
-from lad_eval.models.continuation import continue_prefixes, end_ids, select, with_positions
+from lad_eval.models.continuation import continue_prefixes, end_ids, last_logits, select, with_positions
 from lad_eval.models.conversation import Conversation
 from lad_eval.models.drawing import Draw, reply_length
 from lad_eval.models.features import RememberedFeatures
 from lad_eval.models.fingerprint import describe
 from lad_eval.models.generation import neutral_generation
 from lad_eval.models.preparation import Batch, Preparation, check_image_preparation
+from lad_eval.models.repairs import repair
 from lad_eval.replies import Decoding, Reply
 from lad_eval.tasks.request import Request
 
@@ -60,6 +61,7 @@ class HuggingFaceVLM(UnderIntervention):
         self.name = name or str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
         self.batch_size = check_batch_size(batch_size)
         preparation = check_image_preparation(image_preparation)
+        repair(model)
         check_supported(model, processor)
         self._weights = weights
         self._conversation = Conversation(processor, self.name)
@@ -197,8 +199,9 @@ class HuggingFaceVLM(UnderIntervention):
         inputs = with_positions(self.model, self._to_device(inputs))
         ends = end_ids(self.model, self.processor.tokenizer) if trie.needs_end else ()
         columns = [branch.columns(ends) for branch in trie.branches]
-        with self._changed(batch, intervention), record_last_row(self.model, batch.spans) as recorder:
-            output = self.model(**inputs, use_cache=bool(trie.prefixes), logits_to_keep=1)
+        recording = record_last_row(self.model, batch.spans)
+        with self._changed(batch, intervention), recording as recorder, last_logits(self.model, 1) as options:
+            output = self.model(**inputs, use_cache=bool(trie.prefixes), **options)
         attention, delimited = recorder.attention()
         rooted = [select(output.logits[:, -1], columns[0])] if len(trie.prefixes) < len(trie.branches) else []
         if trie.prefixes:

@@ -17,6 +17,7 @@ from lad_eval.models.random.llava import LLAVA_1_5, LLAVA_NEXT, LLAVA_ONEVISION,
 from lad_eval.models.random.qwen import QWEN2_5_VL, QWEN2_VL, QWEN3_5, QWEN3_VL
 from lad_eval.models.random.tiles import IDEFICS3, INTERNVL, SMOLVLM
 from lad_eval.models.random.tokenizer import make_tokenizer
+from lad_eval.models.repairs import repair
 
 _FAMILIES: dict[str, Family] = {
     "qwen2-vl": QWEN2_VL,
@@ -74,6 +75,7 @@ def build(
         torch.manual_seed(seed)
         model = transformers.AutoModelForImageTextToText.from_config(config, dtype=number, **options)
         _fill_zeros(model)
+    repair(model)
     generation = model.generation_config
     generation.eos_token_id, generation.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
     return model.to(where).eval(), processor

@@ -293,5 +293,5 @@ MOLMO2 = Family(
             images={"max_crops": 4, "overlap_margins": [1, 1], "pooling_size": [2, 2]},
         ),
     },
-    since="5.18",
+    since="5.20",
 )
