@@ -1,4 +1,4 @@
-"""Faults of single releases of transformers that keep a model from answering at all, repaired from outside by hooks."""
+"""Faults of single releases of transformers: repaired from outside by a hook where that can be, else named."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from weakref import WeakSet
 
 import torch
 
+from lad_eval.errors import UnsupportedModelError
+
+# Architectures that earlier releases have, but get wrong: the first release that will do, and what is wrong before it.
+_NEEDS = {"minicpmv4_6": ("5.19", "earlier ones mix up images of unequal sizes")}
 _REPAIRED: WeakSet[torch.nn.Module] = WeakSet()
 
 
@@ -14,13 +18,34 @@ def repair(model: Any) -> None:
     """Makes a model answer that its release of transformers broke; any other model stays as it is.
 
     transformers 5.24.0: Llama 4 reads `image_outputs` of its language model's output, which has none, and fails at every prompt.
+
+    Raises:
+        UnsupportedModelError: the release gets the architecture wrong in a way that cannot be repaired from outside.
     """
-    if getattr(model.config, "model_type", None) != "llama4":
-        return
+    kind = str(getattr(model.config, "model_type", ""))
+    if kind in _NEEDS:
+        first, reason = _NEEDS[kind]
+        check_transformers(kind, first, reason)
     language_model = getattr(model, "language_model", None)
-    if isinstance(language_model, torch.nn.Module) and language_model not in _REPAIRED:
+    if kind == "llama4" and isinstance(language_model, torch.nn.Module) and language_model not in _REPAIRED:
         language_model.register_forward_hook(_with_image_outputs)
         _REPAIRED.add(language_model)
+
+
+def check_transformers(name: str, first: str, reason: str) -> None:
+    """Refuses a release of transformers that is too old for a model.
+
+    Raises:
+        UnsupportedModelError: it is older than `first`.
+    """
+    import transformers
+    from packaging.version import Version
+
+    if Version(transformers.__version__) < Version(first):
+        raise UnsupportedModelError(
+            f"{name} needs transformers {first} or later, as {reason}; {transformers.__version__} is installed: "
+            "pip install -U transformers"
+        )
 
 
 def _with_image_outputs(module: torch.nn.Module, args: Any, output: Any) -> Any:

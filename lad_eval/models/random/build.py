@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from lad_eval.errors import UnsupportedModelError
 from lad_eval.models.random.aspect import GEMMA4, GLM4V
 from lad_eval.models.random.blocks import GEMMA3, MISTRAL3, PALIGEMMA
 from lad_eval.models.random.crops import COHERE2_VISION, LFM2_VL, MINICPM_V_4_6, MOLMO2, OVIS2
@@ -17,7 +16,7 @@ from lad_eval.models.random.llava import LLAVA_1_5, LLAVA_NEXT, LLAVA_ONEVISION,
 from lad_eval.models.random.qwen import QWEN2_5_VL, QWEN2_VL, QWEN3_5, QWEN3_VL
 from lad_eval.models.random.tiles import IDEFICS3, INTERNVL, SMOLVLM
 from lad_eval.models.random.tokenizer import make_tokenizer
-from lad_eval.models.repairs import repair
+from lad_eval.models.repairs import check_transformers, repair
 
 _FAMILIES: dict[str, Family] = {
     "qwen2-vl": QWEN2_VL,
@@ -63,7 +62,8 @@ def build(
 
     family, size = _split(name)
     kind, tiny = _FAMILIES[family], size == ""
-    _check_known(family, kind)
+    if kind.since:
+        check_transformers(f"random:{family}", kind.since, "earlier ones lack the architecture or get it wrong")
     tokenizer = make_tokenizer(**kind.tokens)
     processor = kind.processor(tokenizer, kind.shapes[size])  # before the configuration: PaliGemma's adds tokens
     processor.chat_template = kind.template
@@ -111,17 +111,6 @@ def make_config(family: str, size: str, tokenizer: Any) -> Any:
 def _listed(token_ids: Mapping[str, str | tuple[str, ...]]) -> Iterator[tuple[str, str | list[str]]]:
     """The entries, several tokens as the list that transformers takes."""
     return ((entry, token if isinstance(token, str) else list(token)) for entry, token in token_ids.items())
-
-
-def _check_known(family: str, kind: Family) -> None:
-    import transformers
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-
-    if kind.model_type not in CONFIG_MAPPING_NAMES:
-        needed = f"transformers {kind.since} or later" if kind.since else "another version of transformers"
-        raise UnsupportedModelError(
-            f"random:{family} needs {needed}, and {transformers.__version__} is installed: pip install -U transformers"
-        )
 
 
 def _fill_zeros(model: Any) -> None:

@@ -236,6 +236,7 @@ MINICPM_V_4_6 = Family(
             images={"patch_size": 8, "scale_resolution": 64, "max_slice_nums": 4},
         ),
     },
+    since="5.19",
 )
 MOLMO2 = Family(
     model_type="molmo2",

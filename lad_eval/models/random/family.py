@@ -47,7 +47,8 @@ class Family:
         template: chat template, in the family's form.
         processor: makes the family's processor, but for its chat template, from (tokenizer, shape).
         shapes: by size name; the tiny one is "".
-        since: the first version of transformers with the architecture, where it is newer than the oldest one supported here.
+        since: the first release of transformers that has the architecture and gets it right, where the oldest one that is
+            supported here does not.
     """
 
     model_type: str
