@@ -30,8 +30,8 @@ def soften(model: Any, spans: Spans, *, sigma: float, every: int, pairs: Pairs) 
         yield
     if not softener.changed:
         raise UnsupportedModelError(
-            f"{type(model).__name__}: sofa changed no attention call, as no entry between its images is blocked; its answers would "
-            "be the unchanged model's, so leave out the methods with sofa."
+            f"{type(model).__name__}: sofa changed no attention call, as no entry between its images is blocked; its answers "
+            "would be the unchanged model's, so leave out the methods with sofa."
         )
 
 

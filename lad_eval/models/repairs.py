@@ -22,7 +22,7 @@ def repair(model: Any) -> None:
     Raises:
         UnsupportedModelError: the release gets the architecture wrong in a way that cannot be repaired from outside.
     """
-    kind = str(getattr(model.config, "model_type", ""))
+    kind = str(getattr(getattr(model, "config", None), "model_type", ""))
     if kind in _NEEDS:
         first, reason = _NEEDS[kind]
         check_transformers(kind, first, reason)

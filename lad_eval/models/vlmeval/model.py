@@ -18,6 +18,7 @@ from lad_eval.models.batching import OutOfMemoryError, is_out_of_memory
 from lad_eval.models.changing import UnderIntervention
 from lad_eval.models.conversation import Conversation
 from lad_eval.models.preparation import check_image_preparation
+from lad_eval.models.repairs import repair
 from lad_eval.models.vlmeval.answering import Looking, View, Writing
 from lad_eval.models.vlmeval.fingerprint import describe
 from lad_eval.models.vlmeval.images import Shown
@@ -60,6 +61,7 @@ class InterceptedVLM(UnderIntervention):
         self.name = name
         self.dataset = dataset
         self.model = inner_model(inner, name)
+        repair(self.model)
         self.processor = inner_processor(inner, name)
         self.messages = Messages(check_image_preparation(image_preparation))
         self._weights = weights
