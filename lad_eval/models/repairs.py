@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any
 from weakref import WeakSet
 
@@ -38,13 +39,12 @@ def check_transformers(name: str, first: str, reason: str) -> None:
     Raises:
         UnsupportedModelError: it is older than `first`.
     """
-    import transformers
     from packaging.version import Version
 
-    if Version(transformers.__version__) < Version(first):
+    installed = version("transformers")
+    if Version(installed) < Version(first):
         raise UnsupportedModelError(
-            f"{name} needs transformers {first} or later, as {reason}; {transformers.__version__} is installed: "
-            "pip install -U transformers"
+            f"{name} needs transformers {first} or later, as {reason}; {installed} is installed: pip install -U transformers"
         )
 
 
