@@ -67,14 +67,7 @@ class ReplyStore:
             if self.path.exists():
                 self._mend()
         for file in reply_files(self.folder, self.decoding):
-            header, rows = read_file(file)
-            if header is None:
-                continue
-            if off := difference(header, self._header):
-                raise EvidenceError(
-                    f"{file} was made otherwise: {off} (there, and now). Choose another folder, or use --overwrite always."
-                )
-            self._keys.update(row["key"] for row in rows)
+            self._keys.update(row["key"] for row in self._rows(file))
         return self
 
     def keys(self) -> frozenset[str]:
@@ -109,13 +102,14 @@ class ReplyStore:
         """Joins the files of all ranks; of several processes one calls this, after the last batch of all.
 
         Raises:
+            EvidenceError: the files hold replies of another model, task or decoding; they stay as they are.
             UserError: the disk is full or fails; nothing is lost.
         """
         files = reply_files(self.folder, self.decoding)
         target = self.folder / f"replies.{self.decoding.slug}.jsonl"
         if not files or files == [target]:
             return
-        rows = {row["key"]: row for file in reversed(files) for row in read_file(file)[1]}
+        rows = {row["key"]: row for file in reversed(files) for row in self._rows(file)}
         beside = target.with_name(f".{target.name}.new")
         with _told(target):
             beside.unlink(missing_ok=True)
@@ -125,6 +119,19 @@ class ReplyStore:
             for file in files:
                 if file != target:
                     file.unlink()
+
+    def _rows(self, file: Path) -> list[dict[str, Any]]:
+        """The rows of a file that was made as this store says.
+
+        Raises:
+            EvidenceError: it was not.
+        """
+        header, rows = read_file(file)
+        if header is not None and (off := difference(header, self._header)):
+            raise EvidenceError(
+                f"{file} was made otherwise: {off} (there, and now). Choose another folder, or use --overwrite always."
+            )
+        return rows
 
     def _mend(self) -> None:
         """Cuts off what stands behind the last line break."""

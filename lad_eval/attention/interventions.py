@@ -37,7 +37,8 @@ class Intervention(Protocol):
         """Open while the model reads the prompts that `spans` belongs to.
 
         Raises:
-            UnsupportedModelError: the model's attention cannot be changed in this way.
+            UnsupportedModelError: the model's attention cannot be changed in this way; or, as the context closes, nothing was
+                changed, so that the answers would be the unchanged model's under another name.
         """
 
 
@@ -60,14 +61,15 @@ Pairs = Literal["between", "all"]
 
 @dataclass(frozen=True)
 class Sofa(_Named):
-    """Soft attention between images: on every n-th layer each image may look at the later ones a little.
+    """Soft attention between images: on every n-th layer that attends each image may look at the later ones a little.
 
     Source: Tian et al. 2025 (SoFA). The entries of the attention mask that are causally blocked and lead from a token of one
     image to a token of another are let in with log(sigma) added to their scores. No calibration.
 
     Args:
         sigma: in (0, 1]; the less, the nearer to the model as it is.
-        every: every how many-th decoder layer, counted from layer 0, which is one of them.
+        every: every how many-th of the decoder layers that attend, the first of them included. Where all layers attend these
+            are the layers 0, n, 2 n, ...; linear-attention layers are not counted.
         pairs: "between" opens what leads from one image to another; "all" also what leads to later tokens of the same image, as
             the released code of LAD does (github.com/brightXian/LAD, c704b9d).
 

@@ -32,8 +32,13 @@ class Recorder:
         self._membership: dict[torch.device, torch.Tensor] = {}
 
     def observe(self, call: AttentionCall) -> None:
-        """Takes the last row of a prefill's call; decoding steps, which are shorter than the prompt, pass by."""
-        if call.query.shape[2] != self._spans.length:
+        """Takes the last row of a prefill's call; decoding steps, which are shorter than the prompt, pass by.
+
+        A layer that uses the keys of a lower one (Gemma 4) is asked for the prompt's last token only, with the prompt's keys.
+        """
+        whole = call.query.shape[2] == self._spans.length
+        last_only = call.key.shape[2] == self._spans.length and call.layer not in self._rows
+        if not whole and not last_only:
             return
         if call.layer in self._rows:
             raise UnsupportedModelError(f"{self._model} is not supported: layer {call.layer} attends more than once in a pass.")
@@ -126,7 +131,8 @@ def _masked(scores: torch.Tensor, call: AttentionCall, queries: int) -> torch.Te
     first, end = 0, keys
     causal = call.options.get("is_causal")
     if getattr(call.module, "is_causal", True) if causal is None else causal:
-        end = min(keys, queries)  # a static cache is longer than the prompt that fills it
+        # A static cache is longer than the prompt that fills it. A single query comes after all keys.
+        end = keys if queries == 1 else min(keys, queries)
     if (window := call.options.get("sliding_window")) is not None:
         first = max(0, end - window)
     if (first, end) == (0, keys):

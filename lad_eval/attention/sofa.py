@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 
 from lad_eval.attention.interventions import Pairs
 from lad_eval.attention.spans import Spans
-from lad_eval.attention.tap import AttentionCall, change_mask
+from lad_eval.attention.tap import AttentionCall, attention_layers, change_mask
 from lad_eval.errors import UnsupportedModelError
 
 
@@ -22,22 +22,35 @@ def soften(model: Any, spans: Spans, *, sigma: float, every: int, pairs: Pairs) 
     Steps that continue a prompt have no image among their queries and pass by.
 
     Raises:
-        UnsupportedModelError: the attention implementation takes no mask of single entries.
+        UnsupportedModelError: the attention implementation takes no mask of single entries, or no attention call was changed
+            by the time the context closes.
     """
-    softener = _Softener(spans, sigma, every, pairs)
+    softener = _Softener(spans, sorted(attention_layers(model))[::every], sigma, pairs)
     with change_mask(model, softener):
         yield
+    if not softener.changed:
+        raise UnsupportedModelError(
+            f"{type(model).__name__}: sofa changed no attention call, as no entry between its images is blocked; its answers "
+            "would be the unchanged model's, so leave out the methods with sofa."
+        )
 
 
 class _Softener:
-    def __init__(self, spans: Spans, sigma: float, every: int, pairs: Pairs) -> None:
-        self._spans, self._log_sigma, self._every, self._pairs = spans, math.log(sigma), every, pairs
+    """Makes the masks.
+
+    Attributes:
+        changed: whether an entry of any mask was opened.
+    """
+
+    def __init__(self, spans: Spans, layers: Sequence[int], sigma: float, pairs: Pairs) -> None:
+        self.changed = False
+        self._spans, self._layers, self._log_sigma, self._pairs = spans, frozenset(layers), math.log(sigma), pairs
         self._opened: dict[torch.device, torch.Tensor] = {}
         # The layers of a kind share one mask: what was made of it is kept beside it.
         self._made: list[tuple[Any, torch.dtype, torch.Tensor]] = []
 
     def __call__(self, call: AttentionCall) -> Any:
-        if call.query.shape[2] != self._spans.length or call.layer % self._every:
+        if call.query.shape[2] != self._spans.length or call.layer not in self._layers:
             return call.mask
         for mask, dtype, made in self._made:
             if mask is call.mask and dtype == call.query.dtype:
@@ -53,7 +66,9 @@ class _Softener:
         opened = self._entries(base.device)
         square = base[..., :length]
         blocked = square < torch.finfo(base.dtype).min / 2
-        square.masked_fill_(blocked & opened[:, None], self._log_sigma)
+        softened = blocked & opened[:, None]
+        self.changed = self.changed or bool(softened.any())
+        square.masked_fill_(softened, self._log_sigma)
         return base
 
     def _entries(self, device: torch.device) -> torch.Tensor:

@@ -40,7 +40,7 @@ def check_supported(model: Any, processor: Any) -> None:
     words = torch.tensor([tokenizer.encode("Answer: 1", add_special_tokens=False)], device=device)
     with torch.no_grad(), tap(model, note):
         try:
-            model(input_ids=words, attention_mask=torch.ones_like(words), use_cache=False, logits_to_keep=1)
+            model(input_ids=words, attention_mask=torch.ones_like(words), use_cache=False)
         # Whatever the model's own code trips over is told with its type, and no evidence is taken from it.
         except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, NotImplementedError) as fault:
             reason = (str(fault).strip().splitlines() or [""])[0]

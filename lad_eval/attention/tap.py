@@ -59,6 +59,26 @@ _TAPS: ContextVar[tuple[_Tap, ...]] = ContextVar("lad_eval_attention_taps", defa
 _LOCK = threading.Lock()
 
 
+def decoder_layers(model: Any) -> torch.nn.ModuleList:
+    """The decoder's layers; some models (Llama 4) call a causal language model their decoder, whose layers are one level below.
+
+    Raises:
+        UnsupportedModelError: there is no list of layers.
+    """
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
+    seen: list[Any] = []
+    while decoder is not None and not any(decoder is known for known in seen):
+        layers = getattr(decoder, "layers", None)
+        if isinstance(layers, torch.nn.ModuleList) and len(layers):
+            return layers
+        seen.append(decoder)
+        inner = decoder.get_decoder() if hasattr(decoder, "get_decoder") else None
+        decoder = getattr(decoder, "model", None) if inner is None or inner is decoder else inner
+    raise UnsupportedModelError(
+        f"{type(model).__name__} is not supported: it has no list of decoder layers (get_decoder().layers)."
+    )
+
+
 def attention_layers(model: Any) -> dict[int, torch.nn.Module]:
     """Self-attention module of every decoder layer that has one, by layer index; linear-attention layers have none.
 
@@ -66,10 +86,7 @@ def attention_layers(model: Any) -> dict[int, torch.nn.Module]:
         UnsupportedModelError: no decoder layers, no attention in them, or images that enter by cross-attention.
     """
     name = type(model).__name__
-    decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
-    layers = getattr(decoder, "layers", None)
-    if not isinstance(layers, torch.nn.ModuleList) or not len(layers):
-        raise UnsupportedModelError(f"{name} is not supported: it has no list of decoder layers (get_decoder().layers).")
+    layers = decoder_layers(model)
     if any(hasattr(layer, "cross_attn") for layer in layers):
         raise UnsupportedModelError(f"{name} is not supported: images enter it by cross-attention, not as tokens of the prompt.")
     modules = ((index, getattr(layer, "self_attn", None)) for index, layer in enumerate(layers))

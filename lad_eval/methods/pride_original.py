@@ -12,20 +12,27 @@ from lad_eval.methods.numerics import log_softmax, logsumexp
 from lad_eval.methods.parameters import Count, Parameter, Share
 from lad_eval.methods.views import Cyclic
 
+# What the authors' code adds to every probability before it takes the logarithm.
+_FLOOR = 1e-10
+
 
 class PriDeOriginal(Cyclic):
     """PriDe by its authors' protocol: one prior from a random 5 % of the evaluated samples; mean of 5 draws.
 
-    Source: arXiv 2309.03882 and github.com/chujiezheng/LLM-MCQ-Bias. The drawn samples are asked under their N cyclic shifts and
-    answered by the mean probability of each image over them; their priors (the softmax of the mean log-probabilities of the
-    positions) are averaged arithmetically, and the average is taken out of the log-probabilities of all other samples. Each
-    displayed order is a test set of its own: its prior comes from the circles of shifts of that order.
+    Source: arXiv 2309.03882 and github.com/chujiezheng/LLM-MCQ-Bias, da14c48, code/debias_pride.py. The drawn samples are asked
+    under their N cyclic shifts and answered by the mean probability of each image over them; their priors (the softmax of the
+    mean log-probabilities of the positions) are averaged arithmetically, and the average is taken out of the log-probabilities of
+    all other samples. As there, int(share n) samples are drawn, and every logarithm is that of a probability plus 1e-10.
+
+    Otherwise than there: at least one sample is drawn; the draws are those of a seed of ours, independent of each other, and not
+    of shuffles seeded by a path; and each displayed order is a test set of its own, whose prior comes from the circles of shifts
+    of that order.
 
     It has no calibration samples, and its answers depend on the company of the rows. `predict` gives the first draw's; the
     figures of a run are means over the draws, and cost what a draw costs.
 
     Args:
-        share: of the samples that are drawn, at least one.
+        share: of the samples that are drawn, rounded down, at least one.
         draws: number of draws.
         seed: of the draws.
     """
@@ -50,19 +57,20 @@ class PriDeOriginal(Cyclic):
         own = index[:, 0]
         ids, orders = evidence.sample_id[own], evidence.perm[own]
         samples = np.unique(ids)
-        count = max(1, round(self.share * len(samples)))
+        count = max(1, int(self.share * len(samples)))
         chosen = np.random.default_rng([self.seed, draw]).choice(samples, size=count, replace=False)
         estimated: npt.NDArray[np.bool_] = np.isin(ids, chosen)
 
         logs = log_softmax(evidence.log_probs)
-        priors = log_softmax(logs[index].mean(axis=1))
+        floored = _floored(logs)
+        priors = log_softmax(floored[index].mean(axis=1))
         answers = np.empty((len(own), evidence.n_candidates))
         group = np.unique(orders, axis=0, return_inverse=True)[1].reshape(len(own))
         for order in range(int(group.max()) + 1):
             rows = group == order
             # A row whose order no drawn sample was shown in takes the prior of all drawn ones.
             learned = priors[rows & estimated] if (rows & estimated).any() else priors[estimated]
-            answers[rows] = logs[own[rows]] - log_softmax(logsumexp(learned, axis=0))
+            answers[rows] = floored[own[rows]] - _floored(log_softmax(logsumexp(learned, axis=0)))
         by_image = np.empty_like(logs)
         np.put_along_axis(by_image, evidence.perm, logs, axis=1)
         mean = self._combined(by_image[index[estimated]])
@@ -78,3 +86,9 @@ class PriDeOriginal(Cyclic):
     def _combined(self, by_image: Floats) -> Floats:
         """The mean probability of each image over the shifts, as a log and without the division by N."""
         return logsumexp(by_image, axis=1)
+
+
+def _floored(log_probs: Floats) -> Floats:
+    """log(p + 1e-10): a position that the model all but excludes counts for no more than the floor says."""
+    floored: Floats = np.log(np.exp(log_probs) + _FLOOR)
+    return floored

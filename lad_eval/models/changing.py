@@ -15,14 +15,18 @@ class UnderIntervention(ABC):
     """The part of a VLM that implements `lad_eval.models.base.Changeable`; the model applies `_intervention` where it asks."""
 
     name: str
+    model: Any
     _intervention: Intervention | None = None
 
     @property
     def fingerprint(self) -> Mapping[str, Any]:
         """What determines the evidence, the intervention included."""
-        if self._intervention is None:
+        return self._fingerprint_under(self._intervention)
+
+    def _fingerprint_under(self, intervention: Intervention | None) -> Mapping[str, Any]:
+        if intervention is None:
             return self._described
-        return {**self._described, "intervention": self._intervention.facts}
+        return {**self._described, "intervention": {**intervention.facts, **_attending(self.model)}}
 
     @property
     @abstractmethod
@@ -43,3 +47,11 @@ class UnderIntervention(ABC):
             yield
         finally:
             self._intervention = None
+
+
+def _attending(model: Any) -> dict[str, list[int]]:
+    """Of a hybrid the decoder layers that attend, since an intervention counts those; nothing where all layers attend."""
+    from lad_eval.attention.tap import attention_layers, decoder_layers
+
+    layers = sorted(attention_layers(model))
+    return {} if len(layers) == len(decoder_layers(model)) else {"attending_layers": layers}

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -79,18 +80,41 @@ def continue_prefixes(
             positions = (positions + deltas.to(device)[rows].view(-1, 1)).expand(3, -1, -1)
         given = {"position_ids": positions} if deltas is not None or _takes_positions(model) else {}
         last = start + step >= len(prefixes)
-        output = model(
-            input_ids=tokens,
-            attention_mask=mask,
-            past_key_values=cache if last and m == 1 else _repeated(cache, rows),
-            use_cache=True,
-            logits_to_keep=longest,
-            **given,
-        )
+        with last_logits(model, longest) as options:
+            output = model(
+                input_ids=tokens,
+                attention_mask=mask,
+                past_key_values=cache if last and m == 1 else _repeated(cache, rows),
+                use_cache=True,
+                **options,
+                **given,
+            )
         logits = output.logits.view(n, m, -1, output.logits.shape[-1])
         for j, prefix in enumerate(chosen):
             found.append(select(logits[:, j, len(prefix) - 1 - longest], columns[start + j]))
     return found
+
+
+@contextmanager
+def last_logits(model: Any, count: int) -> Iterator[dict[str, int]]:
+    """Options for a forward pass that is to give the logits of the last `count` tokens only.
+
+    Logits of a whole prompt are its length times the vocabulary, often more memory than all else. A model whose `forward` does
+    not know `logits_to_keep` (MiniCPM-V 4.6) would compute them; while the context is open, its output layer is given the last
+    tokens only.
+    """
+    if "logits_to_keep" in inspect.signature(type(model).forward).parameters:
+        yield {"logits_to_keep": count}
+        return
+    head = model.get_output_embeddings()
+    if head is None:
+        yield {}
+        return
+    hook = head.register_forward_pre_hook(lambda module, args: (args[0][..., -count:, :], *args[1:]))
+    try:
+        yield {}
+    finally:
+        hook.remove()
 
 
 def select(logits: torch.Tensor, columns: Sequence[int]) -> torch.Tensor:

@@ -14,6 +14,9 @@ _PIXELS, _GRID = "pixel_values", "image_grid_thw"
 # Greatest distance, by the features' length, of two computations in float32; a half as precise dtype rounds more.
 _ROUNDING, _COARSE_ROUNDING = 1e-4, 0.1
 
+# Fields of a vision tower's answer that a model reads, and those that it does not.
+_KNOWN = frozenset({"pooler_output", "deepstack_features", "last_hidden_state", "hidden_states", "attentions"})
+
 Inputs = Mapping[str, Any]
 Pieces = dict[str, tuple[torch.Tensor, list[int]]]
 """The vision tower's arguments: a tensor, and how many of its rows belong to each image."""
@@ -23,7 +26,8 @@ class RememberedFeatures:
     """Puts images' features in the place of their pixels, so that each image is encoded once.
 
     It takes a forward pass that accepts features (`mm_encoder_outputs`), pixels that can be told apart by image, and a vision
-    tower to which the images of a batch are independent of each other. Where that is not so, inputs stay as they are.
+    tower to which the images of a batch are independent of each other and whose answer is told whole by `pooler_output` (and
+    `deepstack_features`). Where that is not so, inputs stay as they are.
     Independence is not guessed: two images of each kind (shape of pixels) are encoded together and alone, and compared.
 
     Args:
@@ -93,23 +97,32 @@ class RememberedFeatures:
         """Whether images of this kind may be encoded apart."""
         kind = tuple(pieces[_PIXELS][0].shape[1:])
         if kind not in self._independent and len(images) > 1:
-            pair = images[:2]
-            together, _ = self._features(pieces, pair, move)
-            alone = [self._features(pieces, [i], move)[0] for i in pair]
-            self._independent[kind] = len(together) == 2 and all(
-                len(one) == 1 and _close(one[0], both) for one, both in zip(alone, together, strict=True)
-            )
+            self._independent[kind] = self._alike(pieces, images[:2], move)
         return self._independent.get(kind, False)
 
+    def _alike(self, pieces: Pieces, pair: Sequence[int], move: Callable[[Inputs], dict[str, Any]]) -> bool:
+        """Whether two images encoded together are what they are alone, and the tower's answer can be put together again."""
+        output = self._output(pieces, pair, move)
+        if output.pooler_output is None or any(name not in _KNOWN and output[name] is not None for name in output):
+            return False  # the model reads something else of the answer: Llama 4 the last hidden state, Ovis2 its indicators
+        together, _ = self._features(pieces, pair, move, output)
+        alone = [self._features(pieces, [i], move)[0] for i in pair]
+        return len(together) == 2 and all(
+            len(one) == 1 and _close(one[0], both) for one, both in zip(alone, together, strict=True)
+        )
+
+    def _output(self, pieces: Pieces, images: Sequence[int], move: Callable[[Inputs], dict[str, Any]]) -> Any:
+        assert self._encode is not None
+        return self._encode(**move({name: _join(whole, rows, images) for name, (whole, rows) in pieces.items()}))
+
     def _features(
-        self, pieces: Pieces, images: Sequence[int], move: Callable[[Inputs], dict[str, Any]]
+        self, pieces: Pieces, images: Sequence[int], move: Callable[[Inputs], dict[str, Any]], output: Any = None
     ) -> tuple[list[list[torch.Tensor]], Callable[[list[list[torch.Tensor]]], Any]]:
         """Features of some images, one after the other, and what makes an answer like the vision tower's of them.
 
         An image's features are its tokens, and in some families tokens for the decoder's lower layers.
         """
-        assert self._encode is not None
-        output = self._encode(**move({name: _join(whole, rows, images) for name, (whole, rows) in pieces.items()}))
+        output = self._output(pieces, images, move) if output is None else output
         tokens, layers = output.pooler_output, getattr(output, "deepstack_features", None) or []
         # Nothing else of the answer may be kept: its parts hold all of it in memory.
         kind, stacked, deep = type(output), isinstance(tokens, torch.Tensor), bool(layers)

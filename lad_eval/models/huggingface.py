@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -12,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from lad_eval.attention.interventions import Intervention
 from lad_eval.attention.recorder import record_last_row
 from lad_eval.attention.support import check_supported
 from lad_eval.errors import UnsupportedModelError, UserError
@@ -19,12 +19,14 @@ from lad_eval.evidence import Evidence
 from lad_eval.models.base import BatchSize, check_batch_size
 from lad_eval.models.batching import Batcher, automatic_size, by_length
 from lad_eval.models.changing import UnderIntervention
-from lad_eval.models.continuation import continue_prefixes, end_ids, select, with_positions
+from lad_eval.models.continuation import continue_prefixes, end_ids, last_logits, select, with_positions
 from lad_eval.models.conversation import Conversation
 from lad_eval.models.drawing import Draw, reply_length
 from lad_eval.models.features import RememberedFeatures
 from lad_eval.models.fingerprint import describe
+from lad_eval.models.generation import neutral_generation
 from lad_eval.models.preparation import Batch, Preparation, check_image_preparation
+from lad_eval.models.repairs import repair
 from lad_eval.models.source import display_name
 from lad_eval.replies import Decoding, Reply
 from lad_eval.tasks.request import Request
@@ -66,6 +68,7 @@ class HuggingFaceVLM(UnderIntervention):
         self.name = name or (display_name(place) if place else type(model).__name__)
         self.batch_size = check_batch_size(batch_size)
         preparation = check_image_preparation(image_preparation)
+        repair(model)
         check_supported(model, processor)
         self._content_name = content_name or self.name
         self._weights, self._adapter = weights, adapter
@@ -97,10 +100,18 @@ class HuggingFaceVLM(UnderIntervention):
         return rows.select([where[request.key].pop() for request in requests])
 
     def evidence_batches(self, requests: Sequence[Request]) -> Iterator[Evidence]:
-        """Evidence of batch after batch, each as soon as it is there; longest questions first, so in an order of its own."""
+        """Evidence of batch after batch, each as soon as it is there; longest questions first, so in an order of its own.
+
+        What the model is under when this is called holds for all batches, whenever they are taken.
+        """
         if len({(len(request.images), request.identifiers) for request in requests}) > 1:
             raise UserError("Requests of one call must have the same number of images and the same identifiers.")
-        yield from self._batches(requests, self._look, answered=True)
+        intervention = self._intervention
+
+        def look(batch: Sequence[tuple[int, Request]], prepared: Batch) -> Evidence:
+            return self._look(batch, prepared, intervention)
+
+        return self._batches(requests, look, answered=True)
 
     def generate(self, requests: Sequence[Request], *, max_new_tokens: int = 16) -> list[str]:
         """Greedy free text, one reply a request, without special tokens and without the hub's generation penalties."""
@@ -116,18 +127,19 @@ class HuggingFaceVLM(UnderIntervention):
             requests: each key once counts.
             decoding: how they are written. What is drawn depends on a request and the decoding alone, not on the batch.
         """
+        intervention = self._intervention
 
         def write(batch: Sequence[tuple[int, Request]], prepared: Batch) -> list[Reply]:
             keys = [request.key for _, request in batch]
             started = time.perf_counter()
-            written = [self._write(prepared, decoding, keys, sample) for sample in range(decoding.samples)]
+            written = [self._write(prepared, decoding, keys, sample, intervention) for sample in range(decoding.samples)]
             seconds = (time.perf_counter() - started) / len(keys)
             return [
                 Reply(key, tuple(texts[row] for texts, _ in written), sum(counts[row] for _, counts in written), seconds)
                 for row, key in enumerate(keys)
             ]
 
-        yield from self._batches(list({request.key: request for request in requests}.values()), write, answered=False)
+        return self._batches(list({request.key: request for request in requests}.values()), write, answered=False)
 
     def _batches(self, requests: Sequence[Request], use: Any, *, answered: bool) -> Iterator[Any]:
         """What `use` makes of batch after batch; `answered`: whether prompts go on to where the candidates begin."""
@@ -168,10 +180,10 @@ class HuggingFaceVLM(UnderIntervention):
 
         return {key: moved(value) for key, value in inputs.items()}
 
-    def _look(self, batch: Sequence[tuple[int, Request]], prepared: Batch) -> Evidence:
+    def _look(self, batch: Sequence[tuple[int, Request]], prepared: Batch, intervention: Intervention | None) -> Evidence:
         started = time.perf_counter()
         requests = [request for _, request in batch]
-        log_probs, attention, delimited = self._forward(prepared)
+        log_probs, attention, delimited = self._forward(prepared, intervention)
         seconds = time.perf_counter() - started
         n = len(requests)
         return Evidence.from_arrays(
@@ -185,19 +197,20 @@ class HuggingFaceVLM(UnderIntervention):
             key=[r.key for r in requests],
             forward_passes=np.full(n, 2 if prepared.trie.prefixes else 1),
             seconds=np.full(n, seconds / n),
-            fingerprint=self.fingerprint,
+            fingerprint=self._fingerprint_under(intervention),
         )
 
     @torch.inference_mode()
-    def _forward(self, batch: Batch) -> tuple[Any, Any, Any]:
+    def _forward(self, batch: Batch, intervention: Intervention | None) -> tuple[Any, Any, Any]:
         """Candidate log-probabilities Float[n, N] and attention Float[n, L, N], without and with delimiters."""
         trie = batch.trie
         inputs = self._features(batch.inputs, batch.images, self._to_device)
         inputs = with_positions(self.model, self._to_device(inputs))
         ends = end_ids(self.model, self.processor.tokenizer) if trie.needs_end else ()
         columns = [branch.columns(ends) for branch in trie.branches]
-        with self._changed(batch), record_last_row(self.model, batch.spans) as recorder:
-            output = self.model(**inputs, use_cache=bool(trie.prefixes), logits_to_keep=1)
+        recording = record_last_row(self.model, batch.spans)
+        with self._changed(batch, intervention), recording as recorder, last_logits(self.model, 1) as options:
+            output = self.model(**inputs, use_cache=bool(trie.prefixes), **options)
         attention, delimited = recorder.attention()
         rooted = [select(output.logits[:, -1], columns[0])] if len(trie.prefixes) < len(trie.branches) else []
         if trie.prefixes:
@@ -212,33 +225,22 @@ class HuggingFaceVLM(UnderIntervention):
         return trie.log_probs(logits, ends), attention.numpy(), delimited.numpy()
 
     @torch.inference_mode()
-    def _write(self, batch: Batch, decoding: Decoding, keys: Sequence[str], sample: int) -> tuple[list[str], list[int]]:
+    def _write(
+        self, batch: Batch, decoding: Decoding, keys: Sequence[str], sample: int, intervention: Intervention | None
+    ) -> tuple[list[str], list[int]]:
         """One reply a row, with what the chat template began of it, and how many tokens the model wrote, the end counted in."""
         inputs = self._to_device(batch.inputs)
         tokenizer = self.processor.tokenizer
         ends = end_ids(self.model, tokenizer)
-        plain = copy.copy(self.model.generation_config)
-        plain.update(
-            do_sample=False,
-            num_beams=1,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            repetition_penalty=1.0,
-            no_repeat_ngram_size=0,
-            max_new_tokens=decoding.max_new_tokens,
-            eos_token_id=list(ends),
-            pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0],
-        )
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
         drawing = [Draw(decoding, keys, sample)] if decoding.temperature else []
-        with self._changed(batch):
-            written = self.model.generate(**inputs, generation_config=plain, logits_processor=drawing)
+        neutral = neutral_generation(self.model, ends=ends, max_new_tokens=decoding.max_new_tokens, pad_token_id=pad)
+        with self._changed(batch, intervention), neutral as config:
+            written = self.model.generate(**inputs, generation_config=config, logits_processor=drawing)
         rows = written[:, inputs["input_ids"].shape[1] :]
         with self._prepare.lock:
             texts = tokenizer.batch_decode(rows, skip_special_tokens=True)
         return [self._conversation.begun + text.strip() for text in texts], [reply_length(row, ends) for row in rows.tolist()]
 
-    def _changed(self, batch: Batch) -> AbstractContextManager[None]:
-        if self._intervention is None:
-            return nullcontext()
-        return self._intervention.applied(self.model, batch.spans)
+    def _changed(self, batch: Batch, intervention: Intervention | None) -> AbstractContextManager[None]:
+        return nullcontext() if intervention is None else intervention.applied(self.model, batch.spans)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from lad_eval.errors import UserError
 from lad_eval.evidence import Evidence
@@ -63,7 +64,8 @@ def collect(
         with under(model, condition):
             _ask(model, task, needed.requests, parts.append, shown=show_progress)
         return Evidence.concatenate(parts).select_keys(keys)
-    with under(model, condition), EvidenceStore(store, model.fingerprint, task=task.fingerprint) as kept:
+    fingerprint = fingerprint_under(model, condition)
+    with under(model, condition), EvidenceStore(store, fingerprint, task=task.fingerprint) as kept:
         _ask(model, task, needed.missing(kept.keys()), kept.append, shown=show_progress)
         kept.finish()
         return kept.load().select_keys(keys)
@@ -97,6 +99,19 @@ def under(model: VLM, condition: Condition) -> AbstractContextManager[None]:
     if not isinstance(model, Changeable):
         raise UserError(f"{model.name} cannot be asked under {condition.intervention.label}: its attention is out of reach.")
     return model.under(condition.intervention)
+
+
+def fingerprint_under(model: VLM, condition: Condition) -> dict[str, Any]:
+    """What determines the model's answers under the condition: the fingerprint that they are stored under.
+
+    A model's `fingerprint` changes with the intervention that it is under. Taken once and handed on, it is the same wherever
+    answers are written and joined.
+
+    Raises:
+        UserError: as `under`.
+    """
+    with under(model, condition):
+        return dict(model.fingerprint)
 
 
 def in_batches(model: VLM, requests: Sequence[Request]) -> Iterator[Evidence]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lad_eval.errors import UserError
 from lad_eval.methods import PLAIN, Condition, Method
@@ -16,7 +17,7 @@ from lad_eval.replies_store import ReplyStore, read_replies
 from lad_eval.run.answered import Answered, decoding_of
 from lad_eval.run.asked import Asked
 from lad_eval.run.borrow import borrow, neighbours
-from lad_eval.run.collect import in_batches, under
+from lad_eval.run.collect import fingerprint_under, in_batches, under
 from lad_eval.run.folder import PLAN, condition_folder, write_json
 from lad_eval.run.lineup import calibrates, views_of
 from lad_eval.run.overall import Overall, Portion
@@ -149,39 +150,41 @@ class Asking:
             UserError: the model cannot be asked so, an image cannot be read, memory or the disk does not suffice.
         """
         started, answered = time.monotonic(), 0
+        fingerprint = fingerprint_under(self.model, leg.condition)
         with under(self.model, leg.condition):
-            answered += self._evidence(leg, store)
+            answered += self._evidence(leg, store, fingerprint)
             for decoding in leg.decodings:
-                answered += self._replies(leg, decoding)
+                answered += self._replies(leg, decoding, fingerprint)
         return answered, time.monotonic() - started
 
     def finish(self, leg: Leg, store: EvidenceStore) -> Answered:
         """Joins the files of all processes, writes the plan beside them, and reads what the leg was answered."""
         evidence = None
-        with ExitStack() as stack, under(self.model, leg.condition):
-            own = self._store(leg, store, stack)
-            if leg.evidence_keys():
+        fingerprint = fingerprint_under(self.model, leg.condition)
+        if leg.evidence_keys():
+            with ExitStack() as stack:
+                own = self._store(leg, store, stack, fingerprint)
                 own.finish()
                 evidence = own.load()
         for decoding in leg.decodings:
-            self._reply_store(leg, decoding).finish()
+            self._reply_store(leg, decoding, fingerprint).finish()
         asked = Asked.of(leg.plan)
         write_json(leg.folder / PLAN, asked.document())
         return Answered(leg.condition, asked, evidence, {d: read_replies(leg.folder, d) for d in leg.decodings})
 
-    def _store(self, leg: Leg, store: EvidenceStore, stack: ExitStack) -> EvidenceStore:
+    def _store(self, leg: Leg, store: EvidenceStore, stack: ExitStack, fingerprint: Mapping[str, Any]) -> EvidenceStore:
         """The store of the leg's evidence: the run's own, or one of the condition, opened for as long as the stack is."""
         if leg.condition == PLAIN:
             return store
         rank = None if self.world.size == 1 else self.world.rank
-        return stack.enter_context(EvidenceStore(leg.folder, self.model.fingerprint, task=leg.task.fingerprint, rank=rank))
+        return stack.enter_context(EvidenceStore(leg.folder, fingerprint, task=leg.task.fingerprint, rank=rank))
 
-    def _evidence(self, leg: Leg, store: EvidenceStore) -> int:
+    def _evidence(self, leg: Leg, store: EvidenceStore, fingerprint: Mapping[str, Any]) -> int:
         needed = leg.evidence_keys()
         if not needed:
             return 0
         with ExitStack() as stack:
-            own = self._store(leg, store, stack)
+            own = self._store(leg, store, stack, fingerprint)
             if self.out is not None and self.world.leads and leg.condition != PLAIN:
                 others = neighbours(self.out, leg.folder, str(self.model.fingerprint.get("model", self.model.name)))
                 borrow(own, self._requests(leg, needed), others)
@@ -197,8 +200,8 @@ class Asking:
             self._told(leg.label, EVIDENCE, len(share), len(share) - len(missing), keep)
         return len(needed - have)
 
-    def _replies(self, leg: Leg, decoding: Decoding) -> int:
-        replies = self._reply_store(leg, decoding).open()
+    def _replies(self, leg: Leg, decoding: Decoding, fingerprint: Mapping[str, Any]) -> int:
+        replies = self._reply_store(leg, decoding, fingerprint).open()
         needed = leg.reply_keys(decoding)
         share = self._share(leg, needed)
         have = replies.keys()
@@ -212,9 +215,9 @@ class Asking:
         self._told(leg.reply_label, decoding.slug, len(share), len(share) - len(missing), keep)
         return decoding.samples * len(needed - have)
 
-    def _reply_store(self, leg: Leg, decoding: Decoding) -> ReplyStore:
+    def _reply_store(self, leg: Leg, decoding: Decoding, fingerprint: Mapping[str, Any]) -> ReplyStore:
         rank = None if self.world.size == 1 else self.world.rank
-        return ReplyStore(leg.folder, decoding, self.model.fingerprint, task=leg.task.fingerprint, rank=rank)
+        return ReplyStore(leg.folder, decoding, fingerprint, task=leg.task.fingerprint, rank=rank)
 
     def _requests(self, leg: Leg, keys: set[str]) -> list[Request]:
         return [request for request in leg.plan.requests if request.key in keys]

@@ -56,7 +56,9 @@ def prepare(processor, rows, **options):
 
 
 def for_model(inputs):
-    return {name: value for name, value in inputs.items() if name not in NOT_FOR_THE_MODEL}
+    """Inputs as a float32 model takes them; Llama 4's processor makes half precise pixels."""
+    given = {name: value for name, value in inputs.items() if name not in NOT_FOR_THE_MODEL}
+    return {k: v.float() if isinstance(v, torch.Tensor) and v.is_floating_point() else v for k, v in given.items()}
 
 
 ROWS = [(UNEQUAL, "Caption: a red circle\nAnswer: "), (OTHER, "Caption: a blue square left of 25 other things\nAnswer: ")]

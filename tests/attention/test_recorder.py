@@ -46,7 +46,7 @@ def test_rows_equal_eager_attention_and_do_not_depend_on_the_batch(lab, family):
         torch.testing.assert_close(plain, pooled(weights, spans.image), atol=2e-5, rtol=0)
         torch.testing.assert_close(delimited, pooled(weights, spans.delimited), atol=2e-5, rtol=0)
         torch.testing.assert_close(eager_recorder.attention()[0], plain, atol=2e-5, rtol=0)
-        torch.testing.assert_close(output.logits, reference.logits, atol=1e-4, rtol=0)
+        torch.testing.assert_close(output.logits[:, -1], reference.logits[:, -1], atol=1e-4, rtol=0)
         assert (delimited >= plain - 1e-6).all()
         assert plain.std() > 1e-3, "a model that attends evenly would prove little"
         alone.append(plain)

@@ -125,6 +125,59 @@ def test_changes_follow_each_other_and_end_with_their_blocks(lab):
     assert len(order) == count
 
 
+CHANGED = {
+    "qwen2.5-vl": {1: [0, 1, 2], 2: [0, 2], 3: [0]},  # all layers attend
+    "qwen3.5": {1: [1, 3], 2: [1], 3: [1]},  # layers 1 and 3 attend
+    "lfm2-vl": {1: [0, 2], 2: [0], 3: [0]},  # layers 0 and 2 attend
+    "minicpm-v-4.6": {1: [1, 3], 2: [1], 3: [1]},
+    "llama4": {1: [0, 1, 2], 2: [0, 2], 3: [0]},
+}
+
+
+@pytest.mark.parametrize("family", CHANGED)
+def test_layers_that_attend_are_counted(lab, family):
+    model, spans, inputs = prepared(lab, family, lab.ROWS)
+    as_it_is = {}
+    with tap(model, lambda call: as_it_is.setdefault(call.layer, call.mask)):
+        plain = logits(model, inputs)[:, -1]
+    for every, layers in CHANGED[family].items():
+        seen = {}
+        with soften(model, spans, sigma=0.5, every=every, pairs="between"):
+            with tap(model, lambda call, seen=seen: seen.setdefault(call.layer, call.mask)):
+                soft = logits(model, inputs)[:, -1]
+            changed = [
+                layer
+                for layer, mask in seen.items()
+                if mask is not None and mask.is_floating_point() and bool((mask == mask.new_tensor(math.log(0.5))).any())
+            ]
+        assert changed == layers
+        assert (soft - plain).abs().max() > 1e-4
+    assert not any(
+        mask is not None and mask.is_floating_point() and bool((mask == math.log(0.5)).any()) for mask in as_it_is.values()
+    )
+
+
+@pytest.mark.parametrize("family", ["paligemma", "molmo2"])
+def test_where_images_see_each_other_already_the_intervention_is_an_error(lab, family):
+    model, spans, inputs = prepared(lab, family, lab.ROWS)
+    with (
+        pytest.raises(
+            UnsupportedModelError, match=r"Generation: sofa changed no attention call.* leave out the methods with sofa"
+        ),
+        soften(model, spans, sigma=0.5, every=2, pairs="between"),
+    ):
+        logits(model, inputs)
+
+
+def test_a_forward_pass_that_is_not_the_prompts_is_an_error(lab):
+    model, spans, _ = prepared(lab, "qwen2.5-vl", lab.ROWS)
+    with (
+        pytest.raises(UnsupportedModelError, match="sofa changed no attention call"),
+        soften(model, spans, sigma=0.5, every=2, pairs="between"),
+    ):
+        logits(model, {"input_ids": torch.ones(1, 4, dtype=torch.long)})
+
+
 def test_implementations_without_such_masks_are_refused(lab):
     model, spans, inputs = prepared(lab, "qwen2.5-vl", lab.ROWS[:1])
     config = next(iter(model.get_decoder().layers)).self_attn.config
@@ -173,5 +226,5 @@ def test_an_image_token_never_opens_what_is_not_an_image(lab):
     spans = Spans(torch.tensor([[[1, 3], [4, 6]]]), torch.tensor([[[1, 3], [4, 6]]]), 8)
     from lad_eval.attention.sofa import _Softener
 
-    opened = _Softener(spans, 0.5, 1, "between")._entries(torch.device("cpu"))[0]
+    opened = _Softener(spans, [0], 0.5, "between")._entries(torch.device("cpu"))[0]
     assert opened.nonzero().tolist() == [[1, 4], [1, 5], [2, 4], [2, 5]]

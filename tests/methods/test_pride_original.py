@@ -59,3 +59,57 @@ def test_draws_differ_and_are_the_same_again():
     np.testing.assert_array_equal(method.predict(rows), method.drawn(rows, index, 0)[0].argmax(axis=1))
     with pytest.raises(ParameterError, match="share of pride-original must be a number above 0 and at most 1, not 2"):
         make_method("pride-original", share=2)
+
+
+def authors_way(probabilities, perm, drawn):
+    """The authors' protocol question by question, for samples shown in one order: answers as images.
+
+    Args:
+        probabilities: [samples, shifts, positions]; shift 0 is the displayed order.
+        perm: [samples, shifts, positions], the image at each position.
+        drawn: which samples are estimated on.
+    """
+    priors, answers = [], {}
+    for sample in drawn:
+        logs = [np.log(row / row.sum() + 1e-10) for row in probabilities[sample]]
+        weights = np.exp(np.mean(logs, axis=0))
+        priors.append(weights / weights.sum())
+        of_image = np.zeros(len(weights))
+        for row, order in zip(probabilities[sample], perm[sample], strict=True):
+            for position, image in enumerate(order):
+                of_image[image] += row[position]
+        answers[sample] = int(of_image.argmax())
+    prior = np.mean(priors, axis=0)
+    for sample in range(len(probabilities)):
+        if sample not in drawn:
+            scores = np.log(probabilities[sample][0] + 1e-10) - np.log(prior + 1e-10)
+            answers[sample] = int(perm[sample][0][scores.argmax()])
+    return [answers[sample] for sample in range(len(probabilities))]
+
+
+def test_answers_are_those_of_the_authors_protocol_where_probabilities_all_but_vanish():
+    samples, n = 50, 4
+    generator = np.random.default_rng(3)
+    logs = 12 * generator.standard_normal((samples, n, n))
+    logs -= np.logaddexp.reduce(logs, axis=2, keepdims=True)
+    perm = [[[(shift + position) % n for position in range(n)] for shift in range(n)] for _ in range(samples)]
+    ids = [f"s{sample:02d}" for sample in range(samples) for _ in range(n)]
+    rows = Evidence.from_arrays(logs.reshape(-1, n), None, [0] * samples * n, ids, perm=np.reshape(perm, (-1, n)))
+    index = shifts(samples, n)[::n]
+    differs = 0
+    for draw in range(5):
+        scores, drawn = PriDeOriginal().drawn(rows, index, draw)
+        assert drawn.sum() == 2, "int(0.05 x 50), where rounding a half up would give 3"
+        ours = np.take_along_axis(rows.perm[index[:, 0]], scores.argmax(axis=1)[:, None], axis=1)[:, 0]
+        assert ours.tolist() == authors_way(np.exp(logs), perm, np.flatnonzero(drawn).tolist())
+        prior = np.exp(logs[drawn].mean(axis=1))
+        prior = np.log((prior / prior.sum(axis=1, keepdims=True)).mean(axis=0))
+        differs += int(((logs[:, 0] - prior).argmax(axis=1) != scores.argmax(axis=1))[~drawn].sum())
+    assert differs, "the floor of 1e-10 must matter here, or the test proves nothing of it"
+
+
+@pytest.mark.parametrize(("samples", "count"), [(1, 1), (19, 1), (30, 1), (39, 1), (40, 2), (59, 2), (110, 5)])
+def test_a_share_is_rounded_down_to_at_least_one(samples, count):
+    rows = random_evidence(samples=samples)
+    _, drawn = PriDeOriginal().drawn(rows, shifts(samples, 4), 0)
+    assert len(set(rows.sample_id[drawn].tolist())) == count

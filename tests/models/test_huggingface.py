@@ -36,6 +36,7 @@ def slow_log_probs(model, processor, request):
     tiles = {"max_patches": max(1, 28 // len(request.images))} if model.config.model_type == "internvl" else {}
     inputs = dict(processor(text=[prompt], images=images, add_special_tokens=special, return_tensors="pt", **tiles))
     inputs.pop("labels", None)
+    inputs = {k: v.to(model.dtype) if isinstance(v, torch.Tensor) and v.is_floating_point() else v for k, v in inputs.items()}
     text_type = 1 if model.config.model_type == "paligemma" else 0
     seen = {}
 

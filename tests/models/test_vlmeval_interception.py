@@ -6,6 +6,7 @@ import torch
 from transformers import GenerationConfig
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
+from lad_eval.attention.interventions import Sofa
 from lad_eval.errors import DataError, UnsupportedModelError, UserError
 from lad_eval.models.batching import OutOfMemoryError
 from lad_eval.models.conversation import Conversation
@@ -287,3 +288,18 @@ def test_a_full_memory_is_told_as_such(made):
 def test_inputs_that_the_model_does_not_take_are_told_in_one_line(made):
     with pytest.raises(UnsupportedModelError, match=r"its class Kit fails \(ValueError: The following `model_kwargs`"):
         answer(made(lambda kit, inputs: kit.plain({**inputs, "colour": 3})))
+
+
+def test_a_prompt_that_is_read_again_for_every_prefix_is_read_under_the_intervention(made, monkeypatch):
+    model, requests = made(), make_requests(12, 1)
+    sofa = Sofa(sigma=1.0, every=1)
+    with model.under(sofa):
+        continued = model.evidence(requests)
+    monkeypatch.setattr("lad_eval.models.vlmeval.look._continues", lambda *_: False)
+    with model.under(sofa):
+        again = model.evidence(requests)
+        late = model.evidence_batches(requests)
+    assert again.forward_passes.tolist() == [2]
+    np.testing.assert_allclose(again.log_probs, continued.log_probs, atol=1e-4)
+    assert np.abs(model.evidence(requests).log_probs - again.log_probs).max() > 1e-3
+    np.testing.assert_array_equal(next(late).log_probs, again.log_probs)

@@ -11,7 +11,6 @@ from unittest.mock import patch
 import torch
 
 from lad_eval.models.random.build import _FAMILIES, build
-from lad_eval.models.random.family import Family, Shape
 from lad_eval.models.vlmeval.kit import kit
 
 HALF = (torch.float16, torch.bfloat16)
@@ -70,7 +69,7 @@ def on_the_cpu():
 
 def save(family, folder):
     """A tiny model in a folder, as `from_pretrained` reads it."""
-    kind = LFM2_VL if family == "lfm2-vl" else _FAMILIES[family]
+    kind = _FAMILIES[family]
     if family == "qwen3-vl":  # Qwen3VLChat writes the published patch size, 16, into its own code
         tiny, patches = kind.shapes[""], {"patch_size": 16}
         images = {**tiny.images, **patches, "min_pixels": 64 * 64, "max_pixels": 128 * 128}
@@ -80,69 +79,3 @@ def save(family, folder):
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return str(folder)
-
-
-def _lfm2_processor(tokenizer, shape):
-    import transformers
-
-    return transformers.Lfm2VlProcessor(transformers.Lfm2VlImageProcessor(**shape.images), tokenizer)
-
-
-LFM2_VL = Family(
-    model_type="lfm2_vl",
-    text_type="lfm2",
-    vision_type="siglip2_vision_model",
-    tokens={
-        "named": {
-            "image_token": "<image>",
-            "image_start_token": "<|image_start|>",
-            "image_end_token": "<|image_end|>",
-            "image_thumbnail": "<|img_thumbnail|>",
-        },
-        "extra": ("<|im_start|>", *(f"<|img_row_{row}_col_{column}|>" for row in range(1, 4) for column in range(1, 4))),
-        "bos": "<|startoftext|>",
-        "eos": "<|im_end|>",
-        "pad": "<|pad|>",
-    },
-    token_ids={"image_token_id": "<image>"},
-    template=(
-        "{{ bos_token }}{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
-        "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}"
-        "{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-    ),
-    processor=_lfm2_processor,
-    shapes={
-        "": Shape(
-            text={
-                "hidden_size": 64,
-                "intermediate_size": 96,
-                "num_hidden_layers": 3,
-                "num_attention_heads": 4,
-                "num_key_value_heads": 2,
-                "layer_types": ["full_attention", "conv", "full_attention"],
-                "block_auto_adjust_ff_dim": False,
-            },
-            vision={
-                "hidden_size": 32,
-                "intermediate_size": 48,
-                "num_hidden_layers": 2,
-                "num_attention_heads": 2,
-                "patch_size": 8,
-                "num_patches": 64,
-                "vision_use_head": False,
-            },
-            top={"projector_hidden_size": 48, "downsample_factor": 2},
-            images={
-                "encoder_patch_size": 8,
-                "tile_size": 64,
-                "max_num_patches": 64,
-                "min_image_tokens": 4,
-                "max_image_tokens": 16,
-                "downsample_factor": 2,
-                "min_tiles": 2,
-                "max_tiles": 4,
-            },
-        )
-    },
-)
-"""LFM2-VL: attention in some decoder layers only, tiles for large images."""

@@ -1,20 +1,26 @@
 """Methods under wordings and interventions, and methods that read replies, from asking to figures."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from lad_eval.attention.interventions import Sofa
 from lad_eval.errors import UserError
+from lad_eval.evidence import Evidence
 from lad_eval.methods import PLAIN, Method, PermutationAverage, make_method
 from lad_eval.methods.parsing import parse_reply
 from lad_eval.replies import Reply
+from lad_eval.replies_store import ReplyStore, read_file
 from lad_eval.run.answered import read_answered
 from lad_eval.run.collect import collect
 from lad_eval.run.execute import Interrupted, run_tasks
 from lad_eval.run.folder import ResultsError, read_json
-from lad_eval.run.legs import reply_batches
+from lad_eval.run.legs import Asking, legs_of, reply_batches
 from lad_eval.run.rescore import rescore
-from lad_eval.store import read_evidence
+from lad_eval.run.world import World
+from lad_eval.store import EvidenceStore, read_evidence
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.registry import load_task
 from tests.run.conftest import TASK, only_run, settings
@@ -252,3 +258,75 @@ def test_a_method_of_ones_own_may_look_at_all_shifts(counted, tmp_path):
     assert len(own.position) == 3 * len(task.orders)
     np.testing.assert_allclose(own.log_proba, ours.log_proba, atol=1e-12)
     np.testing.assert_array_equal(own.passes, ours.passes)
+
+
+class Halves:
+    """One of two processes: its share of the samples, and a file of its own."""
+
+    def __init__(self, model, folder, task, methods):
+        self.model, self.folder, self.task, self.methods = model, folder, task, methods
+
+    def legs(self):
+        return legs_of(self.task, self.methods, self.folder, 2)
+
+    def ask(self, rank):
+        asking = Asking(self.model, World(rank, 2), None, shown=False)
+        with EvidenceStore(self.folder, self.model.fingerprint, task=self.task.fingerprint, rank=rank) as store:
+            for leg in self.legs():
+                asking.ask(leg, store)
+
+    def finish(self):
+        asking = Asking(self.model, World(0, 2), None, shown=False)
+        with EvidenceStore(self.folder, self.model.fingerprint, task=self.task.fingerprint, rank=0) as store:
+            return [asking.finish(leg, store) for leg in self.legs()]
+
+
+def test_two_processes_join_replies_under_the_fingerprint_that_they_were_written_under(model, tmp_path):
+    methods = {name: make_method(name) for name in ("vanilla", "sofa", "sofa+generate")}
+    halves = Halves(model, tmp_path, load_task(TASK), methods)
+    halves.ask(0)
+    halves.ask(1)
+    ranks = sorted(path.name for path in (tmp_path / "conditions" / "sofa").glob("replies.*"))
+    assert ranks == ["replies.greedy-16.rank0.jsonl", "replies.greedy-16.rank1.jsonl"]
+    plain, soft = halves.finish()
+    (joined,) = (tmp_path / "conditions" / "sofa").glob("replies.*")
+    header, rows = read_file(joined)
+    assert len(rows) == 4
+    assert header["fingerprint"]["intervention"]["name"] == "sofa"
+    (written,) = soft.replies.values()
+    assert written.fingerprint == header["fingerprint"] == soft.evidence.fingerprint
+    assert "intervention" not in plain.evidence.fingerprint
+    alone = Asking(model, World(), None, shown=False)
+    with EvidenceStore(tmp_path, model.fingerprint, task=halves.task.fingerprint) as store:
+        assert [alone.ask(leg, store)[0] for leg in halves.legs()] == [0, 0], "one process goes on with what two stored"
+
+
+def test_replies_that_were_made_otherwise_are_not_joined(model, tmp_path):
+    task, decoding = load_task(TASK), make_method("generate").decoding
+    for rank, version in ((0, 1), (1, 2)):
+        path = ReplyStore(tmp_path, decoding, {"version": version}, task=task.fingerprint, rank=rank).path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        header = {
+            "format": 1,
+            "fingerprint": {"version": version},
+            "task": dict(task.fingerprint),
+            "decoding": decoding.document(),
+        }
+        path.write_text(json.dumps(header) + "\n")
+    with pytest.raises(UserError, match=r"rank1\.jsonl was made otherwise: fingerprint"):
+        ReplyStore(tmp_path, decoding, {"version": 1}, task=task.fingerprint, rank=0).finish()
+    assert len(list(tmp_path.glob("replies.*"))) == 2
+
+
+def test_batches_are_those_of_the_condition_under_which_they_were_asked_for(model):
+    requests = list(plan(load_task(TASK), limit=2).requests)
+    decoding = make_method("generate", max_new_tokens=6).decoding
+    with model.under(Sofa(sigma=1.0, every=1)):
+        inside = model.evidence(requests)
+        late, late_replies = model.evidence_batches(requests), model.reply_batches(requests, decoding)
+        replies = {reply.key: reply.texts for batch in model.reply_batches(requests, decoding) for reply in batch}
+    outside = Evidence.concatenate(list(late)).select_keys(inside.key.tolist())
+    np.testing.assert_array_equal(outside.log_probs, inside.log_probs)
+    assert outside.fingerprint == inside.fingerprint
+    assert np.abs(outside.log_probs - model.evidence(requests).log_probs).max() > 1e-6
+    assert {reply.key: reply.texts for batch in late_replies for reply in batch} == replies

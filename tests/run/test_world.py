@@ -118,3 +118,15 @@ def test_two_processes_decide_as_one(counted, tmp_path):
     np.testing.assert_allclose(two.log_probs, one.log_probs, rtol=0, atol=1e-5)
     np.testing.assert_allclose(two.attention, one.attention, rtol=0, atol=1e-5)
     assert {p.name for p in only_run(tmp_path / "two").glob("evidence*")} == {"evidence.parquet"}
+
+
+@pytest.mark.slow
+def test_two_processes_under_an_intervention_leave_what_one_goes_on_with(counted, tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "lad_eval", "run"]
+    options = ["--model", MODEL, "--tasks", TASK, "--limit", "1", "--methods", "vanilla,sofa+generate", "--device", "cpu"]
+    options += ["--quiet", "--out", str(tmp_path)]
+    done = subprocess.run([*torchrun, *options], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    again = counted()
+    run_tasks(settings(tmp_path, tasks=(TASK,), limit=1, methods=("vanilla", "sofa+generate")))
+    assert not again.asked

@@ -28,6 +28,15 @@ FAMILIES: tuple[str, ...] = (
     "mistral3",
     "pixtral",
     "paligemma",
+    "qwen3-vl-moe",
+    "llama4",
+    "glm4v",
+    "gemma4",
+    "ovis2",
+    "cohere2-vision",
+    "lfm2-vl",
+    "minicpm-v-4.6",
+    "molmo2",
 )
 """Tiny models: 3 or 4 decoder layers, width 64, images of a few tokens."""
 

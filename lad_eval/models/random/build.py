@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
+from lad_eval.models.random.aspect import GEMMA4, GLM4V
 from lad_eval.models.random.blocks import GEMMA3, MISTRAL3, PALIGEMMA
+from lad_eval.models.random.crops import COHERE2_VISION, LFM2_VL, MINICPM_V_4_6, MOLMO2, OVIS2
+from lad_eval.models.random.experts import LLAMA4, QWEN3_VL_MOE
 from lad_eval.models.random.family import Family
 from lad_eval.models.random.llava import LLAVA_1_5, LLAVA_NEXT, LLAVA_ONEVISION, PIXTRAL
 from lad_eval.models.random.qwen import QWEN2_5_VL, QWEN2_VL, QWEN3_5, QWEN3_VL
 from lad_eval.models.random.tiles import IDEFICS3, INTERNVL, SMOLVLM
 from lad_eval.models.random.tokenizer import make_tokenizer
+from lad_eval.models.repairs import check_transformers, repair
 
 _FAMILIES: dict[str, Family] = {
     "qwen2-vl": QWEN2_VL,
@@ -29,6 +34,15 @@ _FAMILIES: dict[str, Family] = {
     "mistral3": MISTRAL3,
     "pixtral": PIXTRAL,
     "paligemma": PALIGEMMA,
+    "qwen3-vl-moe": QWEN3_VL_MOE,
+    "llama4": LLAMA4,
+    "glm4v": GLM4V,
+    "gemma4": GEMMA4,
+    "ovis2": OVIS2,
+    "cohere2-vision": COHERE2_VISION,
+    "lfm2-vl": LFM2_VL,
+    "minicpm-v-4.6": MINICPM_V_4_6,
+    "molmo2": MOLMO2,
 }
 
 # With the usual 0.02 a tiny model attends almost evenly everywhere, and a test on it would prove little.
@@ -48,6 +62,8 @@ def build(
 
     family, size = _split(name)
     kind, tiny = _FAMILIES[family], size == ""
+    if kind.since:
+        check_transformers(f"random:{family}", kind.since, "earlier ones lack the architecture or get it wrong")
     tokenizer = make_tokenizer(**kind.tokens)
     processor = kind.processor(tokenizer, kind.shapes[size])  # before the configuration: PaliGemma's adds tokens
     processor.chat_template = kind.template
@@ -59,6 +75,7 @@ def build(
         torch.manual_seed(seed)
         model = transformers.AutoModelForImageTextToText.from_config(config, dtype=number, **options)
         _fill_zeros(model)
+    repair(model)
     generation = model.generation_config
     generation.eos_token_id, generation.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
     return model.to(where).eval(), processor
@@ -84,8 +101,16 @@ def make_config(family: str, size: str, tokenizer: Any) -> Any:
         text["model_type"] = kind.text_type
     if kind.vision_type:
         vision["model_type"] = kind.vision_type
-    ids = {entry: tokenizer.convert_tokens_to_ids(token) for entry, token in kind.token_ids.items()}
-    return AutoConfig.for_model(kind.model_type, text_config=text, vision_config=vision, **ids, **shape.top)
+    top = dict(shape.top)
+    if size == "" and "vocab_size" in top:
+        top["vocab_size"] = len(tokenizer)
+    ids = {entry: tokenizer.convert_tokens_to_ids(token) for entry, token in _listed(kind.token_ids)}
+    return AutoConfig.for_model(kind.model_type, text_config=text, vision_config=vision, **ids, **top)
+
+
+def _listed(token_ids: Mapping[str, str | tuple[str, ...]]) -> Iterator[tuple[str, str | list[str]]]:
+    """The entries, several tokens as the list that transformers takes."""
+    return ((entry, token if isinstance(token, str) else list(token)) for entry, token in token_ids.items())
 
 
 def _fill_zeros(model: Any) -> None:

@@ -43,17 +43,20 @@ class Family:
         text_type: the decoder's `model_type`, where the architecture leaves it open.
         vision_type: the same of the image encoder.
         tokens: arguments of `make_tokenizer`.
-        token_ids: configuration entries that hold the id of a special token.
+        token_ids: configuration entries that hold the id of a special token, or the ids of several.
         template: chat template, in the family's form.
         processor: makes the family's processor, but for its chat template, from (tokenizer, shape).
         shapes: by size name; the tiny one is "".
+        since: the first release of transformers that has the architecture and gets it right, where the oldest one that is
+            supported here does not.
     """
 
     model_type: str
     tokens: Mapping[str, Any]
-    token_ids: Mapping[str, str]
+    token_ids: Mapping[str, str | tuple[str, ...]]
     template: str
     processor: Callable[[Any, Shape], Any]
     shapes: Mapping[str, Shape]
     text_type: str | None = None
     vision_type: str | None = None
+    since: str | None = None

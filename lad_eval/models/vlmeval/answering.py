@@ -14,9 +14,10 @@ from lad_eval.errors import UnsupportedModelError
 from lad_eval.models.continuation import mend_prompt
 from lad_eval.models.conversation import Answers
 from lad_eval.models.drawing import Draw, reply_length
+from lad_eval.models.generation import neutral_generation
 from lad_eval.models.vlmeval.images import Shown, spans_in
 from lad_eval.models.vlmeval.interception import Call
-from lad_eval.models.vlmeval.look import Sight, changed, ends_of, greedy, look
+from lad_eval.models.vlmeval.look import Sight, changed, ends_of, look, padding_of
 from lad_eval.models.vlmeval.prompts import PromptEnd
 from lad_eval.replies import Decoding
 
@@ -115,12 +116,13 @@ class Writing(_Standing):
 
     @torch.no_grad()
     def _answer(self, call: Call) -> tuple[list[int], list[int]]:
-        settings = {**greedy(call, self._decoding.max_new_tokens), "logits_processor": self._drawing}
-        with changed(call.module, self._spans, self._view.intervention):
-            written = call.generate(**call.inputs, **settings)
+        ends = ends_of(call, self._view.tokenizer)
+        neutral = neutral_generation(call.module, ends=ends, max_new_tokens=self._decoding.max_new_tokens, **padding_of(call))
+        with changed(call.module, self._spans, self._view.intervention), neutral as config:
+            written = call.generate(**call.inputs, generation_config=config, logits_processor=self._drawing)
         ids = call.inputs.get("input_ids")
         tokens = written[0, 0 if ids is None else ids.shape[1] :].tolist()
-        self.passes += reply_length(tokens, ends_of(call, self._view.tokenizer))
+        self.passes += reply_length(tokens, ends)
         return tokens, tokens
 
 
@@ -143,6 +145,11 @@ class Looking(_Standing):
         self._prompt: list[int] | None = None
         self._prepared: tuple[Answers, Spans] | None = None
         self._seen: Sight | None = None
+
+    @property
+    def intervention(self) -> Intervention | None:
+        """Under which the prompt is looked at."""
+        return self._view.intervention
 
     @property
     def seen(self) -> Sight:

@@ -6,11 +6,10 @@ read before any generation setting touches them.
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from lad_eval.attention.recorder import record_last_row
 from lad_eval.attention.spans import Spans
 from lad_eval.errors import UnsupportedModelError
 from lad_eval.models.continuation import continue_prefixes, end_ids, select
+from lad_eval.models.generation import neutral_generation
 from lad_eval.models.vlmeval.interception import Call
 from lad_eval.scoring import CandidateTrie
 
@@ -52,10 +52,10 @@ def look(call: Call, spans: Spans, trie: CandidateTrie, ends: Sequence[int], int
     Raises:
         UnsupportedModelError: a decoder layer gave no attention row, or the logits are not finite.
     """
-    ends = tuple(ends) if trie.needs_end else ()
-    columns = [branch.columns(ends) for branch in trie.branches]
+    counted = tuple(ends) if trie.needs_end else ()
+    columns = [branch.columns(counted) for branch in trie.branches]
     with changed(call.module, spans, intervention), record_last_row(call.module, spans) as recorder:
-        output = _prefill(call, call.inputs)
+        output = _prefill(call, call.inputs, ends)
     attention, delimited = recorder.attention()
     rooted = [select(output.logits[0], columns[0])] if len(trie.prefixes) < len(trie.branches) else []
     passes = 1
@@ -69,7 +69,9 @@ def look(call: Call, spans: Spans, trie: CandidateTrie, ends: Sequence[int], int
             passes += 1
         else:
             for prefix, wanted in zip(trie.prefixes, rest, strict=True):
-                longer = _prefill(call, lengthened(call.module, call.inputs, prefix))
+                # The whole prompt is read again, so that what changes its attention must be open again.
+                with changed(call.module, replace(spans, length=length + len(prefix)), intervention):
+                    longer = _prefill(call, lengthened(call.module, call.inputs, prefix), ends)
                 rooted.append(select(longer.logits[0], wanted))
                 passes += 1
     logits = [branch.double().cpu().numpy() for branch in rooted]
@@ -77,7 +79,7 @@ def look(call: Call, spans: Spans, trie: CandidateTrie, ends: Sequence[int], int
         raise UnsupportedModelError(
             f"{type(call.module).__name__} gave logits that are not finite in {call.module.dtype}; try bfloat16 or float32."
         )
-    return Sight(trie.log_probs(logits, ends), _array(attention), _array(delimited), passes)
+    return Sight(trie.log_probs(logits, counted), _array(attention), _array(delimited), passes)
 
 
 def ends_of(call: Call, tokenizer: Any) -> tuple[int, ...]:
@@ -92,20 +94,17 @@ def ends_of(call: Call, tokenizer: Any) -> tuple[int, ...]:
     return tuple(dict.fromkeys(map(int, asked if isinstance(asked, (list, tuple)) else [asked])))
 
 
+def padding_of(call: Call) -> dict[str, Any]:
+    """The padding token that the call's class asks for, if it does."""
+    asked = call.settings.get("pad_token_id")
+    return {} if asked is None else {"pad_token_id": asked}
+
+
 def changed(module: Any, spans: Spans | None, intervention: Intervention | None) -> AbstractContextManager[None]:
     """The intervention on this model and prompt."""
     if intervention is None or spans is None:
         return nullcontext()
     return intervention.applied(module, spans)
-
-
-def greedy(call: Call, max_new_tokens: int) -> dict[str, Any]:
-    """The call's settings, without chance and of this length."""
-    plain = _plain(call.module, max_new_tokens=max_new_tokens)
-    for name in ("eos_token_id", "pad_token_id"):
-        if call.settings.get(name) is not None:
-            setattr(plain, name, call.settings[name])
-    return {"generation_config": plain}
 
 
 def lengthened(module: Any, inputs: dict[str, Any], tokens: Sequence[int]) -> dict[str, Any]:
@@ -124,44 +123,10 @@ def lengthened(module: Any, inputs: dict[str, Any], tokens: Sequence[int]) -> di
     return longer
 
 
-def _prefill(call: Call, inputs: dict[str, Any]) -> Any:
-    config = _plain(call.module, max_new_tokens=1, output_logits=True, return_dict_in_generate=True)
-    return call.generate(**inputs, generation_config=config)
-
-
-def _plain(module: Any, **options: Any) -> Any:
-    """Generation settings without chance, beams, penalties and chunks."""
-    config = copy.deepcopy(module.generation_config)
-    neutral = {
-        "do_sample": False,
-        "num_beams": 1,
-        "num_return_sequences": 1,
-        "temperature": None,
-        "top_p": None,
-        "top_k": None,
-        "min_p": None,
-        "repetition_penalty": 1.0,
-        "no_repeat_ngram_size": 0,
-        "max_length": None,
-        "min_length": None,
-        "return_dict_in_generate": False,
-        "output_attentions": False,
-        "output_hidden_states": False,
-        "use_cache": True,
-        "cache_implementation": None,
-        "prefill_chunk_size": None,
-        "prompt_lookup_num_tokens": None,
-        "bad_words_ids": None,
-        "suppress_tokens": None,
-        "begin_suppress_tokens": None,
-        "forced_bos_token_id": None,
-    }
-    for name, value in {**neutral, **options}.items():
-        setattr(config, name, value)
-    if config.pad_token_id is None:
-        ends = config.eos_token_id
-        config.pad_token_id = ends[0] if isinstance(ends, (list, tuple)) else ends
-    return config
+def _prefill(call: Call, inputs: dict[str, Any], ends: Sequence[int]) -> Any:
+    options = {"output_logits": True, "return_dict_in_generate": True}
+    with neutral_generation(call.module, ends=ends, max_new_tokens=1, **options) as config:
+        return call.generate(**inputs, generation_config=config)
 
 
 def _continues(module: Any, cache: Any, length: int) -> bool:

@@ -11,12 +11,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from lad_eval.attention.interventions import Intervention
 from lad_eval.errors import DataError, UnsupportedModelError, UserError
 from lad_eval.evidence import Evidence
 from lad_eval.models.batching import OutOfMemoryError, is_out_of_memory
 from lad_eval.models.changing import UnderIntervention
 from lad_eval.models.conversation import Conversation
 from lad_eval.models.preparation import check_image_preparation
+from lad_eval.models.repairs import repair
 from lad_eval.models.vlmeval.answering import Looking, View, Writing
 from lad_eval.models.vlmeval.fingerprint import describe
 from lad_eval.models.vlmeval.images import Shown
@@ -59,6 +61,7 @@ class InterceptedVLM(UnderIntervention):
         self.name = name
         self.dataset = dataset
         self.model = inner_model(inner, name)
+        repair(self.model)
         self.processor = inner_processor(inner, name)
         self.messages = Messages(check_image_preparation(image_preparation))
         self._weights = weights
@@ -85,10 +88,10 @@ class InterceptedVLM(UnderIntervention):
         return Evidence.concatenate(list(self.evidence_batches(_some(requests))))
 
     def evidence_batches(self, requests: Sequence[Request]) -> Iterator[Evidence]:
-        """Evidence of request after request, each as soon as it is there."""
+        """Evidence of request after request, each as soon as it is there; under what the model is when this is called."""
         _check_alike(requests)
-        for request in requests:
-            yield self._look(self.messages.of(request), request)
+        intervention = self._intervention
+        return (self._look(self.messages.of(request), request, intervention) for request in requests)
 
     def look(self, messages: Sequence[Message], requests: Sequence[Request]) -> Evidence:
         """Evidence for messages that are built already, each aligned with its request.
@@ -101,11 +104,11 @@ class InterceptedVLM(UnderIntervention):
         if len(messages) != len(requests):
             raise UserError(f"{len(messages)} messages and {len(requests)} requests do not belong together.")
         _check_alike(_some(requests))
-        return Evidence.concatenate([self._look(m, r) for m, r in zip(messages, requests, strict=True)])
+        return Evidence.concatenate([self._look(m, r, self._intervention) for m, r in zip(messages, requests, strict=True)])
 
     def answer(self, message: Message, request: Request, choose: Choice | None = None) -> tuple[str, Evidence]:
         """The class's text for the candidate that `choose` picks (None: the likeliest), and the evidence, from one pass."""
-        looking = self._looking(message, request, choose)
+        looking = self._looking(message, request, choose, self._intervention)
         text = self._ask(looking, message, request)
         return text, self._row(looking, request)
 
@@ -117,31 +120,35 @@ class InterceptedVLM(UnderIntervention):
 
     def reply_batches(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[list[Reply]]:
         """Replies to the class's own prompt, as the class decodes them, each as soon as it is there; each key once."""
-        for request in {request.key: request for request in requests}.values():
-            message = self.messages.of(request)
-            view = self._view(message, request)
-            writings = [Writing(view, decoding, request.key, sample) for sample in range(decoding.samples)]
-            texts = tuple(self._ask(writing, message, request).strip() for writing in writings)
-            yield [Reply(request.key, texts, sum(w.passes for w in writings), sum(w.seconds for w in writings))]
+        intervention = self._intervention
+        each_once = {request.key: request for request in requests}.values()
+        return ([self._reply(request, decoding, intervention)] for request in each_once)
 
-    def _look(self, message: Message, request: Request) -> Evidence:
-        looking = self._looking(message, request, None)
+    def _reply(self, request: Request, decoding: Decoding, intervention: Intervention | None) -> Reply:
+        message = self.messages.of(request)
+        view = self._view(message, request, intervention)
+        writings = [Writing(view, decoding, request.key, sample) for sample in range(decoding.samples)]
+        texts = tuple(self._ask(writing, message, request).strip() for writing in writings)
+        return Reply(request.key, texts, sum(w.passes for w in writings), sum(w.seconds for w in writings))
+
+    def _look(self, message: Message, request: Request, intervention: Intervention | None) -> Evidence:
+        looking = self._looking(message, request, None, intervention)
         self._ask(looking, message, request)
         return self._row(looking, request)
 
-    def _looking(self, message: Message, request: Request, choose: Choice | None) -> Looking:
+    def _looking(self, message: Message, request: Request, choose: Choice | None, intervention: Intervention | None) -> Looking:
         def chosen(looking: Looking) -> int:
             return int(looking.seen.log_probs[0].argmax()) if choose is None else choose(self._row(looking, request))
 
-        return Looking(self._view(message, request), self._end, request.identifiers, chosen)
+        return Looking(self._view(message, request, intervention), self._end, request.identifiers, chosen)
 
-    def _view(self, message: Message, request: Request) -> View:
+    def _view(self, message: Message, request: Request, intervention: Intervention | None) -> View:
         paths = images_of(message)
         if len(paths) != len(request.images):
             raise DataError(
                 f"Sample {request.sample_id}: its message shows {len(paths)} images, and its request has {len(request.images)}."
             )
-        return View(self.name, self.model, self.processor, Shown(len(paths), equal_sizes(paths)), self._intervention)
+        return View(self.name, self.model, self.processor, Shown(len(paths), equal_sizes(paths)), intervention)
 
     def _ask(self, answerer: Any, message: Message, request: Request) -> str:
         """What the class makes of the answer; faults of the answerer come through whatever the class catches."""
@@ -191,7 +198,7 @@ class InterceptedVLM(UnderIntervention):
             key=[request.key],
             forward_passes=np.full(1, seen.forward_passes),
             seconds=np.full(1, looking.seconds),
-            fingerprint=self.fingerprint,
+            fingerprint=self._fingerprint_under(looking.intervention),
         )
 
 

@@ -1,0 +1,40 @@
+"""One neutral way of generating, whatever the model's own generation configuration asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from lad_eval.models.continuation import last_logits
+
+# What says which tokens begin, fill up and end a text, and so belongs to the model; everything else is a choice of its author.
+_TOKENS = ("bos_token_id", "pad_token_id", "decoder_start_token_id")
+
+
+@contextmanager
+def neutral_generation(model: Any, *, ends: Sequence[int], max_new_tokens: int, **changes: Any) -> Iterator[Any]:
+    """A `GenerationConfig` that neither draws nor searches nor touches a logit, and the model's own for as long as it is open.
+
+    `generate` fills every entry that is None in the configuration it is given from `model.generation_config`, and None is the
+    neutral value of most (`suppress_tokens`, `bad_words_ids`, `min_new_tokens`, ...). So handing over a fresh one is not enough:
+    the model's is put aside, and is back when the context closes.
+
+    Args:
+        model: whose `generate` is called while the context is open, with `generation_config` as yielded.
+        ends: token ids that end a reply, at least one.
+        max_new_tokens: the longest reply.
+        changes: further entries, such as `output_logits`.
+    """
+    from transformers import GenerationConfig
+
+    own = model.generation_config
+    kept = {name: value for name in _TOKENS if (value := getattr(own, name, None)) is not None}
+    settings = {"pad_token_id": ends[0], **kept, "eos_token_id": list(ends), "max_new_tokens": max_new_tokens, **changes}
+    config = GenerationConfig(do_sample=False, num_beams=1, use_cache=True, **settings)
+    model.generation_config = config
+    try:
+        with last_logits(model, 1):
+            yield config
+    finally:
+        model.generation_config = own
