@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,9 +32,24 @@ def check(
     trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="As for `run`.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Keep the runs here, and go on with them.", file_okay=False)] = None,
     confidence: Annotated[
-        float, typer.Option("--confidence", help="Of the interval of a difference in accuracy.", min=0.5, max=0.9999)
+        float,
+        typer.Option(
+            "--confidence",
+            help="Of the intervals; the tests together raise a false alarm at most this rarely.",
+            min=0.5,
+            max=0.9999,
+        ),
     ] = CONFIDENCE,
-    allow_better: Annotated[bool, typer.Option("--allow-better", help="A gain in accuracy is no fault.")] = False,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            "--max-drop",
+            metavar="POINTS",
+            help="Fail where an interval does not exclude that accuracy or consistency fell, or RStd rose, by more than so many points.",
+            min=0,
+            max=100,
+        ),
+    ] = None,
     write: Annotated[bool, typer.Option("--write", help="Make or renew the baseline from a fresh run.")] = False,
     reason: Annotated[str | None, typer.Option("--reason", help="Why it is written; kept in the file.")] = None,
     tasks: Annotated[str | None, typer.Option("--tasks", "-t", help="Tasks to write; default: the baseline's.")] = None,
@@ -52,8 +68,13 @@ def check(
     replayed = replay or evidence is not None
     given = {"device": device, "dtype": dtype, "attn": attn, "revision": revision, "trust_remote_code": trust_remote_code or None}
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    fresh = model or options or out or allow_better or batch_size != "auto" or confidence != CONFIDENCE
+    tolerance = confidence != CONFIDENCE or max_drop is not None
+    fresh = model or options or out or batch_size != "auto" or tolerance
     _refuse_contradictions(replayed, write, reason, tasks or methods or limit or no_evidence, fresh)
+    if write and tolerance:
+        raise typer.BadParameter("--confidence and --max-drop judge a fresh run against the baseline; --write makes a baseline.")
+    if not all(map(math.isfinite, (confidence, max_drop or 0.0))):
+        raise typer.BadParameter("--confidence and --max-drop must be finite numbers.")
     from lad_eval.run import check as work
 
     if not replayed:
@@ -66,13 +87,11 @@ def check(
         if made is not None:
             _say_written(baseline, *made, json=json)
         return 0
-    verdict = (
-        work.replay(baseline, evidence) if replayed else work.check(baseline, how, level=confidence, allow_better=allow_better)
-    )
+    from lad_eval.report.verdict import Rule, verdict_as_json, verdict_as_text
+
+    verdict = work.replay(baseline, evidence) if replayed else work.check(baseline, how, Rule(confidence, max_drop))
     if verdict is None:
         return 0
-    from lad_eval.report.verdict import verdict_as_json, verdict_as_text
-
     sys.stdout.write((verdict_as_json(verdict) if json else verdict_as_text(verdict)) + "\n")
     return 0 if verdict.passed else MOVED
 
