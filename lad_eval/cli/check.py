@@ -45,7 +45,7 @@ def check(
         typer.Option(
             "--max-drop",
             metavar="POINTS",
-            help="Fail where an interval does not exclude that accuracy or consistency fell, or RStd rose, by more than so many points.",
+            help="Fail where an interval does not exclude a larger drop of accuracy or consistency, or rise of RStd.",
             min=0,
             max=100,
         ),
@@ -59,7 +59,7 @@ def check(
     json: Annotated[bool, typer.Option("--json", help="Print the verdict as one JSON object.")] = False,
     quiet: Quiet = False,
 ) -> int:
-    """Fail (exit code 1) where a model no longer answers as its baseline says, and print the samples that flipped."""
+    """Fail (exit code 1) where a model became worse than its baseline: less accurate, less consistent, more biased by position."""
     from lad_eval.cli.main import listen
     from lad_eval.run.silence import hush_libraries
 

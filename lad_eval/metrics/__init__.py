@@ -25,7 +25,7 @@ from lad_eval.metrics.figures import (
 )
 from lad_eval.metrics.paired import Comparison, McNemar, Outcome, compare, holm, mcnemar, outcomes
 from lad_eval.metrics.position import PositionTest, position_test
-from lad_eval.metrics.power import noticeable_rise, noticeable_share
+from lad_eval.metrics.power import noticeable_mean, noticeable_rise, noticeable_share
 from lad_eval.metrics.predictions import UNPARSABLE, Grid, Predictions, PredictionsError
 from lad_eval.metrics.summary import Summary, summarise
 from lad_eval.metrics.swap import rstd_swap_test
@@ -64,6 +64,7 @@ __all__ = [
     "gains",
     "holm",
     "mcnemar",
+    "noticeable_mean",
     "noticeable_rise",
     "noticeable_share",
     "outcomes",

@@ -13,7 +13,7 @@ from lad_eval.metrics.bootstrap import RESAMPLES, Estimate, figures, interval, r
 from lad_eval.metrics.exact import ALPHA, paired_test
 from lad_eval.metrics.figures import consistent
 from lad_eval.metrics.paired import holm
-from lad_eval.metrics.power import noticeable_rise, noticeable_share
+from lad_eval.metrics.power import noticeable_mean, noticeable_rise
 from lad_eval.metrics.predictions import UNPARSABLE, Bools, Grid
 from lad_eval.metrics.swap import rstd_swap_test
 
@@ -103,7 +103,7 @@ def _changes(before: Grid, now: Grid, names: Sequence[Figure], level: float, alo
         (then, value), difference = map(float, values[name]), draws[name][:, 1] - draws[name][:, 0]
         if name == "rstd":
             p_value = rstd_swap_test(before, now, alpha=alone)
-            detectable = noticeable_rise(before, float(np.nanstd(difference)), alpha=alone)
+            detectable = noticeable_rise(before, now, alpha=alone)
         else:
             first, second = _outcomes(before, name), _outcomes(now, name)
             p_value, detectable = paired_test(first, second), _noticeable_drop(first, second, name, alone)
@@ -113,11 +113,9 @@ def _changes(before: Grid, now: Grid, names: Sequence[Figure], level: float, alo
 
 
 def _noticeable_drop(before: Bools, now: Bools, name: Figure, alone: float) -> float:
-    gained = now.mean(axis=1) - before.mean(axis=1)
-    both_ways = max(0.0, float(np.mean(gained**2)) - abs(float(gained.mean())))
-    share = noticeable_share(len(gained), both_ways, alpha=alone)
+    drop = noticeable_mean(now.mean(axis=1) - before.mean(axis=1), 1.0, alpha=alone)
     room = float(1 - before.mean() if name in RISES else before.mean())
-    return 100 * share if share <= room else float("nan")
+    return 100 * drop if drop <= room else float("nan")
 
 
 def _outcomes(grid: Grid, name: Figure) -> Bools:

@@ -6,7 +6,7 @@ import numpy as np
 
 from lad_eval.evidence import Floats, Ints
 from lad_eval.metrics.exact import ALPHA, POWER
-from lad_eval.metrics.figures import recall, spread
+from lad_eval.metrics.figures import spread
 from lad_eval.metrics.predictions import Grid
 
 _HALVINGS = 20  # to a millionth of the samples
@@ -41,33 +41,61 @@ def noticeable_share(samples: int, both_ways: float = 0.0, *, alpha: float = ALP
     return high
 
 
-def noticeable_rise(grid: Grid, deviation: float = 0.0, *, alpha: float = ALPHA, power: float = POWER) -> float:
-    """The smallest rise of RStd, in points, that a paired test finds with chance `power`; an approximation.
+def noticeable_mean(differences: Floats, whole: float, *, alpha: float = ALPHA, power: float = POWER) -> float:
+    """The smallest true mean of paired differences that such a test finds with chance `power`, given how the differences vary.
 
-    Without chance differences it is the rise that comes of a share `noticeable_share` of samples being answered right if and only if
-    the right image stands at one of the favoured positions: the k with the highest recall, k such that RStd rises most. So a rise
-    that comes of more samples, each changed less, is found at least as well. Chance differences widen it as they widen a mean's:
-    with f that rise and c = (z_{1 - alpha/2} + z_power) * deviation it is f / 2 + sqrt(f^2 / 4 + c^2).
+    Changed samples are taken to change by one typical size, such that both the sum of the absolute differences and the sum of their
+    squares are those observed. One sample that is lost as a whole is added to those observed, since few changes say little of how a
+    change looks, and none nothing. What cancels in the sum are changes both ways. With a = sum |d|, b = sum d^2 and c = |sum d|:
+    size = (b + whole^2) / (a + whole), and the mean is size * noticeable_share(S, (a - c) / (size * S)).
 
     Args:
-        grid: answers of the baseline.
-        deviation: standard deviation of the paired difference in RStd, in points; 0 if nothing differs.
+        differences: Float[S], one a sample.
+        whole: the difference of a sample that is lost as a whole, in the same unit.
+        alpha: level of the two-sided test.
+        power: the chance.
+
+    Returns:
+        In the unit of the differences; NaN where no loss would be found.
+    """
+    moved = np.abs(differences)
+    size = float((whole**2 + (moved**2).sum()) / (whole + moved.sum()))
+    both_ways = float(moved.sum() - abs(differences.sum())) / (size * len(moved))
+    return size * noticeable_share(len(moved), max(0.0, both_ways), alpha=alpha, power=power)
+
+
+def noticeable_rise(before: Grid, now: Grid, *, alpha: float = ALPHA, power: float = POWER) -> float:
+    """The smallest rise of RStd, in points, that a paired test finds with chance `power`; an approximation.
+
+    A difference in RStd is exactly a mean over samples: with r the recalls over N positions, before and now, and c the same less
+    their mean, it is the sum over positions of (r' - r) (c' + c) / ((|c'| + |c|) sqrt(N - 1)), and a recall is a sum over samples.
+    Lost as a whole is a sample that is answered right if and only if the right image stands at one of the favoured positions: the
+    k with the highest recall, k such that RStd rises most. The rest is as in `noticeable_mean`.
+
+    Args:
+        before: answers of the baseline.
+        now: others to the same samples and orders.
         alpha: level of the two-sided test.
         power: the chance.
 
     Returns:
         Points; NaN where no such rise would be found, or RStd cannot rise so far.
     """
-    from scipy.special import ndtri
-
-    lost = noticeable_share(len(grid.sample_id), alpha=alpha, power=power)
-    hit = recall(grid.gold, grid.predicted, grid.n_candidates)
-    known = -np.sort(-hit[~np.isnan(hit)])
-    favoured = 100.0 * np.tri(len(known))
-    fewest, most = (float(spread((1 - part) * known + part * favoured).max() - spread(known)) for part in (lost, 1.0))
-    chance = float(ndtri(1 - alpha / 2) + ndtri(power)) * deviation
-    rise = fewest / 2 + float(np.hypot(fewest / 2, chance))
-    return rise if 0 < rise <= most else float("nan")
+    hits, others, rows = before.hits, now.hits, before.rows
+    asked = rows > 0
+    first, second = (100 * table.sum(axis=0)[asked] / rows[asked] for table in (hits, others))
+    share = noticeable_share(len(hits), alpha=alpha, power=power)
+    favoured = 100.0 * np.tri(len(first))
+    ranked = -np.sort(-first)
+    fewest, most = (float(spread((1 - part) * ranked + part * favoured).max() - spread(ranked)) for part in (share, 1.0))
+    if not fewest > 0:
+        return float("nan")
+    centred = [recalls - recalls.mean() for recalls in (first, second)]
+    length = sum(float(np.linalg.norm(c)) for c in centred) * np.sqrt(len(first) - 1)
+    slope = np.zeros_like(first) if length == 0 else (centred[0] + centred[1]) / length
+    differences = 100 * len(hits) * (((others - hits)[:, asked] / rows[asked]) @ slope)
+    rise = noticeable_mean(differences, fewest / share, alpha=alpha, power=power)
+    return rise if rise <= most else float("nan")
 
 
 def _needed(changed: Ints, alpha: float) -> Ints:

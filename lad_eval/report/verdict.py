@@ -6,13 +6,13 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import groupby
+from itertools import groupby, zip_longest
 from typing import Literal
 
 from lad_eval.metrics import Change, Figure
 
 SHOWN = 5
-TASKS_SHOWN = 8
+ROWS_SHOWN = 20
 
 Kind = Literal["asked", "outdated", "samples", "flipped", "accuracy", "consistency", "rstd", "unparsable"]
 
@@ -105,9 +105,9 @@ class Verdict:
         return [(found, change) for found in self.compared for change in found.changes]
 
     def detectable(self, figure: Figure, task: str) -> float:
-        """The change of a figure for the worse, in points, that would have been noticed in any method of a task; NaN if none would.
+        """The smallest drop of a figure, in points, that would have been noticed whichever method of a task it hits.
 
-        Methods whose figure cannot become so much worse do not count.
+        Methods whose figure cannot drop so far do not count; NaN if none is left.
         """
         every = [c.detectable for found, c in self.changes if c.figure == figure and found.task == task]
         return max((points for points in every if math.isfinite(points)), default=math.nan)
@@ -121,7 +121,7 @@ class Verdict:
 
 
 def verdict_as_json(verdict: Verdict) -> str:
-    """One object: result (a line), passed, replayed, level, max_drop, detectable, findings, compared, flips (all), warnings, notes."""
+    """One object with everything: the result's line first, all figures, and every flip."""
     rule = verdict.rule
     document = {
         "result": result_line(verdict),
@@ -209,18 +209,17 @@ def _resolution(verdict: Verdict) -> list[str]:
     blocks = [(task, next(iter(block))) for task, block in groupby(verdict.compared, key=lambda found: found.task)]
     rows = [
         [task, str(found.samples), *(_points(verdict.detectable(name, task)) for name in ("accuracy", "consistency", "rstd"))]
-        for task, found in blocks[:TASKS_SHOWN]
+        for task, found in blocks
     ]
-    more = [f"  ... and {len(blocks) - TASKS_SHOWN} more tasks; --json has them all"] if len(blocks) > TASKS_SHOWN else []
     headers = ["Noticeable on", "Samples", "Accuracy", "Consistency", "RStd"]
-    return [*_table(headers, rows, words=1), *more, f"{_flipped(verdict)}, run anew."]
+    return [*_table(headers, rows, words=1), f"{_flipped(verdict)}, run anew."]
 
 
 def _failed(verdict: Verdict) -> list[str]:
     if verdict.replayed:
         flipped = [found for found in verdict.compared if found.flipped]
         rows = [[f.task, f.method, f"{f.flipped} of {f.samples * f.orders}"] for f in flipped]
-        return _table(["Task", "Method", "Flipped"], rows, words=2) if rows else []
+        return _table(["Task", "Method", "Flipped"], rows, words=2)
     rows = [
         [
             found.task,
@@ -245,7 +244,7 @@ def _failed(verdict: Verdict) -> list[str]:
         "p (Holm)",
         "Noticeable",
     ]
-    return _table(headers, rows, words=3) if rows else []
+    return _table(headers, rows, words=3)
 
 
 def _better(verdict: Verdict) -> Iterator[str]:
@@ -265,21 +264,17 @@ def _examples(verdict: Verdict, shown: int) -> list[str]:
     """Flips of what failed, the lost answers first, of as many methods as there is room for."""
     failed = {(finding.task, finding.method) for finding in verdict.findings}
     flips = [flip for flip in verdict.flips if (flip.task, flip.method) in failed]
-    if not flips:
-        return []
-    turn: dict[tuple[str, str], int] = {}
-    ordered = []
-    for flip in sorted(flips, key=lambda flip: flip.effect != "lost"):
-        key = flip.task, flip.method
-        turn[key] = turn.get(key, 0) + 1
-        ordered.append((turn[key], flip))
-    chosen = [flip for _, flip in sorted(ordered, key=lambda pair: pair[0])[:shown]]
-    lines = [
-        f"  {f.task}, {f.method}: {f.sample} shown as {f.order}: {f.before or 'none'} -> {f.now or 'none'}, right is {f.gold}: {f.effect}"
-        for f in chosen
-    ]
-    more = f"  ... and {len(flips) - len(chosen)} more; --json lists them all" if len(flips) > len(chosen) else ""
-    return ["Examples:", *lines, *([more] if more else [])]
+    flips.sort(key=lambda flip: (flip.task, flip.method, flip.effect != "lost"))
+    blocks = [list(block) for _, block in groupby(flips, key=lambda flip: (flip.task, flip.method))]
+    in_turn = [flip for round_ in zip_longest(*blocks) for flip in round_ if flip is not None][:shown]
+    lines = [f"  {_example(flip)}" for flip in in_turn]
+    more = len(flips) - len(lines)
+    return [*(["Examples:"] if lines else []), *lines, *([f"  ... and {more:,} more; --json lists them all"] if more else [])]
+
+
+def _example(flip: Flip) -> str:
+    chosen = f"{flip.before or 'none'} -> {flip.now or 'none'}, right is {flip.gold}: {flip.effect}"
+    return f"{flip.task}, {flip.method}: {flip.sample} shown as {flip.order}: {chosen}"
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, words: int) -> list[str]:
@@ -287,7 +282,10 @@ def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, words: int)
     from tabulate import tabulate
 
     align = [*["left"] * words, *["right"] * (len(headers) - words)]
-    return tabulate(rows, headers=headers, tablefmt="plain", disable_numparse=True, colalign=align).splitlines()
+    shown = rows[:ROWS_SHOWN]
+    table = tabulate(shown, headers=headers, tablefmt="plain", disable_numparse=True, colalign=align) if rows else ""
+    more = len(rows) - len(shown)
+    return [*table.splitlines(), *([f"... and {more} more; --json has them all"] if more else [])]
 
 
 def _where(finding: Finding) -> str:

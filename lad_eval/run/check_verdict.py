@@ -124,15 +124,12 @@ def _too_small(verdict: Verdict, max_drop: float) -> list[str]:
         if widest > max_drop:
             needed = math.ceil(samples * (widest / max_drop) ** 2) if max_drop else None
             cure = f"about {needed:,} samples would do" if needed else "no number of samples would do"
-            warnings.append(
-                f"{task}: {samples} samples are too few for --max-drop {max_drop:g}: the interval of {figure} ({method}) alone is "
-                f"{widest:.1f} points wide to either side; {cure}"
-            )
+            why = f"the interval of {figure} ({method}) alone reaches {widest:.1f} points to either side; {cure}"
         elif unseen > max_drop:
-            warnings.append(
-                f"{task}: {samples} samples are too few for --max-drop {max_drop:g}: a drop of up to {unseen:.1f} points may show on "
-                "none of them"
-            )
+            why = f"a drop of up to {unseen:.1f} points may show on none of them"
+        else:
+            continue
+        warnings.append(f"{task}: {samples} samples are too few for --max-drop {max_drop:g}: {why}")
     return warnings
 
 
@@ -170,6 +167,12 @@ def other_circumstances(verdict: Verdict, task: str, base: TaskBaseline, fingerp
     if then.get("weights") == now.get("weights") and then.get("chat_template") != now.get("chat_template"):
         text = "its chat template changed while the model's weights did not: renew the baseline, or undo the change"
         verdict.findings.append(Finding("asked", task, None, text))
+    then, now = ({key: _short(value) for key, value in fingerprint.items()} for fingerprint in (then, now))
     versions = difference(then.pop("versions", {}), now.pop("versions", {}))
     found = [f"versions: {versions}" if versions else "", f"model: {others}" if (others := difference(then, now)) else ""]
     verdict.notes += [note for text in found if text and (note := f"{text} (baseline, and now)") not in verdict.notes]
+
+
+def _short(value: Any) -> Any:
+    """A digest's first characters, enough to tell two apart in a note."""
+    return value[:19] if isinstance(value, str) and value.startswith("sha256:") else value
