@@ -59,7 +59,7 @@ def check(
     json: Annotated[bool, typer.Option("--json", help="Print the verdict as one JSON object.")] = False,
     quiet: Quiet = False,
 ) -> int:
-    """Fail (exit code 1) where a model became worse than its baseline: less accurate, less consistent, more biased by position."""
+    """Fail (exit code 1) where a model became worse than its baseline: less accurate or consistent, more biased."""
     from lad_eval.cli.main import listen
     from lad_eval.run.silence import hush_libraries
 

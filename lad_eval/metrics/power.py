@@ -41,17 +41,20 @@ def noticeable_share(samples: int, both_ways: float = 0.0, *, alpha: float = ALP
     return high
 
 
-def noticeable_mean(differences: Floats, whole: float, *, alpha: float = ALPHA, power: float = POWER) -> float:
+def noticeable_mean(
+    differences: Floats, whole: float, net: float | None = None, *, alpha: float = ALPHA, power: float = POWER
+) -> float:
     """The smallest true mean of paired differences that such a test finds with chance `power`, given how the differences vary.
 
-    Changed samples are taken to change by one typical size, such that both the sum of the absolute differences and the sum of their
-    squares are those observed. One sample that is lost as a whole is added to those observed, since few changes say little of how a
-    change looks, and none nothing. What cancels in the sum are changes both ways. With a = sum |d|, b = sum d^2 and c = |sum d|:
+    Changed samples are taken to change by one typical size, such that the sum of the absolute differences and the sum of their
+    squares are those observed. One sample that is lost as a whole is added to those observed, since few changes say little of how
+    a change looks, and none nothing. What cancels in the sum are changes both ways. With a = sum |d|, b = sum d^2, c = |sum d|:
     size = (b + whole^2) / (a + whole), and the mean is size * noticeable_share(S, (a - c) / (size * S)).
 
     Args:
         differences: Float[S], one a sample.
         whole: the difference of a sample that is lost as a whole, in the same unit.
+        net: c, if not the sum.
         alpha: level of the two-sided test.
         power: the chance.
 
@@ -60,17 +63,17 @@ def noticeable_mean(differences: Floats, whole: float, *, alpha: float = ALPHA, 
     """
     moved = np.abs(differences)
     size = float((whole**2 + (moved**2).sum()) / (whole + moved.sum()))
-    both_ways = float(moved.sum() - abs(differences.sum())) / (size * len(moved))
-    return size * noticeable_share(len(moved), max(0.0, both_ways), alpha=alpha, power=power)
+    cancelled = float(moved.sum()) - abs(float(differences.sum()) if net is None else net)
+    return size * noticeable_share(len(moved), max(0.0, cancelled) / (size * len(moved)), alpha=alpha, power=power)
 
 
 def noticeable_rise(before: Grid, now: Grid, *, alpha: float = ALPHA, power: float = POWER) -> float:
-    """The smallest rise of RStd, in points, that a paired test finds with chance `power`; an approximation.
+    """The smallest rise of RStd, in points, that `rstd_swap_test` finds with chance `power`; an approximation.
 
-    A difference in RStd is exactly a mean over samples: with r the recalls over N positions, before and now, and c the same less
-    their mean, it is the sum over positions of (r' - r) (c' + c) / ((|c'| + |c|) sqrt(N - 1)), and a recall is a sum over samples.
-    Lost as a whole is a sample that is answered right if and only if the right image stands at one of the favoured positions: the
-    k with the highest recall, k such that RStd rises most. The rest is as in `noticeable_mean`.
+    Under its null hypothesis both recalls over the N positions lie about their mean, so that to first order a difference in RStd
+    is a mean over samples: what a sample changes of the recalls, along the direction in which that mean departs from equal
+    recalls, by sqrt(N - 1). `noticeable_mean` applies to these. Lost as a whole is a sample that is answered right if and only if
+    the right image stands at one of the favoured positions: the k with the highest recall, k such that RStd rises most.
 
     Args:
         before: answers of the baseline.
@@ -81,20 +84,19 @@ def noticeable_rise(before: Grid, now: Grid, *, alpha: float = ALPHA, power: flo
     Returns:
         Points; NaN where no such rise would be found, or RStd cannot rise so far.
     """
-    hits, others, rows = before.hits, now.hits, before.rows
-    asked = rows > 0
-    first, second = (100 * table.sum(axis=0)[asked] / rows[asked] for table in (hits, others))
+    shown = before.rows > 0
+    rows, hits, others = before.rows[shown], before.hits[:, shown], now.hits[:, shown]
+    recalls, after = (100 * table.sum(axis=0) / rows for table in (hits, others))
     share = noticeable_share(len(hits), alpha=alpha, power=power)
-    favoured = 100.0 * np.tri(len(first))
-    ranked = -np.sort(-first)
+    ranked, favoured = -np.sort(-recalls), 100.0 * np.tri(len(recalls))
     fewest, most = (float(spread((1 - part) * ranked + part * favoured).max() - spread(ranked)) for part in (share, 1.0))
     if not fewest > 0:
         return float("nan")
-    centred = [recalls - recalls.mean() for recalls in (first, second)]
-    length = sum(float(np.linalg.norm(c)) for c in centred) * np.sqrt(len(first) - 1)
-    slope = np.zeros_like(first) if length == 0 else (centred[0] + centred[1]) / length
-    differences = 100 * len(hits) * (((others - hits)[:, asked] / rows[asked]) @ slope)
-    rise = noticeable_mean(differences, fewest / share, alpha=alpha, power=power)
+    between = recalls + after - (recalls + after).mean()
+    slope = between / max(float(np.linalg.norm(between)), 1e-9) / np.sqrt(len(recalls) - 1)
+    differences = 100 * len(hits) * (((others - hits) / rows) @ slope)
+    net = len(hits) * float(spread(after) - spread(recalls))
+    rise = noticeable_mean(differences, fewest / share, net, alpha=alpha, power=power)
     return rise if rise <= most else float("nan")
 
 

@@ -58,7 +58,8 @@ class Grid(NamedTuple):
     @property
     def rows(self) -> Ints:
         """Int[N], how many rows have the right image at each position."""
-        return self._at(np.ones_like(self.correct)).sum(axis=0)
+        counted: Ints = self._at(np.ones_like(self.correct)).sum(axis=0)
+        return counted
 
     def _at(self, counted: Bools) -> Ints:
         at = self.gold[:, :, None] == np.arange(self.n_candidates)

@@ -18,6 +18,8 @@ Kind = Literal["asked", "outdated", "samples", "flipped", "accuracy", "consisten
 
 NAMES: dict[Figure, str] = {"accuracy": "accuracy", "consistency": "consistency", "rstd": "RStd", "unparsable": "unparsable"}
 
+MEASURED: tuple[Figure, ...] = ("accuracy", "consistency", "rstd")
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -115,9 +117,9 @@ class Verdict:
     @property
     def smallest(self) -> dict[Figure, float]:
         """`detectable` on the task where it is smallest, by figure."""
-        tasks, names = dict.fromkeys(found.task for found in self.compared), ("accuracy", "consistency", "rstd")
-        found = {name: [p for task in tasks if math.isfinite(p := self.detectable(name, task))] for name in names}
-        return {name: min(points, default=math.nan) for name, points in found.items()}
+        tasks = dict.fromkeys(found.task for found in self.compared)
+        every = {name: [self.detectable(name, task) for task in tasks] for name in MEASURED}
+        return {name: min(filter(math.isfinite, points), default=math.nan) for name, points in every.items()}
 
 
 def verdict_as_json(verdict: Verdict) -> str:
@@ -207,10 +209,7 @@ def _flipped(verdict: Verdict) -> str:
 def _resolution(verdict: Verdict) -> list[str]:
     """The smallest noticeable changes by task."""
     blocks = [(task, next(iter(block))) for task, block in groupby(verdict.compared, key=lambda found: found.task)]
-    rows = [
-        [task, str(found.samples), *(_points(verdict.detectable(name, task)) for name in ("accuracy", "consistency", "rstd"))]
-        for task, found in blocks
-    ]
+    rows = [[task, str(found.samples), *(_points(verdict.detectable(name, task)) for name in MEASURED)] for task, found in blocks]
     headers = ["Noticeable on", "Samples", "Accuracy", "Consistency", "RStd"]
     return [*_table(headers, rows, words=1), f"{_flipped(verdict)}, run anew."]
 
