@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -73,8 +72,6 @@ def check(
     _refuse_contradictions(replayed, write, reason, tasks or methods or limit or no_evidence, fresh)
     if write and tolerance:
         raise typer.BadParameter("--confidence and --max-drop judge a fresh run against the baseline; --write makes a baseline.")
-    if not all(map(math.isfinite, (confidence, max_drop or 0.0))):
-        raise typer.BadParameter("--confidence and --max-drop must be finite numbers.")
     from lad_eval.run import check as work
 
     if not replayed:

@@ -41,9 +41,7 @@ def noticeable_share(samples: int, both_ways: float = 0.0, *, alpha: float = ALP
     return high
 
 
-def noticeable_mean(
-    differences: Floats, whole: float, net: float | None = None, *, alpha: float = ALPHA, power: float = POWER
-) -> float:
+def noticeable_mean(differences: Floats, whole: float, *, alpha: float = ALPHA, power: float = POWER) -> float:
     """The smallest true mean of paired differences that such a test finds with chance `power`, given how the differences vary.
 
     Changed samples are taken to change by one typical size, such that the sum of the absolute differences and the sum of their
@@ -54,7 +52,6 @@ def noticeable_mean(
     Args:
         differences: Float[S], one a sample.
         whole: the difference of a sample that is lost as a whole, in the same unit.
-        net: c, if not the sum.
         alpha: level of the two-sided test.
         power: the chance.
 
@@ -63,7 +60,7 @@ def noticeable_mean(
     """
     moved = np.abs(differences)
     size = float((whole**2 + (moved**2).sum()) / (whole + moved.sum()))
-    cancelled = float(moved.sum()) - abs(float(differences.sum()) if net is None else net)
+    cancelled = float(moved.sum()) - abs(float(differences.sum()))
     return size * noticeable_share(len(moved), max(0.0, cancelled) / (size * len(moved)), alpha=alpha, power=power)
 
 
@@ -95,8 +92,7 @@ def noticeable_rise(before: Grid, now: Grid, *, alpha: float = ALPHA, power: flo
     between = recalls + after - (recalls + after).mean()
     slope = between / max(float(np.linalg.norm(between)), 1e-9) / np.sqrt(len(recalls) - 1)
     differences = 100 * len(hits) * (((others - hits) / rows) @ slope)
-    net = len(hits) * float(spread(after) - spread(recalls))
-    rise = noticeable_mean(differences, fewest / share, net, alpha=alpha, power=power)
+    rise = noticeable_mean(differences, fewest / share, alpha=alpha, power=power)
     return rise if rise <= most else float("nan")
 
 

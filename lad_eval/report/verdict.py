@@ -37,7 +37,7 @@ class Rule:
     def fails(self, change: Change) -> bool:
         """Whether a figure became too bad."""
         if self.max_drop is not None:
-            return change.largest_drop > self.max_drop + 1e-9
+            return not change.largest_drop <= self.max_drop + 1e-9  # an unknown bound excludes nothing
         return change.drop > 0 and change.p_holm < 1 - self.level
 
     def improved(self, change: Change) -> bool:
@@ -161,7 +161,7 @@ def verdict_as_text(verdict: Verdict, *, shown: int = SHOWN) -> str:
     if verdict.passed:
         lines += [] if verdict.replayed else _resolution(verdict)
     else:
-        lines += [f"  {_where(finding)}: {finding.text}" for finding in verdict.findings if finding.kind not in NAMES]
+        lines += [f"  {_where(finding)}: {finding.text}" for finding in _others(verdict)]
         lines += _failed(verdict)
     lines += [f"better: {text}" for text in _better(verdict)]
     lines += [f"warning: {text}" for text in verdict.warnings]
@@ -172,11 +172,16 @@ def verdict_as_text(verdict: Verdict, *, shown: int = SHOWN) -> str:
 def result_line(verdict: Verdict) -> str:
     """Passed or failed, why, and the smallest change that would have been noticed."""
     outcome = "ok" if verdict.passed else "FAILED"
-    others = [finding for finding in verdict.findings if finding.kind not in {*NAMES, "flipped"}]
-    faults = f"{_count(len(others), 'fault')} in what is compared; " if others else ""
+    others = len(_others(verdict))
+    faults = f"{_count(others, 'fault')} in what is compared; " if others else ""
     if verdict.replayed:
         return f"{outcome}: {faults}{_flipped(verdict)}, decided again from stored evidence; one would have been noticed."
     return f"{outcome}: {faults}{_outcome(verdict)}. {_noticeable(verdict)}"
+
+
+def _others(verdict: Verdict) -> list[Finding]:
+    """Findings that no table shows."""
+    return [finding for finding in verdict.findings if finding.kind not in {*NAMES, "flipped"}]
 
 
 def _outcome(verdict: Verdict) -> str:

@@ -12,7 +12,7 @@ from lad_eval.models.tiny import folder
 FAIR = (1.172, 1.106, 0.975, 0.956)
 """Scales of the output rows of "1" to "4" under which every position is answered about as often as it should."""
 TILTED = (1.240, 1.018, 0.920, 0.999)
-"""Others, under which vanilla is as accurate as under FAIR but far more biased; both were searched on the logits of 100 samples."""
+"""Others, under which vanilla is as accurate as under FAIR but far more biased; searched on the logits of 100 samples."""
 
 
 def noisy(to: Path, share: float, seed: int = 0) -> Path:
