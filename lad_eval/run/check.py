@@ -34,6 +34,7 @@ from lad_eval.run.check_evidence import (
     decided_again,
     keep_evidence,
     kept_evidence,
+    only,
     run_with_evidence,
 )
 from lad_eval.run.check_verdict import Pair, asked_otherwise, judge, other_circumstances, pair_up
@@ -160,7 +161,8 @@ def write(
                 run = _run_of(runs, name, group.limit)
                 made = _task_baseline(task, group, run)
                 if name in tasks and tasks[name].methods == made.methods:
-                    pairs += pair_up(verdict, name, tasks[name], _grids(run, made.methods))
+                    grids = {m: only(grid, tasks[name].samples) for m, grid in _grids(run, made.methods).items()}
+                    pairs += pair_up(verdict, name, tasks[name], grids)
                 kept = keep_evidence(run.path, path, name) if with_evidence else {}
                 tasks[name] = made.model_copy(update={"evidence": kept})
     judge(verdict, pairs)
