@@ -87,6 +87,13 @@ def test_what_does_not_hold_fails_with_its_report(step, tmp_path):
     assert (folder / "GITHUB_OUTPUT").read_text() == "code=1\n"
 
 
+def test_a_largest_drop_reaches_the_command(step):
+    done, folder = step("Check", baseline=BASELINE, max_drop="a lot")
+    assert done.returncode == 2
+    assert "Invalid value for '--max-drop'" in done.stderr
+    assert (folder / "GITHUB_OUTPUT").read_text() == "code=2\n"
+
+
 def test_a_check_that_cannot_be_made_is_told_from_one_that_failed(step):
     done, folder = step("Check", baseline="nowhere.json; echo injected", replay="true")
     assert done.returncode == 2

@@ -248,8 +248,8 @@ def test_where_nothing_changed_a_check_seldom_fails(evidence, noise):
     ("key", "samples", "change"),
     [
         (("lad", "accuracy"), 150, {"lost": 0.085}),
-        (("lad", "consistency"), 150, {"noise": 0.85}),
-        (("lad", "rstd"), 80, {"tilt": 1.7}),
+        (("lad", "consistency"), 150, {"noise": 0.78}),
+        (("lad", "rstd"), 150, {"tilt": 1.6}),
     ],
     ids=["accuracy", "consistency", "rstd"],
 )
