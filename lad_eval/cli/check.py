@@ -34,7 +34,7 @@ def check(
         float,
         typer.Option(
             "--confidence",
-            help="Of the intervals; the tests together raise a false alarm at most this rarely.",
+            help="Of the intervals; 1 - this is the chance of a false alarm of all tests together.",
             min=0.5,
             max=0.9999,
         ),

@@ -171,7 +171,9 @@ def verdict_as_text(verdict: Verdict, *, shown: int = SHOWN) -> str:
 
 def result_line(verdict: Verdict) -> str:
     """Passed or failed, why, and the smallest change that would have been noticed."""
-    outcome = "ok" if verdict.passed else "FAILED"
+    outcome = (
+        "FAILED" if not verdict.passed else f"ok, with {_count(warned, 'warning')}" if (warned := len(verdict.warnings)) else "ok"
+    )
     others = len(_others(verdict))
     faults = f"{_count(others, 'fault')} in what is compared; " if others else ""
     if verdict.replayed:

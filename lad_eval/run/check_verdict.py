@@ -129,7 +129,9 @@ def _too_small(verdict: Verdict, max_drop: float) -> list[str]:
             why = f"a drop of up to {unseen:.1f} points may show on none of them"
         else:
             continue
-        warnings.append(f"{task}: {samples} samples are too few for --max-drop {max_drop:g}: {why}")
+        warnings.append(
+            f"{task}: {samples} sample{' is' if samples == 1 else 's are'} too few for --max-drop {max_drop:g}: {why}"
+        )
     return warnings
 
 

@@ -243,6 +243,16 @@ def test_a_gain_is_reported_and_passes(baseline, tiny, monkeypatch, broken_lad):
     assert check(baseline, QUIET).passed
 
 
+def test_a_baseline_too_small_for_the_largest_drop_says_so_first(baseline):
+    verdict = check(baseline, QUIET, Rule(max_drop=3))
+    assert verdict.passed
+    first, *lines = verdict_as_text(verdict).splitlines()
+    assert first.startswith("ok, with 1 warning: a drop of more than 3 points is excluded in 6 comparisons on 1 task. ")
+    warning = "task: 8 samples are too few for --max-drop 3: a drop of up to 36.9 points may show on none of them"
+    assert f"warning: {warning}" in lines
+    assert not check(baseline, QUIET, Rule(max_drop=40)).warnings
+
+
 def test_runs_elsewhere_can_be_replayed(baseline, tmp_path):
     check(baseline, Circumstances(model="lad-tiny", quiet=True, out=tmp_path / "runs"))
     shutil.rmtree(check_evidence.evidence_folder(baseline))
