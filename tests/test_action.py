@@ -69,7 +69,7 @@ def test_it_installs_its_own_checkout_or_what_is_named(step):
 def test_a_baseline_that_holds_passes_and_is_summarised(step):
     done, folder = step("Check", baseline=BASELINE, replay="true")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1].startswith("ok: ")
+    assert done.stdout.startswith("ok: ")
     assert (folder / "GITHUB_OUTPUT").read_text() == "code=0\n"
     summary = (folder / "GITHUB_STEP_SUMMARY").read_text()
     assert summary.startswith(f"### lad-eval check: {BASELINE}\n\n    ")
@@ -85,6 +85,13 @@ def test_what_does_not_hold_fails_with_its_report(step, tmp_path):
     assert done.returncode == 1
     assert '"passed": false' in (folder / "GITHUB_STEP_SUMMARY").read_text()
     assert (folder / "GITHUB_OUTPUT").read_text() == "code=1\n"
+
+
+def test_a_largest_drop_reaches_the_command(step):
+    done, folder = step("Check", baseline=BASELINE, max_drop="a lot")
+    assert done.returncode == 2
+    assert "Invalid value for '--max-drop'" in done.stderr
+    assert (folder / "GITHUB_OUTPUT").read_text() == "code=2\n"
 
 
 def test_a_check_that_cannot_be_made_is_told_from_one_that_failed(step):

@@ -29,11 +29,28 @@ def check(
     revision: Annotated[str | None, typer.Option("--revision", help="Default: the baseline's.")] = None,
     batch_size: Annotated[str, typer.Option("--batch-size", help="As for `run`.")] = "auto",
     trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="As for `run`.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", help="Keep the runs here, and go on with them.", file_okay=False)] = None,
+    runs: Annotated[
+        Path | None, typer.Option("--runs", help="Keep the runs in this folder, and go on with them.", file_okay=False)
+    ] = None,
     confidence: Annotated[
-        float, typer.Option("--confidence", help="Of the interval of a difference in accuracy.", min=0.5, max=0.9999)
+        float,
+        typer.Option(
+            "--confidence",
+            help="Of the intervals; 1 - this is the chance of a false alarm of all tests together.",
+            min=0.5,
+            max=0.9999,
+        ),
     ] = CONFIDENCE,
-    allow_better: Annotated[bool, typer.Option("--allow-better", help="A gain in accuracy is no fault.")] = False,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            "--max-drop",
+            metavar="POINTS",
+            help="Fail where an interval does not exclude a larger drop of accuracy or consistency, or rise of RStd.",
+            min=0,
+            max=100,
+        ),
+    ] = None,
     write: Annotated[bool, typer.Option("--write", help="Make or renew the baseline from a fresh run.")] = False,
     reason: Annotated[str | None, typer.Option("--reason", help="Why it is written; kept in the file.")] = None,
     tasks: Annotated[str | None, typer.Option("--tasks", "-t", help="Tasks to write; default: the baseline's.")] = None,
@@ -43,7 +60,7 @@ def check(
     json: Annotated[bool, typer.Option("--json", help="Print the verdict as one JSON object.")] = False,
     quiet: Quiet = False,
 ) -> int:
-    """Fail (exit code 1) where a model no longer answers as its baseline says, and print the samples that flipped."""
+    """Fail (exit code 1) where a model became worse than its baseline: less accurate or consistent, more biased."""
     from lad_eval.cli.main import listen
     from lad_eval.run.silence import hush_libraries
 
@@ -52,27 +69,28 @@ def check(
     replayed = replay or evidence is not None
     given = {"device": device, "dtype": dtype, "attn": attn, "revision": revision, "trust_remote_code": trust_remote_code or None}
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    fresh = model or options or out or allow_better or batch_size != "auto" or confidence != CONFIDENCE
+    tolerance = confidence != CONFIDENCE or max_drop is not None
+    fresh = model or options or runs or batch_size != "auto" or tolerance
     _refuse_contradictions(replayed, write, reason, tasks or methods or limit or no_evidence, fresh)
+    if write and tolerance:
+        raise typer.BadParameter("--confidence and --max-drop judge a fresh run against the baseline; --write makes a baseline.")
     from lad_eval.run import check as work
 
     if not replayed:
         from lad_eval.models.base import check_batch_size
 
         options["batch_size"] = check_batch_size(batch_size)
-    how = work.Circumstances(model, options, out, quiet)
+    how = work.Circumstances(model, options, runs, quiet)
     if write:
         made = work.write(baseline, how, reason or "", _questions(tasks, methods, limit), with_evidence=not no_evidence)
         if made is not None:
             _say_written(baseline, *made, json=json)
         return 0
-    verdict = (
-        work.replay(baseline, evidence) if replayed else work.check(baseline, how, level=confidence, allow_better=allow_better)
-    )
+    from lad_eval.report.verdict import Rule, verdict_as_json, verdict_as_text
+
+    verdict = work.replay(baseline, evidence) if replayed else work.check(baseline, how, Rule(confidence, max_drop))
     if verdict is None:
         return 0
-    from lad_eval.report.verdict import verdict_as_json, verdict_as_text
-
     sys.stdout.write((verdict_as_json(verdict) if json else verdict_as_text(verdict)) + "\n")
     return 0 if verdict.passed else MOVED
 

@@ -50,6 +50,22 @@ class Grid(NamedTuple):
         right: Bools = self.predicted == self.gold
         return right
 
+    @property
+    def hits(self) -> Ints:
+        """Int[S, N], how many rows of a sample with the right image at each position were answered right."""
+        return self._at(self.correct)
+
+    @property
+    def rows(self) -> Ints:
+        """Int[N], how many rows have the right image at each position."""
+        counted: Ints = self._at(np.ones_like(self.correct)).sum(axis=0)
+        return counted
+
+    def _at(self, counted: Bools) -> Ints:
+        at = self.gold[:, :, None] == np.arange(self.n_candidates)
+        count: Ints = (at & counted[:, :, None]).sum(axis=1)
+        return count
+
 
 @dataclass(frozen=True)
 class Predictions:

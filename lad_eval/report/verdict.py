@@ -1,18 +1,48 @@
-"""What a check found, and how it is told: as text for people and as JSON."""
+"""What a check found, and how it is reported: as text for people and as JSON."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import groupby
+from itertools import groupby, zip_longest
 from typing import Literal
 
-from lad_eval.metrics import Estimate
+from lad_eval.metrics import Change, Figure
 
-SHOWN = 20
+SHOWN = 5
+ROWS_SHOWN = 20
 
-Kind = Literal["asked", "outdated", "samples", "flipped", "accuracy", "unparsable"]
+Kind = Literal["asked", "outdated", "samples", "flipped", "accuracy", "consistency", "rstd", "unparsable"]
+
+NAMES: dict[Figure, str] = {"accuracy": "accuracy", "consistency": "consistency", "rstd": "RStd", "unparsable": "unparsable"}
+
+MEASURED: tuple[Figure, ...] = ("accuracy", "consistency", "rstd")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When a fresh run fails.
+
+    Attributes:
+        level: share that the intervals hold; 1 - level is the chance of a false alarm of all significance tests together.
+        max_drop: points; a figure fails where its interval does not exclude a larger drop. None: a figure fails where it became
+            significantly worse.
+    """
+
+    level: float = 0.95
+    max_drop: float | None = None
+
+    def fails(self, change: Change) -> bool:
+        """Whether a figure became too bad."""
+        if self.max_drop is not None:
+            return not change.largest_drop <= self.max_drop + 1e-9  # an unknown bound excludes nothing
+        return change.drop > 0 and change.p_holm < 1 - self.level
+
+    def improved(self, change: Change) -> bool:
+        """Whether it became significantly better."""
+        return change.drop < 0 and change.p_holm < 1 - self.level
 
 
 @dataclass(frozen=True)
@@ -27,15 +57,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Flip:
-    """One decision that is not the baseline's; images and positions from 0, None for no answer."""
+    """One decision that is not the baseline's; images are A, B, C, ... in the order of the data, None for no answer."""
 
     task: str
     method: str
     sample: str
     order: str
-    gold: int
-    before: int | None
-    now: int | None
+    gold: str
+    before: str | None
+    now: str | None
 
     @property
     def effect(self) -> str:
@@ -45,17 +75,14 @@ class Flip:
 
 @dataclass(frozen=True)
 class Compared:
-    """One method on one task, then and now, in points; `difference` is now minus then, paired."""
+    """One method on one task, then and now."""
 
     task: str
     method: str
     samples: int
     orders: int
-    before: float
-    now: float
-    difference: Estimate
-    p_value: float
     flipped: int
+    changes: tuple[Change, ...]
 
 
 @dataclass
@@ -63,98 +90,213 @@ class Verdict:
     """Everything a check found; it passed if nothing is in `findings`."""
 
     replayed: bool
+    rule: Rule = Rule()
     compared: list[Compared] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     flips: list[Flip] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
         return not self.findings
 
+    @property
+    def changes(self) -> list[tuple[Compared, Change]]:
+        """All figures that were compared."""
+        return [(found, change) for found in self.compared for change in found.changes]
+
+    def detectable(self, figure: Figure, task: str) -> float:
+        """The smallest drop of a figure, in points, that would have been noticed whichever method of a task it hits.
+
+        Methods whose figure cannot drop so far do not count; NaN if none is left.
+        """
+        every = [c.detectable for found, c in self.changes if c.figure == figure and found.task == task]
+        return max((points for points in every if math.isfinite(points)), default=math.nan)
+
+    @property
+    def smallest(self) -> dict[Figure, float]:
+        """`detectable` on the task where it is smallest, by figure."""
+        tasks = dict.fromkeys(found.task for found in self.compared)
+        every = {name: [self.detectable(name, task) for task in tasks] for name in MEASURED}
+        return {name: min(filter(math.isfinite, points), default=math.nan) for name, points in every.items()}
+
 
 def verdict_as_json(verdict: Verdict) -> str:
-    """One object: passed, findings, compared, flips (all of them), notes."""
+    """One object with everything: the result's line first, all figures, and every flip."""
+    rule = verdict.rule
     document = {
+        "result": result_line(verdict),
         "passed": verdict.passed,
         "replayed": verdict.replayed,
+        "level": rule.level,
+        "max_drop": rule.max_drop,
+        "detectable": {name: _known(points) for name, points in verdict.smallest.items()},
         "findings": [asdict(finding) for finding in verdict.findings],
-        "compared": [{**asdict(found), "difference": found.difference._asdict()} for found in verdict.compared],
+        "compared": [
+            {**asdict(found), "changes": [_change(verdict, change) for change in found.changes]} for found in verdict.compared
+        ],
         "flips": [{**asdict(flip), "effect": flip.effect} for flip in verdict.flips],
+        "warnings": verdict.warnings,
         "notes": verdict.notes,
     }
     return json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False)
 
 
+def _change(verdict: Verdict, change: Change) -> dict[str, object]:
+    document: dict[str, object] = {**asdict(change), "difference": change.difference._asdict()}
+    document["detectable"] = _known(change.detectable)
+    document["failed"] = not verdict.replayed and verdict.rule.fails(change)
+    document["improved"] = verdict.rule.improved(change)
+    return document
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
 def verdict_as_text(verdict: Verdict, *, shown: int = SHOWN) -> str:
-    """Figures then and now, the flips (`shown` of each method and task), the findings, and the outcome in the last line."""
-    parts = [_table(list(block)) for _, block in groupby(verdict.compared, key=lambda found: found.task)]
-    parts += [_flips(list(block), shown) for _, block in groupby(verdict.flips, key=lambda flip: (flip.task, flip.method))]
-    if verdict.notes:
-        parts.append("\n".join(f"note: {note}" for note in verdict.notes))
-    if verdict.findings:
-        parts.append("\n".join(_lines(verdict)))
-    parts.append(_outcome(verdict))
-    return "\n\n".join(parts)
+    """The result in the first line, then what failed, at most `shown` examples of flipped decisions, warnings and notes."""
+    lines = [result_line(verdict)]
+    if verdict.passed:
+        lines += [] if verdict.replayed else _resolution(verdict)
+    else:
+        lines += [f"  {_where(finding)}: {finding.text}" for finding in _others(verdict)]
+        lines += _failed(verdict)
+    lines += [f"better: {text}" for text in _better(verdict)]
+    lines += [f"warning: {text}" for text in verdict.warnings]
+    lines += [f"note: {text}" for text in verdict.notes]
+    return "\n".join([*lines, *_examples(verdict, shown)])
 
 
-def _lines(verdict: Verdict) -> Iterable[str]:
-    for finding in verdict.findings:
-        where = finding.task if finding.method is None else f"{finding.task}, {finding.method}"
-        yield f"FAILED {where}: {finding.text}."
-
-
-def _table(block: Sequence[Compared]) -> str:
-    from tabulate import tabulate
-
-    rows = [
-        [
-            found.method,
-            f"{found.before:.1f}",
-            f"{found.now:.1f}",
-            f"{found.difference.value:+.1f} [{found.difference.low:+.1f}, {found.difference.high:+.1f}]",
-            f"{found.p_value:.2g}",
-            str(found.flipped),
-        ]
-        for found in block
-    ]
-    table = tabulate(
-        rows,
-        headers=["Method", "Baseline", "Now", "Difference", "p", "Flipped"],
-        tablefmt="simple",
-        disable_numparse=True,
-        colalign=("left", *["right"] * 5),
+def result_line(verdict: Verdict) -> str:
+    """Passed or failed, why, and the smallest change that would have been noticed."""
+    outcome = (
+        "FAILED" if not verdict.passed else f"ok, with {_count(warned, 'warning')}" if (warned := len(verdict.warnings)) else "ok"
     )
-    return f"{block[0].task} · {block[0].samples} samples x {block[0].orders} orders, accuracy\n{table}"
+    others = len(_others(verdict))
+    faults = f"{_count(others, 'fault')} in what is compared; " if others else ""
+    if verdict.replayed:
+        return f"{outcome}: {faults}{_flipped(verdict)}, decided again from stored evidence; one would have been noticed."
+    return f"{outcome}: {faults}{_outcome(verdict)}. {_noticeable(verdict)}"
 
 
-def _flips(block: Sequence[Flip], shown: int) -> str:
-    samples = len({flip.sample for flip in block})
-    count = f"{len(block)} decision{'s' if len(block) > 1 else ''} flipped on {samples} sample{'s' if samples > 1 else ''}"
-    lines = [f"{block[0].task}, {block[0].method}: {count} (images from 0)"]
-    lines += [
-        f"  {flip.sample}  order {flip.order}: {_image(flip.before)} -> {_image(flip.now)}, right is {flip.gold}: {flip.effect}"
-        for flip in block[:shown]
-    ]
-    if len(block) > shown:
-        lines.append(f"  ... and {len(block) - shown} more; --json lists them all")
-    return "\n".join(lines)
-
-
-def _image(image: int | None) -> str:
-    return "none" if image is None else str(image)
+def _others(verdict: Verdict) -> list[Finding]:
+    """Findings that no table shows."""
+    return [finding for finding in verdict.findings if finding.kind not in {*NAMES, "flipped"}]
 
 
 def _outcome(verdict: Verdict) -> str:
+    failed = sum(verdict.rule.fails(change) for _, change in verdict.changes)
     tasks = len({found.task for found in verdict.compared})
-    what = f"{len(verdict.compared)} comparison{_s(len(verdict.compared))} on {tasks} task{_s(tasks)}"
-    how = "decided again from stored evidence" if verdict.replayed else "asked anew"
-    flips = len(verdict.flips)
-    flipped = f"{flips or 'no'} decision{_s(flips)} flipped"
-    if verdict.passed:
-        return f"ok: {what}, {how}; {flipped}."
-    return f"{len(verdict.findings)} fault{_s(len(verdict.findings))} in {what}, {how}; {flipped}."
+    where = f"{_count(len(verdict.changes), 'comparison')} on {_count(tasks, 'task')}"
+    if verdict.rule.max_drop is None:
+        return f"{failed} of {where} became significantly worse" if failed else f"nothing became significantly worse in {where}"
+    drop = f"a drop of more than {verdict.rule.max_drop:g} points is"
+    return f"{drop} not excluded in {failed} of {where}" if failed else f"{drop} excluded in {where}"
 
 
-def _s(count: int) -> str:
-    return "" if count == 1 else "s"
+def _noticeable(verdict: Verdict) -> str:
+    accuracy, consistency, rstd = verdict.smallest.values()
+    if not any(map(math.isfinite, (accuracy, consistency, rstd))):
+        return "No change would have been noticed: there are too few samples for so many comparisons."
+    falls = f"accuracy {_points(accuracy)}, consistency {_points(consistency)}, rise of RStd {_points(rstd)} points"
+    return f"Smallest noticeable fall: {falls}."
+
+
+def _points(value: float) -> str:
+    return f"{value:.1f}" if math.isfinite(value) else "none"
+
+
+def _flipped(verdict: Verdict) -> str:
+    decisions = sum(found.samples * found.orders for found in verdict.compared)
+    return f"{len(verdict.flips)} of {_count(decisions, 'decision')} flipped in {_count(len(verdict.compared), 'comparison')}"
+
+
+def _resolution(verdict: Verdict) -> list[str]:
+    """The smallest noticeable changes by task."""
+    blocks = [(task, next(iter(block))) for task, block in groupby(verdict.compared, key=lambda found: found.task)]
+    rows = [[task, str(found.samples), *(_points(verdict.detectable(name, task)) for name in MEASURED)] for task, found in blocks]
+    headers = ["Noticeable on", "Samples", "Accuracy", "Consistency", "RStd"]
+    return [*_table(headers, rows, words=1), f"{_flipped(verdict)}, run anew."]
+
+
+def _failed(verdict: Verdict) -> list[str]:
+    if verdict.replayed:
+        flipped = [found for found in verdict.compared if found.flipped]
+        rows = [[f.task, f.method, f"{f.flipped} of {f.samples * f.orders}"] for f in flipped]
+        return _table(["Task", "Method", "Flipped"], rows, words=2)
+    rows = [
+        [
+            found.task,
+            found.method,
+            NAMES[change.figure],
+            f"{change.before:.1f}",
+            f"{change.now:.1f}",
+            f"{change.difference.value:+.1f} [{change.difference.low:+.1f}, {change.difference.high:+.1f}]",
+            f"{change.p_holm:.2g}",
+            _points(change.detectable),
+        ]
+        for found, change in verdict.changes
+        if verdict.rule.fails(change)
+    ]
+    headers = [
+        "Task",
+        "Method",
+        "Figure",
+        "Baseline",
+        "Now",
+        f"Difference [{100 * verdict.rule.level:g} %]",
+        "p (Holm)",
+        "Noticeable",
+    ]
+    return _table(headers, rows, words=3)
+
+
+def _better(verdict: Verdict) -> Iterator[str]:
+    if verdict.replayed:
+        return
+    for found in verdict.compared:
+        gains = [
+            f"{NAMES[c.figure]} {c.before:.1f} -> {c.now:.1f} [{c.difference.low:+.1f}, {c.difference.high:+.1f}]"
+            for c in found.changes
+            if verdict.rule.improved(c)
+        ]
+        if gains:
+            yield f"{found.task}, {found.method}: {', '.join(gains)}"
+
+
+def _examples(verdict: Verdict, shown: int) -> list[str]:
+    """Flips of what failed, the lost answers first, of as many methods as there is room for."""
+    failed = {(finding.task, finding.method) for finding in verdict.findings}
+    flips = [flip for flip in verdict.flips if (flip.task, flip.method) in failed]
+    flips.sort(key=lambda flip: (flip.task, flip.method, flip.effect != "lost"))
+    blocks = [list(block) for _, block in groupby(flips, key=lambda flip: (flip.task, flip.method))]
+    in_turn = [flip for round_ in zip_longest(*blocks) for flip in round_ if flip is not None][:shown]
+    lines = [f"  {_example(flip)}" for flip in in_turn]
+    more = len(flips) - len(lines)
+    return [*(["Examples:"] if lines else []), *lines, *([f"  ... and {more:,} more; --json lists them all"] if more else [])]
+
+
+def _example(flip: Flip) -> str:
+    chosen = f"{flip.before or 'none'} -> {flip.now or 'none'}, right is {flip.gold}: {flip.effect}"
+    return f"{flip.task}, {flip.method}: {flip.sample} shown as {flip.order}: {chosen}"
+
+
+def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, words: int) -> list[str]:
+    """Lines; the first `words` columns are aligned to the left."""
+    from tabulate import tabulate
+
+    align = [*["left"] * words, *["right"] * (len(headers) - words)]
+    shown = rows[:ROWS_SHOWN]
+    table = tabulate(shown, headers=headers, tablefmt="plain", disable_numparse=True, colalign=align) if rows else ""
+    more = len(rows) - len(shown)
+    return [*table.splitlines(), *([f"... and {more} more; --json has them all"] if more else [])]
+
+
+def _where(finding: Finding) -> str:
+    return finding.task if finding.method is None else f"{finding.task}, {finding.method}"
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

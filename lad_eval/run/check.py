@@ -16,7 +16,7 @@ import lad_eval
 from lad_eval.errors import UserError
 from lad_eval.metrics import Grid
 from lad_eval.models.source import display_name
-from lad_eval.report.verdict import Verdict
+from lad_eval.report.verdict import Rule, Verdict
 from lad_eval.run.check_baseline import (
     Asked,
     Baseline,
@@ -34,9 +34,10 @@ from lad_eval.run.check_evidence import (
     decided_again,
     keep_evidence,
     kept_evidence,
+    only,
     run_with_evidence,
 )
-from lad_eval.run.check_verdict import asked_otherwise, compare_task, other_circumstances
+from lad_eval.run.check_verdict import Pair, asked_otherwise, judge, other_circumstances, pair_up
 from lad_eval.run.compare import table_of
 from lad_eval.run.execute import Settings, run_tasks
 from lad_eval.run.folder import SPEC, read_json
@@ -85,28 +86,30 @@ def replay(path: Path, runs: Path | None = None) -> Verdict:
         UserError: the baseline or the evidence is missing or damaged.
     """
     baseline, verdict = read_baseline(path), Verdict(replayed=True)
+    pairs: list[Pair] = []
     for name, base in baseline.tasks.items():
         _compare_questions(verdict, name, base)
         model = display_name(baseline.model, baseline.options.get("adapter"))
         folder = kept_evidence(path, name, base) if runs is None else run_with_evidence(runs, model, name, base)
         grids = decided_again(folder, base.methods, base.samples)
-        compare_task(verdict, name, base, grids, level=0.95, allow_better=False)
+        pairs += pair_up(verdict, name, base, grids)
+    judge(verdict, pairs)
     return verdict
 
 
-def check(path: Path, how: Circumstances, *, level: float = 0.95, allow_better: bool = False) -> Verdict | None:
+def check(path: Path, how: Circumstances, rule: Rule | None = None) -> Verdict | None:
     """Asks the model anew and compares; None in a process that does not lead.
 
     Args:
         path: of the baseline.
         how: the model is asked.
-        level: share that the interval of a difference in accuracy holds.
-        allow_better: a gain is no finding.
+        rule: when it fails; None: where a figure became significantly worse.
 
     Raises:
         UserError: the baseline is missing or damaged, or the model cannot be run.
     """
-    baseline, verdict = read_baseline(path), Verdict(replayed=False)
+    baseline, verdict = read_baseline(path), Verdict(replayed=False, rule=rule or Rule())
+    pairs: list[Pair] = []
     for name, base in baseline.tasks.items():
         _compare_questions(verdict, name, base)
     settings = _settings(how.model or baseline.model, {**baseline.options, **how.options}, how)
@@ -116,7 +119,8 @@ def check(path: Path, how: Circumstances, *, level: float = 0.95, allow_better: 
         for name, base in baseline.tasks.items():
             run = _run_of(runs, name, base.limit)
             other_circumstances(verdict, name, base, read_json(run.path / SPEC)["fingerprint"])
-            compare_task(verdict, name, base, _grids(run, base.methods), level=level, allow_better=allow_better)
+            pairs += pair_up(verdict, name, base, _grids(run, base.methods))
+    judge(verdict, pairs)
     return verdict
 
 
@@ -147,6 +151,7 @@ def write(
         raise BaselineError(f"There is no baseline {path} to renew; a new one needs --model and --tasks.")
     settings = _settings(model, {**(old.options if old else {}), **how.options}, how)
     verdict, tasks = Verdict(replayed=False), dict(old.tasks) if old else {}
+    pairs: list[Pair] = []
     with _asked(settings, asked, how.out) as runs:
         if runs is None:
             return None
@@ -156,10 +161,11 @@ def write(
                 run = _run_of(runs, name, group.limit)
                 made = _task_baseline(task, group, run)
                 if name in tasks and tasks[name].methods == made.methods:
-                    grids = _grids(run, made.methods)
-                    compare_task(verdict, name, tasks[name], grids, level=0.95, allow_better=False)
+                    grids = {m: only(grid, tasks[name].samples) for m, grid in _grids(run, made.methods).items()}
+                    pairs += pair_up(verdict, name, tasks[name], grids)
                 kept = keep_evidence(run.path, path, name) if with_evidence else {}
                 tasks[name] = made.model_copy(update={"evidence": kept})
+    judge(verdict, pairs)
     fingerprint = next(iter(tasks.values())).fingerprint
     options = {**{k: v for k, v in settings_options(settings).items() if v is not None}, "dtype": fingerprint.get("dtype")}
     today = datetime.now(timezone.utc).date().isoformat()
@@ -209,7 +215,7 @@ def _asked(settings: Settings, groups: Sequence[Questions], out: Path | None) ->
             except Interrupted:
                 if out is not None:
                     raise
-                raise Interrupted("Interrupted; nothing is kept. With --out the same command goes on from there.") from None
+                raise Interrupted("Interrupted; nothing is kept. With --runs the same command goes on from there.") from None
             if rows is None:
                 yield None
                 return

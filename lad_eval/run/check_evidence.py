@@ -100,11 +100,11 @@ def decided_again(folder: Path, methods: Iterable[str], samples: Iterable[str]) 
     grids = {}
     for name, method in lined.items():
         decision = legs[method.condition].decide(method)
-        grids[name] = _only(predictions_of(decision, decision.rows, legs[method.condition].asked).grid, wanted)
+        grids[name] = only(predictions_of(decision, decision.rows, legs[method.condition].asked).grid, wanted)
     return grids
 
 
-def _only(grid: Grid, samples: Iterable[str]) -> Grid:
+def only(grid: Grid, samples: Iterable[str]) -> Grid:
     """The rows of these samples, in their order, as far as there are any."""
     where = {sample: row for row, sample in enumerate(grid.sample_id.tolist())}
     rows = np.asarray([where[sample] for sample in samples if sample in where], dtype=np.int64)

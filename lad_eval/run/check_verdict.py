@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lad_eval.evidence import difference
-from lad_eval.metrics import UNPARSABLE, Estimate, Grid, paired_test, resampled_means
-from lad_eval.metrics.bootstrap import RESAMPLES, figures, interval, sample_sums
-from lad_eval.report.verdict import Compared, Finding, Flip, Kind, Verdict
+from lad_eval.metrics import UNPARSABLE, Change, Grid, changes
+from lad_eval.report.verdict import NAMES, Compared, Finding, Flip, Rule, Verdict
 from lad_eval.run.check_baseline import Asked, TaskBaseline, gold_images
+from lad_eval.tasks.identifiers import identifiers
 
 
 @dataclass(frozen=True)
@@ -44,54 +46,93 @@ def asked_otherwise(task: str, base: Asked, now: Now) -> list[Finding]:
     ]
 
 
-def compare_task(
-    verdict: Verdict, task: str, base: TaskBaseline, grids: Mapping[str, Grid], *, level: float, allow_better: bool
-) -> None:
-    """Adds to a verdict how each method's answers differ from the baseline's.
+class Pair(NamedTuple):
+    """One method on one task: the baseline's answers and the fresh ones, to the same samples under the same orders."""
 
-    A replay fails on any flip; a fresh run on a difference in accuracy whose paired cluster bootstrap interval does not hold 0,
-    and on another number of replies without an answer.
+    task: str
+    method: str
+    before: Grid
+    now: Grid
+
+
+def pair_up(verdict: Verdict, task: str, base: TaskBaseline, grids: Mapping[str, Grid]) -> list[Pair]:
+    """Each method's answers beside the baseline's; a finding is added to the verdict where they cannot be compared.
 
     Args:
         verdict: is added to.
         task: its name.
         base: the baseline's part.
         grids: by method, now.
-        level: share that the interval holds.
-        allow_better: a gain in accuracy, and fewer replies without an answer, are no failure of a fresh run.
     """
+    pairs = []
     for method in base.methods:
         grid, before = grids[method], base.chosen(method)
         if grid.sample_id.tolist() != base.samples or grid.chosen.shape != before.shape:
             verdict.findings.append(Finding("samples", task, method, "it was asked about other samples or orders"))
-            continue
-        if not np.array_equal(gold_images(grid), base.gold):
+        elif not np.array_equal(gold_images(grid), base.gold):
             verdict.findings.append(Finding("samples", task, method, "the right images of its samples are others"))
+        else:
+            pairs.append(Pair(task, method, _with(grid, before), grid))
+    return pairs
+
+
+def judge(verdict: Verdict, pairs: Sequence[Pair]) -> None:
+    """Adds to a verdict how all answers of a check differ from the baseline's; Holm's correction runs over all of them.
+
+    A replay fails on any flip, a fresh run by the verdict's rule.
+
+    Args:
+        verdict: is added to.
+        pairs: all of the check.
+    """
+    rule = verdict.rule
+    measured = changes([(pair.before, pair.now) for pair in pairs], level=rule.level)
+    for pair, found in zip(pairs, measured, strict=True):
+        (S, T), flipped = pair.now.chosen.shape, pair.before.chosen != pair.now.chosen
+        count = int(flipped.sum())
+        verdict.compared.append(Compared(pair.task, pair.method, S, T, count, found))
+        verdict.flips += _flips(pair)
+        if verdict.replayed and count:
+            text = f"{count} of {flipped.size} decisions flipped, on {int(flipped.any(axis=1).sum())} samples"
+            verdict.findings.append(Finding("flipped", pair.task, pair.method, text))
+        if not verdict.replayed:
+            failed = [change for change in found if rule.fails(change)]
+            verdict.findings += [Finding(c.figure, pair.task, pair.method, _worse(c, rule)) for c in failed]
+    if rule.max_drop is not None:
+        verdict.warnings += _too_small(verdict, rule.max_drop)
+
+
+def _worse(change: Change, rule: Rule) -> str:
+    off = change.difference
+    text = (
+        f"{NAMES[change.figure]} {change.before:.1f} is now {change.now:.1f}, {off.value:+.1f} [{off.low:+.1f}, {off.high:+.1f}]"
+    )
+    if rule.max_drop is None:
+        return f"{text}, p = {change.p_holm:.2g} (Holm)"
+    return f"{text}: a drop of more than {rule.max_drop:g} points is not excluded"
+
+
+def _too_small(verdict: Verdict, max_drop: float) -> list[str]:
+    """A warning for each task whose samples are too few to exclude such a drop."""
+    warnings = []
+    for task, block in groupby(verdict.compared, key=lambda compared: compared.task):
+        group = list(block)
+        samples = group[0].samples
+        widest, figure, method = max((c.half_width, NAMES[c.figure], found.method) for found in group for c in found.changes)
+        # Where no sample changed the interval is a point, and yet so many samples could have missed a drop.
+        unseen = 100 * (1 - ((1 - verdict.rule.level) / 2) ** (1 / samples))
+        if widest > max_drop:
+            needed = math.ceil(samples * (widest / max_drop) ** 2) if max_drop else None
+            cure = f"about {needed:,} samples would do" if needed else "no number of samples would do"
+            why = f"the interval of {figure} ({method}) alone reaches {widest:.1f} points to either side; {cure}"
+        elif unseen > max_drop:
+            why = f"a drop of up to {unseen:.1f} points may show on none of them"
+        else:
             continue
-        then = _with(grid, before)
-        found = _compared(task, method, then, grid, level)
-        verdict.compared.append(found)
-        verdict.flips += _flips(task, method, then, grid)
-        verdict.findings += [Finding(kind, task, method, text) for kind, text in _moved(verdict, found, then, grid, allow_better)]
-
-
-def _moved(verdict: Verdict, found: Compared, then: Grid, grid: Grid, allow_better: bool) -> list[tuple[Kind, str]]:
-    reasons: list[tuple[Kind, str]] = []
-    if verdict.replayed:
-        if found.flipped:
-            samples = int((then.chosen != grid.chosen).any(axis=1).sum())
-            reasons.append(("flipped", f"{found.flipped} of {grid.chosen.size} decisions flipped, on {samples} samples"))
-        return reasons
-    off = found.difference
-    if (off.low > 0 and not allow_better) or off.high < 0:
-        interval_ = f"[{off.low:+.1f}, {off.high:+.1f}]"
-        reasons.append(
-            ("accuracy", f"accuracy {found.before:.1f} is now {found.now:.1f}, a difference of {off.value:+.1f} {interval_}")
+        warnings.append(
+            f"{task}: {samples} sample{' is' if samples == 1 else 's are'} too few for --max-drop {max_drop:g}: {why}"
         )
-    before, now = (int((g.chosen == UNPARSABLE).sum()) for g in (then, grid))
-    if now > before or (now < before and not allow_better):
-        reasons.append(("unparsable", f"{before} replies had no answer, now {now} of {grid.chosen.size}"))
-    return reasons
+    return warnings
 
 
 def _with(grid: Grid, chosen: Any) -> Grid:
@@ -101,43 +142,25 @@ def _with(grid: Grid, chosen: Any) -> Grid:
     return grid._replace(chosen=chosen, predicted=np.where(chosen == UNPARSABLE, UNPARSABLE, position))
 
 
-def _compared(task: str, method: str, then: Grid, grid: Grid, level: float) -> Compared:
-    before, now = (figures(sample_sums(g).mean(axis=0)).accuracy for g in (then, grid))
-    # As a share of rows per sample only the accuracy is needed, so that thousands of samples take a moment.
-    gained = sample_sums(grid)[:, :1] - sample_sums(then)[:, :1]
-    low, high = interval(100 * resampled_means(gained, RESAMPLES)[:, 0], level)
-    S, T = grid.chosen.shape
-    return Compared(
-        task=task,
-        method=method,
-        samples=S,
-        orders=T,
-        before=float(before),
-        now=float(now),
-        difference=Estimate(100 * float(gained.mean()), low, high),
-        p_value=paired_test(grid.correct, then.correct),
-        flipped=int((then.chosen != grid.chosen).sum()),
-    )
+def _flips(pair: Pair) -> list[Flip]:
+    names, gold = identifiers("A..", pair.now.n_candidates), gold_images(pair.now)
+    before, now = pair.before.chosen, pair.now.chosen
 
+    def named(image: Any) -> str | None:
+        return None if image == UNPARSABLE else names[image]
 
-def _flips(task: str, method: str, then: Grid, grid: Grid) -> list[Flip]:
-    gold = gold_images(grid)
     return [
         Flip(
-            task=task,
-            method=method,
-            sample=str(grid.sample_id[s]),
-            order=" ".join(map(str, grid.perm[s, t].tolist())),
-            gold=int(gold[s]),
-            before=_image(then.chosen[s, t]),
-            now=_image(grid.chosen[s, t]),
+            task=pair.task,
+            method=pair.method,
+            sample=str(pair.now.sample_id[s]),
+            order=" ".join(names[image] for image in pair.now.perm[s, t]),
+            gold=names[gold[s]],
+            before=named(before[s, t]),
+            now=named(now[s, t]),
         )
-        for s, t in np.argwhere(then.chosen != grid.chosen).tolist()
+        for s, t in np.argwhere(before != now).tolist()
     ]
-
-
-def _image(chosen: Any) -> int | None:
-    return None if chosen == UNPARSABLE else int(chosen)
 
 
 def other_circumstances(verdict: Verdict, task: str, base: TaskBaseline, fingerprint: Mapping[str, Any]) -> None:
@@ -146,6 +169,12 @@ def other_circumstances(verdict: Verdict, task: str, base: TaskBaseline, fingerp
     if then.get("weights") == now.get("weights") and then.get("chat_template") != now.get("chat_template"):
         text = "its chat template changed while the model's weights did not: renew the baseline, or undo the change"
         verdict.findings.append(Finding("asked", task, None, text))
+    then, now = ({key: _short(value) for key, value in fingerprint.items()} for fingerprint in (then, now))
     versions = difference(then.pop("versions", {}), now.pop("versions", {}))
     found = [f"versions: {versions}" if versions else "", f"model: {others}" if (others := difference(then, now)) else ""]
     verdict.notes += [note for text in found if text and (note := f"{text} (baseline, and now)") not in verdict.notes]
+
+
+def _short(value: Any) -> Any:
+    """A digest's first characters, enough to tell two apart in a note."""
+    return value[:19] if isinstance(value, str) and value.startswith("sha256:") else value

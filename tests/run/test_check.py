@@ -1,15 +1,18 @@
 """Baselines: an ordinary rerun passes, and what moves answers or questions does not."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from lad_eval.cli.main import invoke
 from lad_eval.errors import UserError
 from lad_eval.methods import LAD
+from lad_eval.report.verdict import Rule, verdict_as_text
 from lad_eval.run import check_evidence, execute
 from lad_eval.run.check import Circumstances, Questions, check, replay, write
 from lad_eval.run.check_baseline import read_baseline, write_baseline
@@ -79,6 +82,12 @@ def change(path, how):
     path.write_text(json.dumps(document))
 
 
+def figure(verdict, method, name):
+    """A method's change of one figure."""
+    (found,) = [change for compared, change in verdict.changes if (compared.method, change.figure) == (method, name)]
+    return found
+
+
 def kinds(verdict):
     return {(finding.kind, finding.method) for finding in verdict.findings}
 
@@ -88,10 +97,9 @@ def test_an_ordinary_rerun_passes_and_nothing_flips(baseline):
         assert verdict.passed
         assert not verdict.flips
         assert [(c.method, c.samples, c.orders, c.flipped) for c in verdict.compared] == [("vanilla", 8, 5, 0), ("lad", 8, 5, 0)]
-        assert all(c.difference == (0, 0, 0) and c.before == c.now for c in verdict.compared)
-    assert (
-        check(baseline, QUIET).compared[1].now > 90
-    )  # lad-tiny is known to be repaired by LAD: the test below has something to break
+        assert [change.figure for change in verdict.compared[0].changes] == ["accuracy", "consistency", "rstd"]
+        assert all(c.difference == (0, 0, 0) and c.before == c.now and c.p_holm == 1 for _, c in verdict.changes)
+        assert figure(verdict, "lad", "accuracy").now > 90  # the test below has something to break
 
 
 @pytest.mark.usefixtures("broken_lad")
@@ -99,8 +107,8 @@ def test_a_flipped_sign_is_caught(baseline):
     again = replay(baseline)
     assert kinds(again) == {("flipped", "lad")}
     fresh = check(baseline, QUIET)
-    assert kinds(fresh) == {("accuracy", "lad")}
-    assert fresh.compared[1].difference.high < 0
+    assert kinds(fresh) == {("accuracy", "lad"), ("consistency", "lad")}
+    assert figure(fresh, "lad", "accuracy").difference.high < 0
     assert len(fresh.flips) == len(again.flips) == again.compared[1].flipped > 8
     assert {flip.method for flip in fresh.flips} == {"lad"}
     assert {"lost"} <= {flip.effect for flip in fresh.flips}
@@ -111,13 +119,21 @@ def test_the_command_prints_the_samples_that_flipped_and_exits_with_1(baseline, 
     assert invoke(["check", str(baseline), "--replay"]) == 1
     out, err = capsys.readouterr()
     assert err == ""
-    assert "FAILED task, lad: " in out
-    assert "scenes-random-n4-s0-test-0000" in out
-    assert "... and " in out
-    assert out.splitlines()[-1].startswith("1 fault in 2 comparisons on 1 task, decided again from stored evidence; ")
+    lines = out.splitlines()
+    assert re.match(r"FAILED: \d\d of 80 decisions flipped in 2 comparisons, decided again from stored evidence; one", lines[0])
+    assert [re.split(r"  +", line) for line in lines[1:3]] == [
+        ["Task", "Method", "Flipped"],
+        ["task", "lad", f"{lines[0][8:10]} of 40"],
+    ]
+    assert lines[3] == "Examples:"
+    example = r"  task, lad: scenes-random-n4-s0-test-\d{4} shown as [A-D]( [A-D]){3}: [A-D] -> [A-D], right is [A-D]: lost"
+    assert all(re.fullmatch(example, line) for line in lines[4:9])
+    assert re.fullmatch(r"  \.\.\. and \d+ more; --json lists them all", lines[9])
+    assert len(lines) == 10
     assert invoke(["check", str(baseline), "--replay", "--json"]) == 1
     document = json.loads(capsys.readouterr().out)
     assert document["passed"] is False
+    assert document["result"] == lines[0]
     assert len(document["flips"]) == document["compared"][1]["flipped"]
     assert document["flips"][0].keys() == {"task", "method", "sample", "order", "gold", "before", "now", "effect"}
 
@@ -181,28 +197,60 @@ def test_a_chat_template_that_changed_under_the_same_weights_is_caught(baseline)
     assert "weights is 'an earlier checkpoint' and 'sha256:" in verdict.notes[0]
 
 
-def test_another_number_of_replies_without_an_answer_is_caught_in_a_fresh_run(baseline):
-    def lose(document):
-        answers = document["tasks"]["task"]["answers"]["scenes-random-n4-s0-test-0003"]
+def lose(document, samples):
+    """Takes vanilla's first answer to some samples away from a baseline."""
+    for answers in list(document["tasks"]["task"]["answers"].values())[:samples]:
         answers["vanilla"] = "-" + answers["vanilla"][1:]
 
-    change(baseline, lose)
+
+def test_replies_without_an_answer_are_compared_where_there_are_any(baseline, monkeypatch):
+    change(baseline, lambda document: lose(document, 1))
     verdict = check(baseline, QUIET)
-    assert [(f.kind, f.method, f.text) for f in verdict.findings] == [
-        ("unparsable", "vanilla", "1 replies had no answer, now 0 of 40")
-    ]
-    assert [(flip.before, flip.sample) for flip in verdict.flips] == [(None, "scenes-random-n4-s0-test-0003")]
-    assert check(baseline, QUIET, allow_better=True).passed
+    assert verdict.passed
+    assert figure(verdict, "vanilla", "unparsable").drop == -2.5
+    assert [(flip.before, flip.sample) for flip in verdict.flips] == [(None, "scenes-random-n4-s0-test-0000")]
+    assert {c.figure for c in verdict.compared[1].changes} == {"accuracy", "consistency", "rstd"}
 
 
-def test_a_gain_is_a_difference_too_unless_it_is_allowed(baseline, tiny, monkeypatch, broken_lad):
+def test_many_more_replies_without_an_answer_fail(baseline, monkeypatch):
+    from lad_eval.run import check as module
+
+    grids = module._grids
+
+    def silent(run, methods):
+        found = grids(run, methods)
+        whole = found["vanilla"]
+        return {
+            **found,
+            "vanilla": whole._replace(chosen=np.full_like(whole.chosen, -1), predicted=np.full_like(whole.chosen, -1)),
+        }
+
+    monkeypatch.setattr(module, "_grids", silent)
+    verdict = check(baseline, QUIET, Rule(level=0.9))
+    assert ("unparsable", "vanilla") in kinds(verdict)
+    assert figure(verdict, "vanilla", "unparsable").p_value == pytest.approx(2 / 2**8)
+
+
+def test_a_gain_is_reported_and_passes(baseline, tiny, monkeypatch, broken_lad):
     write(baseline, QUIET, "made with a broken LAD")
     monkeypatch.undo()
     monkeypatch.setattr(execute, "load_model", lambda name, **options: tiny)
-    verdict = check(baseline, QUIET)
-    assert kinds(verdict) == {("accuracy", "lad")}
-    assert verdict.compared[1].difference.low > 0
-    assert check(baseline, QUIET, allow_better=True).passed
+    for rule in (Rule(), Rule(max_drop=0)):
+        verdict = check(baseline, QUIET, rule)
+        assert figure(verdict, "lad", "accuracy").difference.low > 0
+        assert not {finding for finding in verdict.findings if (finding.kind, finding.method) == ("accuracy", "lad")}
+        assert [line for line in verdict_as_text(verdict).splitlines() if line.startswith("better: task, lad: accuracy ")]
+    assert check(baseline, QUIET).passed
+
+
+def test_a_baseline_too_small_for_the_largest_drop_says_so_first(baseline):
+    verdict = check(baseline, QUIET, Rule(max_drop=3))
+    assert verdict.passed
+    first, *lines = verdict_as_text(verdict).splitlines()
+    assert first.startswith("ok, with 1 warning: a drop of more than 3 points is excluded in 6 comparisons on 1 task. ")
+    warning = "task: 8 samples are too few for --max-drop 3: a drop of up to 36.9 points may show on none of them"
+    assert f"warning: {warning}" in lines
+    assert not check(baseline, QUIET, Rule(max_drop=40)).warnings
 
 
 def test_runs_elsewhere_can_be_replayed(baseline, tmp_path):
@@ -221,7 +269,7 @@ def test_an_interrupted_check_keeps_what_it_was_told_to_keep(baseline, tiny, tmp
 
     stopped = Counted(tiny, 1, interrupt)
     monkeypatch.setattr(execute, "load_model", lambda name, **options: stopped)
-    with pytest.raises(Interrupted, match=r"nothing is kept\. With --out the same command goes on"):
+    with pytest.raises(Interrupted, match=r"nothing is kept\. With --runs the same command goes on"):
         check(baseline, QUIET)
     kept = Circumstances(model="lad-tiny", quiet=True, out=tmp_path / "runs")
     with pytest.raises(Interrupted, match=r"of 60 answers, all kept; the same command goes on from there"):
@@ -293,7 +341,10 @@ def test_other_samples_are_not_compared(baseline):
         (["--write", "--reason", "x", "--replay"], "cannot --replay"),
         (["--reason", "x"], "go with --write"),
         (["--replay", "--model", "other"], "only --evidence, --json and --quiet go with --replay"),
-        (["--replay", "--allow-better"], "knows no tolerance"),
+        (["--replay", "--max-drop", "0"], "knows no tolerance"),
+        (["--write", "--reason", "x", "--max-drop", "3"], "--write makes a baseline"),
+        (["--max-drop", "nan"], "--max-drop"),
+        (["--max-drop", "-1"], "--max-drop"),
         (["--write", "--reason", "x", "--limit", "3"], "--methods and --limit need --tasks"),
         (["--replay"], "There is no baseline none.json; --write makes one"),
         (["--write", "--reason", "x", "-q"], "a new one needs --model and --tasks"),
@@ -316,4 +367,6 @@ def test_a_replay_needs_no_torch(baseline):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].startswith("ok: 2 comparisons on 1 task")
+    assert done.stdout == (
+        "ok: 0 of 80 decisions flipped in 2 comparisons, decided again from stored evidence; one would have been noticed.\n"
+    )
