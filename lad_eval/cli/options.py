@@ -12,6 +12,7 @@ import typer
 RESULTS = Path("results/runs")
 _NOT_IN_BRACKETS = re.compile(r",(?![^()]*\))")
 
+
 class ImagePreparation(str, Enum):
     """How images reach the model."""
 

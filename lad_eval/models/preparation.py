@@ -160,7 +160,8 @@ class Preparation:
     def __call__(self, requests: Sequence[Request], *, answered: bool = True) -> Batch:
         """Inputs for requests of one number of images and the same identifiers.
 
-        Questions are taken as they are; `PromptChecker` says whether they can be. A prompt ends where the candidates' tokens begin, or, if not `answered`, where the chat template ends it.
+        Questions are taken as they are; `PromptChecker` says whether they can be. A prompt ends where the candidates' tokens
+        begin, or, if not `answered`, where the chat template ends it.
 
         Images are nested by request, as every processor of transformers takes them (and as LLaVA-OneVision needs them: it shows
         several images of one request by their base tile only).

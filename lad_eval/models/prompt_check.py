@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lad_eval.tasks.request import Request
 
 # A question like any other: words, lines, signs, and a space at the end.
-_PROBE = "Which \"one\"?\nIt's a < b & {c}:  d\nAnswer: "
+_PROBE = 'Which "one"?\nIt\'s a < b & {c}:  d\nAnswer: '
 # Prompts tokenized at once.
 _CHUNK = 512
 
@@ -25,8 +25,8 @@ _CHUNK = 512
 class PromptChecker:
     """Checks the prompts of one model.
 
-    A sample's text must add no control token to those that the chat template writes around any question: not by the tokenizer, not
-    by the processor, not by the template. What is counted is the tokens of the whole prompt.
+    A sample's text must add no control token to those that the chat template writes around any question: not by the tokenizer,
+    not by the processor, not by the template. What is counted is the tokens of the whole prompt.
 
     Args:
         conversation: renders the prompts.
@@ -53,8 +53,8 @@ class PromptChecker:
         """Every fault of the requests' prompts, one for each sample and question.
 
         Under the protocol's image preparation all images become equally many tokens, so that one picture says how long every
-        prompt is. With pictures of their own sizes only a prompt that is prepared says it; of the others the text is counted, with
-        one token per image.
+        prompt is. With pictures of their own sizes only a prompt that is prepared says it; of the others the text is counted,
+        with one token per image.
 
         Args:
             requests: to check.
@@ -94,9 +94,9 @@ class PromptChecker:
         for start in range(0, len(unchecked), _CHUNK):
             rendered: list[tuple[Request, str]] = []
             for request in unchecked[start : start + _CHUNK]:
-                problem, prompt = self._rendered(request)
-                if problem:
-                    faults[id(request)] = problem
+                refusal, prompt = self._rendered(request)
+                if refusal:
+                    faults[id(request)] = refusal
                 else:
                     rendered.append((request, prompt))
             for (request, _), ids in zip(rendered, self._tokenized([prompt for _, prompt in rendered]), strict=True):
@@ -115,10 +115,13 @@ class PromptChecker:
             prompt = self._conversation.prompt(request.question, len(request.images))
         except TEMPLATE_FAULTS as fault:
             reason = " ".join(str(fault).split()) or type(fault).__name__
-            return f"the chat template of {self._name} does not take its question ({reason}); reword it or leave the sample out.", ""
+            return self._template_problem(f"does not take its question ({reason})"), ""
         if self._verbatim and request.question.strip() not in prompt:
-            return f"the chat template of {self._name} changes its question; reword it or leave the sample out.", ""
+            return self._template_problem("changes its question"), ""
         return "", prompt
+
+    def _template_problem(self, what: str) -> str:
+        return f"the chat template of {self._name} {what}; reword it or leave the sample out."
 
     @cached_property
     def _verbatim(self) -> bool:
@@ -135,7 +138,7 @@ class PromptChecker:
         if names:
             return control_problem(names, request, self._name)
         if any(count[token] < frame[token] for token in frame):
-            return f"the chat template of {self._name} changes its question; reword it or leave the sample out."
+            return self._template_problem("changes its question")
         return None
 
     def _count_frame(self, n_images: int) -> Counter[int]:

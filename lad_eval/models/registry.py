@@ -208,9 +208,7 @@ def load_prompt_reader(
     return PromptReader(config, processor, name=source.name, image_preparation=image_preparation, date=date)
 
 
-def _of_kit(
-    name: str, chosen: Mapping[str, Any], image_preparation: Literal["protocol", "native"], date: str
-) -> InterceptedVLM:
+def _of_kit(name: str, chosen: Mapping[str, Any], image_preparation: Literal["protocol", "native"], date: str) -> InterceptedVLM:
     """A model of VLMEvalKit, whose class chooses for itself what `chosen` names."""
     from lad_eval.models.preparation import check_image_preparation
     from lad_eval.models.vlmeval.loading import load_entry

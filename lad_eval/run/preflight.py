@@ -18,8 +18,8 @@ def check_prompts(model: VLM, task: Task, methods: Mapping[str, Method], limit: 
     """Refuses a task of which a sample cannot be put to the model as the methods need it.
 
     Raises:
-        DataError: a sample's text becomes a control token of the model, its prompt is longer than the model's context, or an image
-            cannot be read.
+        DataError: a sample's text becomes a control token of the model, its prompt is longer than the model's context, or an
+            image cannot be read.
     """
     if not isinstance(model, ReadsPrompts):
         return

@@ -43,13 +43,16 @@ def open_tasks(path: str | Path) -> list[Task]:
     Raises:
         UserError: as `validate`, or a task cannot be opened.
     """
-    tasks = []
-    for name in dict.fromkeys(name for file in _files(path) for name in resolve(str(file.resolve()))):
-        try:
-            tasks.append(load_task(name))
-        except NotPreparedError as error:
-            _LOG.info("%s: not checked with the model: %s", shown(Path(name)), error)
-    return tasks
+    names = dict.fromkeys(name for file in _files(path) for name in resolve(str(file.resolve())))
+    return [task for name in names if (task := _prepared(name)) is not None]
+
+
+def _prepared(name: str) -> Task | None:
+    try:
+        return load_task(name)
+    except NotPreparedError as error:
+        _LOG.info("%s: not checked with the model: %s", shown(Path(name)), error)
+        return None
 
 
 def _files(path: str | Path) -> list[Path]:
