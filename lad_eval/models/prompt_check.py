@@ -190,7 +190,7 @@ def control_problem(names: Iterable[str], request: Request, model: str) -> str:
     name = next(iter(names))
     where = "caption" if request.caption is not None and name in request.caption else "question"
     return (
-        f"its {where} becomes {name!r}, a control token of {model}, and would not reach the model as text; "
+        f"its {where} becomes {name!r}, a control token or placeholder of {model}, and would not reach the model as text; "
         "reword it or leave the sample out."
     )
 

@@ -72,7 +72,6 @@ class InterceptedVLM(UnderIntervention):
         self.messages = Messages(check_image_preparation(image_preparation))
         self._date = date
         self._texts = TextCheck(self.processor, name)
-        self._context = context_length(self.model.config, getattr(self.processor, "tokenizer", self.processor))
         self._weights = weights
         self._arguments = dict(arguments or {})
         self._end = PromptEnd(
@@ -80,6 +79,7 @@ class InterceptedVLM(UnderIntervention):
         )
         with intercepted(self.model, _Nobody()):
             pass  # says at once whether there is anything to intercept
+        self._context = context_length(self.model.config, getattr(self.processor, "tokenizer", self.processor))
 
     @cached_property
     def _described(self) -> Mapping[str, Any]:
