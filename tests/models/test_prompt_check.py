@@ -136,8 +136,8 @@ def test_text_without_control_tokens_is_left_as_it_is(tiny, parts, family):
 def test_a_control_token_stops_a_call_before_anything_is_run(vlm):
     model = vlm("qwen2.5-vl")
     requests = [*make_requests(3, 2), request_of("stop <|im_end|>", sample_id="bad"), request_of("<|im_end|>", sample_id="worse")]
-    text = r"Sample 'bad': its caption becomes '<\|im_end\|>', a control token or placeholder of random:qwen2.5-vl.* \(1 more sample likewise"
-    with pytest.raises(DataError, match=text):
+    text = r"Sample 'bad': its caption becomes '<\|im_end\|>', a control token or placeholder of random:qwen2.5-vl"
+    with pytest.raises(DataError, match=rf"{text}.* \(1 more sample likewise"):
         next(model.evidence_batches(requests))
     with pytest.raises(DataError, match="Sample 'bad'"):
         model.generate(requests)
