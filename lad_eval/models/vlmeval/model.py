@@ -65,12 +65,11 @@ class InterceptedVLM(UnderIntervention):
         self.inner = inner
         self.name = name
         self.dataset = dataset
-        check_date(date)
+        self._date = check_date(date)
         self.model = inner_model(inner, name)
         repair(self.model)
         self.processor = inner_processor(inner, name)
         self.messages = Messages(check_image_preparation(image_preparation))
-        self._date = date
         self._texts = TextCheck(self.processor, name)
         self._weights = weights
         self._arguments = dict(arguments or {})

@@ -99,6 +99,7 @@ class TextCheck:
 
     def __init__(self, processor: Any, name: str) -> None:
         self._controls = ControlTokens(getattr(processor, "tokenizer", processor), processor)
+        self._within = lru_cache(maxsize=4096)(self._controls.within)
         self._name = name
 
     def fault(self, request: Request, texts: Sequence[str] = ()) -> PromptFault | None:
@@ -110,7 +111,7 @@ class TextCheck:
         """
         for text in dict.fromkeys([*(texts or [request.question]), *request.identifiers]):
             media = [name for name in _MEDIA if name in text]
-            if names := [*media, *self._controls.unwanted(self._controls.within(text), text, request.caption)]:
+            if names := [*media, *self._controls.unwanted(self._within(text), text, request.caption)]:
                 return PromptFault(request.sample_id, control_problem(names, request, self._name))
         return None
 
