@@ -84,7 +84,7 @@ class PromptFault:
     problem: str
 
     def __str__(self) -> str:
-        return f"Sample {self.sample_id!r}: {self.problem}"
+        return f"Sample {self.sample_id}: {self.problem}"
 
 
 @dataclass(frozen=True)
@@ -128,9 +128,6 @@ class ReadsPrompts(Protocol):
             requests: to check.
             reply_tokens: that a reply to each may have.
             exact: how many of the longest are prepared whole, pictures included, where nothing less says how long they are;
-                None: all.
-
-        Raises:
-            DataError: an image cannot be read.
+                None: all. 0 leaves pictures alone as far as possible.
         """
         ...

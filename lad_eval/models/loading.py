@@ -152,7 +152,11 @@ def load_pretrained(
     """
     config, processor, commit = load_processor(source, trust_remote_code=trust_remote_code)
     base, folder = source.base, source.folder
-    common: dict[str, Any] = {"revision": commit or source.revision, "trust_remote_code": trust_remote_code, **_without_hub(source)}
+    common: dict[str, Any] = {
+        "revision": commit or source.revision,
+        "trust_remote_code": trust_remote_code,
+        **_without_hub(source),
+    }
     options: dict[str, Any] = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
     if device.type != "cpu":
         options["device_map"] = {"": device}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lad_eval.attention.spans import NOT_FOR_THE_MODEL, Spans, image_spans, span_options
 from lad_eval.data.decoding import as_rgb
-from lad_eval.errors import UserError
+from lad_eval.errors import PictureError, UserError
 from lad_eval.models.batching import is_out_of_memory
 from lad_eval.models.continuation import mend_prompt
 from lad_eval.models.conversation import Conversation
@@ -145,13 +145,20 @@ class Preparation:
         Raises:
             PictureError: one is refused, or cannot be read.
         """
+        if faults := self.size_faults(requests):
+            raise faults[0]
+
+    def size_faults(self, requests: Sequence[Request]) -> list[PictureError]:
+        """Pictures whose size the image processor refuses, each with a sample that shows it; none under the protocol's one size.
+
+        Raises:
+            PictureError: a picture cannot be read.
+        """
         if self.images.preparation == "protocol" or not requests:
-            return
+            return []
         options = {"return_tensors": "pt", **self._image_options(len(requests[0].images))}
         with self.lock:
-            faults = size_faults(self._image_processor, requests, options, self._accepted_sizes)
-        if faults:
-            raise faults[0]
+            return size_faults(self._image_processor, requests, options, self._accepted_sizes)
 
     def _images_of(self, request: Request) -> list[Image]:
         with showing(request.sample_id):

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
+from lad_eval.errors import PictureError
 from lad_eval.models.base import PromptFault, PromptReport
 from lad_eval.models.context import context_length
 from lad_eval.models.control import ControlTokens
@@ -59,10 +60,8 @@ class PromptChecker:
         Args:
             requests: to check.
             reply_tokens: that a reply to each may have.
-            exact: how many of the longest prompts are prepared where pictures have their own sizes; None: all.
-
-        Raises:
-            DataError: an image cannot be read.
+            exact: how many of the longest prompts are prepared where pictures have their own sizes; None: all. Unless it is 0,
+                pictures that the image processor refuses by their size are faults too.
         """
         unique: dict[tuple[str, str, tuple[str, ...], int], Request] = {}
         for request in requests:
@@ -72,8 +71,13 @@ class PromptChecker:
         sound = [request for request in asked if id(request) not in faults]
         sound.sort(key=self._text_tokens, reverse=True)
         longest = 0
-        for place, request in enumerate(sound):
-            tokens = self._tokens(request, prepare=exact is None or place < exact)
+        faults |= self._size_faults(sound) if exact != 0 else {}
+        for place, request in enumerate(request for request in sound if id(request) not in faults):
+            try:
+                tokens = self._tokens(request, prepare=exact is None or place < exact)
+            except PictureError as fault:
+                faults[id(request)] = _without_sample(fault)
+                continue
             longest = max(longest, tokens)
             if problem := self._too_long(tokens, max(reply_tokens, self._answer_tokens(request))):
                 faults[id(request)] = problem
@@ -105,6 +109,15 @@ class PromptChecker:
                 else:
                     self._sound[_key(request)] = len(ids)
         return faults
+
+    def _size_faults(self, requests: Sequence[Request]) -> dict[int, str]:
+        """By the requests' `id`: pictures that cannot be read, or are refused by their size."""
+        try:
+            found = self._prepare.size_faults(requests)
+        except PictureError as fault:
+            found = [fault]
+        first = {request.sample_id: request for request in reversed(requests)}
+        return {id(first[fault.sample]): _without_sample(fault) for fault in found if fault.sample in first}
 
     def _rendered(self, request: Request) -> tuple[str, str]:
         """What is wrong with a question before it is tokenized, or nothing; and the prompt."""
@@ -203,6 +216,10 @@ def too_long(tokens: int, following: int, context: int | None, model: str) -> st
         f"its prompt has {tokens} tokens (and {following} for the answer), and {model} takes {context}; shorten its text, "
         "or show fewer or smaller images."
     )
+
+
+def _without_sample(fault: PictureError) -> str:
+    return str(fault).removeprefix(f"Sample {fault.sample}: ")
 
 
 def _key(request: Request) -> tuple[str, str | None, int]:

@@ -136,10 +136,10 @@ def test_text_without_control_tokens_is_left_as_it_is(tiny, parts, family):
 def test_a_control_token_stops_a_call_before_anything_is_run(vlm):
     model = vlm("qwen2.5-vl")
     requests = [*make_requests(3, 2), request_of("stop <|im_end|>", sample_id="bad"), request_of("<|im_end|>", sample_id="worse")]
-    text = r"Sample 'bad': its caption becomes '<\|im_end\|>', a control token or placeholder of random:qwen2.5-vl"
+    text = r"Sample bad: its caption becomes '<\|im_end\|>', a control token or placeholder of random:qwen2.5-vl"
     with pytest.raises(DataError, match=rf"{text}.* \(1 more sample likewise"):
         next(model.evidence_batches(requests))
-    with pytest.raises(DataError, match="Sample 'bad'"):
+    with pytest.raises(DataError, match="Sample bad"):
         model.generate(requests)
 
 
@@ -335,7 +335,7 @@ class TestLength:
             [fault] = report.faults
             tokens = int(prepare([requests[1]], answered=False).inputs["attention_mask"].sum())
             assert str(fault).startswith(
-                f"Sample 's650': its prompt has {tokens} tokens (and 1 for the answer), and qwen2.5-vl takes 700;"
+                f"Sample s650: its prompt has {tokens} tokens (and 1 for the answer), and qwen2.5-vl takes 700;"
             )
             assert report.context == 700
             assert report.longest == tokens
@@ -379,7 +379,7 @@ class TestLength:
             assert lengths[1] > lengths[0] + 1
             text.max_position_embeddings = lengths[0] + 1
             asked = HuggingFaceVLM(model, processor, name="x", weights="w", image_preparation="native", batch_size=1)
-            with pytest.raises(DataError, match="Sample 'large': its prompt has"):
+            with pytest.raises(DataError, match="Sample large: its prompt has"):
                 asked.evidence([small, large])
             assert asked.check_prompts([small, large], exact=None).faults[0].sample_id == "large"
         finally:

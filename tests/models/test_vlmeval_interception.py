@@ -313,9 +313,9 @@ def test_a_control_token_is_refused_in_whatever_text_the_class_is_given(made, to
     vlm = made()
     spoiled = dataclasses.replace(REQUEST, question=f"what is {token}?")
     for ask in (lambda: vlm.evidence([REQUEST, spoiled]), lambda: vlm.generate([REQUEST, spoiled])):
-        with pytest.raises(DataError, match=f"Sample 's0': its question becomes '{token}'".replace("|", "[|]")):
+        with pytest.raises(DataError, match=f"Sample s0: its question becomes '{token}'".replace("|", "[|]")):
             ask()
-    assert [str(fault)[:12] for fault in vlm.check_prompts([REQUEST, spoiled]).faults] == ["Sample 's0':"]
+    assert [str(fault)[:10] for fault in vlm.check_prompts([REQUEST, spoiled]).faults] == ["Sample s0:"]
     assert vlm.inner.given == {}
     message = [*vlm.messages.of(REQUEST), {"type": "text", "value": f"and {token}"}]
     with pytest.raises(DataError, match="its question becomes"):
@@ -334,7 +334,7 @@ def test_a_prompt_longer_than_the_context_is_refused_by_name(made, parts, monkey
     monkeypatch.setattr(text, "max_position_embeddings", prompts[0] + 1)
     assert len(made().evidence([REQUEST])) == 1
     monkeypatch.setattr(text, "max_position_embeddings", prompts[0])
-    with pytest.raises(DataError, match=f"Sample 's0': its prompt has {prompts[0]} tokens .and 1 for the answer., and kit takes"):
+    with pytest.raises(DataError, match=f"Sample s0: its prompt has {prompts[0]} tokens .and 1 for the answer., and kit takes"):
         made().evidence([REQUEST])
     with pytest.raises(DataError, match=f"its prompt has {prompts[0]} tokens .and 16 for the answer."):
         made().generate([REQUEST])

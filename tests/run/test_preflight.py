@@ -49,7 +49,7 @@ def test_a_run_stops_before_its_first_task_where_its_second_cannot_be_asked(albu
     asked = counted()
     asked.check_prompts = asked.inner.check_prompts
     out = tmp_path / "runs"
-    with pytest.raises(DataError, match=r"Sample '\d+.png': its caption becomes '<\|im_end\|>', .* \(3 more samples likewise"):
+    with pytest.raises(DataError, match=r"Sample \d+.png: its caption becomes '<\|im_end\|>', .* \(3 more samples likewise"):
         run_tasks(settings(out, tasks=(TASK, str(bad)), methods=("vanilla",)))
     assert asked.asked == []
     assert list(out.rglob("*.jsonl")) == list(out.rglob("spec.json")) == []
@@ -82,8 +82,8 @@ def test_validate_checks_every_prompt_without_weights(album, capsys, monkeypatch
     assert out.startswith("album: 11 samples checked for random:qwen2.5-vl, 2 of them cannot be used; longest prompt")
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 2
-    assert any("album: Sample '4.png': its caption becomes '<|im_end|>'" in line for line in lines)
-    assert any("album: Sample '7.png': its prompt has 9" in line and "takes 8192" in line for line in lines)
+    assert any("album: Sample 4.png: its caption becomes '<|im_end|>'" in line for line in lines)
+    assert any("album: Sample 7.png: its prompt has 9" in line and "takes 8192" in line for line in lines)
     assert call(capsys, "validate", path)[0] == 0
 
 
@@ -100,3 +100,15 @@ def test_a_date_that_is_none_is_one_line(capsys, tmp_path):
     for command in (["run", "-m", MODEL, "-t", TASK, "--out", tmp_path], ["validate", TASK, "-m", MODEL]):
         code, _, err = call(capsys, *command, "--date", "today")
         assert (code, err) == (2, "error: Not a date: 'today'; write it as YYYY-MM-DD, such as 2024-07-26.\n")
+
+
+def test_validate_names_pictures_that_the_image_processor_refuses_and_goes_on(album, capsys):
+    path = album({"4.png": "sign <|im_end|>"})
+    Image.new("RGB", (1093, 5)).save(path.parent / "pictures" / "7.png")
+    code, out, err = call(capsys, "validate", path, "--model", MODEL, "--image-preparation", "native")
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert (code, len(lines)) == (2, len({line.split(": ")[2] for line in lines}))
+    assert any("Sample 4.png: its caption becomes '<|im_end|>'" in line for line in lines)
+    assert any("7.png (1093 x 5 pixels) is refused by the model's image processor" in line for line in lines)
+    assert f"{len(lines)} of them cannot be used" in out
+    assert call(capsys, "validate", path, "--model", MODEL)[2].count("error: ") == 1
