@@ -93,7 +93,7 @@ class PromptReport:
 
     Attributes:
         faults: in the order of the requests.
-        longest: tokens of the longest sound prompt, as far as they were counted; 0 where nothing was.
+        longest: tokens of the longest prompt whose text is sound, as far as they were counted; 0 where nothing was.
         context: tokens that the model takes; None where nothing says it.
     """
 

@@ -60,8 +60,8 @@ class Preflight:
         wrong = len({fault.sample_id for fault in self.prompts.faults})
         text = f"{self.task}: {self.samples} samples checked for {self.model}, {wrong} of them cannot be used"
         if self.prompts.longest:
-            limit = "of a context of unknown length" if self.prompts.context is None else f"of {self.prompts.context}"
-            text += f"; longest prompt of the others {self.prompts.longest} tokens {limit}"
+            limit = "unknown" if self.prompts.context is None else f"{self.prompts.context} tokens"
+            text += f"; longest prompt {self.prompts.longest} tokens, context {limit}"
         return f"{text}."
 
 
