@@ -6,6 +6,7 @@ import fnmatch
 import math
 import re
 from collections.abc import Iterable, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,14 @@ from lad_eval.errors import UnknownNameError
 
 RESULTS = Path("results/runs")
 _NOT_IN_BRACKETS = re.compile(r",(?![^()]*\))")
+
+
+class ImagePreparation(str, Enum):
+    """How images reach the model."""
+
+    protocol = "protocol"
+    native = "native"
+
 
 Model = Annotated[
     str, typer.Option("--model", "-m", help="`lad-tiny`, a local folder, a hub id, or `random:<family>`; `lad-eval ls models`.")
@@ -29,6 +38,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only warnings.")]
 Reported = Annotated[bool, typer.Option("--reported", help="Show published figures of the same model below ours, marked.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the bootstrap and of `random:` models.", min=0)]
+Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a hub model.")]
+Adapter = Annotated[str | None, typer.Option("--adapter", help="Folder or hub id of a PEFT adapter to merge into the model.")]
+PreparedAs = Annotated[
+    ImagePreparation, typer.Option("--image-preparation", help="protocol: 336 x 336, bicubic; native: as the model prefers.")
+]
+TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with a hub model.")]
+Date = Annotated[str, typer.Option("--date", help="YYYY-MM-DD, what a chat template prints that asks for today's date.")]
 Runs = Annotated[Path, typer.Option("--runs", "--output-path", help="The folder of all runs.", file_okay=False)]
 Studies = Annotated[bool, typer.Option("--studies", help="Show runs that `lad-eval paper` made for its own tables too.")]
 Run = Annotated[

@@ -11,18 +11,25 @@ import typer
 from lad_eval.cli.config import Config, model_options
 from lad_eval.cli.options import (
     RESULTS,
+    Adapter,
+    Date,
+    ImagePreparation,
     Json,
     Methods,
     Model,
+    PreparedAs,
     Quiet,
     Reported,
+    Revision,
     Runs,
     Seed,
     Tasks,
+    TrustRemoteCode,
     expanded,
     limit_of,
     listed,
 )
+from lad_eval.models.date import DEFAULT_DATE
 
 DEFAULT_METHODS = "vanilla,pride,lad,raw-attention,purified-attention"
 """One pass a question serves all of them; averaging over orders would cost N."""
@@ -34,13 +41,6 @@ class Overwrite(str, Enum):
     never = "never"
     missing = "missing"
     always = "always"
-
-
-class ImagePreparation(str, Enum):
-    """How images reach the model."""
-
-    protocol = "protocol"
-    native = "native"
 
 
 def run(
@@ -60,14 +60,11 @@ def run(
     ] = "auto",
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps, or auto: a GPU if there is one.")] = "auto",
     attn: Annotated[str | None, typer.Option("--attn", help="sdpa, flash_attention_2, ...; default: the model's.")] = None,
-    revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a hub model.")] = None,
-    adapter: Annotated[
-        str | None, typer.Option("--adapter", help="Folder or hub id of a PEFT adapter to merge into the model.")
-    ] = None,
-    image_preparation: Annotated[
-        ImagePreparation, typer.Option("--image-preparation", help="protocol: 336 x 336, bicubic; native: as the model prefers.")
-    ] = ImagePreparation.protocol,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with a hub model.")] = False,
+    revision: Revision = None,
+    adapter: Adapter = None,
+    image_preparation: PreparedAs = ImagePreparation.protocol,
+    trust_remote_code: TrustRemoteCode = False,
+    date: Date = DEFAULT_DATE,
     model_args: Annotated[
         str | None,
         typer.Option("--model-args", help="As lm-eval takes them: pretrained=<model>,dtype=bfloat16,...; --model is `hf` then."),
@@ -106,6 +103,7 @@ def run(
         adapter=adapter,
         image_preparation=image_preparation.value,
         trust_remote_code=trust_remote_code,
+        date=date,
         tasks=tuple(listed(tasks, "tasks")),
         methods=tuple(expanded(listed(methods, "methods"), method_names(), "method")),
         limit=limit_of(limit),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from lad_eval.attention.interventions import Intervention
-from lad_eval.errors import UserError
+from lad_eval.errors import DataError, UserError
 from lad_eval.evidence import Evidence
 from lad_eval.replies import Decoding, Reply
 from lad_eval.tasks.request import Request
@@ -85,3 +86,65 @@ class Writer(Protocol):
 
     def reply_batches(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[list[Reply]]:
         """Replies, each key once, batch after batch, in an order of the model's own."""
+
+
+@dataclass(frozen=True)
+class PromptFault:
+    """Why a sample cannot be put to a model.
+
+    Attributes:
+        sample_id: of the sample.
+        problem: what is wrong and what to do about it, one sentence that goes on from the sample's name.
+    """
+
+    sample_id: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"Sample {self.sample_id}: {self.problem}"
+
+
+@dataclass(frozen=True)
+class PromptReport:
+    """What a check of prompts found.
+
+    Attributes:
+        faults: in the order of the requests.
+        longest: tokens of the longest prompt whose text is sound, as far as they were counted; 0 where nothing was.
+        context: tokens that the model takes; None where nothing says it.
+    """
+
+    faults: tuple[PromptFault, ...] = ()
+    longest: int = 0
+    context: int | None = None
+
+
+def refuse(faults: Sequence[PromptFault]) -> None:
+    """Raises the first of the faults, if there is one.
+
+    Raises:
+        DataError: there is one.
+    """
+    if not faults:
+        return
+    samples = len({fault.sample_id for fault in faults})
+    others = f" ({samples - 1} more sample{'s' if samples > 2 else ''} likewise; `lad-eval validate` with --model names all.)"
+    raise DataError(f"{faults[0]}{others if samples > 1 else ''}")
+
+
+@runtime_checkable
+class ReadsPrompts(Protocol):
+    """What can say of requests, without running a model, whether it could put them to the model."""
+
+    name: str
+
+    def check_prompts(self, requests: Sequence[Request], *, reply_tokens: int = 0, exact: int | None = 1) -> PromptReport:
+        """Faults of the requests' prompts.
+
+        Args:
+            requests: to check.
+            reply_tokens: that a reply to each may have.
+            exact: how many of the longest are prepared whole, pictures included, where nothing less says how long they are;
+                None: all. 0 leaves pictures alone as far as possible.
+        """
+        ...

@@ -11,13 +11,17 @@ from typing import Any
 from jinja2 import TemplateError
 
 from lad_eval.errors import UnsupportedModelError
+from lad_eval.models.date import CLOCK, DEFAULT_DATE, check_date, pin_date
 from lad_eval.scoring import CandidateTrie, common_prefix
 
 # A character of Unicode's private use area: no template and no tokenizer gives it a meaning.
 _MARK = "\ue000"
 THOUGHT = "<think>"
 # What a template, a small program of the model's author, raises where it refuses a form of message or trips over it.
-_TEMPLATE_FAULTS = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
+TEMPLATE_FAULTS = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
+
+# Days that differ from each other, and each from any third, in year, month, day or weekday.
+_OTHER_DATES = ("1999-12-31", "2031-05-04")
 
 
 @dataclass(frozen=True)
@@ -53,16 +57,19 @@ class Conversation:
     Args:
         processor: a multi-modal processor of transformers.
         name: the model's name, for error texts.
+        date: YYYY-MM-DD, what a template prints that asks for today's date.
 
     Raises:
         UnsupportedModelError: there is no chat template, or it has no place for images.
+        UserError: not a date.
     """
 
-    def __init__(self, processor: Any, name: str) -> None:
+    def __init__(self, processor: Any, name: str, date: str = DEFAULT_DATE) -> None:
         self._processor = processor
         self._tokenizer = processor.tokenizer
         self._name = name
         self.template = _template(processor, name)
+        self._date = check_date(date)
         # Templates of reasoning models open a thought unless told not to; an answer of one index needs none.
         self._options = {"enable_thinking": False} if "enable_thinking" in self.template else {}
         self._listed = self._takes_lists()
@@ -73,6 +80,16 @@ class Conversation:
     def digest(self) -> str:
         """Hex digest of the template, 16 characters."""
         return hashlib.sha256(self.template.encode()).hexdigest()[:16]
+
+    @cached_property
+    def dated(self) -> dict[str, str] | None:
+        """Of a template that prints a date: that date, and a hex digest of a prompt with it; None for any other template."""
+        if CLOCK not in self.template:
+            return None
+        rendered = [self._render(_MARK, 2, None, date) for date in (self._date, *_OTHER_DATES)]
+        if len({*rendered}) == 1:
+            return None
+        return {"date": self._date, "digest": hashlib.sha256(rendered[0].encode()).hexdigest()[:16]}
 
     @property
     def placeholder(self) -> str:
@@ -115,7 +132,7 @@ class Conversation:
         """The text up to where the model's reply begins, with one placeholder an image."""
         return self._render(question, n_images, None)
 
-    def _render(self, question: str, n_images: int, reply: str | None) -> str:
+    def _render(self, question: str, n_images: int, reply: str | None, date: str | None = None) -> str:
         def text(words: str) -> Any:
             return [{"type": "text", "text": words}] if self._listed else words
 
@@ -126,8 +143,9 @@ class Conversation:
         messages = [{"role": "user", "content": content}]
         if reply is not None:
             messages.append({"role": "assistant", "content": text(reply)})
+        template = pin_date(self.template, date or self._date)
         rendered = self._processor.apply_chat_template(
-            messages, chat_template=self.template, add_generation_prompt=reply is None, tokenize=False, **self._options
+            messages, chat_template=template, add_generation_prompt=reply is None, tokenize=False, **self._options
         )
         return str(rendered)
 
@@ -136,7 +154,7 @@ class Conversation:
         for self._listed in (True, False):
             try:
                 rendered = self._render(_MARK, 2, None)
-            except _TEMPLATE_FAULTS:
+            except TEMPLATE_FAULTS:
                 continue
             if rendered.count(self.placeholder) == 2 and _MARK in rendered and "{'type'" not in rendered:
                 return self._listed
@@ -156,7 +174,7 @@ class Conversation:
         """Text that the template itself puts between the prompt and a reply."""
         try:
             rendered = self._render(question, n_images, _MARK)
-        except _TEMPLATE_FAULTS:  # templates without assistant turns exist; then the reply follows at once
+        except TEMPLATE_FAULTS:  # templates without assistant turns exist; then the reply follows at once
             return ""
         begun, marked, _ = rendered.removeprefix(prompt).partition(_MARK)
         return begun if marked and rendered.startswith(prompt) else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ def describe(
     image_preparation: str,
     chat_template: str,
     adapter: str | None = None,
+    prompt: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The fingerprint: everything but the device and the batch size, which may move figures by rounding only.
 
@@ -38,6 +39,7 @@ def describe(
         image_preparation: "protocol" or "native".
         chat_template: digest of the template.
         adapter: what identifies the adapter that was merged into the weights; None: there is none, and nothing is said of one.
+        prompt: what determines a prompt besides the template, and a digest of one; None where nothing does.
     """
     text = model.config.get_text_config()
     peft = {} if adapter is None else {"peft": _version("peft")}
@@ -51,6 +53,7 @@ def describe(
         "image_preparation": image_preparation,
         "image_processor": processor_digest(processor),
         "chat_template": chat_template,
+        **({} if prompt is None else {"prompt": dict(prompt)}),
         "versions": {"lad_eval": lad_eval.__version__, **package_versions(), **peft},
     }
 

@@ -16,16 +16,18 @@ from lad_eval.attention.recorder import record_last_row
 from lad_eval.attention.support import check_supported
 from lad_eval.errors import UnsupportedModelError, UserError
 from lad_eval.evidence import Evidence
-from lad_eval.models.base import BatchSize, check_batch_size
+from lad_eval.models.base import BatchSize, PromptReport, check_batch_size, refuse
 from lad_eval.models.batching import Batcher, automatic_size, by_length
 from lad_eval.models.changing import UnderIntervention
 from lad_eval.models.continuation import continue_prefixes, end_ids, last_logits, select, with_positions
 from lad_eval.models.conversation import Conversation
+from lad_eval.models.date import DEFAULT_DATE
 from lad_eval.models.drawing import Draw, reply_length
 from lad_eval.models.features import RememberedFeatures
 from lad_eval.models.fingerprint import describe
 from lad_eval.models.generation import neutral_generation
 from lad_eval.models.preparation import Batch, Preparation, check_image_preparation
+from lad_eval.models.prompt_check import PromptChecker
 from lad_eval.models.repairs import repair
 from lad_eval.models.source import display_name
 from lad_eval.replies import Decoding, Reply
@@ -44,10 +46,11 @@ class HuggingFaceVLM(UnderIntervention):
         adapter: what identifies the adapter that was merged into those weights; None: none was.
         batch_size: requests a pass, or "auto": as many as are useful. Both are halved, for good, when memory does not suffice.
         image_preparation: "protocol" squashes every image to 336 x 336 (bicubic); "native" leaves sizes to the processor.
+        date: YYYY-MM-DD, what a chat template prints that asks for today's date.
 
     Raises:
         UnsupportedModelError: the model cannot give the evidence; the text says what is missing.
-        UserError: a wrong batch size or image preparation.
+        UserError: a wrong batch size, image preparation or date.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class HuggingFaceVLM(UnderIntervention):
         adapter: str | None = None,
         batch_size: BatchSize | str = "auto",
         image_preparation: Literal["protocol", "native"] | str = "protocol",
+        date: str = DEFAULT_DATE,
     ) -> None:
         self.model = model.eval()
         self.processor = processor
@@ -72,8 +76,9 @@ class HuggingFaceVLM(UnderIntervention):
         check_supported(model, processor)
         self._content_name = content_name or self.name
         self._weights, self._adapter = weights, adapter
-        self._conversation = Conversation(processor, self.name)
+        self._conversation = Conversation(processor, self.name, date)
         self._prepare = Preparation(model, processor, self._conversation, preparation)
+        self._prompts = PromptChecker(self._conversation, self._prepare, model.config, processor, self.name)
         self._features = RememberedFeatures(model)
         self._tokens_that_fit: int | None = None
 
@@ -87,7 +92,12 @@ class HuggingFaceVLM(UnderIntervention):
             adapter=self._adapter,
             image_preparation=self._prepare.images.preparation,
             chat_template=self._conversation.digest,
+            prompt=self._conversation.dated,
         )
+
+    def check_prompts(self, requests: Sequence[Request], *, reply_tokens: int = 0, exact: int | None = 1) -> PromptReport:
+        """Control tokens in samples' texts, and prompts longer than the context; see `lad_eval.models.base.ReadsPrompts`."""
+        return self._prompts.report(requests, reply_tokens=reply_tokens, exact=exact)
 
     def evidence(self, requests: Sequence[Request]) -> Evidence:
         """One row a request, in their order; see the protocol."""
@@ -111,7 +121,7 @@ class HuggingFaceVLM(UnderIntervention):
         def look(batch: Sequence[tuple[int, Request]], prepared: Batch) -> Evidence:
             return self._look(batch, prepared, intervention)
 
-        return self._batches(requests, look, answered=True)
+        return self._batches(requests, look)
 
     def generate(self, requests: Sequence[Request], *, max_new_tokens: int = 16) -> list[str]:
         """Greedy free text, one reply a request, without special tokens and without the hub's generation penalties."""
@@ -139,13 +149,25 @@ class HuggingFaceVLM(UnderIntervention):
                 for row, key in enumerate(keys)
             ]
 
-        return self._batches(list({request.key: request for request in requests}.values()), write, answered=False)
+        return self._batches(list({request.key: request for request in requests}.values()), write, decoding.max_new_tokens)
 
-    def _batches(self, requests: Sequence[Request], use: Any, *, answered: bool) -> Iterator[Any]:
-        """What `use` makes of batch after batch; `answered`: whether prompts go on to where the candidates begin."""
+    def _batches(self, requests: Sequence[Request], use: Any, reply_tokens: int | None = None) -> Iterator[Any]:
+        """What `use` makes of batch after batch; without replies to write, prompts go on to where the candidates begin.
+
+        Raises:
+            DataError: a sample's text becomes a control token, or a prompt is longer than the context.
+        """
         if not requests:
             return
         self._prepare.check_sizes(requests)
+        refuse(self._prompts.report(requests, reply_tokens=reply_tokens or 0).faults)
+
+        def prepare(batch: Sequence[tuple[int, Request]]) -> Batch:
+            chosen = [request for _, request in batch]
+            prepared = self._prepare(chosen, answered=reply_tokens is None)
+            refuse(self._prompts.length_faults(chosen, prepared, reply_tokens))
+            return prepared
+
         lengths: dict[str, int] = {}
         for question in dict.fromkeys(request.question for request in requests):
             lengths[question] = self._conversation.length(question)
@@ -154,7 +176,7 @@ class HuggingFaceVLM(UnderIntervention):
         size = self._size(items[0][1])
         batcher = Batcher(size, ahead=self.model.device.type != "cpu")
         try:
-            yield from batcher.run(items, lambda batch: self._prepare([r for _, r in batch], answered=answered), use)
+            yield from batcher.run(items, prepare, use)
         finally:
             if batcher.size < size:
                 self._tokens_that_fit = batcher.size * self._tokens(items[0][1])

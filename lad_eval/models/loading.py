@@ -148,29 +148,13 @@ def load_pretrained(
         UnsupportedModelError: not an image-text-to-text model.
         UserError: files missing or damaged, hub out of reach, attention implementation not available, ...
     """
-    from transformers import AutoConfig, AutoProcessor
-
+    config, processor, commit = load_processor(source, trust_remote_code=trust_remote_code)
     base, folder = source.base, source.folder
-    common: dict[str, Any] = {"revision": source.revision, "trust_remote_code": trust_remote_code}
-    if folder is None and not hub_has_address():
-        common["local_files_only"] = True  # else the hub's client tries again and again for half a minute
-    with _one_line(base):
-        config = AutoConfig.from_pretrained(base, **common)
-    _check_architecture(config, base, trust_remote_code)
-    commit = None if folder is not None else _commit(base, source.revision)
-    common["revision"] = commit or source.revision
-    saved = None if source.adapter is None else processor_folder(source.adapter)
-    with _one_line(str(saved or base)):
-        at = {"revision": None} if saved is not None else {}
-        processor = AutoProcessor.from_pretrained(str(saved or base), **{**common, **at})
-    if getattr(processor, "image_processor", None) is None:
-        raise UserError(
-            f"{saved or base} has no image processor (AutoProcessor gave {type(processor).__name__}): "
-            "preprocessor_config.json or processor_config.json is missing."
-        )
-    if source.adapter is not None:
-        with _one_line(str(source.adapter)):
-            check_same_vocabulary(source.adapter, processor)
+    common: dict[str, Any] = {
+        "revision": commit or source.revision,
+        "trust_remote_code": trust_remote_code,
+        **_without_hub(source),
+    }
     options: dict[str, Any] = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
     if device.type != "cpu":
         options["device_map"] = {"": device}
@@ -211,6 +195,44 @@ def apply_adapter(model: Any, source: Source) -> Any:
         return model
     with _one_line(str(source.adapter)):
         return merged(model, source.adapter, source.base)
+
+
+def load_processor(source: Source, *, trust_remote_code: bool) -> tuple[Any, Any, str | None]:
+    """A model's configuration, its processor, and the commit of a hub base, without any weights.
+
+    The processor is the one that was saved with the adapter, if one was, else the base's.
+
+    Raises:
+        UnsupportedModelError: not an image-text-to-text model.
+        UserError: files missing or damaged, hub out of reach, ...
+    """
+    from transformers import AutoConfig, AutoProcessor
+
+    base = source.base
+    common: dict[str, Any] = {"revision": source.revision, "trust_remote_code": trust_remote_code, **_without_hub(source)}
+    with _one_line(base):
+        config = AutoConfig.from_pretrained(base, **common)
+    _check_architecture(config, base, trust_remote_code)
+    commit = None if source.folder is not None else _commit(base, source.revision)
+    common["revision"] = commit or source.revision
+    saved = None if source.adapter is None else processor_folder(source.adapter)
+    with _one_line(str(saved or base)):
+        at = {"revision": None} if saved is not None else {}
+        processor = AutoProcessor.from_pretrained(str(saved or base), **{**common, **at})
+    if getattr(processor, "image_processor", None) is None:
+        raise UserError(
+            f"{saved or base} has no image processor (AutoProcessor gave {type(processor).__name__}): "
+            "preprocessor_config.json or processor_config.json is missing."
+        )
+    if source.adapter is not None:
+        with _one_line(str(source.adapter)):
+            check_same_vocabulary(source.adapter, processor)
+    return config, processor, commit
+
+
+def _without_hub(source: Source) -> dict[str, bool]:
+    """Options that keep transformers from a hub that cannot be reached; else its client tries again for half a minute."""
+    return {"local_files_only": True} if source.folder is None and not hub_has_address() else {}
 
 
 def _commit(source: str, revision: str | None) -> str | None:

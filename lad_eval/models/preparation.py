@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lad_eval.attention.spans import NOT_FOR_THE_MODEL, Spans, image_spans, span_options
 from lad_eval.data.decoding import as_rgb
-from lad_eval.errors import DataError, UserError
+from lad_eval.errors import PictureError, UserError
 from lad_eval.models.batching import is_out_of_memory
 from lad_eval.models.continuation import mend_prompt
 from lad_eval.models.conversation import Conversation
@@ -119,7 +119,7 @@ class Preparation:
     """Makes a batch's tensors.
 
     Args:
-        model: its configuration says what the processor does not.
+        model: its configuration says what the processor does not; the configuration alone will do.
         processor: the model's multi-modal processor.
         conversation: renders the questions.
         preparation: of the images.
@@ -135,7 +135,7 @@ class Preparation:
         self._processor.image_processor = RememberingImageProcessor(processor.image_processor)
         self._accepted_sizes: set[tuple[int, int]] = set()
         self._conversation = conversation
-        self._image_options = IMAGE_OPTIONS.get(str(model.config.model_type), _no_options)
+        self._image_options = IMAGE_OPTIONS.get(str(getattr(model, "config", model).model_type), _no_options)
         self.images = ImageCache(preparation)
         self.lock = Lock()
 
@@ -145,13 +145,20 @@ class Preparation:
         Raises:
             PictureError: one is refused, or cannot be read.
         """
+        if faults := self.size_faults(requests):
+            raise faults[0]
+
+    def size_faults(self, requests: Sequence[Request]) -> list[PictureError]:
+        """Pictures whose size the image processor refuses, each with a sample that shows it; none under the protocol's one size.
+
+        Raises:
+            PictureError: a picture cannot be read.
+        """
         if self.images.preparation == "protocol" or not requests:
-            return
+            return []
         options = {"return_tensors": "pt", **self._image_options(len(requests[0].images))}
         with self.lock:
-            faults = size_faults(self._image_processor, requests, options, self._accepted_sizes)
-        if faults:
-            raise faults[0]
+            return size_faults(self._image_processor, requests, options, self._accepted_sizes)
 
     def _images_of(self, request: Request) -> list[Image]:
         with showing(request.sample_id):
@@ -160,23 +167,19 @@ class Preparation:
     def __call__(self, requests: Sequence[Request], *, answered: bool = True) -> Batch:
         """Inputs for requests of one number of images and the same identifiers.
 
-        A prompt ends where the candidates' tokens begin, or, if not `answered`, where the chat template ends it.
+        Questions are taken as they are; `PromptChecker` says whether they can be. A prompt ends where the candidates' tokens
+        begin, or, if not `answered`, where the chat template ends it.
 
         Images are nested by request, as every processor of transformers takes them (and as LLaVA-OneVision needs them: it shows
         several images of one request by their base tile only).
 
         Raises:
-            DataError: an image cannot be read or is refused by the image processor, or a question holds the model's image
-                placeholder.
+            DataError: an image cannot be read or is refused by the image processor.
             UnsupportedModelError: the images' token spans cannot be found.
             UserError: two identifiers have the same tokens.
         """
         first = requests[0]
         n_images = len(first.images)
-        placeholder = self._conversation.placeholder
-        for request in requests:
-            if placeholder in request.question:
-                raise DataError(f"Sample {request.sample_id}: the question holds the model's image placeholder {placeholder!r}.")
         with self.lock:
             prompts = [self._conversation.prompt(request.question, n_images) for request in requests]
             images = [self._images_of(request) for request in requests]

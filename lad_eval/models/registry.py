@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lad_eval.errors import UnknownNameError, UserError
+from lad_eval.models.date import DEFAULT_DATE, check_date
 from lad_eval.models.source import EMBEDDED, HUB_ID, KIT, RANDOM, Source, local_folder, source_of
 
 if TYPE_CHECKING:
-    from lad_eval.models.base import VLM
+    from lad_eval.models.base import VLM, ReadsPrompts
+    from lad_eval.models.vlmeval.model import InterceptedVLM
 
 
 def model_names() -> list[str]:
@@ -70,6 +72,7 @@ def load_model(
     image_preparation: Literal["protocol", "native"] = "protocol",
     seed: int = 0,
     trust_remote_code: bool = False,
+    date: str = DEFAULT_DATE,
 ) -> VLM:
     """A model that answers requests with evidence.
 
@@ -87,6 +90,7 @@ def load_model(
         image_preparation: "protocol" (336 x 336, bicubic) or "native".
         seed: of random weights.
         trust_remote_code: run Python code that comes with a hub model.
+        date: YYYY-MM-DD, what a chat template prints that asks for today's date.
 
     Raises:
         UserError: one line that names the fault and its mend.
@@ -94,7 +98,7 @@ def load_model(
     check_model(name, adapter=adapter, revision=revision)
     if name.startswith(KIT):
         chosen = {"revision": revision, "dtype": dtype, "device": device, "attn": attn_implementation, "batch-size": batch_size}
-        return _of_kit(name, {**chosen, "trust-remote-code": trust_remote_code}, image_preparation)
+        return _of_kit(name, {**chosen, "trust-remote-code": trust_remote_code}, image_preparation, check_date(date))
     from lad_eval.models.adapters import check_adapter
     from lad_eval.models.base import check_batch_size
     from lad_eval.models.huggingface import HuggingFaceVLM
@@ -110,11 +114,11 @@ def load_model(
 
     check_batch_size(batch_size)
     check_image_preparation(image_preparation)
+    check_date(date)
     check_attention(attn_implementation)
     where = resolve_device(device)
     number = resolve_dtype(dtype, where)
-    if revision is not None and not name.startswith(RANDOM) and _folder(name) is not None:
-        raise UserError(f"A revision is for hub models; {name} is a folder.")
+    _check_revision(name, revision)
     fetch_adapters(name, adapter, revision)
     source = source_of(name, adapter=adapter, revision=revision)
     check_adapter(source)
@@ -143,20 +147,17 @@ def load_model(
         adapter=None if source.adapter is None else adapter_identity(source.adapter),
         batch_size=batch_size,
         image_preparation=image_preparation,
+        date=date,
     )
 
 
 def _loaded(source: Source, *, trust_remote_code: bool, **options: Any) -> tuple[Any, Any, str | None]:
     """The base, the processor, and what identifies the base's weights."""
-    from lad_eval.models.adapters import processor_folder
     from lad_eval.models.fingerprint import folder_identity
-    from lad_eval.models.loading import check_folder, load_pretrained
+    from lad_eval.models.loading import load_pretrained
 
-    folder = _folder(source.base)
-    if folder is not None:
-        own = source.adapter is None or processor_folder(source.adapter) is None
-        check_folder(folder, processor=own, code=trust_remote_code)
-        source = replace(source, base=str(folder))
+    source = _checked(source, trust_remote_code)
+    folder = source.folder
     try:
         model, processor, commit = load_pretrained(source, trust_remote_code=trust_remote_code, **options)
     except UserError as error:
@@ -168,7 +169,60 @@ def _loaded(source: Source, *, trust_remote_code: bool, **options: Any) -> tuple
     return model, processor, f"{source.base}@{commit}" if commit else None
 
 
-def _of_kit(name: str, chosen: Mapping[str, Any], image_preparation: Literal["protocol", "native"]) -> VLM:
+def _checked(source: Source, code: bool) -> Source:
+    """The source with the folder of its base, which holds what it must."""
+    from lad_eval.models.adapters import processor_folder
+    from lad_eval.models.loading import check_folder
+
+    folder = _folder(source.base)
+    if folder is None:
+        return source
+    check_folder(folder, processor=source.adapter is None or processor_folder(source.adapter) is None, code=code)
+    return replace(source, base=str(folder))
+
+
+def _check_revision(name: str, revision: str | None) -> None:
+    if revision is not None and not name.startswith(RANDOM) and _folder(name) is not None:
+        raise UserError(f"A revision is for hub models; {name} is a folder.")
+
+
+def load_prompt_reader(
+    name: str,
+    *,
+    revision: str | None = None,
+    adapter: str | None = None,
+    image_preparation: Literal["protocol", "native"] = "protocol",
+    trust_remote_code: bool = False,
+    date: str = DEFAULT_DATE,
+) -> ReadsPrompts:
+    """What says which prompts a model can take: without its weights, but for an entry of VLMEvalKit, whose class loads them.
+
+    Args:
+        name: as for `load_model`, and so the rest.
+
+    Raises:
+        UserError: as `load_model`.
+    """
+    check_model_name(name, adapter)
+    check_date(date)
+    if name.startswith(KIT):
+        return _of_kit(name, {"revision": revision, "trust-remote-code": trust_remote_code}, image_preparation, date)
+    from lad_eval.models.loading import fetch_adapters, load_processor
+    from lad_eval.models.random import load_random
+    from lad_eval.models.reader import PromptReader
+
+    _check_revision(name, revision)
+    fetch_adapters(name, adapter, revision)
+    source = source_of(name, adapter=adapter, revision=revision)
+    if name.startswith(RANDOM):
+        model, processor = load_random(name.removeprefix(RANDOM), device="meta")
+        config = model.config
+    else:
+        config, processor, _ = load_processor(_checked(source, trust_remote_code), trust_remote_code=trust_remote_code)
+    return PromptReader(config, processor, name=source.name, image_preparation=image_preparation, date=date)
+
+
+def _of_kit(name: str, chosen: Mapping[str, Any], image_preparation: Literal["protocol", "native"], date: str) -> InterceptedVLM:
     """A model of VLMEvalKit, whose class chooses for itself what `chosen` names."""
     from lad_eval.models.preparation import check_image_preparation
     from lad_eval.models.vlmeval.loading import load_entry
@@ -176,7 +230,7 @@ def _of_kit(name: str, chosen: Mapping[str, Any], image_preparation: Literal["pr
     for option, value in chosen.items():
         if value not in (None, "auto", False):
             raise UserError(f"--{option} is not for {name}: VLMEvalKit's class of this model chooses it itself.")
-    return load_entry(name.removeprefix(KIT), image_preparation=check_image_preparation(image_preparation))
+    return load_entry(name.removeprefix(KIT), image_preparation=check_image_preparation(image_preparation), date=date)
 
 
 def _folder(name: str) -> Path | None:

@@ -10,7 +10,7 @@ from typing import Any
 from lad_eval.errors import UserError
 from lad_eval.evidence import Evidence
 from lad_eval.methods import PLAIN, Condition, Method, make_method
-from lad_eval.models.base import VLM, Changeable
+from lad_eval.models.base import VLM, Changeable, ReadsPrompts, refuse
 from lad_eval.run.lineup import calibrates, views_of
 from lad_eval.run.progress import progress
 from lad_eval.store import EvidenceStore
@@ -118,7 +118,12 @@ def in_batches(model: VLM, requests: Sequence[Request]) -> Iterator[Evidence]:
     """Evidence of the requests, each in some order of the model's own, as soon as it is there.
 
     A call of a model has one set of identifiers; where samples bring their own, those of one set are asked together.
+
+    Raises:
+        DataError: a request cannot be put to the model; none is asked then.
     """
+    if isinstance(model, ReadsPrompts):
+        refuse(model.check_prompts(requests, exact=0).faults)
     groups: dict[tuple[str, ...], list[Request]] = {}
     for request in requests:
         groups.setdefault(request.identifiers, []).append(request)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from lad_eval.methods import PLAIN, Method
 from lad_eval.models.base import VLM
+from lad_eval.models.date import DEFAULT_DATE, check_date
 from lad_eval.models.registry import check_model, load_model
 from lad_eval.models.source import display_name
 from lad_eval.report.rows import Row, reported_rows, rows_of
@@ -21,6 +22,7 @@ from lad_eval.run.borrow import borrow, neighbours
 from lad_eval.run.legs import Asking, Interrupted, Leg, legs_of
 from lad_eval.run.lineup import line_up, with_stored
 from lad_eval.run.overall import Overall
+from lad_eval.run.preflight import check_prompts
 from lad_eval.run.results import metrics_document, predictions_table, stored_methods, stored_metrics
 from lad_eval.run.spec import RunSpec
 from lad_eval.run.task_data import note_data
@@ -48,6 +50,7 @@ class Settings:
             "always" starts anew.
         seed: of the bootstrap and of `random:` models.
         calibrate_on: another task whose calibration samples take the place of the tasks' own.
+        date: YYYY-MM-DD, what a chat template prints that asks for today's date.
         reported: after a task's rows, those that its definition reports of the same model from elsewhere.
         study: the study that the run is made for; None: the user asked for it.
     """
@@ -64,6 +67,7 @@ class Settings:
     adapter: str | None = None
     image_preparation: Literal["protocol", "native"] = "protocol"
     trust_remote_code: bool = False
+    date: str = DEFAULT_DATE
     out: Path = Path("results/runs")
     overwrite: Overwrite = "missing"
     seed: int = 42
@@ -97,7 +101,7 @@ def run_tasks(settings: Settings) -> list[Row] | None:
 
     Raises:
         UserError: something that was given is wrong; unknown names and missing data are found before the model is loaded, an
-            unsupported model and bad data before anything is asked.
+            unsupported model, bad data and prompts that the model cannot take before anything is asked.
         Interrupted: Ctrl-C; what was answered is kept.
     """
     world = World.from_environment()
@@ -110,11 +114,15 @@ def run_tasks(settings: Settings) -> list[Row] | None:
             for name in [*names, *filter(None, [settings.calibrate_on])]:
                 load_spec(name)
             check_model(settings.model, adapter=settings.adapter, revision=settings.revision)
+            check_date(settings.date)
             if world.leads:
                 files.ensure_writable(settings.out)
             tasks = [load_task(name, calibrate_on=settings.calibrate_on) for name in names]
         with world.together():
             model = load(settings)
+        with world.together():
+            for task in tasks[1:] if world.leads and settings.overwrite != "never" else ():  # the first is next
+                check_prompts(model, task, methods, settings.samples_of(task))
         rows = [row for task in tasks for row in run_task(model, task, methods, settings, world)]
     return rows if world.leads else None
 
@@ -139,6 +147,8 @@ def run_task(
     with world.together():
         wanted = with_stored(methods, [] if settings.overwrite == "always" else stored_methods(folder))
         legs = legs_of(task, wanted, folder, limit)
+        if world.leads:
+            check_prompts(model, task, methods, limit)
     asking = Asking(model, world, settings.out if settings.overwrite == "missing" else None, not settings.quiet, overall)
     with opened(folder, spec, task, settings, world, legs) as store:
         answered, seconds = 0, 0.0
@@ -187,6 +197,7 @@ def load(settings: Settings) -> VLM:
         image_preparation=settings.image_preparation,
         seed=settings.seed,
         trust_remote_code=settings.trust_remote_code,
+        date=settings.date,
     )
 
 

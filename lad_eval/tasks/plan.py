@@ -120,6 +120,19 @@ def plan(task: Task, *, limit: int | None = None, views: Collection[View] = AS_S
     )
 
 
+def one_request_per_sample(task: Task, *, limit: int | None = None, calibration: bool = False) -> list[Request]:
+    """Every sample in its own order, calibration samples last: what there is to know about questions, which no order changes.
+
+    Args:
+        limit: at most so many test samples, the first ones.
+        calibration: whether to go on with the samples that the task calibrates on.
+    """
+    parts = [task.samples("test", limit)]
+    if calibration:
+        parts.append((task.other or task).samples("calibration"))
+    return [task.request(sample, Permutation.identity(len(sample.images))) for part in parts for sample in part]
+
+
 def _check_orders(task: Task, views: Collection[View], *, calibration: bool) -> None:
     if not task.permutable and not {"identity"}.issuperset(views):
         raise UserError(f"{task.name} runs unpermuted, and permutation averaging needs other orders; leave its methods out.")

@@ -153,7 +153,7 @@ def resolve(names: str | Iterable[str], include_path: Sequence[str | Path] = ())
     if not asked:
         raise UserError("No task is named; `lad-eval ls tasks` lists them.")
     known = index(include_path)
-    found = [name for word in asked for name in (_in_file(Path(word)) if _is_path(word) else _expand(word, known, ()))]
+    found = [name for word in asked for name in (_in_file(Path(word)) if is_path(word) else _expand(word, known, ()))]
     return list(dict.fromkeys(found))
 
 
@@ -206,7 +206,7 @@ def open_task(document: Document, include_path: Sequence[str | Path] = (), *, ca
 def _named_in(document: Document, name: str, include_path: Sequence[str | Path]) -> Document:
     """The document of a task that another names under `calibration.on`: a path or a name beside it, or a name known anywhere."""
     folder = document.path.parent
-    beside = [folder / name] if _is_path(name) else [p for s in SUFFIXES if (p := folder / f"{name}{s}").is_file()]
+    beside = [folder / name] if is_path(name) else [p for s in SUFFIXES if (p := folder / f"{name}{s}").is_file()]
     try:
         return _document(beside[0] if beside else name, include_path)
     except UserError as error:
@@ -214,7 +214,7 @@ def _named_in(document: Document, name: str, include_path: Sequence[str | Path])
 
 
 def _document(name: str | Path, include_path: Sequence[str | Path]) -> Document:
-    if isinstance(name, Path) or _is_path(name):
+    if isinstance(name, Path) or is_path(name):
         document = read_document(Path(name))
         if "group" in document.values:
             raise UserError(f"{shown(Path(name))} defines a group, not a task; give it to `--tasks`, or name one of its tasks.")
@@ -227,7 +227,8 @@ def _document(name: str | Path, include_path: Sequence[str | Path]) -> Document:
     return read_document(known.tasks[name])
 
 
-def _is_path(name: str) -> bool:
+def is_path(name: str) -> bool:
+    """Whether a task's name is the path of a file."""
     return name.endswith(SUFFIXES) or "/" in name or "\\" in name
 
 

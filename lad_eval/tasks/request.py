@@ -15,7 +15,8 @@ from lad_eval.tasks.sample import ImageSource, Sample, Split, showing
 class Request:
     """Images in displayed order, the question after them, and the candidates' names.
 
-    The answer is a position. `key` is a digest of the content, so that equal questions are asked once.
+    The answer is a position. `key` is a digest of the content, so that equal questions are asked once. `caption` is what of the
+    question comes from the data and not from the task's wording; None: nobody says it.
     """
 
     sample_id: str
@@ -25,6 +26,7 @@ class Request:
     identifiers: tuple[str, ...]
     gold_position: int
     split: Split
+    caption: str | None = None
 
     @classmethod
     def of(cls, sample: Sample, permutation: Permutation, question: str, identifiers: tuple[str, ...]) -> Request:
@@ -36,6 +38,7 @@ class Request:
             identifiers=identifiers,
             gold_position=permutation.position_of(sample.gold),
             split=sample.split,
+            caption=sample.caption,
         )
 
     @cached_property

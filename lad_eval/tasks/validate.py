@@ -9,7 +9,7 @@ from lad_eval.data.pictures import treatment_line
 from lad_eval.errors import NotPreparedError, UserError
 from lad_eval.tasks.files import SpecError, read_document, shown
 from lad_eval.tasks.plan import calibration_samples
-from lad_eval.tasks.registry import definitions, open_task, read_group, resolve
+from lad_eval.tasks.registry import definitions, index, is_path, load_task, open_task, read_group, resolve
 from lad_eval.tasks.sources.base import Checkable, Illustrated
 from lad_eval.tasks.task import Task
 
@@ -17,7 +17,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def validate(path: str | Path) -> list[str]:
-    """Every fault of a task definition, or of all below a folder, one line each; empty if all can be used.
+    """Every fault of a task definition, of all below a folder, or of those of a name, one line each; empty if all can be used.
 
     Of each task the definition is read, the data opened and looked through where the source can do so (`folder` reads every
     picture), the first sample of both splits made into a request, and pictures that calibration and evaluation share are looked
@@ -25,14 +25,9 @@ def validate(path: str | Path) -> list[str]:
     prepared on this machine only the definition is read, which the log says.
 
     Raises:
-        UserError: there is no such path, or no definition below it.
+        UserError: there is no such path or name, or no definition below it.
     """
-    root = Path(path)
-    if not root.exists():
-        raise UserError(f"No such file or folder: {shown(root)}.")
-    files = list(definitions(root)) if root.is_dir() else [root]
-    if not files:
-        raise UserError(f"No task definition (*.yaml) below {shown(root)}.")
+    files = _files(path)
     problems = [problem for file in files for problem in _problems(file)]
     places: dict[str, Path] = {}
     for file in files:
@@ -40,6 +35,37 @@ def validate(path: str | Path) -> list[str]:
             problems.append(f"{shown(file)}: name: {file.stem!r} is defined in {shown(places[file.stem])} too.")
         places.setdefault(file.stem, file)
     return problems
+
+
+def open_tasks(path: str | Path) -> list[Task]:
+    """The tasks whose definitions `validate` looks through, opened; those whose data set is not prepared here are left out.
+
+    Raises:
+        UserError: as `validate`, or a task cannot be opened.
+    """
+    names = dict.fromkeys(name for file in _files(path) for name in resolve(str(file.resolve())))
+    return [task for name in names if (task := _prepared(name)) is not None]
+
+
+def _prepared(name: str) -> Task | None:
+    try:
+        return load_task(name)
+    except NotPreparedError as error:
+        _LOG.info("%s: not checked with the model: %s", shown(Path(name)), error)
+        return None
+
+
+def _files(path: str | Path) -> list[Path]:
+    root = Path(path)
+    if not root.exists():
+        if is_path(str(path)):
+            raise UserError(f"No such file or folder: {shown(root)}.")
+        known = index().tasks
+        return [known[name] for name in resolve(str(path))]
+    files = list(definitions(root)) if root.is_dir() else [root]
+    if not files:
+        raise UserError(f"No task definition (*.yaml) below {shown(root)}.")
+    return files
 
 
 def _problems(file: Path) -> list[str]:

@@ -283,7 +283,7 @@ def test_bad_input_is_refused_in_one_line(vlm, tiny):
     with pytest.raises(UserError, match="Unknown image preparation 'square': use 'protocol' or 'native'"):
         vlm("qwen2.5-vl", image_preparation="square")
     spoilt = dataclasses.replace(make_requests(4, 1)[0], question="what is <|image_pad|>?")
-    with pytest.raises(DataError, match=r"Sample s0: the question holds the model's image placeholder '<\|image_pad\|>'"):
+    with pytest.raises(DataError, match=r"Sample s0: its question becomes '<\|image_pad\|>', a control token or"):
         model.evidence([spoilt])
 
 

@@ -1,5 +1,8 @@
 """`generate` replaced on an instance: what is asked, what comes back, and that nothing is left behind."""
 
+import copy
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -120,7 +123,7 @@ def test_the_instance_is_as_before_when_the_class_fails(made, parts):
         raise KeyError("pixel_values")
 
     before = dict(vars(parts[0]))
-    with pytest.raises(UnsupportedModelError, match=r"its class Kit fails \(KeyError: 'pixel_values'\)\.$"):
+    with pytest.raises(UnsupportedModelError, match=r"its class Kit fails on sample s0 \(KeyError: 'pixel_values'\)\.$"):
         answer(made(ask))
     assert vars(parts[0]) == before
 
@@ -181,7 +184,7 @@ def test_messages_must_fit_their_requests(made):
         vlm.look([], [])
     with pytest.raises(UserError, match="the same number of images"):
         vlm.evidence([REQUEST, make_requests(3, 1)[0]])
-    with pytest.raises(DataError, match=r"Image /nowhere\.png cannot be read"):
+    with pytest.raises(DataError, match=r"/nowhere\.png: no such image"):
         vlm.look([[{**part, "value": "/nowhere.png"} if part["type"] == "image" else part for part in message]], [REQUEST])
 
 
@@ -286,7 +289,7 @@ def test_a_full_memory_is_told_as_such(made):
 
 
 def test_inputs_that_the_model_does_not_take_are_told_in_one_line(made):
-    with pytest.raises(UnsupportedModelError, match=r"its class Kit fails \(ValueError: The following `model_kwargs`"):
+    with pytest.raises(UnsupportedModelError, match=r"fails on sample s0 \(ValueError: The following `model_kwargs`"):
         answer(made(lambda kit, inputs: kit.plain({**inputs, "colour": 3})))
 
 
@@ -303,3 +306,58 @@ def test_a_prompt_that_is_read_again_for_every_prefix_is_read_under_the_interven
     np.testing.assert_allclose(again.log_probs, continued.log_probs, atol=1e-4)
     assert np.abs(model.evidence(requests).log_probs - again.log_probs).max() > 1e-3
     np.testing.assert_array_equal(next(late).log_probs, again.log_probs)
+
+
+@pytest.mark.parametrize("token", ["<|im_end|>", "<|video_pad|>", "<image>", "<ImageHere>"])
+def test_a_control_token_is_refused_in_whatever_text_the_class_is_given(made, token):
+    vlm = made()
+    spoiled = dataclasses.replace(REQUEST, question=f"what is {token}?")
+    for ask in (lambda: vlm.evidence([REQUEST, spoiled]), lambda: vlm.generate([REQUEST, spoiled])):
+        with pytest.raises(DataError, match=f"Sample s0: its question becomes '{token}'".replace("|", "[|]")):
+            ask()
+    assert [str(fault)[:10] for fault in vlm.check_prompts([REQUEST, spoiled]).faults] == ["Sample s0:"]
+    assert vlm.inner.given == {}
+    message = [*vlm.messages.of(REQUEST), {"type": "text", "value": f"and {token}"}]
+    with pytest.raises(DataError, match="its question becomes"):
+        vlm.look([message], [REQUEST])
+
+
+def test_a_prompt_longer_than_the_context_is_refused_by_name(made, parts, monkeypatch):
+    text = parts[0].config.get_text_config()
+    prompts = []
+
+    def ask(kit, inputs):
+        prompts.append(inputs["input_ids"].shape[1])
+        return kit.plain(inputs)
+
+    made(ask).evidence([REQUEST])
+    monkeypatch.setattr(text, "max_position_embeddings", prompts[0] + 1)
+    assert len(made().evidence([REQUEST])) == 1
+    monkeypatch.setattr(text, "max_position_embeddings", prompts[0])
+    with pytest.raises(DataError, match=f"Sample s0: its prompt has {prompts[0]} tokens .and 1 for the answer., and kit takes"):
+        made().evidence([REQUEST])
+    with pytest.raises(DataError, match=f"its prompt has {prompts[0]} tokens .and 16 for the answer."):
+        made().generate([REQUEST])
+
+
+def test_the_class_s_template_prints_the_run_s_date(made, parts):
+    model, processor = parts
+    dated = copy.copy(processor)
+    dated.chat_template = "{{ strftime_now('%d %b %Y') }}" + processor.chat_template
+    seen = []
+
+    def ask(kit, inputs):
+        seen.append(kit.processor.tokenizer.decode(inputs["input_ids"][0])[:11])
+        return kit.plain(inputs)
+
+    fingerprints = []
+    for date in ("2024-07-26", "2025-03-01"):
+        kit = Kit(model, dated)
+        kit.ask = lambda inputs, kit=kit: ask(kit, inputs)
+        vlm = InterceptedVLM(kit, name="kit", weights="seed 1", image_preparation="native", date=date)
+        vlm.evidence([REQUEST])
+        fingerprints.append(vlm.fingerprint)
+    assert seen == ["26 Jul 2024", "01 Mar 2025"]
+    assert [fingerprint["prompt"] for fingerprint in fingerprints] == [{"date": "2024-07-26"}, {"date": "2025-03-01"}]
+    assert dated.chat_template.startswith("{{ strftime_now")
+    assert "prompt" not in made().fingerprint

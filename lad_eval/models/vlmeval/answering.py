@@ -11,10 +11,12 @@ import torch
 from lad_eval.attention.interventions import Intervention
 from lad_eval.attention.spans import Spans
 from lad_eval.errors import UnsupportedModelError
+from lad_eval.models.base import PromptFault, refuse
 from lad_eval.models.continuation import mend_prompt
 from lad_eval.models.conversation import Answers
 from lad_eval.models.drawing import Draw, reply_length
 from lad_eval.models.generation import neutral_generation
+from lad_eval.models.prompt_check import too_long
 from lad_eval.models.vlmeval.images import Shown, spans_in
 from lad_eval.models.vlmeval.interception import Call
 from lad_eval.models.vlmeval.look import Sight, changed, ends_of, look, padding_of
@@ -36,6 +38,8 @@ class View:
         model: whose `generate` the class calls.
         processor: of the class, or its tokenizer alone.
         shown: what is known of the images.
+        sample_id: of the sample that is asked.
+        context: tokens that the model takes; None where nothing says it.
         intervention: on the attention, or None.
     """
 
@@ -43,11 +47,22 @@ class View:
     model: Any
     processor: Any
     shown: Shown
+    sample_id: str
+    context: int | None
     intervention: Intervention | None = None
 
     @property
     def tokenizer(self) -> Any:
         return getattr(self.processor, "tokenizer", self.processor)
+
+    def check_length(self, tokens: int, following: int) -> None:
+        """Refuses a prompt that, with what follows it, is longer than the model's context.
+
+        Raises:
+            DataError: it is.
+        """
+        if problem := too_long(tokens, following, self.context, self.name):
+            refuse([PromptFault(self.sample_id, problem)])
 
     def spans(self, ids: torch.Tensor, inputs: Mapping[str, Any]) -> Spans:
         """See `lad_eval.models.vlmeval.images.spans_in`."""
@@ -110,6 +125,7 @@ class Writing(_Standing):
         self._spans: Spans | None = None
 
     def _mend(self, ids: torch.Tensor, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        self._view.check_length(ids.shape[1], self._decoding.max_new_tokens)
         if self._view.intervention is not None:
             self._spans = self._view.spans(ids.cpu(), inputs)
         return dict(inputs)
@@ -167,6 +183,7 @@ class Looking(_Standing):
         if inputs.get("past_key_values") is not None:
             raise UnsupportedModelError(f"{self.name} is not supported: its class reads the prompt before it calls `generate`.")
         answers = self._end.answers(prompt, self._identifiers)
+        self._view.check_length(len(prompt) + len(answers.lead) - answers.drop, max(map(len, answers.trie.candidates)))
         mended = mend_prompt(inputs, answers)
         if answers.drop or answers.lead:
             self._check_positions(ids, inputs)

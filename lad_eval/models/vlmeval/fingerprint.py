@@ -24,6 +24,7 @@ def describe(
     weights: str | None,
     arguments: Mapping[str, Any],
     image_preparation: str,
+    date: str | None = None,
 ) -> dict[str, Any]:
     """The fingerprint. The prompt and the preprocessing are the class's own, so its source stands for them.
 
@@ -37,6 +38,7 @@ def describe(
             else a digest of the loaded weights.
         arguments: the class was made with.
         image_preparation: "protocol" or "native".
+        date: that a chat template prints; None where none asks for it.
     """
     config = model.config
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
@@ -47,6 +49,7 @@ def describe(
         "dtype": str(getattr(model, "dtype", None)).removeprefix("torch."),
         "attn_implementation": str(getattr(text, "_attn_implementation", None) or "eager"),
         "image_preparation": image_preparation,
+        **({} if date is None else {"prompt": {"date": date}}),
         "harness": {
             "package": kit_version(),
             "class": type(inner).__name__,

@@ -11,6 +11,7 @@ from lad_eval.checkpoints import ADAPTER_CONFIG, check_no_pointers, model_files
 from lad_eval.errors import UnsupportedModelError, UserError
 from lad_eval.models.adapters import check_no_stray_weights
 from lad_eval.models.batching import OutOfMemoryError, is_out_of_memory
+from lad_eval.models.date import DEFAULT_DATE
 from lad_eval.models.source import cached_adapter, local_folder
 from lad_eval.models.vlmeval.model import InterceptedVLM
 from lad_eval.models.vlmeval.support import entry_of, support_of
@@ -80,7 +81,11 @@ def _check_place(entry: str, value: Any) -> None:
 
 
 def load_entry(
-    entry: str, *, dataset: str | None = DATASET, image_preparation: Literal["protocol", "native"] = "protocol"
+    entry: str,
+    *,
+    dataset: str | None = DATASET,
+    image_preparation: Literal["protocol", "native"] = "protocol",
+    date: str = DEFAULT_DATE,
 ) -> InterceptedVLM:
     """The model behind `vlmeval:<entry>`.
 
@@ -88,6 +93,7 @@ def load_entry(
         entry: a name of VLMEvalKit's registry.
         dataset: VLMEvalKit's name of the data set.
         image_preparation: of the images that the class is given.
+        date: YYYY-MM-DD, what a chat template prints that asks for today's date.
 
     Raises:
         UserError: unknown, not supported, or not to be loaded here.
@@ -95,7 +101,12 @@ def load_entry(
     check_entry(entry)
     inner = build_inner(entry)
     return InterceptedVLM(
-        inner, name=f"{ENTRY}{entry}", dataset=dataset, image_preparation=image_preparation, arguments=made_with(entry)
+        inner,
+        name=f"{ENTRY}{entry}",
+        dataset=dataset,
+        image_preparation=image_preparation,
+        date=date,
+        arguments=made_with(entry),
     )
 
 

@@ -14,9 +14,12 @@ import torch
 from lad_eval.attention.interventions import Intervention
 from lad_eval.errors import DataError, UnsupportedModelError, UserError
 from lad_eval.evidence import Evidence
+from lad_eval.models.base import PromptReport, refuse
 from lad_eval.models.batching import OutOfMemoryError, is_out_of_memory
 from lad_eval.models.changing import UnderIntervention
+from lad_eval.models.context import context_length
 from lad_eval.models.conversation import Conversation
+from lad_eval.models.date import DEFAULT_DATE, check_date
 from lad_eval.models.preparation import check_image_preparation
 from lad_eval.models.repairs import repair
 from lad_eval.models.vlmeval.answering import Looking, View, Writing
@@ -24,7 +27,7 @@ from lad_eval.models.vlmeval.fingerprint import describe
 from lad_eval.models.vlmeval.images import Shown
 from lad_eval.models.vlmeval.interception import Answerer, intercepted
 from lad_eval.models.vlmeval.messages import Message, Messages, equal_sizes, images_of
-from lad_eval.models.vlmeval.prompts import PromptEnd
+from lad_eval.models.vlmeval.prompts import PromptEnd, TextCheck, dated, reads_clock
 from lad_eval.replies import Decoding, Reply
 from lad_eval.tasks.request import Request
 
@@ -40,6 +43,7 @@ class InterceptedVLM(UnderIntervention):
         name: for tables and error texts.
         dataset: VLMEvalKit's name of the data set, which some classes choose their prompt by.
         image_preparation: of requests' images, before the class's own: "protocol" squashes to 336 x 336; "native" leaves them.
+        date: YYYY-MM-DD, what a chat template prints that asks for today's date.
         weights: what identifies the weights; None: a digest of the weights themselves.
         arguments: the class was made with, for the fingerprint.
 
@@ -54,21 +58,27 @@ class InterceptedVLM(UnderIntervention):
         name: str,
         dataset: str | None = None,
         image_preparation: Literal["protocol", "native"] | str = "protocol",
+        date: str = DEFAULT_DATE,
         weights: str | None = None,
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
         self.inner = inner
         self.name = name
         self.dataset = dataset
+        self._date = check_date(date)
         self.model = inner_model(inner, name)
         repair(self.model)
         self.processor = inner_processor(inner, name)
         self.messages = Messages(check_image_preparation(image_preparation))
+        self._texts = TextCheck(self.processor, name)
         self._weights = weights
         self._arguments = dict(arguments or {})
-        self._end = PromptEnd(getattr(self.processor, "tokenizer", self.processor), _conversation(self.processor, name), name)
+        self._end = PromptEnd(
+            getattr(self.processor, "tokenizer", self.processor), _conversation(self.processor, name, date), name
+        )
         with intercepted(self.model, _Nobody()):
             pass  # says at once whether there is anything to intercept
+        self._context = context_length(self.model.config, getattr(self.processor, "tokenizer", self.processor))
 
     @cached_property
     def _described(self) -> Mapping[str, Any]:
@@ -81,7 +91,14 @@ class InterceptedVLM(UnderIntervention):
             weights=self._weights,
             arguments=self._arguments,
             image_preparation=self.messages.preparation,
+            date=self._date if reads_clock(self.processor) else None,
         )
+
+    def check_prompts(self, requests: Sequence[Request], *, reply_tokens: int = 0, exact: int | None = 1) -> PromptReport:
+        """Control tokens in samples' texts; how long prompts are is seen only when the class makes them."""
+        unique = {(request.sample_id, request.question, request.identifiers): request for request in requests}
+        faults = (self._texts.fault(request) for request in unique.values())
+        return PromptReport(tuple(fault for fault in faults if fault is not None), context=self._context)
 
     def evidence(self, requests: Sequence[Request]) -> Evidence:
         """One row a request, in their order; see the protocol."""
@@ -90,6 +107,7 @@ class InterceptedVLM(UnderIntervention):
     def evidence_batches(self, requests: Sequence[Request]) -> Iterator[Evidence]:
         """Evidence of request after request, each as soon as it is there; under what the model is when this is called."""
         _check_alike(requests)
+        refuse(self.check_prompts(requests).faults)
         intervention = self._intervention
         return (self._look(self.messages.of(request), request, intervention) for request in requests)
 
@@ -98,7 +116,7 @@ class InterceptedVLM(UnderIntervention):
 
         Raises:
             UserError: not as many messages as requests.
-            DataError: a message shows other than its request's number of images.
+            DataError: a message shows other than its request's number of images, or its text becomes a control token.
             UnsupportedModelError: see the class.
         """
         if len(messages) != len(requests):
@@ -120,6 +138,7 @@ class InterceptedVLM(UnderIntervention):
 
     def reply_batches(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[list[Reply]]:
         """Replies to the class's own prompt, as the class decodes them, each as soon as it is there; each key once."""
+        refuse(self.check_prompts(requests).faults)
         intervention = self._intervention
         each_once = {request.key: request for request in requests}.values()
         return ([self._reply(request, decoding, intervention)] for request in each_once)
@@ -148,14 +167,18 @@ class InterceptedVLM(UnderIntervention):
             raise DataError(
                 f"Sample {request.sample_id}: its message shows {len(paths)} images, and its request has {len(request.images)}."
             )
-        return View(self.name, self.model, self.processor, Shown(len(paths), equal_sizes(paths)), intervention)
+        texts = [str(part["value"]) for part in message if part.get("type") == "text"]
+        if fault := self._texts.fault(request, texts):
+            refuse([fault])
+        shown = Shown(len(paths), equal_sizes(paths))
+        return View(self.name, self.model, self.processor, shown, request.sample_id, self._context, intervention)
 
     def _ask(self, answerer: Any, message: Message, request: Request) -> str:
         """What the class makes of the answer; faults of the answerer come through whatever the class catches."""
         started = time.perf_counter()
         fault: Exception | None = None
         text: Any = None
-        with intercepted(self.model, answerer), torch.no_grad():
+        with dated(self.processor, self._date), intercepted(self.model, answerer), torch.no_grad():
             try:
                 text = self.inner.generate(message=copy.deepcopy(message), dataset=self.dataset)
             except UserError:
@@ -233,11 +256,11 @@ def inner_processor(inner: Any, name: str) -> Any:
     raise UnsupportedModelError(f"{name} is not supported: {type(inner).__name__} keeps neither a processor nor a tokenizer.")
 
 
-def _conversation(processor: Any, name: str) -> Conversation | None:
+def _conversation(processor: Any, name: str, date: str) -> Conversation | None:
     if getattr(processor, "tokenizer", None) is None:
         return None
     try:
-        return Conversation(processor, name)
+        return Conversation(processor, name, date)
     except UnsupportedModelError:  # no usable chat template: the class writes its prompt itself
         return None
 

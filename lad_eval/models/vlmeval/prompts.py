@@ -1,16 +1,24 @@
-"""Where a prompt made by somebody else ends, and the candidates as its continuation."""
+"""Prompts made by somebody else: what must not be in their text, on what date, where they end and the candidates begin."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
 from lad_eval.errors import UnsupportedModelError
+from lad_eval.models.base import PromptFault
+from lad_eval.models.control import ControlTokens
 from lad_eval.models.conversation import Answers, Conversation, joined
+from lad_eval.models.date import CLOCK, pin_date
+from lad_eval.models.prompt_check import control_problem
+from lad_eval.tasks.request import Request
 
 # Tokens of the prompt's end that are looked at; merges with a candidate reach back by one or two.
 _TAIL = 48
+# What VLMEvalKit's classes and the code of their models look for in a prompt's text, whatever the tokenizer says of it.
+_MEDIA = ("<image>", "<video>", "<audio>", "<img>", "</img>", "<ImageHere>", "<image_placeholder>", "<|image|>", "<IMG_CONTEXT>")
 _THOUGHTS = (("<think>", "</think>"), ("<thinking>", "</thinking>"))
 
 
@@ -79,6 +87,58 @@ class PromptEnd:
 
     def _tokens(self, text: str) -> list[int]:
         return list(map(int, self._tokenizer(text, add_special_tokens=False)["input_ids"]))
+
+
+class TextCheck:
+    """Finds control tokens in what a class is given as text; its prompt around it is its own.
+
+    Args:
+        processor: of the class, or its tokenizer alone.
+        name: of the model, for the texts.
+    """
+
+    def __init__(self, processor: Any, name: str) -> None:
+        self._controls = ControlTokens(getattr(processor, "tokenizer", processor), processor)
+        self._within = lru_cache(maxsize=4096)(self._controls.within)
+        self._name = name
+
+    def fault(self, request: Request, texts: Sequence[str] = ()) -> PromptFault | None:
+        """What is wrong with a request's text; None if nothing is.
+
+        Args:
+            request: to check.
+            texts: its message's texts, where somebody else has built it; its question otherwise.
+        """
+        for text in dict.fromkeys([*(texts or [request.question]), *request.identifiers]):
+            media = [name for name in _MEDIA if name in text]
+            if names := [*media, *self._controls.unwanted(self._within(text), text, request.caption)]:
+                return PromptFault(request.sample_id, control_problem(names, request, self._name))
+        return None
+
+
+def reads_clock(processor: Any) -> bool:
+    """Whether a chat template asks for today's date."""
+    return any(CLOCK in str(getattr(holder, "chat_template", "")) for holder in _holders(processor))
+
+
+@contextmanager
+def dated(processor: Any, date: str) -> Iterator[None]:
+    """While open, chat templates print this date where they ask for today's; afterwards they are as before."""
+    before = [(holder, holder.chat_template) for holder in _holders(processor) if reads_clock(holder)]
+    try:
+        for holder, template in before:
+            named = template if isinstance(template, dict) else {"default": template}
+            pinned = {name: pin_date(text, date) for name, text in named.items()}
+            holder.chat_template = pinned if isinstance(template, dict) else pinned["default"]
+        yield
+    finally:
+        for holder, template in before:
+            holder.chat_template = template
+
+
+def _holders(processor: Any) -> list[Any]:
+    tokenizer = getattr(processor, "tokenizer", None)
+    return [processor] if tokenizer is None else [processor, tokenizer]
 
 
 def _special_ids(tokenizer: Any) -> frozenset[int]:

@@ -14,6 +14,7 @@ from lmms_eval.utils import simple_parse_args_string
 
 from lad_eval.errors import UserError
 from lad_eval.methods import Method, canonical_name, method_names
+from lad_eval.models.date import DEFAULT_DATE
 from lad_eval.models.registry import load_model
 from lad_eval.plugins.calibrated import CalibratedMethod, check_answers_here
 from lad_eval.plugins.lmms_eval.documents import open_task, request_of
@@ -39,8 +40,8 @@ class LadEval(lmms):  # type: ignore[misc]
         settings: parameters of the method, separated by semicolons, such as "top_k=4;layers=all".
         calibrate_on: another task of ours, whose calibration samples take the place of the task's own.
         store: the folder above all runs.
-        batch_size, device, dtype, attn, revision, adapter, image_preparation, trust_remote_code, seed: as `lad-eval run` takes
-            them.
+        batch_size, device, dtype, attn, revision, adapter, image_preparation, trust_remote_code, date, seed: as `lad-eval run`
+            takes them.
         unknown: refused.
 
     Raises:
@@ -62,6 +63,7 @@ class LadEval(lmms):  # type: ignore[misc]
         adapter: Any = None,
         image_preparation: Any = "protocol",
         trust_remote_code: bool = False,
+        date: Any = DEFAULT_DATE,
         seed: int = 42,
         **unknown: Any,
     ) -> None:
@@ -91,6 +93,7 @@ class LadEval(lmms):  # type: ignore[misc]
             image_preparation=image_preparation,
             seed=seed,
             trust_remote_code=trust_remote_code,
+            date=str(date),
         )
         self.vlm: Any = cast(Any, loaded)
         self.device = self.vlm.model.device

@@ -1,0 +1,226 @@
+"""Looks through prompts before a model reads them: control tokens in a sample's text, and prompts longer than the context."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any
+
+from lad_eval.errors import PictureError
+from lad_eval.models.base import PromptFault, PromptReport
+from lad_eval.models.context import context_length
+from lad_eval.models.control import ControlTokens
+from lad_eval.models.conversation import TEMPLATE_FAULTS, Conversation
+
+if TYPE_CHECKING:
+    from lad_eval.models.preparation import Batch, Preparation
+    from lad_eval.tasks.request import Request
+
+# A question like any other: words, lines, signs, and a space at the end.
+_PROBE = 'Which "one"?\nIt\'s a < b & {c}:  d\nAnswer: '
+# Prompts tokenized at once.
+_CHUNK = 512
+
+
+class PromptChecker:
+    """Checks the prompts of one model.
+
+    A sample's text must add no control token to those that the chat template writes around any question: not by the tokenizer,
+    not by the processor, not by the template. What is counted is the tokens of the whole prompt.
+
+    Args:
+        conversation: renders the prompts.
+        prepare: makes inputs of requests; it says how many tokens images become.
+        config: of the model.
+        processor: of the model.
+        name: of the model, for the texts.
+    """
+
+    def __init__(self, conversation: Conversation, prepare: Preparation, config: Any, processor: Any, name: str) -> None:
+        self._conversation = conversation
+        self._prepare = prepare
+        self._tokenizer = processor.tokenizer
+        self._controls = ControlTokens(self._tokenizer, processor)
+        self._name = name
+        self.context = context_length(config, self._tokenizer)
+        self._frame = cache(self._count_frame)
+        self._within = cache(self._controls_within)
+        self._sound: dict[tuple[str, str | None, int], int] = {}
+        self._image_tokens: dict[int, int] = {}
+        self._answer_lengths: dict[tuple[tuple[str, ...], int], int] = {}
+
+    def report(self, requests: Sequence[Request], *, reply_tokens: int = 0, exact: int | None = 0) -> PromptReport:
+        """Every fault of the requests' prompts, one for each sample and question.
+
+        Under the protocol's image preparation all images become equally many tokens, so that one picture says how long every
+        prompt is. With pictures of their own sizes only a prompt that is prepared says it; of the others the text is counted,
+        with one token per image.
+
+        Args:
+            requests: to check.
+            reply_tokens: that a reply to each may have.
+            exact: how many of the longest prompts are prepared where pictures have their own sizes; None: all. Unless it is 0,
+                pictures that the image processor refuses by their size are faults too.
+        """
+        unique: dict[tuple[str, str, tuple[str, ...], int], Request] = {}
+        for request in requests:
+            unique.setdefault((request.sample_id, request.question, request.identifiers, len(request.images)), request)
+        asked = list(unique.values())
+        faults = self._control_faults(asked)
+        sound = [request for request in asked if id(request) not in faults]
+        sound.sort(key=self._text_tokens, reverse=True)
+        longest = 0
+        faults |= self._size_faults(sound) if exact != 0 else {}
+        for place, request in enumerate(request for request in sound if id(request) not in faults):
+            try:
+                tokens = self._tokens(request, prepare=exact is None or place < exact)
+            except PictureError as fault:
+                faults[id(request)] = _without_sample(fault)
+                continue
+            longest = max(longest, tokens)
+            if problem := self._too_long(tokens, max(reply_tokens, self._answer_tokens(request))):
+                faults[id(request)] = problem
+        named = [PromptFault(request.sample_id, faults[id(request)]) for request in asked if id(request) in faults]
+        return PromptReport(tuple(named), longest, self.context)
+
+    def length_faults(self, requests: Sequence[Request], batch: Batch, reply_tokens: int | None) -> list[PromptFault]:
+        """Prompts of a prepared batch that are too long; `reply_tokens` None: the candidates follow."""
+        following = max(map(len, batch.trie.candidates)) if reply_tokens is None else reply_tokens
+        lengths = batch.inputs["attention_mask"].sum(dim=1).tolist()
+        problems = [(r.sample_id, self._too_long(int(n), following)) for r, n in zip(requests, lengths, strict=True)]
+        return [PromptFault(sample, problem) for sample, problem in problems if problem]
+
+    def _control_faults(self, requests: Sequence[Request]) -> dict[int, str]:
+        """By the requests' `id`; the lengths of the texts of all others are remembered."""
+        faults: dict[int, str] = {}
+        unchecked = [request for request in requests if _key(request) not in self._sound]
+        for start in range(0, len(unchecked), _CHUNK):
+            rendered: list[tuple[Request, str]] = []
+            for request in unchecked[start : start + _CHUNK]:
+                refusal, prompt = self._rendered(request)
+                if refusal:
+                    faults[id(request)] = refusal
+                else:
+                    rendered.append((request, prompt))
+            for (request, _), ids in zip(rendered, self._tokenized([prompt for _, prompt in rendered]), strict=True):
+                if problem := self._control_problem(request, ids):
+                    faults[id(request)] = problem
+                else:
+                    self._sound[_key(request)] = len(ids)
+        return faults
+
+    def _size_faults(self, requests: Sequence[Request]) -> dict[int, str]:
+        """By the requests' `id`: pictures that cannot be read, or are refused by their size."""
+        try:
+            found = self._prepare.size_faults(requests)
+        except PictureError as fault:
+            found = [fault]
+        first = {request.sample_id: request for request in reversed(requests)}
+        return {id(first[fault.sample]): _without_sample(fault) for fault in found if fault.sample in first}
+
+    def _rendered(self, request: Request) -> tuple[str, str]:
+        """What is wrong with a question before it is tokenized, or nothing; and the prompt."""
+        names = self._controls.unwanted(self._controls.literal(request.question), request.question, request.caption)
+        if names:
+            return control_problem(names, request, self._name), ""
+        try:
+            prompt = self._conversation.prompt(request.question, len(request.images))
+        except TEMPLATE_FAULTS as fault:
+            reason = " ".join(str(fault).split()) or type(fault).__name__
+            return self._template_problem(f"does not take its question ({reason})"), ""
+        if self._verbatim and request.question.strip() not in prompt:
+            return self._template_problem("changes its question"), ""
+        return "", prompt
+
+    def _template_problem(self, what: str) -> str:
+        return f"the chat template of {self._name} {what}; reword it or leave the sample out."
+
+    @cached_property
+    def _verbatim(self) -> bool:
+        """Whether the template leaves an ordinary question as it is."""
+        return _PROBE.strip() in self._conversation.prompt(_PROBE, 1)
+
+    def _control_problem(self, request: Request, ids: Sequence[int]) -> str | None:
+        frame = self._frame(len(request.images))
+        count = self._controls.count(ids)
+        more = [self._controls.name(token) for token in count if count[token] > frame[token]]
+        names = self._controls.unwanted(more, request.question, request.caption)
+        if not names:
+            names = [name for identifier in request.identifiers for name in self._within(identifier)]
+        if names:
+            return control_problem(names, request, self._name)
+        if any(count[token] < frame[token] for token in frame):
+            return self._template_problem("changes its question")
+        return None
+
+    def _count_frame(self, n_images: int) -> Counter[int]:
+        """Control tokens that stand around any question."""
+        [ids] = self._tokenized([self._conversation.prompt(_PROBE, n_images)])
+        return self._controls.count(ids)
+
+    def _tokenized(self, prompts: list[str]) -> list[list[int]]:
+        if not prompts:
+            return []
+        adds = self._conversation.adds_special_tokens(prompts[0])
+        with self._prepare.lock:
+            return [list(map(int, ids)) for ids in self._tokenizer(prompts, add_special_tokens=adds)["input_ids"]]
+
+    def _controls_within(self, text: str) -> list[str]:
+        with self._prepare.lock:
+            return self._controls.within(text)
+
+    def _text_tokens(self, request: Request) -> int:
+        return self._sound[_key(request)]
+
+    def _tokens(self, request: Request, *, prepare: bool) -> int:
+        """Tokens of a request's prompt, images counted in as far as their number is known."""
+        n_images = len(request.images)
+        if self._prepare.images.preparation == "protocol":
+            if n_images not in self._image_tokens:
+                self._image_tokens[n_images] = self._prepared_tokens(request) - self._text_tokens(request)
+            return self._text_tokens(request) + self._image_tokens[n_images]
+        return self._prepared_tokens(request) if prepare else self._text_tokens(request)
+
+    def _prepared_tokens(self, request: Request) -> int:
+        return int(self._prepare([request], answered=False).inputs["attention_mask"].sum())
+
+    def _answer_tokens(self, request: Request) -> int:
+        """Tokens from the prompt's end to the end of the longest candidate."""
+        key = request.identifiers, len(request.images)
+        if key not in self._answer_lengths:
+            with self._prepare.lock:
+                answers = self._conversation.answers(*key, request.question)
+            self._answer_lengths[key] = len(answers.lead) - answers.drop + max(map(len, answers.trie.candidates))
+        return self._answer_lengths[key]
+
+    def _too_long(self, tokens: int, following: int) -> str | None:
+        return too_long(tokens, following, self.context, self._name)
+
+
+def control_problem(names: Iterable[str], request: Request, model: str) -> str:
+    """A sample's fault: control tokens in its text."""
+    name = next(iter(names))
+    where = "caption" if request.caption is not None and name in request.caption else "question"
+    return (
+        f"its {where} becomes {name!r}, a control token or placeholder of {model}, and would not reach the model as text; "
+        "reword it or leave the sample out."
+    )
+
+
+def too_long(tokens: int, following: int, context: int | None, model: str) -> str | None:
+    """A sample's fault: its prompt, and what follows it, are longer than the context; None if they are not."""
+    if context is None or tokens + following <= context:
+        return None
+    return (
+        f"its prompt has {tokens} tokens (and {following} for the answer), and {model} takes {context}; shorten its text, "
+        "or show fewer or smaller images."
+    )
+
+
+def _without_sample(fault: PictureError) -> str:
+    return str(fault).removeprefix(f"Sample {fault.sample}: ")
+
+
+def _key(request: Request) -> tuple[str, str | None, int]:
+    return request.question, request.caption, len(request.images)

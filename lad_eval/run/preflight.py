@@ -1,0 +1,80 @@
+"""Whether a model can be given the prompts of a task, before it is run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from lad_eval.errors import DataError
+from lad_eval.methods import Method
+from lad_eval.models.base import VLM, PromptReport, ReadsPrompts, refuse
+from lad_eval.run.answered import decoding_of
+from lad_eval.run.lineup import calibrates
+from lad_eval.tasks.plan import one_request_per_sample
+from lad_eval.tasks.task import Task
+
+
+def check_prompts(model: VLM, task: Task, methods: Mapping[str, Method], limit: int | None) -> None:
+    """Refuses a task of which a sample cannot be put to the model as the methods need it.
+
+    Raises:
+        DataError: a sample's text becomes a control token of the model, its prompt is longer than the model's context, or an
+            image cannot be read.
+    """
+    if not isinstance(model, ReadsPrompts):
+        return
+    wordings: dict[tuple[str, ...], list[Method]] = {}
+    for method in methods.values():
+        wordings.setdefault(method.condition.wordings, []).append(method)
+    for names, members in wordings.items():
+        variant = task.worded(*names) if names else task
+        requests = one_request_per_sample(variant, limit=limit, calibration=calibrates(members))
+        replies = [decoding.max_new_tokens for decoding in map(decoding_of, members) if decoding is not None]
+        refuse(model.check_prompts(requests, reply_tokens=max(replies, default=0)).faults)
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What a model's processor says of a task's samples.
+
+    Attributes:
+        task: its name.
+        model: its name.
+        samples: how many were checked.
+        prompts: what was found.
+    """
+
+    task: str
+    model: str
+    samples: int
+    prompts: PromptReport
+
+    @property
+    def faults(self) -> list[str]:
+        """One line for each."""
+        return [f"{self.task}: {fault}" for fault in self.prompts.faults]
+
+    @property
+    def summary(self) -> str:
+        """Counts, in one line."""
+        wrong = len({fault.sample_id for fault in self.prompts.faults})
+        text = f"{self.task}: {self.samples} samples checked for {self.model}, {wrong} of them cannot be used"
+        if self.prompts.longest:
+            limit = "unknown" if self.prompts.context is None else f"{self.prompts.context} tokens"
+            text += f"; longest prompt {self.prompts.longest} tokens, context {limit}"
+        return f"{text}."
+
+
+def preflight(model: ReadsPrompts, tasks: Iterable[Task]) -> list[Preflight]:
+    """Checks every sample of the tasks, those of calibration too, in the question's own wording.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    reports = []
+    for task in tasks:
+        requests = one_request_per_sample(task, calibration=True)
+        if not requests:
+            raise DataError(f"{task.name} has no samples.")
+        reports.append(Preflight(task.name, model.name, len(requests), model.check_prompts(requests, exact=None)))
+    return reports
