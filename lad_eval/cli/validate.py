@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -49,6 +50,6 @@ def validate(
             faults += report.faults
     for fault in faults:
         sys.stderr.write(f"error: {fault}\n")
-    if not faults:
+    if not faults and not any(Path(path).is_dir() for path in paths):
         say_next(f"lad-eval run --model {model or 'lad-tiny'} --tasks {','.join(paths)}")
     return FAULTY if faults else 0

@@ -259,7 +259,7 @@ def test_pictures_of_one_name_in_two_folders_go_out_and_in(tmp_path, capsys):
     entries = json.loads(out.read_text())
     assert {name.split("/")[2] for entry in entries for name in entry["image_ids"]} == {"c0", "c1"}
     assert all(entry["target"] == entry["image_ids"][entry["index"]].split("/")[-1] for entry in entries)
-    arguments = ["--images", str(tmp_path / "photos"), "--name", "back", "--to", str(tmp_path)]
+    arguments = ["--images", str(tmp_path / "photos"), "--name", "back", "--out", str(tmp_path)]
     assert invoke(["data", "import", str(out), *arguments]) == 0
     capsys.readouterr()
     own, back = load_task(tmp_path / "own.yaml"), load_task(tmp_path / "back.yaml")
@@ -279,6 +279,6 @@ def test_paths_in_annotation_files_lead_nowhere_else(tmp_path, name, capsys):
         image_ids = [f"{i}0.jpg", name.format(tmp_path)]
         entries.append({"id": i, "image_ids": image_ids, "index": 0, "target": f"{i}0.jpg", "caption": "x"})
     (tmp_path / "theirs.json").write_text(json.dumps(entries))
-    arguments = ["--images", str(tmp_path / "photos"), "--name", "x", "--to", str(tmp_path)]
+    arguments = ["--images", str(tmp_path / "photos"), "--name", "x", "--out", str(tmp_path)]
     assert invoke(["data", "import", str(tmp_path / "theirs.json"), *arguments]) == 2
     assert "1.jpg: no such image" in capsys.readouterr().err
