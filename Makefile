@@ -1,20 +1,22 @@
 # lad_eval: `make eval` and `make test` set everything up; `make help` lists the rest.
 PYTHON ?= python3
 MODEL  ?= lad-tiny
-TASKS  ?= scenes_main
+TASKS  ?=
 LIMIT  ?=
 ARGS   ?=
+# Without TASKS: the first samples of four tasks, about a minute on two cores; TASKS=scenes asks all that is embedded.
+ASKED = $(if $(TASKS),--tasks '$(TASKS)' $(if $(LIMIT),--limit $(LIMIT)),--tasks scenes_main --limit $(or $(LIMIT),100))
 
 VENV := .venv
 BIN  := $(VENV)/bin
 UV   := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup eval paper report check test lint bench tiny leaderboard clean
+.PHONY: help setup eval demo paper report check test lint bench tiny leaderboard clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  variables    MODEL=$(MODEL) TASKS=$(TASKS) LIMIT=<samples> ARGS='<further options of lad-eval run>'"
+	@echo "  variables    MODEL=<folder or hub id> TASKS=<tasks or groups> LIMIT=<samples> ARGS='<further options>'"
 
 .uv/bin/uv:
 	@$(PYTHON) -m venv .uv && .uv/bin/python -m pip install --quiet uv
@@ -24,7 +26,7 @@ $(VENV)/bin/python: | $(filter .uv/bin/uv,$(UV))
 
 $(VENV)/.setup: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing lad_eval into $(VENV) ..." >&2
-	@$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable .
+	@$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.setup
@@ -33,8 +35,11 @@ $(VENV)/.dev: $(VENV)/.setup
 
 setup: $(VENV)/.setup ## Install the package and what it needs into .venv
 
-eval: $(VENV)/.setup ## Evaluate MODEL on TASKS with every method and print the table
-	@$(BIN)/lad-eval run --model '$(MODEL)' --tasks '$(TASKS)' $(if $(LIMIT),--limit $(LIMIT)) $(ARGS)
+eval: $(VENV)/.setup ## Evaluate MODEL on TASKS and print the table
+	@$(BIN)/lad-eval run --model '$(MODEL)' $(ASKED) $(ARGS)
+
+demo: $(VENV)/.setup ## Show position bias in one question, and its repair; writes demo.png
+	@$(BIN)/lad-eval demo --model '$(MODEL)' $(ARGS)
 
 test: $(VENV)/.dev ## Run the tests
 	@$(BIN)/python -m pytest -n auto $(ARGS)
