@@ -71,7 +71,8 @@ def rich_tables(rows: Sequence[Row]) -> Group:
                 style="bold" if row.accuracy is not None and row.accuracy == best else None,
             )
         blocks.append(table)
-    return Group(*blocks, *(Text(note) for note in _notes(rows)))
+    spaced = [part for block in blocks for part in (block, Text())]
+    return Group(*spaced, *(Text(note) for note in _notes(rows)))
 
 
 def _plain(rows: Sequence[Row]) -> str:
