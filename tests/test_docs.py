@@ -1,13 +1,18 @@
 """The documentation is true: its snippets run, its links lead somewhere, its reference of keys is the code's."""
 
+import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
+from PIL import Image
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from lad_eval.cli.main import app, invoke
 from lad_eval.methods import METHODS
 from lad_eval.report.rows import COLUMNS
 from lad_eval.tasks.sources import SOURCES, options_of
@@ -79,6 +84,67 @@ def test_snippets_run(page, tmp_path, monkeypatch, capsys):
         assert expected in printed
 
 
+def test_the_readmes_snippets_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, colour in zip("abcd", ("red", "green", "blue", "white"), strict=True):
+        Image.new("RGB", (40, 40), colour).save(f"{name}.jpg")
+    for snippet in re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S):
+        exec(compile(snippet.replace("limit=100", "limit=5"), "README.md", "exec"), {"__name__": "docs"})
+
+
+def commands(page):
+    """The lines of a page's bash blocks that call `lad-eval`, without their remarks, as words."""
+    for block in re.findall(r"^```bash\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
+        for line in block.replace("\\\n", " ").splitlines():
+            call = re.search(r"(?:^|&& |-m lad_eval|\| )\s*(?:lad-eval|(?<=-m lad_eval)) (.*)", line)
+            if call:
+                yield shlex.split(re.sub(r"<[^>]*>", "NAME", call[1]), comments=True)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_are_those_of_the_code(page):
+    """Every command and option that a page shows exists; what stands for a name is not looked up."""
+    group = typer.main.get_command(app)
+    for words in commands(page):
+        with group.make_context("lad-eval", list(words), resilient_parsing=True) as context:
+            name, command, rest = group.resolve_command(context, list(words))
+            while hasattr(command, "commands") and rest:
+                name, command, rest = command.resolve_command(context, rest)
+            command.make_context(name, [word for word in rest if word != "..."], parent=context, resilient_parsing=True)
+
+
+@pytest.mark.slow
+def test_the_readmes_commands_run(tmp_path, monkeypatch):
+    """Those that need neither a network nor another harness, on the embedded model and few samples."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").mkdir()
+    for index in range(16):
+        Image.new("RGB", (40, 40), (16 * index, 255 - 16 * index, 128)).save(tmp_path / "pictures" / f"{index}.png")
+    captions = {f"{index}.png": f"colour number {index}" for index in range(16)}
+    (tmp_path / "captions.json").write_text(json.dumps(captions))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (task,) = re.findall(r"^```yaml\n(.*?)^```", readme, re.M | re.S)
+    (tmp_path / "my_pictures.yaml").write_text(task)
+    for name in "abc":
+        Image.new("RGB", (40, 40)).save(f"{name}.jpg")
+    assert invoke(["run", "-m", "lad-tiny", "-t", "scenes_random_n4", "--limit", "3", "-q"]) == 0
+    ran = []
+    for words in commands(ROOT / "README.md"):
+        if {"vlmeval", "lmms-eval", "data", "check"} & set(words) or "coco_random_n4" in " ".join(words):
+            continue
+        words = [{"NAME": "lad-tiny", "100": "3"}.get(word, word) for word in words]
+        words = ["results/runs/lad-tiny/scenes_random_n4" if "NAME" in word else word for word in words]
+        if words[0] == "run" and "--limit" not in words:
+            words += ["--limit", "3"]
+        if words[0] == "paper":
+            words += ["--only", "table4", "--limit", "2"]
+        if "scenes_main" in words:
+            words[words.index("scenes_main")] = "scenes_random_n4"
+        assert invoke(words) == 0, words
+        ran.append(words[0])
+    assert {"run", "demo", "report", "compare", "validate", "score", "leaderboard", "paper"} <= set(ran)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", without_code(page.read_text(encoding="utf-8"))):
@@ -120,9 +186,5 @@ def test_json_rows_have_the_documented_keys():
 
 
 def test_every_command_is_named():
-    import typer
-
-    from lad_eval.cli.main import app
-
     text = text_of("command-line.md")
     assert [name for name in typer.main.get_command(app).commands if f"`{name}`" not in text] == []
