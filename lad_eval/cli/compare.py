@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +18,11 @@ def compare(
     """Paired tests between the methods of a run, or between two runs, corrected for their number (Holm)."""
     from lad_eval.report.comparisons import comparisons_as_json, comparisons_as_text
     from lad_eval.run.compare import compare_runs, position_p_values
+    from lad_eval.terminal import write, write_json
 
     names = None if methods is None else listed(methods, "methods")
     pairs = compare_runs(runs, names)
-    sys.stdout.write((comparisons_as_json(pairs) if json else comparisons_as_text(pairs, position_p_values(runs, names))) + "\n")
+    if json:
+        write_json(comparisons_as_json(pairs))
+    else:
+        write(comparisons_as_text(pairs, position_p_values(runs, names)) + "\n")

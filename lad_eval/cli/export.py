@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -37,10 +36,12 @@ def export(
     out: Annotated[Path | None, typer.Option("--out", help="The file; default: stdout.", dir_okay=False)] = None,
 ) -> None:
     """Write the figures of one model for its repository on the Hugging Face hub; nothing is uploaded."""
+    from lad_eval.files.atomic import sweep
     from lad_eval.pages.choose import choose
     from lad_eval.report.card import eval_results, model_card
-    from lad_eval.run.folder import SPEC, ResultsError, read_json, write_atomically
+    from lad_eval.run.folder import ResultsError, read_spec, write_atomically
     from lad_eval.tasks.registry import resolve
+    from lad_eval.terminal import write
 
     chosen = None if methods is None else listed(methods, "methods")
     if form is Form.eval_results and (dataset is None or len(chosen or ["lad"]) > 1):
@@ -48,15 +49,16 @@ def export(
     if form is Form.model_card and (dataset or source):
         raise typer.BadParameter("--dataset and --source belong to --format eval-results.")
     found = choose(runs or [RESULTS], model, None if tasks is None else resolve(listed(tasks, "tasks")))
-    stored = [(run.metrics, read_json(run.path / SPEC)) for run in found]
+    stored = [(run.metrics, read_spec(run.path)) for run in found]
     if form is Form.model_card:
         text = model_card(stored, chosen)
     else:
         text = eval_results(stored, (chosen or ["lad"])[0], dataset=dataset or "", source_url=source)
     if out is None:
-        sys.stdout.write(text)
+        write(text)
         return
     try:
+        sweep(out.parent, out.name)
         write_atomically(out, lambda beside: beside.write_text(text, encoding="utf-8"))
     except OSError as error:
         raise ResultsError(f"Cannot write {out}: {error.strerror}. Choose another file with --out.") from error

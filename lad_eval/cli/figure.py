@@ -20,6 +20,7 @@ def figure(
 ) -> None:
     """Draw accuracy by the position of the right image, with 95 % intervals; flat bars are a fair model."""
     from lad_eval.pages.positions import position_picture
+    from lad_eval.terminal import visible, write
 
     position_picture(run, out, None if methods is None else listed(methods, "methods"))
-    typer.echo(str(out))
+    write(f"{visible(str(out))}\n")

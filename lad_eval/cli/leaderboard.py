@@ -45,6 +45,7 @@ def leaderboard(
     """Gather all runs: a row a model and method, a column a task."""
     from lad_eval.report.board_forms import render_board, rich_board
     from lad_eval.run.board import Filters, gather_board
+    from lad_eval.terminal import write, write_json
 
     filters = Filters(tuple(model or ()), tuple(method or ()), tuple(task or ()))
     board = gather_board(out, filters, sort=sort, allow_mixed=allow_mixed, reported=reported)
@@ -54,4 +55,8 @@ def leaderboard(
         console = Console()
         console.print(rich_board(board, console.width), soft_wrap=True)
         return
-    sys.stdout.write(render_board(board, form.value) + "\n")
+    text = render_board(board, form.value)
+    if form is Form.json:
+        write_json(text)
+    else:
+        write(text + "\n")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lad_eval.cli.options import RESULTS, Quiet, listed
+from lad_eval.terminal import write
 
 Runs = Annotated[
     list[Path] | None, typer.Argument(help="Run folders, or folders above them. Default: results/runs.", show_default=False)
@@ -39,7 +39,7 @@ def report(
     found = choose(runs or [RESULTS], model, names)
     with progress("report", len(found), shown=not quiet, unit="runs") as advance:
         written = write_report(found, out, definitions=definitions_of(names or ()), pictured=pictures, advance=advance)
-    sys.stdout.write(
+    write(
         f"{written.path}: {written.runs} run{'s' if written.runs > 1 else ''}, {written.samples} samples, "
         f"{written.pictured} of them with pictures, {written.size / 1e6:.1f} MB\n"
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from lad_eval.report.rows import Row
 from lad_eval.report.tables import render, rich_tables
+from lad_eval.terminal import write, write_json
 
 # A table that is piped into a file must not be cut at 80 columns.
 WIDTH_OF_FILES = 140
@@ -19,4 +20,8 @@ def show_rows(rows: Sequence[Row], form: str) -> None:
 
         Console(width=None if sys.stdout.isatty() else WIDTH_OF_FILES).print(rich_tables(rows))
         return
-    sys.stdout.write(render(rows, form) + "\n")
+    text = render(rows, form)
+    if form == "json":
+        write_json(text)
+    else:
+        write(text + "\n")
