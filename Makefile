@@ -12,7 +12,7 @@ BIN  := $(VENV)/bin
 UV   := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup eval demo paper report check test lint bench tiny leaderboard clean
+.PHONY: help setup eval demo paper report check test fuzz lint bench tiny leaderboard clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ demo: $(VENV)/.setup ## Show position bias in one question, and its repair; writ
 
 test: $(VENV)/.dev ## Run the tests
 	@$(BIN)/python -m pytest -n auto $(ARGS)
+
+fuzz: $(VENV)/.dev ## Put senseless calls and damaged stores to the command line (ARGS='--seed 1 --calls 1000 --stores 1500'; an hour)
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 paper: $(VENV)/.setup ## Regenerate the paper's tables and figures for MODEL
 	@$(BIN)/lad-eval paper --model '$(MODEL)' $(if $(LIMIT),--limit $(LIMIT)) $(ARGS)

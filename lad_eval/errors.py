@@ -12,6 +12,7 @@ class UserError(Exception):
     exit_code = 2
 
 
+_LONGEST = 200
 _LISTED = {"task": "tasks", "method": "methods", "model": "models", "study": "studies"}
 
 
@@ -26,7 +27,7 @@ class UnknownNameError(UserError):
         names = {other.lower(): other for other in sorted(known, reverse=True)}
         near = [names[found] for found in difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)]
         hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else _where(kind, sorted(names.values()))
-        super().__init__(f"Unknown {kind} {name!r}. {hint}")
+        super().__init__(f"Unknown {kind} {name if len(name) <= _LONGEST else name[:_LONGEST] + '...'!r}. {hint}")
 
 
 class DataError(UserError):
@@ -55,6 +56,10 @@ class NotPreparedError(DataError):
 
 class EvidenceError(UserError):
     """Evidence that is missing, damaged, or does not belong together."""
+
+
+class DamagedError(EvidenceError):
+    """A stored file that is not what was written; what it held has to be made again."""
 
 
 class UnsupportedModelError(UserError):

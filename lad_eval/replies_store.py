@@ -7,12 +7,17 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from lad_eval.errors import EvidenceError, UserError
+from lad_eval.errors import DamagedError, EvidenceError, UserError
 from lad_eval.evidence import difference
-from lad_eval.replies import Decoding, Replies, Reply, row_of
+from lad_eval.evidence_files import is_count, is_number, is_permutation
+from lad_eval.files.atomic import beside
+from lad_eval.files.documents import CHECKSUM
+from lad_eval.files.lines import is_sealed, opened, salt_of, sealed
+from lad_eval.replies import UNKNOWN_PASSES, Decoding, Replies, Reply, row_of
 from lad_eval.tasks.request import Request
 
 _LOG = logging.getLogger(__name__)
@@ -21,7 +26,7 @@ _COLUMNS = ("key", "sample_id", "perm", "gold_position", "identifiers", "texts",
 
 
 class ReplyStore:
-    """Replies keyed by request, in `replies.<decoding>.jsonl`: a header line that says what made them, then a row a line.
+    """Replies keyed by request, in `replies.<decoding>.jsonl`: a header line that says what made them, then one row per line.
 
     The folder is the run's, whose evidence store holds the lock. A batch is on the disk when `append` returns; a line that a kill
     cut off is removed on opening and reported, and every whole row counts. Of several processes each gives its `rank` and writes
@@ -56,7 +61,7 @@ class ReplyStore:
         return self.folder / f"replies.{self.decoding.slug}{rank}.jsonl"
 
     def open(self) -> ReplyStore:
-        """Mends this process's file and learns what is there.
+        """Repairs this process's file and learns what is there; a file without a header that can be read is set aside.
 
         Raises:
             EvidenceError: the files hold replies of another model, task or decoding.
@@ -65,9 +70,18 @@ class ReplyStore:
         with _told(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             if self.path.exists():
-                self._mend()
+                self._repair()
         for file in reply_files(self.folder, self.decoding):
-            self._keys.update(row["key"] for row in self._rows(file))
+            try:
+                found = self._read(file)
+            except DamagedError as error:
+                if not self.rank or file == self.path:  # else another process does
+                    self._set_aside(file, error)
+                continue
+            damaged = found.damaged - found.cut  # another process may be writing its last line now
+            if damaged and (not self.rank or file == self.path):
+                _LOG.warning("%s: %s; the requests are asked again.", file, _left_out(damaged))
+            self._keys.update(row["key"] for row in found.rows)
         return self
 
     def keys(self) -> frozenset[str]:
@@ -85,10 +99,11 @@ class ReplyStore:
             UserError: the disk is full or fails; nothing stored before is lost.
         """
         fresh = [reply for reply in replies if reply.key not in self._keys]
-        content = "".join(json.dumps(row_of(requests[reply.key], reply)) + "\n" for reply in fresh).encode()
+        salt = salt_of(self._header)
+        content = b"".join(sealed(row_of(requests[reply.key], reply), salt) for reply in fresh)
         with _told(self.path):
             size = self.path.stat().st_size if self.path.exists() else 0
-            begun = b"" if size else json.dumps(self._header, sort_keys=True).encode() + b"\n"
+            begun = b"" if size else sealed(self._header)
             try:
                 _put(self.path, begun + content)
             except BaseException:
@@ -107,33 +122,40 @@ class ReplyStore:
         """
         files = reply_files(self.folder, self.decoding)
         target = self.folder / f"replies.{self.decoding.slug}.jsonl"
-        if not files or files == [target]:
+        read = [self._read(file) for file in files]
+        if not files or (files == [target] and not read[0].damaged):
             return
-        rows = {row["key"]: row for file in reversed(files) for row in self._rows(file)}
-        beside = target.with_name(f".{target.name}.new")
+        rows = {row["key"]: row for found in reversed(read) for row in found.rows}
+        salt = salt_of(self._header)
         with _told(target):
-            beside.unlink(missing_ok=True)
-            lines = [json.dumps(self._header, sort_keys=True), *map(json.dumps, rows.values())]
-            _put(beside, "".join(f"{line}\n" for line in lines).encode())
-            beside.replace(target)
+            with beside(target) as temporary:
+                _put(temporary, sealed(self._header) + b"".join(sealed(row, salt) for row in rows.values()))
             for file in files:
                 if file != target:
                     file.unlink()
 
-    def _rows(self, file: Path) -> list[dict[str, Any]]:
-        """The rows of a file that was made as this store says.
+    def _read(self, file: Path) -> Read:
+        """A file that was made as this store says.
 
         Raises:
-            EvidenceError: it was not.
+            DamagedError: it does not begin with a header.
+            EvidenceError: it was made otherwise.
         """
-        header, rows = read_file(file)
-        if header is not None and (off := difference(header, self._header)):
+        found = read_file(file)
+        if found.header is not None and (off := difference(found.header, self._header)):
             raise EvidenceError(
                 f"{file} was made otherwise: {off} (there, and now). Choose another folder, or use --overwrite always."
             )
-        return rows
+        return found
 
-    def _mend(self) -> None:
+    def _set_aside(self, file: Path, error: DamagedError) -> None:
+        with _told(file):
+            target = next(p for n in count() if not (p := file.with_name(f"{file.name}.damaged{n or ''}")).exists())
+            file.replace(target)
+        told = str(error).partition(";")[0]
+        _LOG.warning("%s; it is set aside as %s, and its requests are asked again.", told, target.name)
+
+    def _repair(self) -> None:
         """Cuts off what stands behind the last line break."""
         content = self.path.read_bytes()
         end = content.rfind(b"\n") + 1
@@ -143,19 +165,29 @@ class ReplyStore:
 
 
 def read_replies(folder: Path, decoding: Decoding) -> Replies:
-    """All replies of a folder written in a way, each key once.
+    """All replies of a folder written in a way, each key once; lines that are not whole are reported.
 
     Raises:
-        EvidenceError: there are none.
+        EvidenceError: there are none, a file is damaged beyond single lines, or the files do not belong together.
     """
     rows: dict[str, dict[str, Any]] = {}
-    fingerprint: Mapping[str, Any] = {}
+    fingerprint: Mapping[str, Any] | None = None
     for file in reply_files(folder, decoding):
-        header, found = read_file(file)
-        fingerprint = fingerprint if header is None else header["fingerprint"]
+        header, found, damaged, _ = read_file(file)
+        if damaged:
+            _LOG.warning("%s: %s.", file, _left_out(damaged))
+        if header is None:
+            continue
+        fingerprint = header["fingerprint"] if fingerprint is None else fingerprint
+        if off := difference(header["fingerprint"], fingerprint):
+            raise EvidenceError(f"{file} was made otherwise than the folder's other replies: {off}; move it away.")
+        if header["decoding"] != decoding.document():
+            raise EvidenceError(f"{file} holds replies that were written in another way than its name says; move it away.")
         for row in found:
             rows.setdefault(row["key"], row)
-    return Replies.of(list(rows.values()), fingerprint)
+    if len({len(row["perm"]) for row in rows.values()}) > 1:
+        raise EvidenceError(f"{folder} holds replies to questions of different numbers of candidates; move them away.")
+    return Replies.of(list(rows.values()), fingerprint or {})
 
 
 def reply_files(folder: Path, decoding: Decoding) -> list[Path]:
@@ -166,25 +198,75 @@ def reply_files(folder: Path, decoding: Decoding) -> list[Path]:
     return [path for path in (folder / f"{name}.jsonl", *in_order) if path.exists()]
 
 
-def read_file(path: Path) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-    """Header and whole rows of a file; lines that are not whole are reported.
+class Read(NamedTuple):
+    """A file of replies.
+
+    Attributes:
+        header: None if nothing whole is in it.
+        rows: that are whole.
+        damaged: how many lines are not.
+        cut: the last of those has no line break yet.
+    """
+
+    header: dict[str, Any] | None
+    rows: list[dict[str, Any]]
+    damaged: int
+    cut: bool
+
+
+def read_file(path: Path) -> Read:
+    """Header and whole rows of a file.
 
     Raises:
-        EvidenceError: it does not begin with a header.
+        DamagedError: it does not begin with a header.
+        EvidenceError: it is of another format.
         UserError: it cannot be read.
     """
     with _told(path, "read"):
-        lines = path.read_bytes().split(b"\n")
-    documents = [_json(line) for line in lines if line]
-    if not documents:
-        return None, []
-    header = documents[0]
-    if not isinstance(header, dict) or header.get("format") != FORMAT or "fingerprint" not in header:
-        raise EvidenceError(f"{path} does not begin with a header, so what made its rows is unknown; move it away and run again.")
-    rows = [row for row in documents[1:] if isinstance(row, dict) and all(name in row for name in _COLUMNS)]
-    if damaged := len(documents) - 1 - len(rows):
-        _LOG.warning("%s: %d damaged lines are left out.", path, damaged)
-    return header, rows
+        first, *others = path.read_bytes().split(b"\n")
+    if not others:
+        return Read(None, [], int(bool(first)), bool(first))
+    header = opened(first)
+    if header is None or not _is_header(header):
+        raise DamagedError(f"{path} does not begin with a header, so what made its rows is unknown; move it away and run again.")
+    if header["format"] != FORMAT:
+        raise EvidenceError(f"{path} has format {header['format']!r} of replies, and this version of lad_eval reads {FORMAT}.")
+    header.pop(CHECKSUM, None)
+    salt, must, samples = salt_of(header), is_sealed(first), header["decoding"]["samples"]
+    lines = [line for line in others if line]
+    documents = [opened(line, salt, must=must) for line in lines]
+    rows = [row for row in documents if row is not None and _is_row(row, samples)]
+    return Read(header, rows, len(lines) - len(rows), bool(others[-1]))
+
+
+def _is_header(header: Mapping[str, Any]) -> bool:
+    told = all(isinstance(header.get(name), Mapping) for name in ("fingerprint", "task", "decoding"))
+    return told and "format" in header and is_count(header["decoding"].get("samples"))
+
+
+def _is_row(row: Mapping[str, Any], samples: int) -> bool:
+    """Whether every value of a row is there and is what its column may hold."""
+    if not all(name in row for name in _COLUMNS):
+        return False
+    lists = all(isinstance(row[name], list) and row[name] for name in ("perm", "identifiers", "texts"))
+    return (
+        lists
+        and isinstance(row["key"], str)
+        and bool(row["key"])
+        and isinstance(row["sample_id"], str)
+        and all(isinstance(text, str) for name in ("identifiers", "texts") for text in row[name])
+        and len(row["perm"]) == len(row["identifiers"])
+        and is_permutation(row["perm"], len(row["perm"]))
+        and is_count(row["gold_position"], len(row["perm"]) - 1)
+        and len(row["texts"]) == samples
+        and (is_count(row["forward_passes"]) or row["forward_passes"] == UNKNOWN_PASSES)
+        and is_number(row["seconds"])
+        and row["seconds"] >= 0
+    )
+
+
+def _left_out(damaged: int) -> str:
+    return f"{damaged} damaged line{'s are' if damaged > 1 else ' is'} left out"
 
 
 def _put(path: Path, content: bytes) -> None:
@@ -195,16 +277,10 @@ def _put(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _json(line: bytes) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None
-
-
 @contextlib.contextmanager
 def _told(path: Path, what: str = "write") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"Cannot {what} {path}: {error.strerror or error}. What is stored there is safe; mend this.") from error
+        told = f"Cannot {what} {path}: {error.strerror or error}. What is stored there is safe;"
+        raise UserError(f"{told} free the disk, set the permissions, or choose another folder.") from error

@@ -6,14 +6,16 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lad_eval.errors import EvidenceError, UserError
+from lad_eval.errors import DamagedError, EvidenceError, UserError
 from lad_eval.evidence import Evidence, difference
 from lad_eval.evidence_files import (
     JSONL,
@@ -24,12 +26,13 @@ from lad_eval.evidence_files import (
     files_of,
     first_of_each,
     header_line,
-    keys_of,
+    header_of,
     lines,
     read_parquet,
     scan,
     write_parquet,
 )
+from lad_eval.files.atomic import beside, sweep
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -45,8 +48,9 @@ class EvidenceStore:
             store.finish()
 
     A batch is on the disk when `append` returns. A process that is killed at any moment loses at most the batch in flight: on
-    opening, a line that was cut off is removed and reported, and every whole row counts. Of several processes each gives its
-    `rank` and writes a file of its own; `keys`, `load` and `finish` see the files of all, whatever their number was before.
+    opening, a line that was cut off is removed and reported, and every whole row counts. A file that is damaged beyond single
+    lines is set aside under another name, so that its requests are asked again. Of several processes each gives its `rank` and
+    writes a file of its own; `keys`, `load` and `finish` see the files of all, whatever their number was before.
     """
 
     def __init__(
@@ -73,6 +77,7 @@ class EvidenceStore:
         self.rank = rank
         self.afresh = afresh
         self._keys: set[str] = set()
+        self._reported: set[Path] = {self.path}
         self._shape: tuple[int, int] | None = None
         self._lock: BaseFileLock | None = None
 
@@ -82,7 +87,7 @@ class EvidenceStore:
         return self.folder / (JSONL if self.rank is None else f"evidence.rank{self.rank}.jsonl")
 
     def open(self) -> EvidenceStore:
-        """Takes the folder for this process, mends its file and learns what is there.
+        """Takes the folder for this process, repairs its file and learns what is there.
 
         Raises:
             EvidenceError: another run uses the folder, or it holds evidence of another fingerprint or task.
@@ -94,14 +99,11 @@ class EvidenceStore:
         try:
             if self.afresh:
                 self.clear()
+            if not self.rank:
+                sweep(self.folder)
             with _told(self.folder, "read"):
-                if self.path.exists():
-                    self._mend(scan(self.path))
                 for file in files_of(self.folder):
-                    header, keys = keys_of(file)
-                    if header is not None:
-                        self._accept(header, file)
-                        self._keys.update(keys)
+                    self._learn(file)
         except BaseException:
             self.close()
             raise
@@ -127,7 +129,7 @@ class EvidenceStore:
         """Stores the rows whose keys are new, and returns their number; they are on the disk then. Of equal keys the first stays.
 
         Raises:
-            EvidenceError: rows without keys, of another fingerprint or shape, or not finite.
+            EvidenceError: rows without keys, of another fingerprint or shape, or with values that no model gives.
             UserError: the disk is full or fails; nothing stored before is lost, and the store can still be appended to.
         """
         self._need_open()
@@ -143,7 +145,7 @@ class EvidenceStore:
         first = dict(reversed([(key, row) for row, key in enumerate(evidence.key.tolist()) if key not in self._keys]))
         fresh = evidence.select(np.asarray(sorted(first.values()), dtype=np.int64))
         if len(fresh):
-            self._write(lines(fresh), header)
+            self._write(lines(fresh, header), header)
             self._shape = shape
             self._keys.update(first)
         return len(fresh)
@@ -154,7 +156,7 @@ class EvidenceStore:
         Raises:
             EvidenceError: there is none, or a file is damaged beyond its last line.
         """
-        return read_evidence(self.folder)
+        return _joined(self.folder, self._reported)
 
     def finish(self) -> Path:
         """Joins all files of the folder into `evidence.parquet`, and removes the others once it is safe.
@@ -172,11 +174,10 @@ class EvidenceStore:
             return target
         evidence = self.load()
         header = Header(self.fingerprint, self.task, evidence.n_candidates, evidence.n_layers)
-        beside = self.folder / f".{PARQUET}.new"
         with _told(target):
-            write_parquet(beside, evidence, header)
-            _sync(beside)
-            beside.replace(target)
+            with beside(target) as temporary:
+                write_parquet(temporary, evidence, header)
+                _sync(temporary)
             _sync(self.folder)
             for part in parts:
                 part.unlink()
@@ -199,23 +200,59 @@ class EvidenceStore:
         if self._lock is None:
             raise RuntimeError("the store is not open: use it in a `with` block")
 
-    def _locked(self) -> BaseFileLock:
+    def _locked(self, rank: int | None = None) -> BaseFileLock:
         from filelock import FileLock, Timeout
 
         # The leading rank and a single process take the same lock, so that the two kinds of run keep clear of each other.
-        lock = FileLock(self.folder / (f".evidence.rank{self.rank}.lock" if self.rank else ".evidence.lock"))
+        own = self.rank if rank is None else rank
+        lock = FileLock(self.folder / (f".evidence.rank{own}.lock" if own else ".evidence.lock"))
         try:
             lock.acquire(timeout=0)
         except Timeout:
             raise EvidenceError(f"Another run is writing to {self.folder}; wait for its end, or choose another folder.") from None
         return lock
 
-    def _mend(self, found: Scan) -> None:
+    def _learn(self, file: Path) -> None:
+        """The keys of one file; a file that is damaged as a whole is set aside."""
+        try:
+            if file.name == PARQUET:
+                evidence = read_parquet(file)
+                self._accept(header_of(file), file)
+                self._keys.update(evidence.key.tolist())
+                return
+            found = scan(file)
+        except DamagedError as error:
+            self._set_aside(file, error)
+            return
+        if file == self.path:
+            self._repair(found)
+        elif damaged := found.damaged[:-1] if found.cut else found.damaged:  # its process may be writing the last line now
+            _LOG.warning("%s: %s; the requests are asked again.", file, _damage(damaged))
+            self._reported.add(file)
+        if found.header is not None:
+            self._accept(found.header, file)
+            self._keys.update(row["key"] for row in found.rows)
+
+    def _set_aside(self, file: Path, error: DamagedError) -> None:
+        """Gives a damaged file another name, unless another process may be writing to it."""
+        rank = file.name.removeprefix("evidence.rank").removesuffix(".jsonl")
+        other_lock = self._locked(int(rank)) if rank.isdigit() and int(rank) != (self.rank or 0) else None
+        try:
+            target = next(p for n in count() if not (p := file.with_name(f"{file.name}.damaged{n or ''}")).exists())
+            with _told(file):
+                file.replace(target)
+        finally:
+            if other_lock is not None:
+                other_lock.release()
+        told = str(error).partition(";")[0]
+        _LOG.warning("%s; it is set aside as %s, and its requests are asked again.", told, target.name)
+
+    def _repair(self, found: Scan) -> None:
         """Cuts off what stands behind the last whole line of this process's own file."""
         if found.size and found.end == 0:
             _LOG.warning("%s: its only line was cut off and is removed.", self.path)
         elif found.damaged:
-            _LOG.warning("%s: %s; the requests are asked again.", self.path, _damage(found))
+            _LOG.warning("%s: %s; the requests are asked again.", self.path, _damage(found.damaged))
         if found.size != (found.end + 1 if found.end else 0):  # one line break, or nothing at all
             with _told(self.path):
                 os.truncate(self.path, found.end)
@@ -261,7 +298,11 @@ def read_evidence(folder: str | Path) -> Evidence:
     Raises:
         EvidenceError: there is none, it is damaged beyond single lines, or its files do not belong together.
     """
-    place = Path(folder)
+    return _joined(Path(folder))
+
+
+def _joined(place: Path, reported: AbstractSet[Path] = frozenset()) -> Evidence:
+    """As `read_evidence`; of the files in `reported` the damage is known."""
     parts: list[Evidence] = []
     with _told(place, "read"):
         for file in files_of(place):
@@ -269,8 +310,8 @@ def read_evidence(folder: str | Path) -> Evidence:
                 parts.append(read_parquet(file))
                 continue
             found = scan(file)
-            if found.damaged:
-                _LOG.warning("%s: %s.", file, _damage(found))
+            if found.damaged and file not in reported:
+                _LOG.warning("%s: %s.", file, _damage(found.damaged))
             if found.header is not None and found.rows:
                 parts.append(evidence_of(found.rows, found.header))
     if not parts:
@@ -293,14 +334,13 @@ def _told(path: Path, what: str = "write") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(
-            f"Cannot {what} {path}: {error.strerror or error}. What is stored there is safe; mend this or choose another folder."
-        ) from error
+        told = f"Cannot {what} {path}: {error.strerror or error}. What is stored there is safe;"
+        raise UserError(f"{told} free the disk, set the permissions, or choose another folder.") from error
 
 
-def _damage(found: Scan) -> str:
-    many = len(found.damaged) > 1
-    numbers = ", ".join(map(str, found.damaged[:5])) + (", ..." if len(found.damaged) > 5 else "")
+def _damage(damaged: Sequence[int]) -> str:
+    many = len(damaged) > 1
+    numbers = ", ".join(map(str, damaged[:5])) + (", ..." if len(damaged) > 5 else "")
     return f"line{'s' if many else ''} {numbers} {'are' if many else 'is'} damaged and left out"
 
 

@@ -60,7 +60,7 @@ def test_a_line_that_was_cut_off_is_asked_again(tmp_path, requests, cut, caplog)
     assert again.path.read_bytes() == whole
 
 
-def test_a_damaged_line_is_left_out_and_a_damaged_header_refused(tmp_path, requests):
+def test_a_damaged_line_is_left_out_and_a_file_with_a_damaged_header_set_aside(tmp_path, requests, caplog):
     keys = list(requests)
     made = store(tmp_path)
     made.append(requests, replies(keys))
@@ -69,7 +69,41 @@ def test_a_damaged_line_is_left_out_and_a_damaged_header_refused(tmp_path, reque
     assert store(tmp_path).keys() == set(keys) - {keys[2]}
     made.path.write_bytes(b"\n".join(lines[1:]))
     with pytest.raises(EvidenceError, match="does not begin with a header"):
-        store(tmp_path)
+        read_replies(tmp_path, GREEDY)
+    assert store(tmp_path).keys() == set()
+    assert "it is set aside as replies.greedy-16.jsonl.damaged, and its requests are asked again" in caplog.text
+
+
+def test_a_changed_reply_is_left_out_reported_once_and_gone_when_the_run_is_finished(tmp_path, requests, caplog):
+    keys = list(requests)
+    made = store(tmp_path)
+    made.append(requests, replies(keys))
+    whole = made.path.read_bytes()
+    made.path.write_bytes(whole.replace(b'"texts": ["2"]', b'"texts": ["3"]', 1))
+    again = store(tmp_path)
+    assert again.keys() == set(keys[1:])
+    assert "1 damaged line is left out; the requests are asked again" in caplog.text
+    again.append(requests, replies(keys))
+    again.finish()
+    caplog.clear()
+    assert set(read_replies(tmp_path, GREEDY).texts) == {("2",)}
+    assert caplog.text == ""
+
+
+def test_replies_without_checksums_as_earlier_versions_wrote_them_are_read(tmp_path, requests):
+    keys = list(requests)
+    made = store(tmp_path)
+    made.append(requests, replies(keys[:4]))
+    documents = [json.loads(line) for line in made.path.read_text().splitlines()]
+    old = [{name: value for name, value in document.items() if name != "checksum"} for document in documents]
+    old[2]["perm"] = [0, 0, 1, 2]
+    old[3]["gold_position"] = 4
+    made.path.write_text("".join(f"{json.dumps(document)}\n" for document in old))
+    again = store(tmp_path)
+    assert again.keys() == {keys[0], keys[3]}
+    again.append(requests, replies(keys))
+    again.finish()
+    assert len(read_replies(tmp_path, GREEDY)) == len(keys)
 
 
 def test_replies_of_another_model_are_refused_and_of_another_decoding_kept_apart(tmp_path, requests):

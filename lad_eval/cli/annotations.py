@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ from typing import Annotated
 import typer
 
 from lad_eval.cli.options import Quiet
+from lad_eval.terminal import write
 
 
 class Which(str, Enum):
@@ -34,7 +34,7 @@ def export(
     from lad_eval.tasks.sources.retrieval_files import export_task
 
     count = export_task(load_task(task), file, split=split.value, images=images)
-    sys.stdout.write(f"{file}: {count} samples.\n")
+    write(f"{file}: {count} samples.\n")
 
 
 def import_(
@@ -55,7 +55,7 @@ def import_(
 
     made = import_annotations(file, images, name, calibration=calibration, to=out, overwrite=replace)
     shown = made if made.parts[:-1] else f"./{made}"
-    sys.stdout.write(f"{made}: a task; run it with `lad-eval run --model <model> --tasks {shown}`.\n")
+    write(f"{made}: a task; run it with `lad-eval run --model <model> --tasks {shown}`.\n")
 
 
 def embed(
@@ -88,4 +88,4 @@ def embed(
     model = load_encoder(encoder or DEFAULT_ENCODER, device=device)
     shown = partial(progress, shown=not quiet)
     found = embed_own(images, album.paths, album.first, model, shown, batch_size=batch_size or BATCH_SIZE)
-    sys.stdout.write(f"{images}: {len(found.names)} pictures and captions are embedded by {model.name}.\n")
+    write(f"{images}: {len(found.names)} pictures and captions are embedded by {model.name}.\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -91,7 +90,13 @@ def check(
     verdict = work.replay(baseline, evidence) if replayed else work.check(baseline, how, Rule(confidence, max_drop))
     if verdict is None:
         return 0
-    sys.stdout.write((verdict_as_json(verdict) if json else verdict_as_text(verdict)) + "\n")
+    from lad_eval.terminal import write as print_text
+    from lad_eval.terminal import write_json
+
+    if json:
+        write_json(verdict_as_json(verdict))
+    else:
+        print_text(verdict_as_text(verdict) + "\n")
     return 0 if verdict.passed else MOVED
 
 
@@ -121,10 +126,12 @@ def _questions(tasks: str | None, methods: str | None, limit: int | None) -> Any
 
 def _say_written(path: Path, baseline: Any, verdict: Any, *, json: bool) -> None:
     from lad_eval.report.verdict import verdict_as_json, verdict_as_text
+    from lad_eval.terminal import write as print_text
+    from lad_eval.terminal import write_json
 
     if json:
-        sys.stdout.write(verdict_as_json(verdict) + "\n")
+        write_json(verdict_as_json(verdict))
         return
     if verdict.compared:
-        sys.stdout.write(f"Against the baseline before:\n\n{verdict_as_text(verdict)}\n\n")
-    sys.stdout.write(f"Wrote {path}: {', '.join(baseline.tasks)}; {baseline.renewals[-1].reason}\n")
+        print_text(f"Against the baseline before:\n\n{verdict_as_text(verdict)}\n\n")
+    print_text(f"Wrote {path}: {', '.join(baseline.tasks)}; {baseline.renewals[-1].reason}\n")

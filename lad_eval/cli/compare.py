@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -24,8 +23,12 @@ def compare(
     from lad_eval.report.comparisons import comparisons_as_json, comparisons_as_text
     from lad_eval.run.compare import compare_runs, position_p_values
     from lad_eval.run.stored import load_run
+    from lad_eval.terminal import write, write_json
 
     names = None if methods is None else expanded(listed(methods, "methods"), load_run(runs[0]).methods, "method")
     pairs = compare_runs(runs, names, against=against)
-    sys.stdout.write((comparisons_as_json(pairs) if json else comparisons_as_text(pairs, position_p_values(runs, names))) + "\n")
+    if json:
+        write_json(comparisons_as_json(pairs))
+    else:
+        write(comparisons_as_text(pairs, position_p_values(runs, names)) + "\n")
     say_next("lad-eval report")

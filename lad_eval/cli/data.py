@@ -12,6 +12,7 @@ import typer
 from lad_eval.cli import annotations as annotation_files
 from lad_eval.cli.options import Quiet
 from lad_eval.errors import DataError, UserError
+from lad_eval.terminal import visible, write
 
 if TYPE_CHECKING:
     from lad_eval.data.dataset import DataSet, Progress
@@ -120,10 +121,10 @@ def verify(name: Name, root: Root = None, quiet: Quiet = False) -> None:
 
     problems = look_through(load_dataset(name), root, _progress(quiet=quiet))
     if problems:
-        sys.stdout.write("\n".join(problems) + "\n")
-        sys.stderr.write(f"{name}: {len(problems)} fault{'s' if len(problems) > 1 else ''}.\n")
+        write("\n".join(problems) + "\n")
+        sys.stderr.write(f"{visible(name)}: {len(problems)} fault{'s' if len(problems) > 1 else ''}.\n")
         raise typer.Exit(1)
-    sys.stdout.write(f"{name}: no faults.\n")
+    write(f"{name}: no faults.\n")
 
 
 def _show_or_tell(name: str) -> None:
@@ -133,7 +134,7 @@ def _show_or_tell(name: str) -> None:
     try:
         _show(load_dataset(name), None)
     except DataError as error:
-        sys.stdout.write(f"{name}: {error}\n")
+        write(f"{name}: {error}\n")
 
 
 def _show(dataset: DataSet, root: Path | None) -> None:
@@ -141,12 +142,12 @@ def _show(dataset: DataSet, root: Path | None) -> None:
 
     folder, found = look(dataset, root)
     if folder is None:
-        sys.stdout.write(f"{dataset.name}: not prepared; run `lad-eval data prepare {dataset.name} --root <folder>`.\n")
+        write(f"{dataset.name}: not prepared; run `lad-eval data prepare {dataset.name} --root <folder>`.\n")
         lines = [f"{file.name}: {file.purpose}{_from(file.url)}" for file in dataset.files if file.required]
     else:
-        sys.stdout.write(f"{dataset.name}: {'ready' if found.ready else 'not ready'}, in {folder}\n")
+        write(f"{dataset.name}: {'ready' if found.ready else 'not ready'}, in {folder}\n")
         lines = list(found.lines)
-    sys.stdout.writelines(f"  {line}\n" for line in lines)
+    write("".join(f"  {line}\n" for line in lines))
 
 
 def _from(url: str | None) -> str:

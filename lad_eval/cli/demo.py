@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_format
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -63,6 +62,7 @@ def demo(
     from lad_eval.ranking.images import image_source
     from lad_eval.ranking.picture import draw_demo
     from lad_eval.ranking.ranker import Ranker
+    from lad_eval.terminal import write_json
 
     if own:
         shown: list[ImageSource] = [image_source(path) for path in own]
@@ -77,7 +77,7 @@ def demo(
     result = demonstrate(ranker, shown, words, right=answer, calibrated_on=learn if isinstance(learn, str) else learn.name)
     draw_demo(result, out)
     if json:
-        sys.stdout.write(json_format.dumps({**result.document(), "picture": str(out)}, indent=2, ensure_ascii=False) + "\n")
+        write_json(json_format.dumps({**result.document(), "picture": str(out)}))
         return
     _show(result, own, out)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from lad_eval.cli.options import RESULTS, Json, Runs
 
 
@@ -12,5 +10,7 @@ def doctor(runs: Runs = RESULTS, json: Json = False) -> int:
     from lad_eval.doctor import as_json, as_text, examine
 
     findings = examine(runs)
-    sys.stdout.write((as_json(findings) if json else as_text(findings)) + "\n")
+    from lad_eval.terminal import write
+
+    write((as_json(findings) if json else as_text(findings)) + "\n")
     return 0 if all(finding.ok for finding in findings if finding.needed) else 1

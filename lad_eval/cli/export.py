@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -40,10 +39,12 @@ def export(
 
     --methods: of a model card by default all, of eval-results exactly one, by default lad.
     """
+    from lad_eval.files.atomic import sweep
     from lad_eval.pages.choose import choose
     from lad_eval.report.card import eval_results, model_card
-    from lad_eval.run.folder import SPEC, ResultsError, read_json, write_atomically
+    from lad_eval.run.folder import ResultsError, read_spec, write_atomically
     from lad_eval.tasks.registry import resolve
+    from lad_eval.terminal import write
 
     found = choose(folders or [runs], model, None if tasks is None else resolve(listed(tasks, "tasks")))
     stored_names = list(dict.fromkeys(name for run in found for name in run.methods))
@@ -52,15 +53,16 @@ def export(
         raise typer.BadParameter("--format eval-results needs --dataset owner/name and at most one of --methods.")
     if form is Form.model_card and (dataset or source):
         raise typer.BadParameter("--dataset and --source belong to --format eval-results.")
-    stored = [(run.metrics, read_json(run.path / SPEC)) for run in found]
+    stored = [(run.metrics, read_spec(run.path)) for run in found]
     if form is Form.model_card:
         text = model_card(stored, chosen)
     else:
         text = eval_results(stored, (chosen or ["lad"])[0], dataset=dataset or "", source_url=source)
     if out is None:
-        sys.stdout.write(text)
+        write(text)
         return
     try:
+        sweep(out.parent, out.name)
         write_atomically(out, lambda beside: beside.write_text(text, encoding="utf-8"))
         say_next("put it into the model's repository on the hub", kept=out)
     except OSError as error:

@@ -22,8 +22,9 @@ def figure(
     """Draw accuracy by the position of the right image, with 95 % intervals; flat bars are a fair model."""
     from lad_eval.pages.positions import position_picture
     from lad_eval.run.stored import load_run
+    from lad_eval.terminal import visible, write
 
     chosen = None if methods is None else expanded(listed(methods, "methods"), load_run(run).methods, "method")
     position_picture(run, out, chosen)
-    typer.echo(str(out))
+    write(f"{visible(str(out))}\n")
     say_next("lad-eval report")

@@ -46,6 +46,7 @@ def leaderboard(
     """Gather all runs: a row a model and method, a column a task."""
     from lad_eval.report.board_forms import render_board, rich_board
     from lad_eval.run.board import Filters, gather_board
+    from lad_eval.terminal import write, write_json
 
     filters = Filters(*(tuple(listed(text, what)) if text else () for text, what in _chosen(model, methods, tasks)))
     board = gather_board(runs, filters, sort=sort, allow_mixed=allow_mixed, reported=reported, studies=studies)
@@ -55,7 +56,11 @@ def leaderboard(
         console = Console()
         console.print(rich_board(board, console.width), soft_wrap=True)
         return
-    sys.stdout.write(render_board(board, form.value) + "\n")
+    text = render_board(board, form.value)
+    if form is Form.json:
+        write_json(text)
+    else:
+        write(text + "\n")
 
 
 def _chosen(model: str | None, methods: str | None, tasks: str | None) -> list[tuple[str | None, str]]:

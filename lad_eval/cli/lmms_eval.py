@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lad_eval.cli.options import listed
+from lad_eval.terminal import write
 
 app = typer.Typer(name="lmms-eval", help="Run tasks and methods inside lmms-eval.", no_args_is_help=True)
 
@@ -25,9 +25,7 @@ def tasks(
     from lad_eval.plugins.lmms_eval.generate import write_tasks
 
     written = write_tasks(out, listed(names, "tasks") if names is not None else [])
-    sys.stdout.write(
-        f"{len(written)} task{'' if len(written) == 1 else 's'} in {out}; python -m lmms_eval --include_path {out} ...\n"
-    )
+    write(f"{len(written)} task{'' if len(written) == 1 else 's'} in {out}; python -m lmms_eval --include_path {out} ...\n")
 
 
 @app.command("run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from enum import Enum
 from typing import Annotated
 
@@ -32,13 +31,15 @@ def ls(
     ] = None,
 ) -> None:
     """List tasks, methods, models, or the studies of `lad-eval paper`."""
+    from lad_eval.terminal import write
+
     if harness is not None:
         if what is not Kind.models:
             raise typer.BadParameter(f"--harness goes with `ls models`, not with `ls {what.value}`.")
         from lad_eval.models.vlmeval.listing import listing as of_harness
 
-        sys.stdout.write("\n".join(of_harness()) + "\n")
+        write("\n".join(of_harness()) + "\n")
         return
     from lad_eval.listing import listing
 
-    sys.stdout.write("\n".join(listing(what.value)) + "\n")
+    write("\n".join(listing(what.value)) + "\n")

@@ -1,9 +1,12 @@
-"""The application, and how its faults end: one line and exit code 2 for what a user can correct."""
+"""The application, and how its faults end: one line each, with exit code 2 for the user's and 70 for our own."""
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NamedTuple
 
@@ -31,8 +34,26 @@ from lad_eval.cli import (
 )
 from lad_eval.errors import UserError
 from lad_eval.run.silence import plain_warnings
+from lad_eval.terminal import degrade_output, visible
 
 INTERRUPTED = 130
+_LONGEST = 2000
+"""Characters of a line on stderr; what names and texts of others add beyond that is left out in the middle."""
+OUR_FAULT = 70
+"""What nobody foresaw; EX_SOFTWARE of sysexits.h."""
+DEBUG = "--debug"
+_DEBUG_VARIABLE = "LAD_EVAL_DEBUG"
+_OTHERS_FLAGS = ("vlmeval", "lmms-eval", "lmms_eval")
+"""Commands that hand their flags on: there --debug stands before the command."""
+_ENVIRONMENT = {
+    code: getattr(errno, code)
+    for code in (
+        *("EACCES", "EPERM", "ENOSPC", "EDQUOT", "EROFS", "EIO", "EBUSY", "ESTALE", "EMFILE", "ENFILE"),
+        *("ENAMETOOLONG", "ELOOP", "EISDIR", "ENOTDIR"),
+    )
+    if hasattr(errno, code)
+}
+"""Faults of disks, permissions and paths, which are the user's to mend wherever they come up."""
 
 MEASURE, RESULTS, PREPARE, HARNESSES = "Measure", "Look at results", "Prepare and inspect", "Inside other harnesses"
 
@@ -177,6 +198,7 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)] = False,
+    debug: Annotated[bool, typer.Option(DEBUG, help=f"Show the traceback of a fault; so does {_DEBUG_VARIABLE}=1.")] = False,
 ) -> None:
     """Options of no command."""
 
@@ -194,13 +216,15 @@ def invoke(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        The exit code: 0, 1 where a check found faults, 2 for a fault of the user's, 130 when interrupted.
+        The exit code: 0, 1 where a check found faults, 2 for a fault of the user's, 70 for one of ours, 130 when interrupted.
     """
+    degrade_output()
     listen(quiet=False)
     plain_warnings()
+    words, debug = _without_debug(sys.argv[1:] if arguments is None else list(arguments))
     command = typer.main.get_command(app)
     try:
-        code = command.main(None if arguments is None else list(arguments), prog_name="lad-eval", standalone_mode=False)
+        code = command.main(words, prog_name="lad-eval", standalone_mode=False)
     except UserError as error:
         complain(str(error), error.exit_code)
         return error.exit_code
@@ -212,14 +236,44 @@ def invoke(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        return _last_resort(error)
     if code == INTERRUPTED:
         complain("Interrupted.", INTERRUPTED)
     return code if isinstance(code, int) else 0
 
 
+def _without_debug(words: list[str]) -> tuple[list[str], bool]:
+    """The arguments without --debug, wherever it stands among our own, and whether a traceback is wanted."""
+    passed_on = next((place for place, word in enumerate(words) if word in _OTHERS_FLAGS), len(words))
+    ours = [word for word in words[:passed_on] if word != DEBUG]
+    asked = len(ours) < passed_on or os.environ.get(_DEBUG_VARIABLE, "0").lower() not in ("", "0", "false", "no", "off")
+    return [*ours, *words[passed_on:]], asked
+
+
+def _last_resort(error: Exception) -> int:
+    """One line for what no code foresaw, and its exit code."""
+    told = " ".join(str(error).split())[:500]
+    if isinstance(error, OSError) and error.errno in _ENVIRONMENT.values():
+        where = error.filename2 if error.filename2 is not None else error.filename
+        complain(f"Cannot use {where}: {error.strerror}." if where is not None else f"{error.strerror}.")
+        return UserError.exit_code
+    if isinstance(error, MemoryError):
+        complain("The memory does not suffice; use a smaller --batch-size or --limit, or a machine with more.")
+        return UserError.exit_code
+    named = type(error).__name__ + (f": {told}" if told else "")
+    complain(f"This is a fault of lad_eval: {named.rstrip('.')}. Run it again with {DEBUG} for the traceback, and report it.")
+    return OUR_FAULT
+
+
 def complain(text: str, exit_code: int = UserError.exit_code) -> None:
     """One line on stderr; none for a process that leaves speaking to another."""
-    if line := " ".join(text.split()):
+    line = visible(" ".join(text.split()))
+    if len(line) > _LONGEST:
+        line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
+    if line:
         sys.stderr.write(f"{line}\n" if exit_code == INTERRUPTED else f"error: {line}\n")
 
 
@@ -240,7 +294,7 @@ class _Stderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "warning: " if record.levelno >= logging.WARNING else ""
-        line = f"{prefix}{record.getMessage()}\n"
+        line = f"{prefix}{visible(' '.join(record.getMessage().split()))}\n"
         if line != self._last:
             sys.stderr.write(line)
         self._last = line

@@ -47,6 +47,7 @@ def paper(
     from lad_eval.studies.family import family as family_of
     from lad_eval.studies.paper import chosen
     from lad_eval.studies.paper import paper as make
+    from lad_eval.terminal import visible
 
     names = None if only is None else chosen([name.strip() for name in only.split(",") if name.strip()])
     tasks = family_of(family or ("scenes" if model in model_names() else "coco"))
@@ -72,6 +73,6 @@ def paper(
     if written is not None:
         for sheet in written.sheets:
             for line in sheet.missing:
-                typer.echo(f"{sheet.name}: not shown: {line}", err=True)
-        typer.echo(f"{written.folder / 'report.html'}")
+                typer.echo(visible(f"{sheet.name}: not shown: {line}"), err=True)
+        typer.echo(visible(f"{written.folder / 'report.html'}"))
         say_next(f"open {written.folder / 'report.html'} in a browser", kept=written.folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from lad_eval.cli.options import RESULTS, Quiet, Runs, SomeTasks, Studies, listed
 from lad_eval.cli.show import say_next
+from lad_eval.terminal import write
 
 Folders = Annotated[
     list[Path] | None, typer.Argument(help="Run folders, or folders above them. Default: all of --runs.", show_default=False)
@@ -41,7 +41,7 @@ def report(
     found = choose(folders or [runs], model, names, studies=studies)
     with progress("report", len(found), shown=not quiet, unit="runs") as advance:
         written = write_report(found, out, definitions=definitions_of(names or ()), pictured=pictures, advance=advance)
-    sys.stdout.write(
+    write(
         f"{written.path}: {written.runs} run{'s' if written.runs > 1 else ''}, {written.samples} samples, "
         f"{written.pictured} of them with pictures, {written.size / 1e6:.1f} MB\n"
     )

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lad_eval.terminal import write, write_json
+
 if TYPE_CHECKING:
     from lad_eval.report.rows import Row
 
@@ -32,4 +34,8 @@ def show_rows(rows: Sequence[Row], form: str) -> None:
 
         Console(width=None if sys.stdout.isatty() else WIDTH_OF_FILES).print(rich_tables(rows))
         return
-    sys.stdout.write(render(rows, form) + "\n")
+    text = render(rows, form)
+    if form == "json":
+        write_json(text)
+    else:
+        write(text + "\n")

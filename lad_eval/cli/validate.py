@@ -28,6 +28,7 @@ def validate(
 ) -> int:
     """Check task definitions, and with --model every sample's prompt; one line for each fault."""
     from lad_eval.tasks.validate import validate as faults_of
+    from lad_eval.terminal import visible, write
 
     faults = [fault for path in paths for fault in faults_of(path)]
     if model is not None and not faults:
@@ -46,10 +47,10 @@ def validate(
             date=date,
         )
         for report in preflight(reader, [task for path in paths for task in open_tasks(path)]):
-            sys.stdout.write(f"{report.summary}\n")
+            write(f"{visible(report.summary)}\n")
             faults += report.faults
     for fault in faults:
-        sys.stderr.write(f"error: {fault}\n")
+        sys.stderr.write(f"error: {visible(fault)}\n")
     if not faults and not any(Path(path).is_dir() for path in paths):
         say_next(f"lad-eval run --model {model or 'lad-tiny'} --tasks {','.join(paths)}")
     return FAULTY if faults else 0

@@ -16,6 +16,7 @@ from typing import Any
 from lad_eval.data.files import write_text
 from lad_eval.data.names import path_parts
 from lad_eval.errors import DataError
+from lad_eval.files.documents import parse
 
 _KEYS = ("id", "image_ids", "index", "target", "caption")
 
@@ -77,7 +78,7 @@ def read_annotations(path: Path) -> list[Annotation]:
         DataError: the file is missing or of another form; the text names the entry and the key.
     """
     try:
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+        entries = parse(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise DataError(f"{path}: no such annotation file.") from None
     except OSError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -38,6 +37,7 @@ from lad_eval.data.protocols import (
     TooFewImagesError,
 )
 from lad_eval.errors import DataError, NotPreparedError
+from lad_eval.files.documents import read_json
 
 NO_ENCODER = "none"
 _LOG = logging.getLogger(__name__)
@@ -243,8 +243,8 @@ def _stored(root: Path) -> Iterator[tuple[Path, Recipe | None]]:
     """Folders with annotations, and the recipe of each; None where that cannot be told."""
     for folder in _folders(root / OWN / "annotations"):
         recipe = None
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            told = json.loads((folder / "provenance.json").read_bytes())["recipe"]
+        with contextlib.suppress(DataError, ValueError, KeyError, TypeError, AttributeError):
+            told = read_json(folder / "provenance.json", error=DataError)["recipe"]
             told.pop("version")
             recipe = Recipe(told.pop("protocol"), encoder=told.pop("encoder"), order=Order(**told))
         yield folder, recipe

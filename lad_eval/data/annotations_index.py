@@ -10,8 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lad_eval.data.files import write_text
 from lad_eval.errors import DataError
+from lad_eval.files import documents
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 _FORMAT = 1
@@ -74,7 +74,7 @@ def read_json(path: Path, purpose: str) -> Any:
         DataError: it is missing or damaged.
     """
     try:
-        return json.loads(path.read_bytes())
+        return documents.parse(path.read_bytes())
     except FileNotFoundError:
         raise DataError(f"{path} is missing ({purpose}).") from None
     except OSError as error:
@@ -90,15 +90,15 @@ def cached_index(path: Path, sources: Sequence[Path], make: Callable[[], Caption
     """
     seen = [[source.name, stat.st_size, stat.st_mtime_ns] for source in sources if (stat := _stat(source)) is not None]
     try:
-        noted = json.loads(path.read_bytes())
+        noted = documents.read_json(path, error=DataError)
         if noted["format"] == _FORMAT and noted["sources"] == seen:
             return _index(noted["index"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass
+    except (DataError, ValueError, KeyError, TypeError, AttributeError):
+        pass  # a cache: what is damaged or of another version is made again
     index = make()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps({"format": _FORMAT, "sources": seen, "index": index._plain()}))
+        documents.write_json(path, {"format": _FORMAT, "sources": seen, "index": index._plain()})
     except OSError:
         pass
     return index

@@ -17,6 +17,7 @@ from lad_eval.data.files import write_text
 from lad_eval.data.mining import CAPTION_THRESHOLD, Miner
 from lad_eval.data.protocols import Draw, Drawn, Order, Protocol, official, strict
 from lad_eval.errors import DataError
+from lad_eval.files.documents import read_json, write_json
 
 OWN = "lad_eval"
 """Folder below a data set's root for everything that is made of it."""
@@ -83,7 +84,7 @@ def read_set(root: Path, recipe: Recipe) -> AnnotationSet | None:
     """Annotations that were made before; None if there are none, or they are damaged or of another version."""
     folder = annotations_folder(root, recipe)
     try:
-        provenance = json.loads((folder / _PROVENANCE).read_bytes())
+        provenance = read_json(folder / _PROVENANCE, error=DataError)
         # Names in a file lead nowhere else.
         if provenance["recipe"] != recipe.told or provenance["sha256"].keys() != {_TEST, _CALIBRATION}:
             return None
@@ -136,7 +137,7 @@ def keep_set(root: Path, recipe: Recipe, made: AnnotationSet) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, part in ((_TEST, made.test), (_CALIBRATION, made.calibration)):
         write_text(folder / name, dumps(part))
-    write_text(folder / _PROVENANCE, json.dumps(made.provenance, indent=2) + "\n")
+    write_json(folder / _PROVENANCE, made.provenance)
 
 
 class _NoMining:

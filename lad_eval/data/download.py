@@ -6,7 +6,6 @@ import contextlib
 import errno
 import hashlib
 import http.client
-import json
 import os
 import re
 import ssl
@@ -21,6 +20,7 @@ from urllib.parse import urlsplit
 
 from lad_eval.data.dataset import DataFile, Progress
 from lad_eval.errors import DataError
+from lad_eval.files.documents import read_json, write_json
 
 TIMEOUT_SECONDS = 60.0
 # Waits before the next try, after a try that brought nothing new; one that did begins at the first again.
@@ -108,8 +108,8 @@ class _Transfer:
             return
         # What was fetched from another address, or cannot be told to be of one version, is not continued.
         told: dict[str, Any] = {}
-        with contextlib.suppress(OSError, ValueError):
-            told = dict(json.loads(self.note.read_text(encoding="utf-8")))
+        with contextlib.suppress(DataError):
+            told = read_json(self.note, error=DataError)
         self.tag, self.published = told.get("tag"), told.get("sha256")
         if told.get("url") != self.file.url or not (self.tag or self.file.sha256 or self.file.md5):
             self.part.unlink()
@@ -203,7 +203,7 @@ class _Transfer:
         tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
         self.tag = None if tag is None or tag.startswith("W/") else tag
         note = {"url": self.file.url, "tag": self.tag, "sha256": self.published}
-        self.note.write_text(json.dumps(note), encoding="utf-8")
+        write_json(self.note, note)
         return start
 
     def _redirected(self, headers: Any) -> None:

@@ -21,9 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from lad_eval.data.dataset import Progress
-from lad_eval.data.files import beside, write_text
+from lad_eval.data.files import beside
 from lad_eval.data.pictures import pixel_treatments, read_picture
 from lad_eval.errors import DataError
+from lad_eval.files.documents import parse, read_json, write_json
+from lad_eval.files.tensors import read_tensors, tensors_as_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -114,7 +116,7 @@ def embed(
                 images, texts = _encoded(part, encoder, batch_size, advance)
                 _save(folder / f"{key}.safetensors", part, images, texts)
         manifest = {"format": _FORMAT, "encoder": encoder.name, "fingerprint": encoder.fingerprint, "parts": keys}
-        write_text(folder / _MANIFEST, json.dumps(manifest, indent=1) + "\n")
+        write_json(folder / _MANIFEST, manifest)
         for path in folder.glob("*.safetensors"):
             if path.stem not in keys:
                 path.unlink()
@@ -169,12 +171,12 @@ def _manifest(folder: Path) -> list[str]:
 def _told(folder: Path) -> tuple[list[str], str]:
     """Keys of the parts, and the encoder's fingerprint."""
     path = folder / _MANIFEST
+    if not path.exists():
+        raise FileNotFoundError(path)
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = read_json(path, what="the list of embeddings", cure="Prepare the data again.", error=DataError)
         keys, fingerprint = told["parts"], told["fingerprint"]
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError):
+    except KeyError:
         raise DataError(f"{path} is damaged; prepare the data again.") from None
     if told.get("format") != _FORMAT or not isinstance(keys, list) or not keys:
         raise DataError(f"{path} is of another version; prepare the data again.")
@@ -221,25 +223,22 @@ def _ahead(
 
 
 def _save(path: Path, part: Sequence[Captioned], images: Floats, texts: Floats) -> None:
-    from safetensors.numpy import save_file
-
     if not (np.isfinite(images).all() and np.isfinite(texts).all()):
         raise DataError(f"The encoder gives no numbers (NaN or infinite) for images around {part[0].name}; choose another one.")
     with beside(path) as temporary:
-        save_file({"images": images, "texts": texts}, temporary, {"names": json.dumps([item.name for item in part])})
+        metadata = {"names": json.dumps([item.name for item in part])}
+        temporary.write_bytes(tensors_as_bytes({"images": images, "texts": texts}, metadata))
 
 
 def _load(path: Path) -> tuple[list[str], Floats, Floats]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "numpy") as file:
-            names = json.loads((file.metadata() or {})["names"])
-            images, texts = file.get_tensor("images"), file.get_tensor("texts")
-    except SafetensorError as error:
-        raise ValueError(_first_line(error)) from None
-    if not len(names) == len(images) == len(texts):
+    tensors, metadata = read_tensors(path)
+    names, images, texts = parse(metadata["names"]), tensors["images"], tensors["texts"]
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise ValueError("its names are not text")
+    if images.ndim != 2 or images.shape[0] != len(names) or images.shape != texts.shape:
         raise ValueError("its parts do not fit each other")
+    if not all(array.dtype.kind == "f" and np.isfinite(array).all() for array in (images, texts)):
+        raise ValueError("it holds what is not a number")
     return names, images, texts
 
 

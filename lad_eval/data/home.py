@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
-from lad_eval.data.files import write_text
 from lad_eval.errors import DataError, NotPreparedError
+from lad_eval.files.documents import read_json, write_json
 
 VARIABLE = "LAD_EVAL_DATA"
 
@@ -35,7 +34,7 @@ def remember(name: str, root: Path) -> None:
     note = _note(name)
     try:
         note.parent.mkdir(parents=True, exist_ok=True)
-        write_text(note, json.dumps({"format": 1, "name": name, "root": str(root.absolute())}, indent=2) + "\n")
+        write_json(note, {"format": 1, "name": name, "root": str(root.absolute())})
     except OSError as error:
         raise DataError(f"{note}: cannot be written: {error.strerror}; set {VARIABLE} to a folder that can.") from None
 
@@ -47,15 +46,12 @@ def remembered(name: str) -> Path | None:
         DataError: the note is damaged.
     """
     note = _note(name)
-    try:
-        root = json.loads(note.read_text(encoding="utf-8"))["root"]
-    except FileNotFoundError:
+    if not note.exists():
         return None
-    except OSError as error:
-        raise DataError(f"{note}: cannot be read: {error.strerror}.") from None
-    except (ValueError, KeyError, TypeError):
-        raise DataError(f"{note} is damaged; remove it, then {_mend(name)}") from None
-    return Path(str(root))
+    root = read_json(note, what=f"where {name} lies", cure=f"Remove it, then {_mend(name)}", error=DataError).get("root")
+    if not isinstance(root, str) or "\0" in root:
+        raise DataError(f"{note} is damaged; remove it, then {_mend(name)}")
+    return Path(root)
 
 
 def root_of(name: str) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from lad_eval.data.dataset import DataFile, DataSet, PrepareOptions, Progress, S
 from lad_eval.data.download import fetch, missing
 from lad_eval.data.pictures import picture_faults
 from lad_eval.errors import DataError
+from lad_eval.files.atomic import Scratch
 
 REPOSITORY = "FanqingM/MMIU-Benchmark"
 REVISION = "03bf7d143d920e97a757f606b6b7baee161b019b"
@@ -82,7 +82,7 @@ def _table(path: Path) -> Iterable[Mapping[str, Any]]:
     from pyarrow import ArrowException
 
     # A cache of its own, removed at once: nothing stale is ever read, and a folder of data may be read-only.
-    with tempfile.TemporaryDirectory(prefix="lad_eval-") as cache, _silent(datasets):
+    with Scratch("mmiu") as cache, _silent(datasets):
         try:
             table = datasets.Dataset.from_parquet(str(path), cache_dir=cache, keep_in_memory=True)
         except (datasets.exceptions.DatasetsError, ArrowException, OSError, ValueError, TypeError) as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from lad_eval.data.dataset import DataSet, PrepareOptions, Progress, Status
 from lad_eval.data.home import default_root, remember, remembered, root_of
 from lad_eval.errors import DataError
+from lad_eval.files.atomic import sweep
 
 LOCK = ".lad_eval.lock"
 
@@ -37,7 +38,11 @@ def prepare(dataset: DataSet, root: Path | None, options: PrepareOptions, progre
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder}: cannot be made: {error.strerror}.") from None
+    from lad_eval.data.annotations_store import OWN
+
     with _alone(folder):
+        for place in (folder, *(path for path in (folder / OWN).rglob("*") if path.is_dir())):
+            sweep(place)
         dataset.prepare(folder, options, progress)
         remember(dataset.name, folder)
     return folder

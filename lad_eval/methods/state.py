@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,10 @@ from typing import Any
 import numpy as np
 
 from lad_eval.errors import UserError
+from lad_eval.files.documents import parse
+from lad_eval.files.tensors import read_tensors, tensors_as_bytes
+
+_LEARNED = re.compile(r"[a-z][a-z0-9_]*_")
 
 
 def save(path: Path, kind: str, params: Mapping[str, Any], learned: Mapping[str, Any]) -> None:
@@ -18,8 +23,6 @@ def save(path: Path, kind: str, params: Mapping[str, Any], learned: Mapping[str,
     Raises:
         UserError: the file cannot be written.
     """
-    from safetensors.numpy import save as to_bytes
-
     tensors = {k: np.ascontiguousarray(v) for k, v in learned.items() if isinstance(v, np.ndarray) and v.dtype.kind in "fiub"}
     others = {k: v.tolist() if isinstance(v, np.ndarray | np.generic) else v for k, v in learned.items() if k not in tensors}
     metadata = {
@@ -30,7 +33,7 @@ def save(path: Path, kind: str, params: Mapping[str, Any], learned: Mapping[str,
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(to_bytes(tensors, metadata=metadata))
+        path.write_bytes(tensors_as_bytes(tensors, metadata))
     except OSError as error:
         raise UserError(f"Cannot write {path}: {error.strerror or error}.") from error
 
@@ -41,23 +44,33 @@ def load(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         UserError: the file is missing, damaged, or holds another method.
     """
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - the handle is no mapping
+        tensors, metadata = read_tensors(path)
         held = metadata["method"]
-        params = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(metadata["params"]).items()}
-        learned = json.loads(metadata["learned"])
-        texts = json.loads(metadata["texts"])
+        params = {k: tuple(v) if isinstance(v, list) else v for k, v in parse(metadata["params"]).items()}
+        learned = dict(parse(metadata["learned"]))
+        texts = list(parse(metadata["texts"]))
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise UserError(f"{path} is not the saved state of a method; save one with Method.save.") from error
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is not the saved state of a method, or is damaged; save one with Method.save.") from error
     if held != kind:
         raise UserError(f"{path} holds a {held}, not a {kind}: load it with {held}.load.")
-    return params, {**tensors, **{k: np.asarray(v, dtype=np.str_) if k in texts else v for k, v in learned.items()}}
+    state = {**tensors, **{k: np.asarray(v, dtype=np.str_) if k in texts else v for k, v in learned.items()}}
+    if not _sound(state):
+        raise UserError(f"{path} is not the saved state of a method, or is damaged; save one with Method.save.")
+    return params, state
+
+
+def _sound(state: Mapping[str, Any]) -> bool:
+    """Whether what is learned is named and shaped as what methods learn: finite, and of N candidates in its last dimension."""
+    candidates = state.get("n_candidates_")
+    arrays = [v for v in state.values() if isinstance(v, np.ndarray) and v.dtype.kind == "f"]
+    return (
+        all(_LEARNED.fullmatch(name) for name in state)
+        and (not state or (isinstance(candidates, int) and candidates >= 2))
+        and all(np.isfinite(array).all() and (not array.ndim or array.shape[-1] == candidates) for array in arrays)
+    )
 
 
 def _plain(value: Any) -> Any:

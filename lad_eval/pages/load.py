@@ -13,9 +13,8 @@ from lad_eval.evidence_files import files_of
 from lad_eval.methods import PLAIN, Condition, is_method, make_method
 from lad_eval.pages.answers import Answers, answers_of
 from lad_eval.pages.text import without_paths
-from lad_eval.report.rows import rows_of
 from lad_eval.run.asked import Asked
-from lad_eval.run.folder import METRICS, PLAN, SPEC, ResultsError, condition_folder, read_json
+from lad_eval.run.folder import ResultsError, condition_folder, read_spec
 from lad_eval.run.stored import StoredRun
 from lad_eval.run.task_data import has_data, open_noted
 from lad_eval.store import read_evidence
@@ -67,16 +66,7 @@ def load_material(run: StoredRun, definitions: Mapping[str, Path] | None = None)
         ResultsError: the figures are not those of a run.
     """
     lacks: dict[str, str] = {}
-    spec = read_json(run.path / SPEC)
-    for key in ("model", "task", "candidates", "methods", "run"):
-        if key not in run.metrics:
-            raise ResultsError(f"{run.path / METRICS} lacks {key!r}: it is no file of figures of lad_eval.")
-    if not all(isinstance(figure, dict) for figure in run.metrics["methods"].values()):
-        raise ResultsError(f"{run.path / METRICS} is damaged; the command that began the run writes it anew.")
-    try:
-        rows_of(run.metrics)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ResultsError(f"{run.path / METRICS} is damaged; the command that began the run writes it anew.") from error
+    spec = read_spec(run.path)
     answers = task = None
     try:
         answers = answers_of(run.predictions(), int(run.metrics["candidates"]))
@@ -86,7 +76,8 @@ def load_material(run: StoredRun, definitions: Mapping[str, Path] | None = None)
         task = _task(run.path, spec, definitions or {})
     except UserError as error:
         lacks["task"] = without_paths(str(error))
-    looked = {condition.label: _looked(run.path, condition) for condition in _conditions(run.metrics["methods"])}
+    digest = str(run.metrics["run"])
+    looked = {condition.label: _looked(run.path, condition, digest) for condition in _conditions(run.metrics["methods"])}
     return Material(run.metrics, spec, answers, looked, task, lacks)
 
 
@@ -96,14 +87,14 @@ def _conditions(methods: Mapping[str, Any]) -> list[Condition]:
     return list(dict.fromkeys([PLAIN, *(make_method(name).condition for name in calibrated)]))
 
 
-def _looked(run: Path, condition: Condition) -> Looked | str:
+def _looked(run: Path, condition: Condition, run_digest: str) -> Looked | str:
     folder = condition_folder(run, condition)
     if not files_of(folder):
         how = f"under {condition.label}" if condition.label else "of the question as it is"
         return f"This run's folder holds no evidence {how}."
     try:
         evidence = read_evidence(folder)
-        asked = Asked.from_document(read_json(folder / PLAN))
+        asked = Asked.read(folder, run_digest)
         calibration = evidence.select_keys(list(asked.calibration)) if asked.calibration else None
         return Looked(evidence.select_keys(list(asked.evaluated)), calibration)
     except UserError as error:

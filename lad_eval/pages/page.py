@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 import lad_eval
 from lad_eval.errors import UserError
+from lad_eval.files.atomic import sweep
 from lad_eval.pages.across import sentences_across
 from lad_eval.pages.load import load_material
 from lad_eval.pages.pictures import MOST_BYTES, Album
@@ -68,6 +69,7 @@ def write_report(
     sections = _told_apart(sections, [str(run.metrics["run"])[:6] for run in runs])
     content = render(sections, [run.metrics for run in runs], album).encode("utf-8", "replace")
     try:
+        sweep(out.parent, out.name)
         write_atomically(out, lambda beside: beside.write_bytes(content))
     except OSError as error:
         raise ResultsError(f"Cannot write {out}: {error.strerror}. Choose another file with --out.") from error

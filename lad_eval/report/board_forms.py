@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lad_eval.errors import UserError
 from lad_eval.report.board import Board, Cell, Line
+from lad_eval.terminal import plain_cell, visible
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -48,7 +49,7 @@ def rich_board(board: Board, width: int) -> Text:
     """The board for a terminal of so many columns: as many tasks side by side as fit, the best figures bold."""
     from rich.text import Text
 
-    heads = [(line.model, line.method, _passes(line)) for line in board.lines]
+    heads = [(visible(line.model), visible(line.method), _passes(line)) for line in board.lines]
     names = [max(len(head[i]) for head in [("Model", "Method", "Passes"), *heads]) for i in range(3)]
     groups = {task: _widths(board, task) for task in board.tasks}
     text = Text()
@@ -71,7 +72,7 @@ def rich_board(board: Board, width: int) -> Text:
             text.append("\n")
         text.append("\n")
     for note in _legend(board):
-        text.append(f"{note}\n")
+        text.append(f"{visible(note)}\n")
     text.rstrip()
     return text
 
@@ -118,7 +119,7 @@ def _row(cells: Sequence[str]) -> str:
 
 def _md(text: str) -> str:
     """Text that Markdown shows as it is, on one line."""
-    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", visible(" ".join(text.split())))
 
 
 def _latex(board: Board) -> str:
@@ -172,13 +173,13 @@ def _csv_of(board: Board) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     figures = (*_CSV, "best", "tied", "p_holm")
-    writer.writerow([*_KEYS, *(f"{task}.{figure}" for task in board.tasks for figure in figures)])
+    writer.writerow([*_KEYS, *(plain_cell(f"{task}.{figure}") for task in board.tasks for figure in figures)])
     for line in board.lines:
         row: list[Any] = list(_who(line).values())
         for task in board.tasks:
             document = {} if (cell := line.cells.get(task)) is None else _document(cell)
             row += [document.get(figure) for figure in figures]
-        writer.writerow(row)
+        writer.writerow(map(plain_cell, row))
     return stream.getvalue().rstrip("\n")
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from lad_eval.errors import UserError
 from lad_eval.report.rows import COLUMNS, Row
+from lad_eval.terminal import plain_cell, visible
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -53,7 +54,7 @@ def rich_tables(rows: Sequence[Row]) -> Group:
     blocks = []
     for block in _blocks(rows, by_model=True):
         table = Table(
-            title=escape(" · ".join([block[0].task, block[0].model, *_calibration(block), _asked(block)])),
+            title=escape(visible(" · ".join([block[0].task, block[0].model, *_calibration(block), _asked(block)]))),
             title_justify="left",
             title_style="bold",
             box=box.SIMPLE_HEAD,
@@ -89,7 +90,10 @@ def _text_tables(rows: Sequence[Row], *, markdown: bool) -> str:
     parts = []
     for block in _blocks(rows, by_model=False):
         task, transferred = block[0].task, any(row.calibrated_on for row in block)
-        cells = [[row.model, *_cells(row), _samples(row), *([row.calibrated_on or "–"] if transferred else [])] for row in block]
+        cells = [
+            [visible(row.model), *_cells(row), _samples(row), *([row.calibrated_on or "–"] if transferred else [])]
+            for row in block
+        ]
         table = tabulate(
             cells,
             headers=["Model", *_HEADERS, "Samples", *(["Calibrated on"] if transferred else [])],
@@ -106,7 +110,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     """Lines below the tables, once each: what is limited, and what the runs note of their data."""
     noted = dict.fromkeys((row.task, note) for row in rows for note in row.notes)
     marks = [*([_TIED] if any(row.tied for row in rows) else []), *([_LIMITED] if any(row.limited for row in rows) else [])]
-    return [*marks, *(f"{task}: {note}" for task, note in noted)]
+    return [*marks, *(visible(" ".join(f"{task}: {note}".split())) for task, note in noted)]
 
 
 def _calibration(block: Sequence[Row]) -> list[str]:
@@ -117,7 +121,7 @@ def _csv(rows: Iterable[Row]) -> str:
     stream = io.StringIO()
     writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(row.as_dict() for row in rows)
+    writer.writerows({name: plain_cell(value) for name, value in row.as_dict().items()} for row in rows)
     return stream.getvalue().rstrip("\n")
 
 
@@ -144,7 +148,7 @@ def _cells(row: Row, *, aligned: bool = False) -> list[str]:
     accuracy += "†" if row.tied else " " if aligned else ""
     passes = "–" if row.forward_passes is None else f"{row.forward_passes:{'.0f' if row.forward_passes >= 1000 else '.3g'}}"
     unparsable = "–" if row.unparsable is None else str(row.unparsable)
-    return [row.method, accuracy, interval, _points(row.rstd), _points(row.consistency), unparsable, passes]
+    return [visible(row.method), accuracy, interval, _points(row.rstd), _points(row.consistency), unparsable, passes]
 
 
 def _points(value: float | None) -> str:

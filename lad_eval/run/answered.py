@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from lad_eval.evidence import Evidence
+from lad_eval.evidence import Evidence, difference
 from lad_eval.evidence_files import files_of
 from lad_eval.methods import PLAIN, Condition, Generate, Method, OverViews, with_parameters
 from lad_eval.replies import Decoding, Replies
 from lad_eval.replies_store import read_replies, reply_files
 from lad_eval.run.asked import Asked
 from lad_eval.run.decide import Decision, decide, decide_from_replies
-from lad_eval.run.folder import PLAN, ResultsError, condition_folder, read_json
+from lad_eval.run.folder import AGAIN, PLAN, SPEC, ResultsError, condition_folder, read_spec
+from lad_eval.run.spec import digest_of
 from lad_eval.store import read_evidence
 
 
@@ -95,10 +96,15 @@ def read_answered(run: Path, condition: Condition, methods: Iterable[Method]) ->
     if not (folder / PLAN).is_file():
         how = f"under {condition.label}" if condition.label else "the question as it is"
         raise ResultsError(f"The run in {run} has not asked {how}; run again with such a method among --methods.")
-    asked = Asked.from_document(read_json(folder / PLAN))
+    spec = read_spec(run)
+    asked = Asked.read(folder, digest_of(spec))
     decodings = {decoding for method in methods if (decoding := decoding_of(method)) is not None}
     evidence = read_evidence(folder) if files_of(folder) else None
     written = {decoding: read_replies(folder, decoding) for decoding in decodings if reply_files(folder, decoding)}
+    for made_by in [part.fingerprint for part in (evidence, *written.values()) if part is not None]:
+        # A condition adds what it changes to the model's fingerprint.
+        if off := difference({key: made_by.get(key) for key in spec["fingerprint"]}, spec["fingerprint"]):
+            raise ResultsError(f"{folder} holds answers of another model than {run / SPEC} names: {off}. {AGAIN}")
     return Answered(condition, asked, evidence, written)
 
 

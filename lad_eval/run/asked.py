@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lad_eval.evidence import Evidence, Floats
 from lad_eval.methods import Method, OverViews
 from lad_eval.replies import UNKNOWN_PASSES, Replies
-from lad_eval.run.folder import ResultsError
+from lad_eval.run.folder import AGAIN, PLAN, ResultsError, read_json, write_json
 from lad_eval.tasks.plan import Plan
+
+_RUN = "run"
+_Key = Annotated[str, Field(min_length=1)]
+_Keys = tuple[_Key, ...]
+_Index = Annotated[int, Field(ge=0, le=2**31, strict=True)]
+
+
+class _Document(BaseModel):
+    """What the file may hold."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    evaluated: Annotated[_Keys, Field(min_length=1)]
+    permutation_index: tuple[_Index, ...]
+    cyclic: tuple[Annotated[_Keys, Field(min_length=1)], ...]
+    calibration: _Keys
+    random: tuple[Annotated[_Keys, Field(min_length=1)], ...] = ()
+
+    @model_validator(mode="after")
+    def _fits(self) -> _Document:
+        n = len(self.evaluated)
+        views = [keys for keys in (self.cyclic, self.random) if keys]
+        same = all(len(keys) == n and len({len(of_one) for of_one in keys}) == 1 for keys in views)
+        if len(self.permutation_index) != n or not same:
+            raise ValueError("its lists do not fit each other")
+        return self
 
 
 @dataclass(frozen=True)
@@ -30,24 +57,30 @@ class Asked:
         return cls(plan.evaluated, plan.permutation_index, plan.cyclic, plan.calibration, plan.random)
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> Asked:
-        """What `document` wrote.
+    def read(cls, folder: Path, run: str | None = None) -> Asked:
+        """What `write` put into a folder.
+
+        Args:
+            folder: of the run, or of a condition in it.
+            run: digest of the run's spec, which the file must name too; None: of whatever run it is.
 
         Raises:
-            ResultsError: it is something else.
+            ResultsError: it is missing or damaged, or is of another run.
         """
+        path = folder / PLAN
+        document = read_json(path, "which answers belong to what")
+        if run is not None and document.get(_RUN, run) != run:
+            raise ResultsError(f"{path} is of another run. {AGAIN}")
         try:
-            cyclic, drawn = (
-                tuple(tuple(keys) for keys in several) for several in (document["cyclic"], document.get("random", ()))
-            )
-            evaluated, index = tuple(document["evaluated"]), tuple(document["permutation_index"])
-            return cls(evaluated, index, cyclic, tuple(document["calibration"]), drawn)
-        except (KeyError, TypeError) as error:
-            raise ResultsError("plan.json is damaged; the command that began the run writes it anew.") from error
+            read = _Document.model_validate({key: value for key, value in document.items() if key != _RUN})
+        except ValidationError as error:
+            where = ".".join(map(str, error.errors()[0]["loc"]))
+            raise ResultsError(f"{path} is damaged at {where or 'its lists, whose lengths differ'}. {AGAIN}") from error
+        return cls(read.evaluated, read.permutation_index, read.cyclic, read.calibration, read.random)
 
-    def document(self) -> dict[str, Any]:
-        """The keys as plain JSON."""
-        return asdict(self)
+    def write(self, folder: Path, run: str) -> None:
+        """Writes the keys as JSON, with the digest of the run's spec."""
+        write_json(folder / PLAN, {_RUN: run, **asdict(self)})
 
     def seen_by(self, method: Method) -> list[str]:
         """Keys of the test requests that a method's answers rest on, each once."""

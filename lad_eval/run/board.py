@@ -19,7 +19,7 @@ from lad_eval.metrics.predictions import Bools
 from lad_eval.models.source import display_name
 from lad_eval.report.board import Board, Cell, Line, check_sort, in_order
 from lad_eval.report.rows import reported_rows, rows_of
-from lad_eval.run.folder import SPEC, read_json
+from lad_eval.run.folder import read_spec
 from lad_eval.run.stored import StoredRun, finished_runs, none_in
 from lad_eval.tasks.registry import tasks_in_order
 
@@ -86,7 +86,7 @@ def gather_board(
     """
     chosen = filters or Filters()
     wanted = [display_name(glob) for glob in chosen.models]  # a folder is meant by every spelling of it
-    runs = [_found(run) for run in finished_runs(out, studies=studies)]
+    runs = [_found(run) for run in finished_runs(out, studies=studies, with_predictions=True)]
     if not runs:
         raise UserError(none_in(out, studies=studies))
     runs = _told_apart(sorted(runs, key=lambda found: (found.task, found.label, found.hash)))
@@ -105,7 +105,7 @@ def gather_board(
 
 
 def _found(run: StoredRun) -> Found:
-    spec, metrics = read_json(run.path / SPEC), run.metrics
+    spec, metrics = read_spec(run.path), run.metrics
     digests, definition = spec.get("digests", {}), spec.get("definition", {})
     setup = (
         str(metrics["dtype"]),

@@ -10,7 +10,7 @@ import numpy as np
 
 from lad_eval.errors import EvidenceError
 from lad_eval.evidence import Evidence, difference, fingerprint_digest
-from lad_eval.evidence_files import PARQUET, keys_of, read_parquet
+from lad_eval.evidence_files import PARQUET, read_parquet
 from lad_eval.run.folder import slug
 from lad_eval.store import EvidenceStore
 from lad_eval.tasks.request import Request
@@ -40,13 +40,13 @@ def borrow(store: EvidenceStore, requests: Iterable[Request], folders: Iterable[
         try:
             if folder.resolve() == store.folder.resolve():
                 continue
-            header, keys = keys_of(folder / PARQUET)
-            if header is None or not missing.keys() & set(keys):
+            evidence = read_parquet(folder / PARQUET)
+            if not missing.keys() & set(evidence.key.tolist()):
                 continue
-            if fingerprint_digest(header.fingerprint) != fingerprint_digest(store.fingerprint):
-                unused[folder] = difference(header.fingerprint, store.fingerprint)
+            if fingerprint_digest(evidence.fingerprint) != fingerprint_digest(store.fingerprint):
+                unused[folder] = difference(evidence.fingerprint, store.fingerprint)
                 continue
-            found = _fitting(read_parquet(folder / PARQUET), missing)
+            found = _fitting(evidence, missing)
         except (EvidenceError, OSError):
             continue
         if len(found):

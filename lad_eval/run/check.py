@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ from typing import Any
 
 import lad_eval
 from lad_eval.errors import UserError
+from lad_eval.files.atomic import Scratch
 from lad_eval.metrics import Grid
 from lad_eval.models.source import display_name
 from lad_eval.report.verdict import Rule, Verdict
@@ -21,6 +21,7 @@ from lad_eval.run.check_baseline import (
     Asked,
     Baseline,
     BaselineError,
+    Options,
     Renewal,
     TaskBaseline,
     answers_of,
@@ -40,7 +41,7 @@ from lad_eval.run.check_evidence import (
 from lad_eval.run.check_verdict import Pair, asked_otherwise, judge, other_circumstances, pair_up
 from lad_eval.run.compare import table_of
 from lad_eval.run.execute import Settings, run_tasks
-from lad_eval.run.folder import SPEC, read_json
+from lad_eval.run.folder import read_spec
 from lad_eval.run.legs import Interrupted
 from lad_eval.run.provenance import checkout
 from lad_eval.run.stored import StoredRun, finished_runs
@@ -89,7 +90,7 @@ def replay(path: Path, runs: Path | None = None) -> Verdict:
     pairs: list[Pair] = []
     for name, base in baseline.tasks.items():
         _compare_questions(verdict, name, base)
-        model = display_name(baseline.model, baseline.options.get("adapter"))
+        model = display_name(baseline.model, baseline.options.adapter)
         folder = kept_evidence(path, name, base) if runs is None else run_with_evidence(runs, model, name, base)
         grids = decided_again(folder, base.methods, base.samples)
         pairs += pair_up(verdict, name, base, grids)
@@ -112,13 +113,13 @@ def check(path: Path, how: Circumstances, rule: Rule | None = None) -> Verdict |
     pairs: list[Pair] = []
     for name, base in baseline.tasks.items():
         _compare_questions(verdict, name, base)
-    settings = _settings(how.model or baseline.model, {**baseline.options, **how.options}, how)
+    settings = _settings(how.model or baseline.model, {**baseline.options.given(), **how.options}, how)
     with _asked(settings, _questions(baseline.tasks.values()), how.out) as runs:
         if runs is None:
             return None
         for name, base in baseline.tasks.items():
             run = _run_of(runs, name, base.limit)
-            other_circumstances(verdict, name, base, read_json(run.path / SPEC)["fingerprint"])
+            other_circumstances(verdict, name, base, read_spec(run.path)["fingerprint"])
             pairs += pair_up(verdict, name, base, _grids(run, base.methods))
     judge(verdict, pairs)
     return verdict
@@ -149,7 +150,7 @@ def write(
     asked = [questions] if questions else _questions(old.tasks.values()) if old else []
     if model is None or not asked:
         raise BaselineError(f"There is no baseline {path} to renew; a new one needs --model and --tasks.")
-    settings = _settings(model, {**(old.options if old else {}), **how.options}, how)
+    settings = _settings(model, {**(old.options.given() if old else {}), **how.options}, how)
     verdict, tasks = Verdict(replayed=False), dict(old.tasks) if old else {}
     pairs: list[Pair] = []
     with _asked(settings, asked, how.out) as runs:
@@ -167,7 +168,11 @@ def write(
                 tasks[name] = made.model_copy(update={"evidence": kept})
     judge(verdict, pairs)
     fingerprint = next(iter(tasks.values())).fingerprint
-    options = {**{k: v for k, v in settings_options(settings).items() if v is not None}, "dtype": fingerprint.get("dtype")}
+    loaded = {name: value for name, value in settings_options(settings).items() if value is not None}
+    # What runs code of others is said on the command line, each time, and not in a file that others may have written.
+    if "/" in str(loaded.get("attn", "")):
+        del loaded["attn"]
+    options = Options.model_validate({**loaded, "trust_remote_code": False, "dtype": fingerprint.get("dtype")})
     today = datetime.now(timezone.utc).date().isoformat()
     renewal = Renewal(date=today, reason=reason.strip(), lad_eval=lad_eval.__version__, commit=checkout()["commit"])
     renewals = (*(old.renewals if old else ()), renewal)
@@ -206,7 +211,7 @@ def _questions(tasks: Any) -> list[Questions]:
 @contextmanager
 def _asked(settings: Settings, groups: Sequence[Questions], out: Path | None) -> Iterator[list[StoredRun] | None]:
     """The finished runs of all groups; None in a process that does not lead."""
-    with tempfile.TemporaryDirectory(prefix="lad-eval-check-") as scratch:
+    with Scratch("check") as scratch:
         place = Path(scratch) if out is None else out
         for group in groups:
             asked = replace(settings, tasks=group.tasks, methods=group.methods, limit=group.limit, out=place)
@@ -244,7 +249,7 @@ def _task_baseline(task: str, group: Questions, run: StoredRun) -> TaskBaseline:
         candidates=grid.n_candidates,
         asked=Asked(version=now.version, definition=now.definition, data=now.data, prompt=now.prompt, requests=now.requests),
         orders=shared_orders(grid),
-        fingerprint=read_json(run.path / SPEC)["fingerprint"],
+        fingerprint=read_spec(run.path)["fingerprint"],
         figures={name: figures_of(grid) for name, grid in grids.items()},
         answers=answers_of(grids),
     )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lad_eval.errors import UserError
 from lad_eval.evidence import Ints
+from lad_eval.files.atomic import sweep
 from lad_eval.metrics import UNPARSABLE, Grid, accuracy, consistency
 from lad_eval.run.folder import read_json, write_atomically
 
@@ -80,8 +81,8 @@ class TaskBaseline(_Strict):
     """
 
     task: str
-    limit: int | None
-    candidates: int = Field(ge=2)
+    limit: Annotated[int, Field(ge=1, le=2**53)] | None
+    candidates: int = Field(ge=2, le=2**20)
     asked: Asked
     orders: tuple[str, ...] = ()
     fingerprint: dict[str, Any]
@@ -95,6 +96,9 @@ class TaskBaseline(_Strict):
         for sample, answer in self.answers.items():
             if answer.keys() != names:
                 raise ValueError(f"sample {sample!r} has {', '.join(sorted(answer))}, not {', '.join(sorted(names))}")
+        gold = [answer[_GOLD] for answer in self.answers.values()]
+        if not all(isinstance(image, int) and 0 <= image < self.candidates for image in gold):
+            raise ValueError(f"{_GOLD} must be an image, one of 0..{self.candidates - 1}")
         for method in self.figures:
             self.chosen(method)
         return self
@@ -121,10 +125,30 @@ class TaskBaseline(_Strict):
         words = [str(answer[method]).split() for answer in self.answers.values()]
         if len({len(row) for row in words}) != 1:
             raise ValueError(f"the answers of {method} are not equally many for all samples")
-        chosen = np.asarray([[UNPARSABLE if word == NONE else int(word) for word in row] for row in words], dtype=np.int64)
-        if not ((chosen >= UNPARSABLE) & (chosen < self.candidates)).all():
+        images = [[UNPARSABLE if word == NONE else int(word) for word in row] for row in words]
+        if not all(UNPARSABLE <= image < self.candidates for row in images for image in row):
             raise ValueError(f"the answers of {method} must lie in 0..{self.candidates - 1}")
-        return chosen
+        return np.asarray(images, dtype=np.int64)
+
+
+class Options(_Strict):
+    """How the model of a baseline is loaded; fields of `Settings`.
+
+    A file may not ask for code that comes with a model to be run: `trust_remote_code` is only ever false here, and true where the
+    command line says so.
+    """
+
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] | None = None
+    attn: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_|.-]{1,100}$")
+    revision: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_./-]{1,200}$")
+    adapter: str | None = Field(default=None, min_length=1, max_length=4096)
+    image_preparation: Literal["protocol", "native"] | None = None
+    trust_remote_code: Literal[False] | None = None
+    seed: Annotated[int, Field(strict=True, ge=0, le=2**63)] | None = None
+
+    def given(self) -> dict[str, Any]:
+        """Those that the file gives."""
+        return {name: value for name, value in self if value is not None}
 
 
 class Baseline(_Strict):
@@ -132,7 +156,7 @@ class Baseline(_Strict):
 
     Attributes:
         model: as it was named.
-        options: of the model: dtype, attention implementation, ..., as keyword arguments of `Settings`.
+        options: of the model.
         renewals: the newest last.
         tasks: by name.
     """
@@ -140,7 +164,7 @@ class Baseline(_Strict):
     format: Literal[1] = 1
     renewals: tuple[Renewal, ...] = Field(min_length=1)
     model: str
-    options: dict[str, Any]
+    options: Options
     tasks: dict[str, TaskBaseline] = Field(min_length=1)
 
 
@@ -195,6 +219,14 @@ def read_baseline(path: Path) -> Baseline:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden" and first["loc"][0] == "options":
+            known = ", ".join(Options.model_fields)
+            raise BaselineError(f"{path}: {where} is not an option of a baseline; there are {known}.") from error
+        if first["loc"][:2] == ("options", "trust_remote_code"):
+            raise BaselineError(
+                f"{path}: trust_remote_code is not an option of a baseline: a file cannot have code run that comes with a model. "
+                "Take it out, and give --trust-remote-code if you trust the model."
+            ) from error
         raise BaselineError(
             f"{path} is damaged: {where}: {first['msg'].removeprefix('Value error, ')}; restore it or --write it anew."
         ) from error
@@ -202,7 +234,8 @@ def read_baseline(path: Path) -> Baseline:
 
 def write_baseline(path: Path, baseline: Baseline) -> None:
     """Writes the file, whole or not at all; a line a sample."""
-    text = _text(baseline.model_dump(mode="json"), 0) + "\n"
+    text = _text({**baseline.model_dump(mode="json"), "options": baseline.options.given()}, 0) + "\n"
+    sweep(path.parent, path.name)
     write_atomically(path, lambda beside: beside.write_text(text, encoding="utf-8"))
 
 

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from lad_eval.errors import DataError
+from lad_eval.files.finding import named
 from lad_eval.metrics import Grid
 from lad_eval.models.fingerprint import file_digest
 from lad_eval.run.answered import read_answered
 from lad_eval.run.check_baseline import BaselineError, TaskBaseline
 from lad_eval.run.check_verdict import Now
 from lad_eval.run.figures import predictions_of
-from lad_eval.run.folder import METRICS, PREDICTIONS, SPEC, read_json, slug, write_atomically
+from lad_eval.run.folder import METRICS, PREDICTIONS, SPEC, read_spec, slug, write_atomically
 from lad_eval.run.legs import legs_of
 from lad_eval.run.lineup import line_up
 from lad_eval.tasks.identifiers import identifiers
@@ -76,7 +77,7 @@ def run_with_evidence(runs: Path, model: str, task: str, base: TaskBaseline) -> 
     Raises:
         BaselineError: there is none, or several.
     """
-    specs = {path.parent: read_json(path) for path in sorted(runs.rglob(SPEC))} if runs.is_dir() else {}
+    specs = {path.parent: read_spec(path.parent) for path in named(runs, SPEC)} if runs.is_dir() else {}
     found = {place: spec for place, spec in specs.items() if (spec.get("model"), spec.get("task")) == (model, task)}
     if len(found) > 1:
         found = {place: spec for place, spec in found.items() if spec.get("fingerprint") == base.fingerprint}

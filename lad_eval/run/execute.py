@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +24,7 @@ from lad_eval.run.legs import Asking, Interrupted, Leg, legs_of
 from lad_eval.run.lineup import line_up, with_stored
 from lad_eval.run.overall import Overall
 from lad_eval.run.preflight import check_prompts
-from lad_eval.run.results import metrics_document, predictions_table, stored_methods, stored_metrics
+from lad_eval.run.results import metrics_document, predictions_table, stored_methods, stored_metrics, write_predictions
 from lad_eval.run.spec import RunSpec
 from lad_eval.run.task_data import note_data
 from lad_eval.run.told import Told, about
@@ -179,7 +180,7 @@ def _conclude(
     decisions = {name: of[method.condition].decide(method) for name, method in methods.items()}
     metrics = metrics_document(spec, legs, methods, decisions, seed=seed, told=told)
     table = predictions_table(legs, methods, decisions)
-    files.write_atomically(folder / files.PREDICTIONS, lambda beside: table.to_parquet(beside, index=False))
+    files.write_atomically(folder / files.PREDICTIONS, partial(write_predictions, table, spec.digest))
     files.write_json(folder / files.METRICS, metrics)
     return metrics
 

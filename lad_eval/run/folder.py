@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
+import logging
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from lad_eval.errors import UserError
+from lad_eval.files import documents
+from lad_eval.files.atomic import write_atomically as write_atomically
+from lad_eval.files.documents import write_json as write_json
 from lad_eval.methods.condition import Condition
-from lad_eval.run.spec import RunSpec
+from lad_eval.run.schema import metrics_problem
+from lad_eval.run.spec import RunSpec, digest_of
 
 SPEC = "spec.json"
 PLAN = "plan.json"
@@ -22,6 +25,9 @@ METRICS = "metrics.json"
 TASK = "task.json"
 PREDICTIONS = "predictions.parquet"
 CONDITIONS = "conditions"
+AGAIN = "The command that made the run writes it anew."
+
+logger = logging.getLogger(__name__)
 
 
 class ResultsError(UserError):
@@ -57,21 +63,27 @@ def ensure_writable(out: Path) -> None:
 
 
 def claim(folder: Path, spec: RunSpec) -> None:
-    """Makes the folder this spec's, or sees that it is.
+    """Makes the folder this spec's, or sees that it is; a damaged `spec.json` in a folder that bears the spec's name is renewed.
 
     Raises:
         ResultsError: it holds the results of another spec.
     """
     path = folder / SPEC
     if path.exists():
-        stored = read_json(path)
-        if stored != spec.document():
-            names = sorted(k for k in {*stored, *spec.document()} if stored.get(k) != spec.document().get(k))
-            raise ResultsError(
-                f"{folder} holds the results of another spec (differs in {', '.join(names)}); "
-                "move it away, choose another --runs, or start anew with --overwrite always."
-            )
-        return
+        try:
+            stored = read_spec(folder)
+        except ResultsError as error:
+            if folder.name != spec.digest:
+                raise
+            logger.warning("%s It is written anew.", str(error).removesuffix(AGAIN).rstrip())
+        else:
+            if stored != spec.document():
+                names = sorted(k for k in {*stored, *spec.document()} if stored.get(k) != spec.document().get(k))
+                raise ResultsError(
+                    f"{folder} holds the results of another spec (differs in {', '.join(names)}); "
+                    "move it away, choose another --runs, or start anew with --overwrite always."
+                )
+            return
     write_json(path, spec.document())
 
 
@@ -85,35 +97,42 @@ def clear(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Lets `write` fill a new file beside `path`, which then takes its place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(beside)
-        beside.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        raise
-
-
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    write_atomically(path, lambda beside: beside.write_text(text, encoding="utf-8"))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
+def read_json(path: Path, what: str = "") -> dict[str, Any]:
+    """A JSON object that this package wrote, without its checksum.
 
     Raises:
-        ResultsError: the file is missing, unreadable or no JSON object.
+        ResultsError: the file is missing, unreadable, not a JSON object, or not what was written.
     """
+    return documents.read_json(path, what=what, cure=AGAIN, error=ResultsError)
+
+
+def read_spec(folder: Path) -> dict[str, Any]:
+    """The document in a run's `spec.json`.
+
+    Raises:
+        ResultsError: it is missing or damaged.
+    """
+    document = read_json(folder / SPEC, "what the run asked")
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no JSON"
-        raise ResultsError(f"Cannot read {path}: {reason}.") from error
-    if not isinstance(document, dict):
-        raise ResultsError(f"Cannot read {path}: it is no JSON object.")
+        RunSpec.model_validate(document)
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise ResultsError(
+            f"Cannot read {folder / SPEC} (what the run asked): {where} is not as a run writes it. {AGAIN}"
+        ) from error
+    return document
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """The document in a run's `metrics.json`, which must be of the run that `spec.json` tells.
+
+    Raises:
+        ResultsError: either is missing or damaged, or a figure cannot be one.
+    """
+    path = folder / METRICS
+    document = read_json(path, "the run's figures")
+    if problem := metrics_problem(document):
+        raise ResultsError(f"Cannot read {path} (the run's figures): {problem}. {AGAIN}")
+    if document["run"] != digest_of(read_spec(folder)):
+        raise ResultsError(f"{path} and {SPEC} beside it are not of the same run. {AGAIN}")
     return document

@@ -18,7 +18,7 @@ from lad_eval.run.answered import Answered, decoding_of
 from lad_eval.run.asked import Asked
 from lad_eval.run.borrow import borrow, neighbours
 from lad_eval.run.collect import fingerprint_under, in_batches, under
-from lad_eval.run.folder import PLAN, condition_folder, write_json
+from lad_eval.run.folder import condition_folder
 from lad_eval.run.lineup import calibrates, views_of
 from lad_eval.run.overall import Overall, Portion
 from lad_eval.run.progress import progress
@@ -158,7 +158,10 @@ class Asking:
         return answered, time.monotonic() - started
 
     def finish(self, leg: Leg, store: EvidenceStore) -> Answered:
-        """Joins the files of all processes, writes the plan beside them, and reads what the leg was answered."""
+        """Joins the files of all processes, writes the plan beside them, and reads what the leg was answered.
+
+        The store's folder is the run's, and bears the digest of its spec.
+        """
         evidence = None
         fingerprint = fingerprint_under(self.model, leg.condition)
         if leg.evidence_keys():
@@ -169,7 +172,7 @@ class Asking:
         for decoding in leg.decodings:
             self._reply_store(leg, decoding, fingerprint).finish()
         asked = Asked.of(leg.plan)
-        write_json(leg.folder / PLAN, asked.document())
+        asked.write(leg.folder, store.folder.name)
         return Answered(leg.condition, asked, evidence, {d: read_replies(leg.folder, d) for d in leg.decodings})
 
     def _store(self, leg: Leg, store: EvidenceStore, stack: ExitStack, fingerprint: Mapping[str, Any]) -> EvidenceStore:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from lad_eval.run.progress import Advance, progress
+from lad_eval.terminal import visible
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Overall:
         if self._shown and portion.run != self._said:
             self._said = portion.run
             number = self._runs.index(portion.run) + 1
-            sys.stderr.write(f"{self._label}: {portion.run} ({number} of {len(self._runs)}), {self.text()}\n")
+            sys.stderr.write(f"{visible(f'{self._label}: {portion.run} ({number} of {len(self._runs)}), {self.text()}')}\n")
 
 
 def duration(seconds: float) -> str:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from lad_eval.terminal import visible
+
 SECONDS_BETWEEN_LINES = 30.0
 
 Advance = Callable[[int], None]
@@ -38,6 +40,7 @@ def progress(
 @contextmanager
 def _bar(label: str, total: int, done: int, unit: str, whole: Callable[[], str] | None) -> Iterator[Advance]:
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -68,7 +71,7 @@ def _bar(label: str, total: int, done: int, unit: str, whole: Callable[[], str] 
         *([Whole(table_column=Column(no_wrap=True))] if whole else []),
     )
     with Progress(*columns, console=Console(stderr=True), speed_estimate_period=60) as bar:
-        task = bar.add_task(label, total=total, completed=done)
+        task = bar.add_task(escape(visible(label)), total=total, completed=done)
         yield lambda count: bar.advance(task, count)
 
 
@@ -86,8 +89,8 @@ def _lines(label: str, total: int, done: int, unit: str, whole: Callable[[], str
         rate = (done - before) / (now - start)
         left = (total - done) / rate if rate else 0.0
         so_far = f"{_amount(done, unit)}/{_amount(total, unit)}" if unit == "bytes" else f"{done}/{total} {unit}"
-        rest = f"; {whole()}" if whole else ""
-        sys.stderr.write(f"{label}: {so_far}, {_amount(rate, unit)}/s, {left / 60:.0f} min left{rest}\n")
+        rest = f"; {visible(whole())}" if whole else ""
+        sys.stderr.write(f"{visible(label)}: {so_far}, {_amount(rate, unit)}/s, {left / 60:.0f} min left{rest}\n")
 
     return advance
 

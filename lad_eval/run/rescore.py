@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lad_eval.run.answered import answered_of
-from lad_eval.run.folder import METRICS, SPEC, ResultsError, read_json
+from lad_eval.run.folder import METRICS, ResultsError, read_metrics, read_spec
 from lad_eval.run.lineup import line_up
 from lad_eval.run.results import metrics_document
 from lad_eval.run.spec import RunSpec
@@ -30,10 +30,10 @@ def rescore(run: Path, names: Sequence[str] | None = None, *, settings: Sequence
     folder = find_run(run)
     if not (folder / METRICS).is_file():
         raise ResultsError(f"The run in {folder} is not finished; the command that began it goes on with it.")
-    stored = read_json(folder / METRICS)
+    stored = read_metrics(folder)
     default = [] if settings else list(stored["methods"])
     methods = line_up(default if names is None else names, settings)
     of = answered_of(folder, methods)
     decisions = {name: of[method.condition].decide(method) for name, method in methods.items()}
-    spec = RunSpec.model_validate(read_json(folder / SPEC))
+    spec = RunSpec.model_validate(read_spec(folder))
     return metrics_document(spec, list(of.values()), methods, decisions, seed=seed, told=Told.again(stored))

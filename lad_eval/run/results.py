@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lad_eval.evidence import Evidence
+from lad_eval.files.tables import write_table
 from lad_eval.methods import Method
 from lad_eval.replies import UNKNOWN_PASSES, Replies
 from lad_eval.run.answered import Answered
 from lad_eval.run.decide import Decision
 from lad_eval.run.figures import figures_of, tests_between
-from lad_eval.run.folder import METRICS, ResultsError, read_json
+from lad_eval.run.folder import AGAIN, METRICS, ResultsError, read_metrics
 from lad_eval.run.provenance import checkout, versions
 from lad_eval.run.spec import RunSpec
 from lad_eval.run.told import Told
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1
+logger = logging.getLogger(__name__)
 
 
 def metrics_document(
@@ -132,10 +135,22 @@ def predictions_table(legs: Sequence[Answered], methods: Mapping[str, Method], d
     return joined
 
 
+def write_predictions(table: pd.DataFrame, run: str, path: Path) -> None:
+    """The table as a Parquet file that names its run."""
+    import pyarrow as pa
+
+    write_table(path, pa.Table.from_pandas(table, preserve_index=False), {"run": run})
+
+
 def stored_methods(folder: Path) -> list[str]:
-    """Names of the methods that a run holds figures of; none if it is not finished."""
-    path = folder / METRICS
-    return list(read_json(path).get("methods", {})) if path.is_file() else []
+    """Names of the methods that a run holds figures of; none if it is not finished, or its figures are damaged and told so."""
+    if not (folder / METRICS).is_file():
+        return []
+    try:
+        return list(read_metrics(folder)["methods"])
+    except ResultsError as error:
+        logger.warning("%s It is written anew, with the methods asked now.", str(error).removesuffix(AGAIN).rstrip())
+        return []
 
 
 def stored_metrics(folder: Path, methods: Mapping[str, Method]) -> dict[str, Any]:
@@ -146,7 +161,7 @@ def stored_metrics(folder: Path, methods: Mapping[str, Method]) -> dict[str, Any
     """
     if not (folder / METRICS).is_file():
         raise ResultsError(f"The run in {folder} is not finished; --overwrite missing goes on with it.")
-    metrics = read_json(folder / METRICS)
+    metrics = read_metrics(folder)
     if lacking := [name for name in methods if name not in metrics["methods"]]:
         raise ResultsError(f"The run in {folder} holds no figures of {', '.join(lacking)}; --overwrite missing adds them.")
     return metrics

@@ -17,6 +17,9 @@ def hush_libraries(*, quiet: bool) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        # Of a process that does not come torch prints its own stack, many times over; we say it in one line.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     if quiet or not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     for module in ("transformers", "torch", "torchvision", "accelerate", "huggingface_hub"):

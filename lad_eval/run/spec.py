@@ -58,5 +58,10 @@ class RunSpec(BaseModel):
     @property
     def digest(self) -> str:
         """Hex digest, 16 characters, of the document, whatever the order of its keys."""
-        text = json.dumps(self.document(), sort_keys=True, ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return digest_of(self.document())
+
+
+def digest_of(document: Mapping[str, Any]) -> str:
+    """`RunSpec.digest` of a spec as a document, one of an earlier version included."""
+    text = json.dumps(document, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

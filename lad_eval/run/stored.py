@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lad_eval.errors import UserError
-from lad_eval.run.folder import METRICS, PREDICTIONS, SPEC, ResultsError, read_json
+from lad_eval.errors import DamagedError, UserError
+from lad_eval.files.finding import named
+from lad_eval.files.tables import read_table
+from lad_eval.run.folder import AGAIN, METRICS, PREDICTIONS, SPEC, ResultsError, read_metrics
+from lad_eval.run.schema import predictions_problem
 
 if TYPE_CHECKING:
     import pandas as pd
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,15 +47,24 @@ class StoredRun:
         """Rows of `predictions.parquet`, one a method and request.
 
         Raises:
-            ResultsError: it cannot be read.
+            ResultsError: it cannot be read, or is not what this run wrote.
         """
-        import pandas as pd
+        return self._predictions
 
+    @cached_property
+    def _predictions(self) -> pd.DataFrame:
         path = self.path / PREDICTIONS
         try:
-            table: pd.DataFrame = pd.read_parquet(path)
-        except (OSError, ValueError) as error:
-            raise ResultsError(f"Cannot read {path}: {' '.join(str(error).split())}.") from error
+            rows, document = read_table(path, cure=AGAIN[:1].lower() + AGAIN[1:])
+            table: pd.DataFrame = rows.to_pandas(ignore_metadata=True)
+        except DamagedError as error:
+            raise ResultsError(str(error)) from error
+        except (ValueError, TypeError, NotImplementedError) as error:  # values that are not of the columns' kinds
+            raise ResultsError(f"{path} is damaged: a column does not hold what it should. {AGAIN}") from error
+        if document is not None and document.get("run") != self.metrics["run"]:
+            raise ResultsError(f"{path} is of another run. {AGAIN}")
+        if problem := predictions_problem(table, int(self.metrics["candidates"])):
+            raise ResultsError(f"{path} is damaged: {problem}. {AGAIN}")
         return table
 
     def predictions_of(self, method: str) -> pd.DataFrame:
@@ -85,7 +101,7 @@ def find_run(path: Path) -> Path:
     """
     if (path / SPEC).is_file():
         return path
-    found = sorted(spec.parent for spec in path.rglob(SPEC)) if path.is_dir() else []
+    found = [spec.parent for spec in named(path, SPEC)]
     if not found:
         raise UserError(f"There is no run in {path}; `lad-eval run` makes one, and `lad-eval leaderboard` shows those there are.")
     if len(found) > 1:
@@ -102,15 +118,36 @@ def load_run(path: Path) -> StoredRun:
     folder = find_run(path)
     if not (folder / METRICS).is_file():
         raise ResultsError(f"The run in {folder} is not finished; the command that began it resumes it.")
-    return StoredRun(folder, read_json(folder / METRICS))
+    return StoredRun(folder, read_metrics(folder))
 
 
-def finished_runs(out: Path, *, studies: bool = True) -> Iterator[StoredRun]:
-    """Every finished run under `out`, by path; without `studies` only those that a user asked for themselves."""
-    for path in sorted(out.rglob(METRICS)):
-        run = StoredRun(path.parent, read_json(path))
-        if studies or run.study is None:
+def finished_runs(out: Path, *, studies: bool = True, with_predictions: bool = False) -> Iterator[StoredRun]:
+    """Every finished run under `out`, by path; a run that is damaged is named in a warning and passed over.
+
+    Args:
+        out: the results folder.
+        studies: those too that a study made for its own tables.
+        with_predictions: a run whose predictions cannot be read is passed over too.
+    """
+    for path in named(out, METRICS):
+        run = _whole(path.parent, with_predictions=with_predictions)
+        if run is not None and (studies or run.study is None):
             yield run
+    unfinished = [path.parent for path in named(out, SPEC) if not (path.parent / METRICS).exists()]
+    if unfinished:
+        many = f"{len(unfinished)} runs in {out} are" if len(unfinished) > 1 else f"1 run in {out} is"
+        logger.info("%s not finished and left out, such as %s; the command that began it finishes it.", many, unfinished[0])
+
+
+def _whole(folder: Path, *, with_predictions: bool) -> StoredRun | None:
+    try:
+        run = StoredRun(folder, read_metrics(folder))
+        if with_predictions:
+            run.predictions()
+    except ResultsError as error:
+        logger.warning("%s Until then the run is left out.", error)
+        return None
+    return run
 
 
 def none_in(folder: Path, *, studies: bool) -> str:

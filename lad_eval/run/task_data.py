@@ -6,11 +6,14 @@ another machine, or data that has moved, only means that captions and pictures a
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
-from lad_eval.run.folder import SPEC, TASK, ResultsError, read_json, write_json
+from lad_eval.run.folder import AGAIN, SPEC, TASK, ResultsError, read_json, write_json
 from lad_eval.tasks.files import Document
 from lad_eval.tasks.task import Task
+
+logger = logging.getLogger(__name__)
 
 
 def note_data(folder: Path, task: Task) -> None:
@@ -18,8 +21,12 @@ def note_data(folder: Path, task: Task) -> None:
     if task.folder is None:
         return
     document = {"data": dict(task.spec.data), "folder": str(task.folder.resolve())}
-    if not has_data(folder) or read_json(folder / TASK) != document:
-        write_json(folder / TASK, document)
+    try:
+        if has_data(folder) and read_json(folder / TASK) == document:
+            return
+    except ResultsError as error:
+        logger.warning("%s It is written anew.", str(error).removesuffix(AGAIN).rstrip())
+    write_json(folder / TASK, document)
 
 
 def has_data(folder: Path) -> bool:

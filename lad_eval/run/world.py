@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from lad_eval.errors import UserError
+from lad_eval.run import rendezvous
 
-# A rank waits this long for the slowest one. One that dies is noticed at once, when its connection breaks.
+# A rank waits this long for the slowest one, which may have a long share of the evidence. One that dies is noticed at once, when
+# its connection breaks; but until all are connected there is nothing that could break, and so they must come within minutes.
 PATIENCE = timedelta(days=2)
 
 
@@ -55,19 +58,22 @@ class World:
         """Connects the processes for the time of the block; nothing to do for a single one.
 
         Raises:
-            UserError: a process did not come.
+            UserError: a process did not come in time, see `rendezvous.limit`.
         """
         if self.size == 1:
             yield self
             return
+        patience = rendezvous.limit()
         import torch.distributed as dist
 
         os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
         os.environ.setdefault("MASTER_PORT", "29500")
         try:
-            dist.init_process_group("gloo", rank=self.rank, world_size=self.size, timeout=PATIENCE)
+            store = rendezvous.meet(self.rank, self.size, patience)
+            dist.init_process_group("gloo", store=store, rank=self.rank, world_size=self.size, timeout=patience)
+            _set_timeout(dist, PATIENCE)
         except (RuntimeError, ValueError) as error:
-            raise UserError(f"The {self.size} processes of the run did not find each other: {_first_line(error)}") from error
+            raise UserError(f"{rendezvous.told(self.rank, self.size, patience)} ({_first_line(error)[:200]}).") from error
         try:
             yield self
         finally:
@@ -114,6 +120,14 @@ class World:
             if fate is None:
                 raise RankError(f"Another process of the run is gone: {_first_line(error)}") from error
         return fates
+
+
+def _set_timeout(dist: Any, timeout: timedelta) -> None:
+    """Of all later operations of the default group; torch 2.6 has the function under a name of its own."""
+    if hasattr(dist, "set_timeout"):
+        dist.set_timeout(timeout)
+    else:
+        dist.distributed_c10d._set_pg_timeout(timeout, dist.group.WORLD)
 
 
 _VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))

@@ -13,7 +13,6 @@ from lad_eval.methods import Method
 from lad_eval.metrics import Predictions
 from lad_eval.run.asked import Asked
 from lad_eval.run.compare import table_of
-from lad_eval.run.folder import PLAN, read_json
 from lad_eval.run.stored import StoredRun, load_run
 from lad_eval.store import read_evidence
 from lad_eval.studies.cost import Cost
@@ -32,7 +31,7 @@ class Collection:
 
     @cached_property
     def asked(self) -> Asked:
-        return Asked.from_document(read_json(self.run.path / PLAN))
+        return Asked.read(self.run.path, str(self.run.metrics["run"]))
 
     @cached_property
     def evaluated(self) -> Evidence:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 
 from lad_eval.studies.sheet import Cell, Measured, PValue, Sheet, Table
+from lad_eval.terminal import plain_cell
 
 _LATEX = str.maketrans(
     {
@@ -66,7 +67,7 @@ def comma_separated(table: Table) -> str:
         ]
     )
     for row in rows:
-        writer.writerow([part for cell, span in zip(row, spans, strict=True) for part in _values(cell, span)])
+        writer.writerow([plain_cell(part) for cell, span in zip(row, spans, strict=True) for part in _values(cell, span)])
     return stream.getvalue()
 
 

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import difflib
 import functools
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lad_eval.errors import UserError
+from lad_eval.terminal import visible
 
 SUFFIXES = (".yaml", ".yml")
+MAX_BYTES = 1_000_000
+MAX_NODES = 20_000
+"""Keys, values and lists of a file, counted once for every alias that repeats them."""
+MAX_DEPTH = 40
+MAX_NAME = 200
+_MAX_INTEGER = 2**63
+_DIGITS = re.compile(r"[-+0-9_:.]+")
 
 
 class SpecError(UserError):
@@ -70,27 +79,104 @@ def read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     where = shown(path)
+    text = _text(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise SpecError([f"{where}: no such file."]) from None
-    except UnicodeDecodeError as error:
-        raise SpecError([f"{where}: not UTF-8 text (byte {error.start})."]) from None
-    except OSError as error:
-        raise SpecError([f"{where}: cannot be read: {error.strerror}."]) from None
-    try:
+        _check_size(text)
         values = yaml.load(text, Loader=_loader())
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise SpecError([f"{where}: {line}{error.problem or 'not YAML'}."]) from None
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
         raise SpecError([f"{where}: not YAML: {' '.join(str(error).split())}."]) from None
     if not isinstance(values, dict):
         raise SpecError([f"{where}: must be a mapping of keys to values, as `candidates: 4`."])
     for key in values:
         if not isinstance(key, str):
             raise SpecError([f"{where}: {key}: a key must be text; put it in quotes."])
+    if problem := _unusable(values):
+        raise SpecError([f"{where}: {problem}"])
     return values
+
+
+def _text(path: Path) -> str:
+    where = shown(path)
+    try:
+        if path.exists() and not path.is_file():  # a pipe or a device may never end
+            raise SpecError([f"{where}: not a file."])
+        if path.stat().st_size > MAX_BYTES:
+            raise SpecError([f"{where}: more than {MAX_BYTES} bytes, too long for the definition of a task."])
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SpecError([f"{where}: no such file."]) from None
+    except UnicodeDecodeError as error:
+        raise SpecError([f"{where}: not UTF-8 text (byte {error.start})."]) from None
+    except OSError as error:
+        raise SpecError([f"{where}: cannot be read: {error.strerror}."]) from None
+    except ValueError:  # a NUL in the name
+        raise SpecError([f"{where!r}: cannot be the name of a file."]) from None
+
+
+def _check_size(text: str) -> None:
+    """Refuses text whose aliases would make more of it than a task needs, before anything is made of it.
+
+    Raises:
+        MarkedYAMLError: a node holds itself, nests too deeply, or there are too many.
+    """
+    import yaml
+
+    sizes: dict[str, tuple[int, int]] = {}
+    # For each open list or mapping: its anchor, its nodes so far, its depth so far.
+    open_nodes: list[tuple[str | None, int, int]] = [(None, 0, 0)]
+
+    def add(nodes: int, depth: int, mark: Any) -> None:
+        anchor, before, deepest = open_nodes[-1]
+        open_nodes[-1] = (anchor, before + nodes, max(deepest, depth))
+        problem = None
+        if sum(count for _, count, _ in open_nodes) > MAX_NODES:
+            problem = f"more than {MAX_NODES} values, each counted as often as aliases repeat it"
+        elif len(open_nodes) + depth > MAX_DEPTH:
+            problem = f"nested more than {MAX_DEPTH} deep"
+        if problem is not None:
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+
+    events: Iterable[Any] = yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    for event in events:
+        mark: Any = event.start_mark
+        if isinstance(event, yaml.AliasEvent):
+            if any(anchor == event.anchor for anchor, _, _ in open_nodes):
+                raise yaml.MarkedYAMLError(problem=f"*{event.anchor} holds itself", problem_mark=mark)
+            # An alias of nothing is told by the loader.
+            add(*sizes.get(str(event.anchor), (1, 0)), mark)
+        elif isinstance(event, yaml.CollectionStartEvent):
+            add(1, 1, mark)
+            open_nodes.append((event.anchor, 0, 0))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, nodes, depth = open_nodes.pop()
+            add(nodes, depth + 1, mark)
+            if anchor is not None:
+                sizes[anchor] = (nodes + 1, depth + 1)
+        elif isinstance(event, yaml.ScalarEvent):
+            if len(event.value) > MAX_NAME and _DIGITS.fullmatch(event.value):
+                raise yaml.MarkedYAMLError(problem="the number is too long", problem_mark=mark)
+            add(1, 0, mark)
+            if event.anchor is not None:
+                sizes[event.anchor] = (1, 0)
+
+
+def _unusable(value: Any, key: str = "") -> str | None:
+    """What no part of a task can be, with its key; None if there is nothing of the kind."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            where = f"{key}.{name}".strip(".")
+            if problem := _unusable(name, where) or _unusable(inner, where):
+                return problem
+    elif isinstance(value, list):
+        return next(filter(None, (_unusable(inner, key) for inner in value)), None)
+    elif isinstance(value, str) and (bad := next((c for c in value if c == "\0" or "\ud800" <= c <= "\udfff"), None)):
+        return f"{visible(key)[:MAX_NAME]}: holds the character {visible(bad)}, which no text can hold; remove it."
+    elif isinstance(value, int) and abs(value) >= _MAX_INTEGER:
+        return f"{key}: the number is too great."
+    return None
 
 
 def read_document(path: Path) -> Document:
@@ -117,6 +203,8 @@ def _read(path: Path, outer: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str
     values: dict[str, Any] = {}
     origins: dict[str, Path] = {}
     for part in parts:
+        if len(part) > 10 * MAX_NAME:
+            raise SpecError([f"{shown(path)}: include: {part[:40]!r}... is too long for a path."])
         target = path.parent / part
         if target.resolve() in chain:
             raise SpecError([f"{shown(path)}: include: {part!r} includes itself."])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lad_eval.errors import UnknownNameError, UserError
+from lad_eval.files.finding import below
 from lad_eval.tasks.files import SUFFIXES, Document, SpecError, did_you_mean, read_document, read_yaml, shown
 from lad_eval.tasks.order import task_order
 from lad_eval.tasks.task import Task
@@ -47,8 +48,7 @@ def bundled_folder() -> Path:
 
 def definitions(folder: Path) -> Iterator[Path]:
     """YAML files below a folder, sorted; names that begin with `_` are parts for `include:` and are left out."""
-    found = (path for suffix in SUFFIXES for path in folder.rglob(f"*{suffix}"))
-    return iter(sorted(path for path in found if not path.name.startswith(("_", "."))))
+    return iter(below(folder, lambda name: name.endswith(SUFFIXES) and not name.startswith(("_", "."))))
 
 
 def index(include_path: Sequence[str | Path] = ()) -> Index:

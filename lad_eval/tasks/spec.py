@@ -27,10 +27,12 @@ from lad_eval.tasks.prompts import prompt_problem
 from lad_eval.tasks.sources import SOURCES, options_of
 
 Setting = Literal["random", "adversarial", "given"]
-Figures = tuple[float, float | None, float | None]
+_Points = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+Figures = tuple[_Points, _Points | None, _Points | None]
 """Accuracy, RStd and consistency in points; None where the source gives none."""
 
-_Count = Annotated[StrictInt, Field(ge=1)]
+_Count = Annotated[StrictInt, Field(ge=1, le=1_000_000)]
+_Orders = Annotated[StrictInt, Field(ge=1, le=1_000)]
 
 
 class _Strict(BaseModel):
@@ -44,7 +46,7 @@ class PermutationSpec(_Strict):
     `identity`: the order that the data has, and no other; for questions whose text speaks of the order.
     """
 
-    count: _Count = 5
+    count: _Orders = 5
     seed: StrictInt = 42
     scheme: Literal["shared", "identity"] = "shared"
 
@@ -164,7 +166,7 @@ def spec_of(document: Document) -> TaskSpec:
     except ValidationError as error:
         problems += _lines(error, document, TaskSpec)
     source, data = values.get("source"), values.get("data", {})
-    if source in SOURCES and isinstance(data, dict):
+    if isinstance(source, str) and source in SOURCES and isinstance(data, dict):
         try:
             options_of(source).model_validate(data)
         except ValidationError as error:

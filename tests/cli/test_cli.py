@@ -21,12 +21,16 @@ HEAVY = ("torch", "transformers", "pandas", "scipy", "pyarrow", "matplotlib")
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    """A results folder with one finished run, and what `run --json` printed for it."""
+def model():
     from lad_eval.models.registry import load_model
 
+    return load_model(MODEL, batch_size=8, device="cpu", seed=42)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory, model):
+    """A results folder with one finished run, and what `run --json` printed for it."""
     out = tmp_path_factory.mktemp("results")
-    model = load_model(MODEL, batch_size=8, device="cpu", seed=42)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(execute, "load_model", lambda name, **options: model)
         patch.setattr(sys, "stdout", printed := io.StringIO())
@@ -267,13 +271,33 @@ def test_the_same_warning_in_a_row_is_said_once():
     assert told.splitlines() == ["warning: too few images", "warning: other images", "warning: too few images"]
 
 
-def test_an_unexpected_fault_keeps_its_traceback(monkeypatch):
-    def fail(_):
-        raise ZeroDivisionError
-
-    monkeypatch.setattr("lad_eval.listing.listing", fail)
-    with pytest.raises(ZeroDivisionError):
-        invoke(["ls", "tasks"])
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["ls", "methods"],
+        ["score", "RUN"],
+        ["compare", "RUN", "--methods", "lad,vanilla"],
+        *(["leaderboard", "--runs", "RUN", "--format", form] for form in ("rich", "md", "latex", "html", "csv", "json")),
+        ["export", "RUN", "--format", "model-card"],
+        ["run", "-m", MODEL, "-t", TASK, "--limit", "3", "--out", "RUN", "--overwrite", "never"],
+        ["run", "-m", "größe", "-t", "ö\u202e.yaml"],
+    ],
+    ids=" ".join,
+)
+def test_no_command_needs_a_console_that_knows_more_than_ascii(results, monkeypatch, model, words, encoding):
+    monkeypatch.setattr(execute, "load_model", lambda name, **options: model)
+    consoles = [io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict") for _ in range(2)]
+    for name, console in zip(("stdout", "stderr"), consoles, strict=True):
+        monkeypatch.setattr(sys, name, console)
+    code = invoke([str(results[0]) if word == "RUN" else word for word in words])
+    assert code == (2 if "größe" in words else 0)
+    for console in consoles:
+        console.flush()
+    out, err = (console.buffer.getvalue().decode(encoding) for console in consoles)
+    assert out or err
+    assert not [sign for sign in out + err if ord(sign) < 32 and sign not in "\n\r\t"]
 
 
 def test_ctrl_c_is_exit_130_and_one_line(capsys, monkeypatch, tmp_path):

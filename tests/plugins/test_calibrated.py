@@ -127,7 +127,7 @@ def test_the_learned_state_is_stored_and_used(tiny, task, requests, tmp_path, ca
     state.write_bytes(b"junk")
     with caplog.at_level(logging.WARNING, logger="lad_eval"):
         assert method(tiny, task, "pride", tmp_path).answer(requests) == answers
-    assert "not the saved state of a method; save one with Method.save. It is learned again." in caplog.text
+    assert "not the saved state of a method, or is damaged; save one with Method.save. It is learned again." in caplog.text
     assert state.read_bytes() != b"junk"
 
 

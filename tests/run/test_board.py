@@ -1,6 +1,7 @@
 """The leaderboard: what stands in a row and a column, what is refused, what is marked."""
 
 import json
+import logging
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,9 @@ import pytest
 
 from lad_eval.errors import UserError
 from lad_eval.run.board import Filters, gather_board
+from lad_eval.run.folder import write_json
+from lad_eval.run.results import write_predictions
+from lad_eval.run.spec import digest_of
 
 GOOD, FAIR, POOR = np.ones(40, bool), np.arange(40) < 37, np.arange(40) < 10
 
@@ -23,27 +27,31 @@ def figure(correct):
 
 def write(out, run, answers, *, model="m", task="t", version=1, data="d", definition=None, prefix="s", **changes):
     """A finished run: what each method got right, Bool[S], under one order."""
+    transferred = {"calibration": {"on": "u"}} if "calibration" in changes else {}
+    spec = {
+        "model": model, "fingerprint": {"number": run}, "task": task, "limit": changes.get("limit"),
+        "definition": {"version": version, "prompt": definition, **transferred}, "digests": {"data": data},
+    }  # fmt: skip
+    run = digest_of(spec)
     folder = out / model.replace("/", "-") / task / run
     folder.mkdir(parents=True)
     metrics = {
         "model": model, "task": task, "run": run, "limit": None, "dtype": "float32", "attention_implementation": "sdpa",
-        "methods": {name: figure(correct) for name, correct in answers.items()},
+        "candidates": 2, "methods": {name: figure(correct) for name, correct in answers.items()},
     } | changes  # fmt: skip
-    transferred = {"calibration": {"on": "u"}} if "calibration" in changes else {}
-    (folder / "metrics.json").write_text(json.dumps(metrics))
-    (folder / "spec.json").write_text(
-        json.dumps({"definition": {"version": version, "prompt": definition, **transferred}, "digests": {"data": data}})
-    )
+    write_json(folder / "metrics.json", metrics)
+    write_json(folder / "spec.json", spec)
     tables = [
         pd.DataFrame(
             {
                 "method": name, "sample_id": [f"{prefix}{i:03}" for i in range(len(correct))], "permutation": 0, "order": "0 1",
-                "gold_position": 0, "position": np.where(correct, 0, 1), "correct": correct,
+                "gold_position": 0, "position": np.where(correct, 0, 1), "correct": correct, "log_proba": None,
             }
         )
         for name, correct in answers.items()
     ]  # fmt: skip
-    pd.concat(tables).to_parquet(folder / "predictions.parquet")
+    write_predictions(pd.concat(tables), run, folder / "predictions.parquet")
+    return folder
 
 
 def rows(board):
@@ -121,13 +129,12 @@ def test_different_columns_may_differ(tmp_path):
 
 
 def test_runs_that_look_alike_are_told_apart(tmp_path):
-    write(tmp_path, "0123456789abcdef", {"lad": GOOD})
-    write(tmp_path, "fedcba9876543210", {"lad": GOOD})
-    assert {line.model for line in gather_board(tmp_path).lines} == {"m [012345]", "m [fedcba]"}
+    one, other = (write(tmp_path, name, {"lad": GOOD}).name[:6] for name in "ab")
+    assert {line.model for line in gather_board(tmp_path).lines} == {f"m [{one}]", f"m [{other}]"}
     write(tmp_path, "2", {"lad": GOOD}, dtype="bfloat16")
     assert rows(gather_board(tmp_path, Filters(models=("*bfloat16*",)))) == [("m [bfloat16]", "lad")]
     names = {line.model for line in gather_board(tmp_path, allow_mixed=True).lines}
-    assert names == {"m [float32] [012345]", "m [float32] [fedcba]", "m [bfloat16]"}
+    assert names == {f"m [float32] [{one}]", f"m [float32] [{other}]", "m [bfloat16]"}
 
 
 def test_parts_and_transferred_calibration_have_rows_of_their_own(tmp_path):
@@ -161,11 +168,76 @@ def test_published_figures_stand_below_and_are_never_tested(tmp_path):
     assert (board.lines[1].reported, board.lines[1].cells["t"].accuracy, board.lines[1].cells["t"].standing) == (True, 94.9, None)
 
 
-def test_a_damaged_run_is_named(tmp_path):
-    write(tmp_path, "1", {"lad": GOOD})
-    (tmp_path / "m" / "t" / "1" / "predictions.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UserError, match=r"Cannot read .*predictions.parquet"):
+def damage_json(path, **changes):
+    """Another value in a document, its checksum left as it is; a value of None takes the key away."""
+    document = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in document.items() if key not in changes or value is not None}))
+
+
+def unsealed(path, **changes):
+    """As `damage_json`, in a document of a version that wrote no checksum."""
+    damage_json(path, checksum=None, **changes)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda f: (f / "predictions.parquet").write_bytes(b"PAR1"), "predictions.parquet is damaged, it cannot be read"),
+        (lambda f: (f / "predictions.parquet").unlink(), "predictions.parquet is missing"),
+        (lambda f: (f / "spec.json").write_text("{"), "spec.json (what the run asked): it is not JSON, so it is damaged"),
+        (lambda f: damage_json(f / "spec.json", limit=3), "spec.json (what the run asked): it is not what was written"),
+        (lambda f: unsealed(f / "spec.json", limit=3), "metrics.json and spec.json beside it are not of the same run"),
+        (lambda f: unsealed(f / "spec.json", task=7), "spec.json (what the run asked): task is not as a run writes it"),
+        (lambda f: (f / "metrics.json").write_text("[]"), "metrics.json (the run's figures): it is not a JSON object"),
+        (lambda f: (f / "metrics.json").write_text("[" * 100000), "metrics.json (the run's figures): it is not JSON"),
+        (lambda f: damage_json(f / "metrics.json", task="u"), "metrics.json (the run's figures): it is not what was written"),
+        (lambda f: unsealed(f / "metrics.json", methods={}), "metrics.json (the run's figures): methods: "),
+        (lambda f: unsealed(f / "metrics.json", candidates=1), "metrics.json (the run's figures): candidates: "),
+        (
+            lambda f: unsealed(f / "metrics.json", methods={"lad": figure(GOOD) | {"accuracy": {"value": 101}}}),
+            "metrics.json (the run's figures): methods.lad.accuracy.value: ",
+        ),
+    ],
+)
+def test_a_damaged_run_is_named_in_one_line_and_the_others_are_shown(tmp_path, caplog, monkeypatch, damage, said):
+    monkeypatch.setattr(logging.getLogger("lad_eval"), "propagate", True)
+    damage(write(tmp_path, "1", {"lad": GOOD}))
+    write(tmp_path, "2", {"lad": POOR}, model="other")
+    assert rows(gather_board(tmp_path)) == [("other", "lad")]
+    (said_once,) = {record.getMessage() for record in caplog.records}
+    assert said in said_once
+    assert "writes it anew. Until then the run is left out." in said_once
+    assert "\n" not in said_once
+
+
+@pytest.mark.parametrize(
+    ("column", "row", "value", "said"),
+    [
+        ("gold_position", 3, 2, "a position is not one of 2"),
+        ("position", 3, 5, "a position is not one of 2"),
+        ("position", 3, 1, "its columns contradict each other"),
+        ("order", 3, "0 0", "an order is not a permutation of 2 images"),
+        ("order", 3, "0 x", "a column does not hold what it should"),
+    ],
+)
+def test_predictions_without_a_digest_are_checked_value_by_value(tmp_path, caplog, monkeypatch, column, row, value, said):
+    monkeypatch.setattr(logging.getLogger("lad_eval"), "propagate", True)
+    path = write(tmp_path, "1", {"lad": GOOD}) / "predictions.parquet"
+    table = pd.read_parquet(path)
+    table.to_parquet(path)  # as earlier versions wrote it
+    assert rows(gather_board(tmp_path)) == [("m", "lad")]
+    table.loc[row, column] = value
+    table.to_parquet(path)
+    with pytest.raises(UserError, match="There is no finished run in"):
         gather_board(tmp_path)
-    (tmp_path / "m" / "t" / "1" / "spec.json").write_text("{")
-    with pytest.raises(UserError, match=r"Cannot read .*spec.json: it is no JSON"):
-        gather_board(tmp_path)
+    assert said in caplog.text
+
+
+def test_predictions_of_another_run_are_not_taken(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("lad_eval"), "propagate", True)
+    one, other = write(tmp_path, "1", {"lad": GOOD}), write(tmp_path, "2", {"lad": POOR}, model="other")
+    (one / "predictions.parquet").replace(other / "predictions.parquet")
+    write(tmp_path, "3", {"lad": POOR}, model="third")
+    assert rows(gather_board(tmp_path)) == [("third", "lad")]
+    assert "predictions.parquet is missing" in caplog.text
+    assert "predictions.parquet is of another run" in caplog.text

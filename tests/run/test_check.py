@@ -370,3 +370,43 @@ def test_a_replay_needs_no_torch(baseline):
     assert done.stdout == (
         "ok: 0 of 80 decisions flipped in 2 comparisons, decided again from stored evidence; one would have been noticed.\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"trust_remote_code": True}, "trust_remote_code is not an option of a baseline: a file cannot have code run"),
+        ({"trust_remote_code": 1}, "trust_remote_code is not an option of a baseline"),
+        ({"foo": 1}, "options.foo is not an option of a baseline; there are dtype, attn, revision,"),
+        ({"tasks": [1]}, "options.tasks is not an option of a baseline"),
+        ({"model": "other"}, "options.model is not an option of a baseline"),
+        ({"out": "/"}, "options.out is not an option of a baseline"),
+        ({"overwrite": "always"}, "options.overwrite is not an option of a baseline"),
+        ({"attn": "owner/kernel:attention"}, "damaged: options.attn: "),
+        ({"dtype": "complex"}, "damaged: options.dtype: "),
+        ({"seed": "1"}, "damaged: options.seed: "),
+        ({"seed": -1}, "damaged: options.seed: "),
+        ([], "damaged: options: "),
+    ],
+)
+def test_options_of_a_baseline_are_few_and_none_of_them_runs_code(baseline, monkeypatch, capsys, options, said):
+    def never(*_, **__):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(execute, "load_model", never)
+    change(baseline, lambda document: document.update(options=options))
+    assert invoke(["check", str(baseline)]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert said in err
+
+
+def test_remote_code_is_run_where_the_command_line_says_so_and_never_written_down(baseline, tiny, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(execute, "load_model", lambda name, **options: asked.append(options) or tiny)
+    assert invoke(["check", str(baseline), "--trust-remote-code", "--quiet"]) == 0
+    assert invoke(["check", str(baseline), "--write", "--reason", "r", "--trust-remote-code", "--quiet"]) == 0
+    assert [options["trust_remote_code"] for options in asked] == [True, True]
+    assert json.loads(baseline.read_text())["options"]["trust_remote_code"] is False
+    assert invoke(["check", str(baseline), "--quiet"]) == 0
+    assert asked[-1]["trust_remote_code"] is False

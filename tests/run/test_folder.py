@@ -1,4 +1,3 @@
-import json
 import os
 
 import pytest
@@ -73,7 +72,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_debris(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         write_atomically(path, fail)
-    assert json.loads(path.read_text()) == {"a": 1}
+    assert read_json(path) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
 
 
@@ -83,12 +82,22 @@ def test_json_that_python_alone_would_read_is_not_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("text", "reason"), [("{", "it is no JSON"), ("[]", "it is no JSON object"), (None, "No such file")])
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{", "it is not JSON, so it is damaged"),
+        ("[]", "it is not a JSON object"),
+        ('{"a": NaN}', "it is not JSON"),
+        ('{"a": 1, "checksum": "0123456789abcdef"}', "it is not what was written, it is damaged or was changed"),
+        ('{"a":' * 50_000, "it is not JSON"),
+        (None, "No such file"),
+    ],
+)
 def test_a_file_that_cannot_be_read_is_named(tmp_path, text, reason):
     path = tmp_path / "metrics.json"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(ResultsError, match=f"Cannot read .*metrics.json: {reason}"):
+    with pytest.raises(ResultsError, match=f"Cannot read .*metrics.json: {reason}.* writes it anew"):
         read_json(path)
 
 

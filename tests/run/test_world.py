@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -36,6 +37,15 @@ def test_what_is_no_place_is_refused(monkeypatch, environment):
         World.from_environment()
 
 
+@pytest.mark.parametrize("told", ["", "soon", "-1", "0", "nan", "inf", "1e12"])
+def test_a_limit_of_the_start_that_is_no_time_is_refused(monkeypatch, told):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LAD_EVAL_RENDEZVOUS_SECONDS", told)
+    with pytest.raises(UserError, match=r"LAD_EVAL_RENDEZVOUS_SECONDS=.* is not a number of seconds from 1 to 172800"):
+        World.from_environment().joined().__enter__()
+
+
 def test_alone_an_error_passes_as_it_is():
     with pytest.raises(DataError, match="broken"), World().together(leave_at_once=True):
         raise DataError("broken")
@@ -50,6 +60,10 @@ def _free_port():
 def _take_part(rank, port, what, told):
     """What a process of two does: rank 1 fails in some way, and both tell how they ended."""
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port, RANK=str(rank), WORLD_SIZE="2")
+    if what in ("has no leader", "is alone", "is slow"):
+        os.environ["LAD_EVAL_RENDEZVOUS_SECONDS"] = "2"
+    if (what, rank) in (("has no leader", 0), ("is alone", 1)):
+        return
     world = World.from_environment()
     try:
         with world.joined():
@@ -58,6 +72,8 @@ def _take_part(rank, port, what, told):
                     raise DataError("image 7 is broken")
                 if rank == 1 and what == "dies":
                     os.kill(os.getpid(), signal.SIGKILL)
+                if rank == 1 and what == "is slow":
+                    time.sleep(4)
             told.put((rank, "well", ""))
     except UserError as error:
         told.put((rank, type(error).__name__, str(error)))
@@ -71,6 +87,10 @@ def _take_part(rank, port, what, told):
         ("fails", (RankError.__name__, "Process 1 of 2 failed: image 7 is broken"), (FollowerError.__name__, "")),
         ("leaves", (RankError.__name__, "Another process of the run is gone"), (RankError.__name__, "Process 1 of 2: image 7")),
         ("dies", (RankError.__name__, "Another process of the run is gone"), None),
+        # The limit of the start is not one of the evidence.
+        ("is slow", ("well", ""), ("well", "")),
+        ("has no leader", None, (UserError.__name__, "Process 1 of 2 did not find all others in 2 seconds: one of them ended")),
+        ("is alone", (UserError.__name__, "Process 0 of 2 did not find all others in 2 seconds: one of them ended"), None),
     ],
 )
 def test_no_process_waits_for_ever_for_one_that_failed(what, leader, other):
@@ -81,7 +101,7 @@ def test_no_process_waits_for_ever_for_one_that_failed(what, leader, other):
     processes = [context.Process(target=_take_part, args=(rank, port, what, told)) for rank in (0, 1)]
     for process in processes:
         process.start()
-    heard = [told.get(timeout=60) for _ in range(2 if other else 1)]
+    heard = [told.get(timeout=60) for end in (leader, other) if end]
     ends = {rank: (kind, text) for rank, kind, text in heard}
     for process in processes:
         process.join(timeout=60)
@@ -124,7 +144,7 @@ def test_two_processes_decide_as_one(counted, tmp_path):
 def test_two_processes_under_an_intervention_leave_what_one_goes_on_with(counted, tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "lad_eval", "run"]
     options = ["--model", MODEL, "--tasks", TASK, "--limit", "1", "--methods", "vanilla,sofa+generate", "--device", "cpu"]
-    options += ["--quiet", "--out", str(tmp_path)]
+    options += ["--quiet", "--runs", str(tmp_path)]
     done = subprocess.run([*torchrun, *options], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     again = counted()

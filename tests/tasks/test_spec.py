@@ -1,3 +1,5 @@
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -208,3 +210,63 @@ def test_a_definition_without_a_task_to_calibrate_on_says_nothing_of_it_and_keep
     other = spec.calibrated_on("u")
     assert other.model_dump()["calibration"]["on"] == "u"
     assert other.digest != spec.digest
+
+
+def bomb(kind, levels=17):
+    """A few hundred bytes that stand for billions of values."""
+    first, rest = ("&a0 {x: 1}", "{{p: *{0}, q: *{0}, r: *{0}}}") if kind == "maps" else ("&a0 [1]", "[*{0}, *{0}, *{0}]")
+    lines = [f"a0: {first}", *(f"a{n}: &a{n} {rest.format(f'a{n - 1}')}" for n in range(1, levels))]
+    return "\n".join([*lines, "source: folder", "version: 1", "candidates: 4", ""])
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (bomb("maps"), "line 9: more than 20000 values, each counted as often as aliases repeat it"),
+        (bomb("lists"), "line 9: more than 20000 values, each counted as often as aliases repeat it"),
+        ("&a\nsource: *a\n", "line 2: *a holds itself"),
+        (f"{LEAST}data: &d {{x: [*d]}}\n", "line 4: *d holds itself"),
+        (f"{LEAST}data: *nothing\n", "line 4: found undefined alias"),
+        (f"{LEAST}data: {'[' * 100_000}\n", "exceeded maximum nesting depth"),
+        (f"{LEAST}data: {'[' * 60}{']' * 60}\n", "line 4: nested more than 40 deep"),
+        ("source: scenes\ncandidates: " + "9" * 5000, "line 2: the number is too long"),
+        ("source: scenes\ncandidates: 1" + ":1" * 5000, "line 2: the number is too long"),
+        ("source: scenes\ncandidates: " + "9" * 30, "candidates: the number is too great"),
+        ("source: scenes\ncandidates: 0x" + "f" * 5000, "candidates: the number is too great"),
+        ("source: []\ncandidates: 4\n", "source: input should be a valid string, not []"),
+        ("source: {a: 1}\ncandidates: 4\n", "source: input should be a valid string, not {'a': 1}"),
+        ("source: 2001-01-01\ncandidates: 4\n", "source: input should be a valid string, not datetime.date"),
+        (f"{LEAST}name: []\n", "name: input should be a valid string"),
+        (f"{LEAST}setting: {{}}\n", "setting: input should be"),
+        (f'{LEAST}prompt: "a\\0b {{caption}}"\n', "prompt: holds the character \\x00, which no text can hold"),
+        (f'{LEAST}metadata: {{licence: "\\ud800"}}\n', "line 4: found invalid Unicode character escape code"),
+        (f"{LEAST}\0", "not YAML: unacceptable character"),
+        (f"{LEAST}include: {'a' * 5000}\n", "is too long for a path"),
+        (f"{LEAST}permutations: {{count: 1000000000}}\n", "permutations.count: input should be less than or equal to 1000"),
+        ("source: scenes\ncandidates: 4\nsamples: 999999999999\n", "samples: input should be less than or equal to 1000000"),
+        (f"{LEAST}reported: {{m: {{lad: [.nan, 1, 1]}}}}\n", "reported.m.lad.0: input should be a finite number"),
+        (f"{LEAST}reported: {{m: {{lad: [101, 1, 1]}}}}\n", "reported.m.lad.0: input should be less than or equal to 100"),
+        ("!!python/object/apply:os.system [exit]\n", "could not determine a constructor for the tag"),
+        ("x: y\n" * 300_000, "more than 1000000 bytes, too long for the definition of a task"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_text_that_is_meant_to_harm_is_one_short_line(write, text, says):
+    told = fault(write("task.yaml", text))
+    assert says in told
+    assert len(told) < 600
+
+
+def test_aliases_that_repeat_a_little_are_as_good_as_the_text_they_stand_for(write):
+    spec = read_spec(write("task.yaml", f"{LEAST}metadata: {{licence: &who me, authors: *who}}\npermutations: &p {{count: 3}}\n"))
+    assert (spec.metadata.licence, spec.metadata.authors, spec.permutations.count) == ("me", "me", 3)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no pipes")
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "endless.yaml").symlink_to("/dev/zero")
+    (tmp_path / "folder.yaml").mkdir()
+    for name in ("pipe", "endless", "folder"):
+        assert f"{name}.yaml: not a file." in fault(tmp_path / f"{name}.yaml")
+    assert "cannot be read: File name too long" in fault(tmp_path / f"{'a' * 300}.yaml")

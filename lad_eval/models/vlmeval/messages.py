@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lad_eval.data.pictures import picture_facts
+from lad_eval.files.atomic import Scratch
 from lad_eval.models.preparation import ImageCache, ImagePreparation
 from lad_eval.tasks.request import Request
 from lad_eval.tasks.sample import ImageSource, showing
@@ -29,7 +29,7 @@ class Messages:
     def __init__(self, preparation: ImagePreparation) -> None:
         self.preparation = preparation
         self._images = ImageCache(preparation)
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: Scratch | None = None
         self._files: OrderedDict[str, Path] = OrderedDict()
 
     def of(self, request: Request) -> Message:
@@ -46,7 +46,7 @@ class Messages:
         digest = source.digest
         if digest not in self._files:
             if self._folder is None:
-                self._folder = tempfile.TemporaryDirectory(prefix="lad-eval-images-")
+                self._folder = Scratch("images")
             path = Path(self._folder.name, f"{hashlib.sha256(digest.encode()).hexdigest()[:32]}.png")
             self._images.get(source).save(path, format="PNG", compress_level=1)
             self._files[digest] = path

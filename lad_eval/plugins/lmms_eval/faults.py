@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from lad_eval.errors import UserError
+from lad_eval.terminal import visible
 
 
 @contextmanager
@@ -21,7 +22,7 @@ def one_line() -> Iterator[None]:
     except UserError as error:
         if not _below_command():
             raise
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"error: {visible(' '.join(str(error).split()))}\n")
         raise SystemExit(error.exit_code) from None
 
 

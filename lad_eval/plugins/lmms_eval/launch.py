@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
-import tempfile
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from lad_eval.errors import UnknownNameError, UserError
+from lad_eval.files.atomic import Scratch
 from lad_eval.plugins.lmms_eval.generate import names_in_lmms_eval, write_tasks
 from lad_eval.tasks.registry import groups, resolve, task_names
 
@@ -41,7 +41,7 @@ def launch(arguments: Sequence[str]) -> int:
     strangers = [word for word in _others(arguments) if not word.startswith("list")]  # `--tasks list` lists lmms-eval's
     if strangers and _value(arguments, "--model") == MODEL and _value(arguments, "--include_path") is None:
         raise UserError(f"{strangers[0]} is no task of lad_eval, which `--model {MODEL}` needs; `lad-eval ls tasks` lists them.")
-    with tempfile.TemporaryDirectory(prefix="lad-eval-lmms-") as folder:
+    with Scratch("lmms") as folder:
         flags = list(arguments)
         if ours:
             if _value(arguments, "--include_path") is not None:

@@ -41,9 +41,10 @@ def main(arguments: Sequence[str] | None = None, *, kit: str | Path | None = Non
         kit: a source checkout of VLMEvalKit to run; None: the installed package.
     """
     from lad_eval.plugins.vlmevalkit.launch import run
+    from lad_eval.terminal import visible
 
     try:
         run(sys.argv[1:] if arguments is None else arguments, kit)
     except UserError as error:
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"error: {visible(' '.join(str(error).split()))}\n")
         raise SystemExit(error.exit_code) from None

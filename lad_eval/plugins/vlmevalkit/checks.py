@@ -6,6 +6,7 @@ import glob
 import json
 import logging
 import os
+import pickletools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _TABLES = (".xlsx", ".tsv", ".json")
+_CALLS = {
+    *("GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "REDUCE", "BUILD"),
+    *("EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID"),
+}
+"""Instructions of a pickle that import, call or build something: text, numbers, lists and mappings need none of them."""
 _NOT_DONE = ("invalid_dataset", "No infer result found", "Incomplete infer result")
 
 
@@ -147,7 +153,9 @@ def check_reuse(entries: Entries, model: str, dataset: str, *, will_ask: bool, m
 def check_files(model: str, dataset: str) -> None:
     """Sees to the files that VLMEvalKit goes on from, which a kill may have cut off, as it does not write them in one piece.
 
-    What it noted on the way is set aside where it is damaged: answers of ours are kept elsewhere, others are asked again.
+    What it noted on the way, in pickles, is set aside where it is damaged, and where it is more than plain data: VLMEvalKit
+    unpickles it, and so would run what somebody else put there. Here nothing is unpickled. Answers of ours are kept elsewhere,
+    others are asked again.
 
     Raises:
         ResultsError: finished predictions that cannot be read.
@@ -159,19 +167,21 @@ def check_files(model: str, dataset: str) -> None:
         if path.suffix in _TABLES:
             read_replies(path)
     for path in folder.rglob(f"*_{glob.escape(dataset)}*.pkl"):
-        if not _loads(path):
+        if (problem := _pickle_problem(path)) is not None:
             path.rename(path.with_name(f"{path.name}.damaged"))
-            logger.warning("%s is damaged and set aside; what it held is asked again.", path)
+            logger.warning("%s %s and set aside; what it held is asked again.", path, problem)
 
 
-def _loads(path: Path) -> bool:
+def _pickle_problem(path: Path) -> str | None:
+    """What speaks against a pickle, as its instructions tell that are read and not carried out; None for plain data."""
     try:
-        kit("vlmeval.smp").load(str(path))
+        with path.open("rb") as file:
+            names = {instruction.name for instruction, _, _ in pickletools.genops(file)}
     except OSError as error:  # not damaged, and not to be set aside
         raise ResultsError(f"Cannot read {path}: {error.strerror or error}.") from error
-    except Exception:  # a damaged pickle may fail in any way
-        return False
-    return True
+    except Exception:  # damaged bytes may make the parser fail in any way
+        return "is damaged"
+    return "would run code" if names & _CALLS else None
 
 
 def _as_kept(method: Method) -> dict[str, Any]:

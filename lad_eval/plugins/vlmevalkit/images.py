@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lad_eval.data.pictures import picture_facts
 from lad_eval.errors import PictureError
+from lad_eval.files.atomic import sweep
 from lad_eval.run.folder import write_atomically
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ class Pictures:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        sweep(folder)
         self._paths: dict[str, Path] = {}
 
     def path(self, image: ImageSource) -> Path:

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from lad_eval.run.folder import ResultsError, read_json, write_json
 
 STORE = "lad_eval"
@@ -73,9 +75,10 @@ def read_pointer(model: str, dataset: str) -> Pointer | None:
     if not path.is_file():
         return None
     try:
-        return Pointer(**read_json(path))
-    except (TypeError, ResultsError) as error:
+        found: Pointer = TypeAdapter(Pointer).validate_python(read_json(path))
+    except (ValidationError, ResultsError) as error:
         raise ResultsError(f"{path} is damaged; remove it and run again.") from error
+    return found
 
 
 def _file(model: str, dataset: str) -> Path:

@@ -23,6 +23,7 @@ from lad_eval.tasks.request import Request
 if TYPE_CHECKING:
     import pandas as pd
 
+TABLES = (".xlsx", ".tsv", ".json")
 _PLACES = 4
 _WHOLE = re.compile(r"\d+\.0")
 
@@ -108,8 +109,10 @@ def read_replies(eval_file: str | Path) -> dict[str, str]:
     import pandas as pd
 
     path = Path(eval_file)
+    if path.suffix not in TABLES:
+        # VLMEvalKit falls back to a pickle where it cannot write a table, and its `load` would unpickle it.
+        raise ResultsError(f"{path} is not a table ({', '.join(TABLES)}); remove it and run again.")
     try:
-        # VLMEvalKit falls back to a pickle where it cannot write a table; that one is not read.
         table = pd.DataFrame(kit("vlmeval.smp").load(str(path)))
         return dict(zip(map(str, table["index"]), map(as_written, table["prediction"]), strict=True))
     except Exception as error:  # a damaged spreadsheet may fail in any way

@@ -1,0 +1,85 @@
+"""JSON documents of our own: written with a checksum of their content, read back only if they still have it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lad_eval.errors import UserError
+from lad_eval.files.atomic import write_atomically
+
+CHECKSUM = "checksum"
+"""The last key of a document, and of a line, that says what its content was."""
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Writes a document and its checksum, whole or not at all; missing folders are made.
+
+    Raises:
+        ValueError: it holds what is not JSON, such as NaN.
+        OSError: the file cannot be written.
+    """
+    sealed = {**document, CHECKSUM: checksum(document)}
+    text = json.dumps(sealed, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_bytes(_encoded(sealed, text)))
+
+
+def read_json(path: Path, *, what: str = "", cure: str = "", error: type[UserError] = UserError) -> dict[str, Any]:
+    """The object that a JSON file holds, without its checksum.
+
+    Args:
+        path: of the file.
+        what: it is, for the message, such as "the run's figures".
+        cure: what the user can do, a sentence.
+        error: the class of what is raised.
+
+    Raises:
+        UserError: the file is missing, unreadable, not a JSON object, or not what was written; of class `error`, one line.
+    """
+    named = f"{path} ({what})" if what else str(path)
+    ends = f" {cure}" if cure else ""
+    try:
+        document = parse(path.read_bytes())
+    except OSError as fault:
+        raise error(f"Cannot read {named}: {fault.strerror or fault}.{ends}") from fault
+    except ValueError as fault:
+        raise error(f"Cannot read {named}: it is not JSON, so it is damaged.{ends}") from fault
+    if not isinstance(document, dict):
+        raise error(f"Cannot read {named}: it is not a JSON object.{ends}")
+    stored = document.pop(CHECKSUM, None)
+    if stored is not None and stored != checksum(document):
+        raise error(f"Cannot read {named}: it is not what was written, it is damaged or was changed.{ends}")
+    return document
+
+
+def parse(content: bytes | str) -> Any:
+    """What JSON text holds.
+
+    Raises:
+        ValueError: it is not JSON; NaN and infinity, nesting beyond reason and bytes that are not UTF-8 are not.
+    """
+    try:
+        return json.loads(content, parse_constant=_refused)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def checksum(document: Mapping[str, Any]) -> str:
+    """Hex digest, 16 characters, of a document as JSON, whatever the order of its keys."""
+    told = json.dumps({key: value for key, value in document.items() if key != CHECKSUM}, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def _encoded(sealed: Mapping[str, Any], text: str) -> bytes:
+    """UTF-8; text that has no UTF-8, such as half of a surrogate pair in a file's name, as escapes."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return (json.dumps(sealed, indent=2, allow_nan=False) + "\n").encode()
+
+
+def _refused(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
