@@ -106,12 +106,13 @@ def _show(result: Demo, own: list[Path], out: Path) -> None:
 
     from lad_eval.ranking.demo import letter
     from lad_eval.ranking.text import demo_text
+    from lad_eval.terminal import visible
 
     console = Console(highlight=False)
     for part in demo_text(result):
         console.print(part)
     for index, path in enumerate(own):
-        console.print(Text(f"{letter(index)}  {path}", style="dim"))
+        console.print(Text(visible(f"{letter(index)}  {path}"), style="dim"))
     console.print()
     again = "" if own else ' · next: lad-eval demo --images *.jpg --caption "..." --model M'
-    console.print(Text(f"Picture: {out}{again}", style="dim"), soft_wrap=True)
+    console.print(Text(visible(f"Picture: {out}{again}"), style="dim"), soft_wrap=True)

@@ -40,7 +40,9 @@ def draw_demo(demo: Demo, path: Path) -> None:
     from matplotlib import rc_context
 
     check_suffix(path)
-    with rc_context({"font.family": "sans-serif", "svg.hashsalt": "lad_eval", "savefig.facecolor": "white"}):
+    with rc_context(
+        {"font.family": "sans-serif", "svg.hashsalt": "lad_eval", "savefig.facecolor": "white", "text.parse_math": False}
+    ):
         figure = _figure(demo)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

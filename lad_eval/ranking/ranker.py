@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from lad_eval.errors import EvidenceError, UserError
 from lad_eval.evidence import Evidence, Floats, Ints, difference
+from lad_eval.files.documents import read_json, write_json
 from lad_eval.methods import Method, PurifiedAttention, canonical_name, make_method
 from lad_eval.models.base import VLM
 from lad_eval.models.registry import load_model
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 DESCRIPTION = "ranker.json"
 _ATTENTION = "attention"
+_CURE = "Give a folder that Ranker.save wrote, or calibrate and save again."
 
 Question = tuple[Sequence[ImageLike], str]
 """Images and a caption."""
@@ -208,7 +209,7 @@ class Ranker:
             "sizes": list(self.sizes),
         }
         try:
-            (folder / DESCRIPTION).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+            write_json(folder / DESCRIPTION, document)
         except OSError as error:
             raise UserError(f"Cannot write {folder / DESCRIPTION}: {error.strerror or error}.") from error
 
@@ -291,17 +292,16 @@ def _sample(name: int | str, images: Sequence[ImageLike], caption: str, right: i
 
 
 def _description(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror or error}; give a folder that Ranker.save wrote.") from error
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: it is not JSON; calibrate and save again.") from error
+    document = read_json(path, what="a ranker", cure=_CURE)
     expected = {"format": int, "model": str, "fingerprint": dict, "method": str, "prompt": str, "identifiers": str, "sizes": list}
-    if not isinstance(document, dict) or any(not isinstance(document.get(key), kind) for key, kind in expected.items()):
-        raise UserError(f"{path} does not describe a ranker; calibrate and save again.")
+    if any(not isinstance(document.get(key), kind) for key, kind in expected.items()):
+        raise UserError(f"{path} does not describe a ranker. {_CURE}")
     if document["format"] != FORMAT:
-        raise UserError(f"{path} has format {document['format']}, and this version reads {FORMAT}; calibrate and save again.")
+        raise UserError(f"{path} has format {document['format']}, and this version reads {FORMAT}. {_CURE}")
+    if not all(isinstance(n, int) and n > 1 for n in document["sizes"]) or document["identifiers"] not in get_args(
+        IdentifierStyle
+    ):
+        raise UserError(f"{path} is damaged. {_CURE}")
     return document
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from lad_eval.ranking.demo import Demo, Shown, letter
+from lad_eval.terminal import visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -40,8 +41,8 @@ def demo_text(demo: Demo) -> list[RenderableType]:
             _answer(row.repaired_position, row.repaired_image, demo.right, _REPAIRED),
         ]
         table.add_row(*cells)
-    head = Text.assemble("Which picture is it?  ", (f'"{demo.caption}"', "bold"))
-    under = Text(f"{demo.model} · {n} pictures in {len(demo.rows)} orders{right}", style="dim")
+    head = Text.assemble("Which picture is it?  ", (f'"{visible(demo.caption)}"', "bold"))
+    under = Text(f"{visible(demo.model)} · {n} pictures in {len(demo.rows)} orders{right}", style="dim")
     parts: list[RenderableType] = [head, under, Text(), table, Text(), Text(model_sentence(demo)), Text(repaired_sentence(demo))]
     if not known:
         parts.append(Text("Nobody said which one is right; --right NUMBER tells.", style="dim"))

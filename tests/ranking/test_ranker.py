@@ -63,6 +63,7 @@ def test_refuses_another_model_than_it_was_calibrated_with(ranker, model, tmp_pa
     ranker.save(tmp_path)
     document = json.loads((tmp_path / "ranker.json").read_text())
     document["fingerprint"]["weights"] = "sha256:0"
+    del document["checksum"]
     (tmp_path / "ranker.json").write_text(json.dumps(document))
     with pytest.raises(UserError, match="calibrated with another model: weights"):
         Ranker.load(tmp_path, model)
@@ -121,8 +122,16 @@ def test_says_what_is_wrong_with_a_calibration(model, samples, method, text):
         Ranker.calibrate(model, samples, method=method)
 
 
+def test_a_description_that_was_changed_is_refused(ranker, model, tmp_path):
+    ranker.save(tmp_path)
+    text = (tmp_path / "ranker.json").read_text()
+    (tmp_path / "ranker.json").write_text(text.replace('"1.."', '"A.."'))
+    with pytest.raises(UserError, match=r"ranker\.json.*damaged or was changed"):
+        Ranker.load(tmp_path, model)
+
+
 @pytest.mark.parametrize("content", ["", "[]", '{"format": 1}', '{"format": "x"}'])
 def test_a_damaged_description_is_named(content, model, tmp_path):
     (tmp_path / "ranker.json").write_text(content)
-    with pytest.raises(UserError, match=r"ranker\.json .*calibrate and save again"):
+    with pytest.raises(UserError, match=r"ranker\.json.*calibrate and save again"):
         Ranker.load(tmp_path, model)
