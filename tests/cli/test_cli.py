@@ -281,7 +281,7 @@ def test_the_same_warning_in_a_row_is_said_once():
         ["compare", "RUN", "--methods", "lad,vanilla"],
         *(["leaderboard", "--runs", "RUN", "--format", form] for form in ("rich", "md", "latex", "html", "csv", "json")),
         ["export", "RUN", "--format", "model-card"],
-        ["run", "-m", MODEL, "-t", TASK, "--limit", "3", "--out", "RUN", "--overwrite", "never"],
+        ["run", "-m", MODEL, "-t", TASK, "--limit", "3", "--runs", "RUN", "--overwrite", "never"],
         ["run", "-m", "größe", "-t", "ö\u202e.yaml"],
     ],
     ids=" ".join,
@@ -308,3 +308,22 @@ def test_ctrl_c_is_exit_130_and_one_line(capsys, monkeypatch, tmp_path):
     assert call(capsys, "run", "-m", MODEL, "-t", TASK, "--runs", tmp_path) == (130, "", "Interrupted: 3 of 16 answers.\n")
     monkeypatch.setattr(execute, "run_tasks", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
     assert call(capsys, "run", "-m", MODEL, "-t", TASK, "--runs", tmp_path) == (130, "", "Interrupted.\n")
+
+
+def test_compare_against_one_method(capsys, results):
+    pairs = json.loads(call(capsys, "compare", results[0], "--against", "vanilla", "--json")[1])
+    assert [pair["second"] for pair in pairs] == ["vanilla"] * (len(METHODS) - 1)
+    assert "Did you mean 'vanilla'?" in fails(capsys, "compare", results[0], "--against", "vanila")
+    assert "--against goes with one run" in fails(capsys, "compare", results[0], results[0], "--against", "vanilla")
+
+
+def test_every_command_says_what_comes_next(capsys, results, tmp_path):
+    for arguments in (
+        ["compare", results[0], "--against", "vanilla"],
+        ["figure", results[0], "--out", tmp_path / "a.svg"],
+        ["report", "--runs", results[0], "--out", tmp_path / "r.html"],
+        ["score", results[0]],
+    ):
+        code, _, err = call(capsys, *arguments)
+        assert code == 0
+        assert "next: " in err

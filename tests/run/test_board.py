@@ -241,3 +241,18 @@ def test_predictions_of_another_run_are_not_taken(tmp_path, caplog, monkeypatch)
     assert rows(gather_board(tmp_path)) == [("third", "lad")]
     assert "predictions.parquet is missing" in caplog.text
     assert "predictions.parquet is of another run" in caplog.text
+
+
+def test_runs_that_a_study_made_are_shown_when_asked_for(tmp_path):
+    write(tmp_path, "1", {"lad": GOOD}, model="a", study="lad")
+    with pytest.raises(UserError, match=r"There is no run of your own in .*, and 1 that `lad-eval paper` made; --studies shows"):
+        gather_board(tmp_path, studies=False)
+    write(tmp_path, "2", {"lad": GOOD}, model="b")
+    assert rows(gather_board(tmp_path, studies=False)) == [("b", "lad")]
+    assert rows(gather_board(tmp_path, studies=True)) == [("a", "lad"), ("b", "lad")]
+
+
+def test_the_part_that_was_asked_is_a_field_of_its_own(tmp_path):
+    write(tmp_path, "1", {"lad": GOOD}, model="a", limit=40)
+    (line,) = gather_board(tmp_path).lines
+    assert (line.model, line.name, line.limit, line.calibrated_on) == ("a (first 40)", "a", 40, None)

@@ -2,6 +2,7 @@ import json
 import logging
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -296,3 +297,22 @@ def test_an_unwritable_results_folder_is_found_before_the_model_is_loaded(monkey
     (tmp_path / "file").write_text("")
     with pytest.raises(ResultsError, match="Cannot write to the results folder"):
         run_tasks(settings(tmp_path / "file" / "runs"))
+
+
+def test_a_run_is_a_studys_until_a_user_asks_for_it(counted, tmp_path):
+    counted()
+    of = lambda: read_json(only_run(tmp_path) / "metrics.json")["study"]  # noqa: E731
+    run_tasks(replace(settings(tmp_path), study="lad"))
+    assert of() == "lad"
+    run_tasks(replace(settings(tmp_path), study="lad"))
+    assert of() == "lad"
+    run_tasks(settings(tmp_path))
+    assert of() is None
+    run_tasks(replace(settings(tmp_path), study="lad"))
+    assert of() is None
+
+
+def test_a_share_of_the_samples_is_rounded_up(counted, tmp_path):
+    counted()
+    rows = run_tasks(replace(settings(tmp_path), limit=0.003))
+    assert {(row.samples, row.limit) for row in rows} == {(2, 2)}
