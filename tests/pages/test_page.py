@@ -344,6 +344,11 @@ class TestMissing:
         assert "Attention to the right image" in text
         assert Page(text).data()["runs"] == {}
 
+    def test_why_there_are_no_captions_is_said_without_examples_too(self, run, tmp_path):
+        (run.path / "task.json").write_text("")
+        (run.path / "predictions.parquet").unlink()
+        assert "Cannot read task.json: it is not JSON, so it is damaged." in written(run, tmp_path / "r.html")
+
     def test_plan(self, run, tmp_path):
         (run.path / "plan.json").write_text("{}")
         text = written(run, tmp_path / "r.html")
