@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -26,22 +25,18 @@ def hub_has_address() -> bool:
     return True
 
 
-def check_at_hand(models: Sequence[tuple[str, str | None]]) -> None:
-    """Refuses models that are neither in the local cache nor on a hub that can be reached.
-
-    Args:
-        models: hub ids, each with its revision.
+def check_at_hand(name: str, revision: str | None) -> None:
+    """Refuses a model that is neither in the local cache nor on a hub that can be reached.
 
     Raises:
-        UserError: naming the first of them.
+        UserError: it is not.
     """
     from huggingface_hub import constants, try_to_load_from_cache
 
-    for name, revision in models:
-        if any(isinstance(try_to_load_from_cache(name, file, revision=revision), str) for file in _CONFIGS):
-            continue
-        if constants.HF_HUB_OFFLINE or not hub_has_address():
-            raise UserError(unreachable(name))
+    if any(isinstance(try_to_load_from_cache(name, file, revision=revision), str) for file in _CONFIGS):
+        return
+    if constants.HF_HUB_OFFLINE or not hub_has_address():
+        raise UserError(unreachable(name))
 
 
 def unreachable(name: str) -> str:

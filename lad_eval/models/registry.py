@@ -50,14 +50,13 @@ def check_model(name: str, *, adapter: str | None = None, revision: str | None =
     """Refuses a model that cannot be loaded here, by its name and by what of the hub can be reached, without importing torch.
 
     Raises:
-        UserError: as `check_model_name`; or a model or adapter of the hub is neither in the local cache nor to be fetched.
+        UserError: as `check_model_name`; or a model of the hub is neither in the local cache nor to be fetched.
     """
     check_model_name(name, adapter)
-    places = [(name, revision), *([] if adapter is None else [(adapter, None)])]
-    if wanted := [(place, at) for place, at in places if HUB_ID.fullmatch(place) and local_folder(place) is None]:
+    if HUB_ID.fullmatch(name) and local_folder(name) is None:
         from lad_eval.models.hub import check_at_hand
 
-        check_at_hand(wanted)
+        check_at_hand(name, revision)
 
 
 def load_model(

@@ -107,7 +107,7 @@ def test_a_run_ends_in_one_line(tmp_path, capsys):
     task.write_text(
         "source: folder\ncandidates: 2\ncalibration: {samples: 2}\nsamples: 2\ndata: {images: photos, captions: captions.json}\n"
     )
-    command = ["run", "-m", "random:qwen2.5-vl", "-t", str(task), "--methods", "vanilla", "--out", str(tmp_path / "out"), "-q"]
+    command = ["run", "-m", "random:qwen2.5-vl", "-t", str(task), "--methods", "vanilla", "--runs", str(tmp_path / "out"), "-q"]
     assert invoke([*command, "--image-preparation", "native"]) == 0
     for path in photos.iterdir():
         Image.new("RGB", NARROW, (5 * int(path.stem), 0, 0)).save(path)

@@ -130,7 +130,7 @@ def test_leaderboard_and_report_show_the_others(run, counted, capsys, tmp_path):
     capsys.readouterr()
     assert invoke(["leaderboard", "--runs", str(run.parents[2]), "--format", "json"]) == 0
     out, err = capsys.readouterr()
-    assert {line["model"] for line in json.loads(out)} == {"random:qwen2.5-vl (first 3)"}
+    assert {line["label"] for line in json.loads(out)} == {"random:qwen2.5-vl (first 3)"}
     assert err.count("\n") == 1
     assert f"{run}/metrics.json" in err
     page = tmp_path / "report.html"
