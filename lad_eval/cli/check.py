@@ -35,7 +35,7 @@ def check(
         float,
         typer.Option(
             "--confidence",
-            help="Of the intervals; 1 - this is the chance of a false alarm of all tests together.",
+            help="Confidence level of the intervals; 1 - level is the family-wise false-alarm rate.",
             min=0.5,
             max=0.9999,
         ),

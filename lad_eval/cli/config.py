@@ -62,7 +62,7 @@ Config = Annotated[
     Path | None,
     typer.Option(
         "--config",
-        help="A YAML file of options (model: ..., tasks: [...]); the command line comes before it.",
+        help="A YAML file of options (model: ..., tasks: [...]); command-line options override it.",
         callback=read_config,
         is_eager=True,
         dir_okay=False,

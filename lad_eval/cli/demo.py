@@ -32,7 +32,9 @@ def demo(
         str, typer.Option("--task", "-t", help="Without images of your own: the task that gives the question.")
     ] = TASK,
     sample: Annotated[int, typer.Option("--sample", min=1, help="Which of the task's test questions.")] = 1,
-    method: Annotated[str, typer.Option("--method", help="What repairs: lad, pride, lad(top_k=1), ...")] = "lad",
+    method: Annotated[
+        str, typer.Option("--method", help="Method to set against the model's own answer: lad, pride, lad(top_k=1), ...")
+    ] = "lad",
     calibrate_on: Annotated[
         str | None,
         typer.Option(

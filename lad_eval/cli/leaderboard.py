@@ -43,7 +43,7 @@ def leaderboard(
     ] = False,
     reported: Reported = False,
 ) -> None:
-    """Gather all runs: a row a model and method, a column a task."""
+    """Gather all runs: one row per model and method, one column per task."""
     from lad_eval.report.board_forms import render_board, rich_board
     from lad_eval.run.board import Filters, gather_board
     from lad_eval.terminal import write, write_json

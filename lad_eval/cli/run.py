@@ -67,12 +67,12 @@ def run(
     date: Date = DEFAULT_DATE,
     model_args: Annotated[
         str | None,
-        typer.Option("--model-args", help="As lm-eval takes them: pretrained=<model>,dtype=bfloat16,...; --model is `hf` then."),
+        typer.Option("--model-args", help="As in lm-eval: pretrained=<model>,dtype=bfloat16,... with --model hf."),
     ] = None,
     runs: Runs = RESULTS,
     overwrite: Annotated[
         Overwrite,
-        typer.Option("--overwrite", help="missing: resume; never: only show what is finished; always: start anew."),
+        typer.Option("--overwrite", help="missing: resume; never: only show what is finished; always: start over."),
     ] = Overwrite.missing,
     seed: Seed = 42,
     calibrate_on: Annotated[

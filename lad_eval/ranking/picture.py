@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lad_eval.errors import UserError
+from lad_eval.files.atomic import write_atomically
 from lad_eval.ranking.demo import Demo, Shown, letter
 from lad_eval.ranking.text import method_label, model_sentence, repaired_sentence
 
@@ -45,8 +46,8 @@ def draw_demo(demo: Demo, path: Path) -> None:
     ):
         figure = _figure(demo)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path, dpi=160)
+            kind = path.suffix.lower().removeprefix(".")
+            write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=160, format=kind))
         except OSError as error:
             raise UserError(f"Cannot write {path}: {error.strerror or error}.") from error
 
@@ -94,35 +95,11 @@ def _draw_image(canvas: Any, pixels: Any, left: float, top: float, row: Shown, p
     x, y = left + (_INCH - wide * scale) / 2, top - (_INCH + tall * scale) / 2
     canvas.imshow(pixels, extent=(x, x + wide * scale, y, y + tall * scale), aspect="auto", zorder=1)
     canvas.set(xlim=(0, canvas.figure.get_figwidth()), ylim=(0, canvas.figure.get_figheight()))
-    canvas.add_patch(Rectangle((left, top - _INCH), _INCH, _INCH, fill=False, edgecolor=_LINE, linewidth=0.8, zorder=2))
+    _frame(canvas, left, top, 0.0, edgecolor=_LINE, linewidth=0.8, zorder=2)
     if position == row.model_position:
-        inset = 0.0
-        canvas.add_patch(
-            Rectangle(
-                (left + inset, top - _INCH + inset),
-                _INCH,
-                _INCH,
-                fill=False,
-                edgecolor=_colour(image, demo),
-                linewidth=3.2,
-                zorder=3,
-            )
-        )
+        _frame(canvas, left, top, 0.0, edgecolor=_colour(image, demo), linewidth=3.2, zorder=3)
     if position == row.repaired_position:
-        inset = 0.055
-        side = _INCH - 2 * inset
-        canvas.add_patch(
-            Rectangle(
-                (left + inset, top - _INCH + inset),
-                side,
-                side,
-                fill=False,
-                edgecolor=_REPAIRED,
-                linewidth=2.2,
-                linestyle="--",
-                zorder=4,
-            )
-        )
+        _frame(canvas, left, top, 0.055, edgecolor=_REPAIRED, linewidth=2.2, linestyle="--", zorder=4)
     canvas.text(
         left + 0.09,
         top - 0.1,
@@ -140,6 +117,13 @@ def _draw_image(canvas: Any, pixels: Any, left: float, top: float, row: Shown, p
         bar = top - _INCH - 0.14
         canvas.add_patch(Rectangle((left, bar), _INCH, 0.07, color="#eaeef2", zorder=1))
         canvas.add_patch(Rectangle((left, bar), _INCH * share, 0.07, color=_REPAIRED, zorder=2))
+
+
+def _frame(canvas: Any, left: float, top: float, inset: float, **style: Any) -> None:
+    from matplotlib.patches import Rectangle
+
+    side = _INCH - 2 * inset
+    canvas.add_patch(Rectangle((left + inset, top - _INCH + inset), side, side, fill=False, **style))
 
 
 def _draw_answers(canvas: Any, row: Shown, left: float, top: float, demo: Demo) -> None:

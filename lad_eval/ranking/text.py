@@ -45,7 +45,7 @@ def demo_text(demo: Demo) -> list[RenderableType]:
     under = Text(f"{visible(demo.model)} · {n} pictures in {len(demo.rows)} orders{right}", style="dim")
     parts: list[RenderableType] = [head, under, Text(), table, Text(), Text(model_sentence(demo)), Text(repaired_sentence(demo))]
     if not known:
-        parts.append(Text("Nobody said which one is right; --right NUMBER tells.", style="dim"))
+        parts.append(Text("Pass --right NUMBER to mark the right one.", style="dim"))
     return parts
 
 

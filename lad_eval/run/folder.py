@@ -81,7 +81,7 @@ def claim(folder: Path, spec: RunSpec) -> None:
                 names = sorted(k for k in {*stored, *spec.document()} if stored.get(k) != spec.document().get(k))
                 raise ResultsError(
                     f"{folder} holds the results of another spec (differs in {', '.join(names)}); "
-                    "move it away, choose another --runs, or start anew with --overwrite always."
+                    "move it away, choose another --runs, or start over with --overwrite always."
                 )
             return
     write_json(path, spec.document())
