@@ -145,7 +145,7 @@ def _check_size(text: str) -> None:
         if isinstance(event, yaml.AliasEvent):
             if any(anchor == event.anchor for anchor, _, _ in open_nodes):
                 raise yaml.MarkedYAMLError(problem=f"*{event.anchor} holds itself", problem_mark=mark)
-            # An alias of nothing is told by the loader.
+            # An alias of nothing is reported by the loader.
             add(*sizes.get(str(event.anchor), (1, 0)), mark)
         elif isinstance(event, yaml.CollectionStartEvent):
             add(1, 1, mark)
