@@ -159,7 +159,7 @@ class TestTensors:
 class TestSweeping:
     def test_what_a_killed_process_left_goes_and_nothing_else(self, tmp_path):
         script = (
-            "import os, signal, sys; from pathlib import Path; from lad_eval.files.atomic import beside\n"
+            "import os, signal, sys; from pathlib import Path; from lad_eval.files.atomic import temporary_path\n"
             "with temporary_path(Path(sys.argv[1]) / 'metrics.json') as path:\n"
             "    path.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
         )
