@@ -71,8 +71,8 @@ class Header:
         raise EvidenceError(f"{path} has evidence format {version!r}, and this version of lad_eval reads {FORMAT}.")
 
     def _checked(self) -> Header:
-        told = isinstance(self.fingerprint, Mapping) and isinstance(self.task, Mapping)
-        if not (told and is_count(self.candidates) and self.candidates >= 2 and is_count(self.layers)):
+        named = isinstance(self.fingerprint, Mapping) and isinstance(self.task, Mapping)
+        if not (named and is_count(self.candidates) and self.candidates >= 2 and is_count(self.layers)):
             raise TypeError("no shape")
         return self
 

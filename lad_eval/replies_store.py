@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from lad_eval.errors import DamagedError, EvidenceError, UserError
 from lad_eval.evidence import difference
 from lad_eval.evidence_files import is_count, is_number, is_permutation
-from lad_eval.files.atomic import beside
+from lad_eval.files.atomic import temporary_path
 from lad_eval.files.documents import CHECKSUM
 from lad_eval.files.lines import is_sealed, opened, salt_of, sealed
 from lad_eval.replies import UNKNOWN_PASSES, Decoding, Replies, Reply, row_of
@@ -128,7 +128,7 @@ class ReplyStore:
         rows = {row["key"]: row for found in reversed(read) for row in found.rows}
         salt = salt_of(self._header)
         with _told(target):
-            with beside(target) as temporary:
+            with temporary_path(target) as temporary:
                 _put(temporary, sealed(self._header) + b"".join(sealed(row, salt) for row in rows.values()))
             for file in files:
                 if file != target:
@@ -152,8 +152,8 @@ class ReplyStore:
         with _told(file):
             target = next(p for n in count() if not (p := file.with_name(f"{file.name}.damaged{n or ''}")).exists())
             file.replace(target)
-        told = str(error).partition(";")[0]
-        _LOG.warning("%s; it is set aside as %s, and its requests are asked again.", told, target.name)
+        problem = str(error).partition(";")[0]
+        _LOG.warning("%s; it is set aside as %s, and its requests are asked again.", problem, target.name)
 
     def _repair(self) -> None:
         """Cuts off what stands behind the last line break."""
@@ -240,8 +240,8 @@ def read_file(path: Path) -> Read:
 
 
 def _is_header(header: Mapping[str, Any]) -> bool:
-    told = all(isinstance(header.get(name), Mapping) for name in ("fingerprint", "task", "decoding"))
-    return told and "format" in header and is_count(header["decoding"].get("samples"))
+    named = all(isinstance(header.get(name), Mapping) for name in ("fingerprint", "task", "decoding"))
+    return named and "format" in header and is_count(header["decoding"].get("samples"))
 
 
 def _is_row(row: Mapping[str, Any], samples: int) -> bool:
@@ -282,5 +282,5 @@ def _told(path: Path, what: str = "write") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        told = f"Cannot {what} {path}: {error.strerror or error}. What is stored there is safe;"
-        raise UserError(f"{told} free the disk, set the permissions, or choose another folder.") from error
+        fault = f"Cannot {what} {path}: {error.strerror or error}. What is stored there is safe;"
+        raise UserError(f"{fault} free the disk, set the permissions, or choose another folder.") from error

@@ -32,7 +32,7 @@ from lad_eval.evidence_files import (
     scan,
     write_parquet,
 )
-from lad_eval.files.atomic import beside, sweep
+from lad_eval.files.atomic import sweep, temporary_path
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -175,7 +175,7 @@ class EvidenceStore:
         evidence = self.load()
         header = Header(self.fingerprint, self.task, evidence.n_candidates, evidence.n_layers)
         with _told(target):
-            with beside(target) as temporary:
+            with temporary_path(target) as temporary:
                 write_parquet(temporary, evidence, header)
                 _sync(temporary)
             _sync(self.folder)
@@ -244,8 +244,8 @@ class EvidenceStore:
         finally:
             if other_lock is not None:
                 other_lock.release()
-        told = str(error).partition(";")[0]
-        _LOG.warning("%s; it is set aside as %s, and its requests are asked again.", told, target.name)
+        problem = str(error).partition(";")[0]
+        _LOG.warning("%s; it is set aside as %s, and its requests are asked again.", problem, target.name)
 
     def _repair(self, found: Scan) -> None:
         """Cuts off what stands behind the last whole line of this process's own file."""
@@ -334,8 +334,8 @@ def _told(path: Path, what: str = "write") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        told = f"Cannot {what} {path}: {error.strerror or error}. What is stored there is safe;"
-        raise UserError(f"{told} free the disk, set the permissions, or choose another folder.") from error
+        fault = f"Cannot {what} {path}: {error.strerror or error}. What is stored there is safe;"
+        raise UserError(f"{fault} free the disk, set the permissions, or choose another folder.") from error
 
 
 def _damage(damaged: Sequence[int]) -> str:

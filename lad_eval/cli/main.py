@@ -53,7 +53,7 @@ _ENVIRONMENT = {
     )
     if hasattr(errno, code)
 }
-"""Faults of disks, permissions and paths, which are the user's to mend wherever they come up."""
+"""Faults of disks, permissions and paths, which are the user's to fix wherever they come up."""
 
 MEASURE, RESULTS, PREPARE, HARNESSES = "Measure", "Look at results", "Prepare and inspect", "Inside other harnesses"
 
@@ -255,7 +255,7 @@ def _without_debug(words: list[str]) -> tuple[list[str], bool]:
 
 def _last_resort(error: Exception) -> int:
     """One line for what no code foresaw, and its exit code."""
-    told = " ".join(str(error).split())[:500]
+    text = " ".join(str(error).split())[:500]
     if isinstance(error, OSError) and error.errno in _ENVIRONMENT.values():
         where = error.filename2 if error.filename2 is not None else error.filename
         complain(f"Cannot use {where}: {error.strerror}." if where is not None else f"{error.strerror}.")
@@ -263,7 +263,7 @@ def _last_resort(error: Exception) -> int:
     if isinstance(error, MemoryError):
         complain("The memory does not suffice; use a smaller --batch-size or --limit, or a machine with more.")
         return UserError.exit_code
-    named = type(error).__name__ + (f": {told}" if told else "")
+    named = type(error).__name__ + (f": {text}" if text else "")
     complain(f"This is a fault of lad_eval: {named.rstrip('.')}. Run it again with {DEBUG} for the traceback, and report it.")
     return OUR_FAULT
 

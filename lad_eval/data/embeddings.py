@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lad_eval.data.dataset import Progress
-from lad_eval.data.files import beside
+from lad_eval.data.files import temporary_path
 from lad_eval.data.pictures import pixel_treatments, read_picture
 from lad_eval.errors import DataError
 from lad_eval.files.documents import parse, read_json, write_json
@@ -225,7 +225,7 @@ def _ahead(
 def _save(path: Path, part: Sequence[Captioned], images: Floats, texts: Floats) -> None:
     if not (np.isfinite(images).all() and np.isfinite(texts).all()):
         raise DataError(f"The encoder gives no numbers (NaN or infinite) for images around {part[0].name}; choose another one.")
-    with beside(path) as temporary:
+    with temporary_path(path) as temporary:
         metadata = {"names": json.dumps([item.name for item in part])}
         temporary.write_bytes(tensors_as_bytes({"images": images, "texts": texts}, metadata))
 

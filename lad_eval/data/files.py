@@ -1,5 +1,5 @@
 """Writing files of data sets: as `lad_eval.files.atomic` does."""
 
-from lad_eval.files.atomic import beside, sweep, write_text
+from lad_eval.files.atomic import sweep, temporary_path, write_text
 
-__all__ = ["beside", "sweep", "write_text"]
+__all__ = ["sweep", "temporary_path", "write_text"]

@@ -144,9 +144,9 @@ class _Mmiu(DataSet):
         if cached is None:
             fetch(file, root, progress, download=options.download)
             return
-        from lad_eval.data.files import beside
+        from lad_eval.data.files import temporary_path
 
-        with beside(root / file.path) as temporary:
+        with temporary_path(root / file.path) as temporary:
             temporary.write_bytes(cached.read_bytes())
 
     def _pictures(self, file: DataFile, root: Path, rows: Sequence[Row], options: PrepareOptions, progress: Progress) -> None:

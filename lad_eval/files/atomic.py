@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _SUFFIX = ".part"
-# `.<name>.<8 characters of mkstemp>.part`; then the names that versions before 0.2 gave.
+# `.<name>.<8 characters of mkstemp>.part`; then the names that earlier versions gave.
 _TEMPORARY = re.compile(
     r"\..+\.[a-z0-9_]{8}\.part"
     r"|\.evidence\.parquet\.new|\.replies\..+\.jsonl\.new"
@@ -28,7 +28,7 @@ _SECONDS_UNLOCKED = 24 * 3600.0
 
 
 @contextmanager
-def beside(path: Path) -> Iterator[Path]:
+def temporary_path(path: Path) -> Iterator[Path]:
     """A temporary path in the same folder that becomes `path` when the block ends well, and is removed otherwise.
 
     The file is locked for as long as it is written, so that `sweep` tells it from one that a killed process left.
@@ -51,7 +51,7 @@ def beside(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """UTF-8 text, atomically."""
-    with beside(path) as temporary:
+    with temporary_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -67,7 +67,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             write(Path(folder) / path.name)
             target.open("wb", buffering=0).write((Path(folder) / path.name).read_bytes())
         return
-    with beside(target) as temporary:
+    with temporary_path(target) as temporary:
         write(temporary)
 
 

@@ -69,8 +69,8 @@ def parse(content: bytes | str) -> Any:
 
 def checksum(document: Mapping[str, Any]) -> str:
     """Hex digest, 16 characters, of a document as JSON, whatever the order of its keys."""
-    told = json.dumps({key: value for key, value in document.items() if key != CHECKSUM}, sort_keys=True, allow_nan=False)
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+    text = json.dumps({key: value for key, value in document.items() if key != CHECKSUM}, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _encoded(sealed: Mapping[str, Any], text: str) -> bytes:

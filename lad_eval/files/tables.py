@@ -17,7 +17,7 @@ _KEY = b"lad_eval"
 
 
 def write_table(path: Path, table: Any, document: Mapping[str, Any], **options: Any) -> None:
-    """Writes an arrow table with a document beside its values.
+    """Writes an arrow table with a document next to its values.
 
     Args:
         path: of the file.

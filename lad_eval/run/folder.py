@@ -134,5 +134,5 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     if problem := metrics_problem(document):
         raise ResultsError(f"Cannot read {path} (the run's figures): {problem}. {AGAIN}")
     if document["run"] != digest_of(read_spec(folder)):
-        raise ResultsError(f"{path} and {SPEC} beside it are not of the same run. {AGAIN}")
+        raise ResultsError(f"{path} and {SPEC} next to it are not of the same run. {AGAIN}")
     return document

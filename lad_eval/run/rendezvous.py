@@ -22,15 +22,15 @@ def limit() -> timedelta:
     Raises:
         UserError: the variable is not a number of seconds.
     """
-    told = os.environ.get(VARIABLE)
-    if told is None:
+    given = os.environ.get(VARIABLE)
+    if given is None:
         return LIMIT
     try:
-        seconds = float(told)
+        seconds = float(given)
     except ValueError:
         seconds = 0.0
     if not 1 <= seconds <= MOST.total_seconds():
-        raise UserError(f"{VARIABLE}={told!r} is not a number of seconds from 1 to {MOST.total_seconds():g}.")
+        raise UserError(f"{VARIABLE}={given!r} is not a number of seconds from 1 to {MOST.total_seconds():g}.")
     return timedelta(seconds=seconds)
 
 
@@ -55,7 +55,7 @@ def meet(rank: int, size: int, patience: timedelta) -> Any:
         store.set(f"lad_eval/hello/{rank}", own)
         reply = f"lad_eval/reply/{rank}/{own}"
         if not _comes(store, reply, patience):
-            raise UserError(f"{told(rank, size, patience)} (process 0 did not answer: it is gone, or waits for another).")
+            raise UserError(f"{not_found(rank, size, patience)} (process 0 did not answer: it is gone, or waits for another).")
         name = store.get(reply).decode()
         store.set(f"{name}/here/{rank}", "yes")
         return dist.PrefixStore(name, store)  # type: ignore[attr-defined]
@@ -69,7 +69,7 @@ def meet(rank: int, size: int, patience: timedelta) -> Any:
                 absent.discard(other)
         if absent and time.monotonic() > deadline:
             named = ", ".join(map(str, sorted(absent)))
-            raise UserError(f"{told(rank, size, patience)} (missing: {named}).")
+            raise UserError(f"{not_found(rank, size, patience)} (missing: {named}).")
         time.sleep(_SECONDS_BETWEEN_LOOKS if absent else 0)
     return dist.PrefixStore(name, store)  # type: ignore[attr-defined]
 
@@ -83,7 +83,7 @@ def _comes(store: Any, key: str, patience: timedelta) -> bool:
     return True
 
 
-def told(rank: int, size: int, patience: timedelta) -> str:
+def not_found(rank: int, size: int, patience: timedelta) -> str:
     """What a process says that did not find the others, without its end."""
     return (
         f"Process {rank} of {size} did not find all others in {patience.total_seconds():g} seconds: one of them ended early or "

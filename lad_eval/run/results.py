@@ -143,7 +143,7 @@ def write_predictions(table: pd.DataFrame, run: str, path: Path) -> None:
 
 
 def stored_methods(folder: Path) -> list[str]:
-    """Names of the methods that a run holds figures of; none if it is not finished, or its figures are damaged and told so."""
+    """Names of the methods that a run holds figures of; none if it is not finished, or if its figures are damaged (a warning)."""
     if not (folder / METRICS).is_file():
         return []
     try:

@@ -73,7 +73,7 @@ class World:
             dist.init_process_group("gloo", store=store, rank=self.rank, world_size=self.size, timeout=patience)
             _set_timeout(dist, PATIENCE)
         except (RuntimeError, ValueError) as error:
-            raise UserError(f"{rendezvous.told(self.rank, self.size, patience)} ({_first_line(error)[:200]}).") from error
+            raise UserError(f"{rendezvous.not_found(self.rank, self.size, patience)} ({_first_line(error)[:200]}).") from error
         try:
             yield self
         finally:

@@ -27,7 +27,7 @@ class SpecError(UserError):
     """A task definition that cannot be used; `problems` holds every fault found, one line each."""
 
     def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = tuple(problems)
+        self.problems = tuple(map(visible, problems))  # keys and values of a file may hold line breaks
         more = len(self.problems) - 1
         rest = f" (and {more} more; `lad-eval validate` shows all)" if more else ""
         super().__init__(self.problems[0] + rest)
@@ -145,7 +145,7 @@ def _check_size(text: str) -> None:
         if isinstance(event, yaml.AliasEvent):
             if any(anchor == event.anchor for anchor, _, _ in open_nodes):
                 raise yaml.MarkedYAMLError(problem=f"*{event.anchor} holds itself", problem_mark=mark)
-            # An alias of nothing is told by the loader.
+            # An alias of nothing is reported by the loader.
             add(*sizes.get(str(event.anchor), (1, 0)), mark)
         elif isinstance(event, yaml.CollectionStartEvent):
             add(1, 1, mark)
@@ -173,9 +173,9 @@ def _unusable(value: Any, key: str = "") -> str | None:
     elif isinstance(value, list):
         return next(filter(None, (_unusable(inner, key) for inner in value)), None)
     elif isinstance(value, str) and (bad := next((c for c in value if c == "\0" or "\ud800" <= c <= "\udfff"), None)):
-        return f"{visible(key)[:MAX_NAME]}: holds the character {visible(bad)}, which no text can hold; remove it."
+        return f"{key[:MAX_NAME]}: holds the character {visible(bad)}, which no text can hold; remove it."
     elif isinstance(value, int) and abs(value) >= _MAX_INTEGER:
-        return f"{key}: the number is too great."
+        return f"{key[:MAX_NAME]}: the number is too great."
     return None
 
 

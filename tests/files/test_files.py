@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from lad_eval.errors import DamagedError, UserError
-from lad_eval.files.atomic import Scratch, beside, sweep, write_atomically
+from lad_eval.files.atomic import Scratch, sweep, temporary_path, write_atomically
 from lad_eval.files.documents import read_json, write_json
 from lad_eval.files.lines import is_sealed, opened, salt_of, sealed
 from lad_eval.files.tables import read_table, write_table
@@ -159,8 +159,8 @@ class TestTensors:
 class TestSweeping:
     def test_what_a_killed_process_left_goes_and_nothing_else(self, tmp_path):
         script = (
-            "import os, signal, sys; from pathlib import Path; from lad_eval.files.atomic import beside\n"
-            "with beside(Path(sys.argv[1]) / 'metrics.json') as path:\n"
+            "import os, signal, sys; from pathlib import Path; from lad_eval.files.atomic import temporary_path\n"
+            "with temporary_path(Path(sys.argv[1]) / 'metrics.json') as path:\n"
             "    path.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
         )
         subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
@@ -175,7 +175,7 @@ class TestSweeping:
         assert sorted(p.name for p in tmp_path.iterdir()) == sorted(others)
 
     def test_a_file_that_is_being_written_stays(self, tmp_path):
-        with beside(tmp_path / "a.json") as temporary:
+        with temporary_path(tmp_path / "a.json") as temporary:
             old(temporary)
             assert sweep(tmp_path) == 0
             temporary.write_text("whole")

@@ -26,7 +26,7 @@ class Outcome:
     fault: str | None = None
 
     @property
-    def told(self):
+    def reported(self):
         """Whether anything but progress was said on stderr."""
         return any(
             line.startswith(("error:", "warning:")) or "not finished and left out" in line for line in self.err.splitlines()
@@ -105,9 +105,11 @@ class Tally:
 
     done: int = 0
     equal: int = 0
-    told: int = 0
+    reported: int = 0
     refused: int = 0
     faults: list[str] = field(default_factory=list)
 
     def __str__(self):
-        return f"{self.done} done: {self.equal} equal, {self.told} told, {self.refused} refused, {len(self.faults)} faults"
+        return (
+            f"{self.done} done: {self.equal} equal, {self.reported} reported, {self.refused} refused, {len(self.faults)} faults"
+        )

@@ -109,7 +109,7 @@ def campaign(base, work, count, seed, report=lambda line: None):
         work: an empty folder.
         count: of copies.
         seed: of all draws.
-        report: is told each fault.
+        report: receives each fault.
     """
     rng, tally, expected = random.Random(seed), Tally(), {}
     place = work / "store"
@@ -141,7 +141,7 @@ def campaign(base, work, count, seed, report=lambda line: None):
         elif _seen(words, found)[1] == expected[key][1]:
             tally.equal += 1
         else:
-            tally.told += 1
+            tally.reported += 1
     return tally
 
 
@@ -160,7 +160,7 @@ def _seen(words, outcome):
 def _in_silence(found, expected):
     """What is wrong if another result came without a word."""
     outcome, seen = found
-    if outcome.code == 2 or outcome.told or (outcome.code, seen) == (expected[0].code, expected[1]):
+    if outcome.code == 2 or outcome.reported or (outcome.code, seen) == (expected[0].code, expected[1]):
         return None
     if seen.count('class="missing"') > expected[1].count('class="missing"') or "holds no evidence" in seen:
         return None

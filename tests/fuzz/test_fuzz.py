@@ -35,4 +35,4 @@ def test_damaged_stores_give_the_same_figures_or_say_why_not(store, tmp_path):
     found = stores.campaign(store, tmp_path, 40, seed=1)
     assert found.faults == []
     assert found.equal > 10
-    assert found.refused + found.told > 5
+    assert found.refused + found.reported > 5

@@ -186,7 +186,7 @@ def unsealed(path, **changes):
         (lambda f: (f / "predictions.parquet").unlink(), "predictions.parquet is missing"),
         (lambda f: (f / "spec.json").write_text("{"), "spec.json (what the run asked): it is not JSON, so it is damaged"),
         (lambda f: damage_json(f / "spec.json", limit=3), "spec.json (what the run asked): it is not what was written"),
-        (lambda f: unsealed(f / "spec.json", limit=3), "metrics.json and spec.json beside it are not of the same run"),
+        (lambda f: unsealed(f / "spec.json", limit=3), "metrics.json and spec.json next to it are not of the same run"),
         (lambda f: unsealed(f / "spec.json", task=7), "spec.json (what the run asked): task is not as a run writes it"),
         (lambda f: (f / "metrics.json").write_text("[]"), "metrics.json (the run's figures): it is not a JSON object"),
         (lambda f: (f / "metrics.json").write_text("[" * 100000), "metrics.json (the run's figures): it is not JSON"),

@@ -101,8 +101,8 @@ def test_files_of_another_run_are_not_taken_for_this_ones(run, counted, tmp_path
     other = only_run(tmp_path / "other")
     for name, said in (
         ("plan.json", "plan.json is of another run"),
-        ("metrics.json", "metrics.json and spec.json beside it are not of the same run"),
-        ("spec.json", "metrics.json and spec.json beside it are not of the same run"),
+        ("metrics.json", "metrics.json and spec.json next to it are not of the same run"),
+        ("spec.json", "metrics.json and spec.json next to it are not of the same run"),
     ):
         content = (run / name).read_bytes()
         shutil.copy(other / name, run / name)

@@ -236,6 +236,7 @@ def bomb(kind, levels=17):
         ("source: []\ncandidates: 4\n", "source: input should be a valid string, not []"),
         ("source: {a: 1}\ncandidates: 4\n", "source: input should be a valid string, not {'a': 1}"),
         ("source: 2001-01-01\ncandidates: 4\n", "source: input should be a valid string, not datetime.date"),
+        (f'{LEAST}"a\\nb\\e[31m": {"9" * 30}\n', "a\\nb\\x1b[31m: the number is too great"),
         (f"{LEAST}name: []\n", "name: input should be a valid string"),
         (f"{LEAST}setting: {{}}\n", "setting: input should be"),
         (f'{LEAST}prompt: "a\\0b {{caption}}"\n', "prompt: holds the character \\x00, which no text can hold"),
