@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from lad_eval.tasks.task import Task
 
 TASK = "scenes_random_n4"
+MOST_SCENES = 12
+"""Pictures of a question that rendered scenes can calibrate for."""
 
 
 def demo(
@@ -57,6 +59,10 @@ def demo(
         raise typer.BadParameter("--images needs --caption, what one of the images shows.")
     if not own and (caption is not None or right is not None):
         raise typer.BadParameter("--caption and --right go with --images.")
+    if own and not 2 <= len(own) <= MOST_SCENES and calibrate_on is None:
+        raise typer.BadParameter(
+            f"--images takes 2 to {MOST_SCENES} pictures, not {len(own)}; more need --calibrate-on, a task of as many candidates."
+        )
     check_suffix(out)
     check_model(model)
     hush_libraries(quiet=True)

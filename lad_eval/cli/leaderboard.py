@@ -46,9 +46,14 @@ def leaderboard(
     """Gather all runs: one row per model and method, one column per task."""
     from lad_eval.report.board_forms import render_board, rich_board
     from lad_eval.run.board import Filters, gather_board
+    from lad_eval.tasks.registry import members_of
     from lad_eval.terminal import write, write_json
 
-    filters = Filters(*(tuple(listed(text, what)) if text else () for text, what in _chosen(model, methods, tasks)))
+    filters = Filters(
+        tuple(listed(model, "models")) if model else (),
+        tuple(listed(methods, "methods")) if methods else (),
+        tuple(member for name in listed(tasks, "tasks") for member in members_of(name)) if tasks else (),
+    )
     board = gather_board(runs, filters, sort=sort, allow_mixed=allow_mixed, reported=reported, studies=studies)
     if form is Form.rich and sys.stdout.isatty():
         from rich.console import Console
@@ -61,7 +66,3 @@ def leaderboard(
         write_json(text)
     else:
         write(text + "\n")
-
-
-def _chosen(model: str | None, methods: str | None, tasks: str | None) -> list[tuple[str | None, str]]:
-    return [(model, "models"), (methods, "methods"), (tasks, "tasks")]

@@ -52,5 +52,5 @@ def validate(
     for fault in faults:
         sys.stderr.write(f"error: {visible(fault)}\n")
     if not faults and not any(Path(path).is_dir() for path in paths):
-        say_next(f"lad-eval run --model {model or 'lad-tiny'} --tasks {','.join(paths)}")
+        say_next(f"lad-eval run --model {model or '<folder or hub id>'} --tasks {','.join(paths)}")
     return FAULTY if faults else 0

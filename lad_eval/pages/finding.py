@@ -118,11 +118,11 @@ def _headline(
     if base is None or other is None:
         name = base or other
         assert name is not None
-        chance = ", as guessing would be" if by_chance else ""
+        chance = ", not shown to be better than guessing" if by_chance else ""
         start = [Part("Right ")] if name == base else [Part(f"With {said(name)}, right ")]
         return [*start, Part(share_text(accuracies[name]), name), Part(f" of the time{chance}.")]
     first, second = shares_text(accuracies[base], accuracies[other])
-    chance = ", as guessing would be" if base in by_chance else ""
+    chance = ", not shown to be better than guessing" if base in by_chance else ""
     start = [Part("Right "), Part(first, base), Part(f" of the time{chance}; with {said(other)} ")]
     if significant is not None and other not in significant:
         figure = metrics["methods"][base]

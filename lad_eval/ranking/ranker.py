@@ -13,7 +13,7 @@ import numpy as np
 from lad_eval.errors import EvidenceError, UserError
 from lad_eval.evidence import Evidence, Floats, Ints, difference
 from lad_eval.files.documents import read_json, write_json
-from lad_eval.methods import Method, PurifiedAttention, canonical_name, make_method
+from lad_eval.methods import PLAIN, Condition, Method, PurifiedAttention, canonical_name, make_method
 from lad_eval.models.base import VLM
 from lad_eval.models.registry import load_model
 from lad_eval.ranking.images import ImageLike, image_source
@@ -23,7 +23,7 @@ from lad_eval.tasks.permutation import Permutation
 from lad_eval.tasks.prompts import prompt_problem, question
 from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.request import Request
-from lad_eval.tasks.sample import ImageSource, Sample
+from lad_eval.tasks.sample import ImageSource, Sample, text_fault
 from lad_eval.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 DESCRIPTION = "ranker.json"
 _ATTENTION = "attention"
+_UNLABELLED = ("lad-unlabelled", "purified-attention")
+"""Methods that calibrate without the right answers."""
 _CURE = "Give a folder that Ranker.save wrote, or calibrate and save again."
 
 Question = tuple[Sequence[ImageLike], str]
@@ -78,10 +80,11 @@ class _Calibrated:
     method: Method
     attention: PurifiedAttention | None
 
-    def ranking(self, row: Evidence) -> Ranking:
-        plain = np.exp(row.log_probs[0])
-        looked = None if self.attention is None else np.exp(self.attention.predict_log_proba(row)[0])
-        return Ranking(np.exp(self.method.predict_log_proba(row)[0]), plain / plain.sum(), looked)
+    def ranking(self, row: Evidence, plain_row: Evidence) -> Ranking:
+        """A ranking from a row under the method's condition, and one of the model as it is."""
+        plain = np.exp(plain_row.log_probs[0])
+        attention = None if self.attention is None else np.exp(self.attention.predict_log_proba(plain_row)[0])
+        return Ranking(np.exp(self.method.predict_log_proba(row)[0]), plain / plain.sum(), attention)
 
 
 class Ranker:
@@ -143,18 +146,20 @@ class Ranker:
             task = load_task(samples) if isinstance(samples, str) else samples
             found = list(task.samples("calibration"))
         else:
-            found = [_sample(index, *_unpacked(given, method)) for index, given in enumerate(samples)]
+            found = [_sample(f"Sample {index}", *_unpacked(index, given, method)) for index, given in _each(samples)]
         if not found:
             raise UserError("There are no samples to calibrate on; give (images, caption, index of the right image), five or so.")
-        answers = load_model(model, **options) if isinstance(model, str) else model
+        if identifiers not in get_args(IdentifierStyle):
+            raise UserError(f"identifiers must be one of {', '.join(get_args(IdentifierStyle))}, not {identifiers!r}.")
+        answers = _model(model, options)
         ranker = cls(answers, name, prompt, identifiers, {})
         by_size = {n: [s for s in found if len(s.images) == n] for n in sorted({len(s.images) for s in found})}
         for n, group in by_size.items():
             shifts = Permutation.identity(n).cyclic_shifts()
-            evidence = ranker._evidence(decides, [ranker._request(s, shift) for s in group for shift in shifts])
-            calibrated = make_method(name).calibrate(evidence)
-            looked = PurifiedAttention().calibrate(evidence) if evidence.attention is not None else None
-            ranker._learned[n] = _Calibrated(calibrated, looked)
+            requests = [ranker._request(s, shift) for s in group for shift in shifts]
+            evidence, plain = ranker._evidence(decides.condition, requests)
+            attention = PurifiedAttention().calibrate(plain) if plain.attention is not None else None
+            ranker._learned[n] = _Calibrated(make_method(name).calibrate(evidence), attention)
         return ranker
 
     def rank(self, images: Sequence[ImageLike], caption: str) -> Ranking:
@@ -176,16 +181,19 @@ class Ranker:
             UserError: as `rank`.
         """
         requests = []
-        for index, (images, caption) in enumerate(questions):
+        for index, given in _each(questions):
+            if not isinstance(given, Sequence) or isinstance(given, str) or len(given) != 2:
+                raise UserError(f"Question {index} must be (images, caption).")
+            images, caption = _images(given[0]), given[1]
             if len(images) not in self._learned:
                 known = " or ".join(map(str, self.sizes))
                 raise UserError(f"There are {len(images)} images; this ranker was calibrated for {known}: calibrate for as many.")
-            requests.append(self._request(_sample(f"question-{index}", images, caption, 0, split="test")))
+            requests.append(self._request(_sample(f"Question {index}", images, caption, 0, split="test")))
         rankings: dict[int, Ranking] = {}
         for n, group in itertools.groupby(sorted(range(len(requests)), key=lambda i: len(requests[i].images)), _size(requests)):
             learned, indices = self._learned[n], list(group)
-            evidence = self._evidence(learned.method, [requests[i] for i in indices])
-            rankings |= {i: learned.ranking(evidence.select([row])) for row, i in enumerate(indices)}
+            evidence, plain = self._evidence(learned.method.condition, [requests[i] for i in indices])
+            rankings |= {i: learned.ranking(evidence.select([row]), plain.select([row])) for row, i in enumerate(indices)}
         return [rankings[i] for i in range(len(requests))]
 
     def save(self, folder: str | Path) -> None:
@@ -195,6 +203,11 @@ class Ranker:
             UserError: it cannot be written.
         """
         folder = Path(folder)
+        try:  # what was there before goes first, so that no description is left over other states
+            for stale in (folder / DESCRIPTION, *folder.glob("n*.safetensors")):
+                stale.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(f"Cannot write {folder}: {error.strerror or error}.") from error
         for n, learned in self._learned.items():
             learned.method.save(folder / f"n{n}.safetensors")
             if learned.attention is not None:
@@ -207,6 +220,7 @@ class Ranker:
             "prompt": self._prompt,
             "identifiers": self._style,
             "sizes": list(self.sizes),
+            "attention": [n for n in self.sizes if self._learned[n].attention is not None],
         }
         try:
             write_json(folder / DESCRIPTION, document)
@@ -228,30 +242,31 @@ class Ranker:
         folder = Path(folder)
         document = _description(folder / DESCRIPTION)
         chosen = document["model"] if model is None else model
-        answers = load_model(chosen, **options) if isinstance(chosen, str) else chosen
+        answers = _model(chosen, options)
         if off := difference(_without_versions(document["fingerprint"]), _without_versions(answers.fingerprint)):
             raise EvidenceError(f"{folder} was calibrated with another model: {off}; calibrate again.")
-        kind = type(make_method(document["method"]))
+        named = make_method(document["method"])
         learned = {}
         for n in document["sizes"]:
-            looked = folder / f"n{n}-{_ATTENTION}.safetensors"
-            method = kind.load(folder / f"n{n}.safetensors")
-            learned[int(n)] = _Calibrated(method, PurifiedAttention.load(looked) if looked.is_file() else None)
+            method = type(named).load(folder / f"n{n}.safetensors")
+            method.condition = named.condition
+            states = folder / f"n{n}-{_ATTENTION}.safetensors"
+            learned[int(n)] = _Calibrated(method, PurifiedAttention.load(states) if n in document["attention"] else None)
         return cls(answers, document["method"], document["prompt"], document["identifiers"], learned)
 
     def _request(self, sample: Sample, order: Permutation | None = None) -> Request:
         n = len(sample.images)
-        if n < 2:
-            raise UserError(f"There {'is' if n == 1 else 'are'} {n} image{'s' * (n != 1)}; ranking needs 2 or more.")
-        if not sample.caption.strip():
-            raise UserError("The caption is empty.")
         names = identifiers(self._style, n)
         shown = Permutation.identity(n) if order is None else order
         return Request.of(sample, shown, question(self._prompt, sample.caption, names), names)
 
-    def _evidence(self, method: Method, requests: Sequence[Request]) -> Evidence:
-        """Rows of the requests, in their order."""
-        with under(self.model, method.condition):
+    def _evidence(self, condition: Condition, requests: Sequence[Request]) -> tuple[Evidence, Evidence]:
+        """Rows of the requests under a condition, and of the model as it is, in their order; where both are one, asked once."""
+        rows = self._rows(condition, requests)
+        return rows, rows if condition == PLAIN else self._rows(PLAIN, requests)
+
+    def _rows(self, condition: Condition, requests: Sequence[Request]) -> Evidence:
+        with under(self.model, condition):
             rows = Evidence.concatenate(list(in_batches(self.model, list({r.key: r for r in requests}.values()))))
         return rows.select_keys([request.key for request in requests])
 
@@ -272,28 +287,68 @@ def _method_of(name: str) -> Method:
     return method
 
 
-def _unpacked(given: Sequence[Any], method: str) -> tuple[Sequence[ImageLike], str, int]:
-    images, caption, *rest = given
-    if rest:
-        return images, caption, int(rest[0])
-    if method.partition("(")[0].rpartition("+")[2] not in ("lad-unlabelled", "vanilla", "raw-attention", "purified-attention"):
+def _model(model: VLM | str, options: dict[str, Any]) -> VLM:
+    if isinstance(model, str):
+        return load_model(model, **options)
+    if options:
+        raise UserError(f"{', '.join(options)}: these are options of loading, and the model is loaded already.")
+    return model
+
+
+def _each(given: Any) -> Iterable[tuple[int, Any]]:
+    if isinstance(given, str | bytes | dict) or not isinstance(given, Iterable):
+        raise UserError(f"Expected a list of (images, caption, ...), not {type(given).__name__}.")
+    return enumerate(given)
+
+
+def _images(given: Any) -> Sequence[ImageLike]:
+    if isinstance(given, str | bytes | dict) or not isinstance(given, Iterable):
+        raise UserError(f"Images must be a list of paths or Pillow images, not {type(given).__name__}.")
+    return list(given)
+
+
+def _unpacked(index: int, given: Any, method: str) -> tuple[Any, Any, int]:
+    if not isinstance(given, Sequence) or isinstance(given, str) or len(given) not in (2, 3):
+        raise UserError(f"Sample {index} must be (images, caption, index of the right image).")
+    if len(given) == 3:
+        right = given[2]
+        if isinstance(right, bool) or not isinstance(right, int | np.integer):
+            raise UserError(f"Sample {index}: the index of the right image must be a whole number, not {right!r}.")
+        return given[0], given[1], int(right)
+    if make_method(method).calibrates and method.partition("(")[0].rpartition("+")[2] not in _UNLABELLED:
         raise UserError(
             f"{method} calibrates on right answers, and a sample has none: give (images, caption, index of the right image), "
             "or use lad-unlabelled."
         )
-    return images, caption, 0  # any image may take the right one's place: only its visit to every position is checked
+    return given[0], given[1], 0  # any image may take the right one's place: only its visit to every position is checked
 
 
-def _sample(name: int | str, images: Sequence[ImageLike], caption: str, right: int, *, split: Split = "calibration") -> Sample:
-    if not 0 <= right < max(1, len(images)):
-        raise UserError(f"Sample {name}: the right image has index {right}, and there are {len(images)} images.")
-    sources: tuple[ImageSource, ...] = tuple(map(image_source, images))
-    return Sample(id=str(name), images=sources, caption=caption, gold=right, split=split)
+def _sample(name: str, images: Any, caption: Any, right: int, *, split: Split = "calibration") -> Sample:
+    sources: tuple[ImageSource, ...] = tuple(map(image_source, _images(images)))
+    n = len(sources)
+    if n < 2:
+        raise UserError(f"{name}: there {'is' if n == 1 else 'are'} {n} image{'s' * (n != 1)}; ranking needs 2 or more.")
+    if not 0 <= right < n:
+        raise UserError(f"{name}: the right image has index {right}, and there are {n} images.")
+    if not isinstance(caption, str) or not caption.strip():
+        raise UserError(f"{name}: the caption is {'empty' if isinstance(caption, str) else 'not text'}.")
+    if (fault := text_fault(caption)) is not None:
+        raise UserError(f"{name}: the caption {fault}.")
+    return Sample(id=name, images=sources, caption=caption, gold=right, split=split)
 
 
 def _description(path: Path) -> dict[str, Any]:
     document = read_json(path, what="a ranker", cure=_CURE)
-    expected = {"format": int, "model": str, "fingerprint": dict, "method": str, "prompt": str, "identifiers": str, "sizes": list}
+    expected = {
+        "format": int,
+        "model": str,
+        "fingerprint": dict,
+        "method": str,
+        "prompt": str,
+        "identifiers": str,
+        "sizes": list,
+        "attention": list,
+    }
     if any(not isinstance(document.get(key), kind) for key, kind in expected.items()):
         raise UserError(f"{path} does not describe a ranker. {_CURE}")
     if document["format"] != FORMAT:

@@ -43,7 +43,17 @@ def demo_text(demo: Demo) -> list[RenderableType]:
         table.add_row(*cells)
     head = Text.assemble("Which picture is it?  ", (f'"{visible(demo.caption)}"', "bold"))
     under = Text(f"{visible(demo.model)} · {n} pictures in {len(demo.rows)} orders{right}", style="dim")
-    parts: list[RenderableType] = [head, under, Text(), table, Text(), Text(model_sentence(demo)), Text(repaired_sentence(demo))]
+    learned = Text(f"{method_label(demo.method)} is calibrated on {visible(demo.calibrated_on)}", style="dim")
+    parts: list[RenderableType] = [
+        head,
+        under,
+        learned,
+        Text(),
+        table,
+        Text(),
+        Text(model_sentence(demo)),
+        Text(repaired_sentence(demo)),
+    ]
     if not known:
         parts.append(Text("Pass --right NUMBER to mark the right one.", style="dim"))
     return parts

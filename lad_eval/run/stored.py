@@ -94,7 +94,7 @@ class StoredRun:
 
 
 def find_run(path: Path) -> Path:
-    """The run folder at `path`, or the only one under it.
+    """The run folder at `path`, or the only one under it; runs that a study made for itself count where there is no other.
 
     Raises:
         UserError: there is none, or there are several.
@@ -105,8 +105,20 @@ def find_run(path: Path) -> Path:
     if not found:
         raise UserError(f"There is no run in {path}; `lad-eval run` makes one, and `lad-eval leaderboard` shows those there are.")
     if len(found) > 1:
-        raise UserError(f"There are {len(found)} runs in {path}; name one of them, e.g. {found[0]}.")
+        finished = {run.path: run for run in finished_runs(path)}
+        found = [folder for folder in found if folder not in finished or finished[folder].study is None] or found
+    if len(found) > 1:
+        described = "; ".join(f"{folder} ({_extent(finished.get(folder))})" for folder in found[:4])
+        raise UserError(f"There are {len(found)} runs in {path}; name one of them: {described}{'; ...' * (len(found) > 4)}.")
     return found[0]
+
+
+def _extent(run: StoredRun | None) -> str:
+    """How much of its task a run asked."""
+    if run is None:
+        return "not finished"
+    limit = run.metrics.get("limit")
+    return "all samples" if limit is None else f"first {limit} samples"
 
 
 def load_run(path: Path) -> StoredRun:

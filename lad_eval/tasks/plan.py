@@ -11,7 +11,7 @@ from lad_eval.errors import DataError, UserError
 from lad_eval.tasks.leakage import choose_apart, right_picture, shared_pictures
 from lad_eval.tasks.permutation import Permutation
 from lad_eval.tasks.request import Request
-from lad_eval.tasks.sample import Sample, showing
+from lad_eval.tasks.sample import Sample, showing, text_fault
 from lad_eval.tasks.task import Task
 
 View = Literal["identity", "cyclic", "random"]
@@ -217,6 +217,8 @@ def _checked(task: Task, samples: list[Sample]) -> list[Sample]:
             raise DataError(f"{task.name}: sample {sample.id!r} has {len(sample.images)} images, not {task.candidates}.")
         if not sample.caption.strip():
             raise DataError(f"{task.name}: sample {sample.id!r} has no caption.")
+        if (fault := text_fault(sample.caption)) is not None:
+            raise DataError(f"{task.name}: the caption of sample {sample.id!r} {fault}.")
         with showing(sample.id):
             different = len({image.digest for image in sample.images})
         if different < len(sample.images):

@@ -139,6 +139,12 @@ def groups(include_path: Sequence[str | Path] = ()) -> dict[str, list[str]]:
     return {name: _expand(name, known, ()) for name in sorted(known.groups)}
 
 
+def members_of(name: str) -> list[str]:
+    """The tasks of a group; any other name, a glob too, as it is."""
+    known = index()
+    return _expand(name, known, ()) if name in known.groups else [name]
+
+
 def resolve(names: str | Iterable[str], include_path: Sequence[str | Path] = ()) -> list[str]:
     """Task names that a comma-separated list of names, groups, globs (`scenes_*_n4`) and YAML paths stands for.
 

@@ -26,6 +26,15 @@ class ImageSource(Protocol):
         """The picture in RGB. Raises DataError with the file's name if it cannot be read."""
 
 
+def text_fault(text: str) -> str | None:
+    """What keeps text from being put to a model; None where nothing does."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"holds {text[error.start]!r}, half of a character that was not decoded; save it as UTF-8"
+    return None
+
+
 @dataclass(frozen=True)
 class Sample:
     """One question before any permutation.

@@ -90,7 +90,7 @@ def test_the_command_takes_images_of_ones_own(tmp_path, monkeypatch, capsys):
     assert invoke(["demo", *words, "--model", "random:qwen2.5-vl"]) == 0
     text = capsys.readouterr().out
     assert '"a [red] square"' in text
-    assert "3 pictures in 3 orders · the right one is A" in text
+    assert "3 pictures in 3 orders · the right one is A\nLAD is calibrated on scenes_random_n3" in text
     assert "C  2.png" in text
     assert (tmp_path / "own.svg").is_file()
 
@@ -101,6 +101,7 @@ def test_the_command_takes_images_of_ones_own(tmp_path, monkeypatch, capsys):
         (["--images", "a.png", "b.png"], "--images needs --caption"),
         (["--caption", "x"], "go with --images"),
         (["--images", "a.png", "b.png", "--caption", "x"], "a.png: no such image"),
+        (["--images", "a.png", "--caption", "x"], "--images takes 2 to 12 pictures, not 1"),
         (["--out", "demo.txt"], "a picture ends in .png, .svg, .pdf"),
         (["--model", "lad-tyni"], "Did you mean 'lad-tiny'?"),
         (["--task", "scenes_random_n5"], "Did you mean"),

@@ -97,7 +97,7 @@ def test_keeps_the_parameters_of_the_method(model, tmp_path):
         (([], "a caption"), "There are 0 images; this ranker was calibrated for 4"),
         ((["a.png"] * 3, "a caption"), "There are 3 images; this ranker was calibrated for 4"),
         ((["missing.png"] * 4, "a caption"), r"missing\.png: no such image"),
-        (([Image.new("RGB", (4, 4))] * 4, "  "), "The caption is empty"),
+        (([Image.new("RGB", (4, 4))] * 4, "  "), "the caption is empty"),
         (([3, 4, 5, 6], "a caption"), "must be a path or a Pillow image, not int"),
     ],
 )
@@ -112,7 +112,7 @@ def test_says_what_is_wrong_with_a_question(ranker, arguments, text):
         ([], "lad", "no samples to calibrate on"),
         ([(["a.png", "b.png"], "a caption")], "lad", "calibrates on right answers, and a sample has none"),
         ([(["a.png", "b.png"], "a caption", 2)], "lad", "has index 2, and there are 2 images"),
-        ([(["a.png"], "a caption", 0)], "lad", "There is 1 image; ranking needs 2 or more"),
+        ([(["a.png"], "a caption", 0)], "lad", "there is 1 image; ranking needs 2 or more"),
         ("scenes_random_n4", "cot", "does not rank from one pass"),
         ("scenes_random_n4", "permutation-average", "does not rank from one pass"),
     ],
@@ -128,6 +128,55 @@ def test_a_description_that_was_changed_is_refused(ranker, model, tmp_path):
     (tmp_path / "ranker.json").write_text(text.replace('"1.."', '"A.."'))
     with pytest.raises(UserError, match=r"ranker\.json.*damaged or was changed"):
         Ranker.load(tmp_path, model)
+
+
+@pytest.mark.parametrize("method", ["sofa+lad", "sofa", "sofa+pride", "lad(top_k=1)"])
+def test_interventions_and_parameters_come_back_and_the_plain_answer_is_the_models_own(method, ranker, model, samples, tmp_path):
+    question = (samples[0].images, samples[0].caption)
+    made = Ranker.calibrate(model, "scenes_random_n4", method=method)
+    made.save(tmp_path)
+    before, after = made.rank(*question), Ranker.load(tmp_path, model).rank(*question)
+    np.testing.assert_array_equal(after.probabilities, before.probabilities)
+    plain = ranker.rank(*question)
+    np.testing.assert_allclose(after.plain_probabilities, plain.plain_probabilities, atol=1e-6)
+    np.testing.assert_allclose(after.attention, plain.attention, atol=1e-5)
+
+
+def test_saving_again_leaves_nothing_of_before(model, ranker, samples, tmp_path):
+    held = list(load_task("scenes_random_n4").samples("calibration"))[:3]
+    three = [(s.images[:3], s.caption, s.gold) for s in held if s.gold < 3]
+    Ranker.calibrate(model, [*three, *((s.images, s.caption, s.gold) for s in held)]).save(tmp_path)
+    ranker.save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["n4-attention.safetensors", "n4.safetensors", "ranker.json"]
+    (tmp_path / "n4-attention.safetensors").unlink()
+    with pytest.raises(UserError, match="n4-attention"):
+        Ranker.load(tmp_path, model)
+
+
+@pytest.mark.parametrize(
+    ("samples", "text"),
+    [
+        ([(["a.png", "b.png"], "a", 1.9)], "must be a whole number, not 1.9"),
+        ([(["a.png", "b.png"], "a", "1")], "must be a whole number, not '1'"),
+        ([(["a.png", "b.png"], "a", 1, 2)], r"Sample 0 must be \(images, caption, index"),
+        ([{"images": []}], r"Sample 0 must be \(images, caption, index"),
+        ((["a.png"], "a", 1), "Sample 0 must be"),
+        (None, "Expected a list"),
+        ([([], "a", 0)], "there are 0 images"),
+        ([([Image.new("RGB", (4, 4))] * 2, None, 0)], "the caption is not text"),
+        ([([Image.new("RGB", (4, 4))] * 2, "a \ud800 b", 0)], "half of a character"),
+    ],
+)
+def test_wrong_samples_are_named(model, samples, text):
+    with pytest.raises(UserError, match=text):
+        Ranker.calibrate(model, samples)
+
+
+def test_options_go_with_a_name_only(model):
+    with pytest.raises(UserError, match="device: these are options of loading"):
+        Ranker.calibrate(model, "scenes_random_n4", device="cpu")
+    with pytest.raises(UserError, match="identifiers must be one of"):
+        Ranker.calibrate(model, "scenes_random_n4", identifiers="zz")
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"format": 1}', '{"format": "x"}'])
