@@ -138,12 +138,12 @@ def test_without_vanilla():
 def test_what_guessing_would_give_is_called_so():
     chance = figure(26.0, low=20.0, high=31.0, recall=(24.0, 25.0, 27.0, 28.0), p=0.6)
     _, lines = told(metrics({"vanilla": chance, "lad": chance}, {("vanilla", "lad"): 1.0}))
-    assert lines[0] == "Right 26 % of the time, as guessing would be; with LAD 26 %, the same."
+    assert lines[0] == "Right 26 % of the time, not shown to be better than guessing; with LAD 26 %, the same."
     assert lines[1] == (
         "No effect of the position was found: the right image is found 24 % to 28 % of the time, "
         "depending on where it is (p = 0.60)."
     )
-    assert told(metrics({"vanilla": chance}))[1][0] == "Right 26 % of the time, as guessing would be."
+    assert told(metrics({"vanilla": chance}))[1][0] == "Right 26 % of the time, not shown to be better than guessing."
 
 
 def test_one_order_says_nothing_of_position():

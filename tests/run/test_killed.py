@@ -33,6 +33,7 @@ def start(out, restarts):
         str(restarts),
     ]
     words = ["-m", "lad_eval", "run", "-m", MODEL, "-t", TASK, "--limit", str(LIMIT), "--batch-size", "1", "--device", "cpu"]
+    words += ["--methods", ",".join(METHODS)]
     return subprocess.Popen(
         [*torchrun, *words, "--runs", str(out), "--json", "--quiet"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -127,10 +127,12 @@ def test_two_processes_decide_as_one(counted, tmp_path):
 
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "lad_eval", "run"]
     options = ["-m", MODEL, "-t", TASK, "--limit", "5", "--device", "cpu", "--json", "--runs", str(tmp_path / "two")]
+    options += ["--methods", ",".join(METHODS)]
     done = subprocess.run([*torchrun, *options], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [row.as_dict() for row in alone]
-    assert f"{TASK}: 100 requests serve {len(METHODS)} methods, 88 of them asked now" in done.stderr
+    assert f"{TASK}: 100 requests serve {len(METHODS)} methods (one by one" in done.stderr
+    assert ", 88 of them asked now" in done.stderr
 
     one, two = (read_evidence(only_run(tmp_path / name)) for name in ("one", "two"))
     assert len(one) == len(two) == 100
