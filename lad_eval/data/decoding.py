@@ -218,7 +218,7 @@ def _formats() -> tuple[str, ...]:
 
 
 def _load(image: ImageFile) -> None:
-    """Decodes; a truncated file is an error even where another package in the process has told Pillow to fill it up."""
+    """Decodes; a truncated file is an error even where another package in the process has set Pillow to fill it up."""
     from PIL import ImageFile as Files
 
     if not Files.LOAD_TRUNCATED_IMAGES:

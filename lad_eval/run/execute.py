@@ -240,7 +240,7 @@ def opened(
 ) -> Iterator[EvidenceStore]:
     """The run's folder, claimed for its spec, and its store; the leader is the first in, so that two runs cannot mix.
 
-    Unless it starts afresh, the leader fills the store with what the model's other runs hold already.
+    Unless it starts over, the leader fills the store with what the model's other runs hold already.
     """
     afresh = settings.overwrite == "always" and world.leads
     rank = None if world.size == 1 else world.rank

@@ -95,7 +95,7 @@ class _Standing:
     def _kept(self, work: Callable[[], Result]) -> Result:
         try:
             return work()
-        except Exception as fault:
+        except Exception as fault:  # raised again; the class above may swallow it, and this keeps what it was
             self.fault = self.fault or fault
             raise
 
