@@ -65,7 +65,7 @@ bench: $(VENV)/.dev ## Measure speed and memory as ratios, write docs/performanc
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 tiny: $(VENV)/.dev ## Retrain the embedded model (at most an hour on 2 cores)
-	@$(BIN)/python -m lad_eval.models.tiny.train $(ARGS)
+	@$(BIN)/python -m recipes.lad_tiny.train $(ARGS)
 
 leaderboard: $(VENV)/.setup ## Rebuild results/leaderboard.md from the runs
 	@mkdir -p results

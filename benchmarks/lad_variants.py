@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.report import Table
-from lad_eval.evidence import Evidence
+from lad_eval.evidence.store import read_evidence
+from lad_eval.evidence.table import Evidence
 from lad_eval.methods import LAD, Method, MethodWarning, PriDe, UnlabelledLAD
 from lad_eval.metrics.figures import rstd
-from lad_eval.run.asked import Asked
+from lad_eval.run.decide import Asked
 from lad_eval.run.folder import PLAN, read_json
 from lad_eval.run.stored import load_run
-from lad_eval.store import read_evidence
 
 SIZES = (1, 2, 3, 5, 10, 20)
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from benchmarks.models import Plan
 from benchmarks.report import Table
 from benchmarks.timer import take_turns
-from lad_eval.data.mining import CAPTION_THRESHOLD, Miner
+from lad_eval.data.retrieval.mining import CAPTION_THRESHOLD, Miner
 
 WIDTH = 768
 WRONG = 7

@@ -10,12 +10,9 @@ from typing import Any
 import torch
 
 from lad_eval.models.huggingface import HuggingFaceVLM
-from lad_eval.tasks.identifiers import IdentifierStyle, identifiers
-from lad_eval.tasks.permutation import Permutation
-from lad_eval.tasks.prompts import question
-from lad_eval.tasks.request import Request
-from lad_eval.tasks.sample import Sample
-from lad_eval.tasks.sources.scenes_world import draw_scene
+from lad_eval.tasks.prompts import IdentifierStyle, identifiers, question
+from lad_eval.tasks.request import Permutation, Request, Sample
+from lad_eval.tasks.sources.scenes import draw_scene
 
 
 @dataclass(frozen=True)
@@ -89,8 +86,8 @@ def load(name: str, plan: Plan, *, attention: str = "sdpa", batch_size: int | st
 def _middle(plan: Plan, attention: str, vision: dict[str, Any]) -> tuple[Any, Any]:
     import transformers
 
+    from lad_eval.models.random.family import make_tokenizer
     from lad_eval.models.random.qwen import QWEN2_5_VL
-    from lad_eval.models.random.tokenizer import make_tokenizer
 
     tokenizer = make_tokenizer(**QWEN2_5_VL.tokens)
     head = 64
@@ -126,7 +123,7 @@ def _middle(plan: Plan, attention: str, vision: dict[str, Any]) -> tuple[Any, An
 def _tiny(attention: str) -> tuple[Any, Any]:
     from transformers import Qwen2_5_VLForConditionalGeneration
 
-    from lad_eval.models.tiny.build import build_config, build_processor
+    from recipes.lad_tiny.build import build_config, build_processor
 
     torch.manual_seed(0)
     return Qwen2_5_VLForConditionalGeneration._from_config(build_config(), attn_implementation=attention), build_processor()

@@ -10,10 +10,8 @@ from benchmarks.report import Table
 from benchmarks.timer import take_turns
 from lad_eval.methods import make_method
 from lad_eval.models.huggingface import HuggingFaceVLM
-from lad_eval.run.asked import Asked
-from lad_eval.run.collect import collect
-from lad_eval.run.decide import Decision, decide
-from lad_eval.run.lineup import calibrates, views_of
+from lad_eval.run.collect import calibrates, collect, views_of
+from lad_eval.run.decide import Asked, Decision, decide
 from lad_eval.tasks.plan import plan as request_plan
 from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.task import Task

@@ -5,19 +5,19 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lad_eval.version import __version__ as __version__
+
 if TYPE_CHECKING:
-    from lad_eval.evidence import Evidence as Evidence
+    from lad_eval.evidence.table import Evidence as Evidence
     from lad_eval.models.registry import load_model as load_model
     from lad_eval.ranking.ranker import Ranker as Ranker
     from lad_eval.run.collect import collect as collect
     from lad_eval.tasks.registry import load_task as load_task
 
-__version__ = "0.1.0"
-
 __all__ = ["Evidence", "Ranker", "collect", "load_model", "load_task"]
 
 _HOME = {
-    "Evidence": "lad_eval.evidence",
+    "Evidence": "lad_eval.evidence.table",
     "Ranker": "lad_eval.ranking.ranker",
     "collect": "lad_eval.run.collect",
     "load_model": "lad_eval.models.registry",

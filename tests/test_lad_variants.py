@@ -7,7 +7,7 @@ pytest.importorskip("benchmarks.lad_variants", reason="benchmarks/ is not part o
 
 from benchmarks.lad_variants import VARIANTS, RowGainLAD, ShrunkLAD, curve
 from lad_eval.methods import LAD
-from lad_eval.methods.synthetic import random_calibration, random_evidence
+from lad_eval.methods.conformance import random_calibration, random_evidence
 
 
 def test_each_variant_changes_what_it_says():

@@ -10,18 +10,18 @@ import pytest
 from PIL import Image
 
 from lad_eval.cli.main import invoke
-from lad_eval.data import embeddings
-from lad_eval.data.embeddings import Captioned, embed
-from lad_eval.data.files import write_text
+from lad_eval.data.retrieval import embeddings
+from lad_eval.data.retrieval.embeddings import Captioned, embed
 from lad_eval.errors import PictureError
+from lad_eval.files.atomic import write_text
 from lad_eval.models.preparation import PROTOCOL_SIZE, ImageCache
-from lad_eval.models.vlmeval.messages import Messages
-from lad_eval.pages import pictures as thumbnails
+from lad_eval.models.vlmeval.prompts import Messages
 from lad_eval.plugins.lmms_eval import documents
-from lad_eval.plugins.vlmevalkit.images import Pictures
+from lad_eval.plugins.vlmevalkit.datasets import Pictures
+from lad_eval.report.html import pictures as thumbnails
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.registry import load_task
-from lad_eval.tasks.sources.picture import NamedPicture, Picture
+from lad_eval.tasks.sources.base import NamedPicture, Picture
 from lad_eval.tasks.validate import validate
 from tests.data.picture_files import EPS, LFS_POINTER
 

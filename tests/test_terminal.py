@@ -8,9 +8,10 @@ import sys
 
 import pytest
 
-from lad_eval.cli.main import complain, invoke, listen
-from lad_eval.report.rows import Row
-from lad_eval.report.tables import render
+from lad_eval.cli.console import log_to_stderr, print_error
+from lad_eval.cli.main import invoke
+from lad_eval.report.render import render
+from lad_eval.run.rows import Row
 from lad_eval.terminal import degrade_output, plain_cell, visible, write_json
 
 HOSTILE = "\x1b[31mred\x1b[0m\x07\x08\r\x9b2J\u202egnp.exe\u2066\u200b\ud800"
@@ -40,8 +41,8 @@ def test_tables_obey_no_name_and_no_note(form):
 
 
 def test_errors_warnings_and_progress_are_one_line_each(capsys):
-    complain(f"Unknown task {HOSTILE}\n{HOSTILE}.")
-    listen(quiet=False)
+    print_error(f"Unknown task {HOSTILE}\n{HOSTILE}.")
+    log_to_stderr(quiet=False)
     logging.getLogger("lad_eval").warning("%s\n%s", HOSTILE, "second")
     err = capsys.readouterr().err
     assert err.count("\n") == 2
@@ -94,7 +95,7 @@ class TestLastResort:
             def fail(what):
                 raise error
 
-            monkeypatch.setattr("lad_eval.listing.listing", fail)
+            monkeypatch.setattr("lad_eval.cli.inspect.listing", fail)
 
         return make
 

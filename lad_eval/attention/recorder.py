@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
+from lad_eval.attention.hooks import AttentionCall, attention_layers, tap
 from lad_eval.attention.spans import Spans
-from lad_eval.attention.tap import AttentionCall, attention_layers, tap
 from lad_eval.errors import UnsupportedModelError
 
 

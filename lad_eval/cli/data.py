@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lad_eval.cli import annotations as annotation_files
 from lad_eval.cli.options import Quiet
 from lad_eval.errors import DataError, UserError
 from lad_eval.terminal import visible, write
 
 if TYPE_CHECKING:
     from lad_eval.data.dataset import DataSet, Progress
+
 
 app = typer.Typer(
     name="data",
@@ -24,9 +24,6 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("export")(annotation_files.export)
-app.command("import")(annotation_files.import_)
-app.command("embed")(annotation_files.embed)
 
 
 class StoppedError(UserError):
@@ -75,14 +72,13 @@ def prepare(
     quiet: Quiet = False,
 ) -> None:
     """Fetch, unpack and prepare a data set; what is done already is not done again."""
-    from lad_eval.cli.main import listen
+    from lad_eval.cli.console import log_to_stderr, quiet_libraries
     from lad_eval.data.dataset import PrepareOptions, load_dataset
     from lad_eval.data.prepare import prepare as bring
-    from lad_eval.run.silence import hush_libraries
 
-    listen(quiet=quiet)
+    log_to_stderr(quiet=quiet)
     dataset = load_dataset(name)
-    hush_libraries(quiet=quiet)
+    quiet_libraries(quiet=quiet)
     options = PrepareOptions(
         download=download and not _offline(),
         encoder=encoder,
@@ -167,3 +163,84 @@ def _offline() -> bool:
     import os
 
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "ON", "YES")
+
+
+class Which(str, Enum):
+    """Samples of which split."""
+
+    test = "test"
+    calibration = "calibration"
+
+
+@app.command("export")
+def export(
+    task: Annotated[
+        str, typer.Argument(metavar="TASK", help="Name or YAML file of a task on picture files.", show_default=False)
+    ],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON file to write.", show_default=False, dir_okay=False)],
+    images: Annotated[
+        str | None, typer.Option("--images", help="Folder to write before the pictures' names; default: where they are.")
+    ] = None,
+    split: Annotated[Which, typer.Option("--split", help="Which samples.")] = Which.test,
+) -> None:
+    """Write a task's samples as an annotation file of the released code (id, image_ids, index, target, caption)."""
+    from lad_eval.tasks.registry import load_task
+    from lad_eval.tasks.sources.retrieval_files import export_task
+
+    count = export_task(load_task(task), file, split=split.value, images=images)
+    write(f"{file}: {count} samples.\n")
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Annotation file (JSON).", show_default=False, dir_okay=False)],
+    images: Annotated[Path, typer.Option("--images", help="Folder with the pictures.", file_okay=False, show_default=False)],
+    name: Annotated[str, typer.Option("--name", help="Of the new task.", show_default=False)],
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibration", help="Annotation file to calibrate on; default: the first samples of FILE.", dir_okay=False
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the task's YAML file.", file_okay=False)] = Path(),
+    replace: Annotated[bool, typer.Option("--replace", help="Write over a task of that name.")] = False,
+) -> None:
+    """Make a task of an annotation file: write <name>.yaml, ready for `lad-eval run --tasks`."""
+    from lad_eval.tasks.sources.retrieval_files import import_annotations
+
+    made = import_annotations(file, images, name, calibration=calibration, to=out, overwrite=replace)
+    shown = made if made.parts[:-1] else f"./{made}"
+    write(f"{made}: a task; run it with `lad-eval run --model <model> --tasks {shown}`.\n")
+
+
+@app.command("embed")
+def embed(
+    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="Folder of pictures.", file_okay=False, show_default=False)],
+    captions: Annotated[Path, typer.Argument(metavar="CAPTIONS", help="Captions file.", dir_okay=False, show_default=False)],
+    encoder: Annotated[
+        str | None,
+        typer.Option("--encoder", help="CLIP or SigLIP model, a hub id or a folder; default: openai/clip-vit-large-patch14."),
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", help="Of the encoder: cpu, cuda, ...")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Pictures the encoder sees at once.")] = None,
+    allow_outside: Annotated[
+        bool, typer.Option("--allow-outside", help="Names in the captions file may lead out of IMAGES.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Embed pictures of your own, so that tasks on them can have `setting: adversarial`; goes on where it was stopped."""
+    from functools import partial
+
+    from lad_eval.cli.console import quiet_libraries
+    from lad_eval.data.retrieval.embeddings import BATCH_SIZE, embed_own
+    from lad_eval.data.retrieval.encoder import load_encoder
+    from lad_eval.data.retrieval.protocols import DEFAULT_ENCODER
+    from lad_eval.run.progress import progress
+    from lad_eval.tasks.sources.album import read_album
+
+    quiet_libraries(quiet=quiet)
+    album = read_album(images, captions, allow_outside=allow_outside)
+    model = load_encoder(encoder or DEFAULT_ENCODER, device=device)
+    shown = partial(progress, shown=not quiet)
+    found = embed_own(images, album.paths, album.first, model, shown, batch_size=batch_size or BATCH_SIZE)
+    write(f"{images}: {len(found.names)} pictures and captions are embedded by {model.name}.\n")

@@ -12,7 +12,7 @@ from lad_eval.cli.options import Json
 
 if TYPE_CHECKING:
     from lad_eval.ranking.demo import Demo
-    from lad_eval.tasks.sample import ImageSource
+    from lad_eval.tasks.request import ImageSource
     from lad_eval.tasks.task import Task
 
 TASK = "scenes_random_n4"
@@ -50,9 +50,9 @@ def demo(
     json: Json = False,
 ) -> None:
     """See position bias with your own eyes: one question under its cyclic orders, and what the repair answers."""
+    from lad_eval.cli.console import quiet_libraries
     from lad_eval.models.registry import check_model
     from lad_eval.ranking.picture import check_suffix
-    from lad_eval.run.silence import hush_libraries
 
     own = [*(images or []), *(more_images or [])]
     if own and caption is None:
@@ -65,7 +65,7 @@ def demo(
         )
     check_suffix(out)
     check_model(model)
-    hush_libraries(quiet=True)
+    quiet_libraries(quiet=True)
     from lad_eval.ranking.demo import demonstrate
     from lad_eval.ranking.images import image_source
     from lad_eval.ranking.picture import draw_demo
@@ -112,8 +112,7 @@ def _show(result: Demo, own: list[Path], out: Path) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from lad_eval.ranking.demo import letter
-    from lad_eval.ranking.text import demo_text
+    from lad_eval.ranking.demo import demo_text, letter
     from lad_eval.terminal import visible
 
     console = Console(highlight=False)

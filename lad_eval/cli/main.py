@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import sys
 import traceback
@@ -13,32 +12,12 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperGroup
 
-import lad_eval
-from lad_eval.cli import (
-    check,
-    compare,
-    data,
-    demo,
-    doctor,
-    export,
-    figure,
-    leaderboard,
-    lmms_eval,
-    ls,
-    paper,
-    report,
-    run,
-    score,
-    validate,
-    vlmeval,
-)
+from lad_eval.cli import data, demo, inspect, report, run, study, vlmeval
+from lad_eval.cli.console import INTERRUPTED, log_to_stderr, plain_warnings, print_error
 from lad_eval.errors import UserError
-from lad_eval.run.silence import plain_warnings
-from lad_eval.terminal import degrade_output, visible
+from lad_eval.terminal import degrade_output
+from lad_eval.version import __version__
 
-INTERRUPTED = 130
-_LONGEST = 2000
-"""Characters of a line on stderr; what names and texts of others add beyond that is left out in the middle."""
 OUR_FAULT = 70
 """What nobody foresaw; EX_SOFTWARE of sysexits.h."""
 DEBUG = "--debug"
@@ -93,13 +72,13 @@ COMMANDS = (
     ),
     Command(
         "paper",
-        paper.paper,
+        study.paper,
         MEASURE,
         ("lad-eval paper --model lad-tiny", "lad-eval paper --model lad-tiny --only table4,figure6"),
     ),
     Command(
         "check",
-        check.check,
+        run.check,
         MEASURE,
         ("lad-eval check results/baselines/lad-tiny.json", "lad-eval check my.json --model checkpoints/13000 --device cuda"),
     ),
@@ -111,13 +90,13 @@ COMMANDS = (
     ),
     Command(
         "leaderboard",
-        leaderboard.leaderboard,
+        report.leaderboard,
         RESULTS,
         ("lad-eval leaderboard", "lad-eval leaderboard --model 'Qwen*' --tasks 'coco_*' --methods vanilla,lad --format md"),
     ),
     Command(
         "compare",
-        compare.compare,
+        run.compare,
         RESULTS,
         (
             "lad-eval compare results/runs/lad-tiny/scenes_random_n4 --against vanilla",
@@ -126,25 +105,25 @@ COMMANDS = (
     ),
     Command(
         "score",
-        score.score,
+        run.score,
         RESULTS,
         ("lad-eval score results/runs/lad-tiny/scenes_random_n4 --set lad.top_k=1",),
     ),
     Command(
         "figure",
-        figure.figure,
+        report.figure,
         RESULTS,
         ("lad-eval figure results/runs/lad-tiny/scenes_random_n4 --methods vanilla,lad --out positions.svg",),
     ),
     Command(
         "export",
-        export.export,
+        report.export,
         RESULTS,
         ("lad-eval export --format model-card --model lad-tiny --methods vanilla,lad --out README.md",),
     ),
-    Command("ls", ls.ls, PREPARE, ("lad-eval ls tasks", "lad-eval ls methods", "lad-eval ls models --harness vlmeval")),
-    Command("validate", validate.validate, PREPARE, ("lad-eval validate my_pictures.yaml",)),
-    Command("doctor", doctor.doctor, PREPARE, ("lad-eval doctor",)),
+    Command("ls", inspect.ls, PREPARE, ("lad-eval ls tasks", "lad-eval ls methods", "lad-eval ls models --harness vlmeval")),
+    Command("validate", inspect.validate, PREPARE, ("lad-eval validate my_pictures.yaml",)),
+    Command("doctor", inspect.doctor, PREPARE, ("lad-eval doctor",)),
     Command(
         "vlmeval",
         vlmeval.vlmeval,
@@ -186,12 +165,12 @@ for command in COMMANDS:
         context_settings=command.context,
     )(command.function)
 app.add_typer(data.app, rich_help_panel=PREPARE)
-app.add_typer(lmms_eval.app, rich_help_panel=HARNESSES)
+app.add_typer(vlmeval.app, rich_help_panel=HARNESSES)
 
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(lad_eval.__version__)
+        typer.echo(__version__)
         raise typer.Exit
 
 
@@ -219,17 +198,17 @@ def invoke(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 where a check found faults, 2 for a fault of the user's, 70 for one of ours, 130 when interrupted.
     """
     degrade_output()
-    listen(quiet=False)
+    log_to_stderr(quiet=False)
     plain_warnings()
     words, debug = _without_debug(sys.argv[1:] if arguments is None else list(arguments))
     command = typer.main.get_command(app)
     try:
         code = command.main(words, prog_name="lad-eval", standalone_mode=False)
     except UserError as error:
-        complain(str(error), error.exit_code)
+        print_error(str(error), error.exit_code)
         return error.exit_code
     except _UsageError as error:
-        complain(error.format_message().replace("Value error, ", ""))
+        print_error(error.format_message().replace("Value error, ", ""))
         return UserError.exit_code
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
@@ -241,7 +220,7 @@ def invoke(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         return _last_resort(error)
     if code == INTERRUPTED:
-        complain("Interrupted.", INTERRUPTED)
+        print_error("Interrupted.", INTERRUPTED)
     return code if isinstance(code, int) else 0
 
 
@@ -258,43 +237,11 @@ def _last_resort(error: Exception) -> int:
     text = " ".join(str(error).split())[:500]
     if isinstance(error, OSError) and error.errno in _ENVIRONMENT.values():
         where = error.filename2 if error.filename2 is not None else error.filename
-        complain(f"Cannot use {where}: {error.strerror}." if where is not None else f"{error.strerror}.")
+        print_error(f"Cannot use {where}: {error.strerror}." if where is not None else f"{error.strerror}.")
         return UserError.exit_code
     if isinstance(error, MemoryError):
-        complain("The memory does not suffice; use a smaller --batch-size or --limit, or a machine with more.")
+        print_error("The memory does not suffice; use a smaller --batch-size or --limit, or a machine with more.")
         return UserError.exit_code
     named = type(error).__name__ + (f": {text}" if text else "")
-    complain(f"This is a fault of lad_eval: {named.rstrip('.')}. Run it again with {DEBUG} for the traceback, and report it.")
+    print_error(f"This is a fault of lad_eval: {named.rstrip('.')}. Run it again with {DEBUG} for the traceback, and report it.")
     return OUR_FAULT
-
-
-def complain(text: str, exit_code: int = UserError.exit_code) -> None:
-    """One line on stderr; none for a process that leaves speaking to another."""
-    line = visible(" ".join(text.split()))
-    if len(line) > _LONGEST:
-        line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
-    if line:
-        sys.stderr.write(f"{line}\n" if exit_code == INTERRUPTED else f"error: {line}\n")
-
-
-def listen(*, quiet: bool) -> None:
-    """Sends what the package reports to stderr, a plain line each; when quiet, only warnings and worse."""
-    logger = logging.getLogger("lad_eval")
-    logger.setLevel(logging.WARNING if quiet else logging.INFO)
-    logger.handlers = [_Stderr()]
-    logger.propagate = False
-
-
-class _Stderr(logging.Handler):
-    """Writes to whatever `sys.stderr` is at the time; the same line in a row, as of several tasks on one data set, once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._last = ""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        prefix = "warning: " if record.levelno >= logging.WARNING else ""
-        line = f"{prefix}{visible(' '.join(record.getMessage().split()))}\n"
-        if line != self._last:
-            sys.stderr.write(line)
-        self._last = line

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lad_eval.cli.options import RESULTS, Quiet, Runs, SomeTasks, Studies, listed
-from lad_eval.cli.show import say_next
+from lad_eval.cli.console import log_next_steps
+from lad_eval.cli.options import RESULTS, Quiet, Reported, Run, Runs, SomeMethods, SomeTasks, Studies, expanded, listed
 from lad_eval.terminal import write
 
 Folders = Annotated[
@@ -31,9 +33,8 @@ def report(
 
     Captions and pictures of a task of your own are found where the run saw them; if they have moved, name its file with --tasks.
     """
-    from lad_eval.pages import write_report
-    from lad_eval.pages.choose import choose
-    from lad_eval.pages.load import definitions_of
+    from lad_eval.report.html import write_report
+    from lad_eval.report.html.load import choose, definitions_of
     from lad_eval.run.progress import progress
     from lad_eval.tasks.registry import resolve
 
@@ -46,4 +47,136 @@ def report(
         f"{written.pictured} of them with pictures, {written.size / 1e6:.1f} MB\n"
     )
     if not quiet:
-        say_next(f"open {written.path} in a browser")
+        log_next_steps(f"open {written.path} in a browser")
+
+
+def figure(
+    run: Run,
+    out: Annotated[Path, typer.Option("--out", help="Picture file: .svg, .png or .pdf.", dir_okay=False)] = Path("positions.svg"),
+    methods: Annotated[
+        str | None,
+        typer.Option("--methods", help="Methods to draw; default: vanilla, and LAD or what helps more.", show_default=False),
+    ] = None,
+) -> None:
+    """Draw accuracy by the position of the right image, with 95 % intervals; flat bars are a fair model."""
+    from lad_eval.report.html.opening import position_picture
+    from lad_eval.run.stored import load_run
+    from lad_eval.terminal import visible, write
+
+    chosen = None if methods is None else expanded(listed(methods, "methods"), load_run(run).methods, "method")
+    position_picture(run, out, chosen)
+    write(f"{visible(str(out))}\n")
+    log_next_steps("lad-eval report")
+
+
+class Form(str, Enum):
+    """What is written."""
+
+    model_card = "model-card"
+    eval_results = "eval-results"
+
+
+def export(
+    form: Annotated[
+        Form, typer.Option("--format", "-f", help="model-card: a README.md with model-index; eval-results: for .eval_results/.")
+    ],
+    folders: Folders = None,
+    runs: Runs = RESULTS,
+    model: Model = None,
+    tasks: SomeTasks = None,
+    methods: SomeMethods = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="eval-results: hub id of the benchmark that lists the tasks.")
+    ] = None,
+    source: Annotated[str | None, typer.Option("--source", help="eval-results: URL where the results can be seen.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The file; default: stdout.", dir_okay=False)] = None,
+) -> None:
+    """Write the figures of one model for its repository on the Hugging Face hub; nothing is uploaded.
+
+    --methods: of a model card by default all, of eval-results exactly one, by default lad.
+    """
+    from lad_eval.files.atomic import sweep
+    from lad_eval.report.card import eval_results, model_card
+    from lad_eval.report.html.load import choose
+    from lad_eval.run.folder import ResultsError, read_spec, write_atomically
+    from lad_eval.tasks.registry import resolve
+    from lad_eval.terminal import write
+
+    found = choose(folders or [runs], model, None if tasks is None else resolve(listed(tasks, "tasks")))
+    stored_names = list(dict.fromkeys(name for run in found for name in run.methods))
+    chosen = None if methods is None else expanded(listed(methods, "methods"), stored_names, "method")
+    if form is Form.eval_results and (dataset is None or len(chosen or ["lad"]) > 1):
+        raise typer.BadParameter("--format eval-results needs --dataset owner/name and at most one of --methods.")
+    if form is Form.model_card and (dataset or source):
+        raise typer.BadParameter("--dataset and --source belong to --format eval-results.")
+    stored = [(run.metrics, read_spec(run.path)) for run in found]
+    if form is Form.model_card:
+        text = model_card(stored, chosen)
+    else:
+        text = eval_results(stored, (chosen or ["lad"])[0], dataset=dataset or "", source_url=source)
+    if out is None:
+        write(text)
+        return
+    try:
+        sweep(out.parent, out.name)
+        write_atomically(out, lambda beside: beside.write_text(text, encoding="utf-8"))
+        log_next_steps("put it into the model's repository on the hub", kept=out)
+    except OSError as error:
+        raise ResultsError(f"Cannot write {out}: {error.strerror}. Choose another file with --out.") from error
+
+
+class FormForm(str, Enum):
+    """Forms of the table."""
+
+    rich = "rich"
+    md = "md"
+    latex = "latex"
+    html = "html"
+    csv = "csv"
+    json = "json"
+
+
+def leaderboard(
+    runs: Runs = RESULTS,
+    form: Annotated[FormForm, typer.Option("--format", "-f", help="How the table is written.")] = FormForm.rich,
+    sort: Annotated[
+        str,
+        typer.Option(
+            "--sort",
+            help="accuracy, rstd, consistency (means over the tasks), passes, model, method; a task, or task:rstd. Best first.",
+        ),
+    ] = "accuracy",
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Only these models or globs, e.g. 'Qwen*', separated by commas.")
+    ] = None,
+    methods: SomeMethods = None,
+    tasks: SomeTasks = None,
+    studies: Studies = False,
+    allow_mixed: Annotated[
+        bool, typer.Option("--allow-mixed", help="Show different dtypes, attention or task versions in one column, marked.")
+    ] = False,
+    reported: Reported = False,
+) -> None:
+    """Gather all runs: one row per model and method, one column per task."""
+    from lad_eval.report.leaderboard import Filters, gather_board
+    from lad_eval.report.leaderboard_forms import render_board, rich_board
+    from lad_eval.tasks.registry import members_of
+    from lad_eval.terminal import write, write_json
+
+    filters = Filters(
+        tuple(listed(model, "models")) if model else (),
+        tuple(listed(methods, "methods")) if methods else (),
+        tuple(member for name in listed(tasks, "tasks") for member in members_of(name)) if tasks else (),
+    )
+    board = gather_board(runs, filters, sort=sort, allow_mixed=allow_mixed, reported=reported, studies=studies)
+    if form is FormForm.rich and sys.stdout.isatty():
+        from rich.console import Console
+
+        console = Console()
+        console.print(rich_board(board, console.width), soft_wrap=True)
+        return
+    text = render_board(board, form.value)
+    if form is FormForm.json:
+        write_json(text)
+    else:
+        write(text + "\n")

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from lad_eval.cli.options import listed
+from lad_eval.terminal import write
+
 TAKES_ANY_FLAG = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -24,8 +27,35 @@ def vlmeval(
 
     Its most used flags: --work-dir, --mode all|infer|eval, --limit, --reuse, --verbose; `python -m vlmeval --help` has all.
     """
+    from lad_eval.cli.console import quiet_libraries
     from lad_eval.plugins.vlmevalkit.launch import run
-    from lad_eval.run.silence import hush_libraries
 
-    hush_libraries(quiet=False)
+    quiet_libraries(quiet=False)
     run(context.args, kit)
+
+
+app = typer.Typer(name="lmms-eval", help="Run tasks and methods inside lmms-eval.", no_args_is_help=True)
+
+
+@app.command("tasks")
+def tasks(
+    out: Annotated[Path, typer.Option("--out", help="The folder to write, for lmms-eval's --include_path.", file_okay=False)],
+    names: Annotated[
+        str | None,
+        typer.Option("--tasks", "-t", help="Tasks, groups or YAML files, separated by commas; default: every bundled task."),
+    ] = None,
+) -> None:
+    """Write tasks as a folder for lmms-eval's --include_path."""
+    from lad_eval.plugins.lmms_eval.launch import write_tasks
+
+    written = write_tasks(out, listed(names, "tasks") if names is not None else [])
+    write(f"{len(written)} task{'' if len(written) == 1 else 's'} in {out}; python -m lmms_eval --include_path {out} ...\n")
+
+
+@app.command("run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def run(context: typer.Context) -> None:
+    """Run lmms-eval with its own flags on our tasks, given by name or YAML file: no --include_path needed."""
+    from lad_eval.plugins.lmms_eval.launch import launch
+
+    if code := launch(context.args):
+        raise typer.Exit(code)

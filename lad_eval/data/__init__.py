@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-from lad_eval.data.dataset import DATASETS, DataFile, DataSet, PrepareOptions, load_dataset
-from lad_eval.data.home import remember, root_of
+from lad_eval.data.dataset import DATASETS, DataFile, DataSet, PrepareOptions, load_dataset, remember, root_of
 
 __all__ = ["DATASETS", "DataFile", "DataSet", "PrepareOptions", "load_dataset", "remember", "root_of"]

@@ -144,7 +144,7 @@ class _Mmiu(DataSet):
         if cached is None:
             fetch(file, root, progress, download=options.download)
             return
-        from lad_eval.data.files import temporary_path
+        from lad_eval.files.atomic import temporary_path
 
         with temporary_path(root / file.path) as temporary:
             temporary.write_bytes(cached.read_bytes())

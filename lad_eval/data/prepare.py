@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lad_eval.data.dataset import DataSet, PrepareOptions, Progress, Status
-from lad_eval.data.home import default_root, remember, remembered, root_of
+from lad_eval.data.dataset import DataSet, PrepareOptions, Progress, Status, default_root, remember, remembered, root_of
 from lad_eval.errors import DataError
 from lad_eval.files.atomic import sweep
 
@@ -38,7 +37,7 @@ def prepare(dataset: DataSet, root: Path | None, options: PrepareOptions, progre
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder}: cannot be made: {error.strerror}.") from None
-    from lad_eval.data.annotations_store import OWN
+    from lad_eval.data.retrieval.store import OWN
 
     with _alone(folder):
         for place in (folder, *(path for path in (folder / OWN).rglob("*") if path.is_dir())):

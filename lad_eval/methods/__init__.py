@@ -12,7 +12,6 @@ from typing import Any
 
 from lad_eval.attention.interventions import INTERVENTIONS
 from lad_eval.errors import UserError
-from lad_eval.methods.attention_readouts import PurifiedAttention, RawAttention
 from lad_eval.methods.base import Method, MethodWarning, NotCalibratedError
 from lad_eval.methods.compose import (
     PROTOCOLS,
@@ -26,15 +25,12 @@ from lad_eval.methods.compose import (
     parameters_of,
     part_names,
 )
-from lad_eval.methods.condition import PLAIN, Condition
 from lad_eval.methods.lad import LAD, NoVisualSignalWarning, UnlabelledLAD
-from lad_eval.methods.parameters import LayerRange, ParameterError, parse_value, unknown
-from lad_eval.methods.pride import PriDe
-from lad_eval.methods.pride_original import PriDeOriginal
-from lad_eval.methods.readout import FewLayersWarning
+from lad_eval.methods.parameters import PLAIN, Condition, LayerRange, ParameterError, parse_value, unknown
+from lad_eval.methods.pride import PriDe, PriDeOriginal
+from lad_eval.methods.readout import FewLayersWarning, PurifiedAttention, RawAttention
 from lad_eval.methods.replying import ChainOfThought, Generate, SelfConsistency
-from lad_eval.methods.vanilla import Vanilla
-from lad_eval.methods.views import Majority, OverViews, PermutationAverage, RandomAverage
+from lad_eval.methods.views import Majority, OverViews, PermutationAverage, RandomAverage, Vanilla
 
 __all__ = [
     "LAD",

@@ -7,8 +7,20 @@ from typing import Literal
 import numpy as np
 
 from lad_eval.errors import EvidenceError
-from lad_eval.evidence import Evidence, Floats, Ints
-from lad_eval.methods.numerics import log_softmax, logsumexp
+from lad_eval.evidence.table import Evidence, Floats, Ints
+
+
+def logsumexp(values: Floats, axis: int) -> Floats:
+    """Log of the sum of exponentials along an axis, without overflow; `values` must be finite."""
+    top = values.max(axis=axis, keepdims=True)
+    total: Floats = np.log(np.exp(values - top).sum(axis=axis)) + top.squeeze(axis)
+    return total
+
+
+def log_softmax(scores: Floats) -> Floats:
+    """Scores Float[..., N] as normalised log-probabilities along the last axis."""
+    return scores - logsumexp(scores, axis=-1)[..., None]
+
 
 Mean = Literal["log", "probability"]
 

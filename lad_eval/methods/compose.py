@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 from lad_eval.attention.interventions import INTERVENTIONS, Intervention, parse_intervention
 from lad_eval.errors import UnknownNameError
 from lad_eval.methods.base import Method
-from lad_eval.methods.condition import Condition
-from lad_eval.methods.parameters import Parameter, ParameterError, unknown
-from lad_eval.methods.pride_original import PriDeOriginal
+from lad_eval.methods.parameters import Condition, Parameter, ParameterError, unknown
+from lad_eval.methods.pride import PriDeOriginal
 from lad_eval.methods.replying import ChainOfThought, Generate, SelfConsistency
 from lad_eval.methods.views import Majority, OverViews, PermutationAverage, RandomAverage
 

@@ -7,10 +7,9 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from lad_eval.evidence import Evidence, Floats, Span
+from lad_eval.evidence.table import Evidence, Floats, Span
 from lad_eval.methods.base import Method, MethodWarning
-from lad_eval.methods.calibration import Mean, mean_by_gold
-from lad_eval.methods.numerics import log_softmax, logsumexp
+from lad_eval.methods.calibration import Mean, log_softmax, logsumexp, mean_by_gold
 from lad_eval.methods.parameters import Choice, LayerRange, Positive
 from lad_eval.methods.readout import (
     ATTENTION_MEAN,

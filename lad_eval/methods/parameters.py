@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from lad_eval.attention.interventions import Intervention
 from lad_eval.errors import UserError
 
 LayerRange = Literal["upper", "all"] | tuple[int, int]
@@ -151,3 +152,28 @@ def unacceptable(owner: str, name: str, parameter: Parameter, value: Any) -> Par
 def unknown(owner: str, names: Sequence[str], known: Sequence[str]) -> ParameterError:
     has = f"Its parameters are {', '.join(known)}." if known else "It has no parameters."
     return ParameterError(f"{owner} has no parameter {' or '.join(map(repr, names))}. {has}")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Wordings of the question, and a change of the model's attention. Evidence of two conditions never mixes.
+
+    Attributes:
+        wordings: names of `lad_eval.tasks.prompts.WORDINGS`.
+        intervention: under which the model is asked.
+    """
+
+    wordings: tuple[str, ...] = ()
+    intervention: Intervention | None = None
+
+    @property
+    def label(self) -> str:
+        """As names have it, "instruction+sofa:sigma=0.3"; empty for the question and the model as they are."""
+        return "+".join([*self.wordings, *([] if self.intervention is None else [self.intervention.label])])
+
+    def document(self) -> dict[str, Any]:
+        """JSON-serialisable facts."""
+        return {"wordings": list(self.wordings), "intervention": None if self.intervention is None else self.intervention.facts}
+
+
+PLAIN = Condition()

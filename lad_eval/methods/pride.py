@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from lad_eval.evidence import Evidence, Floats
+from lad_eval.evidence.table import Evidence, Floats, Ints
 from lad_eval.methods.base import Method
-from lad_eval.methods.numerics import log_softmax, logsumexp
-from lad_eval.methods.parameters import Choice
+from lad_eval.methods.calibration import log_softmax, logsumexp
+from lad_eval.methods.parameters import Choice, Count, Parameter, Share
+from lad_eval.methods.views import Cyclic
 
 
 class PriDe(Method):
@@ -47,3 +49,85 @@ class PriDe(Method):
 
     def _scores(self, evidence: Evidence) -> Floats:
         return evidence.log_probs - self.log_prior_
+
+
+# What the authors' code adds to every probability before it takes the logarithm.
+_FLOOR = 1e-10
+
+
+class PriDeOriginal(Cyclic):
+    """PriDe by its authors' protocol: one prior from a random 5 % of the evaluated samples; mean of 5 draws.
+
+    Source: arXiv 2309.03882 and github.com/chujiezheng/LLM-MCQ-Bias, da14c48, code/debias_pride.py. The drawn samples are asked
+    under their N cyclic shifts and answered by the mean probability of each image over them; their priors (the softmax of the
+    mean log-probabilities of the positions) are averaged arithmetically, and the average is taken out of the log-probabilities of
+    all other samples. As there, int(share n) samples are drawn, and every logarithm is that of a probability plus 1e-10.
+
+    Otherwise than there: at least one sample is drawn; the draws are those of a seed of ours, independent of each other, and not
+    of shuffles seeded by a path; and each displayed order is a test set of its own, whose prior comes from the circles of shifts
+    of that order.
+
+    It has no calibration samples, and its answers depend on the company of the rows. `predict` gives the first draw's; the
+    figures of a run are means over the draws, and cost what a draw costs.
+
+    Args:
+        share: of the samples that are drawn, rounded down, at least one.
+        draws: number of draws.
+        seed: of the draws.
+    """
+
+    name = "pride-original"
+    parameters: ClassVar[dict[str, Parameter]] = {"share": Share(), "draws": Count(), "seed": Count(0)}
+
+    def __init__(self, *, share: float = 0.05, draws: int = 5, seed: int = 42) -> None:
+        super().__init__()
+        self.share = share
+        self.draws = draws
+        self.seed = seed
+
+    def drawn(self, evidence: Evidence, index: Ints, draw: int) -> tuple[Floats, npt.NDArray[np.bool_]]:
+        """Log-probabilities Float[m, N] of one draw, and which of the m questions are of drawn samples.
+
+        Args:
+            evidence: rows of all views.
+            index: Int[m, N], as for `predict_over_views`.
+            draw: from 0 to draws - 1.
+        """
+        own = index[:, 0]
+        ids, orders = evidence.sample_id[own], evidence.perm[own]
+        samples = np.unique(ids)
+        count = max(1, int(self.share * len(samples)))
+        chosen = np.random.default_rng([self.seed, draw]).choice(samples, size=count, replace=False)
+        estimated: npt.NDArray[np.bool_] = np.isin(ids, chosen)
+
+        logs = log_softmax(evidence.log_probs)
+        floored = _floored(logs)
+        priors = log_softmax(floored[index].mean(axis=1))
+        answers = np.empty((len(own), evidence.n_candidates))
+        group = np.unique(orders, axis=0, return_inverse=True)[1].reshape(len(own))
+        for order in range(int(group.max()) + 1):
+            rows = group == order
+            # A row whose order no drawn sample was shown in takes the prior of all drawn ones.
+            learned = priors[rows & estimated] if (rows & estimated).any() else priors[estimated]
+            answers[rows] = floored[own[rows]] - _floored(log_softmax(logsumexp(learned, axis=0)))
+        by_image = np.empty_like(logs)
+        np.put_along_axis(by_image, evidence.perm, logs, axis=1)
+        mean = self._combined(by_image[index[estimated]])
+        answers[estimated] = np.take_along_axis(mean, orders[estimated], axis=1)
+        return log_softmax(answers), estimated
+
+    def predict_over_views(self, evidence: Evidence, index: Ints) -> Floats:
+        """Log-probabilities of the first draw; see `OverViews.predict_over_views`."""
+        self.check()
+        self._check_rows(evidence)
+        return self.drawn(evidence, index, 0)[0]
+
+    def _combined(self, by_image: Floats) -> Floats:
+        """The mean probability of each image over the shifts, as a log and without the division by N."""
+        return logsumexp(by_image, axis=1)
+
+
+def _floored(log_probs: Floats) -> Floats:
+    """log(p + 1e-10): a position that the model all but excludes counts for no more than the floor says."""
+    floored: Floats = np.log(np.exp(log_probs) + _FLOOR)
+    return floored

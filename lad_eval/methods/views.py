@@ -9,12 +9,21 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from lad_eval.errors import EvidenceError, UserError
-from lad_eval.evidence import Evidence, Floats, Ints
+from lad_eval.evidence.table import Evidence, Floats, Ints
 from lad_eval.methods.base import Method
 from lad_eval.methods.parameters import Count, Parameter
-from lad_eval.methods.vanilla import Vanilla
-from lad_eval.tasks.permutation import Permutation
 from lad_eval.tasks.plan import RANDOM_ORDERS
+from lad_eval.tasks.request import Permutation
+
+
+class Vanilla(Method):
+    """The candidate with the greatest log-probability; no debiasing."""
+
+    name = "vanilla"
+
+    def _scores(self, evidence: Evidence) -> Floats:
+        return evidence.log_probs
+
 
 V = TypeVar("V", bound="OverViews")
 

@@ -5,12 +5,11 @@
 `figures` holds every figure as a function of arrays.
 """
 
-from lad_eval.metrics.best import Standing, can_differ, detectable_in, equal, standings, standings_by
-from lad_eval.metrics.bootstrap import RESAMPLES, Estimate, recall_intervals, resampled_means
+from lad_eval.metrics.bootstrap import RESAMPLES, Estimate, Summary, recall_intervals, resampled_means, summarise
 from lad_eval.metrics.change import Change, Figure, changes
-from lad_eval.metrics.exact import ALPHA, detectable, detectable_between, gains, paired_test
 from lad_eval.metrics.figures import (
     ChiSquare,
+    PositionTest,
     accuracy,
     accuracy_std,
     all_correct,
@@ -18,17 +17,34 @@ from lad_eval.metrics.figures import (
     confusion,
     consistency,
     divergence,
+    position_test,
     recall,
     row_shares,
     rstd,
     unparsable,
 )
-from lad_eval.metrics.paired import Comparison, McNemar, Outcome, compare, holm, mcnemar, outcomes
-from lad_eval.metrics.position import PositionTest, position_test
-from lad_eval.metrics.power import noticeable_mean, noticeable_rise, noticeable_share
+from lad_eval.metrics.paired import (
+    ALPHA,
+    Comparison,
+    McNemar,
+    Outcome,
+    Standing,
+    can_differ,
+    compare,
+    detectable,
+    detectable_between,
+    detectable_in,
+    equal,
+    gains,
+    holm,
+    mcnemar,
+    outcomes,
+    paired_test,
+    standings,
+    standings_by,
+)
+from lad_eval.metrics.power import noticeable_mean, noticeable_rise, noticeable_share, rstd_swap_test
 from lad_eval.metrics.predictions import UNPARSABLE, Grid, Predictions, PredictionsError
-from lad_eval.metrics.summary import Summary, summarise
-from lad_eval.metrics.swap import rstd_swap_test
 
 __all__ = [
     "ALPHA",

@@ -2,18 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 
 from lad_eval.errors import UnknownNameError
-from lad_eval.evidence import Floats
+from lad_eval.evidence.table import Floats
 from lad_eval.metrics.bootstrap import RESAMPLES, Estimate, Figures, figures, interval, resampled_means, sample_sums
-from lad_eval.metrics.exact import detectable_between
 from lad_eval.metrics.predictions import Bools, Grid, Predictions, PredictionsError
+
+ALPHA = 0.05
+POWER = 0.8
+
+
+def gains(first: Bools, second: Bools) -> Floats:
+    """Float[S] from Bool[S, T]: orders right under the first method minus those under the second, as a share of T (-1 to 1)."""
+    difference: Floats = first.mean(axis=1) - second.mean(axis=1)
+    return difference
+
+
+def paired_test(first: Bools, second: Bools) -> float:
+    """Exact two-sided paired permutation test that two methods are equally accurate; the p-value.
+
+    H0: on every sample the two methods could change places, so each difference is as likely with the other sign. The T rows of a
+    sample move together. Statistic: the sum of the differences. With c_k samples that differ by k of T orders it is the sum over
+    k of k * (2 X_k - c_k), X_k binomial(c_k, 1/2), whose distribution is computed by convolution; nothing is drawn.
+
+    For T = 1 this is the exact McNemar test. McNemar's on outcomes "right under all orders" asks another question for T > 1.
+
+    Args:
+        first: Bool[S, T], what the first method gets right.
+        second: Bool[S, T], the second, same samples and orders.
+    """
+    whole = first.sum(axis=1, dtype=np.int64) - second.sum(axis=1, dtype=np.int64)
+    counts = np.bincount(np.abs(whole))
+    # Of n, the number of differences with the first sign, each weighted by its size, out of all of them: sum = 2 n - total.
+    distribution = np.ones(1)
+    for size, count in enumerate(counts[1:], start=1):
+        spaced = np.zeros(size * int(count) + 1)
+        spaced[::size] = _fair_binomial(int(count))
+        distribution = np.convolve(distribution, spaced)
+    total = len(distribution) - 1
+    observed = abs(int(whole.sum()))
+    sums = np.abs(2 * np.arange(total + 1) - total)
+    return min(1.0, float(distribution[sums >= observed].sum()))
+
+
+def _fair_binomial(n: int) -> Floats:
+    """Float[n + 1], the chances of 0..n heads in n throws."""
+    from scipy.special import gammaln  # scipy.stats takes a second to import
+
+    k = np.arange(n + 1)
+    chances: Floats = np.exp(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1) - n * np.log(2))
+    return chances
+
+
+def detectable(spread: float, samples: int, *, alpha: float = ALPHA, power: float = POWER) -> float:
+    """The smallest true difference in accuracy that a paired two-sided test at `alpha` finds with chance `power`, in points.
+
+    (z_{1 - alpha/2} + z_power) * spread / sqrt(S), the normal approximation for a mean of paired differences.
+
+    Args:
+        spread: standard deviation (S - 1 in the denominator) over samples of `gains`, in points; NaN where unknown.
+        samples: S.
+
+    Returns:
+        Points; NaN where two methods agree on every sample, which says nothing about how a real difference would vary.
+    """
+    from scipy.special import ndtri
+
+    if not spread > 0:
+        return float("nan")
+    return float((ndtri(1 - alpha / 2) + ndtri(power)) * spread / np.sqrt(samples))
+
+
+def detectable_between(first: Bools, second: Bools, *, alpha: float = ALPHA, power: float = POWER) -> float:
+    """`detectable` with the spread that these two methods show, Bool[S, T] each; NaN for a single sample."""
+    found = 100 * gains(first, second)
+    spread = float(found.std(ddof=1)) if len(found) > 1 else float("nan")
+    return detectable(spread, len(found), alpha=alpha, power=power)
+
 
 Outcome = Literal["all", "majority"]
 
@@ -147,3 +219,67 @@ def _paired(a: Grid, b: Grid) -> bool:
         and np.array_equal(a.permutation, b.permutation)
         and np.array_equal(a.gold, b.gold)
     )
+
+
+Name = TypeVar("Name", bound=Hashable)
+
+
+class Standing(NamedTuple):
+    """A row against the best row of its table: `p_value` as tested, `p_holm` corrected for all rows of the table.
+
+    Rows with exactly the greatest accuracy are all best, so that equal figures carry equal marks.
+    """
+
+    best: bool
+    p_value: float
+    p_holm: float
+
+    @property
+    def tied(self) -> bool:
+        """Not the best, and not significantly different from it."""
+        return not self.best and self.p_holm >= ALPHA
+
+
+def standings(correct: Mapping[Name, Bools]) -> dict[Name, Standing]:
+    """Every row against the one with the greatest accuracy (of equals the first), by the exact paired test; Holm over the others.
+
+    Args:
+        correct: Bool[S, T] by row, all of the same samples and orders.
+    """
+    accuracies = {name: float(right.mean()) for name, right in correct.items()}
+    return standings_by(accuracies, lambda best, name: paired_test(correct[best], correct[name]))
+
+
+def standings_by(accuracies: Mapping[Name, float], p_value: Callable[[Name, Name], float]) -> dict[Name, Standing]:
+    """The same from accuracies and a test of two rows."""
+    if not accuracies:
+        return {}
+    best = max(accuracies, key=lambda name: accuracies[name])
+    others = [name for name in accuracies if name != best]
+    found = [p_value(best, name) for name in others]
+    tested = {name: Standing(False, p, float(h)) for name, p, h in zip(others, found, holm(found), strict=True)}
+    return {name: Standing(True, 1.0, 1.0) if equal(accuracies[name], accuracies[best]) else tested[name] for name in accuracies}
+
+
+def equal(first: float, second: float) -> bool:
+    """Whether two accuracies are the same figure; means over repetitions may differ in their last bits."""
+    return math.isclose(first, second, rel_tol=1e-12, abs_tol=1e-12)
+
+
+def can_differ(samples: int, rows: int) -> bool:
+    """Whether any difference could be significant: all samples differ in the same direction, corrected for `rows` rows."""
+    return (rows - 1) * 2.0 ** (1 - samples) < ALPHA
+
+
+def detectable_in(correct: Mapping[Name, Bools]) -> float:
+    """The greatest `detectable_between` the best row and a row that is tied with it, in points.
+
+    NaN where no row is tied, or where the tied rows never differ from the best.
+
+    Args:
+        correct: Bool[S, T] by row, all of the same samples and orders.
+    """
+    found = standings(correct)
+    best = next(name for name, standing in found.items() if standing.best)
+    points = [detectable_between(correct[best], correct[name]) for name, standing in found.items() if standing.tied]
+    return max((value for value in points if np.isfinite(value)), default=float("nan"))

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lad_eval.errors import UserError
-from lad_eval.evidence import Evidence, Ints
+from lad_eval.evidence.table import Evidence, Ints
 
 Bools = npt.NDArray[np.bool_]
 

@@ -11,7 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lad_eval.checkpoints import (
+from lad_eval.errors import UnsupportedModelError, UserError
+from lad_eval.files.checkpoints import (
     ADAPTER_CONFIG,
     adapter_files,
     adapter_weights,
@@ -20,7 +21,6 @@ from lad_eval.checkpoints import (
     holds_tokenizer,
     model_files,
 )
-from lad_eval.errors import UnsupportedModelError, UserError
 from lad_eval.models.source import HUB_ID, Source, is_built_in, read_adapter_config
 
 _NAME = "default"

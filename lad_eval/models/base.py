@@ -9,8 +9,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from lad_eval.attention.interventions import Intervention
 from lad_eval.errors import DataError, UserError
-from lad_eval.evidence import Evidence
-from lad_eval.replies import Decoding, Reply
+from lad_eval.evidence.replies import Decoding, Reply
+from lad_eval.evidence.table import Evidence
 from lad_eval.tasks.request import Request
 
 BatchSize = int | Literal["auto"]

@@ -9,9 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import lad_eval
-from lad_eval.checkpoints import adapter_files, model_files
+from lad_eval.files.checkpoints import adapter_files, model_files
 from lad_eval.models.source import snapshot_of
+from lad_eval.version import __version__
 
 _PACKAGES = ("torch", "transformers", "torchvision", "tokenizers", "pillow")
 _PROVENANCE = ("_name_or_path", "_commit_hash", "transformers_version", "dtype", "torch_dtype")
@@ -54,7 +54,7 @@ def describe(
         "image_processor": processor_digest(processor),
         "chat_template": chat_template,
         **({} if prompt is None else {"prompt": dict(prompt)}),
-        "versions": {"lad_eval": lad_eval.__version__, **package_versions(), **peft},
+        "versions": {"lad_eval": __version__, **package_versions(), **peft},
     }
 
 
@@ -68,7 +68,7 @@ def folder_identity(folder: Path, *, code: bool = False) -> str:
 
     Args:
         folder: absolute, without links in its path.
-        code: see `lad_eval.checkpoints.model_files`.
+        code: see `lad_eval.files.checkpoints.model_files`.
     """
     return _identity(folder, model_files(folder, code=code))
 
@@ -81,7 +81,7 @@ def adapter_identity(folder: Path) -> str:
 def files_digest(folder: Path, *, code: bool = False) -> str:
     """SHA-256 of the files that determine a model: their paths below the folder and their contents, in order of the paths.
 
-    Links count by the content that they lead to. `code` as for `lad_eval.checkpoints.model_files`.
+    Links count by the content that they lead to. `code` as for `lad_eval.files.checkpoints.model_files`.
     """
     return _digest(folder, model_files(folder, code=code))
 

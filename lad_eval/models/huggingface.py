@@ -3,35 +3,79 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from lad_eval.attention.hooks import check_supported
 from lad_eval.attention.interventions import Intervention
 from lad_eval.attention.recorder import record_last_row
-from lad_eval.attention.support import check_supported
 from lad_eval.errors import UnsupportedModelError, UserError
-from lad_eval.evidence import Evidence
+from lad_eval.evidence.replies import Decoding, Reply
+from lad_eval.evidence.table import Evidence
 from lad_eval.models.base import BatchSize, PromptReport, check_batch_size, refuse
 from lad_eval.models.batching import Batcher, automatic_size, by_length
-from lad_eval.models.changing import UnderIntervention
 from lad_eval.models.continuation import continue_prefixes, end_ids, last_logits, select, with_positions
-from lad_eval.models.conversation import Conversation
-from lad_eval.models.date import DEFAULT_DATE
-from lad_eval.models.drawing import Draw, reply_length
+from lad_eval.models.conversation import DEFAULT_DATE, Conversation
 from lad_eval.models.features import RememberedFeatures
 from lad_eval.models.fingerprint import describe
-from lad_eval.models.generation import neutral_generation
+from lad_eval.models.generation import Draw, neutral_generation, reply_length
+from lad_eval.models.loading import repair
 from lad_eval.models.preparation import Batch, Preparation, check_image_preparation
 from lad_eval.models.prompt_check import PromptChecker
-from lad_eval.models.repairs import repair
 from lad_eval.models.source import display_name
-from lad_eval.replies import Decoding, Reply
 from lad_eval.tasks.request import Request
+
+
+class UnderIntervention(ABC):
+    """The part of a VLM that implements `lad_eval.models.base.Changeable`; the model applies `_intervention` where it asks."""
+
+    name: str
+    model: Any
+    _intervention: Intervention | None = None
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]:
+        """What determines the evidence, the intervention included."""
+        return self._fingerprint_under(self._intervention)
+
+    def _fingerprint_under(self, intervention: Intervention | None) -> Mapping[str, Any]:
+        if intervention is None:
+            return self._described
+        return {**self._described, "intervention": {**intervention.facts, **_attending(self.model)}}
+
+    @property
+    @abstractmethod
+    def _described(self) -> Mapping[str, Any]:
+        """The fingerprint of the model as it is."""
+
+    @contextmanager
+    def under(self, intervention: Intervention | None) -> Iterator[None]:
+        """Lets the model be asked under a change of its attention; None leaves it as it is.
+
+        Raises:
+            UserError: it is under one already.
+        """
+        if self._intervention is not None:
+            raise UserError(f"{self.name} is under {self._intervention.label} already.")
+        self._intervention = intervention
+        try:
+            yield
+        finally:
+            self._intervention = None
+
+
+def _attending(model: Any) -> dict[str, list[int]]:
+    """Of a hybrid the decoder layers that attend, since an intervention counts those; nothing where all layers attend."""
+    from lad_eval.attention.hooks import attention_layers, decoder_layers
+
+    layers = sorted(attention_layers(model))
+    return {} if len(layers) == len(decoder_layers(model)) else {"attending_layers": layers}
 
 
 class HuggingFaceVLM(UnderIntervention):

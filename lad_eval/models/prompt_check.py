@@ -5,17 +5,56 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lad_eval.errors import PictureError
 from lad_eval.models.base import PromptFault, PromptReport
-from lad_eval.models.context import context_length
 from lad_eval.models.control import ControlTokens
-from lad_eval.models.conversation import TEMPLATE_FAULTS, Conversation
+from lad_eval.models.conversation import DEFAULT_DATE, TEMPLATE_FAULTS, Conversation
+from lad_eval.models.preparation import Preparation, check_image_preparation
 
 if TYPE_CHECKING:
     from lad_eval.models.preparation import Batch, Preparation
     from lad_eval.tasks.request import Request
+
+
+# Tokenizers without a length of their own carry a number beyond all sense.
+_NO_LENGTH = 10**9
+# Scalings under which, by the documentation of transformers, `max_position_embeddings` stays what it was before.
+_MULTIPLYING = ("linear", "dynamic", "yarn")
+
+
+def context_length(config: Any, tokenizer: Any = None) -> int | None:
+    """Tokens of the longest sequence that a model takes, its reply counted in; None if nothing says it.
+
+    `max_position_embeddings` of the text configuration, times the factor of its rotary scaling; where the configuration has none,
+    the tokenizer's `model_max_length`. A sliding window is not a limit: it bounds how far a layer sees, not how long a text is.
+
+    Args:
+        config: of the model, or of its decoder.
+        tokenizer: the model's, or None.
+    """
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    positions = getattr(text, "max_position_embeddings", None)
+    if isinstance(positions, int) and positions > 0:
+        return max(positions, _scaled(text, positions))
+    length = getattr(tokenizer, "model_max_length", None)
+    return int(length) if isinstance(length, (int, float)) and 0 < length < _NO_LENGTH else None
+
+
+def _scaled(text: Any, positions: int) -> int:
+    """Positions after the rotary scaling; 0 where there is none, or where it differs from layer to layer."""
+    scaling = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None)
+    if not isinstance(scaling, dict):
+        return 0
+    factor, original = scaling.get("factor"), scaling.get("original_max_position_embeddings")
+    if not isinstance(factor, (int, float)):
+        return 0
+    if isinstance(original, int):
+        return int(original * factor)
+    kind = scaling.get("rope_type", scaling.get("type"))
+    return int(positions * factor) if kind in _MULTIPLYING else 0
+
 
 # A question like any other: words, lines, signs, and a space at the end.
 _PROBE = 'Which "one"?\nIt\'s a < b & {c}:  d\nAnswer: '
@@ -224,3 +263,37 @@ def _without_sample(fault: PictureError) -> str:
 
 def _key(request: Request) -> tuple[str, str | None, int]:
     return request.question, request.caption, len(request.images)
+
+
+class PromptReader:
+    """Implements `lad_eval.models.base.ReadsPrompts`.
+
+    Args:
+        config: of an image-text-to-text model of transformers.
+        processor: of the model, with a chat template.
+        name: for error texts.
+        image_preparation: "protocol" or "native".
+        date: YYYY-MM-DD, what a chat template prints that asks for today's date.
+
+    Raises:
+        UnsupportedModelError: there is no chat template, or it has no place for images.
+        UserError: a wrong image preparation or date.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        processor: Any,
+        *,
+        name: str,
+        image_preparation: Literal["protocol", "native"] | str = "protocol",
+        date: str = DEFAULT_DATE,
+    ) -> None:
+        self.name = name
+        conversation = Conversation(processor, name, date)
+        prepare = Preparation(config, processor, conversation, check_image_preparation(image_preparation))
+        self._prompts = PromptChecker(conversation, prepare, config, processor, name)
+
+    def check_prompts(self, requests: Sequence[Request], *, reply_tokens: int = 0, exact: int | None = 1) -> PromptReport:
+        """Control tokens in samples' texts, and prompts longer than the context."""
+        return self._prompts.report(requests, reply_tokens=reply_tokens, exact=exact)

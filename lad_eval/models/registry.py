@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lad_eval.errors import UnknownNameError, UserError
-from lad_eval.models.date import DEFAULT_DATE, check_date
+from lad_eval.models.conversation import DEFAULT_DATE, check_date
 from lad_eval.models.source import EMBEDDED, HUB_ID, KIT, RANDOM, Source, local_folder, source_of
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def check_model(name: str, *, adapter: str | None = None, revision: str | None =
     """
     check_model_name(name, adapter)
     if HUB_ID.fullmatch(name) and local_folder(name) is None:
-        from lad_eval.models.hub import check_at_hand
+        from lad_eval.models.source import check_at_hand
 
         check_at_hand(name, revision)
 
@@ -207,8 +207,8 @@ def load_prompt_reader(
     if name.startswith(KIT):
         return _of_kit(name, {"revision": revision, "trust-remote-code": trust_remote_code}, image_preparation, date)
     from lad_eval.models.loading import fetch_adapters, load_processor
+    from lad_eval.models.prompt_check import PromptReader
     from lad_eval.models.random import load_random
-    from lad_eval.models.reader import PromptReader
 
     _check_revision(name, revision)
     fetch_adapters(name, adapter, revision)

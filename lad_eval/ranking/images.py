@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 
 from lad_eval.data.decoding import RefusedError, as_rgb
 from lad_eval.errors import DataError
-from lad_eval.tasks.sample import ImageSource
-from lad_eval.tasks.sources.picture import Picture
+from lad_eval.tasks.request import ImageSource
+from lad_eval.tasks.sources.base import Picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image

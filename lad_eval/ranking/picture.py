@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lad_eval.errors import UserError
 from lad_eval.files.atomic import write_atomically
-from lad_eval.ranking.demo import Demo, Shown, letter
-from lad_eval.ranking.text import method_label, model_sentence, repaired_sentence
+from lad_eval.ranking.demo import Demo, Shown, letter, method_label, model_sentence, repaired_sentence
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,23 +11,20 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from lad_eval.errors import EvidenceError, UserError
-from lad_eval.evidence import Evidence, Floats, Ints, difference
+from lad_eval.evidence.table import Evidence, Floats, Ints, difference
 from lad_eval.files.documents import read_json, write_json
 from lad_eval.methods import PLAIN, Condition, Method, PurifiedAttention, canonical_name, make_method
 from lad_eval.models.base import VLM
 from lad_eval.models.registry import load_model
 from lad_eval.ranking.images import ImageLike, image_source
 from lad_eval.run.collect import in_batches, under
-from lad_eval.tasks.identifiers import IdentifierStyle, identifiers
-from lad_eval.tasks.permutation import Permutation
-from lad_eval.tasks.prompts import prompt_problem, question
+from lad_eval.tasks.prompts import IdentifierStyle, identifiers, prompt_problem, question
 from lad_eval.tasks.registry import load_task
-from lad_eval.tasks.request import Request
-from lad_eval.tasks.sample import ImageSource, Sample, text_fault
+from lad_eval.tasks.request import ImageSource, Permutation, Request, Sample, text_fault
 from lad_eval.tasks.task import Task
 
 if TYPE_CHECKING:
-    from lad_eval.tasks.sample import Split
+    from lad_eval.tasks.request import Split
 
 FORMAT = 1
 DESCRIPTION = "ranker.json"

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lad_eval.errors import UserError
-from lad_eval.report.rows import Row, rows_of
-from lad_eval.report.tables import render
+from lad_eval.report.render import render
+from lad_eval.run.rows import Row, rows_of
 
 TASK_TYPE = "image-text-to-text"
 SOURCE = "lad_eval"

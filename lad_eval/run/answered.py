@@ -8,16 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from lad_eval.evidence import Evidence, difference
-from lad_eval.evidence_files import files_of
+from lad_eval.evidence.files import files_of
+from lad_eval.evidence.replies import Decoding, Replies
+from lad_eval.evidence.replies_store import read_replies, reply_files
+from lad_eval.evidence.store import read_evidence
+from lad_eval.evidence.table import Evidence, difference
 from lad_eval.methods import PLAIN, Condition, Generate, Method, OverViews, with_parameters
-from lad_eval.replies import Decoding, Replies
-from lad_eval.replies_store import read_replies, reply_files
-from lad_eval.run.asked import Asked
-from lad_eval.run.decide import Decision, decide, decide_from_replies
+from lad_eval.run.decide import Asked, Decision, decide, decide_from_replies
 from lad_eval.run.folder import AGAIN, PLAN, SPEC, ResultsError, condition_folder, read_spec
 from lad_eval.run.spec import digest_of
-from lad_eval.store import read_evidence
 
 
 @dataclass(frozen=True)

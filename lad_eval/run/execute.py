@@ -11,25 +11,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from lad_eval.evidence.store import EvidenceStore
 from lad_eval.methods import PLAIN, Method
 from lad_eval.models.base import VLM
-from lad_eval.models.date import DEFAULT_DATE, check_date
+from lad_eval.models.conversation import DEFAULT_DATE, check_date
 from lad_eval.models.registry import check_model, load_model
 from lad_eval.models.source import display_name
-from lad_eval.report.rows import Row, reported_rows, rows_of
 from lad_eval.run import folder as files
 from lad_eval.run.answered import Answered
-from lad_eval.run.borrow import borrow, neighbours
-from lad_eval.run.legs import Asking, Interrupted, Leg, legs_of
-from lad_eval.run.lineup import line_up, with_stored
-from lad_eval.run.overall import Overall
-from lad_eval.run.preflight import check_prompts
+from lad_eval.run.collect import line_up, with_stored
+from lad_eval.run.distributed import World
+from lad_eval.run.legs import Asking, Interrupted, Leg, borrow, legs_of, neighbours
+from lad_eval.run.metadata import Told, about
+from lad_eval.run.preflight import check_prompts, note_data
+from lad_eval.run.progress import Overall
 from lad_eval.run.results import metrics_document, predictions_table, stored_methods, stored_metrics, write_predictions
+from lad_eval.run.rows import Row, reported_rows, rows_of
 from lad_eval.run.spec import RunSpec
-from lad_eval.run.task_data import note_data
-from lad_eval.run.told import Told, about
-from lad_eval.run.world import World
-from lad_eval.store import EvidenceStore
 from lad_eval.tasks.registry import load_spec, load_task, resolve
 from lad_eval.tasks.task import Task
 

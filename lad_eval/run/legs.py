@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -9,24 +10,103 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lad_eval.errors import UserError
+import numpy as np
+
+from lad_eval.errors import EvidenceError, UserError
+from lad_eval.evidence.files import PARQUET, read_parquet
+from lad_eval.evidence.replies import UNKNOWN_PASSES, Decoding, Reply
+from lad_eval.evidence.replies_store import ReplyStore, read_replies
+from lad_eval.evidence.store import EvidenceStore
+from lad_eval.evidence.table import Evidence, difference, fingerprint_digest
 from lad_eval.methods import PLAIN, Condition, Method
 from lad_eval.models.base import VLM, Writer
-from lad_eval.replies import UNKNOWN_PASSES, Decoding, Reply
-from lad_eval.replies_store import ReplyStore, read_replies
 from lad_eval.run.answered import Answered, decoding_of
-from lad_eval.run.asked import Asked
-from lad_eval.run.borrow import borrow, neighbours
-from lad_eval.run.collect import fingerprint_under, in_batches, under
-from lad_eval.run.folder import condition_folder
-from lad_eval.run.lineup import calibrates, views_of
-from lad_eval.run.overall import Overall, Portion
-from lad_eval.run.progress import progress
-from lad_eval.run.world import World
-from lad_eval.store import EvidenceStore
+from lad_eval.run.collect import calibrates, fingerprint_under, in_batches, under, views_of
+from lad_eval.run.decide import Asked
+from lad_eval.run.distributed import World
+from lad_eval.run.folder import condition_folder, slug
+from lad_eval.run.progress import Overall, Portion, progress
 from lad_eval.tasks.plan import Plan, plan
 from lad_eval.tasks.request import Request
 from lad_eval.tasks.task import Task
+
+logger = logging.getLogger(__name__)
+
+
+def borrow(store: EvidenceStore, requests: Iterable[Request], folders: Iterable[Path]) -> int:
+    """Copies rows of finished evidence into a store, for those requests that it lacks; returns their number.
+
+    A request's key is a digest of all that the model is shown, so where the models' fingerprints are equal, so is the answer. A
+    row is taken only if its sample, displayed order and right position are the request's too. A folder whose evidence cannot be
+    read is passed over: it is not this run's. Where nothing serves although the requests were answered before, a line says why.
+
+    Args:
+        store: open; its fingerprint says whose evidence will do.
+        requests: what the run asks.
+        folders: of other runs.
+    """
+    have = store.keys()
+    missing = {request.key: request for request in requests if request.key not in have}
+    taken = 0
+    unused: dict[Path, str] = {}
+    for folder in folders:
+        if not missing:
+            break
+        try:
+            if folder.resolve() == store.folder.resolve():
+                continue
+            evidence = read_parquet(folder / PARQUET)
+            if not missing.keys() & set(evidence.key.tolist()):
+                continue
+            if fingerprint_digest(evidence.fingerprint) != fingerprint_digest(store.fingerprint):
+                unused[folder] = difference(evidence.fingerprint, store.fingerprint)
+                continue
+            found = _fitting(evidence, missing)
+        except (EvidenceError, OSError):
+            continue
+        if len(found):
+            taken += store.append(found)
+            for key in found.key.tolist():
+                missing.pop(key)
+            logger.info("%d answers are those of %s.", len(found), folder)
+    if unused and not taken and not have:
+        newest = max(unused, key=lambda folder: (folder / PARQUET).stat().st_mtime_ns)
+        logger.info("The model is asked anew: the answers in %s are not used, as %s (there, and now).", newest, unused[newest])
+    return taken
+
+
+def neighbours(out: Path, folder: Path, model: str) -> list[Path]:
+    """Folders in which the other runs of a model keep finished evidence, made as in `folder`: a run's own, or a condition's.
+
+    Args:
+        out: of all runs.
+        folder: of this run, or of one of its conditions.
+        model: its name without a place, as in its fingerprint; runs of a folder that was moved are found by it.
+    """
+    own, _, _, *condition = folder.relative_to(out).parts
+    last = slug(model)
+    names = [path.name for path in out.iterdir() if path.name in (own, last) or path.name.endswith(f"-{last}")]
+    return sorted(path.parent for name in names for path in (out / name).glob("/".join(["*/*", *condition, PARQUET])))
+
+
+def _fitting(evidence: Evidence, missing: Mapping[str, Request]) -> Evidence:
+    """The rows that answer a missing request, each key once."""
+    rows: dict[str, int] = {}
+    for row, key in enumerate(evidence.key.tolist()):
+        request = missing.get(key)
+        if request is not None and key not in rows and _fits(evidence, row, request):
+            rows[key] = row
+    return evidence.select(np.asarray(list(rows.values()), dtype=np.int64))
+
+
+def _fits(evidence: Evidence, row: int, request: Request) -> bool:
+    return (
+        evidence.sample_id[row] == request.sample_id
+        and evidence.split[row] == request.split
+        and evidence.gold_position[row] == request.gold_position
+        and tuple(evidence.perm[row].tolist()) == request.permutation.order
+    )
+
 
 REPLIES_A_CALL = 16
 EVIDENCE = "evidence"

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lad_eval.errors import DamagedError, UserError
-from lad_eval.files.finding import named
+from lad_eval.files.documents import named
 from lad_eval.files.tables import read_table
-from lad_eval.run.folder import AGAIN, METRICS, PREDICTIONS, SPEC, ResultsError, read_metrics
-from lad_eval.run.schema import predictions_problem
+from lad_eval.run.folder import AGAIN, METRICS, PREDICTIONS, SPEC, ResultsError, predictions_problem, read_metrics
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -4,13 +4,10 @@
 requests, `validate` names every fault; `sources` turns data into samples.
 """
 
-from lad_eval.tasks.identifiers import IdentifierStyle
-from lad_eval.tasks.permutation import Permutation, draw_permutations
 from lad_eval.tasks.plan import Plan
-from lad_eval.tasks.prompts import PROMPTS, question
+from lad_eval.tasks.prompts import PROMPTS, IdentifierStyle, question
 from lad_eval.tasks.registry import groups, load_spec, load_task, resolve, task_names
-from lad_eval.tasks.request import Request
-from lad_eval.tasks.sample import ImageSource, Sample, Source, Split
+from lad_eval.tasks.request import ImageSource, Permutation, Request, Sample, Source, Split, draw_permutations
 from lad_eval.tasks.task import Task
 
 __all__ = [

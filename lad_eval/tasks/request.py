@@ -4,11 +4,161 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
-from lad_eval.tasks.permutation import Permutation
-from lad_eval.tasks.sample import ImageSource, Sample, Split, showing
+from lad_eval.errors import PictureError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+Split = Literal["test", "calibration"]
+
+
+class ImageSource(Protocol):
+    """An image that is read or drawn when it is needed; hashable, cheap to hold."""
+
+    @property
+    def digest(self) -> str:
+        """Hex digest of the content: of a file's bytes and how they are decoded, or of everything that determines a drawing."""
+
+    def load(self) -> Image:
+        """The picture in RGB. Raises DataError with the file's name if it cannot be read."""
+
+
+def text_fault(text: str) -> str | None:
+    """What keeps text from being put to a model; None where nothing does."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"holds {text[error.start]!r}, half of a character that was not decoded; save it as UTF-8"
+    return None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question before any permutation.
+
+    Attributes:
+        identifiers: names of the positions, where this sample's own question gives them; None: as the task says.
+    """
+
+    id: str
+    images: tuple[ImageSource, ...]
+    caption: str
+    gold: int
+    split: Split = "test"
+    identifiers: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.gold < len(self.images):
+            raise ValueError(f"sample {self.id}: gold {self.gold} is no index of {len(self.images)} images")
+        if self.identifiers is not None and not len(set(self.identifiers)) == len(self.identifiers) == len(self.images):
+            raise ValueError(f"sample {self.id}: {self.identifiers} do not name {len(self.images)} positions")
+
+
+class Source(Protocol):
+    """Turns data into samples; one module of `lad_eval.tasks.sources` each."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of everything that determines the samples."""
+
+    def samples(self, split: Split, limit: int | None = None) -> Iterator[Sample]:
+        """Samples of a split in a fixed order; `limit` only shortens the list."""
+
+
+@contextmanager
+def showing(sample_id: str) -> Iterator[None]:
+    """While open, a picture that cannot be read is reported with the sample that shows it."""
+    try:
+        yield
+    except PictureError as error:
+        raise error.of_sample(sample_id) from None
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Permutation:
+    """A displayed order of N images: position `j` shows image `order[j]`."""
+
+    order: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if sorted(self.order) != list(range(len(self.order))):
+            raise ValueError(f"not a permutation of 0..{len(self.order) - 1}: {self.order}")
+
+    @classmethod
+    def identity(cls, n: int) -> Permutation:
+        return cls(tuple(range(n)))
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __str__(self) -> str:
+        return ("" if len(self.order) <= 10 else ".").join(map(str, self.order))
+
+    @property
+    def inverse(self) -> Permutation:
+        """The permutation whose `order[image]` is that image's position."""
+        return Permutation(tuple(sorted(range(len(self.order)), key=self.order.__getitem__)))
+
+    def apply(self, images: Sequence[T]) -> tuple[T, ...]:
+        """Images in displayed order."""
+        if len(images) != len(self.order):
+            raise ValueError(f"{len(images)} images for a permutation of {len(self.order)}")
+        return tuple(images[i] for i in self.order)
+
+    def position_of(self, image: int) -> int:
+        return self.order.index(image)
+
+    def shifted(self, shift: int) -> Permutation:
+        """Cyclic shift of the displayed order: position `j` moves to `(j + shift) mod N`."""
+        n = len(self.order)
+        return Permutation(tuple(self.order[(j - shift) % n] for j in range(n)))
+
+    def cyclic_shifts(self) -> tuple[Permutation, ...]:
+        """All N cyclic shifts, this order first; every image visits every position once."""
+        return tuple(self.shifted(s) for s in range(len(self.order)))
+
+    def followed_by(self, turn: Permutation) -> Permutation:
+        """The order that is displayed when `turn` is applied to this displayed order: position `j` shows `order[turn[j]]`."""
+        return Permutation(turn.apply(self.order))
+
+    def random_orders(self, count: int) -> tuple[Permutation, ...]:
+        """This order and `count - 1` other distinct orders of the same images, at most N! in all.
+
+        The same turns of every order, drawn with RANDOM_ORDERS_SEED; fewer are the first of more.
+        """
+        return tuple(self.followed_by(turn) for turn in draw_permutations(len(self.order), count, RANDOM_ORDERS_SEED))
+
+
+RANDOM_ORDERS_SEED = 20250
+
+
+def draw_permutations(n: int, count: int, seed: int = 42) -> tuple[Permutation, ...]:
+    """Identity and `count - 1` other distinct orders, drawn once and shared by all samples.
+
+    At most N! exist, and so at most N! are returned. Seed 42 and N = 4 give 0123, 0312, 1023, 3021,
+    3012, as in the released code of LAD (arXiv 2605.11591).
+    """
+    if n < 1 or count < 1:
+        raise ValueError("n and count must be positive")
+    generator = random.Random(seed)
+    drawn = [Permutation.identity(n)]
+    while len(drawn) < min(count, math.factorial(n)):
+        candidate = Permutation(tuple(generator.sample(range(n), n)))
+        if candidate not in drawn:
+            drawn.append(candidate)
+    return tuple(drawn)
 
 
 @dataclass(frozen=True)

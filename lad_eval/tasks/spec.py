@@ -21,9 +21,8 @@ from pydantic import (
 )
 
 from lad_eval.tasks.files import Document, SpecError, did_you_mean, read_document, shown
-from lad_eval.tasks.identifiers import MAX_CANDIDATES, IdentifierStyle
-from lad_eval.tasks.permutation import Permutation, draw_permutations
-from lad_eval.tasks.prompts import prompt_problem
+from lad_eval.tasks.prompts import MAX_CANDIDATES, IdentifierStyle, prompt_problem
+from lad_eval.tasks.request import Permutation, draw_permutations
 from lad_eval.tasks.sources import SOURCES, options_of
 
 Setting = Literal["random", "adversarial", "given"]

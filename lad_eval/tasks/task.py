@@ -9,11 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lad_eval.errors import DataError
-from lad_eval.tasks.identifiers import identifiers
-from lad_eval.tasks.permutation import Permutation
-from lad_eval.tasks.prompts import question
-from lad_eval.tasks.request import Request
-from lad_eval.tasks.sample import Sample, Source, Split
+from lad_eval.tasks.prompts import identifiers, question
+from lad_eval.tasks.request import Permutation, Request, Sample, Source, Split
 from lad_eval.tasks.sources import options_of
 
 if TYPE_CHECKING:

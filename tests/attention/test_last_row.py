@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
+from lad_eval.attention.hooks import AttentionCall
 from lad_eval.attention.recorder import last_row
-from lad_eval.attention.tap import AttentionCall
 from lad_eval.errors import UnsupportedModelError
 
 BATCH, HEADS, KV_HEADS, TOKENS, WIDTH = 2, 6, 2, 9, 4

@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from lad_eval.attention.hooks import tap
 from lad_eval.attention.recorder import record_last_row
 from lad_eval.attention.spans import image_spans
-from lad_eval.attention.tap import tap
 from lad_eval.errors import UnsupportedModelError
 from lad_eval.models.random import FAMILIES
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from lad_eval.attention.support import check_supported
+from lad_eval.attention.hooks import check_supported
 from lad_eval.errors import UnsupportedModelError
 from lad_eval.models.random import FAMILIES, load_random
 

@@ -11,8 +11,8 @@ import pytest
 
 import lad_eval
 from lad_eval.cli.main import invoke
-from lad_eval.report.rows import COLUMNS
 from lad_eval.run import execute
+from lad_eval.run.rows import COLUMNS
 from tests.run.conftest import METHODS, MODEL, TASK, only_run
 
 pytestmark = pytest.mark.filterwarnings("ignore::lad_eval.methods.MethodWarning")
@@ -264,7 +264,8 @@ def test_data_that_is_missing_is_named(capsys, tmp_path, monkeypatch):
 
 def test_the_same_warning_in_a_row_is_said_once():
     code = (
-        "import logging; from lad_eval.cli.main import listen; listen(quiet=True); log = logging.getLogger('lad_eval.x')\n"
+        "import logging; from lad_eval.cli.console import log_to_stderr\n"
+        "log_to_stderr(quiet=True); log = logging.getLogger('lad_eval.x')\n"
         "for text in ('too few', 'too few', 'other', 'too few'): log.warning('%s images', text)"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr

@@ -5,9 +5,8 @@ import json
 import pytest
 import typer
 
-from lad_eval.cli.config import model_options
 from lad_eval.cli.main import invoke
-from lad_eval.cli.options import expanded, limit_of
+from lad_eval.cli.options import expanded, limit_of, model_options
 from lad_eval.errors import UserError
 
 

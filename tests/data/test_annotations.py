@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lad_eval.data.annotations import Annotation, dumps, read_annotations, sample_ids, write_annotations
+from lad_eval.data.retrieval.annotations import Annotation, dumps, read_annotations, sample_ids, write_annotations
 from lad_eval.errors import DataError
 
 GOOD = {"id": 0, "image_ids": ["d/a.jpg", "d/b.jpg"], "index": 1, "target": "b.jpg", "caption": "a dog"}

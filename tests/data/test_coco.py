@@ -6,14 +6,12 @@ import zipfile
 
 import pytest
 
-from lad_eval.data import annotations_dataset
-from lad_eval.data.annotations_store import NoEmbeddingsError, Recipe, annotations_folder, make_set, read_set
-from lad_eval.data.coco import COCO
-from lad_eval.data.coco_index import CAPTIONS, INSTANCES, read_coco
-from lad_eval.data.dataset import PrepareOptions
-from lad_eval.data.home import root_of
+from lad_eval.data.coco import CAPTIONS, COCO, INSTANCES, read_coco
+from lad_eval.data.dataset import PrepareOptions, root_of
 from lad_eval.data.prepare import prepare, status, verify
-from lad_eval.data.protocols import Order
+from lad_eval.data.retrieval import dataset as annotations_dataset
+from lad_eval.data.retrieval.protocols import Order
+from lad_eval.data.retrieval.store import NoEmbeddingsError, Recipe, annotations_folder, make_set, read_set
 from lad_eval.errors import DataError
 from tests.data.coco_files import coco_caption, coco_folder, coco_name, tiny_clip
 

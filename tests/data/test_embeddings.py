@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lad_eval.data import embeddings
-from lad_eval.data.embeddings import Captioned, embed, embeddings_fingerprint, encoder_folder, load_embeddings
-from lad_eval.data.embeddings_encoder import load_encoder
+from lad_eval.data.retrieval import embeddings
+from lad_eval.data.retrieval.embeddings import Captioned, embed, embeddings_fingerprint, encoder_folder, load_embeddings
+from lad_eval.data.retrieval.encoder import load_encoder
 from lad_eval.errors import DataError, UserError
 from tests.data.coco_files import draw, tiny_clip
 

@@ -2,13 +2,12 @@
 
 import pytest
 
-from lad_eval.data import annotations_dataset
-from lad_eval.data.annotations_store import Recipe, read_set
 from lad_eval.data.dataset import PrepareOptions
-from lad_eval.data.flickr8k import FLICKR8K
-from lad_eval.data.flickr8k_index import read_flickr8k
+from lad_eval.data.flickr8k import FLICKR8K, read_flickr8k
 from lad_eval.data.prepare import prepare, status, verify
-from lad_eval.data.protocols import Order
+from lad_eval.data.retrieval import dataset as annotations_dataset
+from lad_eval.data.retrieval.protocols import Order
+from lad_eval.data.retrieval.store import Recipe, read_set
 from lad_eval.errors import DataError
 from tests.data.coco_files import flickr8k_folder
 

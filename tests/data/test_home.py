@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from lad_eval.data.home import default_root, remember, remembered, root_of
-from lad_eval.data.home import home as where
+from lad_eval.data.dataset import default_root, remember, remembered, root_of
+from lad_eval.data.dataset import home as where
 from lad_eval.errors import DataError, NotPreparedError
 from lad_eval.files.documents import read_json
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lad_eval.data import mining
-from lad_eval.data.mining import Miner
-from lad_eval.data.protocols import TooFewCandidatesError
+from lad_eval.data.retrieval import mining
+from lad_eval.data.retrieval.mining import Miner
+from lad_eval.data.retrieval.protocols import TooFewCandidatesError
 from lad_eval.errors import DataError
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lad_eval.data.names import PictureFolder, locate, path_parts
+from lad_eval.data.pictures import PictureFolder, locate, path_parts
 from lad_eval.errors import DataError
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from lad_eval.cli.main import invoke
-from lad_eval.data.dataset import DATASETS, DataFile, DataSet, PrepareOptions, Status, load_dataset
-from lad_eval.data.home import root_of
+from lad_eval.data.dataset import DATASETS, DataFile, DataSet, PrepareOptions, Status, load_dataset, root_of
 from lad_eval.data.prepare import LOCK, prepare, status, verify
 from lad_eval.errors import DataError
 from tests.data.mmiu_files import write_all

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lad_eval.data.mining import Miner
-from lad_eval.data.protocols import SPARE, Order, TooFewCandidatesError, TooFewImagesError, official, plain, strict
+from lad_eval.data.retrieval.mining import Miner
+from lad_eval.data.retrieval.protocols import SPARE, Order, TooFewCandidatesError, TooFewImagesError, official, plain, strict
 from lad_eval.errors import DataError
 from tests.data.coco_files import coco_name, turning
 

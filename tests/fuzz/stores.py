@@ -39,7 +39,7 @@ def _run(out, task):
 
 def _as_if_cut_off(run):
     """Evidence as lines, as it is before the run is finished, and nothing that is written at its end."""
-    from lad_eval.evidence_files import JSONL, PARQUET, header_line, header_of, lines, read_parquet
+    from lad_eval.evidence.files import JSONL, PARQUET, header_line, header_of, lines, read_parquet
 
     header, evidence = header_of(run / PARQUET), read_parquet(run / PARQUET)
     (run / JSONL).write_bytes(header_line(header) + lines(evidence, header))

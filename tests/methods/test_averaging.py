@@ -4,11 +4,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lad_eval.errors import EvidenceError
-from lad_eval.evidence import Evidence
+from lad_eval.evidence.table import Evidence
 from lad_eval.methods import Majority, PermutationAverage, RandomAverage
+from lad_eval.methods.conformance import random_evidence
 from lad_eval.methods.replying import most_voted
-from lad_eval.methods.synthetic import random_evidence
-from lad_eval.tasks.permutation import Permutation
+from lad_eval.tasks.request import Permutation
 
 
 def test_two_shifts_by_hand():

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from lad_eval.errors import EvidenceError
-from lad_eval.evidence import Evidence
+from lad_eval.evidence.table import Evidence
 from lad_eval.methods import LAD, PriDe
-from lad_eval.methods.synthetic import random_calibration, random_evidence
+from lad_eval.methods.conformance import random_calibration, random_evidence
 
 
 def test_missing_position_is_named():

@@ -3,6 +3,7 @@ import pytest
 
 from lad_eval.attention.interventions import Sofa
 from lad_eval.errors import EvidenceError, UnknownNameError, UserError
+from lad_eval.evidence.replies import Decoding
 from lad_eval.methods import (
     LAD,
     PLAIN,
@@ -23,8 +24,7 @@ from lad_eval.methods import (
     parse_setting,
     part_names,
 )
-from lad_eval.methods.synthetic import random_calibration, random_evidence
-from lad_eval.replies import Decoding
+from lad_eval.methods.conformance import random_calibration, random_evidence
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lad_eval.evidence import Evidence
+from lad_eval.evidence.table import Evidence
 from lad_eval.methods import LAD, NoVisualSignalWarning, PriDe, PurifiedAttention, UnlabelledLAD, make_method
-from lad_eval.methods.synthetic import random_calibration, random_evidence, with_values
+from lad_eval.methods.conformance import random_calibration, random_evidence, with_values
 
 CODE = {"attention_mean": "arithmetic", "bias_mean": "log", "mixture": "log"}
 PAPER = {"attention_mean": "log", "bias_mean": "probability", "mixture": "probability"}

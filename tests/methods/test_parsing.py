@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lad_eval.methods.parsing import parse_reply
-from lad_eval.tasks.identifiers import identifiers
+from lad_eval.methods.replying import parse_reply
+from lad_eval.tasks.prompts import identifiers
 
 FOUR = identifiers("1..", 4)
 

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lad_eval.evidence import Evidence
+from lad_eval.evidence.table import Evidence
 from lad_eval.methods import PriDe
-from lad_eval.methods.synthetic import random_evidence
+from lad_eval.methods.conformance import random_evidence
 
 # Sample a always prefers position 0 by 4:1; sample b is even.
 CALIBRATION = Evidence.from_arrays(np.log([[0.8, 0.2], [0.8, 0.2], [0.5, 0.5], [0.5, 0.5]]), None, [0, 1, 0, 1], list("aabb"))

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from lad_eval.evidence import Evidence
+from lad_eval.evidence.table import Evidence
 from lad_eval.methods import ParameterError, PriDeOriginal, make_method
-from lad_eval.methods.synthetic import random_evidence
+from lad_eval.methods.conformance import random_evidence
 
 
 def shifts(samples, n):

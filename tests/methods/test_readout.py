@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lad_eval.errors import EvidenceError
-from lad_eval.evidence import Evidence
+from lad_eval.evidence.table import Evidence
 from lad_eval.methods import FewLayersWarning, PurifiedAttention, RawAttention
 from lad_eval.methods.readout import layer_range, strongest_layers
 

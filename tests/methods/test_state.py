@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from lad_eval.errors import UserError
-from lad_eval.methods import LAD, NotCalibratedError, PriDe, Vanilla, state
-from lad_eval.methods.synthetic import random_calibration, random_evidence
+from lad_eval.methods import LAD, NotCalibratedError, PriDe, Vanilla
+from lad_eval.methods.base import save_state
+from lad_eval.methods.conformance import random_calibration, random_evidence
 
 
 def test_parameters_come_back_as_they_were(tmp_path):
@@ -66,7 +67,7 @@ def test_no_flipped_bit_changes_what_was_learned(tmp_path):
     ],
 )
 def test_what_no_method_learns_is_refused(tmp_path, learned):
-    state.save(tmp_path / "pride.safetensors", "PriDe", {}, learned)
+    save_state(tmp_path / "pride.safetensors", "PriDe", {}, learned)
     with pytest.raises(UserError, match="is not the saved state of a method, or is damaged"):
         PriDe.load(tmp_path / "pride.safetensors")
 

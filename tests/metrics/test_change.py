@@ -11,9 +11,9 @@ from scipy import stats
 from lad_eval.metrics import UNPARSABLE, Grid, changes, noticeable_rise, noticeable_share, paired_test, rstd, rstd_swap_test
 from lad_eval.metrics.change import compared_figures
 from lad_eval.metrics.power import noticeable_mean
+from lad_eval.regression.evidence import evidence_folder
 from lad_eval.run.answered import read_answered
-from lad_eval.run.check_evidence import evidence_folder
-from lad_eval.run.lineup import line_up
+from lad_eval.run.collect import line_up
 from tests.test_action import BASELINE
 
 PERMS = [[0, 1, 2, 3], [1, 2, 3, 0], [2, 3, 0, 1], [3, 0, 1, 2], [0, 2, 1, 3]]

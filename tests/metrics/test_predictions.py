@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lad_eval.evidence import Evidence
+from lad_eval.evidence.table import Evidence
 from lad_eval.metrics import Predictions, PredictionsError
 
 ROWS = {

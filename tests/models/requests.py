@@ -5,10 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from lad_eval.tasks.identifiers import identifiers
-from lad_eval.tasks.permutation import Permutation
-from lad_eval.tasks.prompts import question
-from lad_eval.tasks.request import Request
+from lad_eval.tasks.prompts import identifiers, question
+from lad_eval.tasks.request import Permutation, Request
 
 
 @dataclass(frozen=True)

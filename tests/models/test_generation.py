@@ -6,11 +6,11 @@ import shutil
 import pytest
 import torch
 
+from lad_eval.evidence.replies import Decoding
 from lad_eval.models.generation import neutral_generation
 from lad_eval.models.registry import load_model
 from lad_eval.models.tiny import folder
 from lad_eval.models.vlmeval import InterceptedVLM
-from lad_eval.replies import Decoding
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.registry import load_task
 from tests.models.requests import make_requests

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from lad_eval.errors import DataError, UnsupportedModelError, UserError
-from lad_eval.evidence import Evidence
-from lad_eval.methods.parsing import parse_reply
+from lad_eval.evidence.table import Evidence
+from lad_eval.methods.replying import parse_reply
 from lad_eval.models.batching import OutOfMemoryError
 from lad_eval.models.huggingface import HuggingFaceVLM
 from lad_eval.models.random import FAMILIES

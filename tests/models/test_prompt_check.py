@@ -9,17 +9,14 @@ import pytest
 from transformers.utils import chat_template_utils
 
 from lad_eval.errors import DataError, UserError
+from lad_eval.evidence.replies import Decoding
 from lad_eval.models.base import ReadsPrompts, refuse
-from lad_eval.models.context import context_length
 from lad_eval.models.control import ControlTokens
-from lad_eval.models.conversation import Conversation
-from lad_eval.models.date import DEFAULT_DATE, check_date, pin_date
+from lad_eval.models.conversation import DEFAULT_DATE, Conversation, check_date, pin_date
 from lad_eval.models.huggingface import HuggingFaceVLM
 from lad_eval.models.preparation import Preparation
-from lad_eval.models.prompt_check import PromptChecker
+from lad_eval.models.prompt_check import PromptChecker, PromptReader, context_length
 from lad_eval.models.random import FAMILIES
-from lad_eval.models.reader import PromptReader
-from lad_eval.replies import Decoding
 from lad_eval.tasks.prompts import question
 from tests.models.requests import make_requests
 
@@ -165,7 +162,7 @@ class TestMarks:
 
     @pytest.fixture
     def processor(self, tiny):
-        from lad_eval.models.random.tokenizer import make_tokenizer
+        from lad_eval.models.random.family import make_tokenizer
 
         tokenizer = make_tokenizer(named={"image_token": "<image>"}, bos=None, eos="<|end|>", pad="<|pad|>")
         tokenizer.add_tokens(["<think>", "</think>", "<tool_call>", "[TOOL]", "◁think▷", "<b>", "</table>", "\n\n", "covid"])

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lad_eval.checkpoints import model_files
 from lad_eval.errors import UserError
+from lad_eval.files.checkpoints import model_files
 from lad_eval.models.fingerprint import adapter_identity, files_digest, folder_identity
 from lad_eval.models.registry import load_model
 from lad_eval.models.source import display_name, local_folder, snapshot_of, source_of

@@ -6,15 +6,12 @@ import torch
 from safetensors import safe_open
 
 from lad_eval.models import tiny
-from lad_eval.models.tiny.bias import FIRST, BiasStrength, candidate_log_probs, confusions, divergence, position_weights, targets
-from lad_eval.models.tiny.build import IMAGE_TOKENS, build_config, build_processor
-from lad_eval.models.tiny.data import GROUP, Sheet, as_pixels, draw_album, owners
-from lad_eval.models.tiny.network import Trace, encode_images, forward, install, pack
-from lad_eval.models.tiny.vocabulary import vocabulary
-from lad_eval.tasks.identifiers import identifiers
-from lad_eval.tasks.prompts import PROMPTS, question
-from lad_eval.tasks.sources.scenes import ScenesSource
-from lad_eval.tasks.sources.scenes_world import Scene, Thing
+from lad_eval.tasks.prompts import PROMPTS, identifiers, question
+from lad_eval.tasks.sources.scenes import Scene, ScenesSource, Thing
+from recipes.lad_tiny.bias import FIRST, BiasStrength, candidate_log_probs, confusions, divergence, position_weights, targets
+from recipes.lad_tiny.build import IMAGE_TOKENS, build_config, build_processor, vocabulary
+from recipes.lad_tiny.data import GROUP, Sheet, as_pixels, draw_album, owners
+from recipes.lad_tiny.network import Trace, encode_images, forward, install, pack
 
 transformers = pytest.importorskip("transformers")
 
@@ -252,7 +249,7 @@ class TestShipped:
 
 @pytest.mark.slow
 def test_recipe_runs_from_nothing(tmp_path):
-    from lad_eval.models.tiny.train import train
+    from recipes.lad_tiny.train import train
 
     lines = []
     known = train(0, tmp_path, lines.append, steps={"vision": 2, "retrieval": 2, "bias": 2}, groups=40, questions=4)

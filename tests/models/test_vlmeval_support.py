@@ -12,11 +12,9 @@ from lad_eval.errors import UnsupportedModelError, UserError
 from lad_eval.models.registry import check_model_name, load_model
 from lad_eval.models.vlmeval import entries, support_of
 from lad_eval.models.vlmeval.kit import kit, registry
-from lad_eval.models.vlmeval.known import TESTED
-from lad_eval.models.vlmeval.listing import listing
 from lad_eval.models.vlmeval.loading import build_inner, check_entry, made_with
 from lad_eval.models.vlmeval.source import facts_of
-from lad_eval.models.vlmeval.support import KINDS, entry_of, support_of_class
+from lad_eval.models.vlmeval.support import KINDS, TESTED, entry_of, listing, support_of_class
 from tests.models.test_vlmeval_models import CLASSES, QWEN_CLASSES
 
 

@@ -15,8 +15,9 @@ from PIL import Image
 from lad_eval.cli.main import invoke
 from lad_eval.errors import UnknownNameError, UserError
 from lad_eval.metrics import Predictions, summarise
-from lad_eval.plugins.lmms_eval import documents, generate, scoring
-from lad_eval.plugins.lmms_eval.faults import one_line
+from lad_eval.plugins.lmms_eval import documents, scoring
+from lad_eval.plugins.lmms_eval import launch as generate
+from lad_eval.plugins.lmms_eval.documents import one_line
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.registry import groups, load_task, task_names
 

@@ -12,7 +12,7 @@ pytest.importorskip("lmms_eval", reason="lmms-eval has an environment of its own
 
 from lad_eval.cli.main import invoke
 from lad_eval.errors import UserError
-from lad_eval.plugins.lmms_eval.generate import write_tasks
+from lad_eval.plugins.lmms_eval.launch import write_tasks
 from lad_eval.run.execute import Settings, run_tasks
 
 TASK = "scenes_random_n4"

@@ -15,7 +15,7 @@ import pytest
 
 from lad_eval.cli.main import invoke
 from lad_eval.errors import UnsupportedModelError, UserError
-from lad_eval.evidence_files import read_parquet
+from lad_eval.evidence.files import read_parquet
 from lad_eval.methods import LAD
 from tests.plugins.vlmevalkit_runs import FEW, own_run, predictions
 
@@ -157,7 +157,7 @@ def test_what_tables_do_to_replies(kit, tmp_path, form):
     """xlsx takes "=2" for a formula and gives 0 back; both tables lose the difference between "", "None" and nothing."""
     import vlmeval.smp
 
-    from lad_eval.methods.parsing import parse_reply
+    from lad_eval.methods.replying import parse_reply
     from lad_eval.plugins.vlmevalkit.scores import read_replies
 
     written = {"q1": "2", "q2": "=2", "q3": "", "q4": "None", "q5": "Image 3", "q6": "1 or 2", "q7e5": "NaN"}

@@ -8,9 +8,8 @@ import pytest
 
 from lad_eval.cli.main import invoke
 from lad_eval.errors import UserError
-from lad_eval.plugins.vlmevalkit.names import TELLING_WORDS, Served, dataset_name, expanded, flat, parse
+from lad_eval.plugins.vlmevalkit.names import TELLING_WORDS, CommandLine, Served, dataset_name, expanded, flat, parse
 from lad_eval.plugins.vlmevalkit.scores import as_written
-from lad_eval.plugins.vlmevalkit.words import CommandLine
 from lad_eval.tasks.registry import task_names
 
 

@@ -118,7 +118,7 @@ def test_faults_of_a_config_file_end_before_anything_runs(configured, model, dat
 
 def noted(name, folder, model, settings, monkeypatch):
     """A work folder with answers by LAD, and the note of what made them."""
-    from lad_eval.plugins.vlmevalkit.pointers import Pointer, write_pointer
+    from lad_eval.plugins.vlmevalkit.scores import Pointer, write_pointer
 
     monkeypatch.setattr(sys, "argv", ["run", "--work-dir", folder])
     write_pointer(name, "Scenes_Few", Pointer(model, "lad", LAD().get_params(), settings, "nowhere", None))

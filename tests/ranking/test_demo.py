@@ -4,9 +4,8 @@ import pytest
 from PIL import Image
 
 from lad_eval.cli.main import invoke
-from lad_eval.ranking.demo import Demo, Shown, demonstrate
+from lad_eval.ranking.demo import Demo, Shown, demonstrate, model_sentence, repaired_sentence
 from lad_eval.ranking.picture import draw_demo
-from lad_eval.ranking.text import model_sentence, repaired_sentence
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,7 @@ import pytest
 
 from lad_eval.errors import UserError
 from lad_eval.metrics import Standing
-from lad_eval.report.board import Board, Cell, Line
-from lad_eval.report.board_forms import FORMATS, render_board, rich_board
+from lad_eval.report.leaderboard_forms import FORMATS, Board, Cell, Line, render_board, rich_board
 
 BEST, TIED, WORSE = Standing(True, 1, 1), Standing(False, 0.4, 0.4), Standing(False, 0.001, 0.002)
 

@@ -6,8 +6,8 @@ import pytest
 
 from lad_eval.cli.main import invoke
 from lad_eval.errors import UserError
-from lad_eval.report.figure import PositionBars, draw_positions
-from tests.pages.looked import METHODS, finished
+from lad_eval.report.charts import PositionBars, draw_positions
+from tests.report.html.looked import METHODS, finished
 
 VANILLA = PositionBars("vanilla", (30.0, 0.0, None, 96.0), (20.0, 0.0, None, 90.0), (40.0, 9.0, None, 100.0))
 LAD = PositionBars("lad", (98.0, 93.0, 99.0, 100.0), (None,) * 4, (None,) * 4)

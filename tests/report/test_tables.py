@@ -5,8 +5,8 @@ import json
 import pytest
 
 from lad_eval.errors import UserError
-from lad_eval.report.rows import COLUMNS, Row, is_same_model, rows_of
-from lad_eval.report.tables import FORMATS, render
+from lad_eval.report.render import FORMATS, render
+from lad_eval.run.rows import COLUMNS, Row, is_same_model, rows_of
 
 
 def row(**changes):

@@ -8,19 +8,19 @@ import pytest
 
 from lad_eval.attention.interventions import Sofa
 from lad_eval.errors import UserError
-from lad_eval.evidence import Evidence
+from lad_eval.evidence.replies import Reply
+from lad_eval.evidence.replies_store import ReplyStore, read_file
+from lad_eval.evidence.store import EvidenceStore, read_evidence
+from lad_eval.evidence.table import Evidence
 from lad_eval.methods import PLAIN, Method, PermutationAverage, make_method
-from lad_eval.methods.parsing import parse_reply
-from lad_eval.replies import Reply
-from lad_eval.replies_store import ReplyStore, read_file
+from lad_eval.methods.replying import parse_reply
 from lad_eval.run.answered import read_answered
 from lad_eval.run.collect import collect
+from lad_eval.run.distributed import World
 from lad_eval.run.execute import Interrupted, run_tasks
 from lad_eval.run.folder import ResultsError, read_json
 from lad_eval.run.legs import Asking, legs_of, reply_batches
-from lad_eval.run.rescore import rescore
-from lad_eval.run.world import World
-from lad_eval.store import EvidenceStore, read_evidence
+from lad_eval.run.results import rescore
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.registry import load_task
 from tests.run.conftest import TASK, only_run, settings

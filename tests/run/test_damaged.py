@@ -9,7 +9,7 @@ import pytest
 from lad_eval.cli.main import invoke
 from lad_eval.errors import UserError
 from lad_eval.run.execute import run_tasks
-from lad_eval.run.rescore import rescore
+from lad_eval.run.results import rescore
 from tests.run.conftest import TASK, only_run, settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::lad_eval.methods.MethodWarning")
@@ -113,7 +113,7 @@ def test_files_of_another_run_are_not_taken_for_this_ones(run, counted, tmp_path
 
 
 def test_evidence_of_another_model_is_not_decided_from(run, counted, model, tmp_path):
-    from lad_eval.evidence_files import Header, header_of, read_parquet, write_parquet
+    from lad_eval.evidence.files import Header, header_of, read_parquet, write_parquet
 
     path = run / "evidence.parquet"
     header, evidence = header_of(path), read_parquet(path)

@@ -10,14 +10,14 @@ import pytest
 from PIL import Image
 
 from lad_eval.errors import DataError, EvidenceError, UnknownNameError, UserError
-from lad_eval.evidence import Evidence
+from lad_eval.evidence.store import EvidenceStore, read_evidence
+from lad_eval.evidence.table import Evidence
 from lad_eval.methods import LAD, make_method
 from lad_eval.metrics import Predictions, summarise
-from lad_eval.report.rows import COLUMNS
 from lad_eval.run.collect import collect
 from lad_eval.run.execute import Interrupted, run_tasks
 from lad_eval.run.folder import ResultsError, read_json
-from lad_eval.store import EvidenceStore, read_evidence
+from lad_eval.run.rows import COLUMNS
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.registry import load_task
 from tests.run.conftest import METHODS, MODEL, TASK, only_run, settings

@@ -9,11 +9,11 @@ import sys
 import pytest
 
 from lad_eval.errors import UserError
-from lad_eval.evidence_files import Header, read_parquet, write_parquet
+from lad_eval.evidence.files import Header, read_parquet, write_parquet
 from lad_eval.models.tiny import folder as tiny_folder
-from lad_eval.pages.choose import choose
+from lad_eval.report.html.load import choose
+from lad_eval.report.leaderboard import Filters, gather_board
 from lad_eval.run import execute
-from lad_eval.run.board import Filters, gather_board
 from lad_eval.run.execute import run_tasks
 from lad_eval.run.folder import read_json
 from tests.run.conftest import Counted, settings

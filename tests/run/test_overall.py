@@ -2,8 +2,8 @@
 
 import pytest
 
-from lad_eval.run import overall as module
-from lad_eval.run.overall import Overall, Portion, duration
+from lad_eval.run import progress as module
+from lad_eval.run.progress import Overall, Portion, duration
 
 
 @pytest.fixture

@@ -3,14 +3,14 @@
 import pytest
 
 from lad_eval.errors import DataError
-from lad_eval.evidence_files import Header, read_parquet, write_parquet
+from lad_eval.evidence.files import Header, read_parquet, write_parquet
 from lad_eval.methods import make_method
 from lad_eval.models.registry import load_model
 from lad_eval.run import execute
 from lad_eval.run.collect import collect
 from lad_eval.run.execute import run_tasks
 from lad_eval.run.folder import read_json
-from lad_eval.run.rescore import rescore
+from lad_eval.run.results import rescore
 from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.task import Task
 from tests.run.conftest import TASK, settings

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from lad_eval.errors import DataError, UserError
+from lad_eval.evidence.store import read_evidence
+from lad_eval.run.distributed import FollowerError, RankError, World
 from lad_eval.run.execute import run_tasks
-from lad_eval.run.world import FollowerError, RankError, World
-from lad_eval.store import read_evidence
 from tests.run.conftest import METHODS, MODEL, only_run, settings
 
 TASK = "scenes_random_n4"

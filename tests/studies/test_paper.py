@@ -5,8 +5,8 @@ import pytest
 
 from lad_eval.cli.main import invoke
 from lad_eval.run.execute import Settings
-from lad_eval.studies.family import Family, family
-from lad_eval.studies.paper import paper
+from lad_eval.studies.lad.need import Family, family
+from lad_eval.studies.lad.run import paper
 
 ONLY = "table2,table3,table4,table5,table7,figure2,figure3"
 

@@ -6,17 +6,14 @@ import pytest
 
 from lad_eval.errors import UserError
 from lad_eval.metrics import UNPARSABLE, Predictions
-from lad_eval.studies import STUDIES
-from lad_eval.studies.charts import draw
-from lad_eval.studies.confusion import _shares
-from lad_eval.studies.family import families, family
-from lad_eval.studies.main import against_plain
-from lad_eval.studies.measure import mark_notes, measured
-from lad_eval.studies.need import Need, merged
-from lad_eval.studies.page import page
-from lad_eval.studies.profiles import mean_by_position
-from lad_eval.studies.render import comma_separated, latex, markdown
-from lad_eval.studies.sheet import Chart, Cloud, Line, Lines, Matrix, Measured, PValue, Sheet, Table
+from lad_eval.report.charts import draw
+from lad_eval.report.render import comma_separated, latex, markdown
+from lad_eval.report.sheet import Chart, Cloud, Line, Lines, Matrix, Measured, PValue, Sheet, Table, mark_notes, measured
+from lad_eval.studies.lad import STUDIES
+from lad_eval.studies.lad.figures import _shares, mean_by_position
+from lad_eval.studies.lad.need import Need, families, family, merged
+from lad_eval.studies.lad.run import page
+from lad_eval.studies.lad.tables import against_plain
 
 ORDERS = np.array([[0, 1], [1, 0]])
 

@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lad_eval.cli.main import invoke
-from lad_eval.data.embeddings import load_embeddings
-from lad_eval.data.embeddings_own import own_folder
+from lad_eval.data.retrieval.embeddings import load_embeddings, own_folder
 from lad_eval.errors import DataError, NotPreparedError
 from lad_eval.tasks.files import SpecError
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.registry import load_task
+from lad_eval.tasks.sources.base import Picture
 from lad_eval.tasks.sources.folder import FolderSource
-from lad_eval.tasks.sources.picture import Picture
 from lad_eval.tasks.validate import validate
 from tests.data.coco_files import coco_caption, draw, tiny_clip
 

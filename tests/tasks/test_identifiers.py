@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lad_eval.tasks.identifiers import MAX_CANDIDATES, IdentifierStyle, identifiers
+from lad_eval.tasks.prompts import MAX_CANDIDATES, IdentifierStyle, identifiers
 
 STYLES = get_args(IdentifierStyle)
 VALUES = {"I": 1, "V": 5, "X": 10, "L": 50}

@@ -11,10 +11,9 @@ from lad_eval.errors import DataError
 from lad_eval.methods import make_method
 from lad_eval.plugins.calibrated import CalibratedMethod
 from lad_eval.run.collect import collect
-from lad_eval.tasks.leakage import choose_apart, content_digest, shared_pictures
 from lad_eval.tasks.plan import calibration_samples, plan
 from lad_eval.tasks.registry import load_task
-from lad_eval.tasks.sources.picture import NamedPicture, Picture
+from lad_eval.tasks.sources.base import NamedPicture, Picture, choose_apart, content_digest, shared_pictures
 from lad_eval.tasks.validate import validate
 from tests.tasks.conftest import numbered_album
 
@@ -129,7 +128,7 @@ def test_the_check_reads_no_picture_twice_and_renders_none(album, monkeypatch):
     plan(load_task(path), calibration=True)
     pictures = [name for name in read if name.endswith(".png")]
     assert len(pictures) == len(set(pictures))
-    monkeypatch.setattr("lad_eval.tasks.sources.scenes_draw.draw", None)
+    monkeypatch.setattr("lad_eval.tasks.sources.scenes.draw", None)
     assert plan(load_task("scenes_random_n4"), calibration=True).calibration
 
 

@@ -5,13 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lad_eval.data.home import remember
+from lad_eval.data.dataset import remember
 from lad_eval.data.mmiu import REVISION, TASKS
 from lad_eval.errors import DataError, NotPreparedError, UserError
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.registry import groups, load_spec, load_task
-from lad_eval.tasks.sources.mmiu import CLOSING
-from lad_eval.tasks.sources.mmiu_letters import read_letters, speaks_of_order
+from lad_eval.tasks.sources.mmiu import CLOSING, read_letters, speaks_of_order
 from lad_eval.tasks.validate import validate
 from tests.data.mmiu_files import CHOICES, ORDINALS, options, picture, row, rows, write_pictures, write_questions
 

@@ -1,7 +1,6 @@
 import random
 
-from lad_eval.tasks.order import task_order
-from lad_eval.tasks.registry import groups, task_names, tasks_in_order
+from lad_eval.tasks.registry import groups, task_names, task_order, tasks_in_order
 
 
 def sorted_anew(names):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lad_eval.tasks.permutation import Permutation, draw_permutations
+from lad_eval.tasks.request import Permutation, draw_permutations
 
 orders = st.integers(1, 12).flatmap(lambda n: st.permutations(range(n))).map(lambda order: Permutation(tuple(order)))
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from lad_eval.errors import DataError, UserError
 from lad_eval.tasks.plan import RANDOM_ORDERS, plan
 from lad_eval.tasks.registry import load_task
-from lad_eval.tasks.sample import Sample
+from lad_eval.tasks.request import Sample
 from lad_eval.tasks.spec import TaskSpec
 from lad_eval.tasks.task import Task
 from lad_eval.tasks.validate import validate

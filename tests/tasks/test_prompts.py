@@ -2,8 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lad_eval.tasks.identifiers import identifiers
-from lad_eval.tasks.prompts import PROMPTS, prompt_problem, question
+from lad_eval.tasks.prompts import PROMPTS, identifiers, prompt_problem, question
 
 
 def test_the_retrieval_prompt_is_the_papers_word_for_word():

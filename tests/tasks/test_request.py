@@ -6,9 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lad_eval.tasks.permutation import Permutation
-from lad_eval.tasks.request import Request
-from lad_eval.tasks.sample import Sample
+from lad_eval.tasks.request import Permutation, Request, Sample
 
 
 @dataclass(frozen=True)

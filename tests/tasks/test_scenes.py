@@ -5,9 +5,20 @@ import random
 import pytest
 
 from lad_eval.errors import DataError
-from lad_eval.tasks.sources.scenes import MAX_CANDIDATES, SETTINGS, ScenesSource, draw_candidates
-from lad_eval.tasks.sources.scenes_draw import draw
-from lad_eval.tasks.sources.scenes_world import COLOURS, LEAST_VARIANTS, RELATIONS, SHAPES, Scene, Thing, draw_scene
+from lad_eval.tasks.sources.scenes import (
+    COLOURS,
+    LEAST_VARIANTS,
+    MAX_CANDIDATES,
+    RELATIONS,
+    SETTINGS,
+    SHAPES,
+    Scene,
+    ScenesSource,
+    Thing,
+    draw,
+    draw_candidates,
+    draw_scene,
+)
 
 SPLITS = ("train", "validation", "calibration", "test")
 RED = Thing("large", "red", "circle")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lad_eval.tasks.files import SpecError, read_document
-from lad_eval.tasks.permutation import Permutation
+from lad_eval.tasks.request import Permutation
 from lad_eval.tasks.sources import SOURCES
 from lad_eval.tasks.spec import PermutationSpec, TaskSpec, read_spec
 

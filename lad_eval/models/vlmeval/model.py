@@ -13,22 +13,20 @@ import torch
 
 from lad_eval.attention.interventions import Intervention
 from lad_eval.errors import DataError, UnsupportedModelError, UserError
-from lad_eval.evidence import Evidence
+from lad_eval.evidence.replies import Decoding, Reply
+from lad_eval.evidence.table import Evidence
 from lad_eval.models.base import PromptReport, refuse
 from lad_eval.models.batching import OutOfMemoryError, is_out_of_memory
-from lad_eval.models.changing import UnderIntervention
-from lad_eval.models.context import context_length
-from lad_eval.models.conversation import Conversation
-from lad_eval.models.date import DEFAULT_DATE, check_date
+from lad_eval.models.conversation import DEFAULT_DATE, Conversation, check_date
+from lad_eval.models.huggingface import UnderIntervention
+from lad_eval.models.loading import repair
 from lad_eval.models.preparation import check_image_preparation
-from lad_eval.models.repairs import repair
+from lad_eval.models.prompt_check import context_length
 from lad_eval.models.vlmeval.answering import Looking, View, Writing
-from lad_eval.models.vlmeval.fingerprint import describe
 from lad_eval.models.vlmeval.images import Shown
 from lad_eval.models.vlmeval.interception import Answerer, intercepted
-from lad_eval.models.vlmeval.messages import Message, Messages, equal_sizes, images_of
-from lad_eval.models.vlmeval.prompts import PromptEnd, TextCheck, dated, reads_clock
-from lad_eval.replies import Decoding, Reply
+from lad_eval.models.vlmeval.prompts import Message, Messages, PromptEnd, TextCheck, dated, equal_sizes, images_of, reads_clock
+from lad_eval.models.vlmeval.source import describe
 from lad_eval.tasks.request import Request
 
 Choice = Callable[[Evidence], int]

@@ -5,22 +5,47 @@ The functions are named in the YAML files that `generate` writes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from lad_eval.errors import UserError
-from lad_eval.plugins.lmms_eval.faults import one_line
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.registry import load_task
-from lad_eval.tasks.request import Request
-from lad_eval.tasks.sample import showing
+from lad_eval.tasks.request import Request, showing
 from lad_eval.tasks.task import Task
+from lad_eval.terminal import visible
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from PIL.Image import Image
+
+
+@contextmanager
+def one_line() -> Iterator[None]:
+    """Below lmms-eval's command a user error is one line and the end of the process; in a script it stays an exception.
+
+    SystemExit also passes through the retries that lmms-eval puts around the loading of data.
+    """
+    try:
+        yield
+    except UserError as error:
+        if not _below_command():
+            raise
+        sys.stderr.write(f"error: {visible(' '.join(str(error).split()))}\n")
+        raise SystemExit(error.exit_code) from None
+
+
+def _below_command() -> bool:
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code.co_name != "cli_evaluate":
+        frame = frame.f_back
+    return frame is not None
+
 
 Document = Mapping[str, Any]
 

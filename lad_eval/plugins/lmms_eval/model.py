@@ -14,13 +14,12 @@ from lmms_eval.utils import simple_parse_args_string
 
 from lad_eval.errors import UserError
 from lad_eval.methods import Method, canonical_name, method_names
-from lad_eval.models.date import DEFAULT_DATE
+from lad_eval.models.conversation import DEFAULT_DATE
 from lad_eval.models.registry import load_model
 from lad_eval.plugins.calibrated import CalibratedMethod, check_answers_here
-from lad_eval.plugins.lmms_eval.documents import open_task, request_of
-from lad_eval.plugins.lmms_eval.faults import one_line
-from lad_eval.run.lineup import line_up
-from lad_eval.run.world import World
+from lad_eval.plugins.lmms_eval.documents import one_line, open_task, request_of
+from lad_eval.run.collect import line_up
+from lad_eval.run.distributed import World
 from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.request import Request
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lad_eval.methods.parsing import parse_reply
+from lad_eval.methods.replying import parse_reply
 from lad_eval.metrics import UNPARSABLE, figures
 from lad_eval.plugins.lmms_eval.documents import Document
 

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 from lad_eval.errors import UnknownNameError, UserError
 from lad_eval.methods import Method
 from lad_eval.models.vlmeval.kit import kit
-from lad_eval.plugins.vlmevalkit.names import VANILLA
-from lad_eval.plugins.vlmevalkit.pointers import read_pointer, work_dir
-from lad_eval.plugins.vlmevalkit.words import OUR_DATA, OUR_MODEL, Configuration
+from lad_eval.plugins.vlmevalkit.names import OUR_DATA, OUR_MODEL, VANILLA, Configuration
+from lad_eval.plugins.vlmevalkit.scores import read_pointer, work_dir
 from lad_eval.run.folder import ResultsError, ensure_writable
 
 if TYPE_CHECKING:

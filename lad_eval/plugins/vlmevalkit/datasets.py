@@ -10,23 +10,65 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
 
-import lad_eval
-from lad_eval.errors import UnknownNameError, UserError
-from lad_eval.models.vlmeval.kit import kit
-from lad_eval.plugins.vlmevalkit.images import Pictures
+from lad_eval.data.pictures import picture_facts
+from lad_eval.errors import PictureError, UnknownNameError, UserError
+from lad_eval.files.atomic import sweep
 from lad_eval.plugins.vlmevalkit.names import dataset_name, stem
 from lad_eval.plugins.vlmevalkit.scores import Score, score, write_beside
-from lad_eval.run.folder import slug
+from lad_eval.run.folder import slug, write_atomically
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.registry import load_task
-from lad_eval.tasks.request import Request
-from lad_eval.tasks.sample import showing
+from lad_eval.tasks.request import Request, showing
 from lad_eval.tasks.task import Task
+from lad_eval.version import __version__
 
 if TYPE_CHECKING:
+    from lad_eval.tasks.request import ImageSource
+
     Base = Any
-else:
-    Base = kit("vlmeval.dataset").ImageBaseDataset
+
+
+_READABLE = {".jpg", ".jpeg", ".png", ".webp"}
+
+
+class Pictures:
+    """Where each picture lies: its own file where every reader sees in it what we see, else a PNG named by its content."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        sweep(folder)
+        self._paths: dict[str, Path] = {}
+
+    def path(self, image: ImageSource) -> Path:
+        """The picture's file, which may not be written yet."""
+        if image.digest not in self._paths:
+            own = getattr(image, "path", None)
+            as_decoded = isinstance(own, Path) and own.suffix.lower() in _READABLE and _is_as_decoded(own)
+            named = hashlib.sha256(image.digest.encode()).hexdigest()[:32]
+            self._paths[image.digest] = own.resolve() if own is not None and as_decoded else self.folder / f"{named}.png"
+        return self._paths[image.digest]
+
+    def write(self, image: ImageSource) -> Path:
+        """The picture's file, written if it is missing.
+
+        Raises:
+            DataError: the picture cannot be read.
+        """
+        path = self.path(image)
+        if not path.is_file():
+            picture = image.load()
+            write_atomically(path, lambda beside: picture.save(beside, format="PNG"))
+        return path
+
+
+def _is_as_decoded(path: Path) -> bool:
+    """Whether the file's pixels are what `ImageSource.load` gives: RGB, and nothing is done to them."""
+    try:
+        header = picture_facts(path).header
+    except PictureError:
+        return False
+    return header.mode == "RGB" and not header.treatments
+
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +203,7 @@ class LADDataset(Base):  # type: ignore[misc]  # VLMEvalKit has no types
 def digest_of(task: Task) -> str:
     """Hex digest of what determines a task's answers besides the model: definition, data, lad_eval's version."""
     other = [] if task.other is None else sorted(task.other.fingerprint.items())
-    told = repr([sorted(task.fingerprint.items()), other, lad_eval.__version__])
+    told = repr([sorted(task.fingerprint.items()), other, __version__])
     return hashlib.sha256(told.encode()).hexdigest()
 
 

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
+import logging
+import os
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from lad_eval.errors import UserError
+from lad_eval.methods import Method
+from lad_eval.models.base import VLM
 from lad_eval.models.vlmeval.kit import kit
-from lad_eval.plugins.calibrated import check_answers_here
-from lad_eval.plugins.vlmevalkit.names import Served, parse, suggestion
-from lad_eval.plugins.vlmevalkit.weights import weights_at
+from lad_eval.plugins.calibrated import CalibratedMethod, check_answers_here
+from lad_eval.plugins.vlmevalkit.datasets import LADDataset
+from lad_eval.plugins.vlmevalkit.names import VANILLA, Served, parse, suggestion, weights_at
+from lad_eval.plugins.vlmevalkit.scores import Pointer, store_folder, write_pointer
+from lad_eval.run.distributed import World
+
+if TYPE_CHECKING:
+    Base = Any
+
 
 Builder = Callable[..., Any]
 
@@ -31,7 +42,6 @@ class Entries(dict[str, Builder]):
 
     def __missing__(self, name: str) -> Builder:
         check(self.served(name), name, list(self))
-        from lad_eval.plugins.vlmevalkit.served import LADModel
 
         return partial(LADModel, model=self._full(name), name=name)
 
@@ -127,3 +137,133 @@ def made_with(served: Served, options: Mapping[str, Any] | None = None) -> dict[
         places = [text.strip("'\"") for text in told.values()]
     weights = [found for place in places if (found := weights_at(place, given.get("revision")))]
     return {**told, "weights": ", ".join(weights)} if weights else told
+
+
+logger = logging.getLogger(__name__)
+
+ASKED_AHEAD = 64
+"""Rows that are asked at once where our own model class answers: it makes batches of them."""
+
+
+class LADModel(Base):  # type: ignore[misc]  # VLMEvalKit has no types
+    """A model behind a method; answers the tasks of lad_eval, and no other data set.
+
+    In a JSON file for `--config`:
+
+        {"model": {"tiny-lad": {"class": "LADModel", "model": "lad-tiny+LAD", "name": "tiny-lad"}}, ...}
+
+    Args:
+        model: as on the command line: `<entry>+<method>`, `lad-tiny`, `HF:<hub id or folder>`, ...
+        name: the name under which VLMEvalKit runs it, where that is another; the evidence beside its results is found by it.
+        use_vllm: VLMEvalKit gives this to models with some names; vLLM gives no evidence.
+        options: of `lad_eval.models.load_model` for a model of ours, of the entry's class for an entry of VLMEvalKit.
+
+    Raises:
+        UserError: the model or the method does not exist, or cannot be served.
+    """
+
+    INTERLEAVE = True
+    is_api = False
+
+    def __init__(self, model: str, name: str | None = None, use_vllm: bool = False, **options: Any) -> None:
+        super().__init__()
+        if use_vllm:
+            raise UserError(f"{model} cannot be served through vLLM, which shows no attention; leave out --use-vllm.")
+        self.name = name or model
+        self.served = parse(model)
+        self._method: Method = self.served.make()
+        self._inner, self._vlm = self._load(options)
+        self._options = options
+        self._dataset: LADDataset | None = None
+        self._answers: dict[str, int] = {}
+        self._calibrated: CalibratedMethod | None = None
+        _restore_world_size()
+
+    def set_dump_image(self, dump_image_func: Callable[..., Any]) -> None:
+        """VLMEvalKit hands over the data set's function, and so the data set, before it asks."""
+        super().set_dump_image(dump_image_func)
+        dataset = getattr(dump_image_func, "__self__", None)
+        self._dataset = dataset if isinstance(dataset, LADDataset) else None
+        self._answers.clear()
+        self._calibrated = None
+
+    def use_custom_prompt(self, dataset: str) -> bool:
+        """Never: a task of ours is asked as it is."""
+        return False
+
+    def build_prompt(self, line: Any, dataset: str | None = None) -> Any:
+        """Not called, as `use_custom_prompt` says."""
+        raise NotImplementedError
+
+    def generate_inner(self, message: list[dict[str, Any]], dataset: str | None = None) -> str:
+        """The identifier of the answer to one row; the rows that come next are asked with it, in batches.
+
+        Raises:
+            UserError: it is no question of a task of ours, or the task cannot be calibrated.
+        """
+        if self._dataset is None:
+            raise UserError(f"{self.name} answers the tasks of lad_eval only, not {dataset}; `lad-eval ls tasks` lists them.")
+        request = self._dataset.request_of(message)
+        if request.key not in self._answers:
+            method = self._ready(self._dataset)
+            world = World.from_environment()
+            share = self._dataset.share(world.rank, world.size)
+            at = next((i for i, other in enumerate(share) if other.key == request.key), None)
+            ahead = [request] if at is None else share[at : at + (ASKED_AHEAD if self.served.ours else 1)]
+            fresh = [other for other in ahead if other.key not in self._answers]
+            self._answers.update(zip([r.key for r in fresh], method.answer(fresh), strict=True))
+        return request.identifiers[self._answers[request.key]]
+
+    def _ready(self, dataset: LADDataset) -> CalibratedMethod:
+        """The method, calibrated on the data set's task; what it keeps is noted for the evaluation."""
+        if self._calibrated is None:
+            made = CalibratedMethod(self._looked_at(dataset.dataset_name), dataset.task, self._method, store_folder())
+            if self._method.calibrates and not made.state_path.is_file():
+                samples = dataset.task.spec.calibration.samples
+                logger.info("%s: calibrating on %d samples of %s.", self.name, samples, dataset.task.name)
+            made.calibrate()
+            made.show_progress = False  # VLMEvalKit shows a bar of its own
+            state = str(made.state_path.resolve()) if self._method.calibrates else None
+            pointer = Pointer(
+                model=self.served.base,
+                method=self.served.method or VANILLA,
+                params=self._method.get_params(),
+                settings=made_with(self.served, self._options),
+                evidence=str(made.folder.resolve()),
+                calibration=state,
+                task=dataset.task.fingerprint,
+            )
+            write_pointer(self.name, dataset.dataset_name, pointer)
+            self._calibrated = made
+        return self._calibrated
+
+    def _load(self, options: dict[str, Any]) -> tuple[Any, VLM | None]:
+        """VLMEvalKit's own model object, or a model of ours."""
+        if self.served.ours:
+            from lad_eval.models.registry import load_model
+
+            if strangers := sorted(options.keys() - inspect.signature(load_model).parameters.keys()):
+                raise UserError(f"{self.name}: a model of lad_eval has no option {strangers[0]!r}.")
+            return None, load_model(self.served.model, **options)
+        from lad_eval.models.vlmeval.loading import build_inner
+
+        return build_inner(self.served.base, options), None
+
+    def _looked_at(self, dataset: str) -> VLM:
+        """The model as it is looked at; an entry's class may ask differently for every data set."""
+        if self._vlm is None or self._inner is not None:
+            from lad_eval.models.vlmeval import InterceptedVLM
+
+            weights = None if self._vlm is None else self._vlm.fingerprint.get("weights")
+            arguments = entry_settings(self.served.base, self._options)
+            options = {"name": self.served.base, "dataset": dataset, "image_preparation": "native"}
+            self._vlm = InterceptedVLM(self._inner, weights=weights, arguments=arguments, **options)
+        return self._vlm
+
+
+def _restore_world_size() -> None:
+    """VLMEvalKit hides WORLD_SIZE while it builds a model, and forgets to put it back for an entry named in a --config file."""
+    import torch.distributed as dist
+
+    if "WORLD_SIZE" not in os.environ and dist.is_available() and dist.is_initialized():
+        os.environ["WORLD_SIZE"] = str(dist.get_world_size())

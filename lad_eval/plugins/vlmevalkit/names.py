@@ -5,19 +5,167 @@ VLMEvalKit reads behaviour out of names and makes files of them, so every name h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lad_eval.errors import UnknownNameError, UserError
+from lad_eval.files.checkpoints import ADAPTER_CONFIG, adapter_files, model_files
 from lad_eval.methods import Method, ParameterError, canonical_name, make_method, method_names, parse_setting, part_names
 from lad_eval.models.registry import check_model_name
-from lad_eval.models.source import EMBEDDED, KIT, display_name, local_folder
-from lad_eval.plugins.vlmevalkit.weights import folder_digest
-from lad_eval.run.folder import slug
+from lad_eval.models.source import EMBEDDED, HUB_ID, KIT, display_name, local_folder, source_of
+from lad_eval.run.folder import read_json, slug
 from lad_eval.tasks.files import SUFFIXES
 from lad_eval.tasks.registry import index, resolve
+
+OUR_DATA, OUR_MODEL = "LADDataset", "LADModel"
+
+# Flags that are read here. VLMEvalKit takes their beginnings for them, where no two flags begin alike.
+_READ = ("--data", "--model", "--config", "--work-dir", "--mode", "--base-url", "--api-mode", "--use-vllm")
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """The file behind --config.
+
+    Attributes:
+        path: of the file.
+        models: VLMEvalKit's name -> what it is made of: nothing for an entry of its table, else `class` and arguments.
+        data: the same of data sets.
+    """
+
+    path: Path
+    models: Mapping[str, Mapping[str, Any]]
+    data: Mapping[str, Mapping[str, Any]]
+
+    @classmethod
+    def read(cls, path: Path) -> Configuration:
+        """Reads the file.
+
+        Raises:
+            UserError: it cannot be read, or holds something else.
+        """
+        document = read_json(path)
+        models, data = document.get("model"), document.get("data")
+        for part in (models, data):
+            if not isinstance(part, dict) or not all(isinstance(made, dict) for made in part.values()):
+                raise UserError(f"{path} must hold the objects 'model' and 'data', each of them an object for every name.")
+        return cls(path, models or {}, data or {})
+
+    @property
+    def data_sets(self) -> list[str]:
+        """Data sets that may be ours, as the file names them."""
+        named = {key: made for key, made in self.data.items() if made.get("class", OUR_DATA) == OUR_DATA}
+        return [str(made.get("dataset", key)) for key, made in named.items()]
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Models and data sets, as VLMEvalKit runs them."""
+        return [(model, data) for model in self.models for data in self.data]
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """Flags and values; `--flag value ...` and `--flag=value` alike."""
+
+    words: Sequence[str]
+
+    def check(self) -> None:
+        """Refuses shortened flags, which VLMEvalKit understands and which would be overlooked here.
+
+        Raises:
+            UserError: naming the flag in full.
+        """
+        for flag in (word.partition("=")[0] for word in self.words if word.startswith("--")):
+            meant = [name for name in _READ if name.startswith(flag)]
+            if meant and flag not in (*_READ, "--"):
+                raise UserError(f"Write {' or '.join(meant)} in full, not {flag}.")
+
+    def has(self, flag: str) -> bool:
+        """Whether the flag is there."""
+        return any(word.partition("=")[0] == flag for word in self.words)
+
+    def values(self, flag: str) -> list[str]:
+        """What stands behind the flag, once each."""
+        return list(dict.fromkeys(value for _, value in self._values_of(flag) if value is not None))
+
+    def replaced(self, flag: str, names: Mapping[str, Sequence[str]]) -> CommandLine:
+        """The same with the values behind the flag replaced, each by one or more."""
+        result: list[str] = []
+        for word, value in self._values_of(flag):
+            joined = [flag] if value is not None and word.startswith("-") else []
+            result += [word] if value is None else [*joined, *names[value]]
+        return CommandLine(result)
+
+    def _values_of(self, flag: str) -> Iterator[tuple[str, str | None]]:
+        """Every word, with the value of the flag that it is or holds."""
+        taking = False
+        for word in self.words:
+            if word.startswith("-"):
+                name, equals, value = word.partition("=")
+                taking = name == flag
+                yield word, value if taking and equals else None
+            else:
+                yield word, word if taking else None
+
+    def configuration(self) -> Configuration | None:
+        """The file behind --config; None without one.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        paths = self.values("--config")
+        return Configuration.read(Path(paths[-1])) if paths else None
+
+
+def weights_at(place: str, revision: str | None = None) -> str:
+    """Of a model folder its name and a digest of its files' sizes and times, of a hub id the commit that the local cache holds.
+
+    Args:
+        place: a folder, a hub id, or anything else.
+        revision: of the hub.
+
+    Returns:
+        "" for what is neither, and for a hub id that is not in the cache.
+    """
+    folder = local_folder(place)
+    if folder is not None:
+        return f"{display_name(place)}@{folder_digest(folder)}"
+    if not HUB_ID.fullmatch(place):
+        return ""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(place, "config.json", revision=revision)
+    except HFValidationError:
+        return ""
+    return f"{place}@{Path(found).parent.name}" if isinstance(found, str) else ""
+
+
+def folder_digest(folder: Path) -> str:
+    """Hex digest, 8 characters, of a model folder's path and of its files' names, sizes and times.
+
+    Only files that determine the model count, of an adapter's base as well.
+
+    Raises:
+        UserError: the folder holds an adapter that names no base, a Git LFS pointer, or a part of the weights.
+    """
+    digest = hashlib.sha256(str(folder.resolve()).encode())
+    for path in _files(folder.resolve()):
+        facts = path.stat()
+        digest.update(f"{path.name}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:8]
+
+
+def _files(folder: Path) -> list[Path]:
+    if not (folder / ADAPTER_CONFIG).is_file():
+        return model_files(folder, code=True)
+    base = source_of(str(folder)).folder
+    return [*adapter_files(folder), *(model_files(base, code=True) if base is not None else [])]
+
 
 HUB = "HF:"
 FLAT_HUB = "HF--"

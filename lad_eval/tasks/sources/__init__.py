@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 SOURCES = {
     "annotations": "lad_eval.tasks.sources.retrieval:AnnotationsOptions",
-    "coco": "lad_eval.tasks.sources.coco:CocoOptions",
-    "flickr8k": "lad_eval.tasks.sources.flickr8k:Flickr8kOptions",
+    "coco": "lad_eval.tasks.sources.retrieval:CocoOptions",
+    "flickr8k": "lad_eval.tasks.sources.retrieval:Flickr8kOptions",
     "folder": "lad_eval.tasks.sources.folder:FolderOptions",
     "mmiu": "lad_eval.tasks.sources.mmiu:MmiuOptions",
-    "scenes": "lad_eval.tasks.sources.scenes_options:ScenesOptions",
+    "scenes": "lad_eval.tasks.sources.scenes:ScenesOptions",
 }
 
 

@@ -5,14 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, get_args, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
 from lad_eval.data.decoding import Treatment
-from lad_eval.tasks.sample import Source, Split, showing
+from lad_eval.data.pictures import PictureFacts, picture_facts, picture_faults, read_picture
+from lad_eval.errors import PictureError
+from lad_eval.tasks.files import shown
+from lad_eval.tasks.request import ImageSource, Sample, Source, Split, showing
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 class SourceOptions(BaseModel, ABC):
@@ -79,3 +88,130 @@ def digest_of_samples(source: Source, *also: Any) -> str:
                 content.append(list(s.identifiers))
             total.update(json.dumps(content).encode() + b"\n")
     return total.hexdigest()[:32]
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Choice(Generic[T]):
+    """Candidates for calibration, as far as they were looked at.
+
+    Attributes:
+        chosen: at most `count`, whose right pictures are not evaluated.
+        passed_over: whose right pictures are.
+        count: how many were wanted.
+    """
+
+    chosen: tuple[T, ...]
+    passed_over: tuple[T, ...]
+    count: int
+
+    @property
+    def filled(self) -> tuple[T, ...]:
+        """As many as were wanted, also where too few could be chosen: `tasks.plan` refuses to calibrate on those."""
+        return (*self.chosen, *self.passed_over)[: self.count]
+
+
+def content_digest(image: ImageSource) -> str:
+    """Hex digest of what the picture shows alone.
+
+    `digest` may also hold the name by which a data set knows a picture; an image then has a `content_digest` beside it. Files
+    that were encoded anew or resized count as other pictures.
+    """
+    own = getattr(image, "content_digest", None)
+    return image.digest if own is None else str(own)
+
+
+def right_picture(sample: Sample) -> str:
+    """Content digest of a sample's right picture."""
+    return content_digest(sample.images[sample.gold])
+
+
+def choose_apart(candidates: Iterable[T], is_evaluated: Callable[[T], bool], count: int) -> Choice[T]:
+    """The first candidates whose right picture is not the right picture of an evaluated sample.
+
+    Args:
+        candidates: in order of preference; no more are looked at than are needed.
+        is_evaluated: whether a candidate's right picture is that of an evaluated sample.
+        count: how many are wanted.
+    """
+    chosen: list[T] = []
+    passed_over: list[T] = []
+    for candidate in candidates if count > 0 else ():
+        (passed_over if is_evaluated(candidate) else chosen).append(candidate)
+        if len(chosen) == count:
+            break
+    return Choice(tuple(chosen), tuple(passed_over), count)
+
+
+def shared_pictures(calibration: Sequence[Sample], test: Sequence[Sample]) -> int:
+    """How many distinct pictures are shown in samples of both splits."""
+    return len(_shown(calibration) & _shown(test))
+
+
+def _shown(samples: Sequence[Sample]) -> set[str]:
+    return {content_digest(image) for sample in samples for image in sample.images}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A file; an `ImageSource`."""
+
+    path: Path
+
+    @cached_property
+    def facts(self) -> PictureFacts:
+        """What the file is, read once.
+
+        Raises:
+            PictureError: it cannot be read or does not begin as a picture does.
+        """
+        return picture_facts(self.path, shown(self.path))
+
+    @property
+    def content_digest(self) -> str:
+        """SHA-256 hex digest of the file's bytes, and of what decoding does to the pixels, if it does anything.
+
+        Raises:
+            PictureError: as of `facts`.
+        """
+        return self.facts.digest
+
+    @property
+    def digest(self) -> str:
+        """The same; errors as of `facts`."""
+        return self.content_digest
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels; errors as of `facts`."""
+        return self.facts.header.size
+
+    def load(self) -> Image:
+        """The picture in RGB: turned, flattened on white, scaled to 8 bits, its first frame, as it needs."""
+        return read_picture(self.path, shown(self.path))
+
+    def faults(self) -> list[str]:
+        """What keeps it from being read, in one line; empty where nothing does."""
+        return picture_faults(self.path, shown(self.path))
+
+
+@dataclass(frozen=True)
+class NamedPicture(Picture):
+    """A picture that its data set knows by its file name.
+
+    Two files of one content stay two candidates, as in everybody else's results on the data set.
+    """
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 hex digest of the file's name and of `content_digest`; errors as of `facts`."""
+        return hashlib.sha256(f"{self.path.name}\0{self.content_digest}".encode()).hexdigest()
+
+
+def treatments_of(pictures: Iterable[Picture]) -> Iterator[Treatment]:
+    """What decoding does to each of the pictures that can be read, one after the other."""
+    for picture in pictures:
+        with suppress(PictureError):
+            yield from picture.facts.header.treatments

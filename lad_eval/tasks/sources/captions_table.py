@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lad_eval.errors import DataError
-from lad_eval.tasks.sources.captions_keys import NUMBER_KEYS, Entry, find_keys, find_keys_or_none, shortly
+from lad_eval.tasks.sources.captions_json import NUMBER_KEYS, Entry, find_keys, find_keys_or_none, shortly
 
 _DELIMITERS = {".csv": ",;\t|", ".tsv": "\t,;|", ".txt": "\t|,;", ".token": "\t|,;"}
 _PICTURE = r"\.(?:jpe?g|png|webp|bmp|gif|tiff?)"

@@ -22,18 +22,16 @@ from typing import TYPE_CHECKING
 
 from pydantic import StrictBool, StrictInt, StrictStr
 
-from lad_eval.data.protocols import DEFAULT_ENCODER, SETTINGS, TooFewCandidatesError, plain
+from lad_eval.data.retrieval.protocols import DEFAULT_ENCODER, SETTINGS, TooFewCandidatesError, plain
 from lad_eval.errors import DataError
 from lad_eval.tasks.files import shown
-from lad_eval.tasks.leakage import choose_apart
-from lad_eval.tasks.sample import Sample, Split, showing
+from lad_eval.tasks.request import Sample, Split, showing
 from lad_eval.tasks.sources.album import CaptionChoice, absent_line, read_album
-from lad_eval.tasks.sources.base import SourceOptions, digest_of_samples
-from lad_eval.tasks.sources.picture import Picture, treatments_of
+from lad_eval.tasks.sources.base import Picture, SourceOptions, choose_apart, digest_of_samples, treatments_of
 
 if TYPE_CHECKING:
     from lad_eval.data.decoding import Treatment
-    from lad_eval.data.embeddings import Embeddings
+    from lad_eval.data.retrieval.embeddings import Embeddings
 
 _LOG = logging.getLogger(__name__)
 _SPLITS: tuple[Split, ...] = ("test", "calibration")
@@ -139,7 +137,7 @@ class FolderSource:
         self._embeddings: Embeddings | None = None
         if encoder is not None:
             # These need numpy, for which listing tasks should not wait.
-            from lad_eval.data.embeddings_own import load_own
+            from lad_eval.data.retrieval.embeddings import load_own
 
             self._embeddings = load_own(images, album.paths, album.first, encoder, captions_file=captions)
         self._questions: dict[Split, list[tuple[str, int]]] = {"test": self._rounds(self._pools["test"].anchors)}
@@ -271,7 +269,7 @@ class FolderSource:
     @cached_property
     def _hard(self) -> dict[str, list[str]]:
         """Names of the N - 1 hardest negatives of every anchor."""
-        from lad_eval.data.mining import Miner
+        from lad_eval.data.retrieval.mining import Miner
 
         assert self._embeddings is not None
         mine = Miner(self._embeddings.names, self._embeddings.images, self._embeddings.texts, self._group_bits, rule="identical")

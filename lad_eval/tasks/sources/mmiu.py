@@ -8,6 +8,7 @@ right letter moves with the right image. Where an option or a question says anyt
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,15 +19,73 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, StrictInt, StrictStr, field_validator
 
 from lad_eval.errors import DataError
-from lad_eval.tasks.leakage import choose_apart
-from lad_eval.tasks.sample import Sample, Source, Split
-from lad_eval.tasks.sources.base import SourceOptions, digest_of_samples
-from lad_eval.tasks.sources.mmiu_letters import Letters, read_letters, speaks_of_order
-from lad_eval.tasks.sources.picture import Picture, treatments_of
+from lad_eval.tasks.prompts import MAX_CANDIDATES, identifiers
+from lad_eval.tasks.request import Sample, Source, Split
+from lad_eval.tasks.sources.base import Picture, SourceOptions, choose_apart, digest_of_samples, treatments_of
 
 if TYPE_CHECKING:
     from lad_eval.data.decoding import Treatment
     from lad_eval.data.mmiu import Row
+
+
+_ORDINALS = {name: number for number, name in enumerate(identifiers("first..", MAX_CANDIDATES), start=1)}
+_OPTION = re.compile(r"\s*([A-Z])\s*[:.)]\s*(.*)")
+_THING = r"(?:image|picture|photo|photograph)"
+_EXACT = re.compile(r"the ([a-z-]+) image")
+_WORD = re.compile(rf"(?:the )?([a-z-]+)(?: {_THING})?")
+_DIGITS = re.compile(rf"(?:the )?(?:{_THING} ?)?[#(]?(\d+)(?:st|nd|rd|th)?\)?(?: {_THING})?")
+_SPEAKS_OF_ORDER = re.compile(
+    rf"\b(?:{'|'.join(map(re.escape, _ORDINALS))}|last|previous|next|\d+(?:st|nd|rd|th)) {_THING}s?\b|\b{_THING} ?#?\d+\b"
+)
+_QUOTED_OPTION = re.compile(r"\b[a-z] ?[:.)] ?the [a-z-]+ image\b")
+
+
+@dataclass(frozen=True)
+class Letters:
+    """The options of a question about N images.
+
+    Attributes:
+        names: the letter of every position, the first image's first.
+        exact: whether every option is exactly an ordinal, "the first image", upper case, spaces and a final point aside.
+    """
+
+    names: tuple[str, ...]
+    exact: bool
+
+
+def read_letters(options: str, n: int) -> Letters | None:
+    """The options in text, a line each; None unless they name the N images one by one."""
+    by_image: dict[int, str] = {}
+    exact = True
+    found = [match.groups() for line in options.splitlines() if (match := _OPTION.fullmatch(line))]
+    if len(found) != n or len(found) != sum(bool(line.strip()) for line in options.splitlines()):
+        return None
+    for letter, text in found:
+        plain = _plain(text)
+        number = _image_of(plain)
+        if number is None or not 1 <= number <= n or number in by_image or letter in by_image.values():
+            return None
+        by_image[number] = letter
+        exact = exact and _EXACT.fullmatch(plain) is not None
+    return Letters(tuple(by_image[number] for number in range(1, n + 1)), exact)
+
+
+def speaks_of_order(text: str) -> bool:
+    """Whether a question names images by their places beside quoting the options, as "more like the first image"."""
+    return _SPEAKS_OF_ORDER.search(_QUOTED_OPTION.sub(" ", _plain(text))) is not None
+
+
+def _image_of(plain: str) -> int | None:
+    """1-based number of the image that an option's text names."""
+    if match := _DIGITS.fullmatch(plain):
+        return int(match[1])
+    match = _WORD.fullmatch(plain)
+    return _ORDINALS.get(match[1]) if match else None
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split()).rstrip(".")
+
 
 Part = Literal["question", "context"]
 
@@ -63,7 +122,7 @@ class MmiuOptions(SourceOptions):
         return revision
 
     def open(self, *, setting: str, candidates: int, samples: int | None, calibration_samples: int, folder: Path) -> Source:
-        from lad_eval.data.home import root_of
+        from lad_eval.data.dataset import root_of
 
         if setting != "given":
             raise DataError(f"The source 'mmiu' has the setting 'given' only, not {setting!r}.")

@@ -6,21 +6,19 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StrictInt, StrictStr
 
-from lad_eval.data.annotations import Annotation, file_name, read_annotations, sample_ids
+from lad_eval.data.dataset import root_of
 from lad_eval.data.decoding import Treatment
-from lad_eval.data.home import root_of
-from lad_eval.data.names import PictureFolder, locate, path_parts
-from lad_eval.data.protocols import DEFAULT_ENCODER, POOL, SAMPLES, SEED, SETTINGS, Order, Protocol
+from lad_eval.data.pictures import PictureFolder, locate, path_parts
+from lad_eval.data.retrieval.annotations import Annotation, file_name, read_annotations, sample_ids
+from lad_eval.data.retrieval.protocols import DEFAULT_ENCODER, POOL, SAMPLES, SEED, SETTINGS, Order, Protocol
 from lad_eval.errors import DataError
 from lad_eval.tasks.files import shown
-from lad_eval.tasks.leakage import choose_apart
-from lad_eval.tasks.sample import Sample, Split
-from lad_eval.tasks.sources.base import SourceOptions, digest_of_samples
-from lad_eval.tasks.sources.picture import NamedPicture, treatments_of
+from lad_eval.tasks.request import Sample, Split
+from lad_eval.tasks.sources.base import NamedPicture, SourceOptions, choose_apart, digest_of_samples, treatments_of
 
 
 class AnnotatedSource:
@@ -122,7 +120,7 @@ class RetrievalOptions(SourceOptions):
     """How samples of a data set are drawn.
 
     Attributes:
-        protocol: `official`, as the released code draws, or `strict`, as the paper tells it (`lad_eval.data.protocols`).
+        protocol: `official`, as the released code does, or `strict`, as in the paper (`lad_eval.data.retrieval.protocols`).
         encoder: CLIP or SigLIP model that chooses hard negatives; of a folder its name suffices.
         n_seq: samples that are drawn, of which the task asks the first; None: as many as the task asks. `official` draws other
             adversarial samples for another number.
@@ -144,9 +142,9 @@ class RetrievalOptions(SourceOptions):
         self, *, setting: str, candidates: int, samples: int | None, calibration_samples: int, folder: Path
     ) -> AnnotatedSource:
         # These need numpy, for which listing tasks should not wait.
-        from lad_eval.data.annotations_dataset import CaptionedSet, absent_line
-        from lad_eval.data.annotations_store import Recipe
         from lad_eval.data.dataset import load_dataset
+        from lad_eval.data.retrieval.dataset import CaptionedSet, absent_line
+        from lad_eval.data.retrieval.store import Recipe
 
         known = next((name for name in SETTINGS if name == setting), None)
         if known is None:
@@ -243,3 +241,17 @@ def _content(picture: NamedPicture) -> str:
         return picture.content_digest
     except DataError:
         return str(picture.path)
+
+
+class CocoOptions(RetrievalOptions):
+    """Retrieval on COCO's validation pictures of 2014."""
+
+    dataset: ClassVar[str] = "coco"
+
+
+class Flickr8kOptions(RetrievalOptions):
+    """Retrieval on Flickr8k's test pictures. The released code draws no samples of it: there is the protocol `strict` only."""
+
+    dataset: ClassVar[str] = "flickr8k"
+
+    protocol: Literal["strict"] = "strict"

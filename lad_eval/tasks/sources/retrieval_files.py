@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lad_eval.data.annotations import Annotation, read_annotations, write_annotations
-from lad_eval.data.files import write_text
+from lad_eval.data.retrieval.annotations import Annotation, read_annotations, write_annotations
 from lad_eval.errors import DataError
+from lad_eval.files.atomic import write_text
 from lad_eval.tasks.files import shown
-from lad_eval.tasks.sample import Split
-from lad_eval.tasks.sources.picture import Picture
+from lad_eval.tasks.request import Split
+from lad_eval.tasks.sources.base import Picture
 from lad_eval.tasks.task import Task
 
 

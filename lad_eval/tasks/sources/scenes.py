@@ -10,12 +10,165 @@ import hashlib
 import json
 import random
 from collections.abc import Iterator
-from functools import cached_property
-from typing import Literal
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+from pydantic import Field, StrictInt
 
 from lad_eval.errors import DataError
-from lad_eval.tasks.sample import Sample, Split
-from lad_eval.tasks.sources.scenes_world import LEAST_VARIANTS, Scene, SceneSplit, draw_scene
+from lad_eval.tasks.request import Sample, Source, Split
+from lad_eval.tasks.sources.base import SourceOptions
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageDraw import ImageDraw
+
+
+class ScenesOptions(SourceOptions):
+    """Seed of the drawn scenes, and how many calibration samples there are for a task to take the first of."""
+
+    seed: StrictInt = 0
+    calibration_samples: Annotated[StrictInt, Field(ge=1)] = 20
+
+    def open(self, *, setting: str, candidates: int, samples: int | None, calibration_samples: int, folder: Path) -> Source:
+
+        if samples is None:
+            raise DataError("The source 'scenes' has no end: set `samples:` in the task.")
+        return ScenesSource(
+            setting=cast(Setting, setting),  # the source itself refuses a setting that it does not know
+            candidates=candidates,
+            samples=samples,
+            calibration_samples=self.calibration_samples,
+            seed=self.seed,
+        )
+
+
+SceneSplit = Literal["train", "validation", "calibration", "test"]
+Axis = Literal["vertical", "horizontal"]
+Meaning = tuple[str, str, str, str, str, str, str]
+
+SIZES = ("small", "large")
+SHAPES = ("circle", "square", "triangle", "cross")
+COLOURS = ("red", "blue", "yellow", "purple", "green", "orange", "cyan", "pink")
+BACKGROUNDS = ("white", "grey", "sand", "mist", "slate")
+AXES: tuple[Axis, ...] = ("vertical", "horizontal")
+RELATIONS = {"vertical": ("above", "below"), "horizontal": ("left of", "right of")}
+
+JITTER_ALONG = 6
+JITTER_ACROSS = 10
+
+_JITTER_CLASSES = 8
+_BY_JITTER: dict[int, SceneSplit] = {1: "calibration", 2: "validation"}
+
+# Every scene has at least this many scenes of its own split that differ from it in one thing.
+LEAST_VARIANTS = 11
+
+
+@dataclass(frozen=True)
+class Thing:
+    """An object: size, colour, shape."""
+
+    size: str
+    colour: str
+    shape: str
+
+    def __str__(self) -> str:
+        return f"{self.size} {self.colour} {self.shape}"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture's description; an `ImageSource` that draws itself.
+
+    `first` stands above (vertical) or left of (horizontal) `second`. `background` and `jitter` (pixels of
+    336 by which the two things are moved: first x, first y, second x, second y) are told by no caption.
+    """
+
+    first: Thing
+    second: Thing
+    axis: Axis
+    background: str = "white"
+    jitter: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    @property
+    def meaning(self) -> Meaning:
+        """The seven attributes that a caption tells; two scenes of equal meaning match the same captions."""
+        a, b = self.first, self.second
+        return (a.size, a.colour, a.shape, b.size, b.colour, b.shape, self.axis)
+
+    @property
+    def split(self) -> SceneSplit:
+        """Decided by colours and shapes: half of all combinations (colour, shape, colour, shape) are the training's alone.
+
+        The sum of the four indices is even in training and odd elsewhere. So no combination that a test, calibration or
+        validation scene shows is ever trained on, while any three of the four attributes occur together on both sides. The
+        other three splits are told apart by the jitter: they share no picture, but share combinations.
+        """
+        things = (self.first, self.second)
+        if sum(COLOURS.index(t.colour) + SHAPES.index(t.shape) for t in things) % 2 == 0:
+            return "train"
+        return _BY_JITTER.get(sum(self.jitter) % _JITTER_CLASSES, "test")
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 hex digest, 32 characters, of the description (not of pixels, which differ between versions of Pillow)."""
+        content = ["scene-1", *self.meaning, self.background, list(self.jitter)]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
+
+    def load(self) -> Image:
+
+        return draw(self).copy()
+
+    def caption(self, *, from_second: bool = False) -> str:
+        """E.g. "a large red circle above a small blue square"; `from_second` tells the same the other way round."""
+        forward, backward = RELATIONS[self.axis]
+        if from_second:
+            return f"a {self.second} {backward} a {self.first}"
+        return f"a {self.first} {forward} a {self.second}"
+
+    def differences(self, other: Scene) -> int:
+        """Least number of changes from one scene to the other: attributes of the two things, and the relation (one change)."""
+        mine, theirs = self.meaning, other.meaning
+        direct = sum(a != b for a, b in zip(mine, theirs, strict=True))
+        exchanged = 1 + sum(a != b for a, b in zip(mine[3:6] + mine[:3], theirs[:6], strict=True))
+        return min(direct, exchanged)
+
+    def variants(self) -> tuple[Scene, ...]:
+        """Scenes of the same split that differ in one thing: an attribute of one object, or the relation.
+
+        Background and jitter stay. The order is fixed; at least LEAST_VARIANTS come back.
+        """
+        return tuple(s for s in self._changed() if s.split == self.split and s.first != s.second)
+
+    def _changed(self) -> Iterator[Scene]:
+        for place in ("first", "second"):
+            thing: Thing = getattr(self, place)
+            for attribute, values in (("size", SIZES), ("colour", COLOURS), ("shape", SHAPES)):
+                for value in values:
+                    if value != getattr(thing, attribute):
+                        changed: Any = {place: replace(thing, **{attribute: value})}
+                        yield replace(self, **changed)
+        other: Axis = "horizontal" if self.axis == "vertical" else "vertical"
+        yield replace(self, first=self.second, second=self.first)
+        yield replace(self, axis=other)
+        yield replace(self, axis=other, first=self.second, second=self.first)
+
+
+def draw_scene(split: SceneSplit, generator: random.Random) -> Scene:
+    """A scene of a split, uniformly over its pairs of things, with random background and jitter."""
+    while True:
+        first, second = (Thing(generator.choice(SIZES), generator.choice(COLOURS), generator.choice(SHAPES)) for _ in range(2))
+        scene = Scene(first, second, generator.choice(AXES), generator.choice(BACKGROUNDS), _jitter(generator))
+        if first != second and scene.split == split:
+            return scene
+
+
+def _jitter(generator: random.Random) -> tuple[int, int, int, int]:
+    a, b, c, d = (generator.randint(-JITTER_ACROSS, JITTER_ACROSS) for _ in range(4))
+    return (a, b, c, d)
+
 
 Setting = Literal["random", "adversarial"]
 
@@ -89,3 +242,65 @@ class ScenesSource:
         scenes = draw_candidates(split, self.setting, self.candidates, generator)
         gold = generator.randrange(self.candidates)
         return scenes, scenes[gold].caption(from_second=generator.random() < 0.5), gold
+
+
+SIDE = 336
+_OVER = 2
+RADIUS = {"small": 38, "large": 62}
+_CENTRES = {"vertical": ((168, 92), (168, 244)), "horizontal": ((92, 168), (244, 168))}
+_PAINT = {
+    "red": (214, 39, 40),
+    "blue": (31, 78, 200),
+    "yellow": (245, 215, 40),
+    "purple": (126, 47, 160),
+    "green": (30, 140, 60),
+    "orange": (250, 130, 20),
+    "cyan": (20, 190, 210),
+    "pink": (245, 130, 190),
+}
+_GROUND = {
+    "white": (250, 250, 250),
+    "grey": (190, 190, 190),
+    "sand": (232, 222, 200),
+    "mist": (205, 222, 235),
+    "slate": (60, 66, 76),
+}
+
+
+@lru_cache(maxsize=512)
+def draw(scene: Scene) -> Image:
+    """The picture, 336 x 336 RGB. The result is shared: copy it before changing it."""
+    from PIL import Image as Pil
+    from PIL import ImageDraw
+
+    canvas = Pil.new("RGB", (SIDE * _OVER, SIDE * _OVER), _GROUND[scene.background])
+    pen = ImageDraw.Draw(canvas)
+    for thing, (x, y) in zip((scene.first, scene.second), centres(scene), strict=True):
+        _paint(pen, thing, x * _OVER, y * _OVER)
+    return canvas.reduce(_OVER)
+
+
+def centres(scene: Scene) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Pixel (x, y) of the first and of the second thing's middle."""
+    (ax, ay), (bx, by) = _CENTRES[scene.axis]
+    # Along the axis the things keep clear of each other; across it they may move further.
+    along = [value * JITTER_ALONG // JITTER_ACROSS for value in scene.jitter]
+    if scene.axis == "vertical":
+        return (ax + scene.jitter[0], ay + along[1]), (bx + scene.jitter[2], by + along[3])
+    return (ax + along[0], ay + scene.jitter[1]), (bx + along[2], by + scene.jitter[3])
+
+
+def _paint(pen: ImageDraw, thing: Thing, x: int, y: int) -> None:
+    r = RADIUS[thing.size] * _OVER
+    fill = _PAINT[thing.colour]
+    if thing.shape == "circle":
+        pen.ellipse((x - r, y - r, x + r, y + r), fill=fill)
+    elif thing.shape == "square":
+        h = r * 9 // 10
+        pen.rectangle((x - h, y - h, x + h, y + h), fill=fill)
+    elif thing.shape == "triangle":
+        pen.polygon([(x, y - r), (x - r, y + r * 8 // 10), (x + r, y + r * 8 // 10)], fill=fill)
+    else:
+        arm = r * 3 // 10
+        pen.rectangle((x - arm, y - r, x + arm, y + r), fill=fill)
+        pen.rectangle((x - r, y - arm, x + r, y + arm), fill=fill)

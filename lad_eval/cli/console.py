@@ -1,0 +1,89 @@
+"""Speaking on stderr: log lines, warnings and errors, a plain line each."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lad_eval.errors import UserError
+from lad_eval.terminal import visible
+
+INTERRUPTED = 130
+_LONGEST = 2000
+"""Characters of a line on stderr; what names and texts of others add beyond that is left out in the middle."""
+logger = logging.getLogger(__name__)
+
+
+def quiet_libraries(*, quiet: bool) -> None:
+    """Lets only errors of the libraries through; call before torch is imported."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        # Of a process that does not come torch prints its own stack, many times over; we say it in one line.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
+    if quiet or not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    for module in ("transformers", "torch", "torchvision", "accelerate", "huggingface_hub"):
+        warnings.filterwarnings("ignore", module=rf"{module}(\.|$)")
+
+
+def plain_warnings() -> None:
+    """Shows every warning as one line without the place in the code, once each text.
+
+    Pillow's are left out: what is wrong with a picture is told by the line about that picture.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
+    warnings.showwarning = _show_warning
+
+
+@cache
+def _warn_once(text: str) -> None:
+    logger.warning("%s", text)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    _warn_once(" ".join(str(message).split()))
+
+
+def log_next_steps(*commands: str, kept: str | Path | None = None) -> None:
+    """One line on stderr, unless quiet: where results lie, and what a reader may type next."""
+    where = [] if kept is None else [f"Kept in {kept}"]
+    logger.info("%s", " · ".join([*where, f"next: {', or '.join(commands)}"]))
+
+
+def print_error(text: str, exit_code: int = UserError.exit_code) -> None:
+    """One line on stderr; none for a process that leaves speaking to another."""
+    line = visible(" ".join(text.split()))
+    if len(line) > _LONGEST:
+        line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
+    if line:
+        sys.stderr.write(f"{line}\n" if exit_code == INTERRUPTED else f"error: {line}\n")
+
+
+def log_to_stderr(*, quiet: bool) -> None:
+    """Sends what the package reports to stderr, a plain line each; when quiet, only warnings and worse."""
+    logger = logging.getLogger("lad_eval")
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    logger.handlers = [_Stderr()]
+    logger.propagate = False
+
+
+class _Stderr(logging.Handler):
+    """Writes to whatever `sys.stderr` is at the time; the same line in a row, as of several tasks on one data set, once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "warning: " if record.levelno >= logging.WARNING else ""
+        line = f"{prefix}{visible(' '.join(record.getMessage().split()))}\n"
+        if line != self._last:
+            sys.stderr.write(line)
+        self._last = line

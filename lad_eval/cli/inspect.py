@@ -1,0 +1,320 @@
+"""`lad-eval ls`: the names that the other commands take."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lad_eval.cli.console import log_next_steps
+from lad_eval.cli.options import (
+    RESULTS,
+    Adapter,
+    Date,
+    ImagePreparation,
+    Json,
+    PreparedAs,
+    Revision,
+    Runs,
+    TrustRemoteCode,
+)
+from lad_eval.models.conversation import DEFAULT_DATE
+from lad_eval.run.metadata import LIBRARIES, checkout, versions
+from lad_eval.version import __version__
+
+
+class Kind(str, Enum):
+    """What can be listed."""
+
+    tasks = "tasks"
+    methods = "methods"
+    models = "models"
+    studies = "studies"
+
+
+class Harness(str, Enum):
+    """Harnesses whose own models can be listed."""
+
+    vlmeval = "vlmeval"
+
+
+def ls(
+    what: Annotated[Kind, typer.Argument(help="What to list.")],
+    harness: Annotated[
+        Harness | None,
+        typer.Option("--harness", help="With `models`: every model of this harness, whether it can be served, and why."),
+    ] = None,
+) -> None:
+    """List tasks, methods, models, or the studies of `lad-eval paper`."""
+    from lad_eval.terminal import write
+
+    if harness is not None:
+        if what is not Kind.models:
+            raise typer.BadParameter(f"--harness goes with `ls models`, not with `ls {what.value}`.")
+        from lad_eval.models.vlmeval.support import listing as of_harness
+
+        write("\n".join(of_harness()) + "\n")
+        return
+
+    write("\n".join(listing(what.value)) + "\n")
+
+
+def doctor(runs: Runs = RESULTS, json: Json = False) -> int:
+    """Report versions, devices, extras, and whether results can be written; needs no network."""
+    findings = examine(runs)
+    from lad_eval.terminal import write
+
+    write((as_json(findings) if json else as_text(findings)) + "\n")
+    return 0 if all(finding.ok for finding in findings if finding.needed) else 1
+
+
+FAULTY = 2
+
+
+def validate(
+    paths: Annotated[list[str], typer.Argument(help="YAML files, folders of them, or names of tasks.")],
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Check every sample's prompt with this model's processor; nothing is run.")
+    ] = None,
+    revision: Revision = None,
+    adapter: Adapter = None,
+    image_preparation: PreparedAs = ImagePreparation.protocol,
+    trust_remote_code: TrustRemoteCode = False,
+    date: Date = DEFAULT_DATE,
+) -> int:
+    """Check task definitions, and with --model every sample's prompt; one line for each fault."""
+    from lad_eval.tasks.validate import validate as faults_of
+    from lad_eval.terminal import visible, write
+
+    faults = [fault for path in paths for fault in faults_of(path)]
+    if model is not None and not faults:
+        from lad_eval.cli.console import quiet_libraries
+        from lad_eval.models.registry import load_prompt_reader
+        from lad_eval.run.preflight import preflight
+        from lad_eval.tasks.validate import open_tasks
+
+        quiet_libraries(quiet=False)
+        reader = load_prompt_reader(
+            model,
+            revision=revision,
+            adapter=adapter,
+            image_preparation=image_preparation.value,
+            trust_remote_code=trust_remote_code,
+            date=date,
+        )
+        for report in preflight(reader, [task for path in paths for task in open_tasks(path)]):
+            write(f"{visible(report.summary)}\n")
+            faults += report.faults
+    for fault in faults:
+        sys.stderr.write(f"error: {visible(fault)}\n")
+    if not faults and not any(Path(path).is_dir() for path in paths):
+        log_next_steps(f"lad-eval run --model {model or '<folder or hub id>'} --tasks {','.join(paths)}")
+    return FAULTY if faults else 0
+
+
+_ELSEWHERE = (
+    ("<folder>", "a model folder of transformers"),
+    ("<org>/<name>", "a model on the hub"),
+    ("vlmeval:<entry>", "a model of VLMEvalKit; `lad-eval ls models --harness vlmeval` lists them"),
+)
+
+
+def listing(kind: str) -> list[str]:
+    """Lines for `kind`: "tasks", "methods", "models" or "studies". Imports neither torch nor transformers."""
+    if kind == "tasks":
+        rows = list(_tasks())
+        hint = (
+            ["", "no data: `lad-eval data prepare coco` (flickr8k, mmiu) brings it."]
+            if any(r[1] != "ready" for r in rows)
+            else []
+        )
+        return [*_columns(rows), *hint]
+    if kind == "methods":
+        return _methods()
+    if kind == "studies":
+        from lad_eval.studies.lad import STUDIES
+
+        return _columns((study.name, study.title) for study in STUDIES.values())
+    from lad_eval.models.registry import model_names
+
+    names = ((name, "embedded" if name == "lad-tiny" else "random weights") for name in model_names())
+    return _columns([*names, *_ELSEWHERE])
+
+
+def _tasks() -> Iterable[tuple[str, str, str]]:
+    """Name, whether it can be run now, and what it asks."""
+    from lad_eval.errors import NotPreparedError, UserError
+    from lad_eval.tasks.registry import groups, load_spec, load_task, task_names
+
+    def described(name: str) -> tuple[str, str]:
+        try:
+            text = load_spec(name).description
+        except UserError as error:
+            return "broken", f"cannot be used: {error}"
+        try:
+            load_task(name)
+        except NotPreparedError:
+            return "no data", text
+        except UserError as error:
+            return "broken", f"{text} Its data: {error}"
+        return "ready", text
+
+    state = {}
+    for name in task_names():
+        state[name], text = described(name)
+        yield name, state[name], text
+    for name, members in groups().items():
+        states = {state[member] for member in members}
+        yield name, states.pop() if len(states) == 1 else "in part", f"group of {len(members)}: {', '.join(members)}"
+
+
+def _methods() -> list[str]:
+    """What each method reads, whether it calibrates, and what an answer costs; then how parts are joined."""
+    from lad_eval.evidence.replies import Decoding
+    from lad_eval.methods import describe_method, make_method, method_names, part_names
+    from lad_eval.tasks.plan import RANDOM_ORDERS
+
+    def costs(name: str) -> tuple[str, str]:
+        method = make_method(name)
+        reads = ", ".join(_READ[need] for need in sorted(method.needs, reverse=True))
+        decoding = getattr(method, "decoding", None)
+        unit = "pass" if not isinstance(decoding, Decoding) else "reply"
+        count = {"identity": "1", "cyclic": "N", "random": str(RANDOM_ORDERS)}[method.views]
+        if isinstance(decoding, Decoding) and decoding.samples > 1:
+            count = str(decoding.samples)
+        many = {"pass": "passes", "reply": "replies"}[unit] if count != "1" else unit
+        return reads, f"{count} {many}" + (" + calibration" if method.calibrates else "")
+
+    names = [*method_names(), *(name for name in part_names() if name not in method_names())]
+    facts = [(name, *costs(name), describe_method(name)) for name in names]
+    widths = [max(len(row[column]) for row in facts) for column in range(3)]
+    lines = ["  ".join([*(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=False)), row[3]]) for row in facts]
+    return [*lines, *(f"{'+':<{widths[0]}}  {line}" for line in _JOINED)]
+
+
+_READ = {"log_probs": "logits", "attention": "attention", "replies": "replies"}
+_JOINED = (
+    "Parts are joined by +, at most one of a kind: wording (instruction) + intervention (sofa) + views (average-cyclic,",
+    "average-random, majority) + decision (all others), such as instruction+lad, sofa:sigma=0.3+pride, majority+generate.",
+    "A part that is missing leaves the question, the model and the displayed order as they are, and vanilla decides.",
+    "Wordings and interventions ask the model anew; everything else is decided from what is stored.",
+)
+
+
+def _columns(rows: Iterable[tuple[str, ...]]) -> list[str]:
+    table = list(rows)
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)][:-1]
+    return ["  ".join([*(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=False)), row[-1]]).rstrip() for row in table]
+
+
+EXTRAS = {"vlmevalkit": ("vlmeval", "vlmeval"), "adapters": ("peft", "peft"), "figures and `make tiny`": ("matplotlib", "train")}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        name: what was looked at.
+        ok: whether it is there and works.
+        text: what was found, or how to mend it.
+        needed: whether `lad-eval run` cannot do without it.
+    """
+
+    name: str
+    ok: bool
+    text: str
+    needed: bool = False
+
+
+def examine(out: Path) -> list[Finding]:
+    """Everything that a run needs or can use; `out` is the results folder."""
+    return [_package(), *_libraries(), *_devices(), *_extras(), _tiny(), _offline(), _results(out)]
+
+
+def as_text(findings: Sequence[Finding]) -> str:
+    width = max(len(finding.name) for finding in findings)
+    signs = {(True, True): "ok", (True, False): "ok", (False, True): "MISSING", (False, False): "-"}
+    return "\n".join(f"{signs[f.ok, f.needed]:<8}{f.name:<{width}}  {f.text}" for f in findings)
+
+
+def as_json(findings: Sequence[Finding]) -> str:
+    return json.dumps([asdict(finding) for finding in findings], indent=2)
+
+
+def _package() -> Finding:
+    state = checkout()
+    commit = (
+        "installed package"
+        if state["commit"] is None
+        else f"commit {state['commit'][:12]}{', changed' if state['dirty'] else ''}"
+    )
+    return Finding("lad_eval", True, f"{__version__}, {commit}, Python {platform.python_version()}", needed=True)
+
+
+def _libraries() -> list[Finding]:
+    found = versions()
+    return [Finding(name, found[name] is not None, found[name] or f"install {name}", needed=True) for name in LIBRARIES]
+
+
+def _devices() -> list[Finding]:
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        return [Finding("devices", False, f"torch does not load: {error}", needed=True)]
+    cpu = Finding("cpu", True, f"{os.cpu_count()} cores, {torch.get_num_threads()} threads", needed=True)
+    cuda = [
+        Finding(
+            f"cuda:{i}",
+            True,
+            f"{torch.cuda.get_device_name(i)}, {torch.cuda.get_device_properties(i).total_memory / 2**30:.0f} GiB",
+        )
+        for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    ]
+    mps = torch.backends.mps.is_available()
+    return [
+        cpu,
+        *(cuda or [Finding("cuda", False, "no NVIDIA device; models run on the processor")]),
+        Finding("mps", mps, "available" if mps else "no Apple device"),
+    ]
+
+
+def _extras() -> list[Finding]:
+    return [
+        Finding(
+            name,
+            there := importlib.util.find_spec(module) is not None,
+            "installed" if there else f"pip install 'lad-eval[{extra}]'",
+        )
+        for name, (module, extra) in EXTRAS.items()
+    ]
+
+
+def _tiny() -> Finding:
+    from lad_eval.models.tiny import folder
+
+    there = (folder() / "config.json").is_file()
+    return Finding("lad-tiny", there, "embedded model present" if there else "embedded model absent; `make tiny` trains it")
+
+
+def _offline() -> Finding:
+    offline = os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on")
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    return Finding(
+        "hub", not offline, "switched off by HF_HUB_OFFLINE; local models only" if offline else f"{endpoint} (not tried)"
+    )
+
+
+def _results(out: Path) -> Finding:
+    nearest = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    writable = nearest.is_dir() and os.access(nearest, os.W_OK)
+    return Finding("results", writable, f"{out} {'can' if writable else 'cannot'} be written", needed=True)

@@ -1,0 +1,77 @@
+"""`lad-eval paper`: the paper's tables and figures for a model of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lad_eval.cli.console import log_next_steps
+from lad_eval.cli.options import RESULTS, Model, Quiet, Runs, Seed
+
+WRITTEN = Path("results/paper")
+SCENES_LIMIT = 50
+
+
+def paper(
+    model: Model,
+    only: Annotated[str | None, typer.Option("--only", help="Studies, separated by commas, e.g. table4,figure6.")] = None,
+    family: Annotated[
+        str | None, typer.Option("--family", help="Tasks to ask, e.g. coco or scenes; default: coco, for built-in models scenes.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=0, help="Ask the first samples only; default: 50 of scenes, else all. 0: all.")
+    ] = None,
+    stored: Annotated[bool, typer.Option("--stored", help="Read finished runs; load no model.")] = False,
+    batch_size: Annotated[str, typer.Option("--batch-size", help="Requests a pass, or auto.")] = "auto",
+    dtype: Annotated[str, typer.Option("--dtype", help="float32, bfloat16, float16, or auto.")] = "auto",
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps, or auto.")] = "auto",
+    attn: Annotated[str | None, typer.Option("--attn", help="sdpa, flash_attention_2, ...; default: the model's.")] = None,
+    revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a hub model.")] = None,
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with a hub model.")] = False,
+    runs: Runs = RESULTS,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where tables and figures are written.", file_okay=False)] = WRITTEN,
+    seed: Seed = 42,
+    quiet: Quiet = False,
+) -> None:
+    """Regenerate the paper's tables and figures for a model: Markdown, LaTeX, CSV, SVG, PDF and one HTML page."""
+    from lad_eval.cli.console import log_to_stderr, quiet_libraries
+
+    log_to_stderr(quiet=quiet)
+    quiet_libraries(quiet=quiet)
+    from lad_eval.models.base import check_batch_size
+    from lad_eval.models.registry import model_names
+    from lad_eval.run.execute import Settings
+    from lad_eval.studies.lad.need import family as family_of
+    from lad_eval.studies.lad.run import chosen
+    from lad_eval.studies.lad.run import paper as make
+    from lad_eval.terminal import visible
+
+    names = None if only is None else chosen([name.strip() for name in only.split(",") if name.strip()])
+    tasks = family_of(family or ("scenes" if model in model_names() else "coco"))
+    if limit is None and tasks.name == "scenes":
+        limit = SCENES_LIMIT
+    settings = Settings(
+        model=model,
+        tasks=(),
+        methods=(),
+        limit=limit or None,
+        batch_size=check_batch_size(batch_size),
+        dtype=dtype,
+        device=device,
+        attn=attn,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        out=runs,
+        seed=seed,
+        quiet=quiet,
+        study="lad",
+    )
+    written = make(settings, tasks, out, only=names, stored=stored)
+    if written is not None:
+        for sheet in written.sheets:
+            for line in sheet.missing:
+                typer.echo(visible(f"{sheet.name}: not shown: {line}"), err=True)
+        typer.echo(visible(f"{written.folder / 'report.html'}"))
+        log_next_steps(f"open {written.folder / 'report.html'} in a browser", kept=written.folder)

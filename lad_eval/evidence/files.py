@@ -1,0 +1,331 @@
+"""Evidence as bytes: lines of JSON while it grows, a Parquet file when it is whole.
+
+A JSONL file begins with a header line that says what made the rows; one row per line follows. Log-probabilities and seconds are
+written so that the same float64 comes back, attention as base64 of little-endian float32: the recorder's precision, an eighth
+of the time and half of the space that decimal numbers would take. Every line carries a checksum, which binds it to the header,
+and a Parquet file a digest of its values; files of before there were any are read too, each value checked for its range.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lad_eval.errors import DamagedError, EvidenceError
+from lad_eval.evidence.table import Evidence
+from lad_eval.files.lines import is_sealed, opened, salt_of, sealed
+from lad_eval.files.tables import read_table, write_table
+
+FORMAT = 1
+PARQUET = "evidence.parquet"
+JSONL = "evidence.jsonl"
+_SCALARS = ("key", "sample_id", "split", "gold_position", "forward_passes", "seconds")
+_VECTORS = ("perm", "log_probs")
+_ATTENTION = ("attention", "attention_delimited")
+MAX_LOG_PROB = 1e-6
+"""Above 0 only by rounding."""
+MAX_ATTENTION = 1.01
+"""A softmax's sum over tokens, above 1 only by the rounding of half precision."""
+_MOST = 2**53
+_AGAIN = "move it away and run again."
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What made the rows of a file, and their shape: N candidates, L layers (0: no attention)."""
+
+    fingerprint: Mapping[str, Any]
+    task: Mapping[str, Any]
+    candidates: int
+    layers: int
+
+    def document(self) -> dict[str, Any]:
+        return {"format": FORMAT, **vars(self)}
+
+    @classmethod
+    def of(cls, document: Any, path: Path) -> Header:
+        """A header from JSON.
+
+        Raises:
+            DamagedError: it is not a header.
+            EvidenceError: it is that of another format.
+        """
+        try:
+            version = document["format"]
+            if version == FORMAT:
+                return cls(document["fingerprint"], document["task"], document["candidates"], document["layers"])._checked()
+        except (TypeError, KeyError, IndexError):
+            raise DamagedError(
+                f"{path} does not begin with a header, so what made its rows is unknown; move it away and run again."
+            ) from None
+        raise EvidenceError(f"{path} has evidence format {version!r}, and this version of lad_eval reads {FORMAT}.")
+
+    def _checked(self) -> Header:
+        named = isinstance(self.fingerprint, Mapping) and isinstance(self.task, Mapping)
+        if not (named and is_count(self.candidates) and self.candidates >= 2 and is_count(self.layers)):
+            raise TypeError("no shape")
+        return self
+
+
+@dataclass
+class Scan:
+    """A JSONL file as it was found.
+
+    Attributes:
+        header: None if the file has nothing whole in it.
+        rows: the whole rows, in order, numbers as JSON has them.
+        end: bytes up to the end of the last whole line, its line break not counted.
+        size: bytes in all.
+        damaged: numbers of the lines that are not whole or not what was written, from 1.
+        cut: the last line has no line break yet.
+    """
+
+    header: Header | None = None
+    rows: list[Row] = field(default_factory=list)
+    end: int = 0
+    size: int = 0
+    damaged: list[int] = field(default_factory=list)
+    cut: bool = False
+
+
+def lines(evidence: Evidence, header: Header) -> bytes:
+    """The rows as lines of JSON below a header.
+
+    Raises:
+        EvidenceError: a value is not finite, or is not what its column may hold.
+    """
+    check_ranges(evidence)
+    columns: dict[str, list[Any]] = {name: getattr(evidence, name).tolist() for name in (*_SCALARS, *_VECTORS)}
+    for name in _ATTENTION:
+        array = getattr(evidence, name)
+        same = name == "attention_delimited" and evidence.attention is not None and np.array_equal(array, evidence.attention)
+        if array is None or same:
+            continue
+        columns[name] = [base64.b64encode(row.tobytes()).decode() for row in array.astype("<f4")]
+    salt = salt_of(header.document())
+    return b"".join(sealed(dict(zip(columns, row, strict=True)), salt) for row in zip(*columns.values(), strict=True))
+
+
+def check_ranges(evidence: Evidence) -> None:
+    """Refuses values that cannot be stored, since no model gives them.
+
+    Raises:
+        EvidenceError: the first of them.
+    """
+    if not np.isfinite(evidence.log_probs).all() or not np.isfinite(evidence.seconds).all():
+        raise EvidenceError("log_probs or seconds are not finite; they cannot be stored.")
+    if (evidence.log_probs > MAX_LOG_PROB).any():
+        raise EvidenceError("log_probs must be logarithms of probabilities, at most 0; others cannot be stored.")
+    if (evidence.seconds < 0).any() or (evidence.forward_passes < 0).any():
+        raise EvidenceError("seconds and forward_passes must not be negative; they cannot be stored.")
+    for name in _ATTENTION:
+        array = getattr(evidence, name)
+        if array is not None and not np.isfinite(array).all():
+            raise EvidenceError(f"{name} is not finite; it cannot be stored.")
+        if array is not None and ((array < 0) | (array > MAX_ATTENTION)).any():
+            raise EvidenceError(f"{name} must lie in 0..1, as shares of a softmax do; it cannot be stored.")
+
+
+def header_line(header: Header) -> bytes:
+    return sealed(header.document())
+
+
+def scan(path: Path) -> Scan:
+    """Reads a JSONL file, whole lines only.
+
+    Raises:
+        DamagedError: anything stands below a header that cannot be read.
+        EvidenceError: it is of another format.
+    """
+    content = path.read_bytes()
+    found = Scan(size=len(content), cut=not content.endswith(b"\n"))
+    position, salt, must = 0, "", False
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        start, position = position, position + len(line) + 1
+        if not line:
+            continue
+        if found.header is None:
+            document = opened(line)
+            if document is None:
+                if start + len(line) < len(content):  # and not a header that a kill cut off
+                    raise DamagedError(f"{path}: its first line, which says what made the rows, is damaged; {_AGAIN}")
+                found.damaged.append(number)
+                continue
+            found.header = Header.of(document, path)
+            salt, must = salt_of(found.header.document()), is_sealed(line)
+        else:
+            document = opened(line, salt, must=must)
+            if document is None or not _is_row(document, found.header):
+                found.damaged.append(number)
+                continue
+            found.rows.append(document)
+        found.end = start + len(line)
+    return found
+
+
+def _is_row(row: Row, header: Header) -> bool:
+    """Whether every value of a row is there and is what its column may hold."""
+    if not all(name in row for name in (*_SCALARS, *_VECTORS)):
+        return False
+    spans = [name for name in _ATTENTION if name in row]
+    return (
+        all(isinstance(row[name], str) and row[name] for name in ("key", "split"))
+        and isinstance(row["sample_id"], str)
+        and row["split"] in ("test", "calibration")
+        and is_count(row["gold_position"], header.candidates - 1)
+        and is_count(row["forward_passes"])
+        and is_number(row["seconds"])
+        and row["seconds"] >= 0
+        and is_permutation(row["perm"], header.candidates)
+        and isinstance(row["log_probs"], list)
+        and len(row["log_probs"]) == header.candidates
+        and all(is_number(value) and value <= MAX_LOG_PROB for value in row["log_probs"])
+        and ("attention" in spans) == bool(header.layers)
+        and (bool(header.layers) or not spans)
+        and all(_is_attention(row[name], header) for name in spans)
+    )
+
+
+def is_count(value: Any, most: int = _MOST) -> bool:
+    """Whether a value from JSON is a whole number in 0..most."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value from JSON is a finite number."""
+    if isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) <= _MOST
+    return isinstance(value, float) and math.isfinite(value)
+
+
+def is_permutation(value: Any, candidates: int) -> bool:
+    """Whether a value from JSON is an order of 0..candidates-1."""
+    return isinstance(value, list) and all(is_count(v) for v in value) and sorted(value) == list(range(candidates))
+
+
+def _is_attention(text: Any, header: Header) -> bool:
+    if not isinstance(text, str) or len(text) != 4 * -(-4 * header.layers * header.candidates // 3):
+        return False
+    try:
+        values = np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4")
+    except (binascii.Error, ValueError):
+        return False
+    return len(values) == header.layers * header.candidates and bool(((values >= 0) & (values <= MAX_ATTENTION)).all())
+
+
+def evidence_of(rows: Sequence[Row], header: Header) -> Evidence:
+    """Rows as a table."""
+    shape = (len(rows), header.layers, header.candidates)
+    attention: dict[str, npt.NDArray[np.float64] | None] = dict.fromkeys(_ATTENTION)
+    if header.layers:
+        for name in _ATTENTION:
+            joined = b"".join(base64.b64decode(row.get(name) or row["attention"]) for row in rows)
+            attention[name] = np.frombuffer(joined, dtype="<f4").reshape(shape).astype(np.float64)
+    columns = {name: [row[name] for row in rows] for name in (*_SCALARS, *_VECTORS)}
+    return _table({**columns, **attention}, header)
+
+
+def _table(columns: Mapping[str, Any], header: Header) -> Evidence:
+    if not all(isinstance(text, str) for name in ("key", "sample_id", "split") for text in columns[name]):
+        raise EvidenceError("a name is not text.")
+    if (columns["attention"] is None) != (header.layers == 0):
+        raise EvidenceError("its attention is not that of its layers.")
+    return Evidence.from_arrays(
+        columns["log_probs"],
+        columns["attention"],
+        columns["gold_position"],
+        columns["sample_id"],
+        attention_delimited=columns["attention_delimited"],
+        perm=columns["perm"],
+        split=columns["split"],
+        key=columns["key"],
+        forward_passes=columns["forward_passes"],
+        seconds=columns["seconds"],
+        fingerprint=header.fingerprint,
+    )
+
+
+def write_parquet(path: Path, evidence: Evidence, header: Header) -> None:
+    """A Parquet file: a row a request; lists of fixed length for what is an array, attention flattened from [L, N]."""
+    import pyarrow as pa
+
+    columns = {name: pa.array(getattr(evidence, name).tolist()) for name in _SCALARS}
+    columns["perm"] = _lists(pa, evidence.perm)
+    columns["log_probs"] = _lists(pa, evidence.log_probs)
+    for name in _ATTENTION:
+        array = getattr(evidence, name)
+        if array is not None:
+            columns[name] = _lists(pa, array.reshape(len(evidence), -1).astype(np.float32))
+    write_table(path, pa.table(columns), header.document(), compression="zstd", use_dictionary=["sample_id", "split"])
+
+
+def _lists(pa: Any, array: npt.NDArray[Any]) -> Any:
+    return pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), array.shape[1])
+
+
+def _read(path: Path, columns: list[str] | None = None) -> tuple[Any, Header]:
+    table, document = read_table(path, cure=_AGAIN, columns=columns)
+    return table, Header.of(document, path)
+
+
+def read_parquet(path: Path) -> Evidence:
+    """The rows of a file that `write_parquet` wrote.
+
+    Raises:
+        DamagedError: the file is damaged or of another origin.
+    """
+    table, header = _read(path)
+    try:
+        columns: dict[str, Any] = {name: table.column(name).to_pylist() for name in _SCALARS}
+        for name in (*_VECTORS, *_ATTENTION):
+            columns[name] = None
+            if name in table.column_names:
+                flat = table.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False)
+                shape = (len(table), header.candidates) if name in _VECTORS else (len(table), header.layers, header.candidates)
+                columns[name] = flat.reshape(shape)
+        evidence = _table(columns, header)
+        check_ranges(evidence)
+    except (EvidenceError, KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise DamagedError(f"{path} is damaged: {' '.join(str(error).split()).rstrip('.')}; {_AGAIN}") from error
+    return evidence
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Files of evidence: the finished one, a single process's, the ranks' in order."""
+    ranks = {path: path.suffixes[0].removeprefix(".rank") for path in folder.glob("evidence.rank*.jsonl")}
+    in_order = sorted((path for path, rank in ranks.items() if rank.isdigit()), key=lambda path: int(ranks[path]))
+    return [path for path in (folder / PARQUET, folder / JSONL, *in_order) if path.exists()]
+
+
+def header_of(path: Path) -> Header:
+    """What made the rows of a Parquet file; its values are not looked at.
+
+    Raises:
+        DamagedError: the file is damaged or of another origin.
+    """
+    return _read(path, ["key"])[1]
+
+
+def first_of_each(parts: Iterable[Evidence]) -> Evidence:
+    """All parts joined; of equal keys the first row stays.
+
+    Raises:
+        EvidenceError: the parts do not belong together, or there are none.
+    """
+    joined = Evidence.concatenate(list(parts))
+    seen: set[str] = set()
+    fresh = []
+    for key in joined.key.tolist():
+        fresh.append(key not in seen)
+        seen.add(key)
+    return joined if all(fresh) else joined.select(np.asarray(fresh))

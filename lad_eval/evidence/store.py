@@ -1,0 +1,349 @@
+"""The evidence store: append-only while a run lasts, one Parquet file when it is over, never mixed, never repeated."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lad_eval.errors import DamagedError, EvidenceError, UserError
+from lad_eval.evidence.files import (
+    JSONL,
+    PARQUET,
+    Header,
+    Scan,
+    evidence_of,
+    files_of,
+    first_of_each,
+    header_line,
+    header_of,
+    lines,
+    read_parquet,
+    scan,
+    write_parquet,
+)
+from lad_eval.evidence.table import Evidence, difference
+from lad_eval.files.atomic import sweep, temporary_path
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+
+_LOG = logging.getLogger(__name__)
+
+
+class EvidenceStore:
+    """The evidence of one run folder, keyed by request.
+
+        with EvidenceStore(folder, model.fingerprint, task=task.fingerprint) as store:
+            store.append(model.evidence(plan.missing(store.keys())))
+            store.finish()
+
+    A batch is on the disk when `append` returns. A process that is killed at any moment loses at most the batch in flight: on
+    opening, a line that was cut off is removed and reported, and every whole row counts. A file that is damaged beyond single
+    lines is set aside under another name, so that its requests are asked again. Of several processes each gives its `rank` and
+    writes a file of its own; `keys`, `load` and `finish` see the files of all, whatever their number was before.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        fingerprint: Mapping[str, Any],
+        *,
+        task: Mapping[str, Any] | None = None,
+        rank: int | None = None,
+        afresh: bool = False,
+    ) -> None:
+        """Stores what it is given; `open` or `with` does the work.
+
+        Args:
+            folder: the run folder; made if it is missing.
+            fingerprint: JSON-serialisable facts about the model and everything else that determines a row.
+            task: the task's fingerprint; {} if there is none.
+            rank: this process's number where several write at once; None for one process.
+            afresh: removes all evidence of the folder on opening, whatever it is; of several processes the first to open says so.
+        """
+        self.folder = Path(folder)
+        self.fingerprint: Mapping[str, Any] = json.loads(json.dumps(dict(fingerprint)))
+        self.task: Mapping[str, Any] = json.loads(json.dumps(dict(task or {})))
+        self.rank = rank
+        self.afresh = afresh
+        self._keys: set[str] = set()
+        self._reported: set[Path] = {self.path}
+        self._shape: tuple[int, int] | None = None
+        self._lock: BaseFileLock | None = None
+
+    @property
+    def path(self) -> Path:
+        """The file that this process appends to."""
+        return self.folder / (JSONL if self.rank is None else f"evidence.rank{self.rank}.jsonl")
+
+    def open(self) -> EvidenceStore:
+        """Takes the folder for this process, repairs its file and learns what is there.
+
+        Raises:
+            EvidenceError: another run uses the folder, or it holds evidence of another fingerprint or task.
+            UserError: the folder cannot be written to.
+        """
+        with _told(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = self._locked()
+        try:
+            if self.afresh:
+                self.clear()
+            if not self.rank:
+                sweep(self.folder)
+            with _told(self.folder, "read"):
+                for file in files_of(self.folder):
+                    self._learn(file)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def close(self) -> None:
+        """Leaves the folder to others; what was appended is safe already."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def __enter__(self) -> EvidenceStore:
+        return self.open()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def keys(self) -> frozenset[str]:
+        """Keys of all requests with evidence: of every file when the store was opened, and of what was appended since."""
+        return frozenset(self._keys)
+
+    def append(self, evidence: Evidence) -> int:
+        """Stores the rows whose keys are new, and returns their number; they are on the disk then. Of equal keys the first stays.
+
+        Raises:
+            EvidenceError: rows without keys, of another fingerprint or shape, or with values that no model gives.
+            UserError: the disk is full or fails; nothing stored before is lost, and the store can still be appended to.
+        """
+        self._need_open()
+        header = Header(self.fingerprint, self.task, evidence.n_candidates, evidence.n_layers)
+        told = json.loads(json.dumps(dict(evidence.fingerprint)))
+        if off := difference({**self.fingerprint, **told}, self.fingerprint):
+            raise EvidenceError(f"The evidence was made under another fingerprint than the store's: {off}.")
+        shape = (header.candidates, header.layers)
+        if self._shape is not None and self._shape != shape:
+            raise EvidenceError(f"{self.folder} holds evidence of {_shape(*self._shape)}, not of {_shape(*shape)}.")
+        if not all(evidence.key.tolist()):
+            raise EvidenceError("Evidence without request keys cannot be stored.")
+        first = dict(reversed([(key, row) for row, key in enumerate(evidence.key.tolist()) if key not in self._keys]))
+        fresh = evidence.select(np.asarray(sorted(first.values()), dtype=np.int64))
+        if len(fresh):
+            self._write(lines(fresh, header), header)
+            self._shape = shape
+            self._keys.update(first)
+        return len(fresh)
+
+    def load(self) -> Evidence:
+        """All rows of the folder, each key once.
+
+        Raises:
+            EvidenceError: there is none, or a file is damaged beyond its last line.
+        """
+        return _joined(self.folder, self._reported)
+
+    def finish(self) -> Path:
+        """Joins all files of the folder into `evidence.parquet`, and removes the others once it is safe.
+
+        Of several processes one calls this, after the last batch of all. Evidence may be appended again later.
+
+        Raises:
+            EvidenceError: there is no evidence.
+            UserError: the disk is full or fails; nothing is lost.
+        """
+        self._need_open()
+        target = self.folder / PARQUET
+        parts = [file for file in files_of(self.folder) if file != target]
+        if not parts and target.exists():
+            return target
+        evidence = self.load()
+        header = Header(self.fingerprint, self.task, evidence.n_candidates, evidence.n_layers)
+        with _told(target):
+            with temporary_path(target) as temporary:
+                write_parquet(temporary, evidence, header)
+                _sync(temporary)
+            _sync(self.folder)
+            for part in parts:
+                part.unlink()
+        return target
+
+    def clear(self) -> None:
+        """Removes all evidence of the folder.
+
+        Raises:
+            UserError: a file cannot be removed.
+        """
+        self._need_open()
+        with _told(self.folder):
+            for file in files_of(self.folder):
+                file.unlink()
+        self._keys.clear()
+        self._shape = None
+
+    def _need_open(self) -> None:
+        if self._lock is None:
+            raise RuntimeError("the store is not open: use it in a `with` block")
+
+    def _locked(self, rank: int | None = None) -> BaseFileLock:
+        from filelock import FileLock, Timeout
+
+        # The leading rank and a single process take the same lock, so that the two kinds of run keep clear of each other.
+        own = self.rank if rank is None else rank
+        lock = FileLock(self.folder / (f".evidence.rank{own}.lock" if own else ".evidence.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise EvidenceError(f"Another run is writing to {self.folder}; wait for its end, or choose another folder.") from None
+        return lock
+
+    def _learn(self, file: Path) -> None:
+        """The keys of one file; a file that is damaged as a whole is set aside."""
+        try:
+            if file.name == PARQUET:
+                evidence = read_parquet(file)
+                self._accept(header_of(file), file)
+                self._keys.update(evidence.key.tolist())
+                return
+            found = scan(file)
+        except DamagedError as error:
+            self._set_aside(file, error)
+            return
+        if file == self.path:
+            self._repair(found)
+        elif damaged := found.damaged[:-1] if found.cut else found.damaged:  # its process may be writing the last line now
+            _LOG.warning("%s: %s; the requests are asked again.", file, _damage(damaged))
+            self._reported.add(file)
+        if found.header is not None:
+            self._accept(found.header, file)
+            self._keys.update(row["key"] for row in found.rows)
+
+    def _set_aside(self, file: Path, error: DamagedError) -> None:
+        """Gives a damaged file another name, unless another process may be writing to it."""
+        rank = file.name.removeprefix("evidence.rank").removesuffix(".jsonl")
+        other_lock = self._locked(int(rank)) if rank.isdigit() and int(rank) != (self.rank or 0) else None
+        try:
+            target = next(p for n in count() if not (p := file.with_name(f"{file.name}.damaged{n or ''}")).exists())
+            with _told(file):
+                file.replace(target)
+        finally:
+            if other_lock is not None:
+                other_lock.release()
+        problem = str(error).partition(";")[0]
+        _LOG.warning("%s; it is set aside as %s, and its requests are asked again.", problem, target.name)
+
+    def _repair(self, found: Scan) -> None:
+        """Cuts off what stands behind the last whole line of this process's own file."""
+        if found.size and found.end == 0:
+            _LOG.warning("%s: its only line was cut off and is removed.", self.path)
+        elif found.damaged:
+            _LOG.warning("%s: %s; the requests are asked again.", self.path, _damage(found.damaged))
+        if found.size != (found.end + 1 if found.end else 0):  # one line break, or nothing at all
+            with _told(self.path):
+                os.truncate(self.path, found.end)
+                if found.end:
+                    self._put(b"\n")
+
+    def _accept(self, header: Header, file: Path) -> None:
+        for kind, there, here in (("fingerprint", header.fingerprint, self.fingerprint), ("task", header.task, self.task)):
+            if off := difference(there, here):
+                raise EvidenceError(
+                    f"{file} was made under another {kind}: {off} (there, and now). "
+                    "Choose another folder, or start afresh with --overwrite always."
+                )
+        shape = (header.candidates, header.layers)
+        if self._shape not in (None, shape):
+            raise EvidenceError(f"{file} holds evidence of {_shape(*shape)}, the folder's other files do not; move it away.")
+        self._shape = shape
+
+    def _write(self, content: bytes, header: Header) -> None:
+        with _told(self.path):
+            size = self.path.stat().st_size if self.path.exists() else 0
+            try:
+                self._put(content if size else header_line(header) + content)
+            except BaseException:  # Ctrl-C too
+                # Half a batch must not stay: what is appended next would stand behind half a line.
+                with contextlib.suppress(OSError):
+                    os.truncate(self.path, size)
+                raise
+            if not size:
+                _sync(self.folder)
+
+    def _put(self, content: bytes) -> None:
+        with self.path.open("ab", buffering=0) as file:
+            rest = memoryview(content)
+            while rest:
+                rest = rest[file.write(rest) :]
+            os.fsync(file.fileno())
+
+
+def read_evidence(folder: str | Path) -> Evidence:
+    """All evidence of a run folder, each key once; writes nothing and takes no lock. Lines that are not whole are reported.
+
+    Raises:
+        EvidenceError: there is none, it is damaged beyond single lines, or its files do not belong together.
+    """
+    return _joined(Path(folder))
+
+
+def _joined(place: Path, reported: AbstractSet[Path] = frozenset()) -> Evidence:
+    """As `read_evidence`; of the files in `reported` the damage is known."""
+    parts: list[Evidence] = []
+    with _told(place, "read"):
+        for file in files_of(place):
+            if file.name == PARQUET:
+                parts.append(read_parquet(file))
+                continue
+            found = scan(file)
+            if found.damaged and file not in reported:
+                _LOG.warning("%s: %s.", file, _damage(found.damaged))
+            if found.header is not None and found.rows:
+                parts.append(evidence_of(found.rows, found.header))
+    if not parts:
+        raise EvidenceError(f"There is no evidence in {place}; run the model first.")
+    return first_of_each(parts)
+
+
+def _sync(path: Path) -> None:
+    """Lets a file, or a folder's list of files, outlast a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some file systems cannot do this for a folder
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _told(path: Path, what: str = "write") -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        fault = f"Cannot {what} {path}: {error.strerror or error}. What is stored there is safe;"
+        raise UserError(f"{fault} free the disk, set the permissions, or choose another folder.") from error
+
+
+def _damage(damaged: Sequence[int]) -> str:
+    many = len(damaged) > 1
+    numbers = ", ".join(map(str, damaged[:5])) + (", ..." if len(damaged) > 5 else "")
+    return f"line{'s' if many else ''} {numbers} {'are' if many else 'is'} damaged and left out"
+
+
+def _shape(candidates: int, layers: int) -> str:
+    return f"{candidates} candidates and {layers} layers"

@@ -1,0 +1,255 @@
+"""Does a model still answer as its baseline says? Asked anew, or decided again from stored evidence; and baselines are made."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from lad_eval.errors import UserError
+from lad_eval.files.atomic import Scratch
+from lad_eval.metrics import Grid
+from lad_eval.models.source import display_name
+from lad_eval.regression.baseline import (
+    Asked,
+    Baseline,
+    BaselineError,
+    Options,
+    Renewal,
+    TaskBaseline,
+    answers_of,
+    figures_of,
+    read_baseline,
+    shared_orders,
+    write_baseline,
+)
+from lad_eval.regression.evidence import (
+    asked_now,
+    decided_again,
+    keep_evidence,
+    kept_evidence,
+    only,
+    run_with_evidence,
+)
+from lad_eval.regression.text import Rule, Verdict
+from lad_eval.regression.verdict import Pair, asked_otherwise, judge, other_circumstances, pair_up
+from lad_eval.report.compare import table_of
+from lad_eval.run.execute import Settings, run_tasks
+from lad_eval.run.folder import read_spec
+from lad_eval.run.legs import Interrupted
+from lad_eval.run.metadata import checkout
+from lad_eval.run.stored import StoredRun, finished_runs
+from lad_eval.tasks.registry import load_spec, resolve
+from lad_eval.version import __version__
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """How a fresh check asks.
+
+    Attributes:
+        model: in place of the baseline's.
+        options: of the model, fields of `Settings`, in place of the baseline's.
+        out: keeps the runs there, and goes on with them after an interruption; None: nothing is kept.
+        quiet: no progress.
+    """
+
+    model: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    out: Path | None = None
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Some tasks that are asked alike."""
+
+    tasks: tuple[str, ...]
+    methods: tuple[str, ...]
+    limit: int | None
+
+
+def replay(path: Path, runs: Path | None = None) -> Verdict:
+    """Decides again from stored evidence: no model, seconds. Any flipped decision is a finding.
+
+    Args:
+        path: of the baseline.
+        runs: a folder of runs with the evidence; None: what the baseline keeps itself.
+
+    Raises:
+        UserError: the baseline or the evidence is missing or damaged.
+    """
+    baseline, verdict = read_baseline(path), Verdict(replayed=True)
+    pairs: list[Pair] = []
+    for name, base in baseline.tasks.items():
+        _compare_questions(verdict, name, base)
+        model = display_name(baseline.model, baseline.options.adapter)
+        folder = kept_evidence(path, name, base) if runs is None else run_with_evidence(runs, model, name, base)
+        grids = decided_again(folder, base.methods, base.samples)
+        pairs += pair_up(verdict, name, base, grids)
+    judge(verdict, pairs)
+    return verdict
+
+
+def check(path: Path, how: Circumstances, rule: Rule | None = None) -> Verdict | None:
+    """Asks the model anew and compares; None in a process that does not lead.
+
+    Args:
+        path: of the baseline.
+        how: the model is asked.
+        rule: when it fails; None: where a figure became significantly worse.
+
+    Raises:
+        UserError: the baseline is missing or damaged, or the model cannot be run.
+    """
+    baseline, verdict = read_baseline(path), Verdict(replayed=False, rule=rule or Rule())
+    pairs: list[Pair] = []
+    for name, base in baseline.tasks.items():
+        _compare_questions(verdict, name, base)
+    settings = _settings(how.model or baseline.model, {**baseline.options.given(), **how.options}, how)
+    with _asked(settings, _questions(baseline.tasks.values()), how.out) as runs:
+        if runs is None:
+            return None
+        for name, base in baseline.tasks.items():
+            run = _run_of(runs, name, base.limit)
+            other_circumstances(verdict, name, base, read_spec(run.path)["fingerprint"])
+            pairs += pair_up(verdict, name, base, _grids(run, base.methods))
+    judge(verdict, pairs)
+    return verdict
+
+
+def write(
+    path: Path, how: Circumstances, reason: str, questions: Questions | None = None, *, with_evidence: bool = True
+) -> tuple[Baseline, Verdict] | None:
+    """Makes or renews a baseline from a fresh run; None in a process that does not lead.
+
+    Args:
+        path: of the baseline; what it says of other tasks stays.
+        how: the model is asked; where it says nothing, as the baseline that is renewed.
+        reason: is kept in the file.
+        questions: None: those of the baseline that is renewed.
+        with_evidence: keep the evidence beside it, so that it can be replayed.
+
+    Returns:
+        The baseline, and how it differs from the one before.
+
+    Raises:
+        UserError: no reason, nothing to renew and no questions, or the model cannot be run.
+    """
+    if not reason.strip():
+        raise UserError("A baseline is written for a reason: --reason 'why the answers may change'.")
+    old = read_baseline(path) if path.exists() else None
+    model = how.model or (old.model if old else None)
+    asked = [questions] if questions else _questions(old.tasks.values()) if old else []
+    if model is None or not asked:
+        raise BaselineError(f"There is no baseline {path} to renew; a new one needs --model and --tasks.")
+    settings = _settings(model, {**(old.options.given() if old else {}), **how.options}, how)
+    verdict, tasks = Verdict(replayed=False), dict(old.tasks) if old else {}
+    pairs: list[Pair] = []
+    with _asked(settings, asked, how.out) as runs:
+        if runs is None:
+            return None
+        for group in asked:
+            for task in resolve(group.tasks):
+                name = load_spec(task).name
+                run = _run_of(runs, name, group.limit)
+                made = _task_baseline(task, group, run)
+                if name in tasks and tasks[name].methods == made.methods:
+                    grids = {m: only(grid, tasks[name].samples) for m, grid in _grids(run, made.methods).items()}
+                    pairs += pair_up(verdict, name, tasks[name], grids)
+                kept = keep_evidence(run.path, path, name) if with_evidence else {}
+                tasks[name] = made.model_copy(update={"evidence": kept})
+    judge(verdict, pairs)
+    fingerprint = next(iter(tasks.values())).fingerprint
+    loaded = {name: value for name, value in settings_options(settings).items() if value is not None}
+    # What runs code of others is said on the command line, each time, and not in a file that others may have written.
+    if "/" in str(loaded.get("attn", "")):
+        del loaded["attn"]
+    options = Options.model_validate({**loaded, "trust_remote_code": False, "dtype": fingerprint.get("dtype")})
+    today = datetime.now(timezone.utc).date().isoformat()
+    renewal = Renewal(date=today, reason=reason.strip(), lad_eval=__version__, commit=checkout()["commit"])
+    renewals = (*(old.renewals if old else ()), renewal)
+    baseline = Baseline(renewals=renewals, model=model, options=options, tasks=tasks)
+    write_baseline(path, baseline)
+    return baseline, verdict
+
+
+def settings_options(settings: Settings) -> dict[str, Any]:
+    """What a baseline keeps of how a model is loaded."""
+    names = ("dtype", "attn", "revision", "adapter", "image_preparation", "trust_remote_code", "seed")
+    return {name: getattr(settings, name) for name in names}
+
+
+def _compare_questions(verdict: Verdict, name: str, base: TaskBaseline) -> None:
+    now, unseen = asked_now(base.task, base.limit, base.methods)
+    verdict.findings += asked_otherwise(name, base.asked, now)
+    if unseen is not None:
+        verdict.notes.append(f"{name}: only its definition and prompt were compared, not its data. {unseen}")
+
+
+def _settings(model: str, options: dict[str, Any], how: Circumstances) -> Settings:
+    return Settings(model=model, tasks=(), methods=(), quiet=how.quiet, **options)
+
+
+def _questions(tasks: Any) -> list[Questions]:
+    """The tasks, those that are asked alike together, so that the model is loaded once for them."""
+
+    def alike(base: TaskBaseline) -> tuple[tuple[str, ...], int]:
+        return base.methods, -1 if base.limit is None else base.limit
+
+    grouped = [list(group) for _, group in groupby(sorted(tasks, key=alike), key=alike)]
+    return [Questions(tuple(base.task for base in group), group[0].methods, group[0].limit) for group in grouped]
+
+
+@contextmanager
+def _asked(settings: Settings, groups: Sequence[Questions], out: Path | None) -> Iterator[list[StoredRun] | None]:
+    """The finished runs of all groups; None in a process that does not lead."""
+    with Scratch("check") as scratch:
+        place = Path(scratch) if out is None else out
+        for group in groups:
+            asked = replace(settings, tasks=group.tasks, methods=group.methods, limit=group.limit, out=place)
+            try:
+                rows = run_tasks(asked)
+            except Interrupted:
+                if out is not None:
+                    raise
+                raise Interrupted("Interrupted; nothing is kept. With --runs the same command goes on from there.") from None
+            if rows is None:
+                yield None
+                return
+        yield list(finished_runs(place))
+
+
+def _run_of(runs: Sequence[StoredRun], task: str, limit: int | None) -> StoredRun:
+    """The run of a task that was finished last: `out` may hold earlier ones."""
+    found = [run for run in runs if (run.metrics["task"], run.metrics["limit"]) == (task, limit)]
+    return max(found, key=lambda run: (run.path / "metrics.json").stat().st_mtime_ns)
+
+
+def _grids(run: StoredRun, methods: Sequence[str]) -> dict[str, Grid]:
+    return {method: table_of(run, method).grid for method in methods}
+
+
+def _task_baseline(task: str, group: Questions, run: StoredRun) -> TaskBaseline:
+    grids = _grids(run, group.methods)
+    now, unseen = asked_now(task, group.limit, group.methods)
+    if now.data is None or now.requests is None:
+        raise BaselineError(f"{task}: {unseen}")
+    grid = next(iter(grids.values()))
+    return TaskBaseline(
+        task=task,
+        limit=group.limit,
+        candidates=grid.n_candidates,
+        asked=Asked(version=now.version, definition=now.definition, data=now.data, prompt=now.prompt, requests=now.requests),
+        orders=shared_orders(grid),
+        fingerprint=read_spec(run.path)["fingerprint"],
+        figures={name: figures_of(grid) for name, grid in grids.items()},
+        answers=answers_of(grids),
+    )

@@ -1,0 +1,139 @@
+"""Stored evidence of a baseline: kept beside its file, found in a folder of runs, and decided again."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from lad_eval.errors import DataError
+from lad_eval.files.documents import named
+from lad_eval.metrics import Grid
+from lad_eval.models.fingerprint import file_digest
+from lad_eval.regression.baseline import BaselineError, TaskBaseline
+from lad_eval.regression.verdict import Now
+from lad_eval.run.answered import read_answered
+from lad_eval.run.collect import line_up
+from lad_eval.run.folder import METRICS, PREDICTIONS, SPEC, read_spec, slug, write_atomically
+from lad_eval.run.legs import legs_of
+from lad_eval.run.results import predictions_of
+from lad_eval.tasks.prompts import identifiers, question
+from lad_eval.tasks.registry import load_spec, load_task
+
+
+def evidence_folder(baseline: Path) -> Path:
+    """Where a baseline's evidence lies: `lad-tiny.evidence` beside `lad-tiny.json`."""
+    return baseline.with_name(f"{baseline.stem}.evidence")
+
+
+def keep_evidence(run: Path, baseline: Path, task: str) -> dict[str, str]:
+    """Copies what deciding again needs of a run beside a baseline; returns the digests of the files by their names.
+
+    What an earlier baseline kept of the task and this one does not is removed.
+    """
+    place = evidence_folder(baseline) / slug(task)
+    names = [name for name in _files(run) if Path(name).name not in (METRICS, PREDICTIONS)]
+    for name in names:
+        write_atomically(place / name, partial(shutil.copyfile, run / name))
+    for stale in {*_files(place)} - {*names}:
+        (place / stale).unlink()
+    return {name: file_digest(place / name) for name in names}
+
+
+def _files(folder: Path) -> list[str]:
+    """Files under a folder, relative, with slashes, sorted; hidden ones, such as locks, do not count."""
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
+
+
+def kept_evidence(baseline: Path, task: str, base: TaskBaseline) -> Path:
+    """The folder with a task's evidence beside a baseline.
+
+    Raises:
+        BaselineError: it is not there, or not what the baseline was made of.
+    """
+    place = evidence_folder(baseline) / slug(task)
+    if not base.evidence:
+        raise BaselineError(
+            f"{baseline} keeps no evidence of {task}; name a folder of runs with --evidence, or leave --replay out."
+        )
+    for name, digest in base.evidence.items():
+        path = place / name
+        if not path.is_file():
+            raise BaselineError(f"{path} is missing; restore it, or leave --replay out.")
+        if file_digest(path) != digest:
+            raise BaselineError(f"{path} is not what {baseline} was made of; restore both from the same commit, or renew them.")
+    return place
+
+
+def run_with_evidence(runs: Path, model: str, task: str, base: TaskBaseline) -> Path:
+    """The run of a model on a task under a folder; of several the one with the baseline's fingerprint.
+
+    Raises:
+        BaselineError: there is none, or several.
+    """
+    specs = {path.parent: read_spec(path.parent) for path in named(runs, SPEC)} if runs.is_dir() else {}
+    found = {place: spec for place, spec in specs.items() if (spec.get("model"), spec.get("task")) == (model, task)}
+    if len(found) > 1:
+        found = {place: spec for place, spec in found.items() if spec.get("fingerprint") == base.fingerprint}
+    if len(found) > 1:
+        found = {place: spec for place, spec in found.items() if spec.get("limit") == base.limit}
+    if len(found) != 1:
+        many = "no run" if not found else f"{len(found)} runs"
+        raise BaselineError(f"There is {many} of {model} on {task} in {runs} to replay; name the folder of one with --evidence.")
+    return next(iter(found))
+
+
+def decided_again(folder: Path, methods: Iterable[str], samples: Iterable[str]) -> dict[str, Grid]:
+    """The methods' answers to these samples from a run's evidence: no model, no data.
+
+    Raises:
+        UserError: the evidence is damaged, lacks what a method needs, or a method does not exist.
+    """
+    wanted, lined = list(samples), line_up(methods)
+    conditions = {method.condition for method in lined.values()}
+    legs = {c: read_answered(folder, c, [m for m in lined.values() if m.condition == c]) for c in conditions}
+    grids = {}
+    for name, method in lined.items():
+        decision = legs[method.condition].decide(method)
+        grids[name] = only(predictions_of(decision, decision.rows, legs[method.condition].asked).grid, wanted)
+    return grids
+
+
+def only(grid: Grid, samples: Iterable[str]) -> Grid:
+    """The rows of these samples, in their order, as far as there are any."""
+    where = {sample: row for row, sample in enumerate(grid.sample_id.tolist())}
+    rows = np.asarray([where[sample] for sample in samples if sample in where], dtype=np.int64)
+    names = ("sample_id", "gold", "predicted", "chosen", "perm")
+    return grid._replace(**{name: getattr(grid, name)[rows] for name in names})
+
+
+def asked_now(task: str, limit: int | None, methods: Iterable[str]) -> tuple[Now, str | None]:
+    """What a task asks now for some methods, and why its data could not be looked at, if so.
+
+    Args:
+        task: a name, or the path of a YAML file.
+        limit: of the samples.
+        methods: their wordings, views and calibration belong to what is asked.
+
+    Raises:
+        UserError: there is no such task or method, or the definition cannot be used.
+    """
+    spec, lined = load_spec(task), line_up(methods)
+    prompt = question(spec.prompt, "{caption}", identifiers(spec.identifiers, spec.candidates))
+    try:
+        opened = load_task(task)
+        legs = legs_of(opened, lined, Path(), limit)
+    except DataError as error:
+        return Now(spec.version, spec.digest, prompt, None, None), str(error)
+    requests = digest_of(f"{leg.condition.label}:{request.key}" for leg in legs for request in leg.plan.requests)
+    return Now(spec.version, spec.digest, prompt, opened.fingerprint["data"], requests), None
+
+
+def digest_of(keys: Iterable[str]) -> str:
+    """Hex digest, 16 characters, of a set of texts."""
+    return hashlib.sha256("\n".join(sorted({*keys})).encode()).hexdigest()[:16]

@@ -1,0 +1,180 @@
+"""What differs between a baseline and what is now: pure comparisons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lad_eval.evidence.table import difference
+from lad_eval.metrics import UNPARSABLE, Change, Grid, changes
+from lad_eval.regression.baseline import Asked, TaskBaseline, gold_images
+from lad_eval.regression.text import NAMES, Compared, Finding, Flip, Rule, Verdict
+from lad_eval.tasks.prompts import identifiers
+
+
+@dataclass(frozen=True)
+class Now:
+    """What is asked now; None for what could not be looked at here."""
+
+    version: int
+    definition: str
+    prompt: str
+    data: str | None
+    requests: str | None
+
+
+def asked_otherwise(task: str, base: Asked, now: Now) -> list[Finding]:
+    """Findings where a task is not what the baseline was made of."""
+    if now.version != base.version:
+        text = f"its version is {now.version}, the baseline's {base.version}: renew the baseline, and say why"
+        return [Finding("outdated", task, None, text)]
+    changed = {
+        "prompt": None if now.prompt == base.prompt else f"from {base.prompt!r} to {now.prompt!r}",
+        "definition": None if now.definition == base.definition else f"digest {base.definition} is now {now.definition}",
+        "data": None if now.data in (None, base.data) else f"digest {base.data[:16]} is now {str(now.data)[:16]}",
+        "requests": None if now.requests in (None, base.requests) else f"digest {base.requests} is now {now.requests}",
+    }
+    return [
+        Finding("asked", task, None, f"its {what} changed without a new version ({how}): raise `version`, or undo the change")
+        for what, how in changed.items()
+        if how is not None
+    ]
+
+
+class Pair(NamedTuple):
+    """One method on one task: the baseline's answers and the fresh ones, to the same samples under the same orders."""
+
+    task: str
+    method: str
+    before: Grid
+    now: Grid
+
+
+def pair_up(verdict: Verdict, task: str, base: TaskBaseline, grids: Mapping[str, Grid]) -> list[Pair]:
+    """Each method's answers beside the baseline's; a finding is added to the verdict where they cannot be compared.
+
+    Args:
+        verdict: is added to.
+        task: its name.
+        base: the baseline's part.
+        grids: by method, now.
+    """
+    pairs = []
+    for method in base.methods:
+        grid, before = grids[method], base.chosen(method)
+        if grid.sample_id.tolist() != base.samples or grid.chosen.shape != before.shape:
+            verdict.findings.append(Finding("samples", task, method, "it was asked about other samples or orders"))
+        elif not np.array_equal(gold_images(grid), base.gold):
+            verdict.findings.append(Finding("samples", task, method, "the right images of its samples are others"))
+        else:
+            pairs.append(Pair(task, method, _with(grid, before), grid))
+    return pairs
+
+
+def judge(verdict: Verdict, pairs: Sequence[Pair]) -> None:
+    """Adds to a verdict how all answers of a check differ from the baseline's; Holm's correction runs over all of them.
+
+    A replay fails on any flip, a fresh run by the verdict's rule.
+
+    Args:
+        verdict: is added to.
+        pairs: all of the check.
+    """
+    rule = verdict.rule
+    measured = changes([(pair.before, pair.now) for pair in pairs], level=rule.level)
+    for pair, found in zip(pairs, measured, strict=True):
+        (S, T), flipped = pair.now.chosen.shape, pair.before.chosen != pair.now.chosen
+        count = int(flipped.sum())
+        verdict.compared.append(Compared(pair.task, pair.method, S, T, count, found))
+        verdict.flips += _flips(pair)
+        if verdict.replayed and count:
+            text = f"{count} of {flipped.size} decisions flipped, on {int(flipped.any(axis=1).sum())} samples"
+            verdict.findings.append(Finding("flipped", pair.task, pair.method, text))
+        if not verdict.replayed:
+            failed = [change for change in found if rule.fails(change)]
+            verdict.findings += [Finding(c.figure, pair.task, pair.method, _worse(c, rule)) for c in failed]
+    if rule.max_drop is not None:
+        verdict.warnings += _too_small(verdict, rule.max_drop)
+
+
+def _worse(change: Change, rule: Rule) -> str:
+    off = change.difference
+    text = (
+        f"{NAMES[change.figure]} {change.before:.1f} is now {change.now:.1f}, {off.value:+.1f} [{off.low:+.1f}, {off.high:+.1f}]"
+    )
+    if rule.max_drop is None:
+        return f"{text}, p = {change.p_holm:.2g} (Holm)"
+    return f"{text}: a drop of more than {rule.max_drop:g} points is not excluded"
+
+
+def _too_small(verdict: Verdict, max_drop: float) -> list[str]:
+    """A warning for each task whose samples are too few to exclude such a drop."""
+    warnings = []
+    for task, block in groupby(verdict.compared, key=lambda compared: compared.task):
+        group = list(block)
+        samples = group[0].samples
+        widest, figure, method = max((c.half_width, NAMES[c.figure], found.method) for found in group for c in found.changes)
+        # Where no sample changed the interval is a point, and yet so many samples could have missed a drop.
+        unseen = 100 * (1 - ((1 - verdict.rule.level) / 2) ** (1 / samples))
+        if widest > max_drop:
+            needed = math.ceil(samples * (widest / max_drop) ** 2) if max_drop else None
+            cure = f"about {needed:,} samples would do" if needed else "no number of samples would do"
+            why = f"the interval of {figure} ({method}) alone reaches {widest:.1f} points to either side; {cure}"
+        elif unseen > max_drop:
+            why = f"a drop of up to {unseen:.1f} points may show on none of them"
+        else:
+            continue
+        warnings.append(
+            f"{task}: {samples} sample{' is' if samples == 1 else 's are'} too few for --max-drop {max_drop:g}: {why}"
+        )
+    return warnings
+
+
+def _with(grid: Grid, chosen: Any) -> Grid:
+    """The grid with other choices of images."""
+    place = np.argsort(grid.perm, axis=2)
+    position = np.take_along_axis(place, np.maximum(chosen, 0)[:, :, None], axis=2)[:, :, 0]
+    return grid._replace(chosen=chosen, predicted=np.where(chosen == UNPARSABLE, UNPARSABLE, position))
+
+
+def _flips(pair: Pair) -> list[Flip]:
+    names, gold = identifiers("A..", pair.now.n_candidates), gold_images(pair.now)
+    before, now = pair.before.chosen, pair.now.chosen
+
+    def named(image: Any) -> str | None:
+        return None if image == UNPARSABLE else names[image]
+
+    return [
+        Flip(
+            task=pair.task,
+            method=pair.method,
+            sample=str(pair.now.sample_id[s]),
+            order=" ".join(names[image] for image in pair.now.perm[s, t]),
+            gold=names[gold[s]],
+            before=named(before[s, t]),
+            now=named(now[s, t]),
+        )
+        for s, t in np.argwhere(before != now).tolist()
+    ]
+
+
+def other_circumstances(verdict: Verdict, task: str, base: TaskBaseline, fingerprint: Mapping[str, Any]) -> None:
+    """Notes what differs in how the answers came about; a chat template that changed under the same weights is a finding."""
+    then, now = dict(base.fingerprint), dict(fingerprint)
+    if then.get("weights") == now.get("weights") and then.get("chat_template") != now.get("chat_template"):
+        text = "its chat template changed while the model's weights did not: renew the baseline, or undo the change"
+        verdict.findings.append(Finding("asked", task, None, text))
+    then, now = ({key: _short(value) for key, value in fingerprint.items()} for fingerprint in (then, now))
+    versions = difference(then.pop("versions", {}), now.pop("versions", {}))
+    found = [f"versions: {versions}" if versions else "", f"model: {others}" if (others := difference(then, now)) else ""]
+    verdict.notes += [note for text in found if text and (note := f"{text} (baseline, and now)") not in verdict.notes]
+
+
+def _short(value: Any) -> Any:
+    """A digest's first characters, enough to tell two apart in a note."""
+    return value[:19] if isinstance(value, str) and value.startswith("sha256:") else value

@@ -1,0 +1,278 @@
+"""A picture of position bias: how often the right image is found, by its position."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from lad_eval.errors import UserError
+from lad_eval.evidence.table import Floats
+from lad_eval.report.sheet import Chart, Cloud, Lines, Matrix, Panel
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+INK, QUIET, RULE = "#1b1e23", "#5a6069", "#dcdfe3"
+COLOURS = {
+    "vanilla": "#8a9099",
+    "pride": "#a36c00",
+    "lad": "#0b5cad",
+    "raw-attention": "#a83a86",
+    "purified-attention": "#0b7f63",
+    "permutation-average": "#30343a",
+}
+MORE = ("#c04a12", "#6647b8", "#4d7a12", "#0e7c94")
+MOST_TOGETHER = 4
+"""Methods in one panel; more get a panel each."""
+MOST_NUMBERED = 24
+"""Bars of a panel that carry their numbers."""
+
+Values = Sequence[float | None]
+
+
+@dataclass(frozen=True)
+class PositionBars:
+    """Recall of one method by position in points, with the bounds of its 95 % intervals; None where unknown."""
+
+    name: str
+    values: Values
+    low: Values
+    high: Values
+
+
+def draw_positions(methods: Sequence[PositionBars], title: str, subtitle: str, out: Path) -> None:
+    """Draws bars of recall by position into a picture file (.svg, .png, .pdf).
+
+    Args:
+        methods: N positions each.
+        title: of the picture, what it shows.
+        subtitle: below the title, what it was measured on.
+        out: the file.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    together = len(methods) <= MOST_TOGETHER
+    panels = [list(methods)] if together else [[method] for method in methods]
+    across = min(len(panels), 3)
+    down = math.ceil(len(panels) / across)
+    colours = _colours([method.name for method in methods])
+    wide = max(7.0, min(14.0, 1.4 + 0.36 * len(methods[0].values) * len(methods))) if together else 3.3 * across
+    # No date and no random ids in the file: drawing the same figures again gives the same bytes.
+    with rc_context({"svg.hashsalt": "lad_eval", "font.size": 9, "text.color": INK, "axes.labelcolor": INK}):
+        layout = ConstrainedLayoutEngine(h_pad=0.06, w_pad=0.1)
+        figure = Figure(figsize=(wide, 4.1 if together else 0.9 + 2.1 * down), layout=layout)
+        figure.suptitle("\n".join(textwrap.wrap(title, int(10.5 * wide))), x=0.02, ha="left", fontsize=12.5, fontweight="bold")
+        grid: Any = figure.subplots(down, across, squeeze=False, sharey=True)
+        for place, (axes, shown) in enumerate(zip(grid.flat, panels, strict=False)):
+            _draw_panel(axes, shown, colours)
+            axes.set_title(subtitle if together else shown[0].name, loc="left", fontsize=9.5, color=QUIET if together else INK)
+            if place % across == 0:
+                axes.set_ylabel("found (%)")
+        for axes in grid.flat[len(panels) :]:
+            axes.set_visible(False)
+        if together:
+            grid.flat[0].set_xlabel("position of the right image", loc="left")
+            grid.flat[0].legend(frameon=False, ncols=len(methods) + 1, loc="upper left", bbox_to_anchor=(-0.015, -0.11))
+        else:
+            figure.supxlabel(f"position of the right image; {subtitle}", x=0.02, ha="left", fontsize=9, color=QUIET)
+        try:
+            figure.savefig(out, dpi=160, metadata={"Date": None} if out.suffix == ".svg" else None)
+        except (OSError, ValueError) as error:
+            raise UserError(f"Cannot draw into {out}: {error}.") from error
+
+
+def _draw_panel(axes: Any, methods: Sequence[PositionBars], colours: Mapping[str, str]) -> None:
+    n = len(methods[0].values)
+    positions = np.arange(1, n + 1)
+    width = 0.8 / len(methods)
+    numbered = n * len(methods) <= MOST_NUMBERED
+    for place, method in enumerate(methods):
+        x = positions + (place - (len(methods) - 1) / 2) * width
+        values, low, high = _array(method.values), _array(method.low), _array(method.high)
+        colour = colours[method.name]
+        axes.bar(x, values, width * 0.9, label=method.name, color=colour)
+        none = values == 0  # a bar of no height would look like one that is missing
+        axes.hlines(np.full(none.sum(), 0.7), x[none] - 0.45 * width, x[none] + 0.45 * width, colour, linewidth=3)
+        axes.vlines(x, low, high, colors="white", linewidth=3)  # so that the interval shows on a dark bar
+        axes.vlines(x, low, high, colors=INK, linewidth=1.2)
+        for at, value, top in zip(x, values, np.fmax(values, high), strict=True):
+            if numbered and np.isfinite(value):
+                axes.text(at, top + 1.5, f"{value:.0f}", ha="center", va="bottom", fontsize=8, color=INK)
+    axes.axhline(100 / n, color=QUIET, linewidth=1, linestyle=(0, (4, 3)), label="chance", zorder=0)
+    axes.set(ylim=(0, 109), xlim=(0.45, n + 0.55), xticks=positions, yticks=range(0, 101, 25))
+    axes.tick_params(colors=QUIET, length=0)
+    axes.grid(axis="y", color=RULE, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(QUIET)
+
+
+def _colours(names: Sequence[str]) -> dict[str, str]:
+    more = itertools.cycle(MORE)
+    return {name: COLOURS.get(name) or next(more) for name in names}
+
+
+def _array(values: Values) -> Floats:
+    return np.asarray([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of what is not data, and the two ends of the scale of matrices and clouds; lines are lightened for a dark page."""
+
+    ink: str
+    faint: str
+    grid: str
+    low: str
+    high: str
+    on_high: str
+    paper: str
+    lighten: float
+
+
+LIGHT = Theme("#3c4043", "#80868b", "#e8eaed", "#f4f7fb", "#0b4f9e", "#ffffff", "#ffffff", 0.0)
+DARK = Theme("#dfe2e6", "#9aa0a6", "#3c4043", "#23272e", "#7db7f5", "#0d1116", "#17181a", 0.35)
+
+CHARTS_COLOURS = {
+    "vanilla": "#9aa0a6",
+    "pride": "#e8710a",
+    "lad": "#1a73e8",
+    "lad-unlabelled": "#a142f4",
+    "purified-attention": "#188038",
+    "raw-attention": "#7cb342",
+    "random": "#1a73e8",
+    "adversarial": "#d93025",
+}
+_STYLES = (("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"))  # lines that lie on each other, and prints without colour
+_MORE = ("#00897b", "#6d4c41", "#f9ab00")
+
+
+def draw(chart: Chart, form: Literal["svg", "pdf"], theme: Theme = LIGHT) -> bytes:
+    """The chart as a file's content."""
+    from matplotlib import rc_context
+
+    settings = {
+        "svg.hashsalt": "lad_eval",
+        "svg.fonttype": "none",
+        "font.size": 9,
+        "font.family": "sans-serif",
+        "pdf.fonttype": 42,
+    }
+    with rc_context(settings):
+        figure = _figure(chart, theme)
+        stream = io.BytesIO()
+        metadata = {"Date": None} if form == "svg" else {"CreationDate": None}
+        figure.savefig(stream, format=form, metadata=metadata, facecolor=theme.paper)
+    return stream.getvalue()
+
+
+def _figure(chart: Chart, theme: Theme) -> Figure:
+    from matplotlib.figure import Figure
+
+    count = len(chart.panels)
+    across = min(count, 4)
+    down = math.ceil(count / across)
+    wide = isinstance(chart.panels[0], Lines)
+    figure = Figure(figsize=((3.6 if wide else 2.7) * across, (2.9 if wide else 2.7) * down), layout="constrained")
+    grid: Any = figure.subplots(down, across, squeeze=False)
+    for axes, panel in zip(grid.flat, chart.panels, strict=False):
+        _charts_draw_panel(axes, panel, theme)
+    for axes in grid.flat[count:]:
+        axes.set_visible(False)
+    return figure
+
+
+def _charts_draw_panel(axes: Any, panel: Panel, theme: Theme) -> None:
+    axes.set_facecolor(theme.paper)
+    axes.set_title(panel.title, loc="left", fontsize=9, color=theme.ink)
+    axes.set_xlabel(panel.x_label, color=theme.ink)
+    axes.set_ylabel(panel.y_label, color=theme.ink)
+    axes.tick_params(colors=theme.ink, labelsize=8)
+    axes.spines[:].set_color(theme.faint)
+    if isinstance(panel, Matrix):
+        _draw_matrix(axes, panel, theme)
+    elif isinstance(panel, Cloud):
+        _draw_cloud(axes, panel, theme)
+    else:
+        _draw_lines(axes, panel, theme)
+
+
+def _scale(theme: Theme, start: float = 0.0) -> Any:
+    """The colours from the theme's low end to its high end, from the share `start` of the way."""
+    from matplotlib.colors import LinearSegmentedColormap, to_hex
+
+    whole = LinearSegmentedColormap.from_list("scale", [theme.low, theme.high])
+    return LinearSegmentedColormap.from_list("part", [to_hex(whole(start)), theme.high])
+
+
+def _line_colour(colour: str, theme: Theme) -> str:
+    from matplotlib.colors import to_hex, to_rgb
+
+    return to_hex([channel + (1 - channel) * theme.lighten for channel in to_rgb(colour)])
+
+
+def _draw_matrix(axes: Any, panel: Matrix, theme: Theme) -> None:
+    n = len(panel.ticks)
+    axes.imshow(panel.values, cmap=_scale(theme), vmin=panel.low, vmax=panel.high)
+    axes.set_xticks(range(n), panel.ticks, rotation=45 if max(map(len, panel.ticks)) > 2 else 0)
+    axes.set_yticks(range(n), panel.ticks)
+    axes.spines[:].set_visible(False)
+    middle = (panel.low + panel.high) / 2
+    for (row, column), value in np.ndenumerate(panel.values):
+        if math.isfinite(value):
+            colour = theme.on_high if value > middle else theme.ink
+            axes.text(
+                column, row, f"{value:.{panel.digits}f}", ha="center", va="center", fontsize=8 if n <= 4 else 6, color=colour
+            )
+
+
+def _draw_cloud(axes: Any, panel: Cloud, theme: Theme) -> None:
+    shades = _scale(theme, 0.3)  # a single point must be seen on the paper
+    axes.hexbin(panel.x, panel.y, gridsize=22, extent=(0, 1, 0, 1), cmap=shades, mincnt=1, bins="log", linewidths=0.1)
+    axes.plot([0, 1], [0, 1], color=theme.faint, linewidth=0.8, linestyle=":")
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_lines(axes: Any, panel: Lines, theme: Theme) -> None:
+    if panel.log_x:
+        axes.set_xscale("log")
+    more = iter(_MORE * 4)
+    styles = itertools.cycle(_STYLES)
+    for line in panel.lines:
+        colour = _line_colour(CHARTS_COLOURS.get(line.name) or next(more), theme)
+        marker, dashes = next(styles)
+        axes.plot(line.x, line.y, color=colour, marker=marker, markersize=4, ls=dashes, linewidth=1.4, label=line.name, alpha=0.9)
+        if line.low is not None and line.high is not None:
+            axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
+    if panel.chance is not None:
+        axes.plot(*panel.chance, color=theme.faint, linestyle=":", linewidth=1, label="chance")
+    ticks = sorted({float(x) for line in panel.lines for x in line.x})
+    axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
+    axes.minorticks_off()
+    axes.set_ylim(0, 100)
+    axes.grid(axis="y", color=theme.grid, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(
+        labelcolor=theme.ink,
+        frameon=False,
+        fontsize=7.5,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.22),
+        ncols=2,
+        handlelength=3,
+    )

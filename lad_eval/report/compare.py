@@ -1,0 +1,137 @@
+"""Paired comparisons as text for people and as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from lad_eval.errors import UnknownNameError, UserError
+from lad_eval.metrics import Comparison, Predictions, compare, holm
+from lad_eval.run.stored import StoredRun, load_run
+
+
+def comparisons_as_json(pairs: Sequence[Comparison]) -> str:
+    """A list of objects; differences are first minus second, in points, as {value, low, high}."""
+    documents = [
+        {name: value._asdict() if hasattr(value, "_asdict") else value for name, value in vars(pair).items()} for pair in pairs
+    ]
+    return json.dumps(_without_nan(documents), indent=2, allow_nan=False)
+
+
+def comparisons_as_text(pairs: Sequence[Comparison], position: Mapping[str, float] | None = None) -> str:
+    """A table for people; `position`: p-values of the test of "position does not matter", by what was compared."""
+    from tabulate import tabulate
+
+    rows = [
+        [
+            pair.first,
+            pair.second,
+            f"{pair.accuracy.value:+.1f} [{pair.accuracy.low:+.1f}, {pair.accuracy.high:+.1f}]",
+            f"{pair.rstd.value:+.1f}",
+            f"{pair.consistency.value:+.1f}",
+            f"{pair.only_first} / {pair.only_second}",
+            f"{pair.p_value:.2g}",
+            f"{pair.p_holm:.2g}",
+            f"{pair.detectable:.1f}" if math.isfinite(pair.detectable) else "–",
+        ]
+        for pair in pairs
+    ]
+    headers = ["First", "Second", "Accuracy [95 %]", "RStd", "Consistency", "Only first / second", "p", "p (Holm)", "Detectable"]
+    note = (
+        "Differences are first minus second, in points. p: exact McNemar test on samples that are right under every permutation; "
+        f"Holm's correction over {len(pairs)} comparison{'s' if len(pairs) > 1 else ''}. "
+        "Detectable: the smallest true difference in accuracy that so many samples find with chance 0.8 at 0.05."
+    )
+    if position:
+        tested = ", ".join(f"{name} {p:.2g}" for name, p in position.items())
+        note += f'\nDoes position matter? Permutation test of "it does not", p: {tested}.'
+    return f"{tabulate(rows, headers=headers, tablefmt='simple', disable_numparse=True)}\n\n{note}"
+
+
+def _without_nan(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def compare_runs(
+    runs: Sequence[Path], methods: Sequence[str] | None = None, *, against: str | None = None, seed: int = 42
+) -> list[Comparison]:
+    """The methods of one run pair by pair, or each method in one run against itself in another; corrected by Holm together.
+
+    Args:
+        runs: one folder, or two.
+        methods: default: all that are there.
+        against: in one run, compare every method with this one only.
+        seed: of the bootstrap.
+
+    Raises:
+        UserError: not one or two runs, a method is missing, there is nothing to compare, or the runs asked different questions.
+    """
+    if not 1 <= len(runs) <= 2:
+        raise UserError(f"compare takes one run or two, not {len(runs)}.")
+    stored = [load_run(path) for path in runs]
+    if len(stored) == 1:
+        names = list(methods or stored[0].methods)
+        if against is not None and against not in stored[0].methods:
+            raise UnknownNameError("method", against, stored[0].methods)
+        names += [against] if against is not None and against not in names else []
+        if len(names) < 2:
+            raise UserError(f"There is nothing to compare {', '.join(names)} with; name two methods, or two runs.")
+        return compare({name: table_of(stored[0], name) for name in names}, against=against, seed=seed)
+    if against is not None:
+        raise UserError("Two runs are compared method by method; --against goes with one run.")
+    shared = [name for name in stored[0].methods if name in stored[1].methods]
+    labels = _labels(stored)
+    pairs = [
+        pair
+        for name in methods or shared
+        for pair in compare(
+            {f"{label}: {name}": table_of(run, name) for label, run in zip(labels, stored, strict=True)}, seed=seed
+        )
+    ]
+    if not pairs:
+        raise UserError(f"{runs[0]} and {runs[1]} have no method in common.")
+    corrected = holm([pair.p_value for pair in pairs])
+    return [replace(pair, p_holm=float(p)) for pair, p in zip(pairs, corrected, strict=True)]
+
+
+def position_p_values(runs: Sequence[Path], methods: Sequence[str] | None = None) -> dict[str, float]:
+    """P-values of the test of "position does not matter", as the runs stored them, by the names of `compare_runs`."""
+    stored = [load_run(path) for path in runs]
+    labels = [f"{label}: " for label in _labels(stored)] if len(stored) == 2 else [""]
+    found = {
+        f"{label}{name}": run.metrics["methods"].get(name, {}).get("position_test", {}).get("p_value")
+        for run, label in zip(stored, labels, strict=True)
+        for name in methods or [name for name in stored[0].methods if name in stored[-1].methods]
+    }
+    return {name: p for name, p in found.items() if p is not None}
+
+
+def table_of(run: StoredRun, method: str) -> Predictions:
+    """One method's predictions of a run."""
+    rows = run.predictions_of(method)
+    return Predictions(
+        rows["sample_id"].to_numpy(dtype=np.str_),
+        rows["permutation"].to_numpy(),
+        rows["gold_position"].to_numpy(),
+        rows["position"].to_numpy(),
+        np.asarray([order.split() for order in rows["order"]], dtype=np.int64),
+    )
+
+
+def _labels(runs: Sequence[StoredRun]) -> tuple[str, str]:
+    """The shortest names that tell two runs apart."""
+    models = tuple(run.metrics["model"] for run in runs)
+    folders = tuple(f"{run.metrics['model']}/{run.metrics['run'][:6]}" for run in runs)
+    first, second = (
+        models if len(set(models)) == len(runs) else folders if len(set(folders)) == len(runs) else ("first", "second")
+    )
+    return first, second

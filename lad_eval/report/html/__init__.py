@@ -1,0 +1,12 @@
+"""The report: finished runs as one self-contained HTML page.
+
+`load` reads a run and names what it lacks; `measures`, `figures`, `summary`, `examples` and `cards` make what is shown; `charts`
+draws; `section` joins them, `page` writes the file. Captions, ids and answers are untrusted text throughout: they reach the page
+only through the template engine's escaping, the XML writer of the charts, or JSON that cannot end its script element.
+"""
+
+from __future__ import annotations
+
+from lad_eval.report.html.page import Written, write_report
+
+__all__ = ["Written", "write_report"]

@@ -1,0 +1,236 @@
+"""What the page's script shows of single samples, as compact JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from lad_eval.evidence.table import Floats, Ints
+from lad_eval.metrics.predictions import UNPARSABLE
+from lad_eval.report.html.charts import bar, percent
+from lad_eval.report.html.load import Answers
+from lad_eval.report.html.text import caption_text, clean, image_names
+
+LOGITS = "vanilla"
+ATTENTION = ("purified-attention", "raw-attention")
+
+
+@dataclass(frozen=True)
+class Divergences:
+    """Where the attention is right and the logits are wrong.
+
+    Attributes:
+        attention: the method that speaks for the attention.
+        rows: number of such rows; of: of all rows.
+        samples: Int[K], the samples with such a row, the surest wrong answer first.
+        order: Int[K], the row shown of each: where the logits are surest of their wrong answer.
+    """
+
+    attention: str
+    rows: int
+    of: int
+    samples: Ints
+    order: Ints
+
+
+def divergences(answers: Answers) -> Divergences | None:
+    """None where the run holds no answers of the logits or of the attention."""
+    attention = next((name for name in ATTENTION if name in answers.position), None)
+    if attention is None or LOGITS not in answers.position:
+        return None
+    apart = answers.correct(attention) & ~answers.correct(LOGITS)
+    sure = np.where(apart, _confidence(answers), -1.0)
+    samples = np.flatnonzero(apart.any(axis=1))
+    ranked = samples[np.argsort(-sure[samples].max(axis=1), kind="stable")]
+    return Divergences(attention, int(apart.sum()), apart.size, ranked, sure[ranked].argmax(axis=1))
+
+
+def _confidence(answers: Answers) -> Floats:
+    """Probability of the logits' own answer, Float[S, T]; 0 where it has none."""
+    known = answers.probability.get(LOGITS)
+    if known is None:
+        return np.zeros(answers.gold.shape)
+    position = np.maximum(answers.position[LOGITS], 0)
+    confidence: Floats = np.nan_to_num(np.take_along_axis(known, position[..., None], axis=2)[..., 0])
+    return confidence
+
+
+def flipping(answers: Answers, method: str) -> Ints:
+    """The samples for which the method chooses different images under the orders, Int[K]."""
+    chosen = answers.images(method)
+    found: Ints = np.flatnonzero((chosen != chosen[:, :1]).any(axis=1))
+    return found
+
+
+MOST_SAMPLES = 2000
+MOST_NUMBERS = 200_000
+
+
+def payload(
+    answers: Answers,
+    captions: Mapping[str, str],
+    pictures: Mapping[str, tuple[str, ...]],
+    found: Divergences | None,
+    colours: Mapping[str, str],
+) -> dict[str, Any]:
+    """Everything about the first `MOST_SAMPLES` samples that the list of samples shows.
+
+    Probabilities are whole percents, of as many methods as `MOST_NUMBERS` allows, in the order of the table.
+
+    Returns:
+        sample, caption, gold (image), pictures: a list each, an entry a sample; orders: T lists of images, or a list of them for
+        each sample where they differ; image: by method, a list of T images a sample, -1 without an answer; percent: by method, a
+        list of T lists of N a sample.
+    """
+    S = min(len(answers.sample_id), MOST_SAMPLES)
+    ids = answers.sample_id[:S]
+    orders = answers.orders[:S]
+    shared = bool((orders == orders[:1]).all())
+    cells = S * orders.shape[1] * orders.shape[2]
+    told = [name for name in answers.methods if name in answers.probability][: MOST_NUMBERS // max(cells, 1)]
+    apart = [] if found is None else [int(sample) for sample in found.samples if sample < S]
+    return {
+        "methods": [{"name": clean(name), "colour": colours[name]} for name in answers.methods],
+        "sample": [clean(name) for name in ids],
+        "caption": [caption_text(captions[name]) if name in captions else None for name in ids],
+        "gold": answers.gold_image[:S].tolist(),
+        "orders": orders[0].tolist() if shared else orders.tolist(),
+        "shared": shared,
+        "image": [answers.images(name)[:S].tolist() for name in answers.methods],
+        "percent": [_percents(answers.probability[name][:S]) if name in told else None for name in answers.methods],
+        "pictures": [list(pictures[name]) if name in pictures else None for name in ids],
+        "apart": apart,
+    }
+
+
+def _percents(probability: Floats) -> list[Any]:
+    whole = np.rint(100 * probability)
+    return [[None if np.isnan(row).any() else row.astype(np.int64).tolist() for row in sample] for sample in whole]
+
+
+SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Share:
+    """One method's probability of one candidate."""
+
+    name: str
+    colour: str
+    text: str
+    chart: Markup
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An image at its displayed position."""
+
+    position: int
+    image: str
+    picture: str | None
+    data: str | None
+    right: bool
+    shares: Sequence[Share]
+    chosen_by: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a method chose under one order."""
+
+    text: str
+    right: bool
+    about: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """One sample in one displayed order, and every method's choices under all orders."""
+
+    sample: str
+    caption: str | None
+    turn: int
+    turns: int
+    candidates: Sequence[Candidate]
+    orders: Sequence[tuple[str, Sequence[Choice]]]
+    methods: Sequence[tuple[str, str]]
+
+
+def cards(
+    answers: Answers,
+    found: Divergences,
+    captions: Mapping[str, str],
+    pictures: Mapping[str, tuple[str, ...]],
+    album: Mapping[str, str],
+    colours: Mapping[str, str],
+) -> list[Card]:
+    """The first `SHOWN` divergent samples."""
+    pairs = zip(found.samples[:SHOWN].tolist(), found.order[:SHOWN].tolist(), strict=True)
+    return [_card(answers, found, sample, turn, captions, pictures, album, colours) for sample, turn in pairs]
+
+
+def _card(
+    answers: Answers,
+    found: Divergences,
+    sample: int,
+    turn: int,
+    captions: Mapping[str, str],
+    pictures: Mapping[str, tuple[str, ...]],
+    album: Mapping[str, str],
+    colours: Mapping[str, str],
+) -> Card:
+    name, names = answers.sample_id[sample], image_names(answers.n_candidates)
+    caption = captions.get(name)
+    held = pictures.get(name)
+    shown = [LOGITS, found.attention, *(m for m in ("lad",) if m in answers.probability)]
+    candidates = []
+    for position, image in enumerate(answers.orders[sample, turn].tolist()):
+        picture = None if held is None else held[image]
+        candidates.append(
+            Candidate(
+                position=position + 1,
+                image=names[image],
+                picture=picture,
+                data=None if picture is None else album.get(picture),
+                right=position == int(answers.gold[sample, turn]),
+                shares=[s for m in shown if (s := _share(answers, m, sample, turn, position, colours)) is not None],
+                chosen_by=[(clean(m), colours[m]) for m in answers.methods if int(answers.position[m][sample, turn]) == position],
+            )
+        )
+    orders = [
+        (" ".join(names[i] for i in order), [_choice(answers, m, sample, t, names) for m in answers.methods])
+        for t, order in enumerate(answers.orders[sample].tolist())
+    ]
+    return Card(
+        sample=clean(name),
+        caption=None if caption is None else caption_text(caption),
+        turn=turn + 1,
+        turns=answers.gold.shape[1],
+        candidates=candidates,
+        orders=orders,
+        methods=[(clean(m), colours[m]) for m in answers.methods],
+    )
+
+
+def _share(answers: Answers, method: str, sample: int, turn: int, position: int, colours: Mapping[str, str]) -> Share | None:
+    known = answers.probability.get(method)
+    if known is None:
+        return None
+    value = 100 * float(known[sample, turn, position])
+    if value != value:
+        return None
+    name = {"vanilla": "logits", "purified-attention": "attention", "raw-attention": "attention"}.get(method, method)
+    return Share(name, colours[method], percent(value), bar(value, name, colour=colours[method]))
+
+
+def _choice(answers: Answers, method: str, sample: int, turn: int, names: Sequence[str]) -> Choice:
+    position = int(answers.position[method][sample, turn])
+    if position == UNPARSABLE:
+        return Choice("–", False, "no answer")
+    image = names[int(answers.orders[sample, turn, position])]
+    right = position == int(answers.gold[sample, turn])
+    return Choice(image, right, f"position {position + 1}, image {image}, {'right' if right else 'wrong'}")

@@ -1,0 +1,295 @@
+"""The figures of one run, each a chart with what it says in words and in a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from lad_eval.errors import EvidenceError, UserError
+from lad_eval.evidence.table import Floats
+from lad_eval.methods import LAD
+from lad_eval.metrics import confusion, row_shares
+from lad_eval.report.html import measures
+from lad_eval.report.html.charts import Line, bars, heatmap, lines
+from lad_eval.report.html.finding import BASE
+from lad_eval.report.html.load import Answers, Material
+from lad_eval.report.html.measures import recall_table
+from lad_eval.report.html.positions import Recall, multiple
+from lad_eval.report.html.text import Table, clean, of_position, position_names
+
+MOST_LINES = 6
+"""Of one chart: more would be a tangle."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart; `method` lets the page hide it together with the method, `wide` gives it the whole width."""
+
+    title: str
+    chart: Markup
+    table: Table
+    note: str = ""
+    method: str | None = None
+    colour: str = ""
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Group:
+    """Figures that belong together, or why there are none."""
+
+    figures: Sequence[Figure] = ()
+    missing: Sequence[str] = field(default_factory=tuple)
+
+
+def recall_figure(material: Material, recalls: Mapping[str, Recall]) -> Group:
+    """Share of right answers by the right image's position: a line a method, or a small chart each where lines would tangle."""
+    N = material.candidates
+    if not recalls:
+        return Group(missing=["metrics.json holds no recall by position."])
+    table = recall_table(list(recalls.values()))
+    if len(recalls) > MOST_LINES:
+        return Group([Figure("Found, by position", _multiples(material, recalls), table, wide=True)])
+    chart = lines(
+        [Line(one.name, one.values, one.colour, name) for name, one in recalls.items()],
+        position_names(N),
+        x_title="position of the right image",
+        y_title="found, %",
+        label="Share of right answers by the position of the right image, a line for each method; the table has the numbers.",
+        chance=100 / N,
+    )
+    return Group([Figure("Found, by position", chart, table)])
+
+
+def _multiples(material: Material, recalls: Mapping[str, Recall]) -> Markup:
+    against = recalls.get(BASE)
+    small = [
+        Markup('<div class="multiple" data-method="{}"><p><span class="dot {}" aria-hidden="true"></span>{}</p>{}</div>').format(
+            name,
+            one.colour,
+            one.name,
+            multiple(
+                one,
+                None if name == BASE else against,
+                chance=100 / material.candidates,
+                label=f"Share of right answers by the position of the right image, {one.name}; the table has the numbers.",
+            ),
+        )
+        for name, one in recalls.items()
+    ]
+    return Markup('<div class="multiples">{}</div>').format(Markup("").join(small))
+
+
+def confusion_figures(answers: Answers, colours: Mapping[str, str]) -> list[Figure]:
+    """A matrix a method: right position against answered position."""
+    return [_confusion(answers, name, colours[name]) for name in answers.methods]
+
+
+def _confusion(answers: Answers, method: str, colour: str) -> Figure:
+    N = answers.n_candidates
+    counts = confusion(answers.gold, answers.position[method], N)
+    shares, silent = shares_by_position(answers, method)
+    names = position_names(N)
+    columns = [*names, "none"] if silent else list(names)
+    chart = heatmap(
+        shares[:, : len(columns)],
+        names,
+        columns,
+        row_title="right image at",
+        column_title="answered position",
+        label=f"Confusion of positions, {clean(method)}: of the questions whose right image stood at each position, the share "
+        "answered with each position, in percent; the table has the counts.",
+        diagonal=True,
+    )
+    right = np.trace(counts[:, :N]) / max(counts.sum(), 1)
+    rows = [[name, *map(str, row[: len(columns)])] for name, row in zip(names, counts.tolist(), strict=True)]
+    note = f"{100 * right:.1f} % right" + (f", {int(counts[:, N].sum())} without an answer" if silent else "")
+    return Figure(clean(method), chart, Table(["Right at", *columns], rows), note, method, colour)
+
+
+def shares_by_position(answers: Answers, method: str) -> tuple[Floats, bool]:
+    """Float[N, N + 1], of the right image's position answered with each or with none, in percent; and whether any had none."""
+    counts = confusion(answers.gold, answers.position[method], answers.n_candidates)
+    return row_shares(counts), bool(counts[:, -1].any())
+
+
+def attention_figure(material: Material) -> Group:
+    """The right image's share of the attention by layer, a line for each position of it."""
+    looked = material.looked[""]
+    if isinstance(looked, str):
+        return Group(missing=[clean(looked)])
+    evaluated = looked.evaluated
+    if evaluated.attention is None:
+        return Group(missing=["This run's evidence holds no attention."])
+    shares = 100 * measures.gold_attention(evaluated)
+    N, L = shares.shape
+    names = position_names(N)
+    layers = [str(layer) for layer in range(L)]
+    lad = _lad(material)
+    read = None if lad is None else measures.layers_read(lad, L)
+    chart = _attention_chart(shares, layers, read)
+    rows = [[layer, *(_number(value) for value in shares[:, i].tolist())] for i, layer in enumerate(layers)]
+    table = Table(["Layer", *(f"right image at {name}" for name in names)], rows)
+    each = "line" if N <= MOST_LINES else "row"
+    note = (
+        f"Mean over {len(evaluated)} passes of the attention to the right image, out of that to all; a {each} for each position."
+    )
+    if N > MOST_LINES:
+        note += f" Chance is {100 / N:.1f} %." + ("" if read is None else f" LAD reads layers {read[0]} to {read[1]}.")
+    found = [Figure("Attention to the right image, by layer", chart, table, note)]
+    if lad is not None:
+        found.append(_read_figure(measures.layers_chosen(lad, evaluated), layers))
+    return Group(found)
+
+
+def _attention_chart(shares: Floats, layers: Sequence[str], read: tuple[int, int] | None) -> Markup:
+    """Float[N, L] in percent: a line a position, or a matrix where lines would tangle."""
+    N, L = shares.shape
+    names = position_names(N)
+    label = (
+        "The right image's share of the attention to all images by decoder layer and by its position; the table has the numbers."
+    )
+    if N > MOST_LINES:
+        return heatmap(
+            shares,
+            names,
+            layers,
+            row_title="right image at",
+            column_title="decoder layer",
+            label=label,
+            most=max(float(np.nanmax(shares)), 1.0) if np.isfinite(shares).any() else 100.0,
+            cell=(max(9.0, min(40.0, 420.0 / L)), 24.0),
+        )
+    return lines(
+        [Line(f"at {name}", row.tolist(), of_position(i)) for i, (name, row) in enumerate(zip(names, shares, strict=True))],
+        layers,
+        x_title="decoder layer",
+        y_title="share of attention, %",
+        label=label,
+        chance=100 / N,
+        band=read,
+        band_name="layers that LAD reads",
+    )
+
+
+def _read_figure(chosen: Floats, layers: Sequence[str]) -> Figure:
+    percents = (100 * chosen).tolist()
+    chart = bars(
+        percents,
+        layers,
+        x_title="decoder layer",
+        label="Share of passes in which LAD reads each layer.",
+    )
+    note = "Share of passes, in percent, in which the layer is one of the K that look at the images most."
+    rows = [[layer, f"{value:.1f}"] for layer, value in zip(layers, percents, strict=True)]
+    return Figure("Layers that LAD reads", chart, Table(["Layer", "% of passes"], rows), note)
+
+
+def _lad(material: Material) -> LAD | None:
+    """LAD as the run had it; None if it had none."""
+    figure = material.metrics["methods"].get("lad")
+    if figure is None:
+        return None
+    try:
+        method = measures.made("lad", figure.get("parameters", {}))
+    except UserError:
+        return None
+    return method if isinstance(method, LAD) else None
+
+
+def learned_figures(material: Material) -> Group:
+    """Matrices and priors of every method that learned some, without repeating equal ones."""
+    found: list[Figure] = []
+    missing: list[str] = []
+    seen: set[tuple[str, bytes]] = set()
+    for name, figure in material.metrics["methods"].items():
+        if not figure.get("calibration_passes"):
+            continue
+        try:
+            learned = _learned(material, name, figure.get("parameters", {}))
+        except UserError as error:
+            missing.append(f"{clean(name)}: {clean(error)}")
+            continue
+        for kind, array, drawn in (
+            ("bias", learned.bias, _bias),
+            ("prior", learned.prior, _prior),
+            ("attention prior", learned.attention_prior, _attention_prior),
+        ):
+            if array is not None and (kind, array.tobytes()) not in seen:
+                seen.add((kind, array.tobytes()))
+                found.append(drawn(clean(name), learned, 100 * array))
+    if not found and not missing:
+        missing.append("No method of this run calibrates.")
+    return Group(found, list(dict.fromkeys(missing)))
+
+
+def _learned(material: Material, name: str, parameters: Mapping[str, Any]) -> measures.Learned:
+    method = measures.made(name, parameters)
+    looked = material.looked.get(method.condition.label, "This run holds no evidence of it.")
+    if isinstance(looked, str):
+        raise EvidenceError(looked)
+    if looked.calibration is None:
+        raise EvidenceError("This run holds no calibration of it.")
+    return measures.learn(method, looked.calibration)
+
+
+def _bias(method: str, learned: measures.Learned, percents: Floats) -> Figure:
+    names = position_names(len(percents))
+    chart = heatmap(
+        percents,
+        names,
+        names,
+        row_title="right image at",
+        column_title="position",
+        label=f"Bias matrix of {method}: the pull of each position by where the right image stands.",
+        diagonal=True,
+        digits=0,
+    )
+    gain = "" if learned.gain is None else f" Gain g = {learned.gain:.3g}, already taken out of the outlined cells."
+    rows = [[name, *(f"{value:.2f}" for value in row)] for name, row in zip(names, percents.tolist(), strict=True)]
+    note = f"P_bias(position | right image), in percent.{gain}"
+    return Figure(f"Bias matrix B · {method}", chart, Table(["Right at", *names], rows), note)
+
+
+def _prior(method: str, learned: measures.Learned, percents: Floats) -> Figure:
+    names = position_names(len(percents))
+    chart = bars(
+        percents.tolist(),
+        names,
+        x_title="position",
+        label=f"Prior of positions that {method} learned, in percent.",
+        chance=100 / len(percents),
+    )
+    rows = [[name, f"{value:.2f}"] for name, value in zip(names, percents.tolist(), strict=True)]
+    note = "What each position gets whatever it shows, in percent."
+    return Figure(f"Prior of positions · {method}", chart, Table(["Position", "%"], rows), note)
+
+
+def _attention_prior(method: str, learned: measures.Learned, percents: Floats) -> Figure:
+    L, N = percents.shape
+    names, layers = position_names(N), [str(layer) for layer in range(L)]
+    most = float(percents.max())
+    height = 22.0 if L <= 14 else max(8.0, 300.0 / L)
+    chart = heatmap(
+        percents,
+        layers,
+        names,
+        row_title="layer",
+        column_title="position",
+        label=f"Attention prior of {method}: mean attention to each position in each layer.",
+        most=most,
+        cell=(max(16.0, min(44.0, 264.0 / N)), height),
+        digits=1,
+    )
+    read = "" if learned.layers is None else f" The method reads layers {learned.layers[0]} to {learned.layers[1]}."
+    rows = [[layer, *(f"{value:.2f}" for value in row)] for layer, row in zip(layers, percents.tolist(), strict=True)]
+    note = f"Mean share of all attention that goes to each position, in percent; deepest colour: {most:.1f} %.{read}"
+    return Figure(f"Attention prior · {method}", chart, Table(["Layer", *names], rows), note)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None or not np.isfinite(value) else f"{value:.1f}"

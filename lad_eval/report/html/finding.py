@@ -1,0 +1,204 @@
+"""What a run found, in the words and numbers that the page opens with; everything from `metrics.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lad_eval.metrics import ALPHA, can_differ, equal, holm
+from lad_eval.report.html.text import SPACE, clean, part_of, share_text, shares_text, value_of
+from lad_eval.run.rows import paired_p_values, rows_of
+
+BASE = "vanilla"
+MAIN = "lad"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of a sentence; `method` is the one whose figure it is, "" for plain words."""
+
+    text: str
+    method: str = ""
+
+
+Sentence = Sequence[Part]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The finding of a run.
+
+    Attributes:
+        base: the model as it answers; None where the run does not have it.
+        other: the method that is set against it; None where the run has no other.
+        helps: whether `other` is significantly more accurate than `base`; None where that is not known.
+        headline: one sentence with the accuracies.
+        sentences: position, consistency, and what else keeps the headline honest.
+    """
+
+    base: str | None
+    other: str | None
+    helps: bool | None
+    headline: Sentence
+    sentences: Sequence[Sentence]
+
+    @property
+    def methods(self) -> list[str]:
+        """Base and other, those that there are."""
+        return [name for name in (self.base, self.other) if name is not None]
+
+    @property
+    def title(self) -> str:
+        return "".join(part.text for part in self.headline)
+
+
+def said(method: str) -> str:
+    """A method's name inside a sentence."""
+    return "LAD" if method == MAIN else clean(method)
+
+
+def finding_of(metrics: Mapping[str, Any]) -> Finding | None:
+    """The finding; None where no method has an accuracy.
+
+    LAD is set against the model's own answers where it is significantly more accurate; else the most accurate of the methods that
+    are; where none is, LAD again, or else the most accurate. Tests are exact and paired, corrected by Holm over all methods.
+    """
+    figures = metrics["methods"]
+    accuracies = {name: value for name, figure in figures.items() if (value := value_of(figure, "accuracy")) is not None}
+    if not accuracies:
+        return None
+    base = BASE if BASE in accuracies else None
+    significant = _significant(metrics, base, list(accuracies))
+    other = _other(accuracies, base, significant)
+    helps = (
+        None if base is None or other is None or significant is None else other in significant and _gain(accuracies, base, other)
+    )
+    sentences = [
+        _position(metrics, base, other),
+        _consistency(metrics, base, other),
+        _better(metrics, other),
+    ]
+    return Finding(base, other, helps, _headline(metrics, accuracies, base, other, significant), [s for s in sentences if s])
+
+
+def short_of(metrics: Mapping[str, Any], finding: Finding) -> str:
+    """The headline's figures alone: "54 → 98 %"."""
+    values = [value for name in finding.methods if (value := value_of(metrics["methods"][name], "accuracy")) is not None]
+    texts = shares_text(values[0], values[1]) if len(values) == 2 else tuple(share_text(value) for value in values)
+    return " → ".join([*(text.removesuffix(f"{SPACE}%") for text in texts[:-1]), texts[-1]])
+
+
+def _gain(accuracies: Mapping[str, float], base: str, other: str) -> bool:
+    return accuracies[other] > accuracies[base]
+
+
+def _significant(metrics: Mapping[str, Any], base: str | None, methods: Sequence[str]) -> set[str] | None:
+    """The methods that differ from the base; None where the run stored no tests."""
+    pairs = paired_p_values(metrics)
+    others = [name for name in methods if name != base]
+    if base is None or any((base, name) not in pairs for name in others):
+        return None
+    corrected = holm([pairs[base, name] for name in others])
+    return {name for name, p in zip(others, corrected, strict=True) if p < ALPHA}
+
+
+def _other(accuracies: Mapping[str, float], base: str | None, significant: set[str] | None) -> str | None:
+    others = {name: value for name, value in accuracies.items() if name != base}
+    helping = {n: v for n, v in others.items() if base is not None and significant and n in significant and v > accuracies[base]}
+    known = helping or others
+    return MAIN if MAIN in known else max(known, key=lambda name: known[name], default=None)
+
+
+def _headline(
+    metrics: Mapping[str, Any], accuracies: Mapping[str, float], base: str | None, other: str | None, significant: set[str] | None
+) -> Sentence:
+    by_chance = [name for name in (base, other) if name is not None and _at_chance(metrics, name)]
+    if base is None or other is None:
+        name = base or other
+        assert name is not None
+        chance = ", not shown to be better than guessing" if by_chance else ""
+        start = [Part("Right ")] if name == base else [Part(f"With {said(name)}, right ")]
+        return [*start, Part(share_text(accuracies[name]), name), Part(f" of the time{chance}.")]
+    first, second = shares_text(accuracies[base], accuracies[other])
+    chance = ", not shown to be better than guessing" if base in by_chance else ""
+    start = [Part("Right "), Part(first, base), Part(f" of the time{chance}; with {said(other)} ")]
+    if significant is not None and other not in significant:
+        figure = metrics["methods"][base]
+        few = not can_differ(int(figure["samples"]), len(accuracies))
+        alike = equal(accuracies[base], accuracies[other])
+        judged = "the same" if alike else "too few samples to tell" if few else "no significant difference"
+        return [*start, Part(second, other), Part(f", {judged}.")]
+    lower = accuracies[other] < accuracies[base]
+    return [*start, *([Part("only ")] if lower else []), Part(second, other), Part(".")]
+
+
+def _at_chance(metrics: Mapping[str, Any], method: str) -> bool:
+    """Whether the interval of the method's accuracy holds 100 / N."""
+    figure, chance = metrics["methods"][method], 100 / int(metrics["candidates"])
+    low, high = part_of(figure, "accuracy", "low"), part_of(figure, "accuracy", "high")
+    return low is not None and high is not None and low <= chance <= high
+
+
+def _position(metrics: Mapping[str, Any], base: str | None, other: str | None) -> Sentence:
+    """The position at which the right image is found least, if position matters at all."""
+    first = base or other
+    assert first is not None
+    figure = metrics["methods"][first]
+    recall = [(value, place) for place, value in enumerate(figure.get("recall") or ()) if value is not None]
+    p = part_of(figure, "position_test", "p_value")
+    if len(recall) < 2 or p is None:
+        return []
+    if figure.get("permutations") == 1:
+        return [Part("Every question was asked in one order only, so position and content cannot be told apart.")]
+    (least, worst), (most, best) = min(recall), max(recall)
+    low, high = shares_text(least, most)
+    if p >= ALPHA:
+        return [
+            Part("No effect of the position was found: the right image is found "),
+            Part(low, first),
+            Part(" to "),
+            Part(high, first),
+            Part(f" of the time, depending on where it is (p = {p:.2f})."),
+        ]
+    start = [Part(f"When the right image is at position {worst + 1}, it is found "), Part(low, first), Part(" of the time")]
+    if base is None or other is None:
+        return [*start, Part(f"; at position {best + 1}, "), Part(high, first), Part(".")]
+    there = (metrics["methods"][other].get("recall") or ())[worst]
+    if there is None:
+        return [*start, Part(".")]
+    return [*start, Part(f"; with {said(other)}, "), Part(shares_text(least, there)[1], other), Part(".")]
+
+
+def _consistency(metrics: Mapping[str, Any], base: str | None, other: str | None) -> Sentence:
+    """In how many questions not every order gave the same image."""
+    named = [name for name in (base, other) if name is not None]
+    figures = [metrics["methods"][name] for name in named]
+    values = [value_of(figure, "consistency") for figure in figures]
+    samples = figures[0].get("samples")
+    if not isinstance(samples, int) or figures[0].get("permutations") == 1 or any(value is None for value in values):
+        return []
+    counts = [round(samples * (1 - value / 100)) for value in values if value is not None]
+    missing = " or is missing" if any(figure.get("unparsable") for figure in figures) else ""
+    start = [
+        Part("In "),
+        Part(str(counts[0]), named[0]),
+        Part(f" of {samples} questions the answer changes with the order{missing}"),
+    ]
+    if len(counts) < 2:
+        return [*start, Part(".")]
+    return [*start, Part(f"; with {said(named[1])}, in "), Part(str(counts[1]), named[1]), Part(".")]
+
+
+def _better(metrics: Mapping[str, Any], other: str | None) -> Sentence:
+    """The most accurate method, where it is significantly more accurate than the one in the headline."""
+    rows = {row.method: row for row in rows_of(metrics)}
+    if other is None or (p := rows[other].p_best) is None or p >= ALPHA:
+        return []
+    known = {name: row.accuracy for name, row in rows.items() if row.accuracy is not None}
+    best = max(known, key=lambda name: known[name])
+    value, passes = known[best], rows[best].forward_passes
+    if best in (BASE, other):
+        return []
+    cost = f", at {passes:.3g} passes a question" if passes is not None and passes > 1 else ""
+    return [Part(f"Most accurate here: {said(best)}, "), Part(share_text(value), best), Part(f"{cost}.")]

@@ -1,0 +1,285 @@
+"""A finished run with all that a report can be made of, and in words what it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lad_eval.errors import UserError
+from lad_eval.evidence.files import files_of
+from lad_eval.evidence.store import read_evidence
+from lad_eval.evidence.table import Evidence, Floats, Ints
+from lad_eval.methods import PLAIN, Condition, is_method, make_method
+from lad_eval.metrics.predictions import UNPARSABLE, Bools
+from lad_eval.models.source import display_name
+from lad_eval.report.html.text import without_paths
+from lad_eval.run.decide import Asked
+from lad_eval.run.folder import SPEC, ResultsError, condition_folder, read_spec
+from lad_eval.run.preflight import has_data, open_noted
+from lad_eval.run.stored import StoredRun, finished_runs, load_run, none_in
+from lad_eval.tasks.registry import tasks_in_order
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lad_eval.tasks.task import Task
+
+
+COLUMNS = ("method", "sample_id", "permutation", "order", "gold_position", "position", "log_proba")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What every method of a run answered.
+
+    Attributes:
+        sample_id: names of the S samples, in the order of asking.
+        orders: Int[S, T, N], position j shows image `orders[s, t, j]`.
+        gold: Int[S, T], the right image's position.
+        position: by method Int[S, T], the answered position, or UNPARSABLE.
+        probability: by method Float[S, T, N] of the displayed positions, NaN in rows without one; methods that answer in text
+            are missing.
+    """
+
+    sample_id: tuple[str, ...]
+    orders: Ints
+    gold: Ints
+    position: dict[str, Ints]
+    probability: dict[str, Floats]
+
+    @property
+    def methods(self) -> list[str]:
+        return list(self.position)
+
+    @property
+    def n_candidates(self) -> int:
+        return int(self.orders.shape[2])
+
+    @property
+    def gold_image(self) -> Ints:
+        """Int[S], the right image."""
+        images: Ints = np.take_along_axis(self.orders[:, 0], self.gold[:, :1], axis=1)[:, 0]
+        return images
+
+    def correct(self, method: str) -> Bools:
+        """Bool[S, T]; an unparsable reply is wrong."""
+        right: Bools = self.position[method] == self.gold
+        return right
+
+    def images(self, method: str) -> Ints:
+        """The chosen image, Int[S, T], or UNPARSABLE."""
+        position = self.position[method]
+        image = np.take_along_axis(self.orders, np.maximum(position, 0)[..., None], axis=2)[..., 0]
+        chosen: Ints = np.where(position == UNPARSABLE, UNPARSABLE, image)
+        return chosen
+
+
+def answers_of(predictions: pd.DataFrame, candidates: int) -> Answers:
+    """The rows of `predictions.parquet` as arrays; a method whose rows are not those of the first is left out.
+
+    Raises:
+        ResultsError: the table lacks a column, or holds no row.
+    """
+    if missing := [name for name in COLUMNS if name not in predictions.columns]:
+        raise ResultsError(f"predictions.parquet lacks {', '.join(missing)}; the command that began the run writes it anew.")
+    if predictions.empty:
+        raise ResultsError("predictions.parquet holds no row; the command that began the run writes it anew.")
+    try:
+        return _arrays(predictions, candidates)
+    except (ValueError, TypeError, IndexError) as error:
+        raise ResultsError("predictions.parquet is damaged; the command that began the run writes it anew.") from error
+
+
+def _arrays(predictions: pd.DataFrame, candidates: int) -> Answers:
+    tables = {str(name): rows for name, rows in predictions.groupby("method", sort=False)}
+    first = next(iter(tables.values()))
+    ids = list(dict.fromkeys(first["sample_id"]))
+    turns = sorted(set(first["permutation"]))
+    S, T = len(ids), len(turns)
+    if len(first) != S * T:
+        raise ResultsError("predictions.parquet lacks an order of a sample; the command that began the run writes it anew.")
+    place = {(sample, turn): i for i, (sample, turn) in enumerate((s, t) for s in ids for t in turns)}
+    positions: dict[str, Ints] = {}
+    probabilities: dict[str, Floats] = {}
+    for name, rows in tables.items():
+        where = np.asarray(
+            [place.get(pair, -1) for pair in zip(rows["sample_id"], rows["permutation"], strict=True)], dtype=np.int64
+        )
+        if len(where) != S * T or len(np.unique(where)) != S * T or where.min() < 0:
+            continue
+        at = np.argsort(where)
+        positions[name] = rows["position"].to_numpy(dtype=np.int64)[at].reshape(S, T)
+        if (known := _probability(rows["log_proba"].tolist(), candidates)) is not None:
+            probabilities[name] = known[at].reshape(S, T, candidates)
+        if rows is first:
+            orders = np.asarray([order.split() for order in rows["order"]], dtype=np.int64)[at].reshape(S, T, candidates)
+            gold = rows["gold_position"].to_numpy(dtype=np.int64)[at].reshape(S, T)
+    return Answers(tuple(map(str, ids)), orders, gold, positions, probabilities)
+
+
+def _probability(rows: list[object], candidates: int) -> Floats | None:
+    """Float[n, N] from lists of log-probabilities, NaN where a row has none; None if no row has any."""
+    found = np.full((len(rows), candidates), np.nan)
+    for place, row in enumerate(rows):
+        values = np.asarray(row if row is not None else [], dtype=np.float64).ravel()
+        if values.shape == (candidates,) and not np.isnan(values).any():
+            found[place] = np.exp(values)
+    return None if np.isnan(found).all() else found
+
+
+@dataclass(frozen=True)
+class Looked:
+    """Evidence under one condition: of the evaluated requests, and of the calibration; None where nothing was calibrated."""
+
+    evaluated: Evidence
+    calibration: Evidence | None
+
+
+@dataclass(frozen=True)
+class Material:
+    """What there is of one run; `lacks` says for each absent part ("answers", "task") why.
+
+    Attributes:
+        metrics: `metrics.json`, `spec`: `spec.json`.
+        answers: from `predictions.parquet`.
+        looked: evidence by the label of the condition under which the model was asked, "" for the question and the model as they
+            are; or why there is none.
+        task: with its data, the same that the run asked; for captions and pictures.
+    """
+
+    metrics: Mapping[str, Any]
+    spec: Mapping[str, Any]
+    answers: Answers | None
+    looked: Mapping[str, Looked | str]
+    task: Task | None
+    lacks: Mapping[str, str]
+
+    @property
+    def candidates(self) -> int:
+        return int(self.metrics["candidates"])
+
+
+def load_material(run: StoredRun, definitions: Mapping[str, Path] | None = None) -> Material:
+    """Reads a run; a part that is missing or damaged is left out and named, only the figures must be there.
+
+    Args:
+        run: a finished run.
+        definitions: YAML files by task name, for tasks that do not come with the package.
+
+    Raises:
+        ResultsError: the figures are not those of a run.
+    """
+    lacks: dict[str, str] = {}
+    spec = read_spec(run.path)
+    answers = task = None
+    try:
+        answers = answers_of(run.predictions(), int(run.metrics["candidates"]))
+    except UserError as error:
+        lacks["answers"] = without_paths(str(error))
+    try:
+        task = _task(run.path, spec, definitions or {})
+    except UserError as error:
+        lacks["task"] = without_paths(str(error))
+    digest = str(run.metrics["run"])
+    looked = {condition.label: _looked(run.path, condition, digest) for condition in _conditions(run.metrics["methods"])}
+    return Material(run.metrics, spec, answers, looked, task, lacks)
+
+
+def _conditions(methods: Mapping[str, Any]) -> list[Condition]:
+    """The plain one, and those under which methods that calibrate were asked."""
+    calibrated = [name for name, figure in methods.items() if figure.get("calibration_passes") and is_method(name)]
+    return list(dict.fromkeys([PLAIN, *(make_method(name).condition for name in calibrated)]))
+
+
+def _looked(run: Path, condition: Condition, run_digest: str) -> Looked | str:
+    folder = condition_folder(run, condition)
+    if not files_of(folder):
+        how = f"under {condition.label}" if condition.label else "of the question as it is"
+        return f"This run's folder holds no evidence {how}."
+    try:
+        evidence = read_evidence(folder)
+        asked = Asked.read(folder, run_digest)
+        calibration = evidence.select_keys(list(asked.calibration)) if asked.calibration else None
+        return Looked(evidence.select_keys(list(asked.evaluated)), calibration)
+    except UserError as error:
+        return without_paths(str(error))
+
+
+def _task(run: Path, spec: Mapping[str, Any], definitions: Mapping[str, Path]) -> Task:
+    """The task that the run asked: from the file named, else from the data that the run noted, else the bundled one of its name.
+
+    Raises:
+        UserError: it cannot be opened, or its data is not what the run saw.
+    """
+    from lad_eval.tasks.registry import load_task
+
+    name = spec["task"]
+    task = open_noted(run) if name not in definitions and has_data(run) else load_task(definitions.get(name, name))
+    # Captions and pictures rest on the data alone; orders, answers and calibration are stored.
+    if spec.get("digests", {}).get("data") != task.fingerprint.get("data"):
+        raise ResultsError(f"The data of {name} is not what the run saw: captions and pictures would be those of other samples.")
+    return task
+
+
+def definitions_of(names: Sequence[str]) -> dict[str, Path]:
+    """YAML files by task name, from those names that `resolve` leaves as paths."""
+    return {Path(name).stem: Path(name) for name in names if name.endswith((".yaml", ".yml"))}
+
+
+def choose(
+    folders: Sequence[Path], model: str | None = None, tasks: Sequence[str] | None = None, *, studies: bool = True
+) -> list[StoredRun]:
+    """The finished runs at or below the folders, each once.
+
+    Runs on named tasks come in the order of the names. Else the folders' order counts, and below a folder that of the models'
+    names and of the tasks' definitions (`tasks_in_order`).
+
+    Args:
+        folders: run folders, or folders above them.
+        model: only the runs of this model, as it was named to `run`.
+        tasks: only the runs on these, names or paths of YAML files.
+        studies: the runs below folders that studies made for their own tables too; a run's own folder is always taken.
+
+    Raises:
+        UserError: a folder holds no finished run, or none is of the model, or of one of the tasks.
+    """
+    runs = _below(folders, studies=studies)
+    if model is not None:
+        shown = display_name(model)
+        there = sorted({str(run.metrics.get("model")) for run in runs})
+        runs = [run for run in runs if run.metrics.get("model") == shown]
+        if not runs:
+            raise ResultsError(f"There is no finished run of {shown} in {_named(folders)}, only of {', '.join(there)}.")
+    if tasks is None:
+        return runs
+    names = [Path(task).stem if task.endswith((".yaml", ".yml")) else task for task in tasks]
+    if missing := [name for name in names if all(run.metrics.get("task") != name for run in runs)]:
+        whose = "" if model is None else f" of {display_name(model)}"
+        raise ResultsError(
+            f"There is no finished run{whose} on {', '.join(missing)} in {_named(folders)}; `lad-eval run --tasks` makes one."
+        )
+    return [run for name in names for run in runs if run.metrics.get("task") == name]
+
+
+def _below(folders: Sequence[Path], *, studies: bool) -> list[StoredRun]:
+    found: dict[Path, StoredRun] = {}
+    for folder in folders:
+        here = [load_run(folder)] if (folder / SPEC).is_file() else _ordered(finished_runs(folder, studies=studies))
+        if not here:
+            raise UserError(none_in(folder, studies=studies))
+        found |= {run.path.resolve(): run for run in here}
+    return list(found.values())
+
+
+def _ordered(found: Iterable[StoredRun]) -> list[StoredRun]:
+    runs = list(found)
+    tasks = tasks_in_order({str(run.metrics.get("task")) for run in runs})
+    return sorted(runs, key=lambda run: (str(run.metrics.get("model")), tasks.index(str(run.metrics.get("task")))))
+
+
+def _named(folders: Sequence[Path]) -> str:
+    return ", ".join(map(str, folders))

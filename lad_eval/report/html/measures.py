@@ -1,0 +1,160 @@
+"""What the charts show, as arrays: attention by layer, what calibration learned."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lad_eval.errors import UserError
+from lad_eval.evidence.table import Evidence, Floats
+from lad_eval.methods import LAD, Method, MethodWarning, OverViews, make_method
+from lad_eval.methods.readout import layer_range, strongest_layers
+from lad_eval.metrics import recall_intervals
+from lad_eval.report.html.load import Answers
+from lad_eval.report.html.positions import Recall
+from lad_eval.report.html.text import Table, clean, points, position_names
+
+
+def gold_attention(evidence: Evidence) -> Floats:
+    """Float[N, L]: the right image's share of the attention to all images, mean over the rows whose answer stands at i.
+
+    Uses the images' own tokens (arXiv 2605.11591, Eq. 6). NaN for a position that never held the answer; rows that look at no
+    image in a layer are left out there.
+    """
+    attention = evidence.attention
+    if attention is None:
+        raise ValueError("no attention")
+    N = evidence.n_candidates
+    total = attention.sum(axis=2)
+    at_gold = np.take_along_axis(attention, evidence.gold_position[:, None, None], axis=2)[..., 0]
+    share = np.divide(at_gold, total, out=np.full(total.shape, np.nan), where=total > 0)
+    means = np.full((N, attention.shape[1]), np.nan)
+    for i in range(N):
+        rows = share[evidence.gold_position == i]
+        known = ~np.isnan(rows)
+        counts = known.sum(axis=0)
+        np.divide(np.where(known, rows, 0.0).sum(axis=0), counts, out=means[i], where=counts > 0)
+    return means
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What one method learned in its calibration; None what it does not learn.
+
+    Attributes:
+        bias: P_bias(j|i) as Float[N, N], row i for the right image's position; `gain`: g.
+        prior: Float[N], a prior of positions.
+        attention_prior: Float[L, N], mean attention to each position.
+        layers: first and last layer, from 0, that the method reads attention of.
+    """
+
+    bias: Floats | None
+    gain: float | None
+    prior: Floats | None
+    attention_prior: Floats | None
+    layers: tuple[int, int] | None
+
+
+def learn(method: Method, calibration: Evidence) -> Learned:
+    """Calibrates a method on stored evidence and reads off what it learned; of one over several orders, what its decision did.
+
+    Raises:
+        EvidenceError: it cannot be calibrated on this evidence.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MethodWarning)
+        method.calibrate(calibration)
+    inner = method.decision if isinstance(method, OverViews) else method
+    found = {
+        part: _exp(getattr(inner, attribute, None))
+        for part, attribute in (("bias", "log_bias_"), ("prior", "log_prior_"), ("attention_prior", "log_attention_prior_"))
+    }
+    N = calibration.n_candidates
+    shapes = {"bias": 2, "prior": 1, "attention_prior": 2}
+    kept = {part: a if a is not None and a.ndim == shapes[part] and a.shape[-1] == N else None for part, a in found.items()}
+    gain = getattr(inner, "log_gain_", None)
+    return Learned(
+        gain=float(np.exp(gain)) if gain is not None and np.ndim(gain) == 0 else None,
+        layers=layers_read(inner, calibration.n_layers),
+        **kept,
+    )
+
+
+def made(name: str, parameters: Mapping[str, Any]) -> Method:
+    """The method with these parameters, as `metrics.json` has them (tuples became lists there).
+
+    Raises:
+        UserError: there is no such method, or it takes no such parameters any more.
+    """
+    return make_method(name, **{key: tuple(value) if isinstance(value, list) else value for key, value in parameters.items()})
+
+
+def layers_chosen(method: LAD, evidence: Evidence) -> Floats:
+    """Float[L]: share of the rows in which each layer is one of L*, those that the method reads (arXiv 2605.11591, Eq. 8-9)."""
+    attention = evidence.attention_delimited if method.span == "delimited" else evidence.attention
+    if attention is None:
+        raise ValueError("no attention")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MethodWarning)
+        chosen = strongest_layers(attention, method.layers, method.top_k)
+    return np.bincount(chosen.ravel(), minlength=attention.shape[1]) / len(attention)
+
+
+def layers_read(method: Method, depth: int) -> tuple[int, int] | None:
+    """First and last layer that a method chooses from; None if it reads no attention."""
+    layers = getattr(method, "layers", None)
+    if layers is None or not depth:
+        return None
+    try:
+        return layer_range(layers, depth)
+    except UserError:
+        return None
+
+
+def _exp(array: object) -> Floats | None:
+    return None if array is None else np.exp(np.asarray(array, dtype=np.float64))
+
+
+def recalls_of(
+    metrics: Mapping[str, Any], answers: Answers | None, colours: Mapping[str, str] | None = None
+) -> dict[str, Recall]:
+    """By method, those that have a recall.
+
+    A figure that is a mean over repetitions has no interval: the stored answers are those of the first one.
+
+    Args:
+        metrics: `metrics.json`.
+        answers: for the intervals; None: there are none.
+        colours: class of the style sheet by method.
+    """
+    found = {}
+    for name, figure in metrics["methods"].items():
+        values = figure.get("recall")
+        if not values:
+            continue
+        low = high = np.full(len(values), np.nan)
+        if answers is not None and name in answers.position and not figure.get("draws"):
+            low, high = recall_intervals(answers.gold, answers.position[name], answers.n_candidates)
+        found[name] = Recall(clean(name), values, _known(low), _known(high), (colours or {}).get(name, ""))
+    return found
+
+
+def recall_table(recalls: Sequence[Recall]) -> Table:
+    """The numbers of a chart of recalls: a row a method, a column a position."""
+    names = position_names(len(recalls[0].values))
+    return Table(["Method", *names], [[one.name, *_cells(one)] for one in recalls])
+
+
+def _cells(one: Recall) -> list[str]:
+    return [
+        points(value) if low is None or high is None else f"{points(value)} [{low:.1f}, {high:.1f}]"
+        for value, low, high in zip(one.values, one.low, one.high, strict=True)
+    ]
+
+
+def _known(bounds: Floats) -> list[float | None]:
+    return [float(value) if np.isfinite(value) else None for value in bounds]

@@ -1,0 +1,223 @@
+"""The page: sections into one HTML file that asks nothing of anyone."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2.utils import htmlsafe_json_dumps
+from markupsafe import Markup
+
+from lad_eval.errors import UserError
+from lad_eval.files.atomic import sweep
+from lad_eval.report.html.finding import Finding, said
+from lad_eval.report.html.load import load_material
+from lad_eval.report.html.pictures import MOST_BYTES, Album
+from lad_eval.report.html.section import PICTURED, Section, section_of
+from lad_eval.report.html.summary import Cell, cells_of
+from lad_eval.report.html.text import SPACE, clean, share_text, value_of
+from lad_eval.run.folder import ResultsError, write_atomically
+from lad_eval.run.stored import StoredRun
+from lad_eval.version import __version__
+
+Found = tuple[Mapping[str, Any], Finding]
+
+MOST_MODELS = 6
+
+
+def sentences_across(runs: Sequence[Found]) -> list[str]:
+    """A sentence a model that has more than one run; more than `MOST_MODELS` models share one.
+
+    Args:
+        runs: `metrics.json` and the finding of each.
+    """
+    models = list(dict.fromkeys(str(metrics["model"]) for metrics, _ in runs))
+    if len(runs) < 2:
+        return []
+    if len(models) == 1:
+        return [_sentence(runs, "")]
+    if len(models) > MOST_MODELS:
+        return [_sentence(runs, f"{len(models)} models")]
+    return [_sentence([run for run in runs if str(run[0]["model"]) == model], clean(model)) for model in models]
+
+
+def _sentence(runs: Sequence[Found], who: str) -> str:
+    """Of runs that have both sides, how both stand; of runs without any such, the one side."""
+    pairs = [(metrics, f.base, f.other, f.helps) for metrics, f in runs if f.base is not None and f.other is not None]
+    if not pairs:
+        alone = _range([_accuracy(metrics, f.base or f.other) for metrics, f in runs])
+        return f"{_start(who, len(runs), len(runs))}right {alone} of the time."
+    names = list(dict.fromkeys(other for _, _, other, _ in pairs))
+    what = f"with {said(names[0])}" if len(names) == 1 else "with another method"
+    before = _range([_accuracy(metrics, base) for metrics, base, _, _ in pairs])
+    after = _range([_accuracy(metrics, other) for metrics, _, other, _ in pairs])
+    judged = _judged([helps for *_, helps in pairs])
+    return f"{_start(who, len(pairs), len(runs))}right {before} of the time; {what} {after}{judged}."
+
+
+def _start(who: str, some: int, runs: int) -> str:
+    count = "" if runs == 1 else f"{runs} runs" if some == runs else f"{some} of {runs} runs"
+    return ", ".join(part for part in (who, count) if part) + ": "
+
+
+def _judged(helped: Sequence[bool | None]) -> str:
+    """In how many runs the gain is significant; nothing where a run stored no tests."""
+    if any(helps is None for helps in helped):
+        return ""
+    if len(helped) == 1:
+        return ", significantly more" if helped[0] else ", not significantly more"
+    return f", significantly more in {sum(map(bool, helped))} of {len(helped)}"
+
+
+def _accuracy(metrics: Mapping[str, Any], name: str | None) -> float:
+    value = None if name is None else value_of(metrics["methods"][name], "accuracy")
+    assert value is not None  # a finding names methods that have one
+    return value
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = share_text(min(values)), share_text(max(values))
+    return low if low == high else f"{low.removesuffix(f'{SPACE}%')} to {high}"
+
+
+@dataclass(frozen=True)
+class Written:
+    """What `write_report` wrote: `size` in bytes; `pictured` of `samples` have their pictures in the page."""
+
+    path: Path
+    runs: int
+    samples: int
+    pictured: int
+    size: int
+
+
+def write_report(
+    runs: Sequence[StoredRun],
+    out: Path,
+    *,
+    definitions: Mapping[str, Path] | None = None,
+    pictured: int = PICTURED,
+    advance: Callable[[int], None] = lambda done: None,
+) -> Written:
+    """Writes one self-contained HTML file of finished runs; the same runs give the same bytes.
+
+    Args:
+        runs: in the order of the page.
+        out: the file; replaced when the page is whole.
+        definitions: YAML files by task name, for tasks that do not come with the package.
+        pictured: at most so many samples of a run get their pictures.
+        advance: told 1 after each run.
+
+    Raises:
+        UserError: there is no run, a run cannot be read, or the file cannot be written.
+    """
+    if not runs:
+        raise UserError("There is no run to report on.")
+    album, sections = Album(), []
+    for number, run in enumerate(runs, start=1):
+        album.most = MOST_BYTES * number // len(runs)
+        sections.append(section_of(load_material(run, definitions), number, album, pictured=pictured))
+        advance(1)
+    sections = _told_apart(sections, [str(run.metrics["run"])[:6] for run in runs])
+    content = render(sections, [run.metrics for run in runs], album).encode("utf-8", "replace")
+    try:
+        sweep(out.parent, out.name)
+        write_atomically(out, lambda beside: beside.write_bytes(content))
+    except OSError as error:
+        raise ResultsError(f"Cannot write {out}: {error.strerror}. Choose another file with --out.") from error
+    samples = sum(len(s.explorer["sample"]) if s.explorer else 0 for s in sections)
+    return Written(out, len(runs), samples, sum(section.pictured for section in sections), len(content))
+
+
+def render(sections: Sequence[Section], metrics: Sequence[Mapping[str, Any]], album: Album) -> str:
+    """The page as text.
+
+    Args:
+        sections: one a run.
+        metrics: `metrics.json` of each.
+        album: the pictures that the sections name.
+    """
+    style, script = _asset("style.css"), _asset("script.js")
+    inline = {card.picture for s in sections for c in s.cards for card in c.candidates if card.picture}
+    data = {
+        "runs": {section.id: section.explorer for section in sections if section.explorer is not None},
+        # Those that stand in the page already are found there.
+        "pictures": {name: uri for name, uri in album.pictures.items() if name not in inline},
+    }
+    models = list(dict.fromkeys(section.model for section in sections))
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            title=_title(sections, models),
+            heading=f"Position bias of {models[0]}" if len(models) == 1 else f"Position bias of {len(models)} models",
+            across=sentences_across([(m, s.opening.finding) for m, s in zip(metrics, sections, strict=True) if s.opening]),
+            one_model=len(models) == 1,
+            policy="; ".join(
+                (
+                    "default-src 'none'",
+                    "img-src data:",
+                    f"style-src {_hash(style)}",
+                    f"script-src {_hash(script)}",
+                    "base-uri 'none'",
+                    "form-action 'none'",
+                )
+            ),
+            style=Markup(style),
+            script=Markup(script),
+            data=htmlsafe_json_dumps(data, separators=(",", ":"), allow_nan=False),
+            sections=sections,
+            overview=_overview(metrics) if len(sections) > 1 else [],
+            version=__version__,
+        )
+    )
+
+
+def _told_apart(sections: Sequence[Section], hashes: Sequence[str]) -> list[Section]:
+    places = [(section.model, section.task) for section in sections]
+    pairs = zip(sections, places, hashes, strict=True)
+    return [replace(s, run=clean(name)) if places.count(place) > 1 else s for s, place, name in pairs]
+
+
+def _title(sections: Sequence[Section], models: Sequence[str]) -> str:
+    """Of the browser's tab: the finding where there is one run, else of how many."""
+    who = models[0] if len(models) == 1 else f"{len(models)} models"
+    if len(sections) == 1 and sections[0].opening is not None:
+        return f"{who}: {sections[0].opening.finding.title}"
+    return f"Position bias of {who}"
+
+
+def _overview(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Cell]]]:
+    """Accuracy by method (rows) and run (columns)."""
+    methods = list(dict.fromkeys(name for one in metrics for name in one["methods"]))
+    columns = [cells_of(one, methods) for one in metrics]
+    return [(clean(name), [column[place] for column in columns]) for place, name in enumerate(methods)]
+
+
+@cache
+def _asset(name: str) -> str:
+    folder = resources.files("lad_eval.report.html") / "templates"
+    return (folder / name).read_text(encoding="utf-8").replace("\r\n", "\n").strip()
+
+
+def _hash(text: str) -> str:
+    """The source expression that lets exactly this inline text through (Content Security Policy, level 2)."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("lad_eval.report.html", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

@@ -1,0 +1,171 @@
+"""One run as a section of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lad_eval.errors import UserError
+from lad_eval.report.html.examples import LOGITS, MOST_SAMPLES, Card, Divergences, cards, divergences, flipping, payload
+from lad_eval.report.html.figures import (
+    Figure,
+    Group,
+    attention_figure,
+    confusion_figures,
+    learned_figures,
+    recall_figure,
+)
+from lad_eval.report.html.finding import finding_of, short_of
+from lad_eval.report.html.load import Material
+from lad_eval.report.html.measures import recalls_of
+from lad_eval.report.html.opening import Opening, marks_note, opening_of
+from lad_eval.report.html.pictures import Album, first_of
+from lad_eval.report.html.summary import Headline, SummaryRow, facts, headlines, published, summary_rows
+from lad_eval.report.html.text import clean, colours_of, without_paths
+from lad_eval.tasks.request import Sample
+
+PICTURED = 24
+
+
+@dataclass(frozen=True)
+class Section:
+    """Everything that the template shows of one run; `missing_*` say why something is not there, "" where it is.
+
+    `run` tells runs of one model on one task apart; "" where there is only one. `short` is the finding for a tab, `unparsable`
+    whether some method has replies without an answer.
+    """
+
+    id: str
+    run: str
+    model: str
+    task: str
+    subtitle: str
+    opening: Opening | None
+    marks: str
+    unparsable: bool
+    short: str
+    methods: Sequence[tuple[str, str, str]]
+    colours: Mapping[str, str]
+    headlines: Sequence[Headline]
+    divergence: str
+    rows: Sequence[SummaryRow]
+    published: Sequence[tuple[str, str, str, str]]
+    recall: Group
+    confusion: Sequence[Figure]
+    missing_answers: str
+    learned: Group
+    attention: Group
+    found: Divergences | None
+    missing_examples: str
+    cards: Sequence[Card]
+    notes: Sequence[str]
+    remarks: Sequence[str]
+    pictured: int
+    explorer: dict[str, Any] | None
+    explored: str
+    facts: Sequence[tuple[str, str]]
+
+
+def section_of(material: Material, number: int, album: Album, *, pictured: int = PICTURED) -> Section:
+    """Makes a run's section.
+
+    Args:
+        material: the run.
+        number: of the section on its page, from 1.
+        album: the page's pictures; those of this run are added.
+        pictured: at most so many samples get their pictures.
+    """
+    metrics, answers = material.metrics, material.answers
+    colours = colours_of([*metrics["methods"], *(answers.methods if answers else ())])
+    samples, problem = _samples(material)
+    notes = [note for note in (material.lacks.get("task", ""), problem) if note]
+    captions = {name: sample.caption for name, sample in samples.items()}
+    found = None if answers is None else divergences(answers)
+    pictures: dict[str, tuple[str, ...]] = {}
+    if answers is not None and samples and pictured:
+        flips = flipping(answers, LOGITS if LOGITS in answers.position else answers.methods[0])
+        everyone = range(len(answers.sample_id))
+        wanted = first_of([[] if found is None else found.samples.tolist(), flips.tolist(), everyone], pictured)
+        asked = [samples[answers.sample_id[i]] for i in wanted if answers.sample_id[i] in samples]
+        pictures, problem = album.add_all(asked)
+        if problem:
+            notes.append(problem)
+    finding, recalls, rows = finding_of(metrics), recalls_of(metrics, answers, colours), summary_rows(material, colours)
+    return Section(
+        id=f"run-{number}",
+        run="",
+        model=clean(metrics["model"]),
+        task=clean(metrics["task"]),
+        subtitle=_subtitle(material),
+        opening=None if finding is None else opening_of(material, finding, recalls, colours),
+        marks=marks_note(material, rows),
+        unparsable=any(row.unparsable not in ("0", "–") for row in rows),
+        short="" if finding is None else short_of(metrics, finding),
+        methods=[(name, clean(name), colours[name]) for name in colours],
+        colours=colours,
+        headlines=headlines(material, colours),
+        divergence=_gap(material),
+        rows=rows,
+        published=published(material),
+        recall=recall_figure(material, recalls),
+        confusion=[] if answers is None else confusion_figures(answers, colours),
+        missing_answers=material.lacks.get("answers", ""),
+        learned=learned_figures(material),
+        attention=attention_figure(material),
+        found=found,
+        missing_examples=_no_examples(material, found),
+        cards=[] if answers is None or found is None else cards(answers, found, captions, pictures, album.pictures, colours),
+        notes=[clean(note) for note in notes],
+        remarks=[clean(note) for note in metrics.get("notes") or ()],
+        pictured=len(pictures),
+        explorer=None if answers is None else payload(answers, captions, pictures, found, colours),
+        explored=_explored(material),
+        facts=facts(material),
+    )
+
+
+def _samples(material: Material) -> tuple[dict[str, Sample], str]:
+    """Samples of the answers by id, and why there are none."""
+    if material.task is None or material.answers is None:
+        return {}, ""
+    asked = set(material.answers.sample_id)
+    try:
+        return {s.id: s for s in material.task.samples("test", material.metrics.get("limit")) if s.id in asked}, ""
+    except (UserError, OSError) as error:
+        return {}, f"Captions and pictures are missing: {without_paths(str(error))}"
+
+
+def _subtitle(material: Material) -> str:
+    counts, limit = material.metrics.get("counts", {}), material.metrics.get("limit")
+    samples, orders = counts.get("samples", "?"), counts.get("permutations", "?")
+    asked = f"{samples} samples" if limit is None else f"first {samples} samples"
+    return f"{asked} × {orders} order{'' if orders == 1 else 's'} · {material.candidates} images, chance {_chance(material)} %"
+
+
+def _chance(material: Material) -> str:
+    return f"{100 / material.candidates:.1f}".removesuffix(".0")
+
+
+def _gap(material: Material) -> str:
+    """The divergence of logits and attention in points, "" where the run lacks one of them."""
+    figures = material.metrics["methods"]
+    try:
+        gap = figures["purified-attention"]["accuracy"]["value"] - figures["vanilla"]["accuracy"]["value"]
+    except (KeyError, TypeError):
+        return ""
+    return f"{gap:+.1f}"
+
+
+def _no_examples(material: Material, found: Divergences | None) -> str:
+    if material.answers is None:
+        return material.lacks["answers"]
+    if found is None:
+        return "This run has no answers of vanilla together with purified-attention or raw-attention; run again with them."
+    return "" if found.rows else "There is no question on which the attention is right and the logits are wrong."
+
+
+def _explored(material: Material) -> str:
+    if material.answers is None or len(material.answers.sample_id) <= MOST_SAMPLES:
+        return ""
+    return f"Listed are the first {MOST_SAMPLES} of {len(material.answers.sample_id)} samples."

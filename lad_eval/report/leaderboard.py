@@ -1,0 +1,261 @@
+"""The leaderboard, gathered from every finished run; what must not stand in one column is refused, or marked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lad_eval.errors import UserError
+from lad_eval.metrics import Standing, standings
+from lad_eval.metrics.predictions import Bools
+from lad_eval.models.source import display_name
+from lad_eval.report.leaderboard_forms import Board, Cell, Line, check_sort, in_order
+from lad_eval.run.folder import read_spec
+from lad_eval.run.rows import reported_rows, rows_of
+from lad_eval.run.stored import StoredRun, finished_runs, none_in
+from lad_eval.tasks.registry import tasks_in_order
+
+SETUP = ("dtype", "attention implementation", "task version", "task definition", "data")
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Globs that choose what is shown; none chooses all."""
+
+    models: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Found:
+    """A finished run and what sets it apart.
+
+    Attributes:
+        label: its model as the board names it.
+        setup: values of SETUP.
+    """
+
+    run: StoredRun
+    label: str
+    setup: Mapping[str, str]
+
+    @property
+    def model(self) -> str:
+        return str(self.run.metrics["model"])
+
+    @property
+    def task(self) -> str:
+        return str(self.run.metrics["task"])
+
+    @property
+    def hash(self) -> str:
+        return str(self.run.metrics["run"])
+
+
+def gather_board(
+    out: Path,
+    filters: Filters | None = None,
+    *,
+    sort: str = "accuracy",
+    allow_mixed: bool = False,
+    reported: bool = False,
+    studies: bool = False,
+) -> Board:
+    """The board of every finished run under `out`.
+
+    Args:
+        out: the results folder.
+        filters: what to show; tests and refusals see nothing else.
+        sort: see `report.board.in_order`.
+        allow_mixed: show runs of different dtypes, attention implementations or task versions in one column, marked.
+        studies: show the runs of studies too.
+        reported: below ours, figures that the tasks' definitions report of the same models from elsewhere.
+
+    Raises:
+        UserError: there is no finished run, a filter fits nothing, the sort is unknown, a file cannot be read, or a column would
+            hold what must not be compared.
+    """
+    chosen = filters or Filters()
+    wanted = [display_name(glob) for glob in chosen.models]  # a folder is meant by every spelling of it
+    runs = [_found(run) for run in finished_runs(out, studies=studies, with_predictions=True)]
+    if not runs:
+        raise UserError(none_in(out, studies=studies))
+    runs = _told_apart(sorted(runs, key=lambda found: (found.task, found.label, found.hash)))
+    runs = [found for found in runs if _fits(chosen.tasks, found.task) and _fits(wanted, *_names(found))]
+    methods = {name for found in runs for name in found.run.methods if _fits(chosen.methods, name)}
+    if not runs or not methods:
+        raise UserError(f"No finished run in {out} fits {_asked(chosen)}; `lad-eval leaderboard` without them shows all.")
+    tasks = tuple(tasks_in_order({found.task for found in runs}))
+    check_sort(sort, tasks)
+    marks = _marks(runs, tasks, allow_mixed=allow_mixed)
+    lines = _lines(runs, methods, marks)
+    theirs = _reported(runs, methods) if reported else []
+    notes = dict.fromkeys(note for found in runs for note in found.run.metrics.get("notes") or ())
+    letters = dict(sorted({mark for mark in marks.values() if mark[0]}))
+    return Board(tasks, (*in_order(lines, tasks, sort), *in_order(theirs, tasks, sort)), letters, tuple(notes))
+
+
+def _found(run: StoredRun) -> Found:
+    spec, metrics = read_spec(run.path), run.metrics
+    digests, definition = spec.get("digests", {}), spec.get("definition", {})
+    setup = (
+        str(metrics["dtype"]),
+        str(metrics["attention_implementation"]),
+        f"version {definition.get('version')}",
+        f"definition {_digest(definition)[:6]}",
+        f"data {str(digests.get('data'))[:6]}",
+    )
+    limit, elsewhere = metrics["limit"], _transferred_from(metrics)
+    remarks = [f"first {limit}"] if limit is not None else []
+    remarks += [f"calibrated on {elsewhere}"] if elsewhere else []
+    label = metrics["model"] + (f" ({', '.join(remarks)})" if remarks else "")
+    return Found(run, label, dict(zip(SETUP, setup, strict=True)))
+
+
+def _digest(definition: Mapping[str, Any]) -> str:
+    """Of what determines the questions; which task the calibration samples come from is told by the label."""
+    told = {key: value for key, value in definition.items() if key not in ("name", "version")}
+    told["calibration"] = {key: value for key, value in (told.get("calibration") or {}).items() if key != "on"}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _fits(globs: Sequence[str], *names: str) -> bool:
+    return not globs or any(fnmatchcase(name, glob) for glob in globs for name in names)
+
+
+def _names(found: Found) -> list[str]:
+    """What a run's model can be chosen by: its label, its name, and its name with one part of its setup."""
+    return [found.label, found.model, *(_tagged(found.model, [found.setup[part]]) for part in SETUP[:3])]
+
+
+def _asked(filters: Filters) -> str:
+    named = {"--model": filters.models, "--methods": filters.methods, "--tasks": filters.tasks}
+    return " ".join(f"{option} {','.join(globs)}" for option, globs in named.items() if globs) or "anything"
+
+
+def _told_apart(runs: Sequence[Found]) -> list[Found]:
+    """Runs of one label on one task get labels of their own: by what differs in their setup, else by their hashes."""
+    groups: dict[str, list[Found]] = defaultdict(list)
+    for found in runs:
+        groups[found.label].append(found)
+    told: dict[int, Found] = {}
+    for group in groups.values():
+        if len({found.task for found in group}) < len(group):
+            varying = [part for part in SETUP[:3] if len({found.setup[part] for found in group}) > 1]
+            group = [replace(f, label=_tagged(f.label, [f.setup[part] for part in varying])) for f in group]
+        places = [(found.task, found.label) for found in group]
+        for found, place in zip(group, places, strict=True):
+            alike = places.count(place) > 1
+            told[id(found.run)] = replace(found, label=_tagged(found.label, [found.hash[:6]])) if alike else found
+    return [told[id(found.run)] for found in runs]
+
+
+def _tagged(label: str, tags: Sequence[str]) -> str:
+    return f"{label} [{', '.join(tags)}]" if tags else label
+
+
+def _marks(runs: Sequence[Found], tasks: Sequence[str], *, allow_mixed: bool) -> dict[str, tuple[str, str]]:
+    """By run hash the letter and its meaning, where a column is mixed; ("", "") elsewhere."""
+    texts: dict[str, str] = {}
+    for task in tasks:
+        column = [found for found in runs if found.task == task]
+        mixed = [part for part in SETUP if len({found.setup[part] for found in column}) > 1]
+        if mixed and not allow_mixed:
+            values = "; ".join(f"{part}: {', '.join(sorted({found.setup[part] for found in column}))}" for part in mixed)
+            raise UserError(
+                f"{task} was asked in ways that must not be compared in one column ({values}); choose with --model or --tasks, "
+                "or show them together, marked, with --allow-mixed."
+            )
+        texts.update({found.hash: ", ".join(found.setup[part] for part in mixed) for found in column})
+    letters = {text: _letter(place) for place, text in enumerate(sorted({text for text in texts.values() if text}))}
+    return {run: (letters.get(text, ""), text) for run, text in texts.items()}
+
+
+def _letter(place: int) -> str:
+    return chr(ord("a") + place) if place < 26 else f"{_letter(place // 26 - 1)}{chr(ord('a') + place % 26)}"
+
+
+def _lines(runs: Sequence[Found], methods: set[str], marks: Mapping[str, tuple[str, str]]) -> list[Line]:
+    tested = _tested(runs, methods)
+    cells: dict[tuple[str, str], dict[str, Cell]] = defaultdict(dict)
+    for found in runs:
+        for row in rows_of(found.run.metrics):
+            if row.method in methods:
+                cells[found.label, row.method][found.task] = Cell(
+                    accuracy=row.accuracy,
+                    rstd=row.rstd,
+                    consistency=row.consistency,
+                    accuracy_low=row.accuracy_low,
+                    accuracy_high=row.accuracy_high,
+                    samples=row.samples,
+                    permutations=row.permutations,
+                    unparsable=row.unparsable,
+                    passes=row.forward_passes,
+                    position_p=found.run.metrics["methods"][row.method].get("position_test", {}).get("p_value"),
+                    standing=tested.get((found.hash, row.method)),
+                    setup=found.setup,
+                    mark=marks[found.hash][0],
+                    run=found.hash,
+                )
+    of = {found.label: found for found in runs}
+    return [
+        Line(
+            label,
+            method,
+            by_task,
+            name=of[label].model,
+            limit=of[label].run.metrics["limit"],
+            calibrated_on=_transferred_from(of[label].run.metrics),
+        )
+        for (label, method), by_task in cells.items()
+    ]
+
+
+def _transferred_from(metrics: Mapping[str, Any]) -> str | None:
+    calibration = metrics.get("calibration") or {}
+    return str(calibration["task"]) if calibration.get("transferred") else None
+
+
+def _tested(runs: Sequence[Found], methods: set[str]) -> dict[tuple[str, str], Standing]:
+    """By run hash and method: against the best of those with equal setup, task, samples and orders."""
+    groups: dict[Any, dict[tuple[str, str], Bools]] = defaultdict(dict)
+    for found in runs:
+        shown = methods.intersection(found.run.methods)
+        for method, (asked, correct) in _outcomes(found.run, shown).items():
+            groups[found.task, tuple(found.setup.values()), asked][found.hash, method] = correct
+    found_out: dict[tuple[str, str], Standing] = {}
+    for group in groups.values():
+        if len(group) > 1:
+            found_out.update(standings(group))
+    return found_out
+
+
+def _outcomes(run: StoredRun, methods: set[str]) -> dict[str, tuple[Any, Bools]]:
+    """By method: what was asked, to be equal where two can be paired, and Bool[S, T], in the order of the table's methods."""
+    table = run.predictions()
+    table = table[table["method"].isin(methods)].sort_values(["sample_id", "permutation"])
+    found = {}
+    for method, rows in table.groupby("method", sort=False, observed=True):
+        orders = rows["permutation"].nunique()
+        correct = rows["correct"].to_numpy(dtype=np.bool_).reshape(-1, orders)
+        asked = tuple(map(tuple, rows[["sample_id", "order", "gold_position"]].to_numpy().tolist()))
+        found[str(method)] = hash(asked), correct
+    return {name: found[name] for name in run.methods if name in found}
+
+
+def _reported(runs: Sequence[Found], methods: set[str]) -> list[Line]:
+    cells: dict[tuple[str, str], dict[str, Cell]] = defaultdict(dict)
+    for found in runs:
+        for row in reported_rows(found.run.metrics):
+            if row.method in methods:
+                cells[row.model, row.method][row.task] = Cell(row.accuracy, row.rstd, row.consistency)
+    return [Line(model, method, by_task, reported=True) for (model, method), by_task in cells.items()]

@@ -1,0 +1,221 @@
+"""The processes of one run: `accelerate launch` and `torchrun` start them and tell each its rank."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from lad_eval.errors import UserError
+
+# A rank waits this long for the slowest one, which may have a long share of the evidence. One that dies is noticed at once, when
+# its connection breaks; but until all are connected there is nothing that could break, and so they must come within minutes.
+PATIENCE = timedelta(days=2)
+
+
+class RankError(UserError):
+    """A process of a run of several failed."""
+
+
+class FollowerError(UserError):
+    """The run failed, and its leading process says why; the others end in silence."""
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place among those of the run: rank 0 leads, writes the results and speaks."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @classmethod
+    def from_environment(cls) -> World:
+        """The place that the launcher's environment variables RANK, WORLD_SIZE and LOCAL_RANK name.
+
+        Raises:
+            UserError: they are no place.
+        """
+        try:
+            rank, size, local = (int(os.environ.get(name, default)) for name, default in _VARIABLES)
+        except ValueError:
+            rank, size, local = -1, 0, 0
+        if not 0 <= rank < size:
+            named = ", ".join(f"{name}={os.environ[name]}" for name, _ in _VARIABLES if name in os.environ)
+            raise UserError(f"{named} names no process of a run; start it with `accelerate launch` or `torchrun`.")
+        return cls(rank, size, local)
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+    @contextmanager
+    def joined(self) -> Iterator[World]:
+        """Connects the processes for the time of the block; nothing to do for a single one.
+
+        Raises:
+            UserError: a process did not come in time, see `limit`.
+        """
+        if self.size == 1:
+            yield self
+            return
+        patience = limit()
+        import torch.distributed as dist
+
+        os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+        os.environ.setdefault("MASTER_PORT", "29500")
+        try:
+            store = meet(self.rank, self.size, patience)
+            dist.init_process_group("gloo", store=store, rank=self.rank, world_size=self.size, timeout=patience)
+            _set_timeout(dist, PATIENCE)
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"{not_found(self.rank, self.size, patience)} ({_first_line(error)[:200]}).") from error
+        try:
+            yield self
+        finally:
+            dist.destroy_process_group()
+
+    @contextmanager
+    def together(self, *, leave_at_once: bool = False) -> Iterator[None]:
+        """A step that all processes take; at its end each waits for all, and none goes on if one failed.
+
+        Args:
+            leave_at_once: a process that fails speaks and leaves without waiting for the others: for steps that last.
+
+        Raises:
+            RankError: another process failed, or is gone.
+            FollowerError: this process, or another, failed, and the leader says so.
+        """
+        own: Exception | None = None
+        try:
+            yield
+        except Exception as error:
+            if self.size > 1 and leave_at_once and isinstance(error, UserError) and error.exit_code == UserError.exit_code:
+                raise RankError(f"Process {self.rank} of {self.size}: {_first_line(error)}") from error
+            if self.size == 1 or leave_at_once or not isinstance(error, UserError):
+                raise
+            own = error
+        fates = self._gather(None if own is None else _first_line(own))
+        failed = [(rank, fate) for rank, fate in enumerate(fates) if fate is not None]
+        if failed and not self.leads:
+            raise FollowerError
+        if own is not None:
+            raise own
+        for rank, fate in failed:
+            raise RankError(f"Process {rank} of {self.size} failed: {fate}")
+
+    def _gather(self, fate: str | None) -> list[str | None]:
+        if self.size == 1:
+            return [fate]
+        import torch.distributed as dist
+
+        fates: list[str | None] = [None] * self.size
+        try:
+            dist.all_gather_object(fates, fate)
+        except RuntimeError as error:
+            if fate is None:
+                raise RankError(f"Another process of the run is gone: {_first_line(error)}") from error
+        return fates
+
+
+def _set_timeout(dist: Any, timeout: timedelta) -> None:
+    """Of all later operations of the default group; torch 2.6 has the function under a name of its own."""
+    if hasattr(dist, "set_timeout"):
+        dist.set_timeout(timeout)
+    else:
+        dist.distributed_c10d._set_pg_timeout(timeout, dist.group.WORLD)
+
+
+_VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    named = text[0] if text else ""
+    return named if isinstance(error, UserError) else f"{type(error).__name__}{': ' if named else ''}{named}"
+
+
+LIMIT = timedelta(minutes=10)
+MOST = timedelta(days=2)
+VARIABLE = "LAD_EVAL_RENDEZVOUS_SECONDS"
+_SECONDS_BETWEEN_LOOKS = 0.05
+
+
+def limit() -> timedelta:
+    """How long processes wait for each other at the start: $LAD_EVAL_RENDEZVOUS_SECONDS, else ten minutes.
+
+    Raises:
+        UserError: the variable is not a number of seconds.
+    """
+    given = os.environ.get(VARIABLE)
+    if given is None:
+        return LIMIT
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= MOST.total_seconds():
+        raise UserError(f"{VARIABLE}={given!r} is not a number of seconds from 1 to {MOST.total_seconds():g}.")
+    return timedelta(seconds=seconds)
+
+
+def meet(rank: int, size: int, patience: timedelta) -> Any:
+    """A store that the processes alive now share, and no process of an earlier attempt.
+
+    An agent such as torchrun's, which starts workers again after one was killed, keeps its store, and with it the addresses that
+    the dead ones left there: torch would connect to those. So every process says hello with a number of its own, the leading one
+    answers to that number with the name of this round, and everything else is kept under that name.
+
+    Raises:
+        UserError: not all came in time; says which are missing.
+        RuntimeError: the store cannot be reached.
+    """
+    import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
+
+    store, _, _ = next(rendezvous("env://", rank, size, timeout=patience))
+    store.set_timeout(patience)
+    if rank:
+        own = uuid.uuid4().hex
+        store.set(f"lad_eval/hello/{rank}", own)
+        reply = f"lad_eval/reply/{rank}/{own}"
+        if not _comes(store, reply, patience):
+            raise UserError(f"{not_found(rank, size, patience)} (process 0 did not answer: it is gone, or waits for another).")
+        name = store.get(reply).decode()
+        store.set(f"{name}/here/{rank}", "yes")
+        return dist.PrefixStore(name, store)  # type: ignore[attr-defined]
+    name = f"lad_eval/round/{uuid.uuid4().hex}"
+    absent, deadline = set(range(1, size)), time.monotonic() + patience.total_seconds()
+    while absent:
+        for other in sorted(absent):
+            if store.check([f"lad_eval/hello/{other}"]):
+                store.set(f"lad_eval/reply/{other}/{store.get(f'lad_eval/hello/{other}').decode()}", name)
+            if store.check([f"{name}/here/{other}"]):
+                absent.discard(other)
+        if absent and time.monotonic() > deadline:
+            named = ", ".join(map(str, sorted(absent)))
+            raise UserError(f"{not_found(rank, size, patience)} (missing: {named}).")
+        time.sleep(_SECONDS_BETWEEN_LOOKS if absent else 0)
+    return dist.PrefixStore(name, store)  # type: ignore[attr-defined]
+
+
+def _comes(store: Any, key: str, patience: timedelta) -> bool:
+    deadline = time.monotonic() + patience.total_seconds()
+    while not store.check([key]):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    return True
+
+
+def not_found(rank: int, size: int, patience: timedelta) -> str:
+    """What a process says that did not find the others, without its end."""
+    return (
+        f"Process {rank} of {size} did not find all others in {patience.total_seconds():g} seconds: one of them ended early or "
+        f"started late; start all again, or give them longer with {VARIABLE}"
+    )

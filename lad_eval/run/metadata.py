@@ -1,0 +1,116 @@
+"""What a run knows of its task that no evidence tells: where it calibrates, what its data notes, what others report."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from lad_eval.run.folder import ResultsError
+from lad_eval.tasks.plan import Plan
+from lad_eval.tasks.sources.base import Noted
+from lad_eval.tasks.task import Task
+from lad_eval.version import __version__
+
+
+@dataclass(frozen=True)
+class Told:
+    """Parts of `metrics.json` that pass through deciding unchanged.
+
+    Attributes:
+        circumstances: what only this call of the program knows: device, processes, requests answered now, seconds.
+        reported: figures published elsewhere, from the task's definition.
+        calibration: where the calibration samples come from, see `calibration_of`.
+        notes: what a reader of the figures should know, a line each.
+        data: rows of the data by what became of them, where the source counts them.
+    """
+
+    circumstances: Mapping[str, Any]
+    reported: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    data: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def again(cls, metrics: Mapping[str, Any]) -> Told:
+        """What a `metrics.json` passes on when a run is decided again; documents of earlier versions lack some.
+
+        Raises:
+            ResultsError: it lacks what every version wrote.
+        """
+        try:
+            circumstances = {key: metrics[key] for key in ("device", "processes", "session")}
+            circumstances["study"] = metrics.get("study")
+        except KeyError as error:
+            raise ResultsError(f"metrics.json lacks {error}; the command that made the run writes it anew.") from error
+        return cls(
+            circumstances,
+            metrics.get("reported", {}),
+            metrics.get("calibration", {}),
+            tuple(metrics.get("notes", ())),
+            metrics.get("data", {}),
+        )
+
+
+def calibration_of(task: Task, asked: Plan) -> dict[str, Any]:
+    """Task, digests and sample ids of the calibration; {} where nothing was calibrated."""
+    keys = set(asked.calibration)
+    ids = list(dict.fromkeys(request.sample_id for request in asked.requests if request.key in keys))
+    if not ids:
+        return {}
+    origin = task.other or task
+    return {"transferred": task.other is not None, **origin.fingerprint, "samples": ids}
+
+
+def notes_of(task: Task, asked: Plan) -> tuple[tuple[str, ...], dict[str, int]]:
+    """What the sources and the plan note, once each, and the counts of the task's own source."""
+    own = task.source.notes() if isinstance(task.source, Noted) else []
+    others = task.other.source.notes() if task.other is not None and isinstance(task.other.source, Noted) else []
+    about_other = [f"{task.other.name}: {note}" for note in others if note not in own] if task.other is not None else []
+    counts = task.source.counts() if isinstance(task.source, Noted) else {}
+    return tuple(dict.fromkeys([*own, *about_other, *asked.notes])), dict(counts)
+
+
+def about(task: Task, plans: Sequence[Plan]) -> tuple[dict[str, Any], tuple[str, ...], dict[str, int]]:
+    """`calibration`, `notes` and `data` of a run with these plans, a condition each."""
+    calibration = next((found for plan in plans if (found := calibration_of(task, plan))), {})
+    notes, data = notes_of(task, plans[0])
+    return calibration, tuple(dict.fromkeys([*notes, *(note for plan in plans for note in plan.notes)])), data
+
+
+LIBRARIES = ("torch", "torchvision", "transformers", "accelerate", "tokenizers", "numpy", "scipy", "pandas", "pillow")
+
+
+def versions() -> dict[str, str | None]:
+    """Installed versions of Python and of the libraries that can change a number; None where one is not installed."""
+    return {"lad_eval": __version__, "python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}}
+
+
+def checkout() -> dict[str, Any]:
+    """Git commit and dirty flag of the checkout that lad_eval runs from; both None for an installed package."""
+    root = Path(__file__).resolve().parents[2]
+    unknown = {"commit": None, "dirty": None}
+    if not (root / ".git").exists():
+        return unknown
+    commit = _git(root, "rev-parse", "HEAD")
+    status = _git(root, "status", "--porcelain")
+    return unknown if commit is None or status is None else {"commit": commit, "dirty": bool(status)}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

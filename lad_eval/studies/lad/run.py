@@ -1,0 +1,288 @@
+"""The whole order: which studies, what they need, collect it, compute, write."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+from collections.abc import Collection as Names
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lad_eval.errors import UnknownNameError, UserError
+from lad_eval.report.charts import DARK, LIGHT, Theme, draw
+from lad_eval.report.html.finding import finding_of
+from lad_eval.report.html.page import sentences_across
+from lad_eval.report.render import comma_separated, latex, markdown, plain
+from lad_eval.report.sheet import Cell, Chart, Measured, Sheet
+from lad_eval.run import folder as files
+from lad_eval.run.execute import Settings
+from lad_eval.run.metadata import checkout
+from lad_eval.run.progress import progress
+from lad_eval.run.stored import finished_runs
+from lad_eval.studies.lad import STUDIES
+from lad_eval.studies.lad.collect import collected
+from lad_eval.studies.lad.library import Cost, Library
+from lad_eval.studies.lad.need import Family, Need, merged
+from lad_eval.version import __version__
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+
+def page(
+    sheets: Sequence[Sheet],
+    *,
+    model: str,
+    tasks: str,
+    version: str,
+    finding: Sequence[str] = (),
+    preface: Sequence[str] = (),
+    provenance: Sequence[str] = (),
+) -> str:
+    """HTML with everything inside; names and captions are escaped.
+
+    Args:
+        sheets: in their order.
+        model: its name.
+        tasks: what was asked, in a few words, as they follow "on".
+        finding: what came out, a sentence each.
+        version: of this package.
+        preface: paragraphs under the title.
+        provenance: lines of the footer.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    template = environment.from_string(
+        (resources.files("lad_eval.report.html") / "templates").joinpath("sheets.html.j2").read_text(encoding="utf-8")
+    )
+    return template.render(
+        sheets=sheets,
+        model=model,
+        tasks=tasks,
+        version=version,
+        finding=finding,
+        preface=preface,
+        provenance=provenance,
+        shown=_shown,
+        pictures=_pictures,
+    )
+
+
+def _shown(cell: Cell, digits: int) -> Markup:
+    from markupsafe import Markup, escape
+
+    if not isinstance(cell, Measured):
+        return escape(plain(cell, digits))
+    value = Markup("<strong>{}</strong>" if cell.best else "{}").format(plain(cell.value, digits)) + (" †" if cell.tied else "")
+    if cell.low is None or cell.high is None:
+        return value
+    span = Markup(' <span class="interval">[{}, {}]</span>').format(plain(cell.low, digits), plain(cell.high, digits))
+    return value + span
+
+
+class Picture(NamedTuple):
+    """One panel as data URIs for a light and a dark page."""
+
+    title: str
+    light: str
+    dark: str
+
+
+def _pictures(chart: Chart) -> list[Picture]:
+    """A picture a panel, so that they stand side by side or, on a phone, below each other."""
+    alone = [replace(chart, panels=(panel,)) for panel in chart.panels]
+    return [Picture(one.panels[0].title or chart.title, _uri(one, LIGHT), _uri(one, DARK)) for one in alone]
+
+
+def _uri(chart: Chart, theme: Theme) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(draw(chart, "svg", theme)).decode()
+
+
+COSTS = "costs.json"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What `paper` made: the sheets, and the folder that they lie in."""
+
+    folder: Path
+    sheets: tuple[Sheet, ...]
+
+
+def chosen(names: Sequence[str] | None) -> list[str]:
+    """Studies by name, in the paper's order; None: all.
+
+    Raises:
+        UnknownNameError: there is no such study.
+        UserError: none is named.
+    """
+    if names is not None and not names:
+        raise UserError("--only names none; `lad-eval ls studies` lists them.")
+    for name in names or ():
+        if name not in STUDIES:
+            raise UnknownNameError("study", name, list(STUDIES))
+    return [name for name in STUDIES if names is None or name in names]
+
+
+def paper(
+    settings: Settings, family: Family, out: Path, *, only: Sequence[str] | None = None, stored: bool = False
+) -> Written | None:
+    """Regenerates the paper's tables and figures for one model.
+
+    Args:
+        settings: model, limit, where runs are kept, ...; its tasks and methods are chosen by the studies.
+        family: the tasks that play the paper's.
+        out: the folder for what is made; a folder of the model's name is made in it.
+        only: names of studies; default: all.
+        stored: read finished runs and load no model.
+
+    Returns:
+        What was written; None in a process that does not lead.
+
+    Raises:
+        UserError: a name is wrong, or what was asked for by name cannot be had. Without `only`, a study whose data is missing is
+            listed with what it takes, and the others are made.
+    """
+    names = chosen(only)
+    needs = merged(need for name in names for need in STUDIES[name].needs(family))
+    folder = out / files.slug(settings.model_name)
+    absent: dict[str, str] = {}
+    costs: list[Cost] = []
+    if stored:
+        folders = _found(settings, needs)
+        costs = _read_costs(folder / COSTS)
+    else:
+        wants_costs = "table2" in names and not (folder / COSTS).is_file()
+        files.ensure_writable(out)
+        result = collected(needs, settings, family, costs=wants_costs, strict=only is not None)
+        if result is None:
+            return None
+        folders, absent = result.folders, result.absent
+        if result.costs:
+            files.write_json(folder / COSTS, {"costs": [cost.document() for cost in result.costs]})
+        costs = _read_costs(folder / COSTS)
+    library = Library(settings.model_name, folders, costs=costs, seed=settings.seed)
+    made = []
+    with progress("tables and figures", len(names) + 1, shown=not settings.quiet, unit="steps") as advance:
+        for name in names:
+            made.append(_sheet(name, library, family, absent, strict=only is not None))
+            advance(1)
+        sheets = tuple(made)
+        _write(sheets, folder, settings, family, [library[need].run.metrics for need in needs if library.has(need)])
+        advance(1)
+    return Written(folder, sheets)
+
+
+def _sheet(name: str, library: Library, family: Family, absent: Mapping[str, str], *, strict: bool) -> Sheet:
+    study = STUDIES[name]
+    needs = study.needs(family)
+    lacking = [need.label for need in needs if not need.optional and not library.has(need)]
+    if not lacking:
+        sheet = study.sheet(library, family)
+        without = [need.label for need in needs if not library.has(need)]
+        return replace(sheet, missing=(*sheet.missing, _why(without, absent))) if without else sheet
+    reason = _why(lacking, absent)
+    if strict:
+        raise UserError(f"{name} cannot be made: {reason}")
+    return Sheet(name, study.title, missing=(reason,))
+
+
+def _why(lacking: Sequence[str], absent: Mapping[str, str]) -> str:
+    return absent.get(lacking[0], f"there is no finished run of {', '.join(lacking)}; run without --stored.")
+
+
+def _found(settings: Settings, needs: Sequence[Need]) -> dict[str, Path]:
+    """Folders of finished runs of the model, by label.
+
+    Raises:
+        UserError: several runs could be meant.
+    """
+    found: dict[str, list[Path]] = {}
+    for run in finished_runs(settings.out):
+        same = run.metrics["model"] == settings.model_name and run.metrics["limit"] == settings.limit
+        if same and _holds(run.methods, run.metrics["task"], needs):
+            found.setdefault(run.metrics["task"], []).append(run.path)
+    for label, paths in found.items():
+        if len(paths) > 1:
+            raise UserError(
+                f"{len(paths)} runs of {settings.model} on {label} could be meant, e.g. {paths[0]} and {paths[1]}; "
+                "run without --stored, or move one away."
+            )
+    return {label: paths[0] for label, paths in found.items()}
+
+
+def _holds(methods: Names[str], task: str, needs: Sequence[Need]) -> bool:
+    return any(need.label == task and set(need.methods) <= set(methods) for need in needs)
+
+
+def _read_costs(path: Path) -> list[Cost]:
+    return [Cost(**cost) for cost in files.read_json(path)["costs"]] if path.is_file() else []
+
+
+def _write(sheets: Sequence[Sheet], folder: Path, settings: Settings, family: Family, runs: Sequence[Mapping[str, Any]]) -> None:
+    """One folder: paper.md, report.html, tables as CSV and LaTeX, figures as SVG and PDF."""
+    for sheet in sheets:
+        for number, table in enumerate(sheet.tables, 1):
+            name = sheet.name if len(sheet.tables) == 1 else f"{sheet.name}-{number}"
+            _text(folder / "tables" / f"{name}.csv", comma_separated(table))
+        if sheet.tables:
+            _text(folder / "tables" / f"{sheet.name}.tex", latex(sheet) + "\n")
+        for chart in sheet.charts:
+            _bytes(folder / "figures" / f"{chart.name}.svg", draw(chart, "svg"))
+            _bytes(folder / "figures" / f"{chart.name}.pdf", draw(chart, "pdf"))
+    preface = _preface(settings)
+    tasks = f"the {family.name} tasks"
+    finding = _finding(runs, family)
+    title = f"# Position bias of {settings.model_name} on {tasks}\n\n" + "\n\n".join([*finding, *preface])
+    _text(folder / "paper.md", "\n\n".join([title, *map(markdown, sheets)]) + "\n")
+    html = page(
+        sheets,
+        model=settings.model_name,
+        tasks=tasks,
+        finding=finding,
+        version=__version__,
+        preface=preface,
+        provenance=_provenance(runs),
+    )
+    _text(folder / "report.html", html)
+
+
+def _finding(runs: Sequence[Mapping[str, Any]], family: Family) -> list[str]:
+    """What came out on the main tasks, those of them that were asked."""
+    main = [task for _, _, task in family.main()]
+    found = [(run, finding) for run in runs if run["task"] in main and (finding := finding_of(run)) is not None]
+    return sentences_across(found) or [finding.title for _, finding in found]
+
+
+def _preface(settings: Settings) -> list[str]:
+    lines = []
+    if settings.limit is not None:
+        lines.append(f"Only the first {settings.limit} samples of each task were asked.")
+    if settings.model == "lad-tiny":
+        lines.append(
+            "lad-tiny is a model organism whose bias and attention are trained in: "
+            "it shows the method at work and says nothing of other models."
+        )
+    return lines
+
+
+def _provenance(runs: Sequence[Mapping[str, object]]) -> list[str]:
+    told = {key: sorted({json.dumps(run.get(key)) for run in runs}) for key in ("dtype", "attention_implementation", "device")}
+    lines = [f"{key.replace('_', ' ')}: {', '.join(values)}".replace('"', "") for key, values in told.items()]
+    commit = checkout()
+    return [*lines, f"made with lad_eval {__version__}, {json.dumps(commit)}"]
+
+
+def _text(path: Path, text: str) -> None:
+    _bytes(path, text.encode())
+
+
+def _bytes(path: Path, content: bytes) -> None:
+    files.write_atomically(path, lambda beside: beside.write_bytes(content))
