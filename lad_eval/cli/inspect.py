@@ -27,7 +27,7 @@ from lad_eval.cli.options import (
     Runs,
     TrustRemoteCode,
 )
-from lad_eval.models.conversation import DEFAULT_DATE
+from lad_eval.models.date import DEFAULT_DATE
 from lad_eval.run.metadata import LIBRARIES, checkout, versions
 from lad_eval.version import __version__
 

@@ -34,7 +34,7 @@ from lad_eval.cli.options import (
     listed,
     model_options,
 )
-from lad_eval.models.conversation import DEFAULT_DATE
+from lad_eval.models.date import DEFAULT_DATE
 
 DEFAULT_METHODS = "vanilla,pride,lad,raw-attention,purified-attention"
 """One pass a question serves all of them; averaging over orders would cost N."""

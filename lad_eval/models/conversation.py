@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -12,47 +10,9 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from lad_eval.errors import UnsupportedModelError, UserError
+from lad_eval.errors import UnsupportedModelError
 from lad_eval.models.candidates import CandidateTrie, common_prefix
-
-DEFAULT_DATE = "2024-07-26"
-"""What the templates of Llama 3 print where they are given no clock."""
-
-CLOCK = "strftime_now"
-"""The function by which chat templates of transformers read the clock."""
-
-_DIRECTIVE = re.compile(r"(?<!{)%[-_0^#]?[A-Za-z]")
-_ALWAYS = tuple(f"%{letter}" for letter in "aAbBdmyYHIpMSjFT")
-_PERCENT = "\ue001"
-
-
-def check_date(text: str) -> str:
-    """The date, if it is one.
-
-    Raises:
-        UserError: it does not have the form YYYY-MM-DD, or there is no such day.
-    """
-    try:
-        return datetime.datetime.strptime(text, "%Y-%m-%d").date().isoformat()
-    except ValueError:
-        raise UserError(f"Not a date: {text!r}; write it as YYYY-MM-DD, such as {DEFAULT_DATE}.") from None
-
-
-@lru_cache(maxsize=16)
-def pin_date(template: str, date: str) -> str:
-    """The chat template with its clock stopped at 0:00 of the date (YYYY-MM-DD); a template without a clock as it is.
-
-    A macro of the same name goes before the template. Arguments cannot do it: transformers passes only plain data to a template.
-    """
-    if CLOCK not in template:
-        return template
-    day = datetime.datetime.strptime(date, "%Y-%m-%d")
-    printed = {directive: day.strftime(directive) for directive in (*_ALWAYS, *_DIRECTIVE.findall(template))}
-    steps = [("%%", _PERCENT), *printed.items(), (_PERCENT, "%")]
-    filters = "".join(f"|replace({directive!r}, {text!r})" for directive, text in steps)
-    # The empty expression at the end keeps Jinja from trimming a line break with which the template begins.
-    return f"{{% macro {CLOCK}(format) %}}{{{{ format{filters} }}}}{{% endmacro %}}{{{{ '' }}}}{template}"
-
+from lad_eval.models.date import CLOCK, DEFAULT_DATE, check_date, pin_date
 
 # A character of Unicode's private use area: no template and no tokenizer gives it a meaning.
 _MARK = "\ue000"

@@ -21,7 +21,8 @@ from lad_eval.evidence.table import Evidence
 from lad_eval.models.base import BatchSize, PromptReport, check_batch_size, refuse
 from lad_eval.models.batching import Batcher, automatic_size, by_length
 from lad_eval.models.continuation import continue_prefixes, end_ids, last_logits, select, with_positions
-from lad_eval.models.conversation import DEFAULT_DATE, Conversation
+from lad_eval.models.conversation import Conversation
+from lad_eval.models.date import DEFAULT_DATE
 from lad_eval.models.features import RememberedFeatures
 from lad_eval.models.fingerprint import describe
 from lad_eval.models.generation import Draw, neutral_generation, reply_length

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from lad_eval.errors import PictureError
 from lad_eval.models.base import PromptFault, PromptReport
 from lad_eval.models.control import ControlTokens
-from lad_eval.models.conversation import DEFAULT_DATE, TEMPLATE_FAULTS, Conversation
+from lad_eval.models.conversation import TEMPLATE_FAULTS, Conversation
+from lad_eval.models.date import DEFAULT_DATE
 from lad_eval.models.preparation import Preparation, check_image_preparation
 
 if TYPE_CHECKING:

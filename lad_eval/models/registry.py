@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lad_eval.errors import UnknownNameError, UserError
-from lad_eval.models.conversation import DEFAULT_DATE, check_date
+from lad_eval.models.date import DEFAULT_DATE, check_date
 from lad_eval.models.source import EMBEDDED, HUB_ID, KIT, RANDOM, Source, local_folder, source_of
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from lad_eval.evidence.store import EvidenceStore
 from lad_eval.methods import PLAIN, Method
 from lad_eval.models.base import VLM
-from lad_eval.models.conversation import DEFAULT_DATE, check_date
+from lad_eval.models.date import DEFAULT_DATE, check_date
 from lad_eval.models.registry import check_model, load_model
 from lad_eval.models.source import display_name
 from lad_eval.run import folder as files

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lad_eval.errors import DataError, UserError
+from lad_eval.tasks.leakage import choose_apart, right_picture, shared_pictures
 from lad_eval.tasks.request import Permutation, Request, Sample, showing, text_fault
-from lad_eval.tasks.sources.base import choose_apart, right_picture, shared_pictures
 from lad_eval.tasks.task import Task
 
 View = Literal["identity", "cyclic", "random"]

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from lad_eval.attention.hooks import change_mask, tap
-from lad_eval.attention.interventions import INTERVENTIONS, Sofa, parse_intervention, soften
+from lad_eval.attention.interventions import INTERVENTIONS, Sofa, parse_intervention
+from lad_eval.attention.interventions.sofa import soften
 from lad_eval.attention.recorder import record_last_row
 from lad_eval.attention.spans import Spans, image_spans
 from lad_eval.errors import UnknownNameError, UnsupportedModelError, UserError
@@ -223,7 +224,7 @@ def test_names_and_parameters():
 
 def test_an_image_token_never_opens_what_is_not_an_image(lab):
     spans = Spans(torch.tensor([[[1, 3], [4, 6]]]), torch.tensor([[[1, 3], [4, 6]]]), 8)
-    from lad_eval.attention.interventions import _Softener
+    from lad_eval.attention.interventions.sofa import _Softener
 
     opened = _Softener(spans, [0], 0.5, "between")._entries(torch.device("cpu"))[0]
     assert opened.nonzero().tolist() == [[1, 4], [1, 5], [2, 4], [2, 5]]

@@ -12,7 +12,8 @@ from lad_eval.errors import DataError, UserError
 from lad_eval.evidence.replies import Decoding
 from lad_eval.models.base import ReadsPrompts, refuse
 from lad_eval.models.control import ControlTokens
-from lad_eval.models.conversation import DEFAULT_DATE, Conversation, check_date, pin_date
+from lad_eval.models.conversation import Conversation
+from lad_eval.models.date import DEFAULT_DATE, check_date, pin_date
 from lad_eval.models.huggingface import HuggingFaceVLM
 from lad_eval.models.preparation import Preparation
 from lad_eval.models.prompt_check import PromptChecker, PromptReader, context_length

@@ -11,9 +11,10 @@ from lad_eval.errors import DataError
 from lad_eval.methods import make_method
 from lad_eval.plugins.calibrated import CalibratedMethod
 from lad_eval.run.collect import collect
+from lad_eval.tasks.leakage import choose_apart, content_digest, shared_pictures
 from lad_eval.tasks.plan import calibration_samples, plan
 from lad_eval.tasks.registry import load_task
-from lad_eval.tasks.sources.base import NamedPicture, Picture, choose_apart, content_digest, shared_pictures
+from lad_eval.tasks.sources.base import NamedPicture, Picture
 from lad_eval.tasks.validate import validate
 from tests.tasks.conftest import numbered_album
 

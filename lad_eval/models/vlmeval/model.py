@@ -17,7 +17,8 @@ from lad_eval.evidence.replies import Decoding, Reply
 from lad_eval.evidence.table import Evidence
 from lad_eval.models.base import PromptReport, refuse
 from lad_eval.models.batching import OutOfMemoryError, is_out_of_memory
-from lad_eval.models.conversation import DEFAULT_DATE, Conversation, check_date
+from lad_eval.models.conversation import Conversation
+from lad_eval.models.date import DEFAULT_DATE, check_date
 from lad_eval.models.huggingface import UnderIntervention
 from lad_eval.models.loading import repair
 from lad_eval.models.preparation import check_image_preparation

@@ -15,7 +15,8 @@ from lad_eval.errors import UnsupportedModelError
 from lad_eval.files.atomic import Scratch
 from lad_eval.models.base import PromptFault
 from lad_eval.models.control import ControlTokens
-from lad_eval.models.conversation import CLOCK, Answers, Conversation, joined, pin_date
+from lad_eval.models.conversation import Answers, Conversation, joined
+from lad_eval.models.date import CLOCK, pin_date
 from lad_eval.models.preparation import ImageCache, ImagePreparation
 from lad_eval.models.prompt_check import control_problem
 from lad_eval.tasks.request import ImageSource, Request, showing

@@ -14,7 +14,7 @@ from lmms_eval.utils import simple_parse_args_string
 
 from lad_eval.errors import UserError
 from lad_eval.methods import Method, canonical_name, method_names
-from lad_eval.models.conversation import DEFAULT_DATE
+from lad_eval.models.date import DEFAULT_DATE
 from lad_eval.models.registry import load_model
 from lad_eval.plugins.calibrated import CalibratedMethod, check_answers_here
 from lad_eval.plugins.lmms_eval.documents import one_line, open_task, request_of

@@ -27,10 +27,10 @@ __all__ = ["dataset_name", "main", "register"]
 
 
 def register(*tasks: str | Path) -> list[str]:
-    """See `lad_eval.plugins.vlmevalkit.launch.register`."""
-    from lad_eval.plugins.vlmevalkit import launch
+    """See `lad_eval.plugins.vlmevalkit.registration.register`."""
+    from lad_eval.plugins.vlmevalkit import registration
 
-    return launch.register(*tasks)
+    return registration.register(*tasks)
 
 
 def main(arguments: Sequence[str] | None = None, *, kit: str | Path | None = None) -> None:

@@ -13,6 +13,7 @@ import pandas as pd
 from lad_eval.data.pictures import picture_facts
 from lad_eval.errors import PictureError, UnknownNameError, UserError
 from lad_eval.files.atomic import sweep
+from lad_eval.models.vlmeval.kit import kit
 from lad_eval.plugins.vlmevalkit.names import dataset_name, stem
 from lad_eval.plugins.vlmevalkit.scores import Score, score, write_beside
 from lad_eval.run.folder import slug, write_atomically
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from lad_eval.tasks.request import ImageSource
 
     Base = Any
-
+else:
+    Base = kit("vlmeval.dataset").ImageBaseDataset
 
 _READABLE = {".jpg", ".jpeg", ".png", ".webp"}
 

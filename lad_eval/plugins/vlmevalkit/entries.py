@@ -22,6 +22,8 @@ from lad_eval.run.distributed import World
 
 if TYPE_CHECKING:
     Base = Any
+else:
+    Base = kit("vlmeval.vlm.base").BaseModel
 
 
 Builder = Callable[..., Any]

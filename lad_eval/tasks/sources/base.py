@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, get_args, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
@@ -18,7 +18,7 @@ from lad_eval.data.decoding import Treatment
 from lad_eval.data.pictures import PictureFacts, picture_facts, picture_faults, read_picture
 from lad_eval.errors import PictureError
 from lad_eval.tasks.files import shown
-from lad_eval.tasks.request import ImageSource, Sample, Source, Split, showing
+from lad_eval.tasks.request import Source, Split, showing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -88,70 +88,6 @@ def digest_of_samples(source: Source, *also: Any) -> str:
                 content.append(list(s.identifiers))
             total.update(json.dumps(content).encode() + b"\n")
     return total.hexdigest()[:32]
-
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Choice(Generic[T]):
-    """Candidates for calibration, as far as they were looked at.
-
-    Attributes:
-        chosen: at most `count`, whose right pictures are not evaluated.
-        passed_over: whose right pictures are.
-        count: how many were wanted.
-    """
-
-    chosen: tuple[T, ...]
-    passed_over: tuple[T, ...]
-    count: int
-
-    @property
-    def filled(self) -> tuple[T, ...]:
-        """As many as were wanted, also where too few could be chosen: `tasks.plan` refuses to calibrate on those."""
-        return (*self.chosen, *self.passed_over)[: self.count]
-
-
-def content_digest(image: ImageSource) -> str:
-    """Hex digest of what the picture shows alone.
-
-    `digest` may also hold the name by which a data set knows a picture; an image then has a `content_digest` beside it. Files
-    that were encoded anew or resized count as other pictures.
-    """
-    own = getattr(image, "content_digest", None)
-    return image.digest if own is None else str(own)
-
-
-def right_picture(sample: Sample) -> str:
-    """Content digest of a sample's right picture."""
-    return content_digest(sample.images[sample.gold])
-
-
-def choose_apart(candidates: Iterable[T], is_evaluated: Callable[[T], bool], count: int) -> Choice[T]:
-    """The first candidates whose right picture is not the right picture of an evaluated sample.
-
-    Args:
-        candidates: in order of preference; no more are looked at than are needed.
-        is_evaluated: whether a candidate's right picture is that of an evaluated sample.
-        count: how many are wanted.
-    """
-    chosen: list[T] = []
-    passed_over: list[T] = []
-    for candidate in candidates if count > 0 else ():
-        (passed_over if is_evaluated(candidate) else chosen).append(candidate)
-        if len(chosen) == count:
-            break
-    return Choice(tuple(chosen), tuple(passed_over), count)
-
-
-def shared_pictures(calibration: Sequence[Sample], test: Sequence[Sample]) -> int:
-    """How many distinct pictures are shown in samples of both splits."""
-    return len(_shown(calibration) & _shown(test))
-
-
-def _shown(samples: Sequence[Sample]) -> set[str]:
-    return {content_digest(image) for sample in samples for image in sample.images}
 
 
 @dataclass(frozen=True)

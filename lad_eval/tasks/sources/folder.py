@@ -25,9 +25,10 @@ from pydantic import StrictBool, StrictInt, StrictStr
 from lad_eval.data.retrieval.protocols import DEFAULT_ENCODER, SETTINGS, TooFewCandidatesError, plain
 from lad_eval.errors import DataError
 from lad_eval.tasks.files import shown
+from lad_eval.tasks.leakage import choose_apart
 from lad_eval.tasks.request import Sample, Split, showing
 from lad_eval.tasks.sources.album import CaptionChoice, absent_line, read_album
-from lad_eval.tasks.sources.base import Picture, SourceOptions, choose_apart, digest_of_samples, treatments_of
+from lad_eval.tasks.sources.base import Picture, SourceOptions, digest_of_samples, treatments_of
 
 if TYPE_CHECKING:
     from lad_eval.data.decoding import Treatment

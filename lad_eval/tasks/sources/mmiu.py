@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, StrictInt, StrictStr, field_validator
 
 from lad_eval.errors import DataError
+from lad_eval.tasks.leakage import choose_apart
 from lad_eval.tasks.prompts import MAX_CANDIDATES, identifiers
 from lad_eval.tasks.request import Sample, Source, Split
-from lad_eval.tasks.sources.base import Picture, SourceOptions, choose_apart, digest_of_samples, treatments_of
+from lad_eval.tasks.sources.base import Picture, SourceOptions, digest_of_samples, treatments_of
 
 if TYPE_CHECKING:
     from lad_eval.data.decoding import Treatment

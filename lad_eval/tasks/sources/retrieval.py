@@ -17,8 +17,9 @@ from lad_eval.data.retrieval.annotations import Annotation, file_name, read_anno
 from lad_eval.data.retrieval.protocols import DEFAULT_ENCODER, POOL, SAMPLES, SEED, SETTINGS, Order, Protocol
 from lad_eval.errors import DataError
 from lad_eval.tasks.files import shown
+from lad_eval.tasks.leakage import choose_apart
 from lad_eval.tasks.request import Sample, Split
-from lad_eval.tasks.sources.base import NamedPicture, SourceOptions, choose_apart, digest_of_samples, treatments_of
+from lad_eval.tasks.sources.base import NamedPicture, SourceOptions, digest_of_samples, treatments_of
 
 
 class AnnotatedSource:

@@ -1,0 +1,47 @@
+"""The date that a chat template prints: the run's, not the clock's, so that a run resumed tomorrow asks the same questions."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from functools import lru_cache
+
+from lad_eval.errors import UserError
+
+DEFAULT_DATE = "2024-07-26"
+"""What the templates of Llama 3 print where they are given no clock."""
+
+CLOCK = "strftime_now"
+"""The function by which chat templates of transformers read the clock."""
+
+_DIRECTIVE = re.compile(r"(?<!{)%[-_0^#]?[A-Za-z]")
+_ALWAYS = tuple(f"%{letter}" for letter in "aAbBdmyYHIpMSjFT")
+_PERCENT = "\ue001"
+
+
+def check_date(text: str) -> str:
+    """The date, if it is one.
+
+    Raises:
+        UserError: it does not have the form YYYY-MM-DD, or there is no such day.
+    """
+    try:
+        return datetime.datetime.strptime(text, "%Y-%m-%d").date().isoformat()
+    except ValueError:
+        raise UserError(f"Not a date: {text!r}; write it as YYYY-MM-DD, such as {DEFAULT_DATE}.") from None
+
+
+@lru_cache(maxsize=16)
+def pin_date(template: str, date: str) -> str:
+    """The chat template with its clock stopped at 0:00 of the date (YYYY-MM-DD); a template without a clock as it is.
+
+    A macro of the same name goes before the template. Arguments cannot do it: transformers passes only plain data to a template.
+    """
+    if CLOCK not in template:
+        return template
+    day = datetime.datetime.strptime(date, "%Y-%m-%d")
+    printed = {directive: day.strftime(directive) for directive in (*_ALWAYS, *_DIRECTIVE.findall(template))}
+    steps = [("%%", _PERCENT), *printed.items(), (_PERCENT, "%")]
+    filters = "".join(f"|replace({directive!r}, {text!r})" for directive, text in steps)
+    # The empty expression at the end keeps Jinja from trimming a line break with which the template begins.
+    return f"{{% macro {CLOCK}(format) %}}{{{{ format{filters} }}}}{{% endmacro %}}{{{{ '' }}}}{template}"
