@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING, Any
 from lad_eval.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from lad_eval.evaluation import RunResult as RunResult
+    from lad_eval.evaluation import evaluate as evaluate
     from lad_eval.evidence.table import Evidence as Evidence
     from lad_eval.models.registry import load_model as load_model
     from lad_eval.ranking.ranker import Ranker as Ranker
     from lad_eval.run.collect import collect as collect
     from lad_eval.tasks.registry import load_task as load_task
 
-__all__ = ["Evidence", "Ranker", "collect", "load_model", "load_task"]
+__all__ = ["Evidence", "Ranker", "RunResult", "collect", "evaluate", "load_model", "load_task"]
 
 _HOME = {
     "Evidence": "lad_eval.evidence.table",
     "Ranker": "lad_eval.ranking.ranker",
+    "RunResult": "lad_eval.evaluation",
     "collect": "lad_eval.run.collect",
+    "evaluate": "lad_eval.evaluation",
     "load_model": "lad_eval.models.registry",
     "load_task": "lad_eval.tasks.registry",
 }

@@ -21,7 +21,7 @@ ROOMS = [
     {"metrics"},
     {"run"},
     {"plugins", "ranking", "report"},
-    {"regression"},
+    {"evaluation", "regression"},
     {"studies"},
     {"cli"},
     {"__main__"},

@@ -34,10 +34,10 @@ from lad_eval.cli.options import (
     listed,
     model_options,
 )
+from lad_eval.methods import DEFAULT_METHODS
 from lad_eval.models.date import DEFAULT_DATE
 
-DEFAULT_METHODS = "vanilla,pride,lad,raw-attention,purified-attention"
-"""One pass a question serves all of them; averaging over orders would cost N."""
+_DEFAULT = ",".join(DEFAULT_METHODS)
 
 
 class Overwrite(str, Enum):
@@ -52,7 +52,7 @@ def run(
     context: typer.Context,
     model: Model,
     tasks: Tasks,
-    methods: Methods = DEFAULT_METHODS,
+    methods: Methods = _DEFAULT,
     limit: Annotated[
         str | None,
         typer.Option("--limit", metavar="NUMBER", help="Only the first samples of each task: 100, or 0.1 for a tenth."),
@@ -93,9 +93,10 @@ def run(
 
     log_to_stderr(quiet=quiet)
     quiet_libraries(quiet=quiet)
+    from lad_eval import evaluation
     from lad_eval.methods import method_names
     from lad_eval.models.base import check_batch_size
-    from lad_eval.run.execute import Settings, run_tasks
+    from lad_eval.run.execute import Settings
 
     settings = Settings(
         model=model,
@@ -120,14 +121,13 @@ def run(
     )
     if model_args is not None:
         settings = replace(settings, **model_options(model_args, model))
-    rows = run_tasks(settings)
-    if rows is not None:
+    result = evaluation.run(settings)
+    if result.rows:
         from lad_eval.cli.options import show_rows
-        from lad_eval.run.folder import slug
 
-        show_rows(rows, "json" if json else "rich")
-        kept = runs / slug(rows[0].model)
-        log_next_steps("lad-eval report", f"lad-eval compare {kept / slug(rows[0].task)} --against vanilla", kept=kept)
+        show_rows(result.rows, "json" if json else "rich")
+        task = next(iter(result.folders.values())).parent
+        log_next_steps("lad-eval report", f"lad-eval compare {task} --against vanilla", kept=task.parent)
 
 
 def score(
@@ -285,7 +285,7 @@ def _questions(tasks: str | None, methods: str | None, limit: int | None) -> Any
         if methods or limit:
             raise typer.BadParameter("--methods and --limit need --tasks: they are of these tasks.")
         return None
-    return Questions(tuple(listed(tasks, "tasks")), tuple(listed(methods or DEFAULT_METHODS, "methods")), limit)
+    return Questions(tuple(listed(tasks, "tasks")), tuple(listed(methods, "methods") if methods else DEFAULT_METHODS), limit)
 
 
 def _say_written(path: Path, baseline: Any, verdict: Any, *, json: bool) -> None:

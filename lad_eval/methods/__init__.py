@@ -33,6 +33,7 @@ from lad_eval.methods.replying import ChainOfThought, Generate, SelfConsistency
 from lad_eval.methods.views import Majority, OverViews, PermutationAverage, RandomAverage, Vanilla
 
 __all__ = [
+    "DEFAULT_METHODS",
     "LAD",
     "METHODS",
     "PLAIN",
@@ -68,6 +69,9 @@ __all__ = [
     "with_parameters",
 ]
 
+
+DEFAULT_METHODS = ("vanilla", "pride", "lad", "raw-attention", "purified-attention")
+"""What a run compares unless told otherwise: one forward pass serves all of them; averaging over orders would cost N."""
 
 METHODS: Mapping[str, NamedMethod] = MappingProxyType(
     {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -92,8 +92,16 @@ class Settings:
         return display_name(self.model, self.adapter, self.revision)
 
 
-def run_tasks(settings: Settings) -> list[Row] | None:
+def _ignore(task: str, folder: Path) -> None:
+    """For callers who do not ask where a run lies."""
+
+
+def run_tasks(settings: Settings, finished: Callable[[str, Path], None] = _ignore) -> list[Row] | None:
     """Runs the tasks one after another on one model; several processes share each.
+
+    Args:
+        settings: what is run.
+        finished: called in the main process with a task's name and run folder as soon as its figures stand.
 
     Returns:
         The rows of the asked methods, and None in a process that does not lead.
@@ -122,12 +130,18 @@ def run_tasks(settings: Settings) -> list[Row] | None:
         with world.together():
             for task in tasks[1:] if world.leads and settings.overwrite != "never" else ():  # the first is next
                 check_prompts(model, task, methods, settings.samples_of(task))
-        rows = [row for task in tasks for row in run_task(model, task, methods, settings, world)]
+        rows = [row for task in tasks for row in run_task(model, task, methods, settings, world, finished=finished)]
     return rows if world.leads else None
 
 
 def run_task(
-    model: VLM, task: Task, methods: Mapping[str, Method], settings: Settings, world: World, overall: Overall | None = None
+    model: VLM,
+    task: Task,
+    methods: Mapping[str, Method],
+    settings: Settings,
+    world: World,
+    overall: Overall | None = None,
+    finished: Callable[[str, Path], None] = _ignore,
 ) -> list[Row]:
     """One task: what is missing is asked, and every method decides; rows of `methods`, none in a process that does not lead.
 
@@ -140,6 +154,7 @@ def run_task(
     with world.together():
         kept = settings.overwrite == "never" and folder.is_dir()
         if kept and world.leads:
+            finished(task.name, folder)
             return _rows(stored_metrics(folder, methods), methods, settings)
     if kept:
         return []
@@ -163,6 +178,7 @@ def run_task(
         told = Told(_circumstances(model, world, session, study), task.spec.reported, *about(task, [leg.plan for leg in legs]))
         metrics = _conclude(folder, spec, found, wanted, settings.seed, told)
     _announce(task, legs, session)
+    finished(task.name, folder)
     return _rows(metrics, methods, settings)
 
 

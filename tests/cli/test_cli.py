@@ -302,12 +302,12 @@ def test_no_command_needs_a_console_that_knows_more_than_ascii(results, monkeypa
 
 
 def test_ctrl_c_is_exit_130_and_one_line(capsys, monkeypatch, tmp_path):
-    def stop(*_):
+    def stop(*_, **__):
         raise execute.Interrupted("Interrupted: 3 of 16 answers.")
 
-    monkeypatch.setattr(execute, "run_tasks", stop)
+    monkeypatch.setattr("lad_eval.evaluation.run_tasks", stop)
     assert call(capsys, "run", "-m", MODEL, "-t", TASK, "--runs", tmp_path) == (130, "", "Interrupted: 3 of 16 answers.\n")
-    monkeypatch.setattr(execute, "run_tasks", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("lad_eval.evaluation.run_tasks", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     assert call(capsys, "run", "-m", MODEL, "-t", TASK, "--runs", tmp_path) == (130, "", "Interrupted.\n")
 
 
