@@ -48,7 +48,7 @@ fuzz: $(VENV)/.dev ## Put senseless calls and damaged stores to the command line
 	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 paper: $(VENV)/.setup ## Regenerate the paper's tables and figures for MODEL
-	@$(BIN)/lad-eval paper --model '$(MODEL)' $(if $(LIMIT),--limit $(LIMIT)) $(ARGS)
+	@$(BIN)/lad-eval study lad --model '$(MODEL)' $(if $(LIMIT),--limit $(LIMIT)) $(ARGS)
 
 report: $(VENV)/.setup ## Show the finished runs in one HTML page, report.html
 	@$(BIN)/lad-eval report $(ARGS)

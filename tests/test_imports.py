@@ -74,3 +74,26 @@ def test_imports_between_rooms_point_one_way(name):
     assert here in RANK, f"{here} has no place in the order of the rooms"
     others = {other.split(".")[1] for other in imported(MODULES[name], MODULES) if other != "lad_eval"} - {here}
     assert [other for other in sorted(others) if RANK[other] >= RANK[here]] == []
+
+
+def test_no_room_but_methods_asks_what_kind_a_method_is():
+    """A method decides by itself; whoever switches on its class would have to know every method that others add."""
+    kinds = {
+        node.name
+        for name, path in MODULES.items()
+        if name.startswith("lad_eval.methods.")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef) and name not in ("lad_eval.methods.parameters", "lad_eval.methods.conformance")
+    }
+    assert {"LAD", "Generate", "PriDeOriginal", "Majority"} <= kinds
+    switches = [
+        f"{name}:{node.lineno}"
+        for name, path in MODULES.items()
+        if not name.startswith("lad_eval.methods")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in ("isinstance", "issubclass")
+        and kinds & {inner.id for inner in ast.walk(node.args[1]) if isinstance(inner, ast.Name)}
+    ]
+    assert switches == []

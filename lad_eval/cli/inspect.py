@@ -54,7 +54,7 @@ def ls(
         typer.Option("--harness", help="With `models`: every model of this harness, whether it can be served, and why."),
     ] = None,
 ) -> None:
-    """List tasks, methods, models, or the studies of `lad-eval paper`."""
+    """List tasks, methods, models, or the studies of `lad-eval study lad`."""
     from lad_eval.terminal import write
 
     if harness is not None:

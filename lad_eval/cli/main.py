@@ -72,9 +72,9 @@ COMMANDS = (
     ),
     Command(
         "paper",
-        study.paper,
+        study.lad,
         MEASURE,
-        ("lad-eval paper --model lad-tiny", "lad-eval paper --model lad-tiny --only table4,figure6"),
+        ("lad-eval study lad --model lad-tiny", "lad-eval study lad --model lad-tiny --only table4,figure6"),
     ),
     Command(
         "check",
@@ -136,7 +136,7 @@ COMMANDS = (
     ),
 )
 # What people type who come from elsewhere.
-SYNONYMS = {"eval": "run", "evaluate": "run", "list": "ls", "tasks": "ls", "html": "report", "study": "paper", "diff": "compare"}
+SYNONYMS = {"eval": "run", "evaluate": "run", "list": "ls", "tasks": "ls", "html": "report", "diff": "compare"}
 
 
 class Commands(TyperGroup):
@@ -164,6 +164,7 @@ for command in COMMANDS:
         epilog="\n\n".join(["[bold]Examples[/bold]", *(f"  {line}".replace("[", "\\[") for line in command.examples)]),
         context_settings=command.context,
     )(command.function)
+app.add_typer(study.app, rich_help_panel=MEASURE)
 app.add_typer(data.app, rich_help_panel=PREPARE)
 app.add_typer(vlmeval.app, rich_help_panel=HARNESSES)
 

@@ -1,4 +1,4 @@
-"""`lad-eval paper`: the paper's tables and figures for a model of one's own."""
+"""`lad-eval study`: the tables and figures of a paper, for a model of one's own."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import typer
 from lad_eval.cli.console import log_next_steps
 from lad_eval.cli.options import RESULTS, Model, Quiet, Runs, Seed
 
+app = typer.Typer(name="study", help="Regenerate a paper's tables and figures for a model.", no_args_is_help=True)
+
 WRITTEN = Path("results/paper")
 SCENES_LIMIT = 50
 
 
-def paper(
+@app.command("lad")
+def lad(
     model: Model,
     only: Annotated[str | None, typer.Option("--only", help="Studies, separated by commas, e.g. table4,figure6.")] = None,
     family: Annotated[
@@ -35,7 +38,7 @@ def paper(
     seed: Seed = 42,
     quiet: Quiet = False,
 ) -> None:
-    """Regenerate the paper's tables and figures for a model: Markdown, LaTeX, CSV, SVG, PDF and one HTML page."""
+    """Logit-Attention Divergence, for a model: Markdown, LaTeX, CSV, SVG, PDF and one HTML page."""
     from lad_eval.cli.console import log_to_stderr, quiet_libraries
 
     log_to_stderr(quiet=quiet)

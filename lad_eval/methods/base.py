@@ -6,13 +6,15 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from lad_eval.errors import EvidenceError, UserError
+from lad_eval.evidence.replies import UNKNOWN_PASSES, Decoding, Replies
 from lad_eval.evidence.table import Evidence, Floats, Ints
 from lad_eval.files.documents import parse
 from lad_eval.files.tensors import read_tensors, tensors_as_bytes
@@ -22,7 +24,25 @@ from lad_eval.methods.parameters import PLAIN, Condition, Parameter, unacceptabl
 from lad_eval.tasks.plan import View
 
 Need = Literal["log_probs", "attention", "replies"]
+Results: TypeAlias = Evidence | Replies
 M = TypeVar("M", bound="Method")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A method's answers to m questions.
+
+    Attributes:
+        log_proba: Float[m, N] of the displayed positions; None for a method that gives no probabilities.
+        position: Int[m], the answer, 0-based; -1 where a reply names none.
+        passes: Float[m], decoder passes that an answer would cost if the method were run alone; NaN: unknown.
+        draws: Int[D, m], the answers of each of several repetitions, `position` the first; None for a method that has none.
+    """
+
+    log_proba: Floats | None
+    position: Ints
+    passes: Floats
+    draws: Ints | None = None
 
 
 class NotCalibratedError(UserError):
@@ -170,6 +190,48 @@ class Method(ABC):
             setattr(method, name, value)
         return method
 
+    @property
+    def learner(self) -> Method:
+        """What `calibrate` teaches and `save` writes: this method, or the decision that it makes of each displayed order."""
+        return self
+
+    def with_learner(self, learner: Method) -> Method:
+        """The method with what another has learned in place of its own."""
+        return learner
+
+    @property
+    def decoding(self) -> Decoding | None:
+        """How the replies that it reads must have been generated; None for a method that decides from evidence."""
+        return None
+
+    @property
+    def most_orders(self) -> int | None:
+        """How many of the displayed orders that were run it uses; None: all."""
+        return None
+
+    def layer_shares(self, evidence: Evidence) -> Floats | None:
+        """Float[L]: share of the rows in which it reads each decoder layer; None for a method that chooses no layers."""
+        return None
+
+    def decide(self, results: Results, index: Ints) -> Answers:
+        """Answers to m questions; the one call behind every run, whatever the method reads.
+
+        Args:
+            results: evidence or replies of every request that the questions rest on.
+            index: Int[m, V], the rows of each question's displayed orders, the one that is answered first.
+
+        Raises:
+            EvidenceError: the results lack what the method needs.
+            NotCalibratedError: it calibrates and was not calibrated.
+        """
+        log_proba = self.predict_log_proba(self._evidence(results))[index[:, 0]]
+        return Answers(log_proba, log_proba.argmax(axis=1).astype(np.int64), passes_of(results, index))
+
+    def _evidence(self, results: Results) -> Evidence:
+        if not isinstance(results, Evidence):
+            raise EvidenceError(f"{self.name} decides from evidence, and was given replies.")
+        return results
+
     @abstractmethod
     def _scores(self, evidence: Evidence) -> Floats:
         """Finite scores Float[n, N]; the greatest is the answer."""
@@ -284,3 +346,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} cannot be saved")
+
+
+def passes_of(results: Results, index: Ints) -> Floats:
+    """Float[m]: decoder passes of all rows behind each question."""
+    spent = np.where(results.forward_passes == UNKNOWN_PASSES, np.nan, results.forward_passes)
+    total: Floats = spent[index].sum(axis=1)
+    return total

@@ -113,6 +113,12 @@ class LAD(Method):
         chosen = strongest_layers(attention, self.layers, self.top_k)
         return purified_attention(attention, self.log_attention_prior_, chosen, self.attention_mean, self.temperature)
 
+    def layer_shares(self, evidence: Evidence) -> Floats:
+        """Float[L]: share of the rows in which each layer is one of L* (Eq. 8-9)."""
+        attention = self._attention(evidence)
+        chosen = strongest_layers(attention, self.layers, self.top_k)
+        return np.bincount(chosen.ravel(), minlength=attention.shape[1]) / len(attention)
+
     def _scores(self, evidence: Evidence) -> Floats:
         log_posterior = self._log_posterior(evidence)
         if self.mixture == "log":

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lad_eval.evidence.table import Evidence, Floats, Ints
-from lad_eval.methods.base import Method
+from lad_eval.methods.base import Answers, Method, Results
 from lad_eval.methods.calibration import log_softmax, logsumexp
 from lad_eval.methods.parameters import Choice, Count, Parameter, Share
 from lad_eval.methods.views import Cyclic
@@ -84,6 +84,16 @@ class PriDeOriginal(Cyclic):
         self.share = share
         self.draws = draws
         self.seed = seed
+
+    def decide(self, results: Results, index: Ints) -> Answers:
+        """A question costs its own pass, or that of all its orders where its sample is drawn; the mean over the draws."""
+        evidence = self._evidence(results)
+        log_proba = self.predict_over_views(evidence, index)
+        found = [self.drawn(evidence, index, draw) for draw in range(self.draws)]
+        draws = np.stack([scores.argmax(axis=1) for scores, _ in found]).astype(np.int64)
+        spent = evidence.forward_passes[index]
+        passes = np.mean([np.where(drawn, spent.sum(axis=1), spent[:, 0]) for _, drawn in found], axis=0)
+        return Answers(log_proba, draws[0], passes, draws)
 
     def drawn(self, evidence: Evidence, index: Ints, draw: int) -> tuple[Floats, npt.NDArray[np.bool_]]:
         """Log-probabilities Float[m, N] of one draw, and which of the m questions are of drawn samples.

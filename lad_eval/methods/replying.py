@@ -11,9 +11,9 @@ import numpy as np
 from lad_eval.errors import EvidenceError
 from lad_eval.evidence.replies import Decoding, Replies
 from lad_eval.evidence.table import Evidence, Floats, Ints
-from lad_eval.methods.base import Method
+from lad_eval.methods.base import Answers, Method, Results, passes_of
 from lad_eval.methods.parameters import Count, Parameter, Positive
-from lad_eval.methods.views import votes
+from lad_eval.methods.views import NO_ANSWER, most_voted
 
 END_OF_THOUGHT = "</think>"
 _THOUGHT = "<think>"
@@ -69,10 +69,6 @@ def _flags(identifiers: Sequence[str]) -> re.RegexFlag:
     return re.IGNORECASE if ordinals else re.RegexFlag(0)
 
 
-NO_ANSWER = -1
-"""Position of a reply that names no candidate: `lad_eval.metrics.predictions.UNPARSABLE`."""
-
-
 class Generate(Method):
     """The model's own greedy reply, parsed strictly; one that does not name exactly one candidate is wrong, and counted apart.
 
@@ -92,6 +88,11 @@ class Generate(Method):
     def decoding(self) -> Decoding:
         """How the replies must have been written."""
         return Decoding(max_new_tokens=self.max_new_tokens)
+
+    def decide(self, results: Results, index: Ints) -> Answers:
+        if not isinstance(results, Replies):
+            raise EvidenceError(f"{self.name} decides from replies, and was given evidence.")
+        return Answers(None, self.answers(results)[index[:, 0]], passes_of(results, index))
 
     def answers(self, replies: Replies) -> Ints:
         """0-based displayed positions, Int[n]; NO_ANSWER where a reply names no candidate, or several."""
@@ -152,9 +153,3 @@ class SelfConsistency(ChainOfThought):
     @property
     def decoding(self) -> Decoding:
         return Decoding(self.samples, float(self.temperature), self.max_new_tokens, self.seed)
-
-
-def most_voted(chosen: Ints, n: int) -> Ints:
-    """Int[m]: of each row of Int[m, V] what most of it says, the first said if several do; NO_ANSWER where nothing is said."""
-    winner: Ints = votes(chosen, n).argmax(axis=1).astype(np.int64)
-    return np.where((chosen != NO_ANSWER).any(axis=1), winner, NO_ANSWER)

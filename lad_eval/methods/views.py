@@ -9,8 +9,9 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from lad_eval.errors import EvidenceError, UserError
+from lad_eval.evidence.replies import Decoding, Replies
 from lad_eval.evidence.table import Evidence, Floats, Ints
-from lad_eval.methods.base import Method
+from lad_eval.methods.base import Answers, Method, Results, passes_of
 from lad_eval.methods.parameters import Count, Parameter
 from lad_eval.tasks.plan import RANDOM_ORDERS
 from lad_eval.tasks.request import Permutation
@@ -53,9 +54,22 @@ class OverViews(Method):
         return self
 
     @property
-    def most_orders(self) -> int | None:
-        """How many of the orders that were asked it uses; None: all."""
-        return None
+    def learner(self) -> Method:
+        return self.decision
+
+    def with_learner(self: V, learner: Method) -> V:
+        return self.over(learner)
+
+    @property
+    def decoding(self) -> Decoding | None:
+        return self.decision.decoding
+
+    def layer_shares(self, evidence: Evidence) -> Floats | None:
+        return self.decision.layer_shares(evidence)
+
+    def decide(self, results: Results, index: Ints) -> Answers:
+        log_proba = self.predict_over_views(self._evidence(results), index)
+        return Answers(log_proba, log_proba.argmax(axis=1).astype(np.int64), passes_of(results, index))
 
     def get_params(self) -> dict[str, Any]:
         """Own parameters and the decision's."""
@@ -195,6 +209,17 @@ class Majority(Cyclic):
 
     name = "majority"
 
+    def decide(self, results: Results, index: Ints) -> Answers:
+        if not isinstance(results, Replies):
+            return super().decide(results, index)
+        each = self.decision.decide(results, np.arange(len(results))[:, None]).position
+        perm = results.perm
+        image = np.take_along_axis(perm, np.maximum(each, 0)[:, None], axis=1)[:, 0]
+        chosen = most_voted(np.where(each == NO_ANSWER, NO_ANSWER, image)[index], results.n_candidates)
+        position_of = np.argsort(perm[index[:, 0]], axis=1)
+        position = position_of[np.arange(len(chosen)), np.maximum(chosen, 0)]
+        return Answers(None, np.where(chosen == NO_ANSWER, NO_ANSWER, position).astype(np.int64), passes_of(results, index))
+
     def _combined(self, by_image: Floats) -> Floats:
         return votes(by_image.argmax(axis=2).astype(np.int64), by_image.shape[2])
 
@@ -211,3 +236,13 @@ def votes(chosen: Ints, n: int) -> Floats:
     first = np.where(voted.any(axis=1), voted.argmax(axis=1), views)
     scores: Floats = voted.sum(axis=1) + 0.5 * (1 - first / views)
     return scores
+
+
+NO_ANSWER = -1
+"""Position of a reply that names no candidate: `lad_eval.metrics.predictions.UNPARSABLE`."""
+
+
+def most_voted(chosen: Ints, n: int) -> Ints:
+    """Int[m]: of each row of Int[m, V] what most of it says, the first said if several do; NO_ANSWER where nothing is said."""
+    winner: Ints = votes(chosen, n).argmax(axis=1).astype(np.int64)
+    return np.where((chosen != NO_ANSWER).any(axis=1), winner, NO_ANSWER)

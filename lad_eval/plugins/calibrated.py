@@ -16,7 +16,7 @@ import numpy as np
 from lad_eval.errors import UserError
 from lad_eval.evidence.store import EvidenceStore
 from lad_eval.evidence.table import Evidence
-from lad_eval.methods import PLAIN, Method, OverViews, make_method
+from lad_eval.methods import PLAIN, Method, make_method
 from lad_eval.models.base import VLM
 from lad_eval.run.collect import in_batches
 from lad_eval.run.distributed import World
@@ -140,7 +140,7 @@ class CalibratedMethod:
     @property
     def state_path(self) -> Path:
         """The file of the learned state; its name holds a digest of the parameters."""
-        learner = self._learner
+        learner = self.method.learner
         told = json.dumps([type(learner).__name__, learner.get_params()], sort_keys=True, default=str)
         return self.folder / "calibration" / f"{slug(learner.name)}-{hashlib.sha256(told.encode()).hexdigest()[:12]}.safetensors"
 
@@ -166,27 +166,18 @@ class CalibratedMethod:
         evidence = self._kept.of(self._model, each_once, f"{self.task.name}, {method.name}", show_progress=self.show_progress)
         row = {view.key: i for i, view in enumerate(each_once)}
         index = np.asarray([[row[view.key] for view in of_one] for of_one in views], dtype=np.int64)
-        if isinstance(method, OverViews):
-            scores = method.predict_over_views(evidence, index)
-        else:
-            scores = method.predict_log_proba(evidence)[index[:, 0]]
-        return [int(position) for position in scores.argmax(axis=1)]
-
-    @property
-    def _learner(self) -> Method:
-        """What learns: the method, or the decision that it makes of each of several orders."""
-        return self.method.decision if isinstance(self.method, OverViews) else self.method
+        return [int(position) for position in method.decide(evidence, index).position]
 
     @cached_property
     def _ready(self) -> Method:
         """The method, calibrated from the stored state, else from stored evidence, else by asking."""
-        method, learner = self.method, self._learner
+        method, learner = self.method, self.method.learner
         if not learner.calibrates or learner.is_calibrated:
             return method
         if self.state_path.is_file():
             try:
                 loaded = type(learner).load(self.state_path)
-                return method.over(loaded) if isinstance(method, OverViews) else loaded
+                return method.with_learner(loaded)
             except UserError as error:
                 logger.warning("%s It is learned again.", error)
         # The whole plan: which samples are calibrated on depends on all that are evaluated.

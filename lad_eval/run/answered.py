@@ -13,8 +13,8 @@ from lad_eval.evidence.replies import Decoding, Replies
 from lad_eval.evidence.replies_store import read_replies, reply_files
 from lad_eval.evidence.store import read_evidence
 from lad_eval.evidence.table import Evidence, difference
-from lad_eval.methods import PLAIN, Condition, Generate, Method, OverViews, with_parameters
-from lad_eval.run.decide import Asked, Decision, decide, decide_from_replies
+from lad_eval.methods import PLAIN, Condition, Method, with_parameters
+from lad_eval.run.decide import Asked, Decision, calibrated, decide
 from lad_eval.run.folder import AGAIN, PLAN, SPEC, ResultsError, condition_folder, read_spec
 from lad_eval.run.spec import digest_of
 
@@ -42,14 +42,13 @@ class Answered:
             EvidenceError: evidence or replies are missing or not what the method needs.
             ResultsError: the run did not ask what the method needs.
         """
-        decoding = decoding_of(method)
-        if decoding is not None:
+        if (decoding := method.decoding) is not None:
             if decoding not in self.replies:
                 raise ResultsError(f"This run has no replies for {_reading(method)}; run again with it among --methods.")
-            return decide_from_replies(self.replies[decoding], self.asked, method)
+            return decide(self.replies[decoding], self.asked, method)
         if self.evidence is None:
             raise ResultsError(f"This run has no evidence for {method.name}; run again with it among --methods.")
-        return decide(self.evidence, self.asked, method)
+        return decide(self.evidence, self.asked, method, calibrated(self.evidence, self.asked, method))
 
     def used(self, methods: Iterable[Method]) -> set[str]:
         """Keys of all requests that the methods' answers rest on."""
@@ -64,24 +63,11 @@ class Answered:
         return self.evidence.select(np.isin(self.evidence.key, np.asarray(sorted(keys), dtype=np.str_)))
 
 
-def reply_method(method: Method) -> Generate | None:
-    """The part of a method that reads replies; None for one that decides from evidence."""
-    decision = method.decision if isinstance(method, OverViews) else method
-    return decision if isinstance(decision, Generate) else None
-
-
 def _reading(method: Method) -> str:
     """The name of what reads replies in a method, with the parameters that are not the defaults."""
-    reading = reply_method(method)
-    assert reading is not None
-    usual = type(reading)().get_params()
-    return with_parameters(reading.name, {key: value for key, value in reading.get_params().items() if value != usual[key]})
-
-
-def decoding_of(method: Method) -> Decoding | None:
-    """How the replies that a method reads are written; None for one that decides from evidence."""
-    reading = reply_method(method)
-    return None if reading is None else reading.decoding
+    usual = type(method.learner)().get_params()
+    changed = {key: value for key, value in method.learner.get_params().items() if value != usual[key]}
+    return with_parameters(method.learner.name, changed)
 
 
 def read_answered(run: Path, condition: Condition, methods: Iterable[Method]) -> Answered:
@@ -97,7 +83,7 @@ def read_answered(run: Path, condition: Condition, methods: Iterable[Method]) ->
         raise ResultsError(f"The run in {run} has not asked {how}; run again with such a method among --methods.")
     spec = read_spec(run)
     asked = Asked.read(folder, digest_of(spec))
-    decodings = {decoding for method in methods if (decoding := decoding_of(method)) is not None}
+    decodings = {decoding for method in methods if (decoding := method.decoding) is not None}
     evidence = read_evidence(folder) if files_of(folder) else None
     written = {decoding: read_replies(folder, decoding) for decoding in decodings if reply_files(folder, decoding)}
     for made_by in [part.fingerprint for part in (evidence, *written.values()) if part is not None]:

@@ -102,7 +102,7 @@ def collect(
         UserError: a method is unknown, reads replies, or has another condition than the others; the two tasks do not fit each
             other, the data is not as the task says, or the folder holds other evidence.
     """
-    wanted = None if methods is None else [m if isinstance(m, Method) else make_method(m) for m in methods]
+    wanted = None if methods is None else [make_method(m) if isinstance(m, str) else m for m in methods]
     condition = _condition_of(wanted or [])
     if calibrate_on is not None:
         task = task.calibrated_on(load_task(calibrate_on) if isinstance(calibrate_on, str) else calibrate_on)

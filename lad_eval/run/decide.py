@@ -10,10 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from lad_eval.evidence.replies import UNKNOWN_PASSES, Replies
-from lad_eval.evidence.table import Evidence, Floats, Ints
-from lad_eval.methods import Generate, Method, OverViews, PriDeOriginal
-from lad_eval.methods.replying import NO_ANSWER, most_voted
+from lad_eval.evidence.table import Evidence, Ints
+from lad_eval.methods import Method
+from lad_eval.methods.base import Answers, Results
 from lad_eval.run.folder import AGAIN, PLAN, ResultsError, read_json, write_json
 from lad_eval.tasks.plan import Plan
 
@@ -102,8 +101,7 @@ class Asked:
         if not asked:
             what = "every cyclic shift" if method.views == "cyclic" else "random orders"
             raise ResultsError(f"{method.name} needs {what}, and this run has not asked them; run again with it among --methods.")
-        most = method.most_orders if isinstance(method, OverViews) else None
-        return tuple(keys[:most] for keys in asked)
+        return tuple(keys[: method.most_orders] for keys in asked)
 
     def calibration_keys(self, method: Method) -> list[str]:
         """Keys of the requests that a method learns from.
@@ -116,12 +114,6 @@ class Asked:
                 f"{method.name} needs calibration, and this run has asked none; run again with it among --methods."
             )
         return list(self.calibration)
-
-    def passes_of(self, method: Method, answers: Evidence | Replies) -> Floats:
-        """Decoder passes that each evaluated request would cost if the method were run alone, Float[evaluated]; NaN: unknown."""
-        passes = np.where(answers.forward_passes == UNKNOWN_PASSES, np.nan, answers.forward_passes)
-        spent = dict(zip(answers.key.tolist(), passes.tolist(), strict=True))
-        return np.asarray([sum(spent[key] for key in keys) for keys in self.views_of(method)], dtype=np.float64)
 
 
 class Rows(Protocol):
@@ -139,84 +131,49 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class Decision:
-    """A method's answers to the evaluated requests, n of them.
+    """A method's answers to the evaluated requests of a run, n of them.
 
     Attributes:
-        log_proba: Float[n, N] of the displayed positions; None for a method that gives no probabilities.
-        position: Int[n], the answer, 0-based; -1 where a reply names none.
-        passes: Float[n], decoder passes that the answer would cost if the method were run alone.
+        answers: in the order of `rows`.
         calibration_passes: decoder passes of the calibration; 0 for a method that does not calibrate.
         rows: of the evaluated requests.
-        draws: Int[D, n], the answers of each of several draws, `position` the first; None for a method that draws nothing. The
-            figures are means over them.
     """
 
-    log_proba: Floats | None
-    position: Ints
-    passes: Floats
+    answers: Answers
     calibration_passes: int
     rows: Rows
-    draws: Ints | None = None
 
 
-def decide(evidence: Evidence, asked: Asked, method: Method) -> Decision:
-    """The answers of a method that decides from evidence.
+def calibrated(evidence: Evidence, asked: Asked, method: Method) -> int:
+    """Calibrates a method where it calibrates; the decoder passes that this rests on.
 
     Raises:
         EvidenceError: evidence is missing or not what the method needs.
-        ResultsError: the run did not ask what the method needs.
+        ResultsError: the run did not ask for a calibration.
     """
-    calibration_passes = 0
-    if method.calibrates:
-        learned_from = evidence.select_keys(asked.calibration_keys(method))
-        method.calibrate(learned_from)
-        calibration_passes = int(learned_from.forward_passes.sum())
-    if isinstance(method, PriDeOriginal):
-        return _drawn(evidence, asked, method)
-    if isinstance(method, OverViews):
-        seen = evidence.select_keys(asked.seen_by(method))
-        log_proba = method.predict_over_views(seen, index_of(seen, asked, method))
-    else:
-        # A method of several views that is no OverViews finds the views of each row by itself, and answers all rows.
-        keys = asked.seen_by(method)
-        row = {key: i for i, key in enumerate(keys)}
-        log_proba = method.predict_log_proba(evidence.select_keys(keys))[[row[key] for key in asked.evaluated]]
-    position = log_proba.argmax(axis=1).astype(np.int64)
-    rows = evidence.select_keys(asked.evaluated)
-    return Decision(log_proba, position, asked.passes_of(method, evidence), calibration_passes, rows)
+    if not method.calibrates:
+        return 0
+    learned_from = evidence.select_keys(asked.calibration_keys(method))
+    method.calibrate(learned_from)
+    return int(learned_from.forward_passes.sum())
 
 
-def _drawn(evidence: Evidence, asked: Asked, method: PriDeOriginal) -> Decision:
-    """The answers of every draw; a question costs its own pass, or that of all its views where its sample is drawn."""
-    seen = evidence.select_keys(asked.seen_by(method))
-    index = index_of(seen, asked, method)
-    log_proba = method.predict_over_views(seen, index)
-    found = [method.drawn(seen, index, draw) for draw in range(method.draws)]
-    draws = np.stack([scores.argmax(axis=1) for scores, _ in found]).astype(np.int64)
-    spent = seen.forward_passes[index]
-    passes = np.mean([np.where(drawn, spent.sum(axis=1), spent[:, 0]) for _, drawn in found], axis=0)
-    return Decision(log_proba, draws[0], passes, 0, evidence.select_keys(asked.evaluated), draws)
+def decide(results: Results, asked: Asked, method: Method, calibration_passes: int = 0) -> Decision:
+    """A method's answers to the evaluated requests.
 
-
-def decide_from_replies(replies: Replies, asked: Asked, method: Method) -> Decision:
-    """The answers of a method that reads replies, or of a majority of such answers over several displayed orders.
+    Args:
+        results: evidence or replies, whichever the method reads.
+        asked: which request serves what.
+        method: decides; calibrated where it calibrates.
+        calibration_passes: decoder passes that its calibration took.
 
     Raises:
-        EvidenceError: replies are missing.
+        EvidenceError: evidence or replies are missing or not what the method needs.
         ResultsError: the run did not ask what the method needs.
     """
-    rows = replies.select_keys(asked.evaluated)
-    reading = method.decision if isinstance(method, OverViews) else method
-    assert isinstance(reading, Generate)
-    seen = replies.select_keys(asked.seen_by(method))
-    answers = reading.answers(seen)
-    if isinstance(method, OverViews):
-        index = index_of(seen, asked, method)
-        image = np.take_along_axis(seen.perm, np.maximum(answers, 0)[:, None], axis=1)[:, 0]
-        chosen = most_voted(np.where(answers == NO_ANSWER, NO_ANSWER, image)[index], seen.n_candidates)
-        place = np.argsort(rows.perm, axis=1)[np.arange(len(chosen)), np.maximum(chosen, 0)]
-        answers = np.where(chosen == NO_ANSWER, NO_ANSWER, place)
-    return Decision(None, answers.astype(np.int64), asked.passes_of(method, replies), 0, rows)
+    seen = results.select_keys(asked.seen_by(method))
+    answers = method.decide(seen, index_of(seen, asked, method))
+    return Decision(answers, calibration_passes, results.select_keys(asked.evaluated))
 
 
 def index_of(seen: Rows, asked: Asked, method: Method) -> Ints:

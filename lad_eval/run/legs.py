@@ -20,7 +20,7 @@ from lad_eval.evidence.store import EvidenceStore
 from lad_eval.evidence.table import Evidence, difference, fingerprint_digest
 from lad_eval.methods import PLAIN, Condition, Method
 from lad_eval.models.base import VLM, Writer
-from lad_eval.run.answered import Answered, decoding_of
+from lad_eval.run.answered import Answered
 from lad_eval.run.collect import calibrates, fingerprint_under, in_batches, under, views_of
 from lad_eval.run.decide import Asked
 from lad_eval.run.distributed import World
@@ -148,19 +148,19 @@ class Leg:
     @property
     def decodings(self) -> tuple[Decoding, ...]:
         """The ways in which replies are needed."""
-        return tuple(dict.fromkeys(filter(None, map(decoding_of, self.methods.values()))))
+        return tuple(dict.fromkeys(filter(None, (method.decoding for method in self.methods.values()))))
 
     def evidence_keys(self) -> set[str]:
         """Keys of the requests whose evidence the methods need."""
-        return self._keys(method for method in self.methods.values() if decoding_of(method) is None)
+        return self._keys(method for method in self.methods.values() if method.decoding is None)
 
     def reply_keys(self, decoding: Decoding) -> set[str]:
         """Keys of the requests whose replies, written so, the methods need."""
-        return self._keys(method for method in self.methods.values() if decoding_of(method) == decoding)
+        return self._keys(method for method in self.methods.values() if method.decoding == decoding)
 
     def alone(self) -> dict[str, int]:
         """How many requests each method would ask if it were run alone; a request with several replies counts as often."""
-        samples = {name: decoding.samples if (decoding := decoding_of(m)) else 1 for name, m in self.methods.items()}
+        samples = {name: decoding.samples if (decoding := m.decoding) else 1 for name, m in self.methods.items()}
         return {name: samples[name] * len(self._keys([method])) for name, method in self.methods.items()}
 
     def asks(self) -> int:

@@ -10,7 +10,6 @@ from pathlib import Path
 from lad_eval.errors import DataError
 from lad_eval.methods import Method
 from lad_eval.models.base import VLM, PromptReport, ReadsPrompts, refuse
-from lad_eval.run.answered import decoding_of
 from lad_eval.run.collect import calibrates
 from lad_eval.run.folder import AGAIN, SPEC, TASK, ResultsError, read_json, write_json
 from lad_eval.tasks.files import Document
@@ -33,7 +32,7 @@ def check_prompts(model: VLM, task: Task, methods: Mapping[str, Method], limit: 
     for names, members in wordings.items():
         variant = task.worded(*names) if names else task
         requests = one_request_per_sample(variant, limit=limit, calibration=calibrates(members))
-        replies = [decoding.max_new_tokens for decoding in map(decoding_of, members) if decoding is not None]
+        replies = [decoding.max_new_tokens for decoding in (method.decoding for method in members) if decoding is not None]
         refuse(model.check_prompts(requests, reply_tokens=max(replies, default=0)).faults)
 
 

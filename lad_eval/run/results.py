@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
 def predictions_of(decision: Decision, evaluated: Rows, asked: Asked) -> Predictions:
     """The answers as the metrics' table."""
+    position = decision.answers.position
     return Predictions(
-        evaluated.sample_id, np.asarray(asked.permutation_index), evaluated.gold_position, decision.position, evaluated.perm
+        evaluated.sample_id, np.asarray(asked.permutation_index), evaluated.gold_position, position, evaluated.perm
     )
 
 
@@ -46,8 +47,9 @@ def figures_of(decision: Decision, evaluated: Rows, asked: Asked, *, seed: int) 
         asked: what was asked.
         seed: of the bootstrap.
     """
-    if decision.draws is not None:
-        single = [replace(decision, position=position, draws=None) for position in decision.draws]
+    answers = decision.answers
+    if answers.draws is not None:
+        single = [replace(decision, answers=replace(answers, position=position, draws=None)) for position in answers.draws]
         return _mean_of([figures_of(one, evaluated, asked, seed=seed) for one in single])
     found = summarise(predictions_of(decision, evaluated, asked), seed=seed)
     return {
@@ -74,7 +76,7 @@ def figures_of(decision: Decision, evaluated: Rows, asked: Asked, *, seed: int) 
         "position_test": {"statistic": _known(found.position_statistic), "p_value": _known(found.position_p)},
         "recall": [_known(value) for value in found.recall],
         "unparsable": found.unparsable,
-        "forward_passes": _known(float(decision.passes.mean())),
+        "forward_passes": _known(float(decision.answers.passes.mean())),
         "calibration_passes": decision.calibration_passes,
     }
 
@@ -197,9 +199,9 @@ def predictions_table(legs: Sequence[Answered], methods: Mapping[str, Method], d
 
     tables = []
     for name, decision in decisions.items():
-        rows, every = decision.rows, np.arange(len(decision.position))
-        answered = decision.position >= 0
-        image = np.where(answered, rows.perm[every, np.maximum(decision.position, 0)], -1)
+        rows, every = decision.rows, np.arange(len(decision.answers.position))
+        answered = decision.answers.position >= 0
+        image = np.where(answered, rows.perm[every, np.maximum(decision.answers.position, 0)], -1)
         table = {
             "method": name,
             "key": rows.key,
@@ -207,11 +209,11 @@ def predictions_table(legs: Sequence[Answered], methods: Mapping[str, Method], d
             "permutation": np.asarray(_leg(legs, methods[name]).asked.permutation_index),
             "order": [" ".join(map(str, order)) for order in rows.perm.tolist()],
             "gold_position": rows.gold_position,
-            "position": decision.position,
+            "position": decision.answers.position,
             "gold_image": rows.perm[every, rows.gold_position],
             "image": image,
-            "correct": decision.position == rows.gold_position,
-            "log_proba": [None] * len(every) if decision.log_proba is None else decision.log_proba.tolist(),
+            "correct": decision.answers.position == rows.gold_position,
+            "log_proba": [None] * len(every) if decision.answers.log_proba is None else decision.answers.log_proba.tolist(),
         }
         tables.append(pd.DataFrame(table))
     joined: pd.DataFrame = pd.concat(tables, ignore_index=True)

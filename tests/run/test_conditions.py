@@ -254,7 +254,7 @@ def test_a_method_of_ones_own_may_look_at_all_shifts(counted, tmp_path):
     run_tasks(settings(tmp_path, methods=("permutation-average",), limit=3))
     folder = only_run(tmp_path)
     answered = read_answered(folder, PLAIN, [])
-    own, ours = (answered.decide(method) for method in (Shifted(), PermutationAverage()))
+    own, ours = (answered.decide(method).answers for method in (Shifted(), PermutationAverage()))
     assert len(own.position) == 3 * len(task.orders)
     np.testing.assert_allclose(own.log_proba, ours.log_proba, atol=1e-12)
     np.testing.assert_array_equal(own.passes, ours.passes)

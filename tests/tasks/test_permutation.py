@@ -50,6 +50,16 @@ def test_cyclic_shifts_bring_every_image_to_every_position_once(p):
         assert sorted(s.position_of(image) for s in shifts) == list(range(len(p)))
 
 
+def test_by_hand():
+    # At N = 3 an order and its inverse differ, and so do the two ways to compose two orders.
+    order, turn = Permutation((1, 2, 0)), Permutation((0, 2, 1))
+    assert order.apply("abc") == ("b", "c", "a")
+    assert order.inverse.order == (2, 0, 1)
+    assert order.followed_by(turn).order == (1, 0, 2)
+    assert turn.followed_by(order).order == (2, 1, 0)
+    assert order.followed_by(turn).apply("abc") == turn.apply(order.apply("abc")) == ("b", "a", "c")
+
+
 @pytest.mark.parametrize("order", [(0, 0), (1, 2), (0, 2), (-1, 0), (0, 1, 1)])
 def test_no_permutation_is_refused(order):
     with pytest.raises(ValueError, match="not a permutation of 0"):

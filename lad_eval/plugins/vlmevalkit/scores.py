@@ -244,10 +244,9 @@ def _write_evidence(path: Path, keys: tuple[str, ...], pointer: Pointer) -> None
 
 def _sound(state: Path, method: str, predictions: Path) -> bytes:
     """The file of a learned state, which must be whole."""
-    from lad_eval.methods import OverViews, make_method
+    from lad_eval.methods import make_method
 
-    made = make_method(method)
-    learner = made.decision if isinstance(made, OverViews) else made
+    learner = make_method(method).learner
     try:
         type(learner).load(state)
     except UserError as error:

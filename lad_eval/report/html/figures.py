@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from lad_eval.errors import EvidenceError, UserError
 from lad_eval.evidence.table import Floats
-from lad_eval.methods import LAD
+from lad_eval.methods import Method
 from lad_eval.metrics import confusion, row_shares
 from lad_eval.report.html import measures
 from lad_eval.report.html.charts import Line, bars, heatmap, lines
@@ -141,8 +141,8 @@ def attention_figure(material: Material) -> Group:
     if N > MOST_LINES:
         note += f" Chance is {100 / N:.1f} %." + ("" if read is None else f" LAD reads layers {read[0]} to {read[1]}.")
     found = [Figure("Attention to the right image, by layer", chart, table, note)]
-    if lad is not None:
-        found.append(_read_figure(measures.layers_chosen(lad, evaluated), layers))
+    if lad is not None and (chosen := measures.layers_chosen(lad, evaluated)) is not None:
+        found.append(_read_figure(chosen, layers))
     return Group(found)
 
 
@@ -189,16 +189,15 @@ def _read_figure(chosen: Floats, layers: Sequence[str]) -> Figure:
     return Figure("Layers that LAD reads", chart, Table(["Layer", "% of passes"], rows), note)
 
 
-def _lad(material: Material) -> LAD | None:
+def _lad(material: Material) -> Method | None:
     """LAD as the run had it; None if it had none."""
     figure = material.metrics["methods"].get("lad")
     if figure is None:
         return None
     try:
-        method = measures.made("lad", figure.get("parameters", {}))
+        return measures.made("lad", figure.get("parameters", {}))
     except UserError:
         return None
-    return method if isinstance(method, LAD) else None
 
 
 def learned_figures(material: Material) -> Group:

@@ -11,8 +11,8 @@ import numpy as np
 
 from lad_eval.errors import UserError
 from lad_eval.evidence.table import Evidence, Floats
-from lad_eval.methods import LAD, Method, MethodWarning, OverViews, make_method
-from lad_eval.methods.readout import layer_range, strongest_layers
+from lad_eval.methods import Method, MethodWarning, make_method
+from lad_eval.methods.readout import layer_range
 from lad_eval.metrics import recall_intervals
 from lad_eval.report.html.load import Answers
 from lad_eval.report.html.positions import Recall
@@ -68,7 +68,7 @@ def learn(method: Method, calibration: Evidence) -> Learned:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MethodWarning)
         method.calibrate(calibration)
-    inner = method.decision if isinstance(method, OverViews) else method
+    inner = method.learner
     found = {
         part: _exp(getattr(inner, attribute, None))
         for part, attribute in (("bias", "log_bias_"), ("prior", "log_prior_"), ("attention_prior", "log_attention_prior_"))
@@ -93,15 +93,11 @@ def made(name: str, parameters: Mapping[str, Any]) -> Method:
     return make_method(name, **{key: tuple(value) if isinstance(value, list) else value for key, value in parameters.items()})
 
 
-def layers_chosen(method: LAD, evidence: Evidence) -> Floats:
-    """Float[L]: share of the rows in which each layer is one of L*, those that the method reads (arXiv 2605.11591, Eq. 8-9)."""
-    attention = evidence.attention_delimited if method.span == "delimited" else evidence.attention
-    if attention is None:
-        raise ValueError("no attention")
+def layers_chosen(method: Method, evidence: Evidence) -> Floats | None:
+    """Float[L]: share of the rows in which a method reads each layer (arXiv 2605.11591, Eq. 8-9); None if it chooses none."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MethodWarning)
-        chosen = strongest_layers(attention, method.layers, method.top_k)
-    return np.bincount(chosen.ravel(), minlength=attention.shape[1]) / len(attention)
+        return method.layer_shares(evidence)
 
 
 def layers_read(method: Method, depth: int) -> tuple[int, int] | None:
