@@ -136,13 +136,13 @@ def test_the_readmes_commands_run(tmp_path, monkeypatch):
         words = ["results/runs/lad-tiny/scenes_random_n4" if "NAME" in word else word for word in words]
         if words[0] == "run" and "--limit" not in words:
             words += ["--limit", "3"]
-        if words[0] == "paper":
+        if words[0] == "study":
             words += ["--only", "table4", "--limit", "2"]
         if "scenes_main" in words:
             words[words.index("scenes_main")] = "scenes_random_n4"
         assert invoke(words) == 0, words
         ran.append(words[0])
-    assert {"run", "demo", "report", "compare", "validate", "score", "leaderboard", "paper"} <= set(ran)
+    assert {"run", "demo", "report", "compare", "validate", "score", "leaderboard", "study"} <= set(ran)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
