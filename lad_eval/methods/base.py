@@ -20,7 +20,7 @@ from lad_eval.files.documents import parse
 from lad_eval.files.tensors import read_tensors, tensors_as_bytes
 from lad_eval.methods import calibration
 from lad_eval.methods.calibration import log_softmax
-from lad_eval.methods.parameters import PLAIN, Condition, Parameter, unacceptable, unknown
+from lad_eval.methods.parameters import PLAIN, Condition, Parameter, declared, unacceptable, unknown
 from lad_eval.tasks.plan import View
 
 Need = Literal["log_probs", "attention", "replies"]
@@ -56,8 +56,9 @@ class MethodWarning(UserWarning):
 class Method(ABC):
     """Decides answers from evidence.
 
-    A subclass lists its `parameters`, stores them untouched in a keyword-only constructor, and writes `_scores` and, if it
-    calibrates, `_calibrate`. What it learns goes into attributes whose names end in `_`: arrays, numbers or strings.
+    A subclass declares its parameters by the annotations of a keyword-only constructor that stores them untouched, see
+    `parameters.declared`, and writes `_scores` and, if it calibrates, `_calibrate`. What it learns goes into attributes whose
+    names end in `_`: arrays, numbers or strings.
 
     Attributes:
         name: its name in tables and on the command line.
@@ -66,7 +67,7 @@ class Method(ABC):
         views: "cyclic" if an answer needs the evidence of all N cyclic shifts of the displayed order, "random" that of K random
             orders, "identity" if it needs the request's own pass only.
         condition: how the model must have been asked; evidence does not say, whoever hands it over must know.
-        parameters: name -> allowed values, in the constructor's order.
+        parameters: name -> allowed values, as the constructor declares them.
         n_candidates_: N of the calibration (after `calibrate`).
         n_layers_: L of the calibration; 0 for a method that reads no attention.
         calibration_ids_: Str[samples], the samples calibrated on, sorted.
@@ -82,6 +83,10 @@ class Method(ABC):
     n_candidates_: int
     n_layers_: int
     calibration_ids_: npt.NDArray[np.str_]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.parameters = {} if cls.__init__ is object.__init__ else declared(cls.__init__, cls.parameters)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.get_params().items())})"

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 
 from lad_eval.evidence.table import Evidence, Floats, Span
 from lad_eval.methods.base import Method, MethodWarning
 from lad_eval.methods.calibration import Mean, log_softmax, logsumexp, mean_by_gold
-from lad_eval.methods.parameters import Choice, LayerRange, Positive
 from lad_eval.methods.readout import (
-    ATTENTION_MEAN,
-    LAYER_PARAMETERS,
-    SPAN,
     AttentionMean,
+    LayerChoice,
+    Temperature,
+    TopK,
     log_prior,
     purified_attention,
     strongest_layers,
@@ -60,16 +59,6 @@ class LAD(Method):
     name = "lad"
     needs = frozenset({"log_probs", "attention"})
     calibrates = True
-    parameters: ClassVar = {
-        "top_k": LAYER_PARAMETERS["top_k"],
-        "temperature": Positive(),
-        "layers": LAYER_PARAMETERS["layers"],
-        "attention_mean": ATTENTION_MEAN,
-        "bias_mean": Choice(("log", "probability")),
-        "mixture": Choice(("log", "probability")),
-        "span": SPAN,
-        "attention_prior": Choice(("calibration", "none")),
-    }
 
     log_bias_: Floats
     log_gain_: float
@@ -78,9 +67,9 @@ class LAD(Method):
     def __init__(
         self,
         *,
-        top_k: int = 2,
-        temperature: float = 5.0,
-        layers: LayerRange = "upper",
+        top_k: TopK = 2,
+        temperature: Temperature = 5.0,
+        layers: LayerChoice = "upper",
         attention_mean: AttentionMean = "arithmetic",
         bias_mean: Mean = "log",
         mixture: Mean = "log",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, get_args, get_origin, get_type_hints, runtime_checkable
 
 import numpy as np
 
@@ -20,6 +21,7 @@ class ParameterError(UserError):
     """A method parameter that does not exist or cannot have this value."""
 
 
+@runtime_checkable
 class Parameter(Protocol):
     """What a parameter may be."""
 
@@ -124,6 +126,55 @@ class Layers:
             return text
         first, last = text.split("-")
         return int(first), int(last)
+
+
+@dataclass(frozen=True)
+class Flag:
+    """True or false, written so: `bool("false")` would be true."""
+
+    @property
+    def expected(self) -> str:
+        return "true or false"
+
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, bool | np.bool_)
+
+    def parse(self, text: str) -> bool:
+        words = {"true": True, "false": False}
+        if text.lower() not in words:
+            raise ValueError(text)
+        return words[text.lower()]
+
+
+def declared(constructor: Callable[..., None], inherited: Mapping[str, Parameter]) -> dict[str, Parameter]:
+    """The parameters that a constructor's keyword-only arguments declare, in their order.
+
+    An argument's annotation is its only statement: `Annotated[int, Count()]` names the allowed values, a `Literal` of strings
+    lists them, and `bool` is true or false. Without an annotation it is the inherited parameter of its name.
+
+    Raises:
+        TypeError: an annotation does not say which values are allowed.
+    """
+    hints = get_type_hints(constructor, include_extras=True)
+    keywords = [a.name for a in inspect.signature(constructor).parameters.values() if a.kind is a.KEYWORD_ONLY]
+    return {
+        name: inherited[name]
+        if name not in hints and name in inherited
+        else _kind(constructor.__qualname__, name, hints.get(name))
+        for name in keywords
+    }
+
+
+def _kind(owner: str, name: str, annotation: Any) -> Parameter:
+    if annotation is bool:
+        return Flag()
+    if get_origin(annotation) is Literal:
+        return Choice(get_args(annotation))
+    if get_origin(annotation) is Annotated:
+        for note in get_args(annotation)[1:]:
+            if isinstance(note, Parameter):
+                return note
+    raise TypeError(f"{name} of {owner} must be annotated with its allowed values, such as Annotated[int, Count()].")
 
 
 def _is_whole(value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from lad_eval.evidence.table import Evidence, Floats, Ints
 from lad_eval.methods.base import Answers, Method, Results
 from lad_eval.methods.calibration import log_softmax, logsumexp
-from lad_eval.methods.parameters import Choice, Count, Parameter, Share
+from lad_eval.methods.parameters import Count, Share
 from lad_eval.methods.views import Cyclic
 
 
@@ -32,7 +32,6 @@ class PriDe(Method):
 
     name = "pride"
     calibrates = True
-    parameters: ClassVar = {"prior_mean": Choice(("geometric", "arithmetic"))}
 
     log_prior_: Floats
 
@@ -77,9 +76,10 @@ class PriDeOriginal(Cyclic):
     """
 
     name = "pride-original"
-    parameters: ClassVar[dict[str, Parameter]] = {"share": Share(), "draws": Count(), "seed": Count(0)}
 
-    def __init__(self, *, share: float = 0.05, draws: int = 5, seed: int = 42) -> None:
+    def __init__(
+        self, *, share: Annotated[float, Share()] = 0.05, draws: Annotated[int, Count()] = 5, seed: Annotated[int, Count(0)] = 42
+    ) -> None:
         super().__init__()
         self.share = share
         self.draws = draws

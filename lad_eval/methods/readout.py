@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
@@ -16,16 +15,16 @@ from lad_eval.errors import EvidenceError
 from lad_eval.evidence.table import Evidence, Floats, Ints, Span
 from lad_eval.methods.base import Method, MethodWarning
 from lad_eval.methods.calibration import log_softmax
-from lad_eval.methods.parameters import Choice, Count, LayerRange, Layers, Parameter, Positive
+from lad_eval.methods.parameters import Count, LayerRange, Layers, Positive
 
 AttentionMean = Literal["arithmetic", "log"]
 
 ATTENTION_FLOOR = 1e-20
 """Least attention whose log is taken, as in the released code: an image with none at all is out of the running, not NaN."""
 
-LAYER_PARAMETERS: Mapping[str, Parameter] = {"top_k": Count(), "layers": Layers()}
-SPAN: Parameter = Choice(("delimited", "image"))
-ATTENTION_MEAN: Parameter = Choice(("arithmetic", "log"))
+TopK = Annotated[int, Count()]
+Temperature = Annotated[float, Positive()]
+LayerChoice = Annotated[LayerRange, Layers()]
 
 
 class FewLayersWarning(MethodWarning):
@@ -120,9 +119,8 @@ class RawAttention(Method):
 
     name = "raw-attention"
     needs = frozenset({"attention"})
-    parameters: ClassVar = {**LAYER_PARAMETERS, "span": SPAN}
 
-    def __init__(self, *, top_k: int = 2, layers: LayerRange = "upper", span: Span = "delimited") -> None:
+    def __init__(self, *, top_k: TopK = 2, layers: LayerChoice = "upper", span: Span = "delimited") -> None:
         self.top_k = top_k
         self.layers = layers
         self.span = span
@@ -151,22 +149,15 @@ class PurifiedAttention(Method):
     name = "purified-attention"
     needs = frozenset({"attention"})
     calibrates = True
-    parameters: ClassVar = {
-        "top_k": LAYER_PARAMETERS["top_k"],
-        "temperature": Positive(),
-        "layers": LAYER_PARAMETERS["layers"],
-        "attention_mean": ATTENTION_MEAN,
-        "span": SPAN,
-    }
 
     log_attention_prior_: Floats
 
     def __init__(
         self,
         *,
-        top_k: int = 2,
-        temperature: float = 5.0,
-        layers: LayerRange = "upper",
+        top_k: TopK = 2,
+        temperature: Temperature = 5.0,
+        layers: LayerChoice = "upper",
         attention_mean: AttentionMean = "arithmetic",
         span: Span = "delimited",
     ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from lad_eval.errors import EvidenceError
 from lad_eval.evidence.replies import Decoding, Replies
 from lad_eval.evidence.table import Evidence, Floats, Ints
 from lad_eval.methods.base import Answers, Method, Results, passes_of
-from lad_eval.methods.parameters import Count, Parameter, Positive
+from lad_eval.methods.parameters import Count, Positive
 from lad_eval.methods.views import NO_ANSWER, most_voted
 
 END_OF_THOUGHT = "</think>"
@@ -79,9 +79,8 @@ class Generate(Method):
     name = "generate"
     needs = frozenset({"replies"})
     thoughtful: ClassVar[bool] = False
-    parameters: ClassVar[dict[str, Parameter]] = {"max_new_tokens": Count()}
 
-    def __init__(self, *, max_new_tokens: int = 16) -> None:
+    def __init__(self, *, max_new_tokens: Annotated[int, Count()] = 16) -> None:
         self.max_new_tokens = max_new_tokens
 
     @property
@@ -119,7 +118,7 @@ class ChainOfThought(Generate):
     name = "cot"
     thoughtful = True
 
-    def __init__(self, *, max_new_tokens: int = 512) -> None:
+    def __init__(self, *, max_new_tokens: Annotated[int, Count()] = 512) -> None:
         super().__init__(max_new_tokens=max_new_tokens)
 
 
@@ -137,14 +136,15 @@ class SelfConsistency(ChainOfThought):
     """
 
     name = "self-consistency"
-    parameters: ClassVar[dict[str, Parameter]] = {
-        "samples": Count(),
-        "temperature": Positive(),
-        "max_new_tokens": Count(),
-        "seed": Count(0),
-    }
 
-    def __init__(self, *, samples: int = 10, temperature: float = 0.7, max_new_tokens: int = 512, seed: int = 42) -> None:
+    def __init__(
+        self,
+        *,
+        samples: Annotated[int, Count()] = 10,
+        temperature: Annotated[float, Positive()] = 0.7,
+        max_new_tokens: Annotated[int, Count()] = 512,
+        seed: Annotated[int, Count(0)] = 42,
+    ) -> None:
         super().__init__(max_new_tokens=max_new_tokens)
         self.samples = samples
         self.temperature = temperature

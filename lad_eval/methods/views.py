@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from lad_eval.errors import EvidenceError, UserError
 from lad_eval.evidence.replies import Decoding, Replies
 from lad_eval.evidence.table import Evidence, Floats, Ints
 from lad_eval.methods.base import Answers, Method, Results, passes_of
-from lad_eval.methods.parameters import Count, Parameter
+from lad_eval.methods.parameters import Count
 from lad_eval.tasks.plan import RANDOM_ORDERS
 from lad_eval.tasks.request import Permutation
 
@@ -179,9 +179,8 @@ class RandomAverage(OverViews):
 
     name = "average-random"
     views = "random"
-    parameters: ClassVar[dict[str, Parameter]] = {"k": Count(1, RANDOM_ORDERS)}
 
-    def __init__(self, *, k: int = RANDOM_ORDERS) -> None:
+    def __init__(self, *, k: Annotated[int, Count(1, RANDOM_ORDERS)] = RANDOM_ORDERS) -> None:
         super().__init__()
         self.k = k
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, get_args, get_origin, get_type_hints
 
 from lad_eval.errors import UnknownNameError, UserError
 
@@ -101,6 +101,19 @@ class Sofa(_Named):
 INTERVENTIONS: Mapping[str, type[Any]] = MappingProxyType({"sofa": Sofa})
 
 
+def parse_as(annotation: Any, text: str) -> Any:
+    """The value of a field so annotated that a text writes; `bool("false")` would be true.
+
+    Raises:
+        ValueError: the text writes no such value.
+    """
+    if annotation is bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError(text)
+        return text.lower() == "true"
+    return text if get_origin(annotation) is Literal else annotation(text)
+
+
 def parse_intervention(text: str) -> Intervention:
     """The intervention that a text such as "sofa" or "sofa:sigma=0.3:every=4" names.
 
@@ -125,7 +138,7 @@ def parse_intervention(text: str) -> Intervention:
         if key in values:
             raise UserError(f"{text!r} gives {key} twice.")
         try:
-            values[key] = type(known[key])(value)
+            values[key] = parse_as(get_type_hints(kind)[key], value)
         except ValueError:
             raise UserError(f"{key} of {name} must be of the kind of {known[key]!r}, not {value!r}.") from None
     made: Intervention = kind(**values)
