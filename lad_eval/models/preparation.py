@@ -10,6 +10,9 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import torch
+
+from lad_eval.attention.layout import PromptLayout, no_padding, padding_unknown
 from lad_eval.attention.spans import NOT_FOR_THE_MODEL, Spans, image_spans, span_options
 from lad_eval.data.decoding import as_rgb
 from lad_eval.errors import PictureError, UserError
@@ -200,15 +203,20 @@ class Batch:
 
     Attributes:
         inputs: input_ids Int[n, T] padded on the left, attention_mask, pixels, ...
-        spans: where the images' tokens are.
+        layout: what the prompts are made of, token by token.
         trie: the candidates, as they go on from the end of the prompt.
         images: digests of all images, row by row.
     """
 
     inputs: dict[str, Any]
-    spans: Spans
+    layout: PromptLayout
     trie: CandidateTrie
     images: tuple[str, ...]
+
+    @property
+    def spans(self) -> Spans:
+        """Where the images' tokens are."""
+        return self.layout.spans
 
 
 class Preparation:
@@ -302,7 +310,22 @@ class Preparation:
             spans = image_spans(self._model, self._processor, mended, n_images, image_sizes=sizes)
         given = {name: value for name, value in mended.items() if name not in NOT_FOR_THE_MODEL}
         digests = tuple(source.digest for request in requests for source in request.images)
-        return Batch(given, spans, answers.trie, digests)
+        mask = given.get("attention_mask")
+        layout = PromptLayout(
+            given["input_ids"],
+            spans,
+            torch.ones_like(given["input_ids"], dtype=torch.bool) if mask is None else mask.bool(),
+            tuple(request.question for request in requests),
+            self._decode,
+            no_padding if self.images.preparation == "protocol" else padding_unknown,
+            digests,
+            tuple(request.sample_id for request in requests),
+        )
+        return Batch(given, layout, answers.trie, digests)
+
+    def _decode(self, ids: list[int]) -> str:
+        with self.lock:
+            return str(self._processor.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
 
 def _no_options(n_images: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from lad_eval.attention.hooks import tap
+from lad_eval.attention.hooks import observe_attention
 from lad_eval.attention.recorder import record_last_row
 from lad_eval.attention.spans import image_spans
 from lad_eval.errors import UnsupportedModelError
@@ -75,7 +75,7 @@ def test_recording_changes_nothing_and_leaves_nothing_behind(lab):
     assert ALL_ATTENTION_FUNCTIONS["sdpa"] is before
 
 
-def test_nested_taps_wrap_once_and_the_inner_one_hears(lab):
+def test_nested_hooks_wrap_once_and_every_observer_hears(lab):
     model, _ = lab.load("llava-1.5")
     before, heard = ALL_ATTENTION_FUNCTIONS["sdpa"], {"outer": 0, "inner": 0}
 
@@ -83,14 +83,14 @@ def test_nested_taps_wrap_once_and_the_inner_one_hears(lab):
         return lambda call: heard.update({name: heard[name] + 1})
 
     ids = torch.ones(1, 4, dtype=torch.long)
-    with torch.no_grad(), tap(model, listen("outer")):
+    with torch.no_grad(), observe_attention(model, listen("outer")):
         once = ALL_ATTENTION_FUNCTIONS["sdpa"]
-        with tap(model, listen("inner")):
+        with observe_attention(model, listen("inner")):
             assert ALL_ATTENTION_FUNCTIONS["sdpa"] is once
             assert once.__wrapped__ is before
             model(input_ids=ids)
         model(input_ids=ids)
-    assert heard == {"outer": 3, "inner": 3}
+    assert heard == {"outer": 6, "inner": 3}
     assert ALL_ATTENTION_FUNCTIONS["sdpa"] is before
 
 
