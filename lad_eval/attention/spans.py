@@ -23,7 +23,7 @@ class Spans:
         image: Int[batch, N, 2], from an image's first to its last image token; what a family puts between an image's own tokens
             (row breaks, tile marks) lies inside.
         delimited: Int[batch, N, 2], with the special tokens around that all images of the row have alike.
-        owner: Int[batch, T], index of the image of each visual token, and of no other: -1 at text, padding, and what a family puts
+        owner: Int[batch, T], the image of each visual token, by index, and -1 elsewhere: at text, padding, and what a family puts
             between an image's own tokens.
     """
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from lad_eval.errors import UserError
 
+_UNIONS: tuple[Any, ...] = (Union, types.UnionType)  # `Optional[int]` and `int | None`
 _BOOLEANS = {"true": True, "false": False}
 
 
@@ -51,7 +52,7 @@ def parse_parameter(annotation: Any, text: str) -> Any:
 def expected(annotation: Any) -> str:
     """The values that a parameter may have, in words, to follow "must be"."""
     words = [
-        " or ".join(map(repr, get_args(member))) if get_origin(member) is Literal else _KINDS[member][0]
+        " or ".join(map(repr, get_args(member))) if _is_literal(member) else _KINDS[member][0]
         for member in _members(annotation)
     ]
     return " or ".join(words)
@@ -83,16 +84,20 @@ def parameter_defaults(kind: type[Any]) -> dict[str, Any]:
 
 
 def _members(annotation: Any) -> list[Any]:
-    origin: Any = get_origin(annotation)
-    members = get_args(annotation) if origin in (Union, types.UnionType) else (annotation,)
+    members = get_args(annotation) if get_origin(annotation) in _UNIONS else (annotation,)
     order = list(_KINDS)
-    return sorted(members, key=lambda member: -1 if get_origin(member) is Literal else order.index(member))
+    return sorted(members, key=lambda member: -1 if _is_literal(member) else order.index(member))
 
 
 def _parsed(member: Any, text: str) -> Any:
-    if get_origin(member) is Literal:
+    if _is_literal(member):
         for option in get_args(member):
             if str(option) == text:
                 return option
         raise ValueError(text)
     return _KINDS[member][1](text)
+
+
+def _is_literal(annotation: Any) -> bool:
+    origin: Any = get_origin(annotation)
+    return bool(origin is Literal)
