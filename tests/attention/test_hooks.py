@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from lad_eval.attention.hooks import (
-    attending_layers,
     around_attention,
+    attending_layers,
     kept_tokens,
     observe_attention,
     transform_mask,
@@ -68,28 +68,22 @@ def test_the_mean_of_two_outputs_equals_both_matrices_written_out(lab, family):
         return (plain + fused) / 2, None
 
     def by_hand(call, run):
-        """softmax of both score matrices, averaged, with the values that the call gives for one-hot keys."""
-        outputs = []
-        for mask in (additive_mask(call), second_mask(call)):
-            outputs.append(run(call.query, mask)[1])
-        weights = sum(outputs) / 2
+        masks = (additive_mask(call), second_mask(call))
+        outputs, weights = zip(*(run(call.query, mask) for mask in masks), strict=True)
         groups = call.query.shape[1] // call.key.shape[1]
-        scores = call.query.float() @ call.key.float().repeat_interleave(groups, dim=1).transpose(-1, -2)
-        scores = scores * (call.options.get("scaling") or call.query.shape[-1] ** -0.5)
-        if call.layer not in checked:
-            checked[call.layer] = True
-            slow = sum((scores + mask).softmax(dim=-1) for mask in (additive_mask(call), second_mask(call))) / 2
-            torch.testing.assert_close(weights.float(), slow, atol=1e-5, rtol=0)
-        first, second = (run(call.query, mask)[0] for mask in (additive_mask(call), second_mask(call)))
-        return (first + second) / 2, weights
+        scores = call.query @ call.key.repeat_interleave(groups, dim=1).transpose(-1, -2) * call.options["scaling"]
+        slow = sum((scores + mask).softmax(dim=-1) for mask in masks) / 2
+        torch.testing.assert_close(sum(weights) / 2, slow, atol=1e-5, rtol=0)
+        checked.add(call.layer)
+        return sum(outputs) / 2, None
 
     plain = logits(model, inputs)
     with around_attention(model, averaged):
         fused = logits(model, inputs)
-    checked = {}
+    checked = set()
     with around_attention(eager, by_hand):
         slow = logits(eager, inputs)
-    assert set(checked) == set(attending_layers(model))
+    assert checked == set(attending_layers(model))
     torch.testing.assert_close(fused, slow, atol=1e-4, rtol=0)
     assert (fused - plain).abs().max() > 1e-3, "an average that changes nothing would prove little"
     assert torch.equal(logits(model, inputs), plain)

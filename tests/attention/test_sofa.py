@@ -10,7 +10,7 @@ import torch
 from lad_eval.attention.hooks import observe_attention, transform_mask
 from lad_eval.attention.interventions import INTERVENTIONS, Sofa, parse_intervention
 from lad_eval.attention.layout import PromptLayout, no_padding
-from lad_eval.attention.masks import ahead_between_images
+from lad_eval.attention.masks import additive_mask, ahead_between_images
 from lad_eval.attention.recorder import record_last_row
 from lad_eval.attention.spans import Spans, image_spans
 from lad_eval.errors import UnknownNameError, UnsupportedModelError, UserError
@@ -117,6 +117,29 @@ def test_the_recorder_sees_the_attention_that_the_change_leaves(lab):
         rows[0][:, 0], rows[1][:, 0], atol=1e-6, rtol=0
     )  # of the lowest layer only the images' rows change
     assert (rows[0][:, 1] - rows[1][:, 1]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("family", ["qwen2.5-vl", "llava-1.5", "gemma3"])
+def test_where_tokens_were_dropped_the_rest_see_each_other_softly(lab, family):
+    model, spans, inputs = prepared(lab, family, lab.ROWS)
+    numbers = torch.rand(spans.owner.shape, generator=torch.Generator().manual_seed(1))
+    keep = inputs["attention_mask"].bool() & ((spans.owner < 0) | (numbers < 0.6))
+
+    def masked(call):
+        mask = additive_mask(call)
+        closed = ~keep[:, None, None, :] & ~torch.eye(spans.length, dtype=torch.bool)
+        return mask.expand(len(keep), *mask.shape[1:]).masked_fill(closed & (call.layer >= 1), torch.finfo(mask.dtype).min)
+
+    how = {"sigma": 0.4, "every": 1, "pairs": "between"}
+    with soften(model, spans, **how), transform_mask(model, masked), record_last_row(model, spans) as reference:
+        slow = logits(model, inputs)[:, -1]
+    with lab.dropped(model, keep, before=1), soften(model, spans, **how), record_last_row(model, spans) as recorder:
+        fast = logits(model, inputs)[:, -1]
+    with lab.dropped(model, keep, before=1):
+        hard = logits(model, inputs)[:, -1]
+    torch.testing.assert_close(fast, slow, atol=1e-4, rtol=0)
+    torch.testing.assert_close(recorder.attention(), reference.attention(), atol=1e-5, rtol=0)
+    assert (fast - hard).abs().max() > 1e-3
 
 
 def test_changes_follow_each_other_and_end_with_their_blocks(lab):

@@ -52,8 +52,7 @@ def parse_parameter(annotation: Any, text: str) -> Any:
 def expected(annotation: Any) -> str:
     """The values that a parameter may have, in words, to follow "must be"."""
     words = [
-        " or ".join(map(repr, get_args(member))) if _is_literal(member) else _KINDS[member][0]
-        for member in _members(annotation)
+        " or ".join(map(repr, get_args(member))) if _is_literal(member) else _KINDS[member][0] for member in _members(annotation)
     ]
     return " or ".join(words)
 
