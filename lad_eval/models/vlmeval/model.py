@@ -122,6 +122,7 @@ class InterceptedVLM(UnderIntervention):
         if len(messages) != len(requests):
             raise UserError(f"{len(messages)} messages and {len(requests)} requests do not belong together.")
         _check_alike(_some(requests))
+        check_not_calibrated_on(self._intervention, requests)
         return Evidence.concatenate([self._look(m, r, self._intervention) for m, r in zip(messages, requests, strict=True)])
 
     def answer(self, message: Message, request: Request, choose: Choice | None = None) -> tuple[str, Evidence]:
