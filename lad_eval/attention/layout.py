@@ -26,7 +26,7 @@ class PromptLayout:
         attended: Bool[batch, T], the attention mask: False on the padding of the batch.
         questions: the text that each prompt puts to the model, as it was handed over.
         decode: from token ids to their text.
-        find_padding: makes `padding`, when it is asked for.
+        find_padding: makes `padding_share`, when it is asked for.
         images: digests of all images, row by row; empty where they are not known.
         sample_ids: of the samples that the prompts ask.
         appended: text tokens that were put behind the prompts.
@@ -53,8 +53,8 @@ class PromptLayout:
         return self.spans.owner >= 0
 
     @cached_property
-    def padding(self) -> torch.Tensor:
-        """Bool[batch, T]: visual tokens that show what the image processor put around a picture, and nothing of the picture.
+    def padding_share(self) -> torch.Tensor:
+        """Float[batch, T]: of the pixels that each visual token covers, the share that was put around the picture.
 
         Raises:
             UnsupportedModelError: nothing says which they are.
@@ -86,8 +86,8 @@ class PromptLayout:
 
 
 def no_padding(spans: Spans) -> torch.Tensor:
-    """Of images that fill their grids: Bool[batch, T], all False."""
-    return torch.zeros_like(spans.owner, dtype=torch.bool)
+    """Of images that fill their grids: Float[batch, T], all 0."""
+    return torch.zeros(spans.owner.shape)
 
 
 def padding_unknown(spans: Spans) -> torch.Tensor:

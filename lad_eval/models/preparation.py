@@ -6,13 +6,14 @@ import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 
-from lad_eval.attention.layout import PromptLayout, no_padding, padding_unknown
+from lad_eval.attention.layout import PromptLayout, no_padding
 from lad_eval.attention.spans import NOT_FOR_THE_MODEL, Spans, image_spans, span_options
 from lad_eval.data.decoding import as_rgb
 from lad_eval.errors import PictureError, UserError
@@ -21,6 +22,7 @@ from lad_eval.models.candidates import CandidateTrie
 from lad_eval.models.continuation import mend_prompt
 from lad_eval.models.conversation import Conversation
 from lad_eval.models.features import RememberingImageProcessor
+from lad_eval.models.padding import padding_share
 from lad_eval.tasks.files import shown
 from lad_eval.tasks.request import showing
 
@@ -317,11 +319,16 @@ class Preparation:
             torch.ones_like(given["input_ids"], dtype=torch.bool) if mask is None else mask.bool(),
             tuple(request.question for request in requests),
             self._decode,
-            no_padding if self.images.preparation == "protocol" else padding_unknown,
+            no_padding if self.images.preparation == "protocol" else partial(self._padding_share, sizes),
             digests,
             tuple(request.sample_id for request in requests),
         )
         return Batch(given, layout, answers.trie, digests)
+
+    def _padding_share(self, sizes: Sequence[Sequence[Size]], spans: Spans) -> torch.Tensor:
+        options = {"return_tensors": "pt", **self._image_options(len(sizes[0]))}
+        with self.lock:
+            return padding_share(self._image_processor, options, sizes, spans)
 
     def _decode(self, ids: list[int]) -> str:
         with self.lock:

@@ -9,12 +9,15 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 
 from lad_eval.attention.hooks import around_attention, attending_layers, observe_attention
 from lad_eval.attention.interventions import CalibratedIntervention, Sofa, join_interventions
 from lad_eval.attention.layout import PromptLayout
+from lad_eval.attention.spans import Spans
 from lad_eval.errors import EvidenceError, UnsupportedModelError, UserError
 from lad_eval.evidence.replies import Decoding
+from lad_eval.models.padding import padding_share
 from tests.models.requests import make_requests
 
 
@@ -117,10 +120,41 @@ def test_what_is_told_of_a_batch_of_prompts(vlm):
         shown = tokenizer.decode(row[attended.nonzero()[0, 0] : end + 1])
         assert shown.endswith(question)
     assert not (layout.visual & ~layout.attended).any()
-    assert not layout.padding.any(), "the protocol's images fill their grids"
-    native = vlm("llava-onevision", batch_size=2)
-    Levelled.told.clear()
-    with native.under(levelled):
-        native.evidence(requests)
-    with pytest.raises(UnsupportedModelError, match="Nothing says which visual tokens show padding of a picture"):
-        _ = Levelled.told[0].padding
+    assert not layout.padding_share.any(), "the protocol's images fill their grids"
+
+
+def test_padding_of_pictures_is_found_token_by_token():
+    from transformers import LlavaImageProcessor
+
+    size = {"size": {"shortest_edge": 96}, "crop_size": {"height": 96, "width": 96}}
+    pads, crops = LlavaImageProcessor(do_pad=True, **size), LlavaImageProcessor(do_pad=False, **size)
+    cells = 8
+    count = cells**2
+    sizes = [[(40, 80), (60, 60), (80, 40)]]  # height and width: wide, square, tall
+    owner = torch.tensor([[-1, *[0] * count, -1, *[1] * count, *[2] * count, -1]])
+    ranges = torch.tensor([[[1, 1 + count], [2 + count, 2 + 2 * count], [2 + 2 * count, 2 + 3 * count]]])
+    spans = Spans(ranges, ranges, owner)
+    options = {"return_tensors": "pt"}
+    shares = padding_share(pads, options, sizes, spans)
+    assert shares.shape == owner.shape
+    assert not shares[owner < 0].any()
+    wide, square, tall = (shares[owner == image].reshape(cells, cells) for image in range(3))
+    rows = torch.tensor([1, 1, 0, 0, 0, 0, 1, 1], dtype=torch.float32)  # the wide picture fills the middle half of the rows
+    # At its border a few pixels are mixed of picture and padding, and show the picture.
+    torch.testing.assert_close(wide, rows[:, None].expand(-1, cells), atol=0.25, rtol=0)
+    assert torch.equal(wide[[0, -1]], torch.ones(2, cells))
+    assert torch.equal(wide[2:6], torch.zeros(4, cells))
+    torch.testing.assert_close(tall, wide.T, atol=1e-6, rtol=0)
+    assert not square.any()
+    assert not padding_share(crops, options, sizes, spans).any()
+    lacking = owner.clone()
+    lacking[0, 1] = -1
+    with pytest.raises(UnsupportedModelError, match=r"pads these pictures, and nothing says which visual tokens show it"):
+        padding_share(pads, options, sizes, Spans(ranges, ranges, lacking))
+
+
+@pytest.mark.parametrize("family", ["qwen2.5-vl", "internvl", "gemma3"])
+def test_native_pictures_of_families_that_pad_nothing_are_proved_to_have_no_padding(vlm, family):
+    requests = make_requests(3, 2, size=(70, 40))
+    layout = vlm(family)._prepare(requests).layout
+    assert not layout.padding_share.any()
