@@ -1,7 +1,9 @@
-"""Looking inside a decoder.
+"""Reading and changing a decoder's attention.
 
-tap.py       being called whenever a decoder layer attends, whatever the attention implementation
-recorder.py  the last query row, summed over each image's tokens
-spans.py     which tokens of a prompt belong to which image
-support.py   whether a model can give all this, asked before any data is read
+hooks.py        observing attention calls, changing their masks, running around them; whether a model lets itself be hooked
+recorder.py     the last query row, summed over each image's tokens
+spans.py        which tokens of a prompt belong to which image
+layout.py       all that an intervention may ask about a batch of prompts
+masks.py        attention masks written out entry by entry
+interventions/  changes of a model's forward pass, by name
 """

@@ -1,8 +1,10 @@
-"""Being called whenever a decoder layer attends, whatever the attention implementation; and giving it another mask.
+"""Hooks on the attention of a decoder: observe a call, give it another mask, or run it around.
 
-The attention layers of transformers look their function up by name at every call. `tap` wraps the entry of that name while it is
+The attention layers of transformers look their function up by name at every call. A hook wraps the entry of that name while it is
 open: the implementation keeps its name, its mask function and its branches. Modules outside the decoder (a vision tower, a
-projector) and other models in other threads pass through untouched.
+projector), other models and other threads pass through untouched.
+
+Hooks that change a call nest as their contexts do, the one opened first outermost. Observers see what reaches the implementation.
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from functools import wraps
+from dataclasses import dataclass, replace
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -34,6 +36,8 @@ class AttentionCall:
         key: Float[batch, H_kv, keys, head_dim], rotated; the cache's tail included.
         mask: what the implementation takes: None, Bool or Float[batch or 1, 1 or H, queries, keys], or Int[batch, keys].
         options: the call's other keyword arguments: scaling, sliding_window, softcap, s_aux, is_causal, ...
+        positions: Int[batch, keys], where each key stood in the prompt, where tokens were dropped before this layer (see
+            `kept_tokens`); -1 for padding that was put in their place. None: nothing was dropped.
     """
 
     layer: int
@@ -42,21 +46,33 @@ class AttentionCall:
     key: torch.Tensor
     mask: Any
     options: Mapping[str, Any]
+    positions: torch.Tensor | None = None
+
+    def is_prefill(self, length: int) -> bool:
+        """Whether the queries are all those tokens of a prompt of `length` tokens that have not been dropped."""
+        return self.query.shape[2] == (length if self.positions is None else self.positions.shape[1])
 
 
+AttentionOutput = tuple[torch.Tensor, torch.Tensor | None]
+"""What an attention function returns: Float[batch, queries, H, head_dim], before `o_proj`, and the weights or None."""
 Observer = Callable[[AttentionCall], None]
-Changer = Callable[[AttentionCall], Any]
+MaskTransform = Callable[[AttentionCall], Any]
 """Gives the mask to attend with, of a form that the implementation takes; the call's own to leave it as it is."""
+Run = Callable[[torch.Tensor, Any], AttentionOutput]
+"""`run(query, mask)`: the attention function with another query or mask; keys, values and options are the call's."""
+Around = Callable[[AttentionCall, Run], AttentionOutput]
+"""Gives the call's output, from as many runs of the attention function as it likes."""
 
 
 @dataclass(frozen=True)
-class _Tap:
+class _Hook:
     layers: Mapping[int, int]
     observe: Observer | None = None
-    change: Changer | None = None
+    around: Around | None = None
+    kept: Mapping[int, torch.Tensor] | None = None
 
 
-_TAPS: ContextVar[tuple[_Tap, ...]] = ContextVar("lad_eval_attention_taps", default=())
+_HOOKS: ContextVar[tuple[_Hook, ...]] = ContextVar("lad_eval_attention_hooks", default=())
 _LOCK = threading.Lock()
 
 
@@ -97,11 +113,24 @@ def attention_layers(model: Any) -> dict[int, torch.nn.Module]:
     return found
 
 
-@contextmanager
-def tap(model: Any, observe: Observer) -> Iterator[None]:
-    """Calls `observe` before every attention call of the model's decoder layers, in this thread, while the context is open.
+def attending_layers(model: Any, every: int = 1) -> tuple[int, ...]:
+    """Indices, in the decoder, of every `every`-th layer among those that attend, the first of them included.
 
-    It sees the mask that the layer will attend with, whoever changed it. Of several only the one opened last is called.
+    Decoder layers are not what is counted: in a hybrid whose attending layers are 3, 7, 11, ... every second decoder layer would
+    be none of them.
+
+    Raises:
+        UnsupportedModelError: see `attention_layers`.
+    """
+    return tuple(sorted(attention_layers(model))[::every])
+
+
+@contextmanager
+def observe_attention(model: Any, observe: Observer) -> Iterator[None]:
+    """Calls `observe` once for every attention call of the model's decoder layers, in this thread, while the context is open.
+
+    It sees the query and the mask that the implementation is given, whoever changed them, and of a call that is run several times
+    those of the first run. Of several open observers every one is called, the one opened first before the others.
 
     Raises:
         UnsupportedModelError: see `attention_layers`.
@@ -111,29 +140,66 @@ def tap(model: Any, observe: Observer) -> Iterator[None]:
 
 
 @contextmanager
-def change_mask(model: Any, change: Changer) -> Iterator[None]:
-    """Lets every attention call of the model's decoder layers, in this thread, attend with the mask that `change` gives.
+def transform_mask(model: Any, transform: MaskTransform) -> Iterator[None]:
+    """Lets every attention call of the model's decoder layers, in this thread, attend with the mask that `transform` gives.
 
     Several may be open: each is given the mask that those opened before it gave.
 
     Raises:
         UnsupportedModelError: see `attention_layers`.
     """
-    with _open(model, change=change):
+
+    def around(call: AttentionCall, run: Run) -> AttentionOutput:
+        return run(call.query, transform(call))
+
+    with _open(model, around=around):
         yield
 
 
 @contextmanager
-def _open(model: Any, observe: Observer | None = None, change: Changer | None = None) -> Iterator[None]:
+def around_attention(model: Any, around: Around) -> Iterator[None]:
+    """Lets `around(call, run)` make the output of every attention call of the model's decoder layers, in this thread.
+
+    Several may be open, and mask transforms beside them: `run` goes on with what was opened next, and in the end with the
+    implementation. It may be called several times, and with some of the query's rows if the mask has the same ones.
+
+    Raises:
+        UnsupportedModelError: see `attention_layers`.
+    """
+    with _open(model, around=around):
+        yield
+
+
+@contextmanager
+def kept_tokens(model: Any) -> Iterator[dict[int, torch.Tensor]]:
+    """A table for what drops tokens between layers: layer index -> Int[batch, keys], where each key stood in the prompt.
+
+    Whoever drops tokens writes a layer's entry before the layer runs, and takes it out before a step that continues the prompt.
+    Other hooks are told of it as `AttentionCall.positions`. Of several open tables the one opened last counts.
+
+    Raises:
+        UnsupportedModelError: see `attention_layers`.
+    """
+    kept: dict[int, torch.Tensor] = {}
+    with _open(model, kept=kept):
+        yield kept
+
+
+@contextmanager
+def _open(
+    model: Any,
+    observe: Observer | None = None,
+    around: Around | None = None,
+    kept: Mapping[int, torch.Tensor] | None = None,
+) -> Iterator[None]:
     layers = attention_layers(model)
-    hooks = {_place(module) for module in layers.values()}
-    held = _hold(hooks)
+    held = _hold({_place(module) for module in layers.values()})
     indices = {id(module): index for index, module in layers.items()}
-    token = _TAPS.set((*_TAPS.get(), _Tap(indices, observe, change)))
+    token = _HOOKS.set((*_HOOKS.get(), _Hook(indices, observe, around, kept)))
     try:
         yield
     finally:
-        _TAPS.reset(token)
+        _HOOKS.reset(token)
         _release(held)
 
 
@@ -178,7 +244,7 @@ def _hold(places: set[_Place]) -> list[_Place]:
             if original is None:
                 continue
             if count == 0:
-                wrapper = _observed(original)
+                wrapper = _hooked(original)
                 place.table[place.key] = wrapper
             _HELD[place] = (count + 1, original, wrapper)
             held.append(place)
@@ -195,29 +261,43 @@ def _release(places: list[_Place]) -> None:
                 place.table[place.key] = original
 
 
-def _observed(function: Callable[..., Any]) -> Callable[..., Any]:
+def _hooked(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def attend(
         module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **kwargs: Any
     ) -> Any:
-        taps = [(tap, tap.layers[id(module)]) for tap in _TAPS.get() if id(module) in tap.layers]
-        if not taps:
+        hooks = [hook for hook in _HOOKS.get() if id(module) in hook.layers]
+        if not hooks:
             return function(module, query, key, value, *args, **kwargs)
-        given = args[0] if args else kwargs.get("attention_mask")
+        mask = args[0] if args else kwargs.get("attention_mask")
         options = {name: option for name, option in kwargs.items() if name != "attention_mask"}
-        mask = given
-        for active, layer in taps:
-            if active.change is not None:
-                mask = active.change(AttentionCall(layer, module, query, key, mask, options))
-        observers = [(active.observe, layer) for active, layer in taps if active.observe is not None]
-        if observers:
-            observe, layer = observers[-1]
-            observe(AttentionCall(layer, module, query, key, mask, options))
-        if mask is not given:
-            args, kwargs = (mask, *args[1:]) if args else args, kwargs if args else {**kwargs, "attention_mask": mask}
-        return function(module, query, key, value, *args, **kwargs)
+        layer = hooks[-1].layers[id(module)]
+        call = AttentionCall(layer, module, query, key, mask, options, _positions(hooks, layer, key.shape[2]))
+        unseen = [hook.observe for hook in hooks if hook.observe is not None]
+
+        def run(query: torch.Tensor, mask: Any) -> Any:
+            while unseen:
+                unseen.pop(0)(replace(call, query=query, mask=mask))
+            if args:
+                return function(module, query, key, value, mask, *args[1:], **kwargs)
+            return function(module, query, key, value, **{**kwargs, "attention_mask": mask})
+
+        def nested(around: Around, run: Run, query: torch.Tensor, mask: Any) -> Any:
+            return around(replace(call, query=query, mask=mask), run)
+
+        for hook in reversed(hooks):
+            if hook.around is not None:
+                run = partial(nested, hook.around, run)
+        return run(query, mask)
 
     return attend
+
+
+def _positions(hooks: list[_Hook], layer: int, keys: int) -> torch.Tensor | None:
+    positions = next((hook.kept[layer] for hook in reversed(hooks) if hook.kept is not None and layer in hook.kept), None)
+    if positions is not None and positions.shape[1] != keys:
+        raise ValueError(f"layer {layer} attends to {keys} keys, and positions of {positions.shape[1]} kept tokens were given")
+    return positions
 
 
 def check_supported(model: Any, processor: Any) -> None:
@@ -247,7 +327,7 @@ def check_supported(model: Any, processor: Any) -> None:
     if device.type == "meta":
         return
     words = torch.tensor([tokenizer.encode("Answer: 1", add_special_tokens=False)], device=device)
-    with torch.no_grad(), tap(model, note):
+    with torch.no_grad(), observe_attention(model, note):
         try:
             model(input_ids=words, attention_mask=torch.ones_like(words), use_cache=False)
         # Whatever the model's own code trips over is told with its type, and no evidence is taken from it.

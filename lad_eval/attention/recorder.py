@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from lad_eval.attention.hooks import AttentionCall, attention_layers, tap
+from lad_eval.attention.hooks import AttentionCall, attending_layers, observe_attention
 from lad_eval.attention.spans import Spans
 from lad_eval.errors import UnsupportedModelError
 
@@ -25,7 +25,7 @@ class Recorder:
     """
 
     def __init__(self, model: Any, spans: Spans) -> None:
-        self.layers: tuple[int, ...] = tuple(sorted(attention_layers(model)))
+        self.layers: tuple[int, ...] = attending_layers(model)
         self._model = type(model).__name__
         self._spans = spans
         self._rows: dict[int, torch.Tensor] = {}
@@ -35,19 +35,29 @@ class Recorder:
         """Takes the last row of a prefill's call; decoding steps, which are shorter than the prompt, pass by.
 
         A layer that uses the keys of a lower one (Gemma 4) is asked for the prompt's last token only, with the prompt's keys.
+        Where tokens were dropped before the layer, a dropped token takes no attention, and the others count for their images.
         """
-        whole = call.query.shape[2] == self._spans.length
-        last_only = call.key.shape[2] == self._spans.length and call.layer not in self._rows
-        if not whole and not last_only:
+        keys = self._spans.length if call.positions is None else call.positions.shape[1]
+        last_only = call.key.shape[2] == keys and call.layer not in self._rows
+        if not call.is_prefill(self._spans.length) and not last_only:
             return
         if call.layer in self._rows:
             raise UnsupportedModelError(f"{self._model} is not supported: layer {call.layer} attends more than once in a pass.")
         with torch.no_grad():
-            device = call.query.device
-            if device not in self._membership:
-                self._membership[device] = self._spans.membership(device)
-            row = last_row(call).mean(dim=1)[:, : self._spans.length]
-            self._rows[call.layer] = torch.bmm(row[:, None, :], self._membership[device])[:, 0]
+            row = last_row(call).mean(dim=1)[:, :keys]
+            self._rows[call.layer] = torch.bmm(row[:, None, :], self._members(call))[:, 0]
+
+    def _members(self, call: AttentionCall) -> torch.Tensor:
+        """Float[batch, keys, 2 N]: `Spans.membership` of the call's keys."""
+        device = call.query.device
+        if device not in self._membership:
+            self._membership[device] = self._spans.membership(device)
+        members = self._membership[device]
+        if call.positions is None:
+            return members
+        positions = call.positions.to(device)
+        kept = members.gather(1, positions.clamp(min=0)[..., None].expand(-1, -1, members.shape[2]))
+        return kept * (positions >= 0)[..., None]
 
     def attention(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Attention to each image: Float32[batch, L, N] over its own tokens, and the same with delimiters; layers as in `layers`.
@@ -86,7 +96,7 @@ def record_last_row(model: Any, spans: Spans) -> Iterator[Recorder]:
         UnsupportedModelError: the model has no decoder layers with attention.
     """
     recorder = Recorder(model, spans)
-    with tap(model, recorder.observe):
+    with observe_attention(model, recorder.observe):
         yield recorder
 
 

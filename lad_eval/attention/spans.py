@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,12 +23,22 @@ class Spans:
         image: Int[batch, N, 2], from an image's first to its last image token; what a family puts between an image's own tokens
             (row breaks, tile marks) lies inside.
         delimited: Int[batch, N, 2], with the special tokens around that all images of the row have alike.
-        length: tokens of the padded sequence.
+        owner: Int[batch, T], the image of each visual token, by index, and -1 elsewhere: at text, padding, and what a family puts
+            between an image's own tokens.
     """
 
     image: torch.Tensor
     delimited: torch.Tensor
-    length: int
+    owner: torch.Tensor
+
+    @property
+    def length(self) -> int:
+        """Tokens of the padded sequence, T."""
+        return self.owner.shape[1]
+
+    def extended(self, count: int) -> Spans:
+        """Spans of the same prompts with `count` text tokens more at their end."""
+        return replace(self, owner=torch.nn.functional.pad(self.owner, (0, count), value=-1))
 
     def membership(self, device: torch.device | str) -> torch.Tensor:
         """Float[batch, length, 2 N]: 1 where a token lies in an image's span; the N plain spans, then the N delimited ones."""
@@ -102,11 +112,14 @@ def cut_spans(ids: torch.Tensor, token: int, counts: Sequence[Sequence[int]], to
     """
     special = _special_ids(tokenizer, token)
     plain, delimited = [], []
-    for row, row_counts in zip(ids.cpu(), counts, strict=True):
-        spans = _cut((row == token).nonzero()[:, 0].tolist(), row_counts)
+    owner = torch.full(ids.shape, -1, dtype=torch.long)
+    for b, (row, row_counts) in enumerate(zip(ids.cpu(), counts, strict=True)):
+        visual = (row == token).nonzero()[:, 0]
+        spans = _cut(visual.tolist(), row_counts)
         plain.append(spans)
         delimited.append(_widen(spans, row.tolist(), special))
-    return Spans(torch.tensor(plain), torch.tensor(delimited), ids.shape[1])
+        owner[b, visual] = torch.arange(len(row_counts)).repeat_interleave(torch.tensor(row_counts))
+    return Spans(torch.tensor(plain), torch.tensor(delimited), owner)
 
 
 def _token_counts(

@@ -31,6 +31,19 @@ def check_batch_size(size: int | str) -> BatchSize:
     raise UserError(f"The batch size must be a positive whole number or 'auto', not {size!r}.")
 
 
+def check_not_calibrated_on(intervention: Intervention | None, requests: Sequence[Request]) -> None:
+    """Refuses to evaluate what an intervention learned from; requests of the calibration split are not evaluated.
+
+    Raises:
+        EvidenceError: a test request's sample or picture was calibrated on.
+    """
+    if intervention is None:
+        return
+    evaluated = [request for request in requests if request.split == "test"]
+    pictures = [image.digest for request in evaluated for image in request.images]
+    intervention.check_disjoint([request.sample_id for request in evaluated], pictures)
+
+
 class VLM(Protocol):
     """A vision-language model that can be looked at.
 
@@ -74,6 +87,8 @@ class Changeable(Protocol):
 
     def under(self, intervention: Intervention | None) -> AbstractContextManager[None]:
         """While open the model is asked under the intervention, and its `fingerprint` says so; None leaves it as it is.
+
+        Contexts nest: the one opened first is the first in written order.
 
         Raises:
             UnsupportedModelError: its attention cannot be changed in this way; told at the latest when it is asked.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from typing import Any, Literal
@@ -13,12 +13,13 @@ import numpy as np
 import torch
 
 from lad_eval.attention.hooks import check_supported
-from lad_eval.attention.interventions import Intervention
+from lad_eval.attention.interventions import Intervention, join_interventions
+from lad_eval.attention.layout import PromptLayout
 from lad_eval.attention.recorder import record_last_row
 from lad_eval.errors import UnsupportedModelError, UserError
 from lad_eval.evidence.replies import Decoding, Reply
 from lad_eval.evidence.table import Evidence
-from lad_eval.models.base import BatchSize, PromptReport, check_batch_size, refuse
+from lad_eval.models.base import BatchSize, PromptReport, check_batch_size, check_not_calibrated_on, refuse
 from lad_eval.models.batching import Batcher, automatic_size, by_length
 from lad_eval.models.continuation import continue_prefixes, end_ids, last_logits, select, with_positions
 from lad_eval.models.conversation import Conversation
@@ -57,18 +58,13 @@ class UnderIntervention(ABC):
 
     @contextmanager
     def under(self, intervention: Intervention | None) -> Iterator[None]:
-        """Lets the model be asked under a change of its attention; None leaves it as it is.
-
-        Raises:
-            UserError: it is under one already.
-        """
-        if self._intervention is not None:
-            raise UserError(f"{self.name} is under {self._intervention.label} already.")
-        self._intervention = intervention
+        """Lets the model be asked under an intervention, beside those it is under already; None leaves it as it is."""
+        outer = self._intervention
+        self._intervention = join_interventions([part for part in (outer, intervention) if part is not None])
         try:
             yield
         finally:
-            self._intervention = None
+            self._intervention = outer
 
 
 def _attending(model: Any) -> dict[str, list[int]]:
@@ -162,6 +158,7 @@ class HuggingFaceVLM(UnderIntervention):
         if len({(len(request.images), request.identifiers) for request in requests}) > 1:
             raise UserError("Requests of one call must have the same number of images and the same identifiers.")
         intervention = self._intervention
+        check_not_calibrated_on(intervention, requests)
 
         def look(batch: Sequence[tuple[int, Request]], prepared: Batch) -> Evidence:
             return self._look(batch, prepared, intervention)
@@ -183,6 +180,7 @@ class HuggingFaceVLM(UnderIntervention):
             decoding: how they are written. What is drawn depends on a request and the decoding alone, not on the batch.
         """
         intervention = self._intervention
+        check_not_calibrated_on(intervention, requests)
 
         def write(batch: Sequence[tuple[int, Request]], prepared: Batch) -> list[Reply]:
             keys = [request.key for _, request in batch]
@@ -195,6 +193,20 @@ class HuggingFaceVLM(UnderIntervention):
             ]
 
         return self._batches(list({request.key: request for request in requests}.values()), write, decoding.max_new_tokens)
+
+    def calibrated(self, intervention: Intervention, requests: Sequence[Request]) -> Intervention:
+        """The intervention with what it learns from the unchanged model's passes over calibration requests."""
+
+        def ready(batch: Sequence[tuple[int, Request]], prepared: Batch) -> tuple[PromptLayout, Callable[[], None]]:
+            return prepared.layout, lambda: self._pass_over(prepared)
+
+        return intervention.calibrated(self.model, self._batches(requests, ready))
+
+    @torch.inference_mode()
+    def _pass_over(self, batch: Batch) -> None:
+        inputs = with_positions(self.model, self._to_device(self._features(batch.inputs, batch.images, self._to_device)))
+        with last_logits(self.model, 1) as options:
+            self.model(**inputs, use_cache=False, **options)
 
     def _batches(self, requests: Sequence[Request], use: Any, reply_tokens: int | None = None) -> Iterator[Any]:
         """What `use` makes of batch after batch; without replies to write, prompts go on to where the candidates begin.
@@ -310,4 +322,4 @@ class HuggingFaceVLM(UnderIntervention):
         return [self._conversation.begun + text.strip() for text in texts], [reply_length(row, ends) for row in rows.tolist()]
 
     def _changed(self, batch: Batch, intervention: Intervention | None) -> AbstractContextManager[None]:
-        return nullcontext() if intervention is None else intervention.applied(self.model, batch.spans)
+        return nullcontext() if intervention is None else intervention.applied(self.model, batch.layout)

@@ -6,10 +6,14 @@ import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import torch
+
+from lad_eval.attention.layout import PromptLayout, no_padding
 from lad_eval.attention.spans import NOT_FOR_THE_MODEL, Spans, image_spans, span_options
 from lad_eval.data.decoding import as_rgb
 from lad_eval.errors import PictureError, UserError
@@ -18,6 +22,7 @@ from lad_eval.models.candidates import CandidateTrie
 from lad_eval.models.continuation import mend_prompt
 from lad_eval.models.conversation import Conversation
 from lad_eval.models.features import RememberingImageProcessor
+from lad_eval.models.padding import padding_share
 from lad_eval.tasks.files import shown
 from lad_eval.tasks.request import showing
 
@@ -200,15 +205,20 @@ class Batch:
 
     Attributes:
         inputs: input_ids Int[n, T] padded on the left, attention_mask, pixels, ...
-        spans: where the images' tokens are.
+        layout: what the prompts are made of, token by token.
         trie: the candidates, as they go on from the end of the prompt.
         images: digests of all images, row by row.
     """
 
     inputs: dict[str, Any]
-    spans: Spans
+    layout: PromptLayout
     trie: CandidateTrie
     images: tuple[str, ...]
+
+    @property
+    def spans(self) -> Spans:
+        """Where the images' tokens are."""
+        return self.layout.spans
 
 
 class Preparation:
@@ -302,7 +312,27 @@ class Preparation:
             spans = image_spans(self._model, self._processor, mended, n_images, image_sizes=sizes)
         given = {name: value for name, value in mended.items() if name not in NOT_FOR_THE_MODEL}
         digests = tuple(source.digest for request in requests for source in request.images)
-        return Batch(given, spans, answers.trie, digests)
+        mask = given.get("attention_mask")
+        layout = PromptLayout(
+            given["input_ids"],
+            spans,
+            torch.ones_like(given["input_ids"], dtype=torch.bool) if mask is None else mask.bool(),
+            tuple(request.question for request in requests),
+            self._decode,
+            no_padding if self.images.preparation == "protocol" else partial(self._padding_share, sizes),
+            digests,
+            tuple(request.sample_id for request in requests),
+        )
+        return Batch(given, layout, answers.trie, digests)
+
+    def _padding_share(self, sizes: Sequence[Sequence[Size]], spans: Spans) -> torch.Tensor:
+        options = {"return_tensors": "pt", **self._image_options(len(sizes[0]))}
+        with self.lock:
+            return padding_share(self._image_processor, options, sizes, spans)
+
+    def _decode(self, ids: list[int]) -> str:
+        with self.lock:
+            return str(self._processor.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
 
 def _no_options(n_images: int) -> dict[str, Any]:

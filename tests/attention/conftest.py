@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 import zlib
+from contextlib import ExitStack, contextmanager
 from functools import cache
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from lad_eval.attention.hooks import decoder_layers, kept_tokens
 from lad_eval.attention.spans import NOT_FOR_THE_MODEL, span_options
 from lad_eval.errors import UnsupportedModelError
 from lad_eval.models.random import load_random
@@ -64,9 +66,66 @@ def for_model(inputs):
 ROWS = [(UNEQUAL, "Caption: a red circle\nAnswer: "), (OTHER, "Caption: a blue square left of 25 other things\nAnswer: ")]
 
 
+@contextmanager
+def dropped(model, keep, before):
+    """Drops the tokens that are not in `keep`, Bool[batch, T], before a decoder layer and all later ones.
+
+    The layers see the kept tokens alone, behind padding that fills shorter rows up; results are scattered into the full length.
+    """
+    widest = int(keep.sum(dim=1).max())
+    positions = torch.full((len(keep), widest), -1)
+    for b, row in enumerate(keep):
+        places = row.nonzero()[:, 0]
+        positions[b, widest - len(places) :] = places
+    index = positions.clamp(min=0)
+    full = []
+
+    def compact(mask):
+        causal = torch.ones(keep.shape[1], keep.shape[1], dtype=torch.bool).tril()[None, None]
+        mask = causal if mask is None else mask
+        mask = mask == 0 if mask.is_floating_point() else mask
+        rows = mask.expand(len(keep), *mask.shape[1:]).gather(2, index[:, None, :, None].expand(-1, 1, -1, mask.shape[3]))
+        square = rows.gather(3, index[:, None, None, :].expand(-1, 1, widest, -1)) & (positions >= 0)[:, None, None, :]
+        return square | torch.eye(widest, dtype=torch.bool)  # padding sees itself
+
+    def turned(table):
+        table = table.expand(*table.shape[:-3], len(keep), *table.shape[-2:])
+        return table.gather(-2, index[:, :, None].expand(*table.shape[:-2], widest, table.shape[-1]))
+
+    def enter(module, args, kwargs):
+        hidden = args[0]
+        full.append(hidden)
+        kwargs = {**kwargs, "attention_mask": compact(kwargs.get("attention_mask"))}
+        if kwargs.get("position_embeddings") is not None:
+            kwargs["position_embeddings"] = tuple(map(turned, kwargs["position_embeddings"]))
+        return (hidden.gather(1, index[..., None].expand(-1, -1, hidden.shape[2])), *args[1:]), kwargs
+
+    def leave(module, args, output):
+        hidden = full.pop().clone()
+        for b, row in enumerate(positions):
+            hidden[b, row[row >= 0]] = (output if isinstance(output, torch.Tensor) else output[0])[b, row >= 0]
+        return hidden if isinstance(output, torch.Tensor) else (hidden, *output[1:])
+
+    with kept_tokens(model) as kept, ExitStack() as stack:
+        for number, layer in enumerate(decoder_layers(model)):
+            if number >= before:
+                kept[number] = positions
+                stack.callback(layer.register_forward_pre_hook(enter, with_kwargs=True).remove)
+                stack.callback(layer.register_forward_hook(leave).remove)
+        yield
+
+
 @pytest.fixture
 def lab():
     """This module's helpers, as attributes."""
     return types.SimpleNamespace(
-        load=load, prepare=prepare, for_model=for_model, picture=picture, ROWS=ROWS, EQUAL=EQUAL, UNEQUAL=UNEQUAL, OTHER=OTHER
+        load=load,
+        dropped=dropped,
+        prepare=prepare,
+        for_model=for_model,
+        picture=picture,
+        ROWS=ROWS,
+        EQUAL=EQUAL,
+        UNEQUAL=UNEQUAL,
+        OTHER=OTHER,
     )

@@ -6,9 +6,10 @@ import pytest
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from lad_eval.attention.hooks import tap
+from lad_eval.attention.hooks import AttentionCall, observe_attention, transform_mask
+from lad_eval.attention.masks import additive_mask
 from lad_eval.attention.recorder import record_last_row
-from lad_eval.attention.spans import image_spans
+from lad_eval.attention.spans import Spans, image_spans
 from lad_eval.errors import UnsupportedModelError
 from lad_eval.models.random import FAMILIES
 
@@ -53,6 +54,56 @@ def test_rows_equal_eager_attention_and_do_not_depend_on_the_batch(lab, family):
     torch.testing.assert_close(torch.cat(alone[:2]), alone[2], atol=2e-5, rtol=0)
 
 
+@pytest.mark.parametrize("family", ["qwen2.5-vl", "qwen3-vl", "llava-1.5", "llava-onevision", "gemma3", "internvl"])
+def test_where_tokens_were_dropped_the_rest_count_for_their_images(lab, family):
+    model, processor = lab.load(family)
+    inputs = lab.prepare(processor, lab.ROWS)
+    spans, inputs = image_spans(model, processor, inputs, 3), lab.for_model(inputs)
+    numbers = torch.rand(spans.owner.shape, generator=torch.Generator().manual_seed(0))
+    keep = inputs["attention_mask"].bool() & ((spans.owner < 0) | (numbers < 0.5))
+    keep[0] &= ~((spans.owner[0] == 1) & (numbers[0] < 0.9))  # of one image hardly anything is left
+    gone = {b: (~row).sum().item() for b, row in enumerate(keep)}
+    assert gone[0] != gone[1], "rows of different lengths"
+
+    def masked(call):
+        if call.layer < 1:
+            return call.mask
+        mask = additive_mask(call)
+        closed = ~keep[:, None, None, :] & ~torch.eye(spans.length, dtype=torch.bool)
+        return mask.expand(len(keep), *mask.shape[1:]).masked_fill(closed, torch.finfo(mask.dtype).min)
+
+    with transform_mask(model, masked), record_last_row(model, spans) as reference, torch.no_grad():
+        slow = model(**inputs, use_cache=False).logits[:, -1]
+    with lab.dropped(model, keep, before=1), record_last_row(model, spans) as recorder, torch.no_grad():
+        fast = model(**inputs, use_cache=False).logits[:, -1]
+    torch.testing.assert_close(fast, slow, atol=1e-4, rtol=0)
+    torch.testing.assert_close(recorder.attention(), reference.attention(), atol=1e-5, rtol=0)
+    plain, _ = record(model, spans, inputs)
+    assert (plain.attention()[0][:, 0] - recorder.attention()[0][:, 0]).abs().max() < 1e-5, "nothing was dropped before layer 0"
+    assert (plain.attention()[0][:, 1:] - recorder.attention()[0][:, 1:]).abs().max() > 1e-3
+
+
+def test_rows_of_kept_keys_by_hand(lab):
+    model, _ = lab.load("llava-1.5")
+    owner = torch.tensor([[-1, 0, 0, -1, 1, 2, 2, -1], [-1, -1, 0, 1, 1, 1, 2, -1]])
+    image = torch.tensor([[[1, 3], [4, 5], [5, 7]], [[2, 3], [3, 6], [6, 7]]])
+    spans = Spans(image, image + torch.tensor([-1, 0]), owner)  # the token before each image belongs to it when delimited
+    positions = torch.tensor([[0, 2, 3, 5, 7], [-1, 2, 4, 5, 7]])
+    module = torch.nn.Module()
+    mask = torch.ones(2, 1, 5, 5, dtype=torch.bool).tril()
+    mask[1, ..., 0] = False  # its padding
+    query = torch.zeros(2, 1, 5, 4)
+    with record_last_row(model, spans) as recorder:
+        for layer in recorder.layers:
+            recorder.observe(AttentionCall(layer, module, query, query, mask, {}, positions))
+    plain, delimited = recorder.attention()
+    # Every key that is seen takes the same: a fifth in the first row, a quarter in the second.
+    assert plain[0, 0].tolist() == pytest.approx([1 / 5, 0, 1 / 5])
+    assert plain[1, 0].tolist() == pytest.approx([1 / 4, 2 / 4, 0])
+    assert delimited[0, 0].tolist() == pytest.approx([2 / 5, 1 / 5, 1 / 5])
+    assert delimited[1, 0].tolist() == pytest.approx([1 / 4, 3 / 4, 1 / 4])
+
+
 def test_a_hybrid_says_which_layers_attend(lab):
     model, processor = lab.load("qwen3.5")
     inputs = lab.prepare(processor, lab.ROWS)
@@ -75,7 +126,7 @@ def test_recording_changes_nothing_and_leaves_nothing_behind(lab):
     assert ALL_ATTENTION_FUNCTIONS["sdpa"] is before
 
 
-def test_nested_taps_wrap_once_and_the_inner_one_hears(lab):
+def test_nested_hooks_wrap_once_and_every_observer_hears(lab):
     model, _ = lab.load("llava-1.5")
     before, heard = ALL_ATTENTION_FUNCTIONS["sdpa"], {"outer": 0, "inner": 0}
 
@@ -83,14 +134,14 @@ def test_nested_taps_wrap_once_and_the_inner_one_hears(lab):
         return lambda call: heard.update({name: heard[name] + 1})
 
     ids = torch.ones(1, 4, dtype=torch.long)
-    with torch.no_grad(), tap(model, listen("outer")):
+    with torch.no_grad(), observe_attention(model, listen("outer")):
         once = ALL_ATTENTION_FUNCTIONS["sdpa"]
-        with tap(model, listen("inner")):
+        with observe_attention(model, listen("inner")):
             assert ALL_ATTENTION_FUNCTIONS["sdpa"] is once
             assert once.__wrapped__ is before
             model(input_ids=ids)
         model(input_ids=ids)
-    assert heard == {"outer": 3, "inner": 3}
+    assert heard == {"outer": 6, "inner": 3}
     assert ALL_ATTENTION_FUNCTIONS["sdpa"] is before
 
 

@@ -7,9 +7,10 @@ import math
 import pytest
 import torch
 
-from lad_eval.attention.hooks import change_mask, tap
+from lad_eval.attention.hooks import observe_attention, transform_mask
 from lad_eval.attention.interventions import INTERVENTIONS, Sofa, parse_intervention
-from lad_eval.attention.interventions.sofa import soften
+from lad_eval.attention.layout import PromptLayout, no_padding
+from lad_eval.attention.masks import additive_mask, ahead_between_images
 from lad_eval.attention.recorder import record_last_row
 from lad_eval.attention.spans import Spans, image_spans
 from lad_eval.errors import UnknownNameError, UnsupportedModelError, UserError
@@ -23,6 +24,18 @@ def prepared(lab, family, rows, implementation="sdpa"):
     return model, image_spans(model, processor, inputs, 3), lab.for_model(inputs)
 
 
+def layout_of(spans):
+    """Of prompts whose ids and questions do not matter."""
+    rows = spans.owner.shape
+    return PromptLayout(
+        torch.zeros(rows, dtype=torch.long), spans, torch.ones(rows, dtype=torch.bool), ("?",) * rows[0], str, no_padding
+    )
+
+
+def soften(model, spans, **how):
+    return Sofa(**how).applied(model, layout_of(spans))
+
+
 def logits(model, inputs):
     with torch.no_grad():
         return model(**inputs).logits
@@ -30,7 +43,7 @@ def logits(model, inputs):
 
 def masks_seen(model, spans, inputs, **how):
     seen = {}
-    with soften(model, spans, **how), tap(model, lambda call: seen.setdefault(call.layer, call.mask)):
+    with soften(model, spans, **how), observe_attention(model, lambda call: seen.setdefault(call.layer, call.mask)):
         logits(model, inputs)
     return seen
 
@@ -106,6 +119,29 @@ def test_the_recorder_sees_the_attention_that_the_change_leaves(lab):
     assert (rows[0][:, 1] - rows[1][:, 1]).abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("family", ["qwen2.5-vl", "llava-1.5", "gemma3"])
+def test_where_tokens_were_dropped_the_rest_see_each_other_softly(lab, family):
+    model, spans, inputs = prepared(lab, family, lab.ROWS)
+    numbers = torch.rand(spans.owner.shape, generator=torch.Generator().manual_seed(1))
+    keep = inputs["attention_mask"].bool() & ((spans.owner < 0) | (numbers < 0.6))
+
+    def masked(call):
+        mask = additive_mask(call)
+        closed = ~keep[:, None, None, :] & ~torch.eye(spans.length, dtype=torch.bool)
+        return mask.expand(len(keep), *mask.shape[1:]).masked_fill(closed & (call.layer >= 1), torch.finfo(mask.dtype).min)
+
+    how = {"sigma": 0.4, "every": 1, "pairs": "between"}
+    with soften(model, spans, **how), transform_mask(model, masked), record_last_row(model, spans) as reference:
+        slow = logits(model, inputs)[:, -1]
+    with lab.dropped(model, keep, before=1), soften(model, spans, **how), record_last_row(model, spans) as recorder:
+        fast = logits(model, inputs)[:, -1]
+    with lab.dropped(model, keep, before=1):
+        hard = logits(model, inputs)[:, -1]
+    torch.testing.assert_close(fast, slow, atol=1e-4, rtol=0)
+    torch.testing.assert_close(recorder.attention(), reference.attention(), atol=1e-5, rtol=0)
+    assert (fast - hard).abs().max() > 1e-3
+
+
 def test_changes_follow_each_other_and_end_with_their_blocks(lab):
     model, _, inputs = prepared(lab, "qwen2.5-vl", lab.ROWS[:1])
     order = []
@@ -117,7 +153,7 @@ def test_changes_follow_each_other_and_end_with_their_blocks(lab):
 
         return change
 
-    with change_mask(model, note("first")), change_mask(model, note("second")):
+    with transform_mask(model, note("first")), transform_mask(model, note("second")):
         logits(model, inputs)
     assert order[:2] == ["first", "second"]
     count = len(order)
@@ -138,12 +174,12 @@ CHANGED = {
 def test_layers_that_attend_are_counted(lab, family):
     model, spans, inputs = prepared(lab, family, lab.ROWS)
     as_it_is = {}
-    with tap(model, lambda call: as_it_is.setdefault(call.layer, call.mask)):
+    with observe_attention(model, lambda call: as_it_is.setdefault(call.layer, call.mask)):
         plain = logits(model, inputs)[:, -1]
     for every, layers in CHANGED[family].items():
         seen = {}
         with soften(model, spans, sigma=0.5, every=every, pairs="between"):
-            with tap(model, lambda call, seen=seen: seen.setdefault(call.layer, call.mask)):
+            with observe_attention(model, lambda call, seen=seen: seen.setdefault(call.layer, call.mask)):
                 soft = logits(model, inputs)[:, -1]
             changed = [
                 layer
@@ -188,7 +224,7 @@ def test_implementations_without_such_masks_are_refused(lab):
 
     try:
         with (
-            change_mask(model, pretend),
+            transform_mask(model, pretend),
             pytest.raises(
                 UnsupportedModelError, match=r"'flash_attention_2' takes no mask of single entries.* --attn sdpa or eager"
             ),
@@ -209,7 +245,8 @@ def test_names_and_parameters():
     assert made.facts == {"name": "sofa", "sigma": 0.25, "every": 4, "pairs": "all"}
     for text, says in [
         ("sofa:sigma=0", "sigma of sofa must be above 0 and at most 1, not 0.0"),
-        ("sofa:sigma=x", "sigma of sofa must be of the kind of 0.5, not 'x'"),
+        ("sofa:sigma=x", "sigma of sofa must be a number, not 'x'"),
+        ("sofa:every=2.5", "every of sofa must be a whole number, not '2.5'"),
         ("sofa:every=0", "every of sofa must be a whole number of at least 1"),
         ("sofa:pairs=none", "must be 'between' or 'all'"),
         ("sofa:sigma", "sigma of sofa has no value; write sofa:sigma=0.5"),
@@ -222,9 +259,11 @@ def test_names_and_parameters():
         parse_intervention("sofaa")
 
 
-def test_an_image_token_never_opens_what_is_not_an_image(lab):
-    spans = Spans(torch.tensor([[[1, 3], [4, 6]]]), torch.tensor([[[1, 3], [4, 6]]]), 8)
-    from lad_eval.attention.interventions.sofa import _Softener
-
-    opened = _Softener(spans, [0], 0.5, "between")._entries(torch.device("cpu"))[0]
-    assert opened.nonzero().tolist() == [[1, 4], [1, 5], [2, 4], [2, 5]]
+def test_an_image_token_never_opens_what_is_not_an_image():
+    owner = torch.tensor([[-1, 0, 0, -1, 1, 1, -1, 2, -1]])
+    ranges = torch.tensor([[[1, 3], [4, 6], [7, 8]]])
+    entries = ahead_between_images(Spans(ranges, ranges, owner))[0]
+    between = [[q, k] for q in (1, 2) for k in (4, 5, 7)] + [[4, 7], [5, 7]]
+    assert entries.nonzero().tolist() == between
+    within = ahead_between_images(Spans(ranges, ranges, owner), within=True)[0]
+    assert sorted(within.nonzero().tolist()) == sorted([*between, [1, 2], [4, 5]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lad_eval.attention.spans import _widen, image_spans, image_token_id
+from lad_eval.attention.spans import _widen, cut_spans, image_spans, image_token_id
 from lad_eval.errors import UnsupportedModelError
 from lad_eval.models.random import FAMILIES
 
@@ -77,6 +77,43 @@ def test_delimiters(lab, family):
         for (start, end), (first, last) in zip(plain, delimited, strict=True):
             tokens = processor.tokenizer.convert_ids_to_tokens(row.tolist())
             assert (tokens[first:start], tokens[end:last]) == DELIMITERS[family]
+
+
+@pytest.mark.parametrize("end", ["bos_token_id", "eos_token_id", "pad_token_id"])
+def test_tokens_that_begin_end_or_fill_up_a_text_delimit_no_image(lab, end):
+    _, processor = lab.load("gemma3")
+    tokenizer = processor.tokenizer
+    start, stop = tokenizer.convert_tokens_to_ids(["<start_of_image>", "<end_of_image>"])
+    token = image_token_id(lab.load("gemma3")[0])
+    edge, word = getattr(tokenizer, end), tokenizer.encode("x", add_special_tokens=False)[0]
+    assert word not in tokenizer.all_special_ids
+    assert edge in tokenizer.all_special_ids
+
+    def widened(before, after):
+        ids = torch.tensor([[word, *([before, token, token, after, word] * 3)]])
+        spans = cut_spans(ids, token, [[2, 2, 2]], tokenizer)
+        return (spans.delimited - spans.image).tolist()
+
+    assert widened(start, stop) == [[[-1, 1]] * 3]
+    assert widened(edge, stop) == [[[0, 1]] * 3]
+    assert widened(start, edge) == [[[-1, 0]] * 3]
+    assert widened(edge, edge) == [[[0, 0]] * 3]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_visual_tokens_are_known_exactly(lab, family):
+    model, processor = lab.load(family)
+    inputs = lab.prepare(processor, lab.ROWS)
+    spans = image_spans(model, processor, inputs, 3)
+    assert torch.equal(spans.owner >= 0, inputs["input_ids"] == image_token_id(model))
+    for row, ranges in zip(spans.owner, spans.image.tolist(), strict=True):
+        for image, (start, end) in enumerate(ranges):
+            assert set(row[start:end].tolist()) <= {image, -1}
+            assert (row == image).nonzero()[[0, -1], 0].tolist() == [start, end - 1]
+    longer = spans.extended(2)
+    assert longer.length == spans.length + 2
+    assert longer.owner[:, -2:].eq(-1).all()
+    assert torch.equal(longer.membership("cpu")[:, :-2], spans.membership("cpu"))
 
 
 def test_qwen_tokens_by_hand(lab):

@@ -1,10 +1,12 @@
+import math
+
 import numpy as np
 import pytest
 
 from lad_eval.errors import EvidenceError
 from lad_eval.evidence.table import Evidence
 from lad_eval.methods import FewLayersWarning, PurifiedAttention, RawAttention
-from lad_eval.methods.readout import layer_range, strongest_layers
+from lad_eval.methods.readout import layer_range, log_attention, purified_attention, strongest_layers
 
 FLAT = Evidence.from_arrays(np.zeros((2, 2)), np.full((2, 2, 2), 0.1), [0, 1], ["c", "c"])
 
@@ -83,3 +85,18 @@ def test_an_image_without_attention_is_out_of_the_running():
     purified = PurifiedAttention(layers="all").calibrate(FLAT)
     proba = np.exp(purified.predict_log_proba(one([0.0, 0.1], [0.0, 0.2])))
     assert proba[0] == pytest.approx([0, 1])
+
+
+def test_attention_below_the_released_codes_floor_counts_as_the_floor():
+    attention = np.array([0.0, 1e-30, 1e-20, 2e-20, 0.5])
+    expected = [-20 * math.log(10)] * 3 + [math.log(2) - 20 * math.log(10), math.log(0.5)]
+    np.testing.assert_allclose(log_attention(attention), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("mean", ["arithmetic", "log"])
+def test_an_image_without_any_attention_is_held_by_the_floor(mean):
+    attention = np.array([[[0.0, 0.3, 0.1]]])  # one pass, one layer, three images
+    prior = np.log(np.array([[0.2, 0.2, 0.4]]))
+    found = purified_attention(attention, prior, np.array([[0]]), mean, 0.1)
+    weights = np.array([1e-20 / 0.2, 0.3 / 0.2, 0.1 / 0.4]) ** 0.1
+    np.testing.assert_allclose(found, [np.log(weights / weights.sum())], rtol=1e-12)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 
 from lad_eval.attention.interventions import Intervention
+from lad_eval.attention.layout import PromptLayout, padding_unknown
 from lad_eval.attention.recorder import record_last_row
-from lad_eval.attention.spans import Spans
 from lad_eval.errors import UnsupportedModelError
 from lad_eval.evidence.replies import Decoding
 from lad_eval.models.base import PromptFault, refuse
@@ -26,6 +26,7 @@ from lad_eval.models.prompt_check import too_long
 from lad_eval.models.vlmeval.images import Shown, spans_in
 from lad_eval.models.vlmeval.interception import Call
 from lad_eval.models.vlmeval.prompts import PromptEnd
+from lad_eval.tasks.request import Request
 
 Floats = npt.NDArray[np.float64]
 
@@ -48,7 +49,9 @@ class Sight:
 
 
 @torch.no_grad()
-def look(call: Call, spans: Spans, trie: CandidateTrie, ends: Sequence[int], intervention: Intervention | None = None) -> Sight:
+def look(
+    call: Call, layout: PromptLayout, trie: CandidateTrie, ends: Sequence[int], intervention: Intervention | None = None
+) -> Sight:
     """Candidate log-probabilities and attention after the call's prompt, read under an intervention if there is one.
 
     Raises:
@@ -56,13 +59,13 @@ def look(call: Call, spans: Spans, trie: CandidateTrie, ends: Sequence[int], int
     """
     counted = tuple(ends) if trie.needs_end else ()
     columns = [branch.columns(counted) for branch in trie.branches]
-    with changed(call.module, spans, intervention), record_last_row(call.module, spans) as recorder:
+    with changed(call.module, layout, intervention), record_last_row(call.module, layout.spans) as recorder:
         output = _prefill(call, call.inputs, ends)
     attention, delimited = recorder.attention()
     rooted = [select(output.logits[0], columns[0])] if len(trie.prefixes) < len(trie.branches) else []
     passes = 1
     if trie.prefixes:
-        cache, length = output.past_key_values, spans.length
+        cache, length = output.past_key_values, layout.length
         rest = columns[len(rooted) :]
         if _continues(call.module, cache, length):
             mask = call.inputs.get("attention_mask")
@@ -72,7 +75,7 @@ def look(call: Call, spans: Spans, trie: CandidateTrie, ends: Sequence[int], int
         else:
             for prefix, wanted in zip(trie.prefixes, rest, strict=True):
                 # The whole prompt is read again, so that what changes its attention must be open again.
-                with changed(call.module, replace(spans, length=length + len(prefix)), intervention):
+                with changed(call.module, layout.extended(prefix), intervention):
                     longer = _prefill(call, lengthened(call.module, call.inputs, prefix), ends)
                 rooted.append(select(longer.logits[0], wanted))
                 passes += 1
@@ -102,11 +105,11 @@ def padding_of(call: Call) -> dict[str, Any]:
     return {} if asked is None else {"pad_token_id": asked}
 
 
-def changed(module: Any, spans: Spans | None, intervention: Intervention | None) -> AbstractContextManager[None]:
+def changed(module: Any, layout: PromptLayout | None, intervention: Intervention | None) -> AbstractContextManager[None]:
     """The intervention on this model and prompt."""
-    if intervention is None or spans is None:
+    if intervention is None or layout is None:
         return nullcontext()
-    return intervention.applied(module, spans)
+    return intervention.applied(module, layout)
 
 
 def lengthened(module: Any, inputs: dict[str, Any], tokens: Sequence[int]) -> dict[str, Any]:
@@ -157,7 +160,7 @@ class View:
         model: whose `generate` the class calls.
         processor: of the class, or its tokenizer alone.
         shown: what is known of the images.
-        sample_id: of the sample that is asked.
+        request: what is asked.
         context: tokens that the model takes; None where nothing says it.
         intervention: on the attention, or None.
     """
@@ -166,7 +169,7 @@ class View:
     model: Any
     processor: Any
     shown: Shown
-    sample_id: str
+    request: Request
     context: int | None
     intervention: Intervention | None = None
 
@@ -181,11 +184,23 @@ class View:
             DataError: it is.
         """
         if problem := too_long(tokens, following, self.context, self.name):
-            refuse([PromptFault(self.sample_id, problem)])
+            refuse([PromptFault(self.request.sample_id, problem)])
 
-    def spans(self, ids: torch.Tensor, inputs: Mapping[str, Any]) -> Spans:
-        """See `lad_eval.models.vlmeval.images.spans_in`."""
-        return spans_in(ids, inputs, [self.model], self.processor, self.shown, self.name)
+    def layout(self, ids: torch.Tensor, inputs: Mapping[str, Any]) -> PromptLayout:
+        """What a prompt, Int[1, T], is made of; see `lad_eval.models.vlmeval.images.spans_in`."""
+        return PromptLayout(
+            ids,
+            spans_in(ids, inputs, [self.model], self.processor, self.shown, self.name),
+            torch.ones_like(ids, dtype=torch.bool),
+            (self.request.question,),
+            self._decode,
+            padding_unknown,
+            tuple(image.digest for image in self.request.images),
+            (self.request.sample_id,),
+        )
+
+    def _decode(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
 
 class _Standing:
@@ -241,19 +256,19 @@ class Writing(_Standing):
         self._view = view
         self._decoding = decoding
         self._drawing = [Draw(decoding, [key], sample)] if decoding.temperature else []
-        self._spans: Spans | None = None
+        self._layout: PromptLayout | None = None
 
     def _mend(self, ids: torch.Tensor, inputs: Mapping[str, Any]) -> dict[str, Any]:
         self._view.check_length(ids.shape[1], self._decoding.max_new_tokens)
         if self._view.intervention is not None:
-            self._spans = self._view.spans(ids.cpu(), inputs)
+            self._layout = self._view.layout(ids.cpu(), inputs)
         return dict(inputs)
 
     @torch.no_grad()
     def _answer(self, call: Call) -> tuple[list[int], list[int]]:
         ends = ends_of(call, self._view.tokenizer)
         neutral = neutral_generation(call.module, ends=ends, max_new_tokens=self._decoding.max_new_tokens, **padding_of(call))
-        with changed(call.module, self._spans, self._view.intervention), neutral as config:
+        with changed(call.module, self._layout, self._view.intervention), neutral as config:
             written = call.generate(**call.inputs, generation_config=config, logits_processor=self._drawing)
         ids = call.inputs.get("input_ids")
         tokens = written[0, 0 if ids is None else ids.shape[1] :].tolist()
@@ -278,7 +293,7 @@ class Looking(_Standing):
         self._identifiers = identifiers
         self._choose = choose
         self._prompt: list[int] | None = None
-        self._prepared: tuple[Answers, Spans] | None = None
+        self._prepared: tuple[Answers, PromptLayout] | None = None
         self._seen: Sight | None = None
 
     @property
@@ -307,15 +322,15 @@ class Looking(_Standing):
         if answers.drop or answers.lead:
             self._check_positions(ids, inputs)
         row = mended["input_ids"].cpu()
-        self._prepared = answers, self._view.spans(row, inputs)
+        self._prepared = answers, self._view.layout(row, inputs)
         return mended
 
     def _answer(self, call: Call) -> tuple[list[int], list[int]]:
         assert self._prepared is not None, "the prompt comes first"
-        answers, spans = self._prepared
+        answers, layout = self._prepared
         ends = ends_of(call, self._view.tokenizer)
         if self._seen is None:
-            self._seen = look(call, spans, answers.trie, ends, self._view.intervention)
+            self._seen = look(call, layout, answers.trie, ends, self._view.intervention)
         chosen = self._choose(self)
         tokens = answers.trie.candidates[chosen]
         plain = [*answers.lead, *tokens]

@@ -15,7 +15,7 @@ from lad_eval.attention.interventions import Intervention
 from lad_eval.errors import DataError, UnsupportedModelError, UserError
 from lad_eval.evidence.replies import Decoding, Reply
 from lad_eval.evidence.table import Evidence
-from lad_eval.models.base import PromptReport, refuse
+from lad_eval.models.base import PromptReport, check_not_calibrated_on, refuse
 from lad_eval.models.batching import OutOfMemoryError, is_out_of_memory
 from lad_eval.models.conversation import Conversation
 from lad_eval.models.date import DEFAULT_DATE, check_date
@@ -108,6 +108,7 @@ class InterceptedVLM(UnderIntervention):
         _check_alike(requests)
         refuse(self.check_prompts(requests).faults)
         intervention = self._intervention
+        check_not_calibrated_on(intervention, requests)
         return (self._look(self.messages.of(request), request, intervention) for request in requests)
 
     def look(self, messages: Sequence[Message], requests: Sequence[Request]) -> Evidence:
@@ -121,6 +122,7 @@ class InterceptedVLM(UnderIntervention):
         if len(messages) != len(requests):
             raise UserError(f"{len(messages)} messages and {len(requests)} requests do not belong together.")
         _check_alike(_some(requests))
+        check_not_calibrated_on(self._intervention, requests)
         return Evidence.concatenate([self._look(m, r, self._intervention) for m, r in zip(messages, requests, strict=True)])
 
     def answer(self, message: Message, request: Request, choose: Choice | None = None) -> tuple[str, Evidence]:
@@ -139,6 +141,7 @@ class InterceptedVLM(UnderIntervention):
         """Replies to the class's own prompt, as the class decodes them, each as soon as it is there; each key once."""
         refuse(self.check_prompts(requests).faults)
         intervention = self._intervention
+        check_not_calibrated_on(intervention, requests)
         each_once = {request.key: request for request in requests}.values()
         return ([self._reply(request, decoding, intervention)] for request in each_once)
 
@@ -170,7 +173,7 @@ class InterceptedVLM(UnderIntervention):
         if fault := self._texts.fault(request, texts):
             refuse([fault])
         shown = Shown(len(paths), equal_sizes(paths))
-        return View(self.name, self.model, self.processor, shown, request.sample_id, self._context, intervention)
+        return View(self.name, self.model, self.processor, shown, request, self._context, intervention)
 
     def _ask(self, answerer: Any, message: Message, request: Request) -> str:
         """What the class makes of the answer; faults of the answerer come through whatever the class catches."""

@@ -1,0 +1,180 @@
+"""What an intervention is. No torch here until one is applied."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from lad_eval.attention.interventions.learned import LearnedState
+from lad_eval.errors import UnsupportedModelError, UserError
+
+if TYPE_CHECKING:
+    from lad_eval.attention.layout import PromptLayout
+
+Acted = Callable[[], None]
+"""To be called whenever an attention call of a prefill was changed."""
+Passes = Iterable[tuple["PromptLayout", Callable[[], None]]]
+"""Prompts to calibrate on, each with what runs the model on them, under whatever hooks are open then."""
+
+
+@dataclass(frozen=True)
+class Intervention(ABC):
+    """A change of a model's forward pass, with all that determines it; immutable and hashable.
+
+    A subclass is a frozen dataclass with its parameters as fields; each is parsed by its annotation (see `parse_parameter`).
+
+    Attributes:
+        name: by which it is called.
+        idle: why there may be nothing to change, to follow "changed no attention call".
+    """
+
+    name: ClassVar[str]
+    idle: ClassVar[str] = ""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """JSON-serialisable: the name and every parameter. Part of the evidence's fingerprint."""
+        return {"name": self.name, **{f.name: getattr(self, f.name) for f in fields(self) if not f.metadata}}
+
+    @property
+    def label(self) -> str:
+        """The name, and the parameters that are not the defaults: "sofa", "sofa:sigma=0.3"."""
+        own = [f for f in fields(self) if not f.metadata]
+        return ":".join([self.name, *(f"{f.name}={getattr(self, f.name)}" for f in own if getattr(self, f.name) != f.default)])
+
+    @contextmanager
+    def applied(self, model: Any, layout: PromptLayout) -> Iterator[None]:
+        """Open while the model reads the prompts that `layout` describes, and writes its replies to them.
+
+        Raises:
+            UserError: it has still to be calibrated.
+            UnsupportedModelError: the model cannot be changed in this way; or, as the context closes, nothing was changed, so
+                that the answers would be the unchanged model's under another name.
+        """
+        if not self.is_ready:
+            raise UserError(f"{self.label} has learned nothing yet; calibrate it, or load what it learned.")
+        count = 0
+
+        def acted() -> None:
+            nonlocal count
+            count += 1
+
+        with self._attached(model, layout, acted):
+            yield
+        if not count:
+            raise UnsupportedModelError(
+                f"{type(model).__name__}: {self.label} changed no attention call{self.idle and ', ' + self.idle}; its answers "
+                f"would be the unchanged model's, so leave out the methods with {self.name}."
+            )
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has nothing to learn, or has learned it."""
+        return True
+
+    def calibrated(self, model: Any, passes: Passes) -> Intervention:
+        """The intervention with what it learns from calibration prompts; itself if it learns nothing."""
+        return self
+
+    def check_disjoint(self, sample_ids: Sequence[str], images: Sequence[str]) -> None:
+        """Refuses evaluated samples and pictures (ids and digests) that were calibrated on.
+
+        Raises:
+            EvidenceError: there are some.
+        """
+        return
+
+    @abstractmethod
+    def _attached(self, model: Any, layout: PromptLayout, acted: Acted) -> AbstractContextManager[None]:
+        """Hooks on the model, open while the context is; `acted` is called for every attention call that they change."""
+
+
+@dataclass(frozen=True)
+class CalibratedIntervention(Intervention):
+    """An intervention with learned state: its digest is part of the facts, and so of the fingerprint.
+
+    Attributes:
+        learned: None before calibration.
+    """
+
+    learned: LearnedState | None = field(default=None, kw_only=True, repr=False, metadata={"learned": True})
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {**super().facts, "learned": None if self.learned is None else self.learned.digest}
+
+    @property
+    def is_ready(self) -> bool:
+        return self.learned is not None
+
+    def calibrated(self, model: Any, passes: Passes) -> CalibratedIntervention:
+        """Learns from passes of the unchanged model; which samples and pictures it saw is kept with what it learned."""
+        sample_ids: dict[str, None] = {}
+        images: dict[str, None] = {}
+
+        def noted() -> Iterator[tuple[PromptLayout, Callable[[], None]]]:
+            for layout, run in passes:
+                sample_ids.update(dict.fromkeys(layout.sample_ids))
+                images.update(dict.fromkeys(layout.images))
+                yield layout, run
+
+        arrays = self._learn(model, noted())
+        if not sample_ids:
+            raise UserError(f"{self.label} cannot be calibrated on no samples.")
+        return replace(self, learned=LearnedState.of(self.name, arrays, sorted(sample_ids), sorted(images)))
+
+    def check_disjoint(self, sample_ids: Sequence[str], images: Sequence[str]) -> None:
+        if self.learned is not None:
+            self.learned.check_disjoint(self.label, sample_ids, images)
+
+    @abstractmethod
+    def _learn(self, model: Any, passes: Passes) -> dict[str, Any]:
+        """Float arrays by name, learned from all the passes, each run once."""
+
+
+@dataclass(frozen=True)
+class JoinedIntervention(Intervention):
+    """Several interventions at once, in written order: the first is opened first, so that its hooks are the outermost."""
+
+    parts: tuple[Intervention, ...]
+    name: ClassVar[str] = "joined"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {"name": "+".join(part.name for part in self.parts), "parts": [part.facts for part in self.parts]}
+
+    @property
+    def label(self) -> str:
+        return "+".join(part.label for part in self.parts)
+
+    @contextmanager
+    def applied(self, model: Any, layout: PromptLayout) -> Iterator[None]:
+        """As of each part; a part that changed nothing is an error, whatever the others did."""
+        with ExitStack() as stack:
+            for part in self.parts:
+                stack.enter_context(part.applied(model, layout))
+            yield
+
+    @property
+    def is_ready(self) -> bool:
+        return all(part.is_ready for part in self.parts)
+
+    def calibrated(self, model: Any, passes: Passes) -> JoinedIntervention:
+        passes = list(passes)
+        return JoinedIntervention(tuple(part.calibrated(model, passes) for part in self.parts))
+
+    def check_disjoint(self, sample_ids: Sequence[str], images: Sequence[str]) -> None:
+        for part in self.parts:
+            part.check_disjoint(sample_ids, images)
+
+    def _attached(self, model: Any, layout: PromptLayout, acted: Acted) -> AbstractContextManager[None]:
+        raise NotImplementedError("each part attaches its own hooks")
+
+
+def join_interventions(parts: Sequence[Intervention]) -> Intervention | None:
+    """One intervention that does what all of them do, in their order; None of none."""
+    single = [inner for part in parts for inner in (part.parts if type(part) is JoinedIntervention else (part,))]
+    return JoinedIntervention(tuple(single)) if len(single) > 1 else next(iter(single), None)

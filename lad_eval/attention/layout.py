@@ -1,0 +1,118 @@
+"""What a batch of prompts is made of, token by token: all that an intervention may ask about the prompts that it acts on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+
+from lad_eval.attention.spans import Spans
+from lad_eval.errors import UnsupportedModelError
+
+# Characters that are compared to find where a question ends, and tokens that are decoded for it.
+_ENDING = 24
+_WINDOW = 48
+
+
+@dataclass(frozen=True)
+class PromptLayout:
+    """The tokens of a batch of left-padded prompts. All tensors are on the CPU.
+
+    Attributes:
+        ids: Int[batch, T].
+        spans: of the images; `spans.owner` has the exact positions of the visual tokens.
+        attended: Bool[batch, T], the attention mask: False on the padding of the batch.
+        questions: the text that each prompt puts to the model, as it was handed over.
+        decode: from token ids to their text.
+        find_padding: makes `padding_share`, when it is asked for.
+        images: digests of all images, row by row; empty where they are not known.
+        sample_ids: of the samples that the prompts ask.
+        appended: text tokens that were put behind the prompts.
+    """
+
+    ids: torch.Tensor
+    spans: Spans
+    attended: torch.Tensor
+    questions: tuple[str, ...]
+    decode: Callable[[list[int]], str]
+    find_padding: Callable[[Spans], torch.Tensor]
+    images: tuple[str, ...] = ()
+    sample_ids: tuple[str, ...] = ()
+    appended: int = 0
+
+    @property
+    def length(self) -> int:
+        """Tokens of the padded sequence, T."""
+        return self.spans.length
+
+    @property
+    def visual(self) -> torch.Tensor:
+        """Bool[batch, T]: the tokens that the model replaces by image features; no row breaks, tile marks or delimiters."""
+        return self.spans.owner >= 0
+
+    @cached_property
+    def padding_share(self) -> torch.Tensor:
+        """Float[batch, T]: of the pixels that each visual token covers, the share that was put around the picture.
+
+        Raises:
+            UnsupportedModelError: nothing says which they are.
+        """
+        return self.find_padding(self.spans)
+
+    @cached_property
+    def instruction_end(self) -> torch.Tensor:
+        """Int[batch]: index of the question's last token, behind which the chat template goes on to the answer.
+
+        Raises:
+            UnsupportedModelError: a prompt does not show its question as it was handed over.
+        """
+        stop = self.ids.shape[1] - self.appended
+        return torch.tensor(
+            [_ending(self.decode, row[:stop].tolist(), text) for row, text in zip(self.ids, self.questions, strict=True)]
+        )
+
+    def extended(self, tokens: Sequence[int]) -> PromptLayout:
+        """The layout of the same prompts with text tokens more at their end."""
+        more = torch.tensor([list(tokens)], dtype=self.ids.dtype).expand(len(self.ids), -1)
+        return replace(
+            self,
+            ids=torch.cat([self.ids, more], dim=1),
+            spans=self.spans.extended(len(tokens)),
+            attended=torch.cat([self.attended, torch.ones_like(more, dtype=torch.bool)], dim=1),
+            appended=self.appended + len(tokens),
+        )
+
+
+def no_padding(spans: Spans) -> torch.Tensor:
+    """Of images that fill their grids: Float[batch, T], all 0."""
+    return torch.zeros(spans.owner.shape)
+
+
+def padding_unknown(spans: Spans) -> torch.Tensor:
+    """Where nothing says what the image processor did.
+
+    Raises:
+        UnsupportedModelError: always.
+    """
+    raise UnsupportedModelError(
+        "Nothing says which visual tokens show padding of a picture; use --image-preparation protocol, which has none."
+    )
+
+
+def _ending(decode: Callable[[list[int]], str], row: list[int], text: str) -> int:
+    """The first token after which the row, decoded, ends as the text does; of several such places the last."""
+    wanted = "".join(text.split())[-_ENDING:]
+    found = None
+    for end in range(len(row), 0, -1):
+        shown = decode(row[max(0, end - _WINDOW) : end])
+        if "".join(shown.split()).endswith(wanted):
+            found = end - 1
+        elif found is not None:
+            return found
+    if found is None or not wanted:
+        raise UnsupportedModelError(
+            f"The prompt does not show its question ({text[-40:]!r} at its end), so that nothing says where the instruction ends."
+        )
+    return found

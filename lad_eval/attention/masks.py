@@ -1,0 +1,122 @@
+"""Attention masks written out entry by entry, and changed."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from lad_eval.attention.hooks import AttentionCall
+from lad_eval.attention.spans import Spans
+from lad_eval.errors import UnsupportedModelError
+
+# Masks of a prefill that are held: its layers share one for each kind (full, sliding), which may come from several tables.
+_HELD = 4
+
+
+class OpenedMasks:
+    """A mask transform that opens blocked entries with a value added to their scores; for prefills, in chosen layers.
+
+    Args:
+        length: tokens of the prompts.
+        layers: indices, in the decoder, of the layers to change.
+        entries: Bool[batch, length, length], query by key: what to open where it is blocked.
+        value: added to the scores of what is opened.
+        acted: called for every attention call with an entry that was opened.
+    """
+
+    def __init__(
+        self, length: int, layers: Sequence[int], entries: torch.Tensor, value: float, acted: Callable[[], None]
+    ) -> None:
+        self._length, self._layers, self._value, self._acted = length, frozenset(layers), value, acted
+        self._entries = {entries.device: entries}
+        self._first = entries
+        self._made: deque[tuple[Any, Any, torch.dtype, torch.Tensor, bool]] = deque(maxlen=_HELD)
+
+    def __call__(self, call: AttentionCall) -> Any:
+        if call.layer not in self._layers or not call.is_prefill(self._length):
+            return call.mask
+        made, opened = self._held(call) or self._opened(call)
+        if opened:
+            self._acted()
+        return made
+
+    def _held(self, call: AttentionCall) -> tuple[torch.Tensor, bool] | None:
+        for mask, positions, dtype, made, opened in self._made:
+            if mask is call.mask and positions is call.positions and dtype == call.query.dtype:
+                return made, opened
+        return None
+
+    def _opened(self, call: AttentionCall) -> tuple[torch.Tensor, bool]:
+        base = additive_mask(call)
+        device = base.device
+        if device not in self._entries:
+            self._entries[device] = self._first.to(device)
+        entries = entries_at(self._entries[device], call.positions)
+        base = base.expand(len(entries), *base.shape[1:]).clone()
+        square = base[..., : entries.shape[2]]
+        opened = (square < torch.finfo(base.dtype).min / 2) & entries[:, None]
+        square.masked_fill_(opened, self._value)
+        self._made.append((call.mask, call.positions, call.query.dtype, base, bool(opened.any())))
+        return base, bool(opened.any())
+
+
+def ahead_between_images(spans: Spans, *, within: bool = False) -> torch.Tensor:
+    """Bool[batch, T, T], query by key: what lies ahead and leads from a token of an image to a token of another image.
+
+    Row breaks and tile marks inside an image's span count as its tokens.
+
+    Args:
+        spans: of the images.
+        within: also what leads to later tokens of the same image.
+    """
+    tokens = torch.arange(spans.length)
+    inside = (tokens >= spans.image[..., :1]) & (tokens < spans.image[..., 1:])  # [batch, N, T]
+    image = torch.where(inside.any(dim=1), inside.int().argmax(dim=1), -1)  # [batch, T]
+    query, key = image[:, :, None], image[:, None, :]
+    entries = (query >= 0) & (key >= 0) & (tokens[None, :] > tokens[:, None])
+    return entries if within else entries & (query != key)
+
+
+def entries_at(entries: torch.Tensor, positions: torch.Tensor | None) -> torch.Tensor:
+    """Bool[batch, keys, keys]: entries of a prompt's tokens, Bool[batch, T, T], at those kept (`AttentionCall.positions`)."""
+    if positions is None:
+        return entries
+    positions = positions.to(entries.device)
+    index, real = positions.clamp(min=0), positions >= 0
+    rows = entries.gather(1, index[:, :, None].expand(-1, -1, entries.shape[2]))
+    kept = rows.gather(2, index[:, None, :].expand(-1, index.shape[1], -1))
+    return kept & real[:, :, None] & real[:, None, :]
+
+
+def additive_mask(call: AttentionCall) -> torch.Tensor:
+    """The call's mask as Float[batch or 1, 1 or H, queries, keys] to be added to the scores.
+
+    Raises:
+        UnsupportedModelError: the attention implementation takes no mask of single entries.
+    """
+    mask, dtype, device = call.mask, call.query.dtype, call.query.device
+    queries, keys = call.query.shape[2], call.key.shape[2]
+    lowest = torch.finfo(dtype).min
+    implementation = str(getattr(getattr(call.module, "config", None), "_attn_implementation", None) or "eager")
+    if implementation not in ("sdpa", "eager"):
+        raise UnsupportedModelError(
+            f"Attention implementation {implementation!r} takes no mask of single entries, which this intervention needs; "
+            "use --attn sdpa or eager."
+        )
+    if mask is None:
+        if not getattr(call.module, "is_causal", True) or call.options.get("is_causal") is False:
+            return torch.zeros(1, 1, queries, keys, dtype=dtype, device=device)
+        seen = torch.ones(queries, keys, dtype=torch.bool, device=device).tril()
+        if (window := call.options.get("sliding_window")) is not None:
+            seen &= torch.ones_like(seen).triu(1 - int(window))
+        return torch.zeros(1, 1, queries, keys, dtype=dtype, device=device).masked_fill_(~seen, lowest)
+    if not isinstance(mask, torch.Tensor) or mask.dim() != 4:
+        raise UnsupportedModelError(
+            f"Attention masks of the form {type(mask).__name__} cannot be changed; use --attn sdpa or eager."
+        )
+    if mask.dtype == torch.bool:
+        return torch.zeros(mask.shape, dtype=dtype, device=device).masked_fill_(~mask, lowest)
+    return mask.to(dtype).clamp(min=lowest)
