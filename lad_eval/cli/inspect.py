@@ -203,8 +203,8 @@ def _methods() -> list[str]:
 
 _READ = {"log_probs": "logits", "attention": "attention", "replies": "replies"}
 _JOINED = (
-    "Parts are joined by +, at most one of a kind: wording (instruction) + intervention (sofa) + views (average-cyclic,",
-    "average-random, majority) + decision (all others), such as instruction+lad, sofa:sigma=0.3+pride, majority+generate.",
+    "Parts are joined by +: prompt variants (instruction) + interventions (sofa), in their order + one view (average-cyclic,",
+    "average-random, majority) + one decision (all others), such as instruction+lad, sofa(sigma=0.3)+lad(top_k=1).",
     "A part that is missing leaves the question, the model and the displayed order as they are, and vanilla decides.",
     "Wordings and interventions ask the model anew; everything else is decided from what is stored.",
 )

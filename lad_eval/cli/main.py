@@ -107,7 +107,7 @@ COMMANDS = (
         "score",
         run.score,
         RESULTS,
-        ("lad-eval score results/runs/lad-tiny/scenes_random_n4 --set lad.top_k=1",),
+        ("lad-eval score results/runs/lad-tiny/scenes_random_n4 --set 'lad(top_k=1)'",),
     ),
     Command(
         "figure",

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lad_eval.errors import UnknownNameError
-from lad_eval.tasks.files import did_you_mean
+from lad_eval.errors import UnknownNameError, did_you_mean
 from lad_eval.terminal import write, write_json
 
 if TYPE_CHECKING:

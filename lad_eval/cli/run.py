@@ -132,7 +132,7 @@ def run(
 
 def score(
     run: Run,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="A parameter, e.g. lad.top_k=4; may be repeated.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Parameters, e.g. 'lad(top_k=4)'; may be repeated.")] = None,
     methods: Annotated[str | None, typer.Option("--methods", help="Default: those of the run.")] = None,
     seed: Seed = 42,
     reported: Reported = False,

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lad_eval.errors import UnknownNameError, UserError
+from lad_eval.errors import UnknownNameError, UserError, did_you_mean
 from lad_eval.files.documents import below
-from lad_eval.tasks.files import SUFFIXES, Document, SpecError, did_you_mean, read_document, read_yaml, shown
+from lad_eval.tasks.files import SUFFIXES, Document, SpecError, read_document, read_yaml, shown
 from lad_eval.tasks.task import Task
 
 if TYPE_CHECKING:

@@ -182,7 +182,7 @@ def test_evidence_of_a_condition_is_taken_from_another_run_under_the_same(counte
     counted()
     run_tasks(settings(tmp_path, methods=("sofa", "instruction"), limit=2))
     rest = counted()
-    run_tasks(settings(tmp_path, methods=("sofa", "instruction", "vanilla", "sofa:sigma=0.25"), limit=3))
+    run_tasks(settings(tmp_path, methods=("sofa", "instruction", "vanilla", "sofa(sigma=0.25)"), limit=3))
     assert len(rest.asked) == 2 + 2 + 6 + 6
 
 

@@ -1,18 +1,20 @@
 """Interventions: changes of a model's attention under which evidence can be collected. No torch here until one is applied.
 
-To add one: a frozen dataclass with a `name`, its parameters as fields, and `applied`; and a line in `INTERVENTIONS`.
+To add one: a frozen dataclass with a `name`, its parameters as fields, and `applied`; and a line in `INTERVENTIONS`, or in
+another package an entry point of the group `lad_eval.interventions`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
-from types import MappingProxyType
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, get_args
 
-from lad_eval.errors import UnknownNameError, UserError
+from lad_eval.errors import UserError
+from lad_eval.names import Part, parse_parts, spell
+from lad_eval.registry import Registry
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -31,7 +33,7 @@ class Intervention(Protocol):
 
     @property
     def label(self) -> str:
-        """The name, and the parameters that are not the defaults: "sofa", "sofa:sigma=0.3"."""
+        """The name, and the parameters that are not the defaults: "sofa", "sofa(sigma=0.3)"."""
 
     def applied(self, model: Any, spans: Spans) -> AbstractContextManager[None]:
         """Open while the model reads the prompts that `spans` belongs to.
@@ -43,7 +45,9 @@ class Intervention(Protocol):
 
 
 @dataclass(frozen=True)
-class _Named:
+class Named:
+    """The facts and the label of a frozen dataclass whose fields are its parameters, all with defaults."""
+
     name: ClassVar[str]
 
     @property
@@ -52,15 +56,44 @@ class _Named:
 
     @property
     def label(self) -> str:
-        changed = [f"{f.name}={getattr(self, f.name)}" for f in fields(self) if getattr(self, f.name) != f.default]
-        return ":".join([self.name, *changed])
+        own = fields(self)
+        return spell(self.name, {f.name: getattr(self, f.name) for f in own if getattr(self, f.name) != f.default})
+
+
+@dataclass(frozen=True)
+class JoinedIntervention:
+    """Several interventions at once, in written order: the first is opened first."""
+
+    parts: tuple[Intervention, ...]
+    name: ClassVar[str] = "joined"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {"name": "+".join(part.name for part in self.parts), "parts": [part.facts for part in self.parts]}
+
+    @property
+    def label(self) -> str:
+        return "+".join(part.label for part in self.parts)
+
+    @contextmanager
+    def applied(self, model: Any, spans: Spans) -> Iterator[None]:
+        """As of each part; a part that changed nothing is an error, whatever the others did."""
+        with ExitStack() as stack:
+            for part in self.parts:
+                stack.enter_context(part.applied(model, spans))
+            yield
+
+
+def join_interventions(parts: Sequence[Intervention]) -> Intervention | None:
+    """One intervention that does what all of them do, in their order; None of none."""
+    return JoinedIntervention(tuple(parts)) if len(parts) > 1 else next(iter(parts), None)
 
 
 Pairs = Literal["between", "all"]
 
 
 @dataclass(frozen=True)
-class Sofa(_Named):
+class Sofa(Named):
     """Soft attention between images: on every n-th layer that attends each image may look at the later ones a little.
 
     Source: Tian et al. 2025 (SoFA). The entries of the attention mask that are causally blocked and lead from a token of one
@@ -98,35 +131,39 @@ class Sofa(_Named):
             yield
 
 
-INTERVENTIONS: Mapping[str, type[Any]] = MappingProxyType({"sofa": Sofa})
+def _accepted(name: str, value: object) -> type[Any]:
+    if not (isinstance(value, type) and is_dataclass(value) and hasattr(value, "applied")):
+        raise TypeError(f"the intervention {name!r} must be a frozen dataclass with `name`, `facts`, `label` and `applied`")
+    return value
+
+
+INTERVENTIONS: Registry[type[Any]] = Registry("intervention", {"sofa": Sofa}, group="lad_eval.interventions", accept=_accepted)
 
 
 def parse_intervention(text: str) -> Intervention:
-    """The intervention that a text such as "sofa" or "sofa:sigma=0.3:every=4" names.
+    """The intervention that a text such as "sofa" or "sofa(sigma=0.3, every=4)" names.
 
     Raises:
         UnknownNameError: no intervention has the name.
         UserError: it has no such parameter, or it cannot have this value.
     """
-    name, *settings = text.split(":")
-    if name not in INTERVENTIONS:
-        raise UnknownNameError("intervention", name, INTERVENTIONS)
-    kind = INTERVENTIONS[name]
+    made = join_interventions([make_intervention(part) for part in parse_parts(text)])
+    assert made is not None  # a text has one part at least
+    return made
+
+
+def make_intervention(part: Part) -> Intervention:
+    """The intervention of a part of a name; errors as `parse_intervention`."""
+    kind = INTERVENTIONS[part.name]
     known: dict[str, Any] = {f.name: f.default for f in fields(kind)}
     values: dict[str, Any] = {}
-    for setting in settings:
-        key, equals, value = (part.strip() for part in setting.partition("="))
+    for key, value in part.settings.items():
         if key not in known:
-            raise UserError(
-                f"{name} has no parameter {key!r}; write {name}:{next(iter(known))}=value. Its parameters are {', '.join(known)}."
-            )
-        if not equals:
-            raise UserError(f"{key} of {name} has no value; write {name}:{key}={known[key]}.")
-        if key in values:
-            raise UserError(f"{text!r} gives {key} twice.")
+            has = f"Its parameters are {', '.join(known)}." if known else "It has no parameters."
+            raise UserError(f"{part.name} has no parameter {key!r}. {has}")
         try:
             values[key] = type(known[key])(value)
         except ValueError:
-            raise UserError(f"{key} of {name} must be of the kind of {known[key]!r}, not {value!r}.") from None
+            raise UserError(f"{key} of {part.name} must be of the kind of {known[key]!r}, not {value!r}.") from None
     made: Intervention = kind(**values)
     return made
