@@ -182,7 +182,7 @@ def _typed(part: Part, known: Mapping[str, Parameter], other: Part | None, other
 
 def part_names() -> tuple[str, ...]:
     """Names of parts beside the methods that decide from evidence, in the order in which they are joined."""
-    return (*PROTOCOLS, *(name for name in WORDINGS if name not in REPLYING), *INTERVENTIONS, *VIEWS, *REPLYING)
+    return (*PROTOCOLS, *(name for name in WORDINGS.usable() if name not in REPLYING), *INTERVENTIONS.usable(), *VIEWS, *REPLYING)
 
 
 def compose(parts: Composition, decisions: Registry[NamedMethod], overrides: Mapping[str, Any]) -> Method:
