@@ -330,3 +330,14 @@ def test_batches_are_those_of_the_condition_under_which_they_were_asked_for(mode
     assert outside.fingerprint == inside.fingerprint
     assert np.abs(outside.log_probs - model.evidence(requests).log_probs).max() > 1e-6
     assert {reply.key: reply.texts for batch in late_replies for reply in batch} == replies
+
+
+def test_a_run_stored_with_the_colon_form_still_scores(tmp_path):
+    run_tasks(settings(tmp_path, methods=("vanilla", "sofa(sigma=0.25)"), limit=3))
+    run = only_run(tmp_path)
+    document = json.loads((run / "metrics.json").read_text())
+    text = json.dumps({k: v for k, v in document.items() if k != "checksum"}).replace("sofa(sigma=0.25)", "sofa:sigma=0.25")
+    write_json(run / "metrics.json", json.loads(text))
+    assert load_run(run).methods == ["vanilla", "sofa(sigma=0.25)"]
+    again = rescore(run)
+    assert again["methods"]["sofa(sigma=0.25)"]["accuracy"] == document["methods"]["sofa(sigma=0.25)"]["accuracy"]
