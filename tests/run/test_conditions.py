@@ -18,9 +18,10 @@ from lad_eval.run.answered import read_answered
 from lad_eval.run.collect import collect
 from lad_eval.run.distributed import World
 from lad_eval.run.execute import Interrupted, run_tasks
-from lad_eval.run.folder import ResultsError, read_json
+from lad_eval.run.folder import ResultsError, read_json, write_json
 from lad_eval.run.legs import Asking, legs_of, reply_batches
 from lad_eval.run.results import rescore
+from lad_eval.run.stored import load_run
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.registry import load_task
 from tests.run.conftest import TASK, only_run, settings
