@@ -12,6 +12,18 @@ class UserError(Exception):
     exit_code = 2
 
 
+def near_names(name: str, known: Iterable[str], most: int = 1, cutoff: float = 0.6) -> list[str]:
+    """The known names nearest to a name, whatever their case, the nearest first."""
+    names = {other.lower(): other for other in sorted(known, reverse=True)}
+    return [names[near] for near in difflib.get_close_matches(name.lower(), names, n=most, cutoff=cutoff)]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?` with a leading space, or nothing where no known name is near."""
+    near = near_names(name, known)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
 _LONGEST = 200
 _LISTED = {"task": "tasks", "method": "methods", "model": "models", "study": "studies"}
 
@@ -24,9 +36,9 @@ class UnknownNameError(UserError):
     """A name that no registry holds, with the nearest names that it does hold."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        names = {other.lower(): other for other in sorted(known, reverse=True)}
-        near = [names[found] for found in difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)]
-        hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else _where(kind, sorted(names.values()))
+        names = sorted(known)
+        near = near_names(name, names, most=3, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else _where(kind, names)
         super().__init__(f"Unknown {kind} {name if len(name) <= _LONGEST else name[:_LONGEST] + '...'!r}. {hint}")
 
 

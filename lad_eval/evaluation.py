@@ -18,6 +18,7 @@ from lad_eval.report.render import render
 from lad_eval.run.execute import Overwrite, Settings, run_tasks
 from lad_eval.run.rows import Row
 from lad_eval.run.stored import load_run
+from lad_eval.tasks.search import task_search
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,6 +121,7 @@ def evaluate(
     trust_remote_code: bool = False,
     date: str = DEFAULT_DATE,
     calibrate_on: str | None = None,
+    include_path: str | Path | Sequence[str | Path] = (),
     reported: bool = False,
     progress: bool = False,
 ) -> RunResult:
@@ -145,6 +147,7 @@ def evaluate(
         trust_remote_code: run code that comes with the model.
         date: YYYY-MM-DD, printed by chat templates that ask for today's date.
         calibrate_on: another task of as many candidates that gives the calibration samples.
+        include_path: folders of task definitions, found by name beside the bundled ones.
         reported: add the rows that a task's definition reports of the same model from elsewhere.
         progress: show a progress bar on stderr.
 
@@ -179,7 +182,8 @@ def evaluate(
         calibrate_on=calibrate_on,
         reported=reported,
     )
-    return run(settings)
+    with task_search(_names(include_path)):
+        return run(settings)
 
 
 def run(settings: Settings) -> RunResult:

@@ -11,6 +11,7 @@ PACKAGE = ROOT / "lad_eval"
 # From left to right: a room may import those before it. Rooms of one line do not import each other.
 ROOMS = [
     {"errors", "terminal", "version"},
+    {"names", "registry"},
     {"files"},
     {"data"},
     {"tasks"},

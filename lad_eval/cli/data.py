@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lad_eval.cli.options import Quiet
+from lad_eval.cli.options import IncludePath, Quiet
 from lad_eval.errors import DataError, UserError
 from lad_eval.terminal import visible, write
 
@@ -182,6 +182,7 @@ def export(
         str | None, typer.Option("--images", help="Folder to write before the pictures' names; default: where they are.")
     ] = None,
     split: Annotated[Which, typer.Option("--split", help="Which samples.")] = Which.test,
+    include_path: IncludePath = None,
 ) -> None:
     """Write a task's samples as an annotation file of the released code (id, image_ids, index, target, caption)."""
     from lad_eval.tasks.registry import load_task

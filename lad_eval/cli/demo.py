@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lad_eval.cli.options import Json
+from lad_eval.cli.options import IncludePath, Json
 
 if TYPE_CHECKING:
     from lad_eval.ranking.demo import Demo
@@ -48,6 +48,7 @@ def demo(
     dtype: Annotated[str, typer.Option("--dtype", help="As for `lad-eval run`.")] = "auto",
     trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with a hub model.")] = False,
     json: Json = False,
+    include_path: IncludePath = None,
 ) -> None:
     """See position bias with your own eyes: one question under its cyclic orders, and what the repair answers."""
     from lad_eval.cli.console import quiet_libraries

@@ -21,6 +21,7 @@ from lad_eval.cli.options import (
     Adapter,
     Date,
     ImagePreparation,
+    IncludePath,
     Json,
     PreparedAs,
     Revision,
@@ -53,6 +54,7 @@ def ls(
         Harness | None,
         typer.Option("--harness", help="With `models`: every model of this harness, whether it can be served, and why."),
     ] = None,
+    include_path: IncludePath = None,
 ) -> None:
     """List tasks, methods, models, or the studies of `lad-eval study lad`."""
     from lad_eval.terminal import write
@@ -90,6 +92,7 @@ def validate(
     image_preparation: PreparedAs = ImagePreparation.protocol,
     trust_remote_code: TrustRemoteCode = False,
     date: Date = DEFAULT_DATE,
+    include_path: IncludePath = None,
 ) -> int:
     """Check task definitions, and with --model every sample's prompt; one line for each fault."""
     from lad_eval.tasks.validate import validate as faults_of
@@ -180,7 +183,7 @@ def _tasks() -> Iterable[tuple[str, str, str]]:
 def _methods() -> list[str]:
     """What each method reads, whether it calibrates, and what an answer costs; then how parts are joined."""
     from lad_eval.evidence.replies import Decoding
-    from lad_eval.methods import describe_method, make_method, method_names, part_names
+    from lad_eval.methods import METHODS, describe_method, make_method, part_names
     from lad_eval.tasks.plan import RANDOM_ORDERS
 
     def costs(name: str) -> tuple[str, str]:
@@ -194,7 +197,7 @@ def _methods() -> list[str]:
         many = {"pass": "passes", "reply": "replies"}[unit] if count != "1" else unit
         return reads, f"{count} {many}" + (" + calibration" if method.calibrates else "")
 
-    names = [*method_names(), *(name for name in part_names() if name not in method_names())]
+    names = list(dict.fromkeys([*METHODS.usable(), *part_names()]))
     facts = [(name, *costs(name), describe_method(name)) for name in names]
     widths = [max(len(row[column]) for row in facts) for column in range(3)]
     lines = ["  ".join([*(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=False)), row[3]]) for row in facts]
@@ -203,8 +206,8 @@ def _methods() -> list[str]:
 
 _READ = {"log_probs": "logits", "attention": "attention", "replies": "replies"}
 _JOINED = (
-    "Parts are joined by +, at most one of a kind: wording (instruction) + intervention (sofa) + views (average-cyclic,",
-    "average-random, majority) + decision (all others), such as instruction+lad, sofa:sigma=0.3+pride, majority+generate.",
+    "Parts are joined by +: prompt variants (instruction) + interventions (sofa), in their order + one view (average-cyclic,",
+    "average-random, majority) + one decision (all others), such as instruction+lad, sofa(sigma=0.3)+lad(top_k=1).",
     "A part that is missing leaves the question, the model and the displayed order as they are, and vanilla decides.",
     "Wordings and interventions ask the model anew; everything else is decided from what is stored.",
 )

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from lad_eval.cli import data, demo, inspect, report, run, study, vlmeval
 from lad_eval.cli.console import INTERRUPTED, log_to_stderr, plain_warnings, print_error
 from lad_eval.errors import UserError
+from lad_eval.tasks.search import task_search
 from lad_eval.terminal import degrade_output
 from lad_eval.version import __version__
 
@@ -107,7 +108,7 @@ COMMANDS = (
         "score",
         run.score,
         RESULTS,
-        ("lad-eval score results/runs/lad-tiny/scenes_random_n4 --set lad.top_k=1",),
+        ("lad-eval score results/runs/lad-tiny/scenes_random_n4 --set 'lad(top_k=1)'",),
     ),
     Command(
         "figure",
@@ -204,7 +205,8 @@ def invoke(arguments: Sequence[str] | None = None) -> int:
     words, debug = _without_debug(sys.argv[1:] if arguments is None else list(arguments))
     command = typer.main.get_command(app)
     try:
-        code = command.main(words, prog_name="lad-eval", standalone_mode=False)
+        with task_search():
+            code = command.main(words, prog_name="lad-eval", standalone_mode=False)
     except UserError as error:
         print_error(str(error), error.exit_code)
         return error.exit_code

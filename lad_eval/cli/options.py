@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lad_eval.errors import UnknownNameError
-from lad_eval.tasks.files import did_you_mean
+from lad_eval.cli.own import own_methods
+from lad_eval.errors import UnknownNameError, did_you_mean
+from lad_eval.tasks.search import include
 from lad_eval.terminal import write, write_json
 
 if TYPE_CHECKING:
@@ -37,7 +38,26 @@ Model = Annotated[
 ]
 Tasks = Annotated[str, typer.Option("--tasks", "-t", help="Tasks, groups, globs or YAML files, separated by commas.")]
 Methods = Annotated[
-    str, typer.Option("--methods", help="Methods or globs, separated by commas; `lad-eval ls methods` lists them.")
+    str,
+    typer.Option("--methods", help="Methods, globs or file.py:Class, separated by commas; `lad-eval ls methods` lists them."),
+]
+
+
+def _include(folders: list[Path] | None) -> list[Path] | None:
+    include(folders or ())
+    return folders
+
+
+IncludePath = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--include-path",
+        metavar="DIR",
+        help="A folder of task definitions, found by name beside the bundled ones; may be repeated.",
+        callback=_include,
+        is_eager=True,
+        file_okay=False,
+    ),
 ]
 SomeTasks = Annotated[str | None, typer.Option("--tasks", "-t", help="Only these tasks, groups or globs, separated by commas.")]
 SomeMethods = Annotated[str | None, typer.Option("--methods", help="Only these methods or globs, separated by commas.")]
@@ -65,6 +85,8 @@ def listed(text: str, what: str) -> list[str]:
     Raises:
         typer.BadParameter: there is none.
     """
+    if what == "methods":
+        text = own_methods(text)
     names = list(dict.fromkeys(name.strip() for name in _NOT_IN_BRACKETS.split(text) if name.strip()))
     if not names:
         raise typer.BadParameter(f"--{what} names none; `lad-eval ls {what}` lists them.")

@@ -10,7 +10,19 @@ from typing import Annotated
 import typer
 
 from lad_eval.cli.console import log_next_steps
-from lad_eval.cli.options import RESULTS, Quiet, Reported, Run, Runs, SomeMethods, SomeTasks, Studies, expanded, listed
+from lad_eval.cli.options import (
+    RESULTS,
+    IncludePath,
+    Quiet,
+    Reported,
+    Run,
+    Runs,
+    SomeMethods,
+    SomeTasks,
+    Studies,
+    expanded,
+    listed,
+)
 from lad_eval.terminal import write
 
 Folders = Annotated[
@@ -28,6 +40,7 @@ def report(
     out: Annotated[Path, typer.Option("--out", help="The HTML file.", dir_okay=False)] = Path("report.html"),
     pictures: Annotated[int, typer.Option("--pictures", help="Samples of each run whose pictures the page holds.", min=0)] = 24,
     quiet: Quiet = False,
+    include_path: IncludePath = None,
 ) -> None:
     """Write finished runs as one self-contained HTML page: the finding first, then figures, attention, calibration, every sample.
 
@@ -57,6 +70,7 @@ def figure(
         str | None,
         typer.Option("--methods", help="Methods to draw; default: vanilla, and LAD or what helps more.", show_default=False),
     ] = None,
+    include_path: IncludePath = None,
 ) -> None:
     """Draw accuracy by the position of the right image, with 95 % intervals; flat bars are a fair model."""
     from lad_eval.report.html.opening import position_picture
@@ -90,6 +104,7 @@ def export(
     ] = None,
     source: Annotated[str | None, typer.Option("--source", help="eval-results: URL where the results can be seen.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="The file; default: stdout.", dir_okay=False)] = None,
+    include_path: IncludePath = None,
 ) -> None:
     """Write the figures of one model for its repository on the Hugging Face hub; nothing is uploaded.
 
@@ -156,6 +171,7 @@ def leaderboard(
         bool, typer.Option("--allow-mixed", help="Show different dtypes, attention or task versions in one column, marked.")
     ] = False,
     reported: Reported = False,
+    include_path: IncludePath = None,
 ) -> None:
     """Gather all runs: one row per model and method, one column per task."""
     from lad_eval.report.leaderboard import Filters, gather_board

@@ -16,6 +16,7 @@ from lad_eval.cli.options import (
     Config,
     Date,
     ImagePreparation,
+    IncludePath,
     Json,
     Methods,
     Model,
@@ -87,6 +88,7 @@ def run(
     json: Json = False,
     quiet: Quiet = False,
     config: Config = None,
+    include_path: IncludePath = None,
 ) -> None:
     """Measure a model on tasks, with every method from one pass of the model."""
     from lad_eval.cli.console import log_to_stderr, quiet_libraries
@@ -132,11 +134,12 @@ def run(
 
 def score(
     run: Run,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="A parameter, e.g. lad.top_k=4; may be repeated.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Parameters, e.g. 'lad(top_k=4)'; may be repeated.")] = None,
     methods: Annotated[str | None, typer.Option("--methods", help="Default: those of the run.")] = None,
     seed: Seed = 42,
     reported: Reported = False,
     json: Json = False,
+    include_path: IncludePath = None,
 ) -> None:
     """Decide again from a run's stored evidence, with other methods or other parameters; no model is needed."""
     from lad_eval.cli.console import quiet_libraries
@@ -160,6 +163,7 @@ def compare(
         str | None, typer.Option("--against", help="Compare every method with this one only, e.g. vanilla.")
     ] = None,
     json: Json = False,
+    include_path: IncludePath = None,
 ) -> None:
     """Paired tests between the methods of a run, or between two runs, corrected for their number (Holm)."""
     from lad_eval.report.compare import compare_runs, comparisons_as_json, comparisons_as_text, position_p_values
@@ -224,6 +228,7 @@ def check(
     no_evidence: Annotated[bool, typer.Option("--no-evidence", help="Write no evidence to replay.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the verdict as one JSON object.")] = False,
     quiet: Quiet = False,
+    include_path: IncludePath = None,
 ) -> int:
     """Fail (exit code 1) where a model became worse than its baseline: less accurate or consistent, more biased."""
     from lad_eval.cli.console import log_to_stderr, quiet_libraries

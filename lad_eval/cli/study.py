@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lad_eval.cli.console import log_next_steps
-from lad_eval.cli.options import RESULTS, Model, Quiet, Runs, Seed
+from lad_eval.cli.options import RESULTS, IncludePath, Model, Quiet, Runs, Seed
 
 app = typer.Typer(name="study", help="Regenerate a paper's tables and figures for a model.", no_args_is_help=True)
 
@@ -37,6 +37,7 @@ def lad(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where tables and figures are written.", file_okay=False)] = WRITTEN,
     seed: Seed = 42,
     quiet: Quiet = False,
+    include_path: IncludePath = None,
 ) -> None:
     """Logit-Attention Divergence, for a model: Markdown, LaTeX, CSV, SVG, PDF and one HTML page."""
     from lad_eval.cli.console import log_to_stderr, quiet_libraries

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lad_eval.cli.options import listed
+from lad_eval.cli.options import IncludePath, listed
 from lad_eval.terminal import write
 
 TAKES_ANY_FLAG = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -44,6 +44,7 @@ def tasks(
         str | None,
         typer.Option("--tasks", "-t", help="Tasks, groups or YAML files, separated by commas; default: every bundled task."),
     ] = None,
+    include_path: IncludePath = None,
 ) -> None:
     """Write tasks as a folder for lmms-eval's --include_path."""
     from lad_eval.plugins.lmms_eval.launch import write_tasks

@@ -1,13 +1,12 @@
 """How an answer is decided: arithmetic on stored evidence, numpy only.
 
-A method is one class in one file (see `base.Method`) and one line in `METHODS`; `conformance` holds the laws it must keep.
+A method is one class in one file (see `base.Method`) and one line in `METHODS`, or in another package an entry point of the group
+`lad_eval.methods`; `conformance` holds the laws it must keep.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 from lad_eval.attention.interventions import INTERVENTIONS
@@ -17,20 +16,21 @@ from lad_eval.methods.compose import (
     PROTOCOLS,
     REPLYING,
     VIEWS,
-    WORDED,
     NamedMethod,
     compose,
     composition,
     named,
-    parameters_of,
     part_names,
 )
 from lad_eval.methods.lad import LAD, NoVisualSignalWarning, UnlabelledLAD
-from lad_eval.methods.parameters import PLAIN, Condition, LayerRange, ParameterError, parse_value, unknown
+from lad_eval.methods.parameters import PLAIN, Condition, LayerRange, ParameterError
 from lad_eval.methods.pride import PriDe, PriDeOriginal
 from lad_eval.methods.readout import FewLayersWarning, PurifiedAttention, RawAttention
 from lad_eval.methods.replying import ChainOfThought, Generate, SelfConsistency
 from lad_eval.methods.views import Majority, OverViews, PermutationAverage, RandomAverage, Vanilla
+from lad_eval.names import parse_parts, renewed, spell
+from lad_eval.registry import Registry
+from lad_eval.tasks.prompts import WORDINGS
 
 __all__ = [
     "DEFAULT_METHODS",
@@ -66,6 +66,7 @@ __all__ = [
     "method_names",
     "parse_setting",
     "part_names",
+    "stored_name",
     "with_parameters",
 ]
 
@@ -73,7 +74,17 @@ __all__ = [
 DEFAULT_METHODS = ("vanilla", "pride", "lad", "raw-attention", "purified-attention")
 """What a run compares unless told otherwise: one forward pass serves all of them; averaging over orders would cost N."""
 
-METHODS: Mapping[str, NamedMethod] = MappingProxyType(
+
+def _accepted(name: str, value: object) -> NamedMethod:
+    if isinstance(value, NamedMethod):
+        return value
+    if not (isinstance(value, type) and issubclass(value, Method)):
+        raise TypeError(f"the method {name!r} must be a subclass of lad_eval.methods.Method")
+    return named(value, wordings=("cot",) if issubclass(value, ChainOfThought | SelfConsistency) else ())
+
+
+METHODS: Registry[NamedMethod] = Registry(
+    "method",
     {
         "vanilla": named(Vanilla),
         "pride": named(PriDe),
@@ -91,7 +102,9 @@ METHODS: Mapping[str, NamedMethod] = MappingProxyType(
         "raw-attention": named(RawAttention),
         "purified-attention": named(PurifiedAttention),
         "permutation-average": named(PermutationAverage),
-    }
+    },
+    group="lad_eval.methods",
+    accept=_accepted,
 )
 
 
@@ -106,16 +119,36 @@ def canonical_name(name: str) -> str:
     Raises:
         UserError: it is no method's name.
     """
-    if name in METHODS:
-        return name
-    plain, changes = _split(name)
-    return with_parameters(plain, changes)
+    return composition(name, METHODS).name
 
 
 def with_parameters(name: str, changes: Mapping[str, Any]) -> str:
-    """The name of a method with parameters of its own: `cot(max_new_tokens=64)`."""
-    written = ", ".join(f"{key}={'-'.join(map(str, v)) if isinstance(v, tuple) else v}" for key, v in changes.items())
-    return f"{name}({written})" if written else name
+    """The name of a method with parameters of its own: `cot(max_new_tokens=64)`, each behind the part that has it."""
+    if len(parts := parse_parts(name)) == 1 and not parts[0].settings:
+        return spell(parts[0].name, changes)
+    return composition(name, METHODS).changed(changes, METHODS).name
+
+
+def stored_name(name: str) -> str:
+    """A method's name as a run stored it, in today's spelling; one that nobody here knows as it stands.
+
+    Versions before 0.11 wrote parameters of interventions behind colons, and those of all parts behind the last one:
+    `sofa:sigma=0.3+average-random+lad(k=4, top_k=1)`.
+    """
+    if is_method(name):
+        return name
+    try:
+        if is_method(now := renewed(name)):
+            return canonical_name(now)
+        *before, last = parse_parts(now)
+        parts = composition("+".join(map(str, [*before, last._replace(settings={})])), METHODS)
+        view = {} if parts.views is None else VIEWS[parts.views].method.parameters
+        own = {key: text for key, text in last.settings.items() if key not in view}
+        views = [] if parts.views is None else [spell(parts.views, {k: v for k, v in last.settings.items() if k in view})]
+        rest = [part for part in before if part.name != parts.views]
+        return canonical_name("+".join([*map(str, rest), *views, spell(last.name, own)]))
+    except UserError:
+        return name
 
 
 def is_method(name: str) -> bool:
@@ -133,13 +166,19 @@ def describe_method(name: str) -> str:
     Raises:
         UnknownNameError: no method has this name.
     """
-    name = _split(name)[0]
-    if name in METHODS:
-        return METHODS[name].summary
-    described = {**WORDED, **{key: entry.summary for key, entry in {**PROTOCOLS, **VIEWS, **REPLYING}.items()}}
-    described |= {key: (kind.__doc__ or "").strip().splitlines()[0] for key, kind in INTERVENTIONS.items()}
-    parts = composition(name, METHODS).name.split("+")
-    return " ".join(METHODS[part].summary if part in METHODS else described[part.partition(":")[0]] for part in parts)
+    described = {**{key: entry.summary for key, entry in {**PROTOCOLS, **VIEWS, **REPLYING}.items()}}
+    composition(name, METHODS)  # refuses what is no name
+    lines = []
+    for part in parse_parts(name):
+        if part.name in described:
+            lines.append(described[part.name])
+        elif part.name in METHODS.own or (part.name not in INTERVENTIONS and part.name not in WORDINGS):
+            lines.append(METHODS[part.name].summary)
+        elif part.name in INTERVENTIONS:
+            lines.append((INTERVENTIONS[part.name].__doc__ or part.name).strip().splitlines()[0])
+        else:
+            lines.append(WORDINGS[part.name].summary)
+    return " ".join(lines)
 
 
 def make_method(name: str, **overrides: Any) -> Method:
@@ -147,72 +186,26 @@ def make_method(name: str, **overrides: Any) -> Method:
 
     Args:
         name: of a method, or of several parts joined by "+", see `compose`; its `condition` says how the model must be asked.
-            Parameters may follow in brackets, "cot(max_new_tokens=64)".
+            The parameters of each stand in brackets behind it, "sofa(sigma=0.3)+lad(top_k=1)".
         overrides: parameters.
 
     Raises:
         UnknownNameError: no method has this name.
         ParameterError: the method has no such parameter, or it cannot have this value, or the parts do not go together.
     """
-    name, changes = _split(name)
-    overrides = {**changes, **overrides}
-    if name not in METHODS:
-        return compose(composition(name, METHODS), METHODS, overrides)
-    entry = METHODS[name]
-    if strangers := [key for key in overrides if key not in entry.method.parameters]:
-        raise unknown(name, strangers, list(entry.method.parameters))
-    method = entry.method(**{**entry.preset, **overrides})
-    method.check()
-    return method
+    parts = composition(name, METHODS)
+    return compose(parts.plain, METHODS, {**parts.changes, **overrides})
 
 
-def parse_setting(text: str) -> tuple[str, str, Any]:
-    """Method name, parameter and typed value of a setting such as "lad.top_k=4", "lad.layers=3-5" or "lad.layers=all".
+def parse_setting(text: str) -> tuple[str, dict[str, Any]]:
+    """Method name, and typed parameters by name, of a setting such as "lad(top_k=4)" or "sofa+lad(layers=3-5, top_k=1)".
 
     Raises:
         UnknownNameError: no method has this name.
-        ParameterError: the text is no setting, the method has no such parameter, or it cannot have this value.
+        ParameterError: no parameter is given, the method has no such parameter, or it cannot have this value.
+        UserError: the text is not a name with parameters.
     """
-    match = _SETTING.fullmatch(text.strip())
-    if match is None:
-        raise ParameterError(f"{text!r} is no setting: write method.parameter=value, such as lad.top_k=4.")
-    name, parameter, value = match.groups()
-    if name not in METHODS:
-        name = composition(name, METHODS).name
-    return name, parameter, _typed(name, parameter, value)
-
-
-def _split(name: str) -> tuple[str, dict[str, Any]]:
-    """The plain name of a method, in its one spelling, and the parameters in brackets behind it.
-
-    Raises:
-        UserError: it is no method's name, or a parameter does not exist or cannot have its value.
-    """
-    if name in METHODS:
-        return name, {}
-    match = _BRACKETS.fullmatch(name.strip())
-    if match is None:
-        return composition(name, METHODS).name, {}
-    plain = composition(match[1], METHODS).name
-    changes: dict[str, Any] = {}
-    for text in match[2].split(","):
-        parameter, equals, value = (part.strip() for part in text.partition("="))
-        if not equals or parameter in changes:
-            raise ParameterError(f"{name!r} must give each parameter once: {plain}(parameter=value, ...).")
-        changes[parameter] = _typed(plain, parameter, value)
-    return plain, changes
-
-
-def _typed(name: str, parameter: str, value: str) -> Any:
-    """The value that a text gives a parameter of the method with this plain name."""
-    known = METHODS[name].method.parameters if name in METHODS else parameters_of(composition(name, METHODS), METHODS)
-    if parameter not in known:
-        raise unknown(name, [parameter], list(known))
-    return parse_value(name, parameter, known[parameter], value)
-
-
-_BRACKETS = re.compile(r"([^()]+)\(([^()]*)\)")
-
-
-# The parameters of an intervention, "sofa:sigma=0.3+lad.top_k=4", have "=" and "." too: the last dot that begins a name counts.
-_SETTING = re.compile(r"(\S+)\.([A-Za-z_]\w*)\s*=\s*(\S.*)")
+    parts = composition(text, METHODS)
+    if not parts.changes:
+        raise ParameterError(f"{text!r} sets no parameter: write method(parameter=value), such as lad(top_k=4).")
+    return parts.plain.name, parts.changes

@@ -1,21 +1,22 @@
-"""Names of methods that are put together: wording + intervention + views + decision, such as `instruction+sofa+majority+lad`."""
+"""Names of methods that are put together: wordings + interventions + views + decision, as `instruction+sofa+lad(top_k=1)`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from lad_eval.attention.interventions import INTERVENTIONS, Intervention, parse_intervention
+from lad_eval.attention.interventions import INTERVENTIONS, Intervention, join_interventions, make_intervention
 from lad_eval.errors import UnknownNameError
 from lad_eval.methods.base import Method
-from lad_eval.methods.parameters import Condition, Parameter, ParameterError, unknown
+from lad_eval.methods.parameters import Condition, Parameter, ParameterError, parse_value, unknown
 from lad_eval.methods.pride import PriDeOriginal
 from lad_eval.methods.replying import ChainOfThought, Generate, SelfConsistency
 from lad_eval.methods.views import Majority, OverViews, PermutationAverage, RandomAverage
-
-JOIN = "+"
+from lad_eval.names import JOIN, Part, parse_parts, spell
+from lad_eval.registry import Registry
+from lad_eval.tasks.prompts import WORDINGS
 
 
 class NamedMethod(NamedTuple):
@@ -53,10 +54,6 @@ REPLYING: Mapping[str, NamedMethod] = MappingProxyType(
 
 PROTOCOLS: Mapping[str, NamedMethod] = MappingProxyType({"pride-original": named(PriDeOriginal)})
 
-WORDED: Mapping[str, str] = MappingProxyType(
-    {"instruction": "The question says that the images are shuffled and asks to judge them fairly."}
-)
-
 
 @dataclass(frozen=True)
 class Composition:
@@ -67,76 +64,128 @@ class Composition:
         intervention: None for the model as it is.
         views: name of an entry of VIEWS; None for the displayed order alone.
         decision: name of an entry of METHODS or REPLYING; "" where the name gives none, which is vanilla.
+        view_changes: parameters that the name gives the views.
+        decision_changes: parameters that the name gives the decision.
     """
 
     wordings: tuple[str, ...]
     intervention: Intervention | None
     views: str | None
     decision: str
+    view_changes: Mapping[str, Any] = field(default_factory=dict)
+    decision_changes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        """The name in its one spelling: wordings, intervention, views, decision."""
+        """The name in its one spelling: wordings, interventions in written order, views, decision."""
         intervention = [] if self.intervention is None else [self.intervention.label]
-        parts = [*self.wordings, *intervention, *filter(None, [self.views, self.decision])]
-        return JOIN.join(parts)
+        views = [] if self.views is None else [spell(self.views, self.view_changes)]
+        decision = self.decision or ("vanilla" if self.decision_changes else "")
+        return JOIN.join([*self.wordings, *intervention, *views, *([spell(decision, self.decision_changes)] if decision else [])])
+
+    @property
+    def plain(self) -> Composition:
+        """The same without the parameters of views and decision."""
+        return replace(self, view_changes={}, decision_changes={})
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The parameters of views and decision that the name gives."""
+        return {**self.view_changes, **self.decision_changes}
+
+    def changed(self, changes: Mapping[str, Any], decisions: Registry[NamedMethod]) -> Composition:
+        """With more parameters, each of the part that has it; of two that have it, of the decision."""
+        own = entry_of(self, decisions).method.parameters
+        return replace(
+            self,
+            view_changes={**self.view_changes, **{k: v for k, v in changes.items() if k not in own}},
+            decision_changes={**self.decision_changes, **{k: v for k, v in changes.items() if k in own}},
+        )
 
 
-def spelled(name: str) -> str:
-    """A part's name with hyphens for underscores."""
-    head, colon, rest = name.strip().partition(":")
-    return head.strip().replace("_", "-") + colon + rest
+_KINDS = ("prompt variant", "intervention", "view", "decision")
 
 
-def composition(name: str, decisions: Mapping[str, NamedMethod]) -> Composition:
-    """The parts of a name, in whatever order it gives them.
+def _kind_of(name: str, decisions: Registry[NamedMethod]) -> str:
+    """Which kind of part a name is; the names of installed packages are read only where none of ours fits.
+
+    Raises:
+        UnknownNameError: none.
+    """
+    if name in VIEWS:
+        return "view"
+    if name in REPLYING or name in PROTOCOLS:
+        return "decision"
+    tables: dict[str, Registry[Any]] = {"decision": decisions, "intervention": INTERVENTIONS, "prompt variant": WORDINGS}
+    for kind, table in tables.items():
+        if name in table.own:
+            return kind
+    for kind, table in tables.items():
+        if name in table:
+            return kind
+    raise UnknownNameError("method", name, [*decisions, *part_names()])
+
+
+def composition(name: str, decisions: Registry[NamedMethod]) -> Composition:
+    """The parts of a name, in whatever order it gives them; several interventions keep theirs.
 
     Args:
-        name: parts joined by "+".
+        name: parts joined by "+", each with its parameters in brackets.
         decisions: methods that decide from evidence.
 
     Raises:
         UnknownNameError: a part is no name.
-        ParameterError: a part is empty or has brackets, two are of one kind, or they do not go together.
-        UserError: a parameter of an intervention cannot have its value.
+        ParameterError: two parts are of one kind, they do not go together, or a parameter cannot have its value.
+        UserError: the text is not a name with parameters.
     """
-    wordings: list[str] = []
-    found: dict[str, list[str]] = {"intervention": [], "view": [], "decision": []}
-    for part in map(spelled, name.split(JOIN)):
-        if not part:
-            raise ParameterError(f"{name!r} has an empty part; join names of `lad-eval ls methods` by {JOIN}.")
-        if {*part} & {*"()"}:
-            raise ParameterError(f"{name!r}: parameters stand in brackets at the end, such as sofa+lad(top_k=1).")
-        if part in WORDED:
-            wordings.append(part)
-        elif part.partition(":")[0] in INTERVENTIONS:
-            found["intervention"].append(part)
-        elif part in VIEWS:
-            found["view"].append(part)
-        elif part in decisions or part in REPLYING or part in PROTOCOLS:
-            found["decision"].append(part)
-        else:
-            raise UnknownNameError("method", part, [*decisions, *part_names()])
-    for kind, parts in found.items():
-        if len(parts) > 1:
-            raise ParameterError(f"{name!r} joins {' and '.join(parts)}, and a method has one {kind} at most.")
-    if len(set(wordings)) < len(wordings):
-        raise ParameterError(f"{name!r} has {wordings[0]!r} twice.")
-    intervention, view, decision = (parts[0] if parts else None for parts in found.values())
-    if decision in REPLYING and view not in (None, "majority"):
-        raise ParameterError(f"{name!r}: {decision} gives no probabilities to average; use majority.")
-    made = None if intervention is None else parse_intervention(intervention)
-    if decision == "vanilla" and (wordings or made or view):
-        decision = None  # what decides where nothing else does: one spelling of each method
-    return Composition(tuple(sorted(wordings)), made, view, decision or "")
+    found: dict[str, list[Part]] = {kind: [] for kind in _KINDS}
+    for part in parse_parts(name):
+        found[_kind_of(part.name, decisions)].append(part)
+    for kind in ("view", "decision"):
+        if len(parts := found[kind]) > 1:
+            raise ParameterError(f"{name!r} joins {' and '.join(p.name for p in parts)}, and a method has one {kind} at most.")
+    for kind in ("prompt variant", "intervention"):
+        names = [part.name for part in found[kind]]
+        if twice := [each for each in dict.fromkeys(names) if names.count(each) > 1]:
+            raise ParameterError(f"{name!r} has {twice[0]!r} twice.")
+    for part in found["prompt variant"]:
+        if part.settings:
+            raise unknown(part.name, list(part.settings), [])
+    view, decision = (next(iter(found[kind]), None) for kind in ("view", "decision"))
+    if decision is not None and decision.name in REPLYING and view is not None and view.name != "majority":
+        raise ParameterError(f"{name!r}: {decision.name} gives no probabilities to average; use majority.")
+    interventions = [make_intervention(part) for part in found["intervention"]]
+    wordings = tuple(sorted(part.name for part in found["prompt variant"]))
+    chosen = "" if decision is None else decision.name
+    if chosen == "vanilla" and (wordings or interventions or view):
+        chosen = ""  # what decides where nothing else does: one spelling of each method
+    made = Composition(wordings, join_interventions(interventions), None if view is None else view.name, chosen)
+    known = {} if view is None else VIEWS[view.name].method.parameters
+    own = entry_of(made, decisions).method.parameters
+    return replace(
+        made,
+        view_changes={} if view is None else _typed(view, known, decision, own),
+        decision_changes={} if decision is None else _typed(decision, own, view, known),
+    )
+
+
+def _typed(part: Part, known: Mapping[str, Parameter], other: Part | None, others: Mapping[str, Parameter]) -> dict[str, Any]:
+    """Values of a part's parameters; `other` is the part that may have been meant."""
+    strangers = [key for key in part.settings if key not in known]
+    if other is not None and strangers and all(key in others for key in strangers):
+        there = spell(other.name, {**other.settings, **{key: part.settings[key] for key in strangers}})
+        raise ParameterError(f"{part.name} has no parameter {strangers[0]!r}, which {other.name} has: write {there}.")
+    if strangers:
+        raise unknown(part.name, strangers, list(known))
+    return {key: parse_value(part.name, key, known[key], text) for key, text in part.settings.items()}
 
 
 def part_names() -> tuple[str, ...]:
     """Names of parts beside the methods that decide from evidence, in the order in which they are joined."""
-    return (*PROTOCOLS, *WORDED, *INTERVENTIONS, *VIEWS, *REPLYING)
+    return (*PROTOCOLS, *(name for name in WORDINGS.usable() if name not in REPLYING), *INTERVENTIONS.usable(), *VIEWS, *REPLYING)
 
 
-def compose(parts: Composition, decisions: Mapping[str, NamedMethod], overrides: Mapping[str, Any]) -> Method:
+def compose(parts: Composition, decisions: Registry[NamedMethod], overrides: Mapping[str, Any]) -> Method:
     """The method that the parts make; a parameter goes to the part that has it.
 
     Raises:
@@ -147,7 +196,7 @@ def compose(parts: Composition, decisions: Mapping[str, NamedMethod], overrides:
     view = None if parts.views is None else VIEWS[parts.views]
     known = parameters_of(parts, decisions)
     if strangers := [key for key in overrides if key not in known]:
-        raise unknown(parts.name, strangers, list(known))
+        raise unknown(parts.plain.name, strangers, list(known))
     own = {key: value for key, value in overrides.items() if key in entry.method.parameters}
     method = entry.method(**{**entry.preset, **own})
     method.check()
@@ -160,12 +209,12 @@ def compose(parts: Composition, decisions: Mapping[str, NamedMethod], overrides:
     return method
 
 
-def entry_of(parts: Composition, decisions: Mapping[str, NamedMethod]) -> NamedMethod:
+def entry_of(parts: Composition, decisions: Registry[NamedMethod]) -> NamedMethod:
     """The decision's entry."""
     return {**decisions, **PROTOCOLS, **REPLYING}[parts.decision or "vanilla"]
 
 
-def parameters_of(parts: Composition, decisions: Mapping[str, NamedMethod]) -> dict[str, Parameter]:
+def parameters_of(parts: Composition, decisions: Registry[NamedMethod]) -> dict[str, Parameter]:
     """Parameters of the views and of the decision."""
     own = {} if parts.views is None else dict(VIEWS[parts.views].method.parameters)
     return {**own, **entry_of(parts, decisions).method.parameters}

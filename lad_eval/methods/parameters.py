@@ -219,7 +219,7 @@ class Condition:
 
     @property
     def label(self) -> str:
-        """As names have it, "instruction+sofa:sigma=0.3"; empty for the question and the model as they are."""
+        """As names have it, "instruction+sofa(sigma=0.3)"; empty for the question and the model as they are."""
         return "+".join([*self.wordings, *([] if self.intervention is None else [self.intervention.label])])
 
     def document(self) -> dict[str, Any]:

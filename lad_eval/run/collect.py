@@ -34,15 +34,15 @@ def line_up(names: Iterable[str], settings: Sequence[str] = ()) -> dict[str, Met
 
     Args:
         names: as `make_method` takes them.
-        settings: texts such as "lad.top_k=4"; a setting's method is lined up even if it is not named.
+        settings: texts such as "lad(top_k=4)"; a setting's method is lined up even if it is not named.
 
     Raises:
         UserError: a method, a parameter or a value does not exist.
     """
     changes: dict[str, dict[str, Any]] = {}
     for text in settings:
-        name, parameter, value = parse_setting(text)
-        changes.setdefault(name, {})[parameter] = value
+        name, changed = parse_setting(text)
+        changes.setdefault(name, {}).update(changed)
     methods = {}
     for name in dict.fromkeys([*map(canonical_name, names), *changes]):
         changed = changes.get(name, {})

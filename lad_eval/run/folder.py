@@ -17,7 +17,7 @@ from lad_eval.evidence.files import MAX_LOG_PROB
 from lad_eval.files import documents
 from lad_eval.files.atomic import write_atomically as write_atomically
 from lad_eval.files.documents import write_json as write_json
-from lad_eval.methods.parameters import Condition
+from lad_eval.methods import Condition, stored_name
 from lad_eval.run.spec import RunSpec, digest_of
 
 if TYPE_CHECKING:
@@ -267,4 +267,14 @@ def read_metrics(folder: Path) -> dict[str, Any]:
         raise ResultsError(f"Cannot read {path} (the run's figures): {problem}. {AGAIN}")
     if document["run"] != digest_of(read_spec(folder)):
         raise ResultsError(f"{path} and {SPEC} next to it are not of the same run. {AGAIN}")
-    return document
+    return _renewed(document)
+
+
+def _renewed(document: dict[str, Any]) -> dict[str, Any]:
+    """Figures with the methods' names in today's spelling: `sofa:sigma=0.3` was written for `sofa(sigma=0.3)` before."""
+    methods = {stored_name(name): figures for name, figures in document["methods"].items()}
+    if methods.keys() == document["methods"].keys():
+        return document
+    pairs = document.get("tests", {}).get("accuracy", {})
+    tests = {stored_name(first): {stored_name(other): p for other, p in row.items()} for first, row in pairs.items()}
+    return {**document, "methods": methods, "tests": {**document.get("tests", {}), "accuracy": tests}}

@@ -258,7 +258,7 @@ def rescore(run: Path, names: Sequence[str] | None = None, *, settings: Sequence
     Args:
         run: a run's folder, or a folder above it that holds no other run.
         names: methods; default: those that the settings change, else those of the run.
-        settings: texts such as "lad.top_k=4". A method with settings is named with them, `lad(top_k=4)`.
+        settings: texts such as "lad(top_k=4)". A method with settings is named with them, `lad(top_k=4)`.
         seed: of the bootstrap.
 
     Raises:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lad_eval.errors import DamagedError, UserError
 from lad_eval.files.documents import named
 from lad_eval.files.tables import read_table
+from lad_eval.methods import stored_name
 from lad_eval.run.folder import AGAIN, METRICS, PREDICTIONS, SPEC, ResultsError, predictions_problem, read_metrics
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class StoredRun:
             raise ResultsError(f"{path} is of another run. {AGAIN}")
         if problem := predictions_problem(table, int(self.metrics["candidates"])):
             raise ResultsError(f"{path} is damaged: {problem}. {AGAIN}")
+        table["method"] = table["method"].map({name: stored_name(name) for name in set(table["method"])})
         return table
 
     def predictions_of(self, method: str) -> pd.DataFrame:

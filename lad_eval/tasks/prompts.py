@@ -6,7 +6,8 @@ import string
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
-from lad_eval.tasks.files import did_you_mean
+from lad_eval.errors import did_you_mean
+from lad_eval.registry import Registry
 
 
 class Parts(NamedTuple):
@@ -23,10 +24,12 @@ class Wording(NamedTuple):
     Attributes:
         add: follows what is asked.
         reply: takes the place of how to reply; None leaves it.
+        summary: one line for lists.
     """
 
     add: str = ""
     reply: str | None = None
+    summary: str = ""
 
 
 PARTS = {
@@ -43,18 +46,32 @@ PROMPTS = {
     "verbatim": "{caption}",
 }
 
-WORDINGS = {
-    # arXiv 2605.11591, baselines: the order is random, judge fairly, do not go by the order.
-    "instruction": Wording(
-        add="The images stand in a random, shuffled order. Judge each of them fairly by what it shows, "
-        "and do not let the order in which they stand influence you."
-    ),
-    # The same: reasons inside tags, then the index.
-    "cot": Wording(
-        reply="Think step by step: first write down your reasoning between <think> and </think>, "
-        "then, after </think>, give the index of the image and nothing else."
-    ),
-}
+
+def _accepted(name: str, value: object) -> Wording:
+    if not isinstance(value, Wording):
+        raise TypeError(f"the prompt variant {name!r} must be a lad_eval.tasks.prompts.Wording")
+    return value
+
+
+WORDINGS: Registry[Wording] = Registry(
+    "prompt variant",
+    {
+        # arXiv 2605.11591, baselines: the order is random, judge fairly, do not go by the order.
+        "instruction": Wording(
+            add="The images stand in a random, shuffled order. Judge each of them fairly by what it shows, "
+            "and do not let the order in which they stand influence you.",
+            summary="The question says that the images are shuffled and asks to judge them fairly.",
+        ),
+        # The same: reasons inside tags, then the index.
+        "cot": Wording(
+            reply="Think step by step: first write down your reasoning between <think> and </think>, "
+            "then, after </think>, give the index of the image and nothing else.",
+            summary="The question asks for reasons before the answer.",
+        ),
+    },
+    group="lad_eval.prompts",
+    accept=_accepted,
+)
 
 FIELDS = ("n", "first", "last", "identifiers", "caption")
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lad_eval.errors import UnknownNameError, UserError
+from lad_eval.errors import UnknownNameError, UserError, did_you_mean
 from lad_eval.files.documents import below
-from lad_eval.tasks.files import SUFFIXES, Document, SpecError, did_you_mean, read_document, read_yaml, shown
+from lad_eval.tasks.files import SUFFIXES, Document, SpecError, read_document, read_yaml, shown
+from lad_eval.tasks.search import current_search, installed_folders
 from lad_eval.tasks.task import Task
 
 if TYPE_CHECKING:
     from lad_eval.tasks.spec import TaskSpec
 
+
+_LOG = logging.getLogger(__name__)
 
 _SETTINGS = ("random", "adversarial")
 _MEMBER = re.compile(rf"(?P<family>.+)_(?P<setting>{'|'.join(_SETTINGS)})_n(?P<n>\d+)(?P<variant>-.*)?")
@@ -61,8 +65,8 @@ class Group:
 class Index:
     """Where every name is defined."""
 
-    tasks: Mapping[str, Path]
-    groups: Mapping[str, Group]
+    tasks: dict[str, Path]
+    groups: dict[str, Group]
 
 
 def bundled_folder() -> Path:
@@ -77,34 +81,51 @@ def definitions(folder: Path) -> Iterator[Path]:
 
 
 def index(include_path: Sequence[str | Path] = ()) -> Index:
-    """All names of the bundled tasks and of those below the folders of `include_path`.
+    """All names of the bundled tasks, of those below the folders of `include_path` and of the command (`tasks.search`), and of
+    installed packages; within one command built once.
 
     A file that cannot be read counts as a task of its stem, so that one broken file does not hide the others.
 
     Raises:
         UserError: a folder is missing, or a name is defined twice.
     """
-    tasks: dict[str, Path] = {}
-    groups: dict[str, Group] = {}
-    for folder in [bundled_folder(), *map(Path, include_path)]:
+    found = current_search().index(map(Path, include_path), _build)
+    assert isinstance(found, Index)
+    return found
+
+
+def _build(folders: Sequence[Path]) -> Index:
+    known = Index({}, {})
+    for folder in [bundled_folder(), *folders]:
         if not folder.is_dir():
             raise UserError(f"No folder of task definitions: {shown(folder)}.")
         for path in definitions(folder):
-            name = path.stem
-            known = tasks.get(name) or (groups[name].path if name in groups else None)
-            if known is not None and known.resolve() == path.resolve():
-                continue
-            if known is not None:
-                raise UserError(f"The name {name!r} is defined twice: {shown(known)} and {shown(path)}; rename one of the files.")
-            group = None
-            # Parsing YAML is most of the time that `lad-eval ls` takes, and few files say "group".
-            with contextlib.suppress(SpecError, OSError):
-                group = read_group(path) if b"group" in path.read_bytes() else None
-            if group is None:
-                tasks[name] = path
-            else:
-                groups[name] = group
-    return Index(tasks, groups)
+            if (other := _enter(path, known)) is not None:
+                raise UserError(
+                    f"The name {path.stem!r} is defined twice: {shown(other)} and {shown(path)}; rename one of the files."
+                )
+    for package, folder in installed_folders():
+        for path in definitions(folder):
+            if (other := _enter(path, known)) is not None:
+                _LOG.warning("The task %r of package %s is left out: %s has its name.", path.stem, package, shown(other))
+    return known
+
+
+def _enter(path: Path, known: Index) -> Path | None:
+    """Enters a definition; where its name is taken, the file that has it."""
+    name = path.stem
+    other = known.tasks.get(name) or (known.groups[name].path if name in known.groups else None)
+    if other is not None:
+        return None if other.resolve() == path.resolve() else other
+    group = None
+    # Parsing YAML is most of the time that `lad-eval ls` takes, and few files say "group".
+    with contextlib.suppress(SpecError, OSError):
+        group = read_group(path) if b"group" in path.read_bytes() else None
+    if group is None:
+        known.tasks[name] = path
+    else:
+        known.groups[name] = group
+    return None
 
 
 def read_group(path: Path) -> Group | None:

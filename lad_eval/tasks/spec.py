@@ -20,10 +20,11 @@ from pydantic import (
     model_validator,
 )
 
-from lad_eval.tasks.files import Document, SpecError, did_you_mean, read_document, shown
+from lad_eval.errors import UserError, did_you_mean
+from lad_eval.tasks.files import Document, SpecError, read_document, shown
 from lad_eval.tasks.prompts import MAX_CANDIDATES, IdentifierStyle, prompt_problem
 from lad_eval.tasks.request import Permutation, draw_permutations
-from lad_eval.tasks.sources import SOURCES, options_of
+from lad_eval.tasks.sources import options_of
 
 Setting = Literal["random", "adversarial", "given"]
 _Points = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
@@ -121,8 +122,10 @@ class TaskSpec(_Strict):
     @field_validator("source")
     @classmethod
     def _known_source(cls, name: str) -> str:
-        if name not in SOURCES:
-            raise ValueError(f"unknown source {name!r}; there are {', '.join(sorted(SOURCES))}.{did_you_mean(name, SOURCES)}")
+        try:
+            options_of(name)
+        except UserError as error:
+            raise ValueError(str(error)) from error
         return name
 
     @field_validator("prompt")
@@ -155,6 +158,14 @@ def read_spec(path: Path) -> TaskSpec:
     return spec_of(read_document(path))
 
 
+def _usable(source: str) -> bool:
+    try:
+        options_of(source)
+    except UserError:
+        return False
+    return True
+
+
 def spec_of(document: Document) -> TaskSpec:
     """The task that a document defines; raises as `read_spec` does."""
     values = {"name": document.path.stem, **document.values}
@@ -165,7 +176,7 @@ def spec_of(document: Document) -> TaskSpec:
     except ValidationError as error:
         problems += _lines(error, document, TaskSpec)
     source, data = values.get("source"), values.get("data", {})
-    if isinstance(source, str) and source in SOURCES and isinstance(data, dict):
+    if isinstance(source, str) and _usable(source) and isinstance(data, dict):
         try:
             options_of(source).model_validate(data)
         except ValidationError as error:

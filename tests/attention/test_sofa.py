@@ -238,20 +238,20 @@ def test_implementations_without_such_masks_are_refused(lab):
 def test_names_and_parameters():
     assert INTERVENTIONS["sofa"] is Sofa
     assert parse_intervention("sofa") == Sofa()
-    made = parse_intervention("sofa:sigma=0.25:every=4:pairs=all")
+    made = parse_intervention("sofa(sigma=0.25, every=4, pairs=all)")
     assert made == Sofa(sigma=0.25, every=4, pairs="all")
-    assert made.label == "sofa:sigma=0.25:every=4:pairs=all"
+    assert made.label == "sofa(sigma=0.25, every=4, pairs=all)"
     assert Sofa(every=2).label == "sofa"
     assert made.facts == {"name": "sofa", "sigma": 0.25, "every": 4, "pairs": "all"}
     for text, says in [
-        ("sofa:sigma=0", "sigma of sofa must be above 0 and at most 1, not 0.0"),
-        ("sofa:sigma=x", "sigma of sofa must be a number, not 'x'"),
-        ("sofa:every=2.5", "every of sofa must be a whole number, not '2.5'"),
-        ("sofa:every=0", "every of sofa must be a whole number of at least 1"),
-        ("sofa:pairs=none", "must be 'between' or 'all'"),
-        ("sofa:sigma", "sigma of sofa has no value; write sofa:sigma=0.5"),
-        ("sofa:sigma=0.3:sigma=0.4", "'sofa:sigma=0.3:sigma=0.4' gives sigma twice"),
-        ("sofa:depth=3", "sofa has no parameter 'depth'; write sofa:sigma=value. Its parameters are sigma, every, pairs."),
+        ("sofa(sigma=0)", "sigma of sofa must be above 0 and at most 1, not 0.0"),
+        ("sofa(sigma=x)", "sigma of sofa must be a number, not 'x'"),
+        ("sofa(every=2.5)", "every of sofa must be a whole number, not '2.5'"),
+        ("sofa(every=0)", "every of sofa must be a whole number of at least 1"),
+        ("sofa(pairs=none)", "must be 'between' or 'all'"),
+        ("sofa:sigma", r"write 'sofa\(sigma=value\)'"),
+        ("sofa(sigma=0.3, sigma=0.4)", "must give each parameter once"),
+        ("sofa(depth=3)", "sofa has no parameter 'depth'. Its parameters are sigma, every, pairs."),
     ]:
         with pytest.raises(UserError, match=says):
             parse_intervention(text)

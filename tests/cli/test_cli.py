@@ -74,7 +74,7 @@ def test_score_decides_again_without_a_model(capsys, results):
     code, again, _ = call(capsys, "score", out, "--json")
     assert code == 0
     assert json.loads(again) == json.loads(printed)
-    code, table, _ = call(capsys, "score", out, "--set", "lad.top_k=1", "--set", "lad.layers=all", "--methods", "vanilla")
+    code, table, _ = call(capsys, "score", out, "--set", "lad(top_k=1)", "--set", "lad(layers=all)", "--methods", "vanilla")
     assert code == 0
     assert "lad(top_k=1, layers=all)" in table
     assert "vanilla" in table
@@ -84,7 +84,7 @@ def test_score_decides_again_without_a_model(capsys, results):
 def test_score_changes_nothing(capsys, results):
     folder = only_run(results[0])
     before = {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}
-    call(capsys, "score", folder, "--set", "lad.top_k=1")
+    call(capsys, "score", folder, "--set", "lad(top_k=1)")
     assert {p.name: p.stat().st_mtime_ns for p in folder.iterdir()} == before
 
 
@@ -237,11 +237,12 @@ def test_faults_are_one_line_and_exit_2(capsys, tmp_path, monkeypatch, arguments
 @pytest.mark.parametrize(
     ("setting", "text"),
     [
-        ("lad.topk=4", "lad has no parameter 'topk'"),
-        ("ladd.top_k=4", "Unknown method 'ladd'"),
-        ("lad.top_k=0", "top_k of lad must be a whole number of at least 1"),
-        ("lad.layers=0-99", "reach past the last layer"),
-        ("nonsense", "is no setting"),
+        ("lad(topk=4)", "lad has no parameter 'topk'"),
+        ("ladd(top_k=4)", "Unknown method 'ladd'"),
+        ("lad(top_k=0)", "top_k of lad must be a whole number of at least 1"),
+        ("lad(layers=0-99)", "reach past the last layer"),
+        ("vanilla", "'vanilla' sets no parameter: write method(parameter=value)"),
+        ("lad.top_k=1", "'lad.top_k=1' is not the form of parameters: write 'lad(top_k=1)'"),
     ],
 )
 def test_score_refuses_what_no_method_has(capsys, results, setting, text):

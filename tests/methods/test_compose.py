@@ -23,6 +23,7 @@ from lad_eval.methods import (
     method_names,
     parse_setting,
     part_names,
+    stored_name,
 )
 from lad_eval.methods.conformance import random_calibration, random_evidence
 
@@ -34,7 +35,7 @@ from lad_eval.methods.conformance import random_calibration, random_evidence
         ("instruction", Vanilla, Condition(("instruction",))),
         ("instruction+lad", LAD, Condition(("instruction",))),
         ("sofa+pride", PriDe, Condition((), Sofa())),
-        ("sofa:sigma=0.25:every=1", Vanilla, Condition((), Sofa(sigma=0.25, every=1))),
+        ("sofa(sigma=0.25, every=1)", Vanilla, Condition((), Sofa(sigma=0.25, every=1))),
         ("lad + sofa + instruction", LAD, Condition(("instruction",), Sofa())),
         ("generate", Generate, PLAIN),
         ("self_consistency", SelfConsistency, Condition(("cot",))),
@@ -56,8 +57,8 @@ def test_names_simply_work(name, kind, condition):
 def test_a_name_has_one_spelling():
     assert canonical_name("lad+sofa+instruction") == canonical_name("instruction + lad+sofa") == "instruction+sofa+lad"
     assert canonical_name("lad+average_cyclic") == "average-cyclic+lad"
-    assert canonical_name("sofa:every=2:sigma=0.5") == "sofa"
-    assert canonical_name("sofa : sigma = 0.25 + vanilla") == "sofa:sigma=0.25"
+    assert canonical_name("sofa(every=2, sigma=0.5)") == "sofa"
+    assert canonical_name("sofa ( sigma = 0.25 ) + vanilla") == "sofa(sigma=0.25)"
     assert canonical_name("vanilla+average_cyclic") == "average-cyclic"
     assert canonical_name("vanilla") == "vanilla"
     assert [canonical_name(name) for name in (*method_names(), *part_names())] == [*method_names(), *part_names()]
@@ -67,13 +68,13 @@ def test_a_name_has_one_spelling():
     ("name", "says"),
     [
         ("lad+pride", "joins lad and pride, and a method has one decision at most"),
-        ("sofa+sofa:sigma=0.1", "joins sofa and sofa:sigma=0.1, and a method has one intervention at most"),
+        ("sofa+sofa(sigma=0.1)", "has 'sofa' twice"),
         ("majority+average_cyclic", "one view at most"),
         ("instruction+instruction", "has 'instruction' twice"),
         ("average_cyclic+generate", "generate gives no probabilities to average; use majority"),
         ("+lad", "'\\+lad' has an empty part; join names of `lad-eval ls methods` by \\+"),
         ("", "has an empty part"),
-        ("sofa:sigma=2", "sigma of sofa must be above 0 and at most 1"),
+        ("sofa(sigma=2)", "sigma of sofa must be above 0 and at most 1"),
         ("majority+permutation-average", "majority cannot be joined with permutation-average"),
     ],
 )
@@ -94,9 +95,9 @@ def test_parameters_go_to_the_part_that_has_them():
     assert (method.k, method.decision.top_k) == (4, 1)
     assert method.get_params()["k"] == 4
     assert method.get_params()["top_k"] == 1
-    assert parse_setting("sofa:sigma=0.3+lad.top_k=4") == ("sofa:sigma=0.3+lad", "top_k", 4)
-    assert parse_setting("lad+instruction.layers=3-5") == ("instruction+lad", "layers", (3, 5))
-    assert parse_setting("self_consistency.samples=5") == ("self-consistency", "samples", 5)
+    assert parse_setting("sofa(sigma=0.3)+lad(top_k=4)") == ("sofa(sigma=0.3)+lad", {"top_k": 4})
+    assert parse_setting("lad(layers=3-5)+instruction") == ("instruction+lad", {"layers": (3, 5)})
+    assert parse_setting("self_consistency(samples=5)") == ("self-consistency", {"samples": 5})
     with pytest.raises(ParameterError, match=r"instruction\+lad has no parameter 'k'. Its parameters are top_k"):
         make_method("instruction+lad", k=3)
     with pytest.raises(ParameterError, match="k of average-random must be a whole number from 1 to 16, not 17"):
@@ -104,10 +105,11 @@ def test_parameters_go_to_the_part_that_has_them():
 
 
 def test_parameters_may_stand_in_brackets():
-    method = make_method("lad + sofa:sigma=0.25 + average_random(k=4, layers=3-5)")
+    method = make_method("lad(layers=3-5) + sofa(sigma=0.25) + average_random(k=4)")
     assert (method.k, method.decision.layers, method.condition) == (4, (3, 5), Condition((), Sofa(sigma=0.25)))
-    assert canonical_name("cot + instruction ( max_new_tokens = 64 )") == "instruction+cot(max_new_tokens=64)"
+    assert canonical_name("cot ( max_new_tokens = 64 ) + instruction") == "instruction+cot(max_new_tokens=64)"
     assert canonical_name("lad(layers=3-5,temperature=2)") == "lad(layers=3-5, temperature=2.0)"
+    assert canonical_name("lad(top_k=1)+sofa(sigma=0.3)") == "sofa(sigma=0.3)+lad(top_k=1)"
     assert make_method("lad(top_k=3)", top_k=4).top_k == 4
     assert describe_method("cot(max_new_tokens=64)") == describe_method("cot")
     for name, says in [
@@ -116,8 +118,10 @@ def test_parameters_may_stand_in_brackets():
         ("cot(max_new_tokens=6, max_new_tokens=7)", "must give each parameter once"),
         ("cot(tokens=64)", "cot has no parameter 'tokens'. Its parameters are max_new_tokens"),
         ("lad(top_k=0)", "top_k of lad must be a whole number of at least 1"),
-        ("lad(top_k=1)+sofa", r"parameters stand in brackets at the end, such as sofa\+lad\(top_k=1\)"),
-        ("lad(top_k=1", "stand in brackets at the end"),
+        ("lad(top_k=1", "parameters stand in brackets behind the name they belong to"),
+        ("lad(top_k=1)x", "parameters stand in brackets behind the name they belong to"),
+        ("average-random+lad(k=4)", r"lad has no parameter 'k', which average-random has: write average-random\(k=4\)\."),
+        ("instruction(x=1)", "instruction has no parameter 'x'. It has no parameters."),
     ]:
         with pytest.raises(UserError, match=says):
             make_method(name)
@@ -148,3 +152,24 @@ def test_views_over_a_calibrated_decision():
         np.testing.assert_allclose(found[row], np.exp(mean) / np.exp(mean).sum(), atol=1e-12)
     with pytest.raises(UserError, match="has no state of its own"):
         combined.save("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("stored", "name"),
+    [
+        ("lad", "lad"),
+        ("sofa:sigma=0.25", "sofa(sigma=0.25)"),
+        ("sofa:sigma=0.25:every=1+pride", "sofa(sigma=0.25, every=1)+pride"),
+        (
+            "instruction+sofa:sigma=0.25+average-random+lad(k=4, layers=3-5)",
+            "instruction+sofa(sigma=0.25)+average-random(k=4)+lad(layers=3-5)",
+        ),
+        ("average-random+lad(k=4)", "average-random(k=4)+lad"),
+        ("instruction+cot(max_new_tokens=64)", "instruction+cot(max_new_tokens=64)"),
+        ("majority+cot(max_new_tokens=64)", "majority+cot(max_new_tokens=64)"),
+        ("of-a-package-that-is-gone(x=1)", "of-a-package-that-is-gone(x=1)"),
+    ],
+)
+def test_names_of_stored_runs_are_read_in_the_old_spelling_too(stored, name):
+    assert stored_name(stored) == name
+    assert stored_name(name) == name

@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 import pytest
 
-from lad_eval.attention.interventions import Pairs, parse_as
+from lad_eval.attention.interventions.parameters import parse_parameter as parse_as
+from lad_eval.attention.interventions.sofa import Pairs
 from lad_eval.methods import LAD, METHODS, PermutationAverage, UnlabelledLAD, Vanilla
 from lad_eval.methods.parameters import Choice, Count, Flag, ParameterError, Share, parse_value
 

@@ -41,19 +41,20 @@ def test_unknown_names():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("lad.top_k=4", 4),
-        ("lad.temperature=2.5", 2.5),
-        ("lad.temperature=3", 3.0),
-        ("lad.layers=all", "all"),
-        ("lad.layers=3-5", (3, 5)),
-        ("lad-paper.mixture=log", "log"),
-        ("pride.prior_mean=arithmetic", "arithmetic"),
-        ("raw-attention.span=image", "image"),
+        ("lad(top_k=4)", 4),
+        ("lad(temperature=2.5)", 2.5),
+        ("lad(temperature=3)", 3.0),
+        ("lad(layers=all)", "all"),
+        ("lad(layers=3-5)", (3, 5)),
+        ("lad-paper(mixture=log)", "log"),
+        ("pride(prior_mean=arithmetic)", "arithmetic"),
+        ("raw-attention(span=image)", "image"),
     ],
 )
 def test_settings(text, expected):
-    name, parameter, value = parse_setting(text)
-    assert f"{name}.{parameter}" == text.split("=")[0]
+    name, changes = parse_setting(text)
+    [(parameter, value)] = changes.items()
+    assert f"{name}({parameter}" == text.split("=")[0]
     assert value == expected
     assert type(value) is type(expected)
     assert make_method(name, **{parameter: value}).get_params()[parameter] == expected
@@ -62,22 +63,27 @@ def test_settings(text, expected):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("top_k=4", "'top_k=4' is no setting: write method.parameter=value, such as lad.top_k=4."),
-        ("lad.top_k", "'lad.top_k' is no setting"),
-        ("lad.top_k=", "is no setting"),
-        ("ladd.top_k=4", "Unknown method 'ladd'. Did you mean"),
-        ("lad.k=4", "lad has no parameter 'k'. Its parameters are top_k"),
-        ("lad.top_k=four", "top_k of lad must be a whole number of at least 1, not 'four'."),
-        ("lad.top_k=0", "top_k of lad must be a whole number of at least 1, not '0'."),
-        ("lad.temperature=-1", "temperature of lad must be a number above 0, not '-1'."),
-        ("lad.temperature=nan", "must be a number above 0"),
+        ("lad.top_k=4", "'lad.top_k=4' is not the form of parameters: write 'lad(top_k=4)'."),
+        ("sofa:sigma=0.3+lad", "write 'sofa(sigma=0.3)+lad'."),
+        ("sofa:sigma=0.3:every=4", "write 'sofa(sigma=0.3, every=4)'."),
+        ("sofa:sigma=0.3+lad.top_k=1", "write 'sofa(sigma=0.3)+lad(top_k=1)'."),
+        ("lad", "'lad' sets no parameter: write method(parameter=value), such as lad(top_k=4)."),
+        ("sofa(sigma=0.3)+lad", "sets no parameter"),
+        ("lad(top_k)", "must give each parameter once: lad(parameter=value"),
+        ("lad(top_k=)", "must give each parameter once"),
+        ("ladd(top_k=4)", "Unknown method 'ladd'. Did you mean"),
+        ("lad(k=4)", "lad has no parameter 'k'. Its parameters are top_k"),
+        ("lad(top_k=four)", "top_k of lad must be a whole number of at least 1, not 'four'."),
+        ("lad(top_k=0)", "top_k of lad must be a whole number of at least 1, not '0'."),
+        ("lad(temperature=-1)", "temperature of lad must be a number above 0, not '-1'."),
+        ("lad(temperature=nan)", "must be a number above 0"),
         (
-            "lad.layers=5-3",
+            "lad(layers=5-3)",
             "layers of lad must be 'upper', 'all' or first-last, counted from 0 and inclusive, such as 3-5, not '5-3'.",
         ),
-        ("lad.layers=1-2-3", "layers of lad must be"),
-        ("lad.layers=lower", "layers of lad must be"),
-        ("pride.prior_mean=median", "prior_mean of pride must be 'geometric' or 'arithmetic', not 'median'."),
+        ("lad(layers=1-2-3)", "layers of lad must be"),
+        ("lad(layers=lower)", "layers of lad must be"),
+        ("pride(prior_mean=median)", "prior_mean of pride must be 'geometric' or 'arithmetic', not 'median'."),
     ],
 )
 def test_bad_settings(text, message):

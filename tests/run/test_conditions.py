@@ -18,9 +18,10 @@ from lad_eval.run.answered import read_answered
 from lad_eval.run.collect import collect
 from lad_eval.run.distributed import World
 from lad_eval.run.execute import Interrupted, run_tasks
-from lad_eval.run.folder import ResultsError, read_json
+from lad_eval.run.folder import ResultsError, read_json, write_json
 from lad_eval.run.legs import Asking, legs_of, reply_batches
 from lad_eval.run.results import rescore
+from lad_eval.run.stored import load_run
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.registry import load_task
 from tests.run.conftest import TASK, only_run, settings
@@ -182,7 +183,7 @@ def test_evidence_of_a_condition_is_taken_from_another_run_under_the_same(counte
     counted()
     run_tasks(settings(tmp_path, methods=("sofa", "instruction"), limit=2))
     rest = counted()
-    run_tasks(settings(tmp_path, methods=("sofa", "instruction", "vanilla", "sofa:sigma=0.25"), limit=3))
+    run_tasks(settings(tmp_path, methods=("sofa", "instruction", "vanilla", "sofa(sigma=0.25)"), limit=3))
     assert len(rest.asked) == 2 + 2 + 6 + 6
 
 
@@ -330,3 +331,14 @@ def test_batches_are_those_of_the_condition_under_which_they_were_asked_for(mode
     assert outside.fingerprint == inside.fingerprint
     assert np.abs(outside.log_probs - model.evidence(requests).log_probs).max() > 1e-6
     assert {reply.key: reply.texts for batch in late_replies for reply in batch} == replies
+
+
+def test_a_run_stored_with_the_colon_form_still_scores(tmp_path):
+    run_tasks(settings(tmp_path, methods=("vanilla", "sofa(sigma=0.25)"), limit=3))
+    run = only_run(tmp_path)
+    document = json.loads((run / "metrics.json").read_text())
+    text = json.dumps({k: v for k, v in document.items() if k != "checksum"}).replace("sofa(sigma=0.25)", "sofa:sigma=0.25")
+    write_json(run / "metrics.json", json.loads(text))
+    assert load_run(run).methods == ["vanilla", "sofa(sigma=0.25)"]
+    again = rescore(run)
+    assert again["methods"]["sofa(sigma=0.25)"]["accuracy"] == document["methods"]["sofa(sigma=0.25)"]["accuracy"]

@@ -1,7 +1,8 @@
 """Interventions: changes of a model's forward pass under which evidence can be collected. No torch here until one is applied.
 
 To add one: a frozen dataclass derived from `Intervention` (`CalibratedIntervention` if it learns) with a `name`, its parameters
-as fields, and `_attached`, which opens hooks of `lad_eval.attention.hooks`; and a line in `INTERVENTIONS`.
+as fields, and `_attached`, which opens hooks of `lad_eval.attention.hooks`; and a line in `INTERVENTIONS`, or in another package
+an entry point of the group `lad_eval.interventions`.
 
 base.py        what an intervention is; several at once
 learned.py     what one learned from calibration samples
@@ -10,9 +11,6 @@ sofa.py        soft attention between images
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from types import MappingProxyType
 
 from lad_eval.attention.interventions.base import (
     CalibratedIntervention,
@@ -23,36 +21,43 @@ from lad_eval.attention.interventions.base import (
 from lad_eval.attention.interventions.learned import LearnedState
 from lad_eval.attention.interventions.parameters import parameter_defaults, parse_parameters
 from lad_eval.attention.interventions.sofa import Sofa
-from lad_eval.errors import UnknownNameError, UserError
+from lad_eval.errors import UserError
+from lad_eval.names import Part, parse_parts
+from lad_eval.registry import Registry
 
-INTERVENTIONS: Mapping[str, type[Intervention]] = MappingProxyType({"sofa": Sofa})
+
+def _accepted(name: str, value: object) -> type[Intervention]:
+    if not (isinstance(value, type) and issubclass(value, Intervention)):
+        raise TypeError(f"the intervention {name!r} must be a class derived from lad_eval.attention.interventions.Intervention")
+    return value
+
+
+INTERVENTIONS: Registry[type[Intervention]] = Registry(
+    "intervention", {"sofa": Sofa}, group="lad_eval.interventions", accept=_accepted
+)
 
 
 def parse_intervention(text: str) -> Intervention:
-    """The intervention that a text such as "sofa" or "sofa:sigma=0.3:every=4" names.
+    """The intervention that a text such as "sofa" or "sofa(sigma=0.3, every=4)" names; several are joined by "+".
 
     Raises:
         UnknownNameError: no intervention has the name.
         UserError: it has no such parameter, or it cannot have this value.
     """
-    name, *settings = text.split(":")
-    if name not in INTERVENTIONS:
-        raise UnknownNameError("intervention", name, INTERVENTIONS)
-    kind = INTERVENTIONS[name]
+    made = join_interventions([make_intervention(part) for part in parse_parts(text)])
+    assert made is not None  # a text has one part at least
+    return made
+
+
+def make_intervention(part: Part) -> Intervention:
+    """The intervention of a part of a name; errors as `parse_intervention`."""
+    kind = INTERVENTIONS[part.name]
     known = parameter_defaults(kind)
-    written: dict[str, str] = {}
-    for setting in settings:
-        key, equals, value = (part.strip() for part in setting.partition("="))
+    for key in part.settings:
         if key not in known:
-            raise UserError(
-                f"{name} has no parameter {key!r}; write {name}:{next(iter(known))}=value. Its parameters are {', '.join(known)}."
-            )
-        if not equals:
-            raise UserError(f"{key} of {name} has no value; write {name}:{key}={known[key]}.")
-        if key in written:
-            raise UserError(f"{text!r} gives {key} twice.")
-        written[key] = value
-    return kind(**parse_parameters(kind, written))
+            has = f"Its parameters are {', '.join(known)}." if known else "It has no parameters."
+            raise UserError(f"{part.name} has no parameter {key!r}. {has}")
+    return kind(**parse_parameters(kind, part.settings))
 
 
 __all__ = [
@@ -63,5 +68,6 @@ __all__ = [
     "LearnedState",
     "Sofa",
     "join_interventions",
+    "make_intervention",
     "parse_intervention",
 ]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lad_eval.attention.interventions.learned import LearnedState
 from lad_eval.errors import UnsupportedModelError, UserError
+from lad_eval.names import spell
 
 if TYPE_CHECKING:
     from lad_eval.attention.layout import PromptLayout
@@ -41,9 +42,9 @@ class Intervention(ABC):
 
     @property
     def label(self) -> str:
-        """The name, and the parameters that are not the defaults: "sofa", "sofa:sigma=0.3"."""
+        """The name, and the parameters that are not the defaults: "sofa", "sofa(sigma=0.3)"."""
         own = [f for f in fields(self) if not f.metadata]
-        return ":".join([self.name, *(f"{f.name}={getattr(self, f.name)}" for f in own if getattr(self, f.name) != f.default)])
+        return spell(self.name, {f.name: getattr(self, f.name) for f in own if getattr(self, f.name) != f.default})
 
     @contextmanager
     def applied(self, model: Any, layout: PromptLayout) -> Iterator[None]:

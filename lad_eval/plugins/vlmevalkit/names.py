@@ -6,6 +6,7 @@ VLMEvalKit reads behaviour out of names and makes files of them, so every name h
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from lad_eval.files.checkpoints import ADAPTER_CONFIG, adapter_files, model_file
 from lad_eval.methods import Method, ParameterError, canonical_name, make_method, method_names, parse_setting, part_names
 from lad_eval.models.registry import check_model_name
 from lad_eval.models.source import EMBEDDED, HUB_ID, KIT, display_name, local_folder, source_of
+from lad_eval.names import OUTSIDE_BRACKETS
 from lad_eval.run.folder import read_json, slug
 from lad_eval.tasks.files import SUFFIXES
 from lad_eval.tasks.registry import index, resolve
@@ -174,7 +176,6 @@ VANILLA = "vanilla"
 # VLMEvalKit changes how it asks or scores where one of these occurs in a data set's name, whatever its case.
 TELLING_WORDS = ("circular", "mmbench", "mmt", "openended", "video")
 
-_PARTS = frozenset({*method_names(), *part_names()})
 _SPELLED = {"coco": "COCO", "mmiu": "MMIU"}
 _RETRIEVAL = ("random", "adversarial")
 
@@ -263,14 +264,13 @@ def parse(name: str) -> Served:
     base, suffix = _split(name)
     if not suffix:
         return Served(_unflat(base))
-    method, *settings = suffix.split(",")
+    method, *settings = re.split("," + OUTSIDE_BRACKETS, suffix)
     method = canonical_name(method.lower())
     params: dict[str, Any] = {}
     for setting in settings:
         if "=" not in setting:
             raise ParameterError(f"{setting!r} in {name!r} is no setting: write <model>+<method>,<parameter>=<value>.")
-        _, parameter, value = parse_setting(f"{method}.{setting}")
-        params[parameter] = value
+        params.update(parse_setting(f"{method}({setting})")[1])
     return Served(_unflat(base), method, params)
 
 
@@ -305,11 +305,11 @@ def _split(name: str) -> tuple[str, str]:
     base, suffix = name, ""
     while "+" in base and not Path(base.removeprefix(HUB)).is_dir():
         before, _, part = base.rpartition("+")
-        word = part.partition(",")[0].lower()
-        if word.partition(":")[0].replace("_", "-") not in _PARTS:
+        word = re.split("[,(:]", part)[0].lower()
+        if word.replace("_", "-") not in {*method_names(), *part_names()}:
             if suffix:
                 break
-            raise UnknownNameError("method", word, _PARTS)
+            raise UnknownNameError("method", word, {*method_names(), *part_names()})
         base, suffix = before, f"{part}+{suffix}" if suffix else part
     return base, suffix
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lad_eval.data.pictures import PictureFolder, locate
-from lad_eval.errors import DataError
-from lad_eval.tasks.files import did_you_mean, shown
+from lad_eval.errors import DataError, did_you_mean
+from lad_eval.tasks.files import shown
 from lad_eval.tasks.sources.captions_json import Entry, caption_texts, find_keys, json_entries, json_line_entries
 from lad_eval.tasks.sources.captions_table import table_entries
 

@@ -1,0 +1,86 @@
+"""Where task definitions are looked for: bundled, in folders of the user's, and in installed packages (`lad_eval.tasks`)."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from lad_eval.registry import entry_points
+
+GROUP = "lad_eval.tasks"
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class TaskSearch(Generic[T]):
+    """Folders that one command looks through, and the indexes that it made of them, each made once."""
+
+    folders: tuple[Path, ...] = ()
+    made: dict[tuple[Path, ...], T] = field(default_factory=dict)
+
+    def index(self, folders: Iterable[Path], build: Callable[[tuple[Path, ...]], T]) -> T:
+        """The index of these folders and the search's own."""
+        all_of = tuple(dict.fromkeys([*self.folders, *folders]))
+        if all_of not in self.made:
+            self.made[all_of] = build(all_of)
+        return self.made[all_of]
+
+
+_SEARCH: ContextVar[TaskSearch[object] | None] = ContextVar("task_search", default=None)
+
+
+def current_search() -> TaskSearch[object]:
+    """The search of the command that runs; outside of one a new one, which keeps nothing."""
+    return _SEARCH.get() or TaskSearch()
+
+
+@contextmanager
+def task_search(folders: Iterable[str | Path] = ()) -> Iterator[None]:
+    """While open, names of tasks are looked up in these folders too, and each index is built once."""
+    outer = _SEARCH.get()
+    token = _SEARCH.set(TaskSearch((*(outer.folders if outer else ()), *map(Path, folders))))
+    try:
+        yield
+    finally:
+        _SEARCH.reset(token)
+
+
+def include(folders: Iterable[str | Path]) -> None:
+    """Adds folders to the search of the command that runs."""
+    if (search := _SEARCH.get()) is not None:
+        search.folders = (*search.folders, *map(Path, folders))
+
+
+def installed_folders() -> list[tuple[str, Path]]:
+    """(package, folder of task definitions) of installed packages; one that cannot be found is named in a warning."""
+    found = []
+    for package, entry in entry_points(GROUP):
+        folder = _folder(entry.value)
+        if folder is None:
+            logger.warning(
+                "The tasks %r of package %s are left out: there is no package or folder %s. Update or uninstall %s.",
+                entry.name,
+                package,
+                entry.value,
+                package,
+            )
+        else:
+            found.append((package, folder))
+    return found
+
+
+def _folder(module: str) -> Path | None:
+    try:
+        spec = importlib.util.find_spec(module)
+    except Exception:  # the package around it is imported, code of others
+        return None
+    places = list(spec.submodule_search_locations or ()) if spec is not None else []
+    return Path(places[0]) if places else None

@@ -1,0 +1,63 @@
+"""What a user brings to a command: methods of a file, folders of tasks."""
+
+import pytest
+
+from lad_eval.cli.main import invoke
+from lad_eval.tasks import registry
+
+METHOD = """
+from lad_eval.methods import Method
+
+class Last(Method):
+    \"\"\"The last position.\"\"\"
+    name = "own-last-{n}"
+    def _scores(self, evidence):
+        return evidence.log_probs * 0 + range(evidence.n_candidates)
+"""
+TASK = "source: scenes\ncandidates: 3\nsamples: 4\n"
+
+
+def test_a_method_of_a_file_is_run_and_joined(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(METHOD.format(n=1))
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "own_n3.yaml").write_text(TASK)
+    words = ["--model", "random:llava-1.5", "--tasks", "own_n3", "--include-path", "tasks", "--runs", "runs", "--quiet", "--json"]
+    assert invoke(["run", *words, "--methods", "vanilla,instruction+mine.py:Last"]) == 0
+    assert '"instruction+own-last-1"' in capsys.readouterr().out
+    assert invoke(["score", "runs", "--methods", "mine.py:Last", "--json"]) == 0
+    assert '"own-last-1"' in capsys.readouterr().out
+    assert invoke(["run", *[w for w in words if w not in ("--include-path", "tasks")]]) == 2
+    assert "Unknown task 'own_n3'." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("code", "named", "says"),
+    [
+        (None, "mine.py:Last", "No such file: mine.py; --methods takes file.py:Class."),
+        ("1 / 0", "mine.py:Last", "mine.py cannot be loaded: ZeroDivisionError: division by zero."),
+        ("", "mine.py:Last", "mine.py has no 'Last'; write --methods mine.py:<name of the class>."),
+        ("class Last: name = 'own-2'", "mine.py:Last", "the method 'own-2' must be a subclass of lad_eval.methods.Method."),
+        (
+            METHOD.replace("own-last-{n}", "lad"),
+            "mine.py:Last",
+            "the method name 'lad' is taken by lad_eval; choose another name.",
+        ),
+    ],
+)
+def test_faults_of_a_file_are_one_line(tmp_path, capsys, monkeypatch, code, named, says):
+    monkeypatch.chdir(tmp_path)
+    if code is not None:
+        (tmp_path / "mine.py").write_text(code)
+    assert invoke(["run", "--model", "random:llava-1.5", "--tasks", "scenes_random_n4", "--methods", named]) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+
+
+def test_the_task_index_is_built_once_a_command(capsys, monkeypatch):
+    built = []
+    build = registry._build
+    monkeypatch.setattr(registry, "_build", lambda folders: built.append(folders) or build(folders))
+    assert invoke(["ls", "tasks"]) == 0
+    assert len(built) == 1
