@@ -24,6 +24,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, without the full stop; its class's name where there is none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
 _LONGEST = 200
 _LISTED = {"task": "tasks", "method": "methods", "model": "models", "study": "studies"}
 

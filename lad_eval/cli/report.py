@@ -110,10 +110,10 @@ def export(
 
     --methods: of a model card by default all, of eval-results exactly one, by default lad.
     """
-    from lad_eval.files.atomic import sweep
+    from lad_eval.files.atomic import sweep, write_text
     from lad_eval.report.card import eval_results, model_card
     from lad_eval.report.html.load import choose
-    from lad_eval.run.folder import ResultsError, read_spec, write_atomically
+    from lad_eval.run.folder import ResultsError, read_spec
     from lad_eval.tasks.registry import resolve
     from lad_eval.terminal import write
 
@@ -134,7 +134,7 @@ def export(
         return
     try:
         sweep(out.parent, out.name)
-        write_atomically(out, lambda beside: beside.write_text(text, encoding="utf-8"))
+        write_text(out, text)
         log_next_steps("put it into the model's repository on the hub", kept=out)
     except OSError as error:
         raise ResultsError(f"Cannot write {out}: {error.strerror}. Choose another file with --out.") from error

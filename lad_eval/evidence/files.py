@@ -12,7 +12,7 @@ import base64
 import binascii
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,13 @@ import numpy.typing as npt
 
 from lad_eval.errors import DamagedError, EvidenceError
 from lad_eval.evidence.table import Evidence
-from lad_eval.files.lines import is_sealed, opened, salt_of, sealed
+from lad_eval.files.log import Contents, rank_paths, read_log
 from lad_eval.files.tables import read_table, write_table
 
 FORMAT = 1
 PARQUET = "evidence.parquet"
-JSONL = "evidence.jsonl"
+LOG = "evidence"
+"""Names the logs that become the Parquet file, see `rank_paths`."""
 _SCALARS = ("key", "sample_id", "split", "gold_position", "forward_passes", "seconds")
 _VECTORS = ("perm", "log_probs")
 _ATTENTION = ("attention", "attention_delimited")
@@ -77,29 +78,8 @@ class Header:
         return self
 
 
-@dataclass
-class Scan:
-    """A JSONL file as it was found.
-
-    Attributes:
-        header: None if the file has nothing whole in it.
-        rows: the whole rows, in order, numbers as JSON has them.
-        end: bytes up to the end of the last whole line, its line break not counted.
-        size: bytes in all.
-        damaged: numbers of the lines that are not whole or not what was written, from 1.
-        cut: the last line has no line break yet.
-    """
-
-    header: Header | None = None
-    rows: list[Row] = field(default_factory=list)
-    end: int = 0
-    size: int = 0
-    damaged: list[int] = field(default_factory=list)
-    cut: bool = False
-
-
-def lines(evidence: Evidence, header: Header) -> bytes:
-    """The rows as lines of JSON below a header.
+def rows_of(evidence: Evidence) -> list[Row]:
+    """The rows as JSON has them, for a log whose header is `Header.document`.
 
     Raises:
         EvidenceError: a value is not finite, or is not what its column may hold.
@@ -112,8 +92,7 @@ def lines(evidence: Evidence, header: Header) -> bytes:
         if array is None or same:
             continue
         columns[name] = [base64.b64encode(row.tobytes()).decode() for row in array.astype("<f4")]
-    salt = salt_of(header.document())
-    return b"".join(sealed(dict(zip(columns, row, strict=True)), salt) for row in zip(*columns.values(), strict=True))
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def check_ranges(evidence: Evidence) -> None:
@@ -136,41 +115,14 @@ def check_ranges(evidence: Evidence) -> None:
             raise EvidenceError(f"{name} must lie in 0..1, as shares of a softmax do; it cannot be stored.")
 
 
-def header_line(header: Header) -> bytes:
-    return sealed(header.document())
-
-
-def scan(path: Path) -> Scan:
+def scan(path: Path) -> Contents[Header]:
     """Reads a JSONL file, whole lines only.
 
     Raises:
         DamagedError: anything stands below a header that cannot be read.
         EvidenceError: it is of another format.
     """
-    content = path.read_bytes()
-    found = Scan(size=len(content), cut=not content.endswith(b"\n"))
-    position, salt, must = 0, "", False
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        start, position = position, position + len(line) + 1
-        if not line:
-            continue
-        if found.header is None:
-            document = opened(line)
-            if document is None:
-                if start + len(line) < len(content):  # and not a header that a kill cut off
-                    raise DamagedError(f"{path}: its first line, which says what made the rows, is damaged; {_AGAIN}")
-                found.damaged.append(number)
-                continue
-            found.header = Header.of(document, path)
-            salt, must = salt_of(found.header.document()), is_sealed(line)
-        else:
-            document = opened(line, salt, must=must)
-            if document is None or not _is_row(document, found.header):
-                found.damaged.append(number)
-                continue
-            found.rows.append(document)
-        found.end = start + len(line)
-    return found
+    return read_log(path, Header.of, _is_row)
 
 
 def _is_row(row: Row, header: Header) -> bool:
@@ -302,9 +254,8 @@ def read_parquet(path: Path) -> Evidence:
 
 def files_of(folder: Path) -> list[Path]:
     """Files of evidence: the finished one, a single process's, the ranks' in order."""
-    ranks = {path: path.suffixes[0].removeprefix(".rank") for path in folder.glob("evidence.rank*.jsonl")}
-    in_order = sorted((path for path, rank in ranks.items() if rank.isdigit()), key=lambda path: int(ranks[path]))
-    return [path for path in (folder / PARQUET, folder / JSONL, *in_order) if path.exists()]
+    finished = folder / PARQUET
+    return [*([finished] if finished.exists() else []), *rank_paths(folder, LOG)]
 
 
 def header_of(path: Path) -> Header:

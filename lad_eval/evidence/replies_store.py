@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import count
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from lad_eval.errors import DamagedError, EvidenceError, UserError
+from lad_eval.errors import DamagedError, EvidenceError
 from lad_eval.evidence.files import is_count, is_number, is_permutation
 from lad_eval.evidence.replies import UNKNOWN_PASSES, Decoding, Replies, Reply, row_of
 from lad_eval.evidence.table import difference
-from lad_eval.files.atomic import temporary_path
-from lad_eval.files.documents import CHECKSUM
-from lad_eval.files.lines import is_sealed, opened, salt_of, sealed
+from lad_eval.files.log import (
+    Contents,
+    Row,
+    append,
+    left_out,
+    rank_path,
+    rank_paths,
+    read_log,
+    repair,
+    set_aside,
+    storage_errors,
+    warn_of_damage,
+    write_log,
+)
 from lad_eval.tasks.request import Request
 
 _LOG = logging.getLogger(__name__)
@@ -57,8 +65,7 @@ class ReplyStore:
     @property
     def path(self) -> Path:
         """The file that this process appends to."""
-        rank = "" if self.rank is None else f".rank{self.rank}"
-        return self.folder / f"replies.{self.decoding.slug}{rank}.jsonl"
+        return rank_path(self.folder, _name(self.decoding), self.rank)
 
     def open(self) -> ReplyStore:
         """Repairs this process's file and learns what is there; a file without a header that can be read is set aside.
@@ -67,20 +74,20 @@ class ReplyStore:
             EvidenceError: the files hold replies of another model, task or decoding.
             UserError: the folder cannot be written to.
         """
-        with _told(self.folder):
+        with storage_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            if self.path.exists():
-                self._repair()
         for file in reply_files(self.folder, self.decoding):
+            mine = not self.rank or file == self.path  # else another process repairs and reports it
             try:
                 found = self._read(file)
             except DamagedError as error:
-                if not self.rank or file == self.path:  # else another process does
-                    self._set_aside(file, error)
+                if mine:
+                    set_aside(file, error)
                 continue
-            damaged = found.damaged - found.cut  # another process may be writing its last line now
-            if damaged and (not self.rank or file == self.path):
-                _LOG.warning("%s: %s; the requests are asked again.", file, _left_out(damaged))
+            if file == self.path:
+                repair(file, found)
+            elif mine:
+                warn_of_damage(file, found)
             self._keys.update(row["key"] for row in found.rows)
         return self
 
@@ -99,17 +106,7 @@ class ReplyStore:
             UserError: the disk is full or fails; nothing stored before is lost.
         """
         fresh = [reply for reply in replies if reply.key not in self._keys]
-        salt = salt_of(self._header)
-        content = b"".join(sealed(row_of(requests[reply.key], reply), salt) for reply in fresh)
-        with _told(self.path):
-            size = self.path.stat().st_size if self.path.exists() else 0
-            begun = b"" if size else sealed(self._header)
-            try:
-                _put(self.path, begun + content)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.truncate(self.path, size)
-                raise
+        append(self.path, self._header, [row_of(requests[reply.key], reply) for reply in fresh])
         self._keys.update(reply.key for reply in fresh)
         return len(fresh)
 
@@ -121,20 +118,18 @@ class ReplyStore:
             UserError: the disk is full or fails; nothing is lost.
         """
         files = reply_files(self.folder, self.decoding)
-        target = self.folder / f"replies.{self.decoding.slug}.jsonl"
+        target = rank_path(self.folder, _name(self.decoding), None)
         read = [self._read(file) for file in files]
         if not files or (files == [target] and not read[0].damaged):
             return
         rows = {row["key"]: row for found in reversed(read) for row in found.rows}
-        salt = salt_of(self._header)
-        with _told(target):
-            with temporary_path(target) as temporary:
-                _put(temporary, sealed(self._header) + b"".join(sealed(row, salt) for row in rows.values()))
+        write_log(target, self._header, rows.values())
+        with storage_errors(target):
             for file in files:
                 if file != target:
                     file.unlink()
 
-    def _read(self, file: Path) -> Read:
+    def _read(self, file: Path) -> Contents[dict[str, Any]]:
         """A file that was made as this store says.
 
         Raises:
@@ -148,21 +143,6 @@ class ReplyStore:
             )
         return found
 
-    def _set_aside(self, file: Path, error: DamagedError) -> None:
-        with _told(file):
-            target = next(p for n in count() if not (p := file.with_name(f"{file.name}.damaged{n or ''}")).exists())
-            file.replace(target)
-        problem = str(error).partition(";")[0]
-        _LOG.warning("%s; it is set aside as %s, and its requests are asked again.", problem, target.name)
-
-    def _repair(self) -> None:
-        """Cuts off what stands behind the last line break."""
-        content = self.path.read_bytes()
-        end = content.rfind(b"\n") + 1
-        if end < len(content):
-            _LOG.warning("%s: its last line was cut off and is removed; the request is asked again.", self.path)
-            os.truncate(self.path, end)
-
 
 def read_replies(folder: Path, decoding: Decoding) -> Replies:
     """All replies of a folder written in a way, each key once; lines that are not whole are reported.
@@ -170,12 +150,13 @@ def read_replies(folder: Path, decoding: Decoding) -> Replies:
     Raises:
         EvidenceError: there are none, a file is damaged beyond single lines, or the files do not belong together.
     """
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[str, Row] = {}
     fingerprint: Mapping[str, Any] | None = None
     for file in reply_files(folder, decoding):
-        header, found, damaged, _ = read_file(file)
-        if damaged:
-            _LOG.warning("%s: %s.", file, _left_out(damaged))
+        found = read_file(file)
+        if found.damaged:
+            _LOG.warning("%s: %s.", file, left_out(found.damaged))
+        header = found.header
         if header is None:
             continue
         fingerprint = header["fingerprint"] if fingerprint is None else fingerprint
@@ -183,7 +164,7 @@ def read_replies(folder: Path, decoding: Decoding) -> Replies:
             raise EvidenceError(f"{file} was made otherwise than the folder's other replies: {off}; move it away.")
         if header["decoding"] != decoding.document():
             raise EvidenceError(f"{file} holds replies that were written in another way than its name says; move it away.")
-        for row in found:
+        for row in found.rows:
             rows.setdefault(row["key"], row)
     if len({len(row["perm"]) for row in rows.values()}) > 1:
         raise EvidenceError(f"{folder} holds replies to questions of different numbers of candidates; move them away.")
@@ -192,29 +173,10 @@ def read_replies(folder: Path, decoding: Decoding) -> Replies:
 
 def reply_files(folder: Path, decoding: Decoding) -> list[Path]:
     """Files of replies: the joined one, then the ranks' in order."""
-    name = f"replies.{decoding.slug}"
-    ranks = {path: path.name[len(name) + 5 : -6] for path in folder.glob(f"{name}.rank*.jsonl")}
-    in_order = sorted((path for path, rank in ranks.items() if rank.isdigit()), key=lambda path: int(ranks[path]))
-    return [path for path in (folder / f"{name}.jsonl", *in_order) if path.exists()]
+    return rank_paths(folder, _name(decoding))
 
 
-class Read(NamedTuple):
-    """A file of replies.
-
-    Attributes:
-        header: None if nothing whole is in it.
-        rows: that are whole.
-        damaged: how many lines are not.
-        cut: the last of those has no line break yet.
-    """
-
-    header: dict[str, Any] | None
-    rows: list[dict[str, Any]]
-    damaged: int
-    cut: bool
-
-
-def read_file(path: Path) -> Read:
+def read_file(path: Path) -> Contents[dict[str, Any]]:
     """Header and whole rows of a file.
 
     Raises:
@@ -222,21 +184,20 @@ def read_file(path: Path) -> Read:
         EvidenceError: it is of another format.
         UserError: it cannot be read.
     """
-    with _told(path, "read"):
-        first, *others = path.read_bytes().split(b"\n")
-    if not others:
-        return Read(None, [], int(bool(first)), bool(first))
-    header = opened(first)
-    if header is None or not _is_header(header):
+    with storage_errors(path, "read"):
+        return read_log(path, _header, _is_row)
+
+
+def _name(decoding: Decoding) -> str:
+    return f"replies.{decoding.slug}"
+
+
+def _header(document: dict[str, Any], path: Path) -> dict[str, Any]:
+    if not _is_header(document):
         raise DamagedError(f"{path} does not begin with a header, so what made its rows is unknown; move it away and run again.")
-    if header["format"] != FORMAT:
-        raise EvidenceError(f"{path} has format {header['format']!r} of replies, and this version of lad_eval reads {FORMAT}.")
-    header.pop(CHECKSUM, None)
-    salt, must, samples = salt_of(header), is_sealed(first), header["decoding"]["samples"]
-    lines = [line for line in others if line]
-    documents = [opened(line, salt, must=must) for line in lines]
-    rows = [row for row in documents if row is not None and _is_row(row, samples)]
-    return Read(header, rows, len(lines) - len(rows), bool(others[-1]))
+    if document["format"] != FORMAT:
+        raise EvidenceError(f"{path} has format {document['format']!r} of replies, and this version of lad_eval reads {FORMAT}.")
+    return document
 
 
 def _is_header(header: Mapping[str, Any]) -> bool:
@@ -244,7 +205,7 @@ def _is_header(header: Mapping[str, Any]) -> bool:
     return named and "format" in header and is_count(header["decoding"].get("samples"))
 
 
-def _is_row(row: Mapping[str, Any], samples: int) -> bool:
+def _is_row(row: Row, header: Mapping[str, Any]) -> bool:
     """Whether every value of a row is there and is what its column may hold."""
     if not all(name in row for name in _COLUMNS):
         return False
@@ -258,29 +219,8 @@ def _is_row(row: Mapping[str, Any], samples: int) -> bool:
         and len(row["perm"]) == len(row["identifiers"])
         and is_permutation(row["perm"], len(row["perm"]))
         and is_count(row["gold_position"], len(row["perm"]) - 1)
-        and len(row["texts"]) == samples
+        and len(row["texts"]) == header["decoding"]["samples"]
         and (is_count(row["forward_passes"]) or row["forward_passes"] == UNKNOWN_PASSES)
         and is_number(row["seconds"])
         and row["seconds"] >= 0
     )
-
-
-def _left_out(damaged: int) -> str:
-    return f"{damaged} damaged line{'s are' if damaged > 1 else ' is'} left out"
-
-
-def _put(path: Path, content: bytes) -> None:
-    with path.open("ab", buffering=0) as file:
-        rest = memoryview(content)
-        while rest:
-            rest = rest[file.write(rest) :]
-        os.fsync(file.fileno())
-
-
-@contextlib.contextmanager
-def _told(path: Path, what: str = "write") -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        fault = f"Cannot {what} {path}: {error.strerror or error}. What is stored there is safe;"
-        raise UserError(f"{fault} free the disk, set the permissions, or choose another folder.") from error

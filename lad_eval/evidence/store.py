@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lad_eval.errors import DamagedError, EvidenceError, UserError
+from lad_eval.errors import DamagedError, EvidenceError
 from lad_eval.evidence.files import (
-    JSONL,
+    LOG,
     PARQUET,
     Header,
-    Scan,
     evidence_of,
     files_of,
     first_of_each,
-    header_line,
     header_of,
-    lines,
     read_parquet,
+    rows_of,
     scan,
     write_parquet,
 )
 from lad_eval.evidence.table import Evidence, difference
 from lad_eval.files.atomic import sweep, temporary_path
+from lad_eval.files.log import append, left_out, rank_path, repair, set_aside, storage_errors, sync, warn_of_damage
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -85,7 +81,7 @@ class EvidenceStore:
     @property
     def path(self) -> Path:
         """The file that this process appends to."""
-        return self.folder / (JSONL if self.rank is None else f"evidence.rank{self.rank}.jsonl")
+        return rank_path(self.folder, LOG, self.rank)
 
     def open(self) -> EvidenceStore:
         """Takes the folder for this process, repairs its file and learns what is there.
@@ -94,7 +90,7 @@ class EvidenceStore:
             EvidenceError: another run uses the folder, or it holds evidence of another fingerprint or task.
             UserError: the folder cannot be written to.
         """
-        with _told(self.folder):
+        with storage_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = self._locked()
         try:
@@ -102,7 +98,7 @@ class EvidenceStore:
                 self.clear()
             if not self.rank:
                 sweep(self.folder)
-            with _told(self.folder, "read"):
+            with storage_errors(self.folder, "read"):
                 for file in files_of(self.folder):
                     self._learn(file)
         except BaseException:
@@ -146,7 +142,7 @@ class EvidenceStore:
         first = dict(reversed([(key, row) for row, key in enumerate(evidence.key.tolist()) if key not in self._keys]))
         fresh = evidence.select(np.asarray(sorted(first.values()), dtype=np.int64))
         if len(fresh):
-            self._write(lines(fresh, header), header)
+            append(self.path, header.document(), rows_of(fresh))
             self._shape = shape
             self._keys.update(first)
         return len(fresh)
@@ -175,11 +171,11 @@ class EvidenceStore:
             return target
         evidence = self.load()
         header = Header(self.fingerprint, self.task, evidence.n_candidates, evidence.n_layers)
-        with _told(target):
+        with storage_errors(target):
             with temporary_path(target) as temporary:
                 write_parquet(temporary, evidence, header)
-                _sync(temporary)
-            _sync(self.folder)
+                sync(temporary)
+            sync(self.folder)
             for part in parts:
                 part.unlink()
         return target
@@ -191,7 +187,7 @@ class EvidenceStore:
             UserError: a file cannot be removed.
         """
         self._need_open()
-        with _told(self.folder):
+        with storage_errors(self.folder):
             for file in files_of(self.folder):
                 file.unlink()
         self._keys.clear()
@@ -226,9 +222,8 @@ class EvidenceStore:
             self._set_aside(file, error)
             return
         if file == self.path:
-            self._repair(found)
-        elif damaged := found.damaged[:-1] if found.cut else found.damaged:  # its process may be writing the last line now
-            _LOG.warning("%s: %s; the requests are asked again.", file, _damage(damaged))
+            repair(file, found)
+        elif warn_of_damage(file, found):
             self._reported.add(file)
         if found.header is not None:
             self._accept(found.header, file)
@@ -239,26 +234,10 @@ class EvidenceStore:
         rank = file.name.removeprefix("evidence.rank").removesuffix(".jsonl")
         other_lock = self._locked(int(rank)) if rank.isdigit() and int(rank) != (self.rank or 0) else None
         try:
-            target = next(p for n in count() if not (p := file.with_name(f"{file.name}.damaged{n or ''}")).exists())
-            with _told(file):
-                file.replace(target)
+            set_aside(file, error)
         finally:
             if other_lock is not None:
                 other_lock.release()
-        problem = str(error).partition(";")[0]
-        _LOG.warning("%s; it is set aside as %s, and its requests are asked again.", problem, target.name)
-
-    def _repair(self, found: Scan) -> None:
-        """Cuts off what stands behind the last whole line of this process's own file."""
-        if found.size and found.end == 0:
-            _LOG.warning("%s: its only line was cut off and is removed.", self.path)
-        elif found.damaged:
-            _LOG.warning("%s: %s; the requests are asked again.", self.path, _damage(found.damaged))
-        if found.size != (found.end + 1 if found.end else 0):  # one line break, or nothing at all
-            with _told(self.path):
-                os.truncate(self.path, found.end)
-                if found.end:
-                    self._put(b"\n")
 
     def _accept(self, header: Header, file: Path) -> None:
         for kind, there, here in (("fingerprint", header.fingerprint, self.fingerprint), ("task", header.task, self.task)):
@@ -271,26 +250,6 @@ class EvidenceStore:
         if self._shape not in (None, shape):
             raise EvidenceError(f"{file} holds evidence of {_shape(*shape)}, the folder's other files do not; move it away.")
         self._shape = shape
-
-    def _write(self, content: bytes, header: Header) -> None:
-        with _told(self.path):
-            size = self.path.stat().st_size if self.path.exists() else 0
-            try:
-                self._put(content if size else header_line(header) + content)
-            except BaseException:  # Ctrl-C too
-                # Half a batch must not stay: what is appended next would stand behind half a line.
-                with contextlib.suppress(OSError):
-                    os.truncate(self.path, size)
-                raise
-            if not size:
-                _sync(self.folder)
-
-    def _put(self, content: bytes) -> None:
-        with self.path.open("ab", buffering=0) as file:
-            rest = memoryview(content)
-            while rest:
-                rest = rest[file.write(rest) :]
-            os.fsync(file.fileno())
 
 
 def read_evidence(folder: str | Path) -> Evidence:
@@ -305,44 +264,19 @@ def read_evidence(folder: str | Path) -> Evidence:
 def _joined(place: Path, reported: AbstractSet[Path] = frozenset()) -> Evidence:
     """As `read_evidence`; of the files in `reported` the damage is known."""
     parts: list[Evidence] = []
-    with _told(place, "read"):
+    with storage_errors(place, "read"):
         for file in files_of(place):
             if file.name == PARQUET:
                 parts.append(read_parquet(file))
                 continue
             found = scan(file)
             if found.damaged and file not in reported:
-                _LOG.warning("%s: %s.", file, _damage(found.damaged))
+                _LOG.warning("%s: %s.", file, left_out(found.damaged))
             if found.header is not None and found.rows:
                 parts.append(evidence_of(found.rows, found.header))
     if not parts:
         raise EvidenceError(f"There is no evidence in {place}; run the model first.")
     return first_of_each(parts)
-
-
-def _sync(path: Path) -> None:
-    """Lets a file, or a folder's list of files, outlast a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # some file systems cannot do this for a folder
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _told(path: Path, what: str = "write") -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        fault = f"Cannot {what} {path}: {error.strerror or error}. What is stored there is safe;"
-        raise UserError(f"{fault} free the disk, set the permissions, or choose another folder.") from error
-
-
-def _damage(damaged: Sequence[int]) -> str:
-    many = len(damaged) > 1
-    numbers = ", ".join(map(str, damaged[:5])) + (", ..." if len(damaged) > 5 else "")
-    return f"line{'s' if many else ''} {numbers} {'are' if many else 'is'} damaged and left out"
 
 
 def _shape(candidates: int, layers: int) -> str:

@@ -50,9 +50,8 @@ def temporary_path(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """UTF-8 text, atomically."""
-    with temporary_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    """UTF-8 text, as `write_atomically`."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

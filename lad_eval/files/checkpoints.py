@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from lad_eval.errors import UserError
+from lad_eval.files.documents import parse
 
 ADAPTER_CONFIG = "adapter_config.json"
 IMAGE_PROCESSOR = ("preprocessor_config.json", "processor_config.json")
@@ -132,7 +132,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         return {}
     check_no_pointer(path)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        document = parse(path.read_bytes(), constants=True)
+    except (OSError, ValueError):
         return {}
     return document if isinstance(document, dict) else {}

@@ -56,14 +56,18 @@ def read_json(path: Path, *, what: str = "", cure: str = "", error: type[UserErr
     return document
 
 
-def parse(content: bytes | str) -> Any:
+def parse(content: bytes | str, *, constants: bool = False) -> Any:
     """What JSON text holds.
 
+    Args:
+        content: the text.
+        constants: NaN and infinity are read too, as other programs write them (transformers in configurations).
+
     Raises:
-        ValueError: it is not JSON; NaN and infinity, nesting beyond reason and bytes that are not UTF-8 are not.
+        ValueError: it is not JSON; nesting beyond reason and bytes that are not UTF-8 are not.
     """
     try:
-        return json.loads(content, parse_constant=_refused)
+        return json.loads(content, parse_constant=None if constants else _refused)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lad_eval.errors import DamagedError
+from lad_eval.errors import DamagedError, first_line
 from lad_eval.files.documents import CHECKSUM, parse
 
 _KEY = b"lad_eval"
@@ -60,7 +60,7 @@ def read_table(path: Path, *, cure: str, columns: list[str] | None = None) -> tu
     except FileNotFoundError as error:
         raise DamagedError(f"{path} is missing; {cure}") from error
     except Exception as error:  # a damaged file may make the library fail in any way
-        raise DamagedError(f"{path} is damaged, it cannot be read ({_first_line(error)}); {cure}") from error
+        raise DamagedError(f"{path} is damaged, it cannot be read ({first_line(error)}); {cure}") from error
     if not whole:
         raise DamagedError(f"{path} is damaged: it does not hold what was written; {cure}")
     return table, document or None
@@ -98,7 +98,3 @@ def _feed(digest: Any, array: Any) -> None:
     else:
         values = pc.fill_null(array, 0).to_numpy(zero_copy_only=False)
         digest.update(values.astype(values.dtype.newbyteorder("<")).tobytes())
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

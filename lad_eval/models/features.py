@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-_CACHE_BYTES = 64 * 2**20
+from lad_eval.models.cache import CACHE_BYTES, ByteLRU
+
 _PIXELS, _GRID = "pixel_values", "image_grid_thw"
 # Greatest distance, by the features' length, of two computations in float32; a half as precise dtype rounds more.
 _ROUNDING, _COARSE_ROUNDING = 1e-4, 0.1
@@ -36,13 +36,11 @@ class RememberedFeatures:
         capacity_bytes: of features held, on the model's device.
     """
 
-    def __init__(self, model: Any, capacity_bytes: int = _CACHE_BYTES) -> None:
+    def __init__(self, model: Any, capacity_bytes: int = CACHE_BYTES) -> None:
         self._encode = getattr(model, "get_image_features", None)
         takes_features = "mm_encoder_outputs" in inspect.signature(type(model).forward).parameters
         self._names = frozenset(inspect.signature(self._encode).parameters) if self._encode and takes_features else frozenset()
-        self._capacity = capacity_bytes
-        self._held: OrderedDict[str, list[torch.Tensor]] = OrderedDict()
-        self._bytes = 0
+        self._held: ByteLRU[str, list[torch.Tensor]] = ByteLRU(capacity_bytes, _bytes)
         self._independent: dict[tuple[int, ...], bool] = {}
         self._form: Callable[[list[list[torch.Tensor]]], Any] = list
 
@@ -59,25 +57,23 @@ class RememberedFeatures:
         pieces = self._pieces(inputs, len(images))
         if pieces is None or not self._checked(pieces, sorted(where.values()), move):
             return given
-        fresh = sorted((digest for digest in where if digest not in self._held), key=where.__getitem__)
+        features = {digest: self._held.get(digest) for digest in where}
+        fresh = sorted((digest for digest, parts in features.items() if parts is None), key=where.__getitem__)
         if fresh:
             made, self._form = self._features(pieces, [where[digest] for digest in fresh], move)
             # Clones, as parts of one tensor would keep all of it in memory.
-            self._held.update({digest: [part.clone() for part in parts] for digest, parts in zip(fresh, made, strict=True)})
+            features |= {digest: [part.clone() for part in parts] for digest, parts in zip(fresh, made, strict=True)}
             del made
-            self._bytes += sum(_bytes(self._held[digest]) for digest in fresh)
-        for digest in where:
-            self._held.move_to_end(digest)
+        every = {digest: parts for digest, parts in features.items() if parts is not None}
         del given[_PIXELS]
-        given["mm_encoder_outputs"] = {"image": self._form([self._held[digest] for digest in images])}
-        while self._bytes > self._capacity and self._held:
-            self._bytes -= _bytes(self._held.popitem(last=False)[1])
+        given["mm_encoder_outputs"] = {"image": self._form([every[digest] for digest in images])}
+        for digest in fresh:
+            self._held.put(digest, every[digest])
         return given
 
     def clear(self) -> None:
         """Forgets all images."""
         self._held.clear()
-        self._bytes = 0
 
     def _pieces(self, inputs: Inputs, count: int) -> Pieces | None:
         """The vision tower's arguments; None where it cannot be told what belongs to which image."""
@@ -159,9 +155,6 @@ def _bytes(features: Sequence[torch.Tensor]) -> int:
     return sum(part.nbytes for part in features)
 
 
-_PIXEL_CACHE_BYTES = 64 * 2**20
-
-
 class RememberingImageProcessor:
     """Stands in for an image processor of transformers.
 
@@ -174,11 +167,10 @@ class RememberingImageProcessor:
         capacity_bytes: of tensors held.
     """
 
-    def __init__(self, inner: Any, capacity_bytes: int = _PIXEL_CACHE_BYTES) -> None:
+    def __init__(self, inner: Any, capacity_bytes: int = CACHE_BYTES) -> None:
         self._inner = inner
-        self._capacity = capacity_bytes
-        self._held: OrderedDict[tuple[int, str], tuple[Any, Mapping[str, Any]]] = OrderedDict()
-        self._bytes = 0
+        # The image too, so that its id is not given to another.
+        self._held: ByteLRU[tuple[int, str], tuple[Any, Inputs]] = ByteLRU(capacity_bytes, lambda pair: _tensor_bytes(pair[1]))
         self._separable: dict[tuple[str, int, tuple[int, int]], bool] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -194,7 +186,7 @@ class RememberingImageProcessor:
         kind = (asked, len(rows[0]), flat[0].size)
         if not self._separable.get(kind, True):
             return self._inner(images, **options)
-        joined = _pixels_join([self._of_one(image, asked, options) for image in flat])
+        joined = _joined([self._of_one(image, asked, options) for image in flat])
         if kind in self._separable and joined is not None:
             from transformers.feature_extraction_utils import BatchFeature
 
@@ -206,18 +198,15 @@ class RememberingImageProcessor:
 
     def _of_one(self, image: Any, asked: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
         key = (id(image), asked)
-        if key in self._held:
-            self._held.move_to_end(key)
-            return self._held[key][1]
+        held = self._held.get(key)
+        if held is not None:
+            return held[1]
         answer = dict(self._inner([[image]], **options))
-        self._held[key] = (image, answer)  # the image too, so that its id is not given to another
-        self._bytes += _pixels_bytes(answer)
-        while self._bytes > self._capacity and len(self._held) > 1:
-            self._bytes -= _pixels_bytes(self._held.popitem(last=False)[1][1])
+        self._held.put(key, (image, answer))
         return answer
 
 
-def _pixels_join(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+def _joined(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """The answers one after the other; None where they have no common form."""
     joined: dict[str, Any] = {}
     for name in answers[0]:
@@ -245,5 +234,5 @@ def _equal(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     return True
 
 
-def _pixels_bytes(answer: Mapping[str, Any]) -> int:
+def _tensor_bytes(answer: Inputs) -> int:
     return sum(value.nbytes for value in answer.values() if isinstance(value, torch.Tensor))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +17,7 @@ from lad_eval.attention.spans import NOT_FOR_THE_MODEL, Spans, image_spans, span
 from lad_eval.data.decoding import as_rgb
 from lad_eval.errors import PictureError, UserError
 from lad_eval.models.batching import is_out_of_memory
+from lad_eval.models.cache import CACHE_BYTES, ByteLRU
 from lad_eval.models.candidates import CandidateTrie
 from lad_eval.models.continuation import mend_prompt
 from lad_eval.models.conversation import Conversation
@@ -137,8 +137,6 @@ IMAGE_OPTIONS: Mapping[str, Callable[[int], dict[str, Any]]] = {
     "internvl": lambda n_images: {"max_patches": max(1, min(12, 28 // n_images))},
 }
 
-_CACHE_BYTES = 64 * 2**20
-
 
 def check_image_preparation(name: str) -> ImagePreparation:
     """The name, if it is one.
@@ -161,12 +159,9 @@ class ImageCache:
         capacity_bytes: of pixels held.
     """
 
-    def __init__(self, preparation: ImagePreparation, capacity_bytes: int = _CACHE_BYTES) -> None:
+    def __init__(self, preparation: ImagePreparation, capacity_bytes: int = CACHE_BYTES) -> None:
         self.preparation = preparation
-        self._capacity = capacity_bytes
-        self._held: OrderedDict[str, Image] = OrderedDict()
-        self._bytes = 0
-        self._lock = Lock()
+        self._held: ByteLRU[str, Image] = ByteLRU(capacity_bytes, _bytes)
 
     def get(self, source: ImageSource) -> Image:
         """The image in RGB, prepared.
@@ -174,18 +169,10 @@ class ImageCache:
         Raises:
             DataError: it cannot be read.
         """
-        key = source.digest
-        with self._lock:
-            if key in self._held:
-                self._held.move_to_end(key)
-                return self._held[key]
-        image = prepare_image(source.load(), self.preparation)
-        with self._lock:
-            if key not in self._held:
-                self._held[key] = image
-                self._bytes += _bytes(image)
-            while self._bytes > self._capacity and len(self._held) > 1:
-                self._bytes -= _bytes(self._held.popitem(last=False)[1])
+        image = self._held.get(source.digest)
+        if image is None:
+            image = prepare_image(source.load(), self.preparation)
+            self._held.put(source.digest, image)
         return image
 
 

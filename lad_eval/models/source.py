@@ -6,7 +6,6 @@ here imports torch.
 
 from __future__ import annotations
 
-import json
 import re
 import socket
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from urllib.request import getproxies
 
 from lad_eval.errors import UserError
 from lad_eval.files.checkpoints import ADAPTER_CONFIG, check_no_pointer, weight_files
+from lad_eval.files.documents import parse
 
 EMBEDDED = "lad-tiny"
 RANDOM = "random:"
@@ -171,8 +171,8 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} is not a PEFT adapter: it has no {ADAPTER_CONFIG}{hint}.")
     check_no_pointer(path)
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        config = parse(path.read_bytes(), constants=True)
+    except (OSError, ValueError):
         config = None
     if not isinstance(config, dict):
         raise UserError(f"{path} is not a JSON object; save the adapter again with save_pretrained.")

@@ -16,11 +16,12 @@ import numpy as np
 from lad_eval.errors import UserError
 from lad_eval.evidence.store import EvidenceStore
 from lad_eval.evidence.table import Evidence
+from lad_eval.files.atomic import write_atomically
 from lad_eval.methods import PLAIN, Method, make_method
 from lad_eval.models.base import VLM
 from lad_eval.run.collect import in_batches
 from lad_eval.run.distributed import World
-from lad_eval.run.folder import claim, ensure_writable, folder_of, slug, write_atomically
+from lad_eval.run.folder import claim, ensure_writable, folder_of, slug
 from lad_eval.run.progress import progress
 from lad_eval.run.spec import RunSpec
 from lad_eval.tasks.plan import RANDOM_ORDERS, plan

@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from lad_eval.errors import UserError
 from lad_eval.evidence.table import Ints
-from lad_eval.files.atomic import sweep
+from lad_eval.files.atomic import sweep, write_text
 from lad_eval.metrics import UNPARSABLE, Grid, accuracy, consistency
-from lad_eval.run.folder import read_json, write_atomically
+from lad_eval.run.folder import read_json
 
 NONE = "-"
 """Stands for a reply in which no answer was found."""
@@ -236,7 +236,7 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
     """Writes the file, whole or not at all; a line a sample."""
     text = _text({**baseline.model_dump(mode="json"), "options": baseline.options.given()}, 0) + "\n"
     sweep(path.parent, path.name)
-    write_atomically(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+    write_text(path, text)
 
 
 def _text(value: Any, depth: int) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from lad_eval.errors import DataError
+from lad_eval.files.atomic import write_atomically
 from lad_eval.files.documents import named
 from lad_eval.metrics import Grid
 from lad_eval.models.fingerprint import file_digest
@@ -18,7 +19,7 @@ from lad_eval.regression.baseline import BaselineError, TaskBaseline
 from lad_eval.regression.verdict import Now
 from lad_eval.run.answered import read_answered
 from lad_eval.run.collect import line_up
-from lad_eval.run.folder import METRICS, PREDICTIONS, SPEC, read_spec, slug, write_atomically
+from lad_eval.run.folder import METRICS, PREDICTIONS, SPEC, read_spec, slug
 from lad_eval.run.legs import legs_of
 from lad_eval.run.results import predictions_of
 from lad_eval.tasks.prompts import identifiers, question

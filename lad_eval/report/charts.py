@@ -15,6 +15,7 @@ import numpy as np
 
 from lad_eval.errors import UserError
 from lad_eval.evidence.table import Floats
+from lad_eval.files.atomic import write_atomically
 from lad_eval.report.sheet import Chart, Cloud, Lines, Matrix, Panel
 
 if TYPE_CHECKING:
@@ -90,7 +91,9 @@ def draw_positions(methods: Sequence[PositionBars], title: str, subtitle: str, o
         else:
             figure.supxlabel(f"position of the right image; {subtitle}", x=0.02, ha="left", fontsize=9, color=QUIET)
         try:
-            figure.savefig(out, dpi=160, metadata={"Date": None} if out.suffix == ".svg" else None)
+            form = out.suffix.lower().removeprefix(".") or "png"
+            metadata = {"Date": None} if form == "svg" else None
+            write_atomically(out, lambda temporary: figure.savefig(temporary, dpi=160, format=form, metadata=metadata))
         except (OSError, ValueError) as error:
             raise UserError(f"Cannot draw into {out}: {error}.") from error
 
@@ -147,18 +150,9 @@ class Theme:
 LIGHT = Theme("#3c4043", "#80868b", "#e8eaed", "#f4f7fb", "#0b4f9e", "#ffffff", "#ffffff", 0.0)
 DARK = Theme("#dfe2e6", "#9aa0a6", "#3c4043", "#23272e", "#7db7f5", "#0d1116", "#17181a", 0.35)
 
-CHARTS_COLOURS = {
-    "vanilla": "#9aa0a6",
-    "pride": "#e8710a",
-    "lad": "#1a73e8",
-    "lad-unlabelled": "#a142f4",
-    "purified-attention": "#188038",
-    "raw-attention": "#7cb342",
-    "random": "#1a73e8",
-    "adversarial": "#d93025",
-}
+_LINE_COLOURS = {**COLOURS, "lad-unlabelled": MORE[1], "random": COLOURS["lad"], "adversarial": MORE[0]}
 _STYLES = (("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"))  # lines that lie on each other, and prints without colour
-_MORE = ("#00897b", "#6d4c41", "#f9ab00")
+_MORE = MORE[2:]
 
 
 def draw(chart: Chart, form: Literal["svg", "pdf"], theme: Theme = LIGHT) -> bytes:
@@ -254,7 +248,7 @@ def _draw_lines(axes: Any, panel: Lines, theme: Theme) -> None:
     more = iter(_MORE * 4)
     styles = itertools.cycle(_STYLES)
     for line in panel.lines:
-        colour = _line_colour(CHARTS_COLOURS.get(line.name) or next(more), theme)
+        colour = _line_colour(_LINE_COLOURS.get(line.name) or next(more), theme)
         marker, dashes = next(styles)
         axes.plot(line.x, line.y, color=colour, marker=marker, markersize=4, ls=dashes, linewidth=1.4, label=line.name, alpha=0.9)
         if line.low is not None and line.high is not None:

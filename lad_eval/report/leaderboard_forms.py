@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lad_eval.errors import UnknownNameError, UserError
 from lad_eval.metrics import Standing
+from lad_eval.report.render import latex_text
 from lad_eval.terminal import plain_cell, visible
 
 if TYPE_CHECKING:
@@ -269,10 +270,7 @@ def _latex(board: Board) -> str:
 
 
 def _tex(text: str) -> str:
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    signs = {TIED: r"$^{\dagger}$", _EMPTY: "--"}
-    plain = {sign: f"\\{sign}" for sign in "&%$#_{}"}
-    return "".join({**special, **signs, **plain}.get(sign, sign) for sign in " ".join(text.split()))
+    return latex_text(" ".join(text.split()))
 
 
 def _html(board: Board) -> str:

@@ -33,13 +33,19 @@ _LATEX = str.maketrans(
         "&": r"\&",
         "#": r"\#",
         "$": r"\$",
-        "†": r"$^\dagger$",
+        "†": r"$^{\dagger}$",
+        "–": "--",
         "±": r"$\pm$",
         "τ": r"$\tau$",
         "≥": r"$\geq$",
         "−": r"$-$",
     }
 )
+
+
+def latex_text(text: str) -> str:
+    """Text that LaTeX shows as it is."""
+    return text.translate(_LATEX)
 
 
 def markdown(sheet: Sheet) -> str:
@@ -99,8 +105,8 @@ def _tex(cell: Cell, digits: int) -> str:
         text = _number(cell.value, digits)
         if cell.low is not None and cell.high is not None:
             text += rf" {{\scriptsize[{_number(cell.low, digits)}, {_number(cell.high, digits)}]}}"
-        return rf"\textbf{{{text}}}" if cell.best else rf"{text}$^\dagger$" if cell.tied else text
-    return plain(cell, digits).translate(_LATEX)
+        return rf"\textbf{{{text}}}" if cell.best else text + latex_text("†") if cell.tied else text
+    return latex_text(plain(cell, digits))
 
 
 def _pipes(table: Table) -> str:
@@ -122,7 +128,7 @@ def _booktabs(table: Table) -> str:
         [
             rf"\begin{{tabular}}{{{columns}}}",
             r"\toprule",
-            " & ".join(name.translate(_LATEX) for name in table.columns) + r" \\",
+            " & ".join(latex_text(name) for name in table.columns) + r" \\",
             r"\midrule",
             *body,
             r"\bottomrule",

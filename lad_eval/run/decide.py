@@ -11,9 +11,10 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lad_eval.evidence.table import Evidence, Ints
+from lad_eval.files.documents import write_json
 from lad_eval.methods import Method
 from lad_eval.methods.base import Answers, Results
-from lad_eval.run.folder import AGAIN, PLAN, ResultsError, read_json, write_json
+from lad_eval.run.folder import AGAIN, PLAN, ResultsError, read_json
 from lad_eval.tasks.plan import Plan
 
 _RUN = "run"

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lad_eval.evidence.store import EvidenceStore
+from lad_eval.files.atomic import write_atomically
+from lad_eval.files.documents import write_json
 from lad_eval.methods import PLAIN, Method
 from lad_eval.models.base import VLM
 from lad_eval.models.date import DEFAULT_DATE, check_date
@@ -194,8 +196,8 @@ def _conclude(
     decisions = {name: of[method.condition].decide(method) for name, method in methods.items()}
     metrics = metrics_document(spec, legs, methods, decisions, seed=seed, told=told)
     table = predictions_table(legs, methods, decisions)
-    files.write_atomically(folder / files.PREDICTIONS, partial(write_predictions, table, spec.digest))
-    files.write_json(folder / files.METRICS, metrics)
+    write_atomically(folder / files.PREDICTIONS, partial(write_predictions, table, spec.digest))
+    write_json(folder / files.METRICS, metrics)
     return metrics
 
 

@@ -15,8 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from lad_eval.errors import UserError
 from lad_eval.evidence.files import MAX_LOG_PROB
 from lad_eval.files import documents
-from lad_eval.files.atomic import write_atomically as write_atomically
-from lad_eval.files.documents import write_json as write_json
+from lad_eval.files.documents import write_json
 from lad_eval.methods import Condition, stored_name
 from lad_eval.run.spec import RunSpec, digest_of
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lad_eval.errors import DataError
+from lad_eval.files.documents import write_json
 from lad_eval.methods import Method
 from lad_eval.models.base import VLM, PromptReport, ReadsPrompts, refuse
 from lad_eval.run.collect import calibrates
-from lad_eval.run.folder import AGAIN, SPEC, TASK, ResultsError, read_json, write_json
+from lad_eval.run.folder import AGAIN, SPEC, TASK, ResultsError, read_json
 from lad_eval.tasks.files import Document
 from lad_eval.tasks.plan import one_request_per_sample
 from lad_eval.tasks.task import Task

@@ -45,7 +45,7 @@ def test_rows_come_back_with_all_that_deciding_needs(tmp_path, requests):
         back.select_keys([keys[0], "none"])
 
 
-@pytest.mark.parametrize("cut", [1, 5, 60])
+@pytest.mark.parametrize("cut", [2, 5, 60])
 def test_a_line_that_was_cut_off_is_asked_again(tmp_path, requests, cut, caplog):
     keys = list(requests)
     made = store(tmp_path)
@@ -55,8 +55,18 @@ def test_a_line_that_was_cut_off_is_asked_again(tmp_path, requests, cut, caplog)
     logging.getLogger("lad_eval").propagate = True
     again = store(tmp_path)
     assert again.keys() == set(keys[:-1])
-    assert "its last line was cut off" in caplog.text
+    assert f"line {len(keys) + 1} is damaged and left out; the requests are asked again" in caplog.text
     assert again.append(requests, replies(keys)) == 1
+    assert again.path.read_bytes() == whole
+
+
+def test_a_whole_last_row_without_its_line_break_is_not_asked_again(tmp_path, requests):
+    made = store(tmp_path)
+    made.append(requests, replies(list(requests)))
+    whole = made.path.read_bytes()
+    made.path.write_bytes(whole[:-1])
+    again = store(tmp_path)
+    assert again.keys() == set(requests)
     assert again.path.read_bytes() == whole
 
 
@@ -68,7 +78,7 @@ def test_a_damaged_line_is_left_out_and_a_file_with_a_damaged_header_set_aside(t
     made.path.write_bytes(b"\n".join([*lines[:3], b"{nothing", *lines[4:]]))
     assert store(tmp_path).keys() == set(keys) - {keys[2]}
     made.path.write_bytes(b"\n".join(lines[1:]))
-    with pytest.raises(EvidenceError, match="does not begin with a header"):
+    with pytest.raises(EvidenceError, match="its first line, which says what made the rows, is damaged"):
         read_replies(tmp_path, GREEDY)
     assert store(tmp_path).keys() == set()
     assert "it is set aside as replies.greedy-16.jsonl.damaged, and its requests are asked again" in caplog.text
@@ -82,7 +92,7 @@ def test_a_changed_reply_is_left_out_reported_once_and_gone_when_the_run_is_fini
     made.path.write_bytes(whole.replace(b'"texts": ["2"]', b'"texts": ["3"]', 1))
     again = store(tmp_path)
     assert again.keys() == set(keys[1:])
-    assert "1 damaged line is left out; the requests are asked again" in caplog.text
+    assert "line 2 is damaged and left out; the requests are asked again" in caplog.text
     again.append(requests, replies(keys))
     again.finish()
     caplog.clear()

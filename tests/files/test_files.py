@@ -13,6 +13,7 @@ import pytest
 
 from lad_eval.errors import DamagedError, UserError
 from lad_eval.files.atomic import Scratch, sweep, temporary_path, write_atomically
+from lad_eval.files.checkpoints import weight_files
 from lad_eval.files.documents import read_json, write_json
 from lad_eval.files.lines import is_sealed, opened, salt_of, sealed
 from lad_eval.files.tables import read_table, write_table
@@ -254,3 +255,13 @@ class TestOddTargets:
 def _flipped(content, bit):
     at = bit // 8
     return content[:at] + bytes([content[at] ^ (1 << bit % 8)]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_configuration_of_transformers_may_hold_infinity_and_a_mark_of_its_encoding(tmp_path, mark):
+    (tmp_path / "config.json").write_bytes(
+        mark + b'{"time_step_limit": [0.0, Infinity], "transformers_weights": "mine.safetensors"}'
+    )
+    for name in ("mine.safetensors", "model.safetensors"):
+        (tmp_path / name).touch()
+    assert weight_files(tmp_path) == [tmp_path / "mine.safetensors"]

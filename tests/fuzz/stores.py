@@ -39,10 +39,11 @@ def _run(out, task):
 
 def _as_if_cut_off(run):
     """Evidence as lines, as it is before the run is finished, and nothing that is written at its end."""
-    from lad_eval.evidence.files import JSONL, PARQUET, header_line, header_of, lines, read_parquet
+    from lad_eval.evidence.files import LOG, PARQUET, header_of, read_parquet, rows_of
+    from lad_eval.files.log import append, rank_path
 
     header, evidence = header_of(run / PARQUET), read_parquet(run / PARQUET)
-    (run / JSONL).write_bytes(header_line(header) + lines(evidence, header))
+    append(rank_path(run, LOG, None), header.document(), rows_of(evidence))
     for name in (PARQUET, "metrics.json", "predictions.parquet", "plan.json"):
         (run / name).unlink()
 

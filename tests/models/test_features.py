@@ -85,4 +85,4 @@ def test_only_so_many_bytes_are_held_and_none_is_missed(vlm, tiny):
     model._features = RememberedFeatures(tiny("qwen2.5-vl")[0], capacity_bytes=1)
     np.testing.assert_allclose(model.evidence(requests).log_probs, ample.evidence(requests).log_probs, atol=1e-5)
     assert not model._features._held
-    assert model._features._bytes == 0
+    assert model._features._held.held_bytes == 0

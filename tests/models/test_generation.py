@@ -120,7 +120,8 @@ def test_drawn_replies_are_those_without_the_entries(vlm, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "entries", [("min_new_tokens", "suppress_tokens"), ("num_beams", "guidance_scale", "repetition_penalty")]
+    "entries",
+    [("suppress_tokens",), ("bad_words_ids",), ("min_new_tokens",), ("num_beams", "guidance_scale", "repetition_penalty")],
 )
 def test_a_model_of_vlmevalkit_writes_and_is_looked_at_without_the_entries(tiny, monkeypatch, entries):
     model, processor = tiny("qwen2-vl")

@@ -72,7 +72,7 @@ def test_markdown_is_one_table_of_equal_rows(board):
 def test_latex_escapes_and_has_as_many_cells_in_every_row(board):
     rows = [line for line in render_board(board, "latex").splitlines() if line.endswith(r"\\")]
     assert all(len(re.findall(r"(?<!\\)&", row)) == 8 for row in rows[1:])
-    assert r"a|<b>\&\_ & lad & 1--4" in rows[2]
+    assert r"a|$<$b$>$\&\_ & lad & 1--4" in rows[2]
     assert r"\multicolumn{3}{c}{x\_n4}" in rows[0]
 
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from lad_eval.errors import UserError
+from lad_eval.files.documents import write_json
 from lad_eval.report.leaderboard import Filters, gather_board
-from lad_eval.run.folder import write_json
 from lad_eval.run.results import write_predictions
 from lad_eval.run.spec import digest_of
 

@@ -291,8 +291,9 @@ def test_two_processes_join_replies_under_the_fingerprint_that_they_were_written
     assert ranks == ["replies.greedy-16.rank0.jsonl", "replies.greedy-16.rank1.jsonl"]
     plain, soft = halves.finish()
     (joined,) = (tmp_path / "conditions" / "sofa").glob("replies.*")
-    header, rows, *_ = read_file(joined)
-    assert len(rows) == 4
+    contents = read_file(joined)
+    header = contents.header
+    assert len(contents.rows) == 4
     assert header["fingerprint"]["intervention"]["name"] == "sofa"
     (written,) = soft.replies.values()
     assert written.fingerprint == header["fingerprint"] == soft.evidence.fingerprint

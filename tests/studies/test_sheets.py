@@ -96,8 +96,8 @@ def test_markdown():
 
 def test_latex_escapes_and_separates_what_is_reported():
     lines = latex(SHEET).splitlines()
-    assert r"50 \% \& more & 97.0 {\scriptsize[96.0, 98.0]}$^\dagger$ & – \\" in lines
-    assert lines.index(r"lad (reported) & 94.9 & – \\") == len(lines) - 3
+    assert r"50 \% \& more & 97.0 {\scriptsize[96.0, 98.0]}$^{\dagger}$ & -- \\" in lines
+    assert lines.index(r"lad (reported) & 94.9 & -- \\") == len(lines) - 3
     assert lines[-4] == r"\midrule"
 
 

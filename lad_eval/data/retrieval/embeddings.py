@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from lad_eval.data.dataset import Progress, home
 from lad_eval.data.pictures import pixel_treatments, read_picture
-from lad_eval.errors import DataError, NotPreparedError
+from lad_eval.errors import DataError, NotPreparedError, first_line
 from lad_eval.files.atomic import temporary_path
 from lad_eval.files.documents import parse, read_json, write_json
 from lad_eval.files.tensors import read_tensors, tensors_as_bytes
@@ -136,7 +136,7 @@ def load_embeddings(folder: Path) -> Embeddings:
         try:
             parts.append(_load(path))
         except (OSError, ValueError, KeyError) as error:
-            raise DataError(f"{path}: embeddings are damaged or gone ({_first_line(error)}); prepare the data again.") from None
+            raise DataError(f"{path}: embeddings are damaged or gone ({first_line(error)}); prepare the data again.") from None
     names = tuple(itertools.chain.from_iterable(names for names, _, _ in parts))
     digest = hashlib.sha256("\n".join(keys).encode()).hexdigest()[:32]
     return Embeddings(names, np.concatenate([p[1] for p in parts]), np.concatenate([p[2] for p in parts]), digest)
@@ -244,10 +244,6 @@ def _whole(path: Path) -> bool:
         _load(path)
         return True
     return False
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def own_folder(images: Path, encoder: str) -> Path:

@@ -12,11 +12,11 @@ import pandas as pd
 
 from lad_eval.data.pictures import picture_facts
 from lad_eval.errors import PictureError, UnknownNameError, UserError
-from lad_eval.files.atomic import sweep
+from lad_eval.files.atomic import sweep, write_atomically
 from lad_eval.models.vlmeval.kit import kit
 from lad_eval.plugins.vlmevalkit.names import dataset_name, stem
 from lad_eval.plugins.vlmevalkit.scores import Score, score, write_beside
-from lad_eval.run.folder import slug, write_atomically
+from lad_eval.run.folder import slug
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.request import Request, showing

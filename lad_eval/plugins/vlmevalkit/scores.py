@@ -16,10 +16,12 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from lad_eval.errors import EvidenceError, UserError
+from lad_eval.files.atomic import write_atomically
+from lad_eval.files.documents import write_json
 from lad_eval.methods.replying import parse_reply
 from lad_eval.metrics import UNPARSABLE, Predictions, summarise
 from lad_eval.models.vlmeval.kit import kit
-from lad_eval.run.folder import ResultsError, read_json, write_atomically, write_json
+from lad_eval.run.folder import ResultsError, read_json
 from lad_eval.tasks.request import Request
 
 if TYPE_CHECKING:

@@ -16,14 +16,14 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from lad_eval.errors import UserError
-from lad_eval.files.atomic import sweep
+from lad_eval.files.atomic import sweep, write_atomically
 from lad_eval.report.html.finding import Finding, said
 from lad_eval.report.html.load import load_material
 from lad_eval.report.html.pictures import MOST_BYTES, Album
 from lad_eval.report.html.section import PICTURED, Section, section_of
 from lad_eval.report.html.summary import Cell, cells_of
 from lad_eval.report.html.text import SPACE, clean, share_text, value_of
-from lad_eval.run.folder import ResultsError, write_atomically
+from lad_eval.run.folder import ResultsError
 from lad_eval.run.stored import StoredRun
 from lad_eval.version import __version__
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lad_eval.errors import UnknownNameError, UserError
+from lad_eval.files.atomic import write_atomically
+from lad_eval.files.documents import write_json
 from lad_eval.report.charts import DARK, LIGHT, Theme, draw
 from lad_eval.report.html.finding import finding_of
 from lad_eval.report.html.page import sentences_across
@@ -166,7 +168,7 @@ def paper(
             return None
         folders, absent = result.folders, result.absent
         if result.costs:
-            files.write_json(folder / COSTS, {"costs": [cost.document() for cost in result.costs]})
+            write_json(folder / COSTS, {"costs": [cost.document() for cost in result.costs]})
         costs = _read_costs(folder / COSTS)
     library = Library(settings.model_name, folders, costs=costs, seed=settings.seed)
     made = []
@@ -285,4 +287,4 @@ def _text(path: Path, text: str) -> None:
 
 
 def _bytes(path: Path, content: bytes) -> None:
-    files.write_atomically(path, lambda beside: beside.write_bytes(content))
+    write_atomically(path, lambda beside: beside.write_bytes(content))

@@ -1,0 +1,56 @@
+"""What was used last, up to so many bytes: a sample's permutations show the same images again and again."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from threading import Lock
+from typing import Generic, TypeVar
+
+CACHE_BYTES = 64 * 2**20
+"""Of each cache of images, of their pixels and of their features."""
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+
+class ByteLRU(Generic[Key, Value]):
+    """Drops the values that were not used for longest as soon as all together are larger than the capacity; safe among threads.
+
+    Args:
+        capacity_bytes: of all values held; one that alone is larger is not held.
+        size_of: a value's size in bytes.
+    """
+
+    def __init__(self, capacity_bytes: int, size_of: Callable[[Value], int]) -> None:
+        self._capacity = capacity_bytes
+        self._size_of = size_of
+        self._held: OrderedDict[Key, Value] = OrderedDict()
+        self._lock = Lock()
+        self.held_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def get(self, key: Key) -> Value | None:
+        """The value, which counts as used; None if it is not held."""
+        with self._lock:
+            if key in self._held:
+                self._held.move_to_end(key)
+            return self._held.get(key)
+
+    def put(self, key: Key, value: Value) -> None:
+        """Holds a value, which counts as used, in the place of an earlier one."""
+        with self._lock:
+            if key in self._held:
+                self.held_bytes -= self._size_of(self._held.pop(key))
+            self._held[key] = value
+            self.held_bytes += self._size_of(value)
+            while self.held_bytes > self._capacity:
+                self.held_bytes -= self._size_of(self._held.popitem(last=False)[1])
+
+    def clear(self) -> None:
+        """Drops all values."""
+        with self._lock:
+            self._held.clear()
+            self.held_bytes = 0
