@@ -213,9 +213,14 @@ def read_baseline(path: Path) -> Baseline:
         BaselineError: it is missing or damaged; one line that says where.
     """
     if not path.is_file():
-        raise BaselineError(f"There is no baseline {path}; --write makes one, with --model, --tasks and --reason.")
+        raise BaselineError(
+            f"There is no baseline {path}; make one: "
+            f'`lad-eval check {path} --write --reason "..." --model <folder or hub id> --tasks ...`.'
+        )
+    again = f'`lad-eval check {path} --write --reason "..." --model <folder or hub id> --tasks ...`'
+    cure = f"Restore it from version control, or move it away and write a new one: {again}."
     try:
-        return Baseline.model_validate(read_json(path))
+        return Baseline.model_validate(read_json(path, what="the baseline", cure=cure, error=BaselineError))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
@@ -228,7 +233,7 @@ def read_baseline(path: Path) -> Baseline:
                 "Take it out, and give --trust-remote-code if you trust the model."
             ) from error
         raise BaselineError(
-            f"{path} is damaged: {where}: {first['msg'].removeprefix('Value error, ')}; restore it or --write it anew."
+            f"{path} is damaged: {where}: {first['msg'].removeprefix('Value error, ')}. {cure}"
         ) from error
 
 

@@ -234,7 +234,7 @@ def stored_methods(folder: Path) -> list[str]:
     try:
         return list(read_metrics(folder)["methods"])
     except ResultsError as error:
-        logger.warning("%s It is written anew, with the methods asked now.", str(error).removesuffix(AGAIN).rstrip())
+        logger.warning("%s It is rewritten with the methods of this command.", str(error).removesuffix(AGAIN).rstrip())
         return []
 
 

@@ -347,7 +347,7 @@ def test_other_samples_are_not_compared(baseline):
         (["--max-drop", "nan"], "--max-drop"),
         (["--max-drop", "-1"], "--max-drop"),
         (["--write", "--reason", "x", "--limit", "3"], "--methods and --limit need --tasks"),
-        (["--replay"], "There is no baseline none.json; --write makes one"),
+        (["--replay"], "There is no baseline none.json; make one: `lad-eval check none.json --write"),
         (["--write", "--reason", "x", "-q"], "a new one needs --model and --tasks"),
     ],
 )

@@ -103,7 +103,7 @@ class CaptionedSet(DataSet):
         try:
             keep_set(root, recipe, made)
         except OSError as error:
-            _LOG.warning("%s: annotations cannot be kept there (%s); every run makes them anew.", root, error.strerror)
+            _LOG.warning("%s: annotations cannot be kept there (%s); every run computes them again.", root, error.strerror)
         return made
 
     def prepare(self, root: Path, options: PrepareOptions, progress: Progress) -> None:
