@@ -117,7 +117,11 @@ def validate(
     for fault in faults:
         sys.stderr.write(f"error: {visible(fault)}\n")
     if not faults and not any(Path(path).is_dir() for path in paths):
-        log_next_steps(f"lad-eval run --model {model or '<folder or hub id>'} --tasks {','.join(paths)}")
+        from lad_eval.tasks.validate import preparing
+
+        run = f"lad-eval run --model {model or '<folder or hub id>'} --tasks {','.join(paths)}"
+        commands = dict.fromkeys(command for path in paths for command in preparing(path))
+        log_next_steps(", then ".join([*commands, run]))
     return FAULTY if faults else 0
 
 
@@ -146,8 +150,18 @@ def listing(kind: str) -> list[str]:
         return _columns((study.name, study.title) for study in STUDIES.values())
     from lad_eval.models.registry import model_names
 
-    names = ((name, "embedded" if name == "lad-tiny" else "random weights") for name in model_names())
-    return _columns([*names, *_ELSEWHERE])
+    return _columns([*((name, _weights(name)) for name in model_names()), *_ELSEWHERE])
+
+
+def _weights(name: str) -> str:
+    """What the weights of a model that needs no files are; a published size is big."""
+    from lad_eval.models.random import SIZES
+
+    size = name.removeprefix("random:")
+    if size not in SIZES:
+        return "random weights, tiny" if name != size else "embedded"
+    billions = int(size.rpartition("-")[2].removesuffix("b"))
+    return f"random weights, full size: about {2 * billions} GB of memory in bfloat16, {4 * billions} GB in float32"
 
 
 def _tasks() -> Iterable[tuple[str, str, str]]:
@@ -206,7 +220,7 @@ _JOINED = (
     "Parts are joined by +, at most one of a kind: wording (instruction) + intervention (sofa) + views (average-cyclic,",
     "average-random, majority) + decision (all others), such as instruction+lad, sofa:sigma=0.3+pride, majority+generate.",
     "A part that is missing leaves the question, the model and the displayed order as they are, and vanilla decides.",
-    "Wordings and interventions ask the model anew; everything else is decided from what is stored.",
+    "Wordings and interventions run the model again; everything else is decided from stored evidence.",
 )
 
 

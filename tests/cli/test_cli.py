@@ -79,6 +79,10 @@ def test_score_decides_again_without_a_model(capsys, results):
     assert "lad(top_k=1, layers=all)" in table
     assert "vanilla" in table
     assert "pride" not in table
+    code, table, err = call(capsys, "score", out, "--set", "lad.top_k=1", "--json")
+    assert [row["method"] for row in json.loads(table)] == [*METHODS, "lad(top_k=1)"], "beside what it is to be compared with"
+    assert "these figures are not stored" in err
+    assert "--methods 'vanilla," in err
 
 
 def test_score_changes_nothing(capsys, results):
@@ -165,7 +169,10 @@ def test_compare_methods_of_a_run(capsys, results):
     assert pair["detectable"] is None or pair["detectable"] > 0
     text = call(capsys, "compare", results[0])[1]
     assert "Holm" in text
-    assert re.search(r"Does position matter\? .* p: vanilla [01]\S*, pride ", text)
+    assert re.search(r"Does position matter\? .* p: vanilla\s[01]\S*, pride\s", text, re.DOTALL)
+    assert text.startswith(f"{TASK} · {MODEL} · 3 samples x 2 orders\n\nFirst ")
+    assert max(map(len, text.splitlines())) <= 80
+    assert "exact McNemar test on these counts, not on accuracy" in " ".join(text.split())
 
 
 def test_compare_two_runs(capsys, results):

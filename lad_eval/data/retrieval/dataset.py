@@ -96,7 +96,7 @@ class CaptionedSet(DataSet):
             made = make_set(root, recipe, self.index(root))
         except NoEmbeddingsError as error:
             raise NotPreparedError(
-                f"{error} Run `lad-eval data prepare {self.name} --root {root} --encoder {recipe.encoder}`."
+                f"{str(error).rstrip('.')};", f"lad-eval data prepare {self.name} --root {root} --encoder {recipe.encoder}"
             ) from None
         except (TooFewImagesError, TooFewCandidatesError) as error:
             raise type(error)(f"{root}: {error}") from None
