@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
+from textwrap import wrap
 from typing import Annotated
 
 import typer
@@ -125,6 +126,8 @@ def validate(
     return FAULTY if faults else 0
 
 
+_WIDTH = 100
+"""Columns of `ls tasks`; longer descriptions go on below."""
 _ELSEWHERE = (
     ("<folder>", "a model folder of transformers"),
     ("<org>/<name>", "a model on the hub"),
@@ -141,7 +144,9 @@ def listing(kind: str) -> list[str]:
             if any(r[1] != "ready" for r in rows)
             else []
         )
-        return [*_columns(rows), *hint]
+        indent = " " * sum(max(len(row[column]) for row in rows) + 2 for column in (0, 1))
+        folded = (wrap(line, _WIDTH, subsequent_indent=indent, break_on_hyphens=False) for line in _columns(rows))
+        return [*(line for lines in folded for line in lines), *hint]
     if kind == "methods":
         return _methods()
     if kind == "studies":

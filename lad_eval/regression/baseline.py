@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from lad_eval.errors import UserError
 from lad_eval.evidence.table import Ints
 from lad_eval.files.atomic import sweep
+from lad_eval.files.documents import read_json
 from lad_eval.metrics import UNPARSABLE, Grid, accuracy, consistency
-from lad_eval.run.folder import read_json, write_atomically
+from lad_eval.run.folder import write_atomically
 
 NONE = "-"
 """Stands for a reply in which no answer was found."""
@@ -232,9 +233,7 @@ def read_baseline(path: Path) -> Baseline:
                 f"{path}: trust_remote_code is not an option of a baseline: a file cannot have code run that comes with a model. "
                 "Take it out, and give --trust-remote-code if you trust the model."
             ) from error
-        raise BaselineError(
-            f"{path} is damaged: {where}: {first['msg'].removeprefix('Value error, ')}. {cure}"
-        ) from error
+        raise BaselineError(f"{path} is damaged: {where}: {first['msg'].removeprefix('Value error, ')}. {cure}") from error
 
 
 def write_baseline(path: Path, baseline: Baseline) -> None:

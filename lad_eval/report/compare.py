@@ -61,8 +61,8 @@ def comparisons_as_text(
     ]
     notes = [
         "Accuracy (mean over orders), RStd and consistency: first minus second, in points.",
-        "All right: samples that are right under every order, only by the first / only by the second method; p: exact McNemar test "
-        f"on these counts, not on accuracy; in brackets after Holm's correction over {len(pairs)} "
+        "All right: samples that are right under every order, only by the first / only by the second method; p: exact McNemar "
+        f"test on these counts, not on accuracy; in brackets after Holm's correction over {len(pairs)} "
         f"comparison{'s' if len(pairs) > 1 else ''}. Whether accuracy differs, its interval says.",
         "Detectable: the smallest true difference in accuracy that so many samples find with chance 0.8 at 0.05.",
     ]
@@ -82,9 +82,7 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 1))
     for header in _HEADERS:
         names = header == _HEADERS[0]
-        table.add_column(
-            header, justify="left" if names else "right", vertical="top", no_wrap=not names, overflow="fold"
-        )
+        table.add_column(header, justify="left" if names else "right", vertical="top", no_wrap=not names, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
     stream = io.StringIO()

@@ -53,13 +53,16 @@ def preparing(path: str | Path) -> list[str]:
     Raises:
         UserError: as `validate`, or a task cannot be opened.
     """
-    commands = []
-    for name in dict.fromkeys(name for file in _files(path) for name in resolve(str(file.resolve()))):
-        try:
-            next(iter(load_task(name).samples("test", 1)), None)
-        except NotPreparedError as error:
-            commands.append(error.command)
-    return list(dict.fromkeys(commands))
+    names = dict.fromkeys(name for file in _files(path) for name in resolve(str(file.resolve())))
+    return list(dict.fromkeys(command for name in names if (command := _command(name)) is not None))
+
+
+def _command(name: str) -> str | None:
+    try:
+        next(iter(load_task(name).samples("test", 1)), None)
+    except NotPreparedError as error:
+        return error.command
+    return None
 
 
 def _prepared(name: str) -> Task | None:

@@ -335,3 +335,24 @@ def test_every_command_says_what_comes_next(capsys, results, tmp_path):
         code, _, err = call(capsys, *arguments)
         assert code == 0
         assert "next: " in err
+
+
+def test_the_list_of_tasks_fits_100_columns(capsys):
+    lines = call(capsys, "ls", "tasks")[1].splitlines()
+    assert max(map(len, lines)) <= 100
+    assert "flickr8k_random_n4" in " ".join(line for line in lines if line.startswith(" ")), "no name is lost or cut"
+
+
+def test_full_size_random_models_say_what_memory_they_need(capsys):
+    lines = call(capsys, "ls", "models")[1].splitlines()
+    (big,) = [line for line in lines if line.startswith("random:internvl3-8b ")]
+    assert big.endswith("full size: about 16 GB of memory in bfloat16, 32 GB in float32")
+    (small,) = [line for line in lines if line.startswith("random:molmo2 ")]
+    assert small.endswith("random weights, tiny")
+
+
+def test_validate_names_what_prepares_the_data_first(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("LAD_EVAL_DATA", str(tmp_path))
+    code, _, err = call(capsys, "validate", "coco_random_n4")
+    assert code == 0
+    assert "next: lad-eval data prepare coco --root <folder>, then lad-eval run --model " in err

@@ -85,7 +85,9 @@ def answers_of(predictions: pd.DataFrame, candidates: int) -> Answers:
         ResultsError: the table lacks a column, or holds no row.
     """
     if missing := [name for name in COLUMNS if name not in predictions.columns]:
-        raise ResultsError(f"predictions.parquet lacks {', '.join(missing)}; run the command that made the run again to rewrite it.")
+        raise ResultsError(
+            f"predictions.parquet lacks {', '.join(missing)}; run the command that made the run again to rewrite it."
+        )
     if predictions.empty:
         raise ResultsError("predictions.parquet holds no row; run the command that made the run again to rewrite it.")
     try:
@@ -101,7 +103,9 @@ def _arrays(predictions: pd.DataFrame, candidates: int) -> Answers:
     turns = sorted(set(first["permutation"]))
     S, T = len(ids), len(turns)
     if len(first) != S * T:
-        raise ResultsError("predictions.parquet lacks an order of a sample; run the command that made the run again to rewrite it.")
+        raise ResultsError(
+            "predictions.parquet lacks an order of a sample; run the command that made the run again to rewrite it."
+        )
     place = {(sample, turn): i for i, (sample, turn) in enumerate((s, t) for s in ids for t in turns)}
     positions: dict[str, Ints] = {}
     probabilities: dict[str, Floats] = {}
