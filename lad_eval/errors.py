@@ -68,7 +68,15 @@ class PictureError(DataError):
 
 
 class NotPreparedError(DataError):
-    """A data set that `lad-eval data prepare` has not brought to this machine; the task on it may be sound."""
+    """A data set that is not prepared or embedded on this machine; the task on it may be sound.
+
+    Attributes:
+        command: what prepares it; the text ends with it.
+    """
+
+    def __init__(self, text: str, command: str) -> None:
+        super().__init__(f"{text} run `{command}`.")
+        self.command = command
 
 
 class EvidenceError(UserError):

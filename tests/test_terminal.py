@@ -124,7 +124,7 @@ class TestLastResort:
         assert capsys.readouterr().err == "error: Cannot use /x/y: Permission denied.\n"
         broken(MemoryError())
         assert invoke(["ls", "tasks"]) == 2
-        assert "The memory does not suffice" in capsys.readouterr().err
+        assert "Out of memory; use a smaller --batch-size or --limit" in capsys.readouterr().err
 
     def test_a_line_ends_somewhere(self, capsys):
         assert invoke(["run", "-m", "lad-tiny", "-t", "x" * 100_000]) == 2

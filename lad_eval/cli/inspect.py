@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
+from textwrap import wrap
 from typing import Annotated
 
 import typer
@@ -120,10 +121,16 @@ def validate(
     for fault in faults:
         sys.stderr.write(f"error: {visible(fault)}\n")
     if not faults and not any(Path(path).is_dir() for path in paths):
-        log_next_steps(f"lad-eval run --model {model or '<folder or hub id>'} --tasks {','.join(paths)}")
+        from lad_eval.tasks.validate import preparing
+
+        run = f"lad-eval run --model {model or '<folder or hub id>'} --tasks {','.join(paths)}"
+        commands = dict.fromkeys(command for path in paths for command in preparing(path))
+        log_next_steps(", then ".join([*commands, run]))
     return FAULTY if faults else 0
 
 
+_WIDTH = 100
+"""Columns of `ls tasks`; longer descriptions go on below."""
 _ELSEWHERE = (
     ("<folder>", "a model folder of transformers"),
     ("<org>/<name>", "a model on the hub"),
@@ -140,7 +147,9 @@ def listing(kind: str) -> list[str]:
             if any(r[1] != "ready" for r in rows)
             else []
         )
-        return [*_columns(rows), *hint]
+        indent = " " * sum(max(len(row[column]) for row in rows) + 2 for column in (0, 1))
+        folded = (wrap(line, _WIDTH, subsequent_indent=indent, break_on_hyphens=False) for line in _columns(rows))
+        return [*(line for lines in folded for line in lines), *hint]
     if kind == "methods":
         return _methods()
     if kind == "studies":
@@ -149,8 +158,18 @@ def listing(kind: str) -> list[str]:
         return _columns((study.name, study.title) for study in STUDIES.values())
     from lad_eval.models.registry import model_names
 
-    names = ((name, "embedded" if name == "lad-tiny" else "random weights") for name in model_names())
-    return _columns([*names, *_ELSEWHERE])
+    return _columns([*((name, _weights(name)) for name in model_names()), *_ELSEWHERE])
+
+
+def _weights(name: str) -> str:
+    """What the weights of a model that needs no files are; a published size is big."""
+    from lad_eval.models.random import SIZES
+
+    size = name.removeprefix("random:")
+    if size not in SIZES:
+        return "random weights, tiny" if name != size else "embedded"
+    billions = int(size.rpartition("-")[2].removesuffix("b"))
+    return f"random weights, full size: about {2 * billions} GB of memory in bfloat16, {4 * billions} GB in float32"
 
 
 def _tasks() -> Iterable[tuple[str, str, str]]:
@@ -209,7 +228,7 @@ _JOINED = (
     "Parts are joined by +: prompt variants (instruction) + interventions (sofa), in their order + one view (average-cyclic,",
     "average-random, majority) + one decision (all others), such as instruction+lad, sofa(sigma=0.3)+lad(top_k=1).",
     "A part that is missing leaves the question, the model and the displayed order as they are, and vanilla decides.",
-    "Wordings and interventions ask the model anew; everything else is decided from what is stored.",
+    "Wordings and interventions run the model again; everything else is decided from stored evidence.",
 )
 
 

@@ -243,7 +243,7 @@ def _last_resort(error: Exception) -> int:
         print_error(f"Cannot use {where}: {error.strerror}." if where is not None else f"{error.strerror}.")
         return UserError.exit_code
     if isinstance(error, MemoryError):
-        print_error("The memory does not suffice; use a smaller --batch-size or --limit, or a machine with more.")
+        print_error("Out of memory; use a smaller --batch-size or --limit, or a machine with more memory.")
         return UserError.exit_code
     named = type(error).__name__ + (f": {text}" if text else "")
     print_error(f"This is a fault of lad_eval: {named.rstrip('.')}. Run it again with {DEBUG} for the traceback, and report it.")

@@ -51,10 +51,11 @@ def report(
     from lad_eval.run.progress import progress
     from lad_eval.tasks.registry import resolve
 
-    names = None if tasks is None else resolve(listed(tasks, "tasks"))
-    found = choose(folders or [runs], model, names, studies=studies)
+    wanted = None if tasks is None else [resolve(word) for word in listed(tasks, "tasks")]
+    found = choose(folders or [runs], model, wanted, studies=studies)
+    names = [name for members in wanted or () for name in members]
     with progress("report", len(found), shown=not quiet, unit="runs") as advance:
-        written = write_report(found, out, definitions=definitions_of(names or ()), pictured=pictures, advance=advance)
+        written = write_report(found, out, definitions=definitions_of(names), pictured=pictures, advance=advance)
     write(
         f"{written.path}: {written.runs} run{'s' if written.runs > 1 else ''}, {written.samples} samples, "
         f"{written.pictured} of them with pictures, {written.size / 1e6:.1f} MB\n"
@@ -117,7 +118,7 @@ def export(
     from lad_eval.tasks.registry import resolve
     from lad_eval.terminal import write
 
-    found = choose(folders or [runs], model, None if tasks is None else resolve(listed(tasks, "tasks")))
+    found = choose(folders or [runs], model, None if tasks is None else [resolve(word) for word in listed(tasks, "tasks")])
     stored_names = list(dict.fromkeys(name for run in found for name in run.methods))
     chosen = None if methods is None else expanded(listed(methods, "methods"), stored_names, "method")
     if form is Form.eval_results and (dataset is None or len(chosen or ["lad"]) > 1):

@@ -153,7 +153,8 @@ def score(
     metrics = rescore(run, names, settings=set_ or (), seed=seed)
     beside = reported_rows(metrics) if reported else []
     show_rows([*rows_of(metrics), *beside], "json" if json else "rich")
-    log_next_steps("lad-eval run with the same --methods, to keep these figures")
+    decided = ",".join(metrics["methods"])
+    log_next_steps(f"these figures are not stored; to store them, repeat the run's command with --methods '{decided}'")
 
 
 def compare(
@@ -166,7 +167,7 @@ def compare(
     include_path: IncludePath = None,
 ) -> None:
     """Paired tests between the methods of a run, or between two runs, corrected for their number (Holm)."""
-    from lad_eval.report.compare import compare_runs, comparisons_as_json, comparisons_as_text, position_p_values
+    from lad_eval.report.compare import compare_runs, comparisons_as_json, comparisons_as_text, position_p_values, title_of
     from lad_eval.run.stored import load_run
     from lad_eval.terminal import write, write_json
 
@@ -175,7 +176,7 @@ def compare(
     if json:
         write_json(comparisons_as_json(pairs))
     else:
-        write(comparisons_as_text(pairs, position_p_values(runs, names)) + "\n")
+        write(comparisons_as_text(pairs, position_p_values(runs, names), list(map(title_of, runs))) + "\n")
     log_next_steps("lad-eval report")
 
 
@@ -272,7 +273,7 @@ def check(
 
 def _refuse_contradictions(replay: bool, write: bool, reason: str | None, only_to_write: object, only_fresh: object) -> None:
     if write and replay:
-        raise typer.BadParameter("--write asks the model anew and cannot --replay.")
+        raise typer.BadParameter("--write runs the model and cannot --replay stored evidence; give one of the two.")
     if replay and only_fresh:
         raise typer.BadParameter(
             "A replay asks no model and knows no tolerance: only --evidence, --json and --quiet go with --replay."

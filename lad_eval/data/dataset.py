@@ -219,9 +219,9 @@ def root_of(name: str) -> Path:
     """
     root = remembered(name)
     if root is None:
-        raise NotPreparedError(f"The data set {name!r} is not prepared; {_mend(name)}")
+        raise NotPreparedError(f"The data set {name!r} is not prepared;", _command(name))
     if not root.is_dir():
-        raise NotPreparedError(f"The data set {name!r} was prepared in {root}, which is gone; {_mend(name)}")
+        raise NotPreparedError(f"The data set {name!r} was prepared in {root}, which is gone;", _command(name))
     return root
 
 
@@ -230,4 +230,8 @@ def _note(name: str) -> Path:
 
 
 def _mend(name: str) -> str:
-    return f"run `lad-eval data prepare {name} --root <folder>`."
+    return f"run `{_command(name)}`."
+
+
+def _command(name: str) -> str:
+    return f"lad-eval data prepare {name} --root <folder>"

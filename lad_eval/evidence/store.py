@@ -244,7 +244,7 @@ class EvidenceStore:
             if off := difference(there, here):
                 raise EvidenceError(
                     f"{file} was made under another {kind}: {off} (there, and now). "
-                    "Choose another folder, or start afresh with --overwrite always."
+                    "Choose another folder, or start over with --overwrite always."
                 )
         shape = (header.candidates, header.layers)
         if self._shape not in (None, shape):

@@ -99,7 +99,7 @@ class LAD(Method):
     def _log_posterior(self, evidence: Evidence) -> Floats:
         """Log pi, Float[n, N]."""
         attention = self._attention(evidence)
-        chosen = strongest_layers(attention, self.layers, self.top_k)
+        chosen = strongest_layers(attention, self.layers, self.top_k, method=self.name)
         return purified_attention(attention, self.log_attention_prior_, chosen, self.attention_mean, self.temperature)
 
     def layer_shares(self, evidence: Evidence) -> Floats:

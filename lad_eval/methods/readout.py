@@ -50,18 +50,22 @@ def layer_range(layers: LayerRange, depth: int) -> tuple[int, int]:
     return int(first), int(last)
 
 
-def strongest_layers(attention: Floats, layers: LayerRange, top_k: int) -> Ints:
+def strongest_layers(attention: Floats, layers: LayerRange, top_k: int, *, method: str = "") -> Ints:
     """L*, Int[n, K]: for every row the K layers of the range with the greatest total attention to images (Eq. 8-9).
 
     Args:
         attention: Float[n, L, N].
         layers: the range to choose from.
         top_k: K; cut, with a FewLayersWarning, to the number of layers in the range. Of equal layers the deeper is taken.
+        method: name of the method that reads them, for the warning.
     """
     first, last = layer_range(layers, attention.shape[1])
     if top_k > (size := last - first + 1):
         warnings.warn(
-            f"top_k = {top_k} but layers {first}-{last} are only {size}: all of them are read.", FewLayersWarning, stacklevel=2
+            f"{method}{': ' if method else ''}top_k = {top_k}, but its range holds only {size} layer{'s' if size > 1 else ''} "
+            f"({first}-{last}), all of which it uses; choose a smaller top_k, or layers = all.",
+            FewLayersWarning,
+            stacklevel=2,
         )
     strength = attention[:, first : last + 1].sum(axis=2)
     from_deepest = np.argsort(-strength[:, ::-1], axis=1, kind="stable")[:, :top_k]
@@ -127,7 +131,7 @@ class RawAttention(Method):
 
     def _scores(self, evidence: Evidence) -> Floats:
         attention = self._attention(evidence)
-        return log_attention(raw_attention(attention, strongest_layers(attention, self.layers, self.top_k)))
+        return log_attention(raw_attention(attention, strongest_layers(attention, self.layers, self.top_k, method=self.name)))
 
 
 class PurifiedAttention(Method):
@@ -172,5 +176,5 @@ class PurifiedAttention(Method):
 
     def _scores(self, evidence: Evidence) -> Floats:
         attention = self._attention(evidence)
-        chosen = strongest_layers(attention, self.layers, self.top_k)
+        chosen = strongest_layers(attention, self.layers, self.top_k, method=self.name)
         return purified_attention(attention, self.log_attention_prior_, chosen, self.attention_mean, self.temperature)

@@ -164,10 +164,27 @@ def load_pretrained(
         seen = base
         if folder is not None and (folder / ADAPTER_CONFIG).is_file():
             seen = stack.enter_context(without_adapter(folder))
+        if folder is not None:  # nothing is downloaded, of which a bar would tell
+            stack.enter_context(_without_bars())
         model = _base_model(seen, config, dtype, {**common, **options})
     if seen != base:
         model.config._name_or_path = model.name_or_path = base
     return model, processor, commit
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Keeps transformers from showing progress bars, if it does."""
+    from transformers.utils import logging
+
+    if not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
 
 
 def _base_model(source: str, config: Any, dtype: torch.dtype, options: Mapping[str, Any]) -> Any:
@@ -179,7 +196,7 @@ def _base_model(source: str, config: Any, dtype: torch.dtype, options: Mapping[s
     parameters = {name for name, _ in model.named_parameters()}
     if missing := sorted(parameters.intersection(info["missing_keys"])):
         raise UserError(
-            f"{source}: the weights lack {len(missing)} of the model's parameters, {missing[0]} for one; fetch them anew."
+            f"{source}: the weights lack {len(missing)} of the model's parameters, {missing[0]} for one; download them again."
         )
     if getattr(model, "_hf_peft_config_loaded", False):
         raise UserError(f"{source}: transformers applied an adapter that was not asked for; name it with --adapter.")

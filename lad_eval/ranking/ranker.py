@@ -54,6 +54,10 @@ class Ranking:
     plain_probabilities: Floats
     attention: Floats | None
 
+    def __repr__(self) -> str:
+        shares = ", ".join(f"{share:.2f}" for share in self.probabilities)
+        return f"Ranking(best={self.best}, plain_best={self.plain_best}, probabilities=[{shares}])"
+
     @property
     def order(self) -> Ints:
         """Int[N]: indices of the images, the best first; of equals the first given."""
@@ -104,6 +108,9 @@ class Ranker:
         self._prompt = prompt
         self._style: IdentifierStyle = style
         self._learned = dict(learned)
+
+    def __repr__(self) -> str:
+        return f"Ranker(model={self.model.name!r}, method={self.method!r}, sizes={self.sizes})"
 
     @property
     def sizes(self) -> tuple[int, ...]:

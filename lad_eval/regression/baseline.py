@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from lad_eval.errors import UserError
 from lad_eval.evidence.table import Ints
 from lad_eval.files.atomic import sweep, write_text
+from lad_eval.files.documents import read_json
 from lad_eval.metrics import UNPARSABLE, Grid, accuracy, consistency
-from lad_eval.run.folder import read_json
 
 NONE = "-"
 """Stands for a reply in which no answer was found."""
@@ -213,9 +213,14 @@ def read_baseline(path: Path) -> Baseline:
         BaselineError: it is missing or damaged; one line that says where.
     """
     if not path.is_file():
-        raise BaselineError(f"There is no baseline {path}; --write makes one, with --model, --tasks and --reason.")
+        raise BaselineError(
+            f"There is no baseline {path}; make one: "
+            f'`lad-eval check {path} --write --reason "..." --model <folder or hub id> --tasks ...`.'
+        )
+    again = f'`lad-eval check {path} --write --reason "..." --model <folder or hub id> --tasks ...`'
+    cure = f"Restore it from version control, or move it away and write a new one: {again}."
     try:
-        return Baseline.model_validate(read_json(path))
+        return Baseline.model_validate(read_json(path, what="the baseline", cure=cure, error=BaselineError))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
@@ -227,9 +232,7 @@ def read_baseline(path: Path) -> Baseline:
                 f"{path}: trust_remote_code is not an option of a baseline: a file cannot have code run that comes with a model. "
                 "Take it out, and give --trust-remote-code if you trust the model."
             ) from error
-        raise BaselineError(
-            f"{path} is damaged: {where}: {first['msg'].removeprefix('Value error, ')}; restore it or --write it anew."
-        ) from error
+        raise BaselineError(f"{path} is damaged: {where}: {first['msg'].removeprefix('Value error, ')}. {cure}") from error
 
 
 def write_baseline(path: Path, baseline: Baseline) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 
@@ -23,34 +25,81 @@ def comparisons_as_json(pairs: Sequence[Comparison]) -> str:
     return json.dumps(_without_nan(documents), indent=2, allow_nan=False)
 
 
-def comparisons_as_text(pairs: Sequence[Comparison], position: Mapping[str, float] | None = None) -> str:
-    """A table for people; `position`: p-values of the test of "position does not matter", by what was compared."""
-    from tabulate import tabulate
+_WIDTH = 80
+_HEADERS = (
+    "First\n− second",
+    "Accuracy\n[95 %]",
+    "RStd",
+    "Consis-\ntency",
+    "All right:\n1st / 2nd",
+    "All right:\np (Holm)",
+    "Detec-\ntable",
+)
 
+
+def comparisons_as_text(
+    pairs: Sequence[Comparison], position: Mapping[str, float] | None = None, titles: Sequence[str] = ()
+) -> str:
+    """A table for people, 80 columns wide.
+
+    Args:
+        pairs: of methods.
+        position: p-values of the test of "position does not matter", by what was compared.
+        titles: lines above the table, such as `title_of` a run.
+    """
     rows = [
         [
-            pair.first,
-            pair.second,
-            f"{pair.accuracy.value:+.1f} [{pair.accuracy.low:+.1f}, {pair.accuracy.high:+.1f}]",
+            f"{pair.first}\n− {pair.second}",
+            f"{pair.accuracy.value:+.1f}\n[{pair.accuracy.low:+.1f}, {pair.accuracy.high:+.1f}]",
             f"{pair.rstd.value:+.1f}",
             f"{pair.consistency.value:+.1f}",
             f"{pair.only_first} / {pair.only_second}",
-            f"{pair.p_value:.2g}",
-            f"{pair.p_holm:.2g}",
+            f"{pair.p_value:.2g}\n({pair.p_holm:.2g})",
             f"{pair.detectable:.1f}" if math.isfinite(pair.detectable) else "–",
         ]
         for pair in pairs
     ]
-    headers = ["First", "Second", "Accuracy [95 %]", "RStd", "Consistency", "Only first / second", "p", "p (Holm)", "Detectable"]
-    note = (
-        "Differences are first minus second, in points. p: exact McNemar test on samples that are right under every permutation; "
-        f"Holm's correction over {len(pairs)} comparison{'s' if len(pairs) > 1 else ''}. "
-        "Detectable: the smallest true difference in accuracy that so many samples find with chance 0.8 at 0.05."
-    )
+    notes = [
+        "Accuracy (mean over orders), RStd and consistency: first minus second, in points.",
+        "All right: samples that are right under every order, only by the first / only by the second method; p: exact McNemar "
+        f"test on these counts, not on accuracy; in brackets after Holm's correction over {len(pairs)} "
+        f"comparison{'s' if len(pairs) > 1 else ''}. Whether accuracy differs, its interval says.",
+        "Detectable: the smallest true difference in accuracy that so many samples find with chance 0.8 at 0.05.",
+    ]
     if position:
         tested = ", ".join(f"{name} {p:.2g}" for name, p in position.items())
-        note += f'\nDoes position matter? Permutation test of "it does not", p: {tested}.'
-    return f"{tabulate(rows, headers=headers, tablefmt='simple', disable_numparse=True)}\n\n{note}"
+        notes.append(f'Does position matter? Permutation test of "it does not", p: {tested}.')
+    table = _table(rows)
+    return "\n\n".join(["\n".join(titles), table, *(fill(note, _WIDTH) for note in notes)]).lstrip()
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 1))
+    for header in _HEADERS:
+        names = header == _HEADERS[0]
+        table.add_column(header, justify="left" if names else "right", vertical="top", no_wrap=not names, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    stream = io.StringIO()
+    Console(file=stream, width=_WIDTH, color_system=None).print(table)
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+
+
+def title_of(run: Path) -> str:
+    """Task, model and number of samples of a run, on one line.
+
+    Raises:
+        UserError: there is no finished run.
+    """
+    stored = load_run(run)
+    figures = next(iter(stored.metrics["methods"].values()))
+    asked = f"{figures['samples']} samples x {figures['permutations']} orders"
+    return f"{stored.metrics['task']} · {stored.metrics['model']} · {asked}"
 
 
 def _without_nan(value: object) -> object:

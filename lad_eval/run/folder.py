@@ -156,7 +156,7 @@ METRICS = "metrics.json"
 TASK = "task.json"
 PREDICTIONS = "predictions.parquet"
 CONDITIONS = "conditions"
-AGAIN = "The command that made the run writes it anew."
+AGAIN = "Run the command that made the run again to rewrite it."
 
 logger = logging.getLogger(__name__)
 
@@ -206,7 +206,7 @@ def claim(folder: Path, spec: RunSpec) -> None:
         except ResultsError as error:
             if folder.name != spec.digest:
                 raise
-            logger.warning("%s It is written anew.", str(error).removesuffix(AGAIN).rstrip())
+            logger.warning("%s It is rewritten.", str(error).removesuffix(AGAIN).rstrip())
         else:
             if stored != spec.document():
                 names = sorted(k for k in {*stored, *spec.document()} if stored.get(k) != spec.document().get(k))

@@ -71,7 +71,9 @@ def borrow(store: EvidenceStore, requests: Iterable[Request], folders: Iterable[
             logger.info("%d answers are those of %s.", len(found), folder)
     if unused and not taken and not have:
         newest = max(unused, key=lambda folder: (folder / PARQUET).stat().st_mtime_ns)
-        logger.info("The model is asked anew: the answers in %s are not used, as %s (there, and now).", newest, unused[newest])
+        logger.info(
+            "The model is run again: the answers in %s are not reused, because %s (there, and now).", newest, unused[newest]
+        )
     return taken
 
 

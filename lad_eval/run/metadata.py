@@ -46,7 +46,7 @@ class Told:
             circumstances = {key: metrics[key] for key in ("device", "processes", "session")}
             circumstances["study"] = metrics.get("study")
         except KeyError as error:
-            raise ResultsError(f"metrics.json lacks {error}; the command that made the run writes it anew.") from error
+            raise ResultsError(f"metrics.json lacks {error}; run the command that made the run again to rewrite it.") from error
         return cls(
             circumstances,
             metrics.get("reported", {}),

@@ -96,7 +96,7 @@ def note_data(folder: Path, task: Task) -> None:
         if has_data(folder) and read_json(folder / TASK) == document:
             return
     except ResultsError as error:
-        logger.warning("%s It is written anew.", str(error).removesuffix(AGAIN).rstrip())
+        logger.warning("%s It is rewritten.", str(error).removesuffix(AGAIN).rstrip())
     write_json(folder / TASK, document)
 
 

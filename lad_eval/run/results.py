@@ -234,7 +234,7 @@ def stored_methods(folder: Path) -> list[str]:
     try:
         return list(read_metrics(folder)["methods"])
     except ResultsError as error:
-        logger.warning("%s It is written anew, with the methods asked now.", str(error).removesuffix(AGAIN).rstrip())
+        logger.warning("%s It is rewritten with the methods of this command.", str(error).removesuffix(AGAIN).rstrip())
         return []
 
 
@@ -257,7 +257,7 @@ def rescore(run: Path, names: Sequence[str] | None = None, *, settings: Sequence
 
     Args:
         run: a run's folder, or a folder above it that holds no other run.
-        names: methods; default: those that the settings change, else those of the run.
+        names: methods; default: those of the run, followed by those that the settings change.
         settings: texts such as "lad(top_k=4)". A method with settings is named with them, `lad(top_k=4)`.
         seed: of the bootstrap.
 
@@ -268,8 +268,9 @@ def rescore(run: Path, names: Sequence[str] | None = None, *, settings: Sequence
     if not (folder / METRICS).is_file():
         raise ResultsError(f"The run in {folder} is not finished; the command that began it goes on with it.")
     stored = read_metrics(folder)
-    default = [] if settings else list(stored["methods"])
-    methods = line_up(default if names is None else names, settings)
+    methods = line_up(names or (), settings)
+    if names is None:
+        methods = {**line_up(stored["methods"]), **methods}
     of = answered_of(folder, methods)
     decisions = {name: of[method.condition].decide(method) for name, method in methods.items()}
     spec = RunSpec.model_validate(read_spec(folder))

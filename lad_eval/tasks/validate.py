@@ -47,6 +47,24 @@ def open_tasks(path: str | Path) -> list[Task]:
     return [task for name in names if (task := _prepared(name)) is not None]
 
 
+def preparing(path: str | Path) -> list[str]:
+    """The commands that prepare or embed the data sets which the tasks of `validate` need and this machine lacks, once each.
+
+    Raises:
+        UserError: as `validate`, or a task cannot be opened.
+    """
+    names = dict.fromkeys(name for file in _files(path) for name in resolve(str(file.resolve())))
+    return list(dict.fromkeys(command for name in names if (command := _command(name)) is not None))
+
+
+def _command(name: str) -> str | None:
+    try:
+        next(iter(load_task(name).samples("test", 1)), None)
+    except NotPreparedError as error:
+        return error.command
+    return None
+
+
 def _prepared(name: str) -> Task | None:
     try:
         return load_task(name)

@@ -79,6 +79,10 @@ def test_score_decides_again_without_a_model(capsys, results):
     assert "lad(top_k=1, layers=all)" in table
     assert "vanilla" in table
     assert "pride" not in table
+    code, table, err = call(capsys, "score", out, "--set", "lad.top_k=1", "--json")
+    assert [row["method"] for row in json.loads(table)] == [*METHODS, "lad(top_k=1)"], "beside what it is to be compared with"
+    assert "these figures are not stored" in err
+    assert "--methods 'vanilla," in err
 
 
 def test_score_changes_nothing(capsys, results):
@@ -165,7 +169,10 @@ def test_compare_methods_of_a_run(capsys, results):
     assert pair["detectable"] is None or pair["detectable"] > 0
     text = call(capsys, "compare", results[0])[1]
     assert "Holm" in text
-    assert re.search(r"Does position matter\? .* p: vanilla [01]\S*, pride ", text)
+    assert re.search(r"Does position matter\? .* p: vanilla\s[01]\S*, pride\s", text, re.DOTALL)
+    assert text.startswith(f"{TASK} · {MODEL} · 3 samples x 2 orders\n\nFirst ")
+    assert max(map(len, text.splitlines())) <= 80
+    assert "exact McNemar test on these counts, not on accuracy" in " ".join(text.split())
 
 
 def test_compare_two_runs(capsys, results):
@@ -329,3 +336,24 @@ def test_every_command_says_what_comes_next(capsys, results, tmp_path):
         code, _, err = call(capsys, *arguments)
         assert code == 0
         assert "next: " in err
+
+
+def test_the_list_of_tasks_fits_100_columns(capsys):
+    lines = call(capsys, "ls", "tasks")[1].splitlines()
+    assert max(map(len, lines)) <= 100
+    assert "flickr8k_random_n4" in " ".join(line for line in lines if line.startswith(" ")), "no name is lost or cut"
+
+
+def test_full_size_random_models_say_what_memory_they_need(capsys):
+    lines = call(capsys, "ls", "models")[1].splitlines()
+    (big,) = [line for line in lines if line.startswith("random:internvl3-8b ")]
+    assert big.endswith("full size: about 16 GB of memory in bfloat16, 32 GB in float32")
+    (small,) = [line for line in lines if line.startswith("random:molmo2 ")]
+    assert small.endswith("random weights, tiny")
+
+
+def test_validate_names_what_prepares_the_data_first(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("LAD_EVAL_DATA", str(tmp_path))
+    code, _, err = call(capsys, "validate", "coco_random_n4")
+    assert code == 0
+    assert "next: lad-eval data prepare coco --root <folder>, then lad-eval run --model " in err

@@ -49,7 +49,10 @@ def test_the_layers_that_look_at_images_most_are_chosen_row_by_row():
 
 
 def test_too_few_layers_are_said():
-    with pytest.warns(FewLayersWarning, match="top_k = 2 but layers 1-1 are only 1"):
+    with pytest.warns(
+        FewLayersWarning,
+        match=r"^raw-attention: top_k = 2, but its range holds only 1 layer \(1-1\).*choose a smaller top_k, or layers = all",
+    ):
         RawAttention().predict(FLAT)
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lad_eval import collect, load_task
+from lad_eval import collect, load_model, load_task
 from lad_eval.errors import UserError
 from lad_eval.methods import LAD, PriDe
-from lad_eval.ranking import Ranker
+from lad_eval.ranking import Ranker, Ranking
 
 
 def test_ranks_as_the_method_decides_from_collected_evidence(ranker, model, samples):
@@ -37,6 +37,26 @@ def test_says_what_the_plain_model_would_have_said(ranker, model, samples):
     rankings = ranker.rank_many([(s.images, s.caption) for s in samples])
     assert [r.plain_best for r in rankings] == evidence.log_probs.argmax(axis=1).tolist()
     assert all(r.plain_probabilities.sum() == pytest.approx(1) for r in rankings)
+
+
+def test_a_ranker_and_its_rankings_say_what_they_are(ranker, model, samples):
+    assert repr(ranker) == f"Ranker(model={model.name!r}, method='lad', sizes=(4,))"
+    ranking = Ranking(np.array([0.1, 0.625, 0.275]), np.array([0.5, 0.3, 0.2]), None)
+    assert repr(ranking) == "Ranking(best=1, plain_best=0, probabilities=[0.10, 0.62, 0.28])"
+
+
+def test_loading_shows_no_bar_of_transformers(capfd):
+    from transformers.utils import logging
+
+    before = logging.is_progress_bar_enabled()
+    logging.enable_progress_bar()
+    try:
+        load_model("lad-tiny")
+        assert logging.is_progress_bar_enabled(), "as it was before"
+    finally:
+        if not before:
+            logging.disable_progress_bar()
+    assert "Loading weights" not in capfd.readouterr().err
 
 
 def test_takes_files_and_pillow_images_alike(ranker, samples, tmp_path):

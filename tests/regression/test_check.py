@@ -347,7 +347,7 @@ def test_other_samples_are_not_compared(baseline):
         (["--max-drop", "nan"], "--max-drop"),
         (["--max-drop", "-1"], "--max-drop"),
         (["--write", "--reason", "x", "--limit", "3"], "--methods and --limit need --tasks"),
-        (["--replay"], "There is no baseline none.json; --write makes one"),
+        (["--replay"], "There is no baseline none.json; make one: `lad-eval check none.json --write"),
         (["--write", "--reason", "x", "-q"], "a new one needs --model and --tasks"),
     ],
 )
@@ -411,3 +411,12 @@ def test_remote_code_is_run_where_the_command_line_says_so_and_never_written_dow
     assert json.loads(baseline.read_text())["options"]["trust_remote_code"] is False
     assert invoke(["check", str(baseline), "--quiet"]) == 0
     assert asked[-1]["trust_remote_code"] is False
+
+
+def test_a_baseline_that_is_not_json_says_how_to_write_one(capsys, tmp_path):
+    path = tmp_path / "b.json"
+    path.write_text("{")
+    assert invoke(["check", str(path), "--replay"]) == 2
+    err = capsys.readouterr().err
+    assert f"Cannot read {path} (the baseline): it is not JSON, so it is damaged. Restore it" in err
+    assert f'`lad-eval check {path} --write --reason "..."' in err

@@ -206,7 +206,7 @@ def test_a_damaged_run_is_named_in_one_line_and_the_others_are_shown(tmp_path, c
     assert rows(gather_board(tmp_path)) == [("other", "lad")]
     (said_once,) = {record.getMessage() for record in caplog.records}
     assert said in said_once
-    assert "writes it anew. Until then the run is left out." in said_once
+    assert "again to rewrite it. Until then the run is left out." in said_once
     assert "\n" not in said_once
 
 

@@ -97,7 +97,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, text, reason):
     path = tmp_path / "metrics.json"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(ResultsError, match=f"Cannot read .*metrics.json: {reason}.* writes it anew"):
+    with pytest.raises(ResultsError, match=f"Cannot read .*metrics.json: {reason}.* to rewrite it"):
         read_json(path)
 
 

@@ -114,7 +114,7 @@ def test_where_stored_answers_do_not_serve_a_line_says_why(checkpoint, tmp_path,
     logging.getLogger("lad_eval").propagate = True
     with caplog.at_level(logging.INFO, "lad_eval"):
         assert asked(tmp_path / "runs", checkpoint) == REQUESTS
-    (line,) = {record.getMessage() for record in caplog.records if "asked anew" in record.getMessage()}
+    (line,) = {record.getMessage() for record in caplog.records if "run again" in record.getMessage()}
     assert "checkpoint-500/scenes_random_n4" in line
     assert "weights is 'sha256:of everything in the folder' and 'sha256:" in line
     assert "\n" not in line

@@ -96,14 +96,14 @@ class CaptionedSet(DataSet):
             made = make_set(root, recipe, self.index(root))
         except NoEmbeddingsError as error:
             raise NotPreparedError(
-                f"{error} Run `lad-eval data prepare {self.name} --root {root} --encoder {recipe.encoder}`."
+                f"{str(error).rstrip('.')};", f"lad-eval data prepare {self.name} --root {root} --encoder {recipe.encoder}"
             ) from None
         except (TooFewImagesError, TooFewCandidatesError) as error:
             raise type(error)(f"{root}: {error}") from None
         try:
             keep_set(root, recipe, made)
         except OSError as error:
-            _LOG.warning("%s: annotations cannot be kept there (%s); every run makes them anew.", root, error.strerror)
+            _LOG.warning("%s: annotations cannot be kept there (%s); every run computes them again.", root, error.strerror)
         return made
 
     def prepare(self, root: Path, options: PrepareOptions, progress: Progress) -> None:

@@ -287,13 +287,13 @@ def load_own(
         DataError: it is damaged.
     """
     folder = own_folder(images, encoder)
-    command = f"run `lad-eval data embed {images} {captions_file} --encoder {encoder}`"
+    command = f"lad-eval data embed {images} {captions_file} --encoder {encoder}"
     try:
         if are_of(folder, _items(paths, captions)):
             return load_embeddings(folder)
     except FileNotFoundError:
-        raise NotPreparedError(f"{images}: there are no embeddings by {encoder} to choose hard negatives; {command}.") from None
-    raise NotPreparedError(f"{images}: pictures or captions have changed since they were embedded by {encoder}; {command}.")
+        raise NotPreparedError(f"{images}: there are no embeddings by {encoder} to choose hard negatives;", command) from None
+    raise NotPreparedError(f"{images}: pictures or captions have changed since they were embedded by {encoder};", command)
 
 
 def _items(paths: Mapping[str, Path], captions: Mapping[str, str]) -> list[Captioned]:

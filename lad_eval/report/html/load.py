@@ -85,13 +85,15 @@ def answers_of(predictions: pd.DataFrame, candidates: int) -> Answers:
         ResultsError: the table lacks a column, or holds no row.
     """
     if missing := [name for name in COLUMNS if name not in predictions.columns]:
-        raise ResultsError(f"predictions.parquet lacks {', '.join(missing)}; the command that began the run writes it anew.")
+        raise ResultsError(
+            f"predictions.parquet lacks {', '.join(missing)}; run the command that made the run again to rewrite it."
+        )
     if predictions.empty:
-        raise ResultsError("predictions.parquet holds no row; the command that began the run writes it anew.")
+        raise ResultsError("predictions.parquet holds no row; run the command that made the run again to rewrite it.")
     try:
         return _arrays(predictions, candidates)
     except (ValueError, TypeError, IndexError) as error:
-        raise ResultsError("predictions.parquet is damaged; the command that began the run writes it anew.") from error
+        raise ResultsError("predictions.parquet is damaged; run the command that made the run again to rewrite it.") from error
 
 
 def _arrays(predictions: pd.DataFrame, candidates: int) -> Answers:
@@ -101,7 +103,9 @@ def _arrays(predictions: pd.DataFrame, candidates: int) -> Answers:
     turns = sorted(set(first["permutation"]))
     S, T = len(ids), len(turns)
     if len(first) != S * T:
-        raise ResultsError("predictions.parquet lacks an order of a sample; the command that began the run writes it anew.")
+        raise ResultsError(
+            "predictions.parquet lacks an order of a sample; run the command that made the run again to rewrite it."
+        )
     place = {(sample, turn): i for i, (sample, turn) in enumerate((s, t) for s in ids for t in turns)}
     positions: dict[str, Ints] = {}
     probabilities: dict[str, Floats] = {}
@@ -231,7 +235,7 @@ def definitions_of(names: Sequence[str]) -> dict[str, Path]:
 
 
 def choose(
-    folders: Sequence[Path], model: str | None = None, tasks: Sequence[str] | None = None, *, studies: bool = True
+    folders: Sequence[Path], model: str | None = None, tasks: Sequence[Sequence[str]] | None = None, *, studies: bool = True
 ) -> list[StoredRun]:
     """The finished runs at or below the folders, each once.
 
@@ -241,11 +245,12 @@ def choose(
     Args:
         folders: run folders, or folders above them.
         model: only the runs of this model, as it was named to `run`.
-        tasks: only the runs on these, names or paths of YAML files.
+        tasks: only the runs on these, names or paths of YAML files: one list for each task or group that was named, of which the
+            members that have a run are taken.
         studies: the runs below folders that studies made for their own tables too; a run's own folder is always taken.
 
     Raises:
-        UserError: a folder holds no finished run, or none is of the model, or of one of the tasks.
+        UserError: a folder holds no finished run, or none is of the model, or of any member of one of the lists.
     """
     runs = _below(folders, studies=studies)
     if model is not None:
@@ -256,12 +261,14 @@ def choose(
             raise ResultsError(f"There is no finished run of {shown} in {_named(folders)}, only of {', '.join(there)}.")
     if tasks is None:
         return runs
-    names = [Path(task).stem if task.endswith((".yaml", ".yml")) else task for task in tasks]
-    if missing := [name for name in names if all(run.metrics.get("task") != name for run in runs)]:
+    lists = [[Path(task).stem if task.endswith((".yaml", ".yml")) else task for task in members] for members in tasks]
+    ran = {run.metrics.get("task") for run in runs}
+    if missing := [" or ".join(members) for members in lists if ran.isdisjoint(members)]:
         whose = "" if model is None else f" of {display_name(model)}"
         raise ResultsError(
             f"There is no finished run{whose} on {', '.join(missing)} in {_named(folders)}; `lad-eval run --tasks` makes one."
         )
+    names = dict.fromkeys(name for members in lists for name in members)
     return [run for name in names for run in runs if run.metrics.get("task") == name]
 
 

@@ -448,7 +448,7 @@ class TestChoose:
         assert self.named(choose([results / "m2"])) == [("m2", "scenes_random_n2")]
 
     def test_a_model_and_tasks_in_their_order(self, results):
-        chosen = choose([results], "m1", ["scenes_random_n4", "scenes_random_n2"])
+        chosen = choose([results], "m1", [["scenes_random_n4"], ["scenes_random_n2"]])
         assert self.named(chosen) == [("m1", "scenes_random_n4"), ("m1", "scenes_random_n2")]
 
     @pytest.mark.parametrize(
@@ -456,7 +456,9 @@ class TestChoose:
         [
             (("nowhere",), "There is no finished run in .*nowhere"),
             ((".", "m3"), "no finished run of m3 in .*, only of m1, m2"),
-            ((".", "m2", ["scenes_random_n4"]), "no finished run of m2 on scenes_random_n4"),
+            ((".", "m2", [["scenes_random_n4"]]), "no finished run of m2 on scenes_random_n4"),
+            ((".", "m2", [["scenes_random_n2"], ["scenes_random_n4"]]), "no finished run of m2 on scenes_random_n4"),
+            ((".", "m1", [["a", "b"]]), "no finished run of m1 on a or b in"),
         ],
     )
     def test_faults(self, results, arguments, said):
@@ -466,8 +468,10 @@ class TestChoose:
     def test_command_line(self, results, tmp_path, capsys):
         out = tmp_path / "r.html"
         code = invoke(["report", str(results), "-m", "m1", "-t", "scenes_random_n*", "--out", str(out), "--pictures", "1", "-q"])
-        assert code == 2  # no run on the other scenes
-        assert "scenes_random_n8" in capsys.readouterr().err
+        assert code == 0  # of the tasks that the glob names, those that have a run
+        assert "2 runs" in capsys.readouterr().out
+        assert invoke(["report", str(results), "-t", "scenes_adversarial_n*", "--out", str(out), "-q"]) == 2
+        assert "There is no finished run on scenes_adversarial_n" in capsys.readouterr().err
         assert invoke(["report", str(results), "-m", "m1", "--out", str(out), "--pictures", "1"]) == 0
         assert re.fullmatch(r".*r\.html: 2 runs, 4 samples, 2 of them with pictures, 0\.\d MB\n", capsys.readouterr().out)
         assert invoke(["report", str(results), "--out", str(results)]) == 2
