@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import sys
 import traceback
@@ -190,7 +191,9 @@ _UsageError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `lad-eval`; ends the process."""
-    sys.exit(invoke(arguments))
+    code = invoke(arguments)
+    gc.freeze()  # the interpreter would look for reference cycles among all that torch and transformers hold, for a second
+    sys.exit(code)
 
 
 def invoke(arguments: Sequence[str] | None = None) -> int:

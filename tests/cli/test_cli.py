@@ -118,6 +118,19 @@ def test_what_must_answer_at_once_imports_nothing_heavy(arguments):
     assert done.stdout
 
 
+def test_the_end_of_the_process_searches_no_heap_and_loses_no_output():
+    code = (
+        "import atexit, gc, sys; from lad_eval.cli.main import main\n"
+        "atexit.register(lambda: print('frozen', gc.get_freeze_count() > 0))\n"
+        "main(['ls', 'no-such-thing'] if len(sys.argv) > 1 else ['--version'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split()) == (0, [*lad_eval.__version__.split(), "frozen", "True"]), done.stderr
+    done = subprocess.run([sys.executable, "-c", code, "wrong"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split()) == (2, ["frozen", "True"])
+    assert done.stderr.startswith("error: ")
+
+
 def test_the_package_imports_nothing_by_itself():
     done = subprocess.run(
         [sys.executable, "-c", "import sys, lad_eval; print({'numpy', 'torch'} & set(sys.modules))"],

@@ -1,9 +1,12 @@
 """Names of models, and what is said when one cannot be had."""
 
+import gc
+import inspect
 import json
 import shutil
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -40,6 +43,53 @@ def test_names_are_listed_without_torch():
     assert done.stdout.split()[0] == "lad-tiny"
     assert "random:qwen2.5-vl" in done.stdout.split()
     assert "random:qwen2.5-vl-3b" in model_names()
+
+
+def test_loading_is_not_interrupted_by_the_garbage_collector():
+    searches = []
+    record = lambda phase, info: searches.append(info["generation"])  # noqa: E731
+    gc.callbacks.append(record)
+    try:
+        load_model("lad-tiny", device="cpu")
+        seen = list(searches)
+    finally:
+        gc.callbacks.remove(record)
+    assert seen == []
+    assert gc.isenabled()
+    assert "adapter" in inspect.signature(load_model).parameters  # the plug-ins ask which options there are
+
+
+def test_a_cycle_from_before_loading_is_still_collected():
+    class Node:
+        pass
+
+    node = Node()
+    node.itself = node
+    alive = weakref.ref(node)
+    load_model("lad-tiny", device="cpu")
+    del node
+    assert alive() is not None
+    gc.collect()
+    assert alive() is None
+    assert gc.get_freeze_count() == 0
+
+
+def test_loading_leaves_the_collector_as_the_program_had_it():
+    gc.disable()
+    try:
+        load_model("lad-tiny", device="cpu")
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+    refusal("no-such-model")
+    assert gc.isenabled()
+    gc.freeze()
+    try:
+        frozen = gc.get_freeze_count()
+        load_model("lad-tiny", device="cpu")
+        assert frozen * 0.9 < gc.get_freeze_count() <= frozen
+    finally:
+        gc.unfreeze()
 
 
 def test_a_saved_model_answers_as_the_one_it_was_saved_from(saved, vlm):
