@@ -11,7 +11,7 @@ from benchmarks.timer import take_turns
 from lad_eval.methods import make_method
 from lad_eval.models.huggingface import HuggingFaceVLM
 from lad_eval.run.collect import calibrates, collect, views_of
-from lad_eval.run.decide import Asked, Decision, decide
+from lad_eval.run.decide import Decision, PlanIndex, decide
 from lad_eval.tasks.plan import plan as request_plan
 from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.task import Task
@@ -31,7 +31,7 @@ def ours(model: HuggingFaceVLM, task: Task, limit: int) -> dict[str, Decision]:
     views, calibration = views_of(methods.values()), calibrates(methods.values())
     with tempfile.TemporaryDirectory() as folder:
         evidence = collect(model, task, methods=METHODS, limit=limit, store=folder, show_progress=False)
-        asked = Asked.of(request_plan(task, limit=limit, views=views, calibration=calibration))
+        asked = PlanIndex.of(request_plan(task, limit=limit, views=views, calibration=calibration))
         return {name: decide(evidence, asked, method) for name, method in methods.items()}
 
 

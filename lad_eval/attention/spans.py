@@ -168,8 +168,13 @@ def _widen(spans: Sequence[tuple[int, int]], row: Sequence[int], special: frozen
     grown = list(spans)
     for side in (-1, 1):
         while True:
-            beside = [start - 1 if side < 0 else end for start, end in grown]
-            if min(beside) < 0 or max(beside) >= len(row) or len({row[i] for i in beside}) > 1 or row[beside[0]] not in special:
+            temporary = [start - 1 if side < 0 else end for start, end in grown]
+            if (
+                min(temporary) < 0
+                or max(temporary) >= len(row)
+                or len({row[i] for i in temporary}) > 1
+                or row[temporary[0]] not in special
+            ):
                 break
             wider = [(start - 1, end) if side < 0 else (start, end + 1) for start, end in grown]
             if any(left[1] > right[0] for left, right in itertools.pairwise(wider)):

@@ -151,8 +151,8 @@ def score(
     quiet_libraries(quiet=False)
     names = None if methods is None else expanded(listed(methods, "methods"), method_names(), "method")
     metrics = rescore(run, names, settings=set_ or (), seed=seed)
-    beside = reported_rows(metrics) if reported else []
-    show_rows([*rows_of(metrics), *beside], "json" if json else "rich")
+    temporary = reported_rows(metrics) if reported else []
+    show_rows([*rows_of(metrics), *temporary], "json" if json else "rich")
     decided = ",".join(metrics["methods"])
     log_next_steps(f"these figures are not stored; to store them, repeat the run's command with --methods '{decided}'")
 

@@ -57,7 +57,7 @@ class EvidenceStore:
         *,
         task: Mapping[str, Any] | None = None,
         rank: int | None = None,
-        afresh: bool = False,
+        start_over: bool = False,
     ) -> None:
         """Stores what it is given; `open` or `with` does the work.
 
@@ -72,7 +72,7 @@ class EvidenceStore:
         self.fingerprint: Mapping[str, Any] = json.loads(json.dumps(dict(fingerprint)))
         self.task: Mapping[str, Any] = json.loads(json.dumps(dict(task or {})))
         self.rank = rank
-        self.afresh = afresh
+        self.start_over = start_over
         self._keys: set[str] = set()
         self._reported: set[Path] = {self.path}
         self._shape: tuple[int, int] | None = None
@@ -94,7 +94,7 @@ class EvidenceStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = self._locked()
         try:
-            if self.afresh:
+            if self.start_over:
                 self.clear()
             if not self.rank:
                 sweep(self.folder)

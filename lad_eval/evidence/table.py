@@ -111,8 +111,8 @@ class Evidence:
             raise EvidenceError("every row of perm must be a permutation of 0..N-1.")
         if n and not ((self.gold_position >= 0) & (self.gold_position < candidates)).all():
             raise EvidenceError(f"gold_position must lie in 0..{candidates - 1}.")
-        if strangers := sorted({*self.split.tolist()} - {"test", "calibration"}):
-            raise EvidenceError(f"split must be 'test' or 'calibration', not {strangers[0]!r}.")
+        if unknown_names := sorted({*self.split.tolist()} - {"test", "calibration"}):
+            raise EvidenceError(f"split must be 'test' or 'calibration', not {unknown_names[0]!r}.")
         if not np.isfinite(self.log_probs).all():
             raise EvidenceError("log_probs must be finite.")
         if self.attention is None and self.attention_delimited is not None:

@@ -101,8 +101,8 @@ class Method(ABC):
         Raises:
             ParameterError: the method has no such parameter.
         """
-        if strangers := [name for name in params if name not in self.parameters]:
-            raise unknown(self.name, strangers, list(self.parameters))
+        if unknown_names := [name for name in params if name not in self.parameters]:
+            raise unknown(self.name, unknown_names, list(self.parameters))
         for name, value in params.items():
             setattr(self, name, value)
         for name in self.learned_state():

@@ -171,12 +171,12 @@ def composition(name: str, decisions: Registry[NamedMethod]) -> Composition:
 
 def _typed(part: Part, known: Mapping[str, Parameter], other: Part | None, others: Mapping[str, Parameter]) -> dict[str, Any]:
     """Values of a part's parameters; `other` is the part that may have been meant."""
-    strangers = [key for key in part.settings if key not in known]
-    if other is not None and strangers and all(key in others for key in strangers):
-        there = spell(other.name, {**other.settings, **{key: part.settings[key] for key in strangers}})
-        raise ParameterError(f"{part.name} has no parameter {strangers[0]!r}, which {other.name} has: write {there}.")
-    if strangers:
-        raise unknown(part.name, strangers, list(known))
+    unknown_names = [key for key in part.settings if key not in known]
+    if other is not None and unknown_names and all(key in others for key in unknown_names):
+        there = spell(other.name, {**other.settings, **{key: part.settings[key] for key in unknown_names}})
+        raise ParameterError(f"{part.name} has no parameter {unknown_names[0]!r}, which {other.name} has: write {there}.")
+    if unknown_names:
+        raise unknown(part.name, unknown_names, list(known))
     return {key: parse_value(part.name, key, known[key], text) for key, text in part.settings.items()}
 
 
@@ -195,8 +195,8 @@ def compose(parts: Composition, decisions: Registry[NamedMethod], overrides: Map
     entry = entry_of(parts, decisions)
     view = None if parts.views is None else VIEWS[parts.views]
     known = parameters_of(parts, decisions)
-    if strangers := [key for key in overrides if key not in known]:
-        raise unknown(parts.plain.name, strangers, list(known))
+    if unknown_names := [key for key in overrides if key not in known]:
+        raise unknown(parts.plain.name, unknown_names, list(known))
     own = {key: value for key, value in overrides.items() if key in entry.method.parameters}
     method = entry.method(**{**entry.preset, **own})
     method.check()

@@ -102,11 +102,9 @@ class RememberedFeatures:
         output = self._output(pieces, pair, move)
         if output.pooler_output is None or any(name not in _KNOWN and output[name] is not None for name in output):
             return False  # the model reads something else of the answer: Llama 4 the last hidden state, Ovis2 its indicators
-        together, _ = self._features(pieces, pair, move, output)
+        barrier, _ = self._features(pieces, pair, move, output)
         alone = [self._features(pieces, [i], move)[0] for i in pair]
-        return len(together) == 2 and all(
-            len(one) == 1 and _close(one[0], both) for one, both in zip(alone, together, strict=True)
-        )
+        return len(barrier) == 2 and all(len(one) == 1 and _close(one[0], both) for one, both in zip(alone, barrier, strict=True))
 
     def _output(self, pieces: Pieces, images: Sequence[int], move: Callable[[Inputs], dict[str, Any]]) -> Any:
         assert self._encode is not None

@@ -20,7 +20,7 @@ from lad_eval.files.atomic import write_atomically
 from lad_eval.methods import PLAIN, Method, make_method
 from lad_eval.models.base import VLM
 from lad_eval.run.collect import in_batches
-from lad_eval.run.distributed import World
+from lad_eval.run.distributed import DistributedContext
 from lad_eval.run.folder import claim, ensure_writable, folder_of, slug
 from lad_eval.run.progress import progress
 from lad_eval.run.spec import RunSpec
@@ -39,9 +39,9 @@ class KeptEvidence:
     """
 
     def __init__(self, task: Task, spec: RunSpec, folder: Path) -> None:
-        world = World.from_environment()
+        world = DistributedContext.from_environment()
         self.folder = folder
-        self._leads = world.leads
+        self._leads = world.is_main_process
         self._store = EvidenceStore(folder, spec.fingerprint, task=task.fingerprint, rank=None if world.size == 1 else world.rank)
         self._store.open()
         weakref.finalize(self, self._store.close)

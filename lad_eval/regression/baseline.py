@@ -40,7 +40,7 @@ class Renewal(_Strict):
     commit: str | None
 
 
-class Asked(_Strict):
+class PlanIndex(_Strict):
     """What determines the questions of a task; none of it may change while `version` stays.
 
     Attributes:
@@ -83,7 +83,7 @@ class TaskBaseline(_Strict):
     task: str
     limit: Annotated[int, Field(ge=1, le=2**53)] | None
     candidates: int = Field(ge=2, le=2**20)
-    asked: Asked
+    asked: PlanIndex
     orders: tuple[str, ...] = ()
     fingerprint: dict[str, Any]
     evidence: dict[str, str] = Field(default_factory=dict)

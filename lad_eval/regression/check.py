@@ -16,10 +16,10 @@ from lad_eval.files.atomic import Scratch
 from lad_eval.metrics import Grid
 from lad_eval.models.source import display_name
 from lad_eval.regression.baseline import (
-    Asked,
     Baseline,
     BaselineError,
     Options,
+    PlanIndex,
     Renewal,
     TaskBaseline,
     answers_of,
@@ -39,9 +39,9 @@ from lad_eval.regression.evidence import (
 from lad_eval.regression.text import Rule, Verdict
 from lad_eval.regression.verdict import Pair, asked_otherwise, judge, other_circumstances, pair_up
 from lad_eval.report.compare import table_of
+from lad_eval.run.condition_runs import Interrupted
 from lad_eval.run.execute import Settings, run_tasks
 from lad_eval.run.folder import read_spec
-from lad_eval.run.legs import Interrupted
 from lad_eval.run.metadata import checkout
 from lad_eval.run.stored import StoredRun, finished_runs
 from lad_eval.tasks.registry import load_spec, resolve
@@ -247,7 +247,7 @@ def _task_baseline(task: str, group: Questions, run: StoredRun) -> TaskBaseline:
         task=task,
         limit=group.limit,
         candidates=grid.n_candidates,
-        asked=Asked(version=now.version, definition=now.definition, data=now.data, prompt=now.prompt, requests=now.requests),
+        asked=PlanIndex(version=now.version, definition=now.definition, data=now.data, prompt=now.prompt, requests=now.requests),
         orders=shared_orders(grid),
         fingerprint=read_spec(run.path)["fingerprint"],
         figures={name: figures_of(grid) for name, grid in grids.items()},

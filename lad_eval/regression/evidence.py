@@ -17,10 +17,10 @@ from lad_eval.metrics import Grid
 from lad_eval.models.fingerprint import file_digest
 from lad_eval.regression.baseline import BaselineError, TaskBaseline
 from lad_eval.regression.verdict import Now
-from lad_eval.run.answered import read_answered
-from lad_eval.run.collect import line_up
+from lad_eval.run.collect import resolve_methods
+from lad_eval.run.condition_results import read_condition_results
+from lad_eval.run.condition_runs import condition_runs_of
 from lad_eval.run.folder import METRICS, PREDICTIONS, SPEC, read_spec, slug
-from lad_eval.run.legs import legs_of
 from lad_eval.run.results import predictions_of
 from lad_eval.tasks.prompts import identifiers, question
 from lad_eval.tasks.registry import load_spec, load_task
@@ -95,13 +95,13 @@ def decided_again(folder: Path, methods: Iterable[str], samples: Iterable[str]) 
     Raises:
         UserError: the evidence is damaged, lacks what a method needs, or a method does not exist.
     """
-    wanted, lined = list(samples), line_up(methods)
+    wanted, lined = list(samples), resolve_methods(methods)
     conditions = {method.condition for method in lined.values()}
-    legs = {c: read_answered(folder, c, [m for m in lined.values() if m.condition == c]) for c in conditions}
+    condition_runs = {c: read_condition_results(folder, c, [m for m in lined.values() if m.condition == c]) for c in conditions}
     grids = {}
     for name, method in lined.items():
-        decision = legs[method.condition].decide(method)
-        grids[name] = only(predictions_of(decision, decision.rows, legs[method.condition].asked).grid, wanted)
+        decision = condition_runs[method.condition].decide(method)
+        grids[name] = only(predictions_of(decision, decision.rows, condition_runs[method.condition].asked).grid, wanted)
     return grids
 
 
@@ -124,14 +124,18 @@ def asked_now(task: str, limit: int | None, methods: Iterable[str]) -> tuple[Now
     Raises:
         UserError: there is no such task or method, or the definition cannot be used.
     """
-    spec, lined = load_spec(task), line_up(methods)
+    spec, lined = load_spec(task), resolve_methods(methods)
     prompt = question(spec.prompt, "{caption}", identifiers(spec.identifiers, spec.candidates))
     try:
         opened = load_task(task)
-        legs = legs_of(opened, lined, Path(), limit)
+        condition_runs = condition_runs_of(opened, lined, Path(), limit)
     except DataError as error:
         return Now(spec.version, spec.digest, prompt, None, None), str(error)
-    requests = digest_of(f"{leg.condition.label}:{request.key}" for leg in legs for request in leg.plan.requests)
+    requests = digest_of(
+        f"{condition_run.condition.label}:{request.key}"
+        for condition_run in condition_runs
+        for request in condition_run.plan.requests
+    )
     return Now(spec.version, spec.digest, prompt, opened.fingerprint["data"], requests), None
 
 

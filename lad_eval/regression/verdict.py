@@ -12,7 +12,7 @@ import numpy as np
 
 from lad_eval.evidence.table import difference
 from lad_eval.metrics import UNPARSABLE, Change, Grid, changes
-from lad_eval.regression.baseline import Asked, TaskBaseline, gold_images
+from lad_eval.regression.baseline import PlanIndex, TaskBaseline, gold_images
 from lad_eval.regression.text import NAMES, Compared, Finding, Flip, Rule, Verdict
 from lad_eval.tasks.prompts import identifiers
 
@@ -28,7 +28,7 @@ class Now:
     requests: str | None
 
 
-def asked_otherwise(task: str, base: Asked, now: Now) -> list[Finding]:
+def asked_otherwise(task: str, base: PlanIndex, now: Now) -> list[Finding]:
     """Findings where a task is not what the baseline was made of."""
     if now.version != base.version:
         text = f"its version is {now.version}, the baseline's {base.version}: renew the baseline, and say why"

@@ -29,7 +29,7 @@ from lad_eval.tasks.request import Request
 from lad_eval.tasks.task import Task
 
 
-def line_up(names: Iterable[str], settings: Sequence[str] = ()) -> dict[str, Method]:
+def resolve_methods(names: Iterable[str], settings: Sequence[str] = ()) -> dict[str, Method]:
     """Methods by the name that tables show; one with settings shows them: `lad(top_k=4)`.
 
     Args:
@@ -57,8 +57,8 @@ def with_stored(methods: Mapping[str, Method], stored: Iterable[str]) -> dict[st
     """
     names = {*methods, *filter(is_method, stored)}
     known = {name: make_method(name) for name in method_names() if name in names}
-    together = {name: make_method(name) for name in sorted(names) if name not in known and is_method(name)}
-    return {**known, **together, **methods}
+    barrier = {name: make_method(name) for name in sorted(names) if name not in known and is_method(name)}
+    return {**known, **barrier, **methods}
 
 
 def views_of(methods: Collection[Method]) -> frozenset[View]:

@@ -45,7 +45,7 @@ class _Document(BaseModel):
 
 
 @dataclass(frozen=True)
-class Asked:
+class PlanIndex:
     """Keys of the asked requests by their purpose; fields as in `tasks.plan.Plan`."""
 
     evaluated: tuple[str, ...]
@@ -55,11 +55,11 @@ class Asked:
     random: tuple[tuple[str, ...], ...] = ()
 
     @classmethod
-    def of(cls, plan: Plan) -> Asked:
+    def of(cls, plan: Plan) -> PlanIndex:
         return cls(plan.evaluated, plan.permutation_index, plan.cyclic, plan.calibration, plan.random)
 
     @classmethod
-    def read(cls, folder: Path, run: str | None = None) -> Asked:
+    def read(cls, folder: Path, run: str | None = None) -> PlanIndex:
         """What `write` put into a folder.
 
         Args:
@@ -145,7 +145,7 @@ class Decision:
     rows: Rows
 
 
-def calibrated(evidence: Evidence, asked: Asked, method: Method) -> int:
+def calibrated(evidence: Evidence, asked: PlanIndex, method: Method) -> int:
     """Calibrates a method where it calibrates; the decoder passes that this rests on.
 
     Raises:
@@ -159,7 +159,7 @@ def calibrated(evidence: Evidence, asked: Asked, method: Method) -> int:
     return int(learned_from.forward_passes.sum())
 
 
-def decide(results: Results, asked: Asked, method: Method, calibration_passes: int = 0) -> Decision:
+def decide(results: Results, asked: PlanIndex, method: Method, calibration_passes: int = 0) -> Decision:
     """A method's answers to the evaluated requests.
 
     Args:
@@ -177,7 +177,7 @@ def decide(results: Results, asked: Asked, method: Method, calibration_passes: i
     return Decision(answers, calibration_passes, results.select_keys(asked.evaluated))
 
 
-def index_of(seen: Rows, asked: Asked, method: Method) -> Ints:
+def index_of(seen: Rows, asked: PlanIndex, method: Method) -> Ints:
     """Int[evaluated, V]: the rows of `seen` from which a method answers each evaluated request."""
     where = {key: row for row, key in enumerate(seen.key.tolist())}
     return np.asarray([[where[key] for key in keys] for keys in asked.views_of(method)], dtype=np.int64)

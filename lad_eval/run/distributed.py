@@ -27,7 +27,7 @@ class FollowerError(UserError):
 
 
 @dataclass(frozen=True)
-class World:
+class DistributedContext:
     """This process's place among those of the run: rank 0 leads, writes the results and speaks."""
 
     rank: int = 0
@@ -35,7 +35,7 @@ class World:
     local_rank: int = 0
 
     @classmethod
-    def from_environment(cls) -> World:
+    def from_environment(cls) -> DistributedContext:
         """The place that the launcher's environment variables RANK, WORLD_SIZE and LOCAL_RANK name.
 
         Raises:
@@ -51,11 +51,11 @@ class World:
         return cls(rank, size, local)
 
     @property
-    def leads(self) -> bool:
+    def is_main_process(self) -> bool:
         return self.rank == 0
 
     @contextmanager
-    def joined(self) -> Iterator[World]:
+    def joined(self) -> Iterator[DistributedContext]:
         """Connects the processes for the time of the block; nothing to do for a single one.
 
         Raises:
@@ -81,7 +81,7 @@ class World:
             dist.destroy_process_group()
 
     @contextmanager
-    def together(self, *, leave_at_once: bool = False) -> Iterator[None]:
+    def barrier(self, *, fail_fast: bool = False) -> Iterator[None]:
         """A step that all processes take; at its end each waits for all, and none goes on if one failed.
 
         Args:
@@ -95,14 +95,14 @@ class World:
         try:
             yield
         except Exception as error:
-            if self.size > 1 and leave_at_once and isinstance(error, UserError) and error.exit_code == UserError.exit_code:
+            if self.size > 1 and fail_fast and isinstance(error, UserError) and error.exit_code == UserError.exit_code:
                 raise RankError(f"Process {self.rank} of {self.size}: {_first_line(error)}") from error
-            if self.size == 1 or leave_at_once or not isinstance(error, UserError):
+            if self.size == 1 or fail_fast or not isinstance(error, UserError):
                 raise
             own = error
         fates = self._gather(None if own is None else _first_line(own))
         failed = [(rank, fate) for rank, fate in enumerate(fates) if fate is not None]
-        if failed and not self.leads:
+        if failed and not self.is_main_process:
             raise FollowerError
         if own is not None:
             raise own

@@ -20,11 +20,11 @@ from lad_eval.models.date import DEFAULT_DATE, check_date
 from lad_eval.models.registry import check_model, load_model
 from lad_eval.models.source import display_name
 from lad_eval.run import folder as files
-from lad_eval.run.answered import Answered
-from lad_eval.run.collect import line_up, with_stored
-from lad_eval.run.distributed import World
-from lad_eval.run.legs import Asking, Interrupted, Leg, borrow, legs_of, neighbours
-from lad_eval.run.metadata import Told, about
+from lad_eval.run.collect import resolve_methods, with_stored
+from lad_eval.run.condition_results import ConditionResults
+from lad_eval.run.condition_runs import Asking, ConditionRun, Interrupted, condition_runs_of, reuse_evidence, sibling_runs
+from lad_eval.run.distributed import DistributedContext
+from lad_eval.run.metadata import RunMetadata, about
 from lad_eval.run.preflight import check_prompts, note_data
 from lad_eval.run.progress import Overall
 from lad_eval.run.results import metrics_document, predictions_table, stored_methods, stored_metrics, write_predictions
@@ -113,27 +113,27 @@ def run_tasks(settings: Settings, finished: Callable[[str, Path], None] = _ignor
             unsupported model, bad data and prompts that the model cannot take before anything is asked.
         Interrupted: Ctrl-C; what was answered is kept.
     """
-    world = World.from_environment()
-    if not world.leads:
+    world = DistributedContext.from_environment()
+    if not world.is_main_process:
         logging.getLogger("lad_eval").setLevel(logging.WARNING)
     with world.joined():
-        with world.together():
-            methods = line_up(settings.methods)
+        with world.barrier():
+            methods = resolve_methods(settings.methods)
             names = resolve(settings.tasks)
             for name in [*names, *filter(None, [settings.calibrate_on])]:
                 load_spec(name)
             check_model(settings.model, adapter=settings.adapter, revision=settings.revision)
             check_date(settings.date)
-            if world.leads:
+            if world.is_main_process:
                 files.ensure_writable(settings.out)
             tasks = [load_task(name, calibrate_on=settings.calibrate_on) for name in names]
-        with world.together():
+        with world.barrier():
             model = load(settings)
-        with world.together():
-            for task in tasks[1:] if world.leads and settings.overwrite != "never" else ():  # the first is next
+        with world.barrier():
+            for task in tasks[1:] if world.is_main_process and settings.overwrite != "never" else ():  # the first is next
                 check_prompts(model, task, methods, settings.samples_of(task))
         rows = [row for task in tasks for row in run_task(model, task, methods, settings, world, finished=finished)]
-    return rows if world.leads else None
+    return rows if world.is_main_process else None
 
 
 def run_task(
@@ -141,7 +141,7 @@ def run_task(
     task: Task,
     methods: Mapping[str, Method],
     settings: Settings,
-    world: World,
+    world: DistributedContext,
     overall: Overall | None = None,
     finished: Callable[[str, Path], None] = _ignore,
 ) -> list[Row]:
@@ -153,33 +153,37 @@ def run_task(
     limit = settings.samples_of(task)
     spec = RunSpec.of(model.name, model.fingerprint, task, limit)
     folder = files.folder_of(settings.out, spec)
-    with world.together():
+    with world.barrier():
         kept = settings.overwrite == "never" and folder.is_dir()
-        if kept and world.leads:
+        if kept and world.is_main_process:
             finished(task.name, folder)
             return _rows(stored_metrics(folder, methods), methods, settings)
     if kept:
         return []
-    with world.together():
+    with world.barrier():
         wanted = with_stored(methods, [] if settings.overwrite == "always" else stored_methods(folder))
-        legs = legs_of(task, wanted, folder, limit)
-        if world.leads:
+        condition_runs = condition_runs_of(task, wanted, folder, limit)
+        if world.is_main_process:
             check_prompts(model, task, methods, limit)
     asking = Asking(model, world, settings.out if settings.overwrite == "missing" else None, not settings.quiet, overall)
-    with opened(folder, spec, task, settings, world, legs) as store:
+    with opened(folder, spec, task, settings, world, condition_runs) as store:
         answered, seconds = 0, 0.0
-        for leg in legs:
-            with world.together(leave_at_once=True):
-                count, took = asking.ask(leg, store)
+        for condition_run in condition_runs:
+            with world.barrier(fail_fast=True):
+                count, took = asking.ask(condition_run, store)
                 answered, seconds = answered + count, seconds + took
-        if not world.leads:
+        if not world.is_main_process:
             return []
-        found = [asking.finish(leg, store) for leg in legs]
+        found = [asking.finish(condition_run, store) for condition_run in condition_runs]
         session = Session(answered, seconds)
         study = _study_of(folder, settings)
-        told = Told(_circumstances(model, world, session, study), task.spec.reported, *about(task, [leg.plan for leg in legs]))
+        told = RunMetadata(
+            _circumstances(model, world, session, study),
+            task.spec.reported,
+            *about(task, [condition_run.plan for condition_run in condition_runs]),
+        )
         metrics = _conclude(folder, spec, found, wanted, settings.seed, told)
-    _announce(task, legs, session)
+    _announce(task, condition_runs, session)
     finished(task.name, folder)
     return _rows(metrics, methods, settings)
 
@@ -189,13 +193,18 @@ def _rows(metrics: Mapping[str, Any], methods: Mapping[str, Method], settings: S
 
 
 def _conclude(
-    folder: Path, spec: RunSpec, legs: Sequence[Answered], methods: Mapping[str, Method], seed: int, told: Told
+    folder: Path,
+    spec: RunSpec,
+    condition_runs: Sequence[ConditionResults],
+    methods: Mapping[str, Method],
+    seed: int,
+    told: RunMetadata,
 ) -> dict[str, Any]:
     """Every method decides; `metrics.json` comes last, so that where it stands the rest stands too."""
-    of = {leg.condition: leg for leg in legs}
+    of = {condition_run.condition: condition_run for condition_run in condition_runs}
     decisions = {name: of[method.condition].decide(method) for name, method in methods.items()}
-    metrics = metrics_document(spec, legs, methods, decisions, seed=seed, told=told)
-    table = predictions_table(legs, methods, decisions)
+    metrics = metrics_document(spec, condition_runs, methods, decisions, seed=seed, told=told)
+    table = predictions_table(condition_runs, methods, decisions)
     write_atomically(folder / files.PREDICTIONS, partial(write_predictions, table, spec.digest))
     write_json(folder / files.METRICS, metrics)
     return metrics
@@ -227,7 +236,7 @@ def _study_of(folder: Path, settings: Settings) -> str | None:
     return None if stored is None else settings.study
 
 
-def _circumstances(model: VLM, world: World, session: Session, study: str | None) -> dict[str, Any]:
+def _circumstances(model: VLM, world: DistributedContext, session: Session, study: str | None) -> dict[str, Any]:
     device = getattr(getattr(model, "model", None), "device", None)
     return {
         "device": None if device is None else str(device),
@@ -237,12 +246,12 @@ def _circumstances(model: VLM, world: World, session: Session, study: str | None
     }
 
 
-def _announce(task: Task, legs: Sequence[Leg], session: Session) -> None:
-    alone = {name: count for leg in legs for name, count in leg.alone().items()}
+def _announce(task: Task, condition_runs: Sequence[ConditionRun], session: Session) -> None:
+    alone = {name: count for condition_run in condition_runs for name, count in condition_run.alone().items()}
     logger.info(
         "%s: %d requests serve %d methods (one by one they would need %d), %d of them asked now, in %.0f s.",
         task.name,
-        sum(leg.asks() for leg in legs),
+        sum(condition_run.asks() for condition_run in condition_runs),
         len(alone),
         sum(alone.values()),
         session.answered,
@@ -252,29 +261,29 @@ def _announce(task: Task, legs: Sequence[Leg], session: Session) -> None:
 
 @contextmanager
 def opened(
-    folder: Path, spec: RunSpec, task: Task, settings: Settings, world: World, legs: Sequence[Leg]
+    folder: Path, spec: RunSpec, task: Task, settings: Settings, world: DistributedContext, condition_runs: Sequence[ConditionRun]
 ) -> Iterator[EvidenceStore]:
     """The run's folder, claimed for its spec, and its store; the leader is the first in, so that two runs cannot mix.
 
     Unless it starts over, the leader fills the store with what the model's other runs hold already.
     """
-    afresh = settings.overwrite == "always" and world.leads
+    start_over = settings.overwrite == "always" and world.is_main_process
     rank = None if world.size == 1 else world.rank
-    store = EvidenceStore(folder, spec.fingerprint, task=task.fingerprint, rank=rank, afresh=afresh)
+    store = EvidenceStore(folder, spec.fingerprint, task=task.fingerprint, rank=rank, start_over=start_over)
     with ExitStack() as stack:
-        with world.together():
-            if world.leads:
+        with world.barrier():
+            if world.is_main_process:
                 stack.enter_context(store)
-                if afresh:
+                if start_over:
                     files.clear(folder)
                 files.claim(folder, spec)
                 note_data(folder, task)
-                if settings.overwrite == "missing" and legs[0].condition == PLAIN:
-                    keys = legs[0].evidence_keys()
-                    others = neighbours(settings.out, folder, str(spec.fingerprint.get("model", spec.model)))
-                    borrow(store, [r for r in legs[0].plan.requests if r.key in keys], others)
-        with world.together():
-            if not world.leads:
+                if settings.overwrite == "missing" and condition_runs[0].condition == PLAIN:
+                    keys = condition_runs[0].evidence_keys()
+                    others = sibling_runs(settings.out, folder, str(spec.fingerprint.get("model", spec.model)))
+                    reuse_evidence(store, [r for r in condition_runs[0].plan.requests if r.key in keys], others)
+        with world.barrier():
+            if not world.is_main_process:
                 stack.enter_context(store)
         yield store
 

@@ -18,7 +18,7 @@ from lad_eval.version import __version__
 
 
 @dataclass(frozen=True)
-class Told:
+class RunMetadata:
     """Parts of `metrics.json` that pass through deciding unchanged.
 
     Attributes:
@@ -36,7 +36,7 @@ class Told:
     data: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def again(cls, metrics: Mapping[str, Any]) -> Told:
+    def again(cls, metrics: Mapping[str, Any]) -> RunMetadata:
         """What a `metrics.json` passes on when a run is decided again; documents of earlier versions lack some.
 
         Raises:

@@ -18,11 +18,11 @@ from lad_eval.evidence.table import Evidence
 from lad_eval.files.tables import write_table
 from lad_eval.methods import Method
 from lad_eval.metrics import Predictions, paired_test, summarise
-from lad_eval.run.answered import Answered, answered_of
-from lad_eval.run.collect import line_up
-from lad_eval.run.decide import Asked, Decision, Rows
+from lad_eval.run.collect import resolve_methods
+from lad_eval.run.condition_results import ConditionResults, condition_results_of
+from lad_eval.run.decide import Decision, PlanIndex, Rows
 from lad_eval.run.folder import AGAIN, METRICS, ResultsError, read_metrics, read_spec
-from lad_eval.run.metadata import Told, checkout, versions
+from lad_eval.run.metadata import RunMetadata, checkout, versions
 from lad_eval.run.spec import RunSpec
 from lad_eval.run.stored import find_run
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def predictions_of(decision: Decision, evaluated: Rows, asked: Asked) -> Predictions:
+def predictions_of(decision: Decision, evaluated: Rows, asked: PlanIndex) -> Predictions:
     """The answers as the metrics' table."""
     position = decision.answers.position
     return Predictions(
@@ -38,7 +38,7 @@ def predictions_of(decision: Decision, evaluated: Rows, asked: Asked) -> Predict
     )
 
 
-def figures_of(decision: Decision, evaluated: Rows, asked: Asked, *, seed: int) -> dict[str, Any]:
+def figures_of(decision: Decision, evaluated: Rows, asked: PlanIndex, *, seed: int) -> dict[str, Any]:
     """Every figure; None where one is not defined.
 
     Args:
@@ -81,7 +81,7 @@ def figures_of(decision: Decision, evaluated: Rows, asked: Asked, *, seed: int) 
     }
 
 
-def tests_between(decisions: Mapping[str, Decision], asked: Asked) -> dict[str, dict[str, float]]:
+def tests_between(decisions: Mapping[str, Decision], asked: PlanIndex) -> dict[str, dict[str, float]]:
     """{method: {a later method: p-value}} of the exact paired test that two methods are equally accurate, not corrected.
 
     All pairs are stored, as a table may show any of the methods and corrects for those it shows.
@@ -116,12 +116,12 @@ logger = logging.getLogger(__name__)
 
 def metrics_document(
     spec: RunSpec,
-    legs: Sequence[Answered],
+    condition_runs: Sequence[ConditionResults],
     methods: Mapping[str, Method],
     decisions: Mapping[str, Decision],
     *,
     seed: int,
-    told: Told,
+    told: RunMetadata,
 ) -> dict[str, Any]:
     """`metrics.json`: what was run, on what, at what cost, and every figure with its interval, in points.
 
@@ -133,16 +133,22 @@ def metrics_document(
         seed: of the bootstrap.
         told: what passes through.
     """
-    first = legs[0].asked
+    first = condition_runs[0].asked
     figures = {
-        name: figures_of(decision, decision.rows, _leg(legs, methods[name]).asked, seed=seed)
+        name: figures_of(decision, decision.rows, _leg(condition_runs, methods[name]).asked, seed=seed)
         for name, decision in decisions.items()
     }
-    used = [leg.used(methods.values()) for leg in legs]
-    rows = [row for leg, keys in zip(legs, used, strict=True) if (row := leg.rows(keys)) is not None]
-    replies = [replies for leg in legs for replies in leg.replies.values()]
+    used = [condition_run.used(methods.values()) for condition_run in condition_runs]
+    rows = [
+        row for condition_run, keys in zip(condition_runs, used, strict=True) if (row := condition_run.rows(keys)) is not None
+    ]
+    replies = [replies for condition_run in condition_runs for replies in condition_run.replies.values()]
     answers: list[Evidence | Replies] = [*rows, *replies]
-    plain = [row.select_keys(leg.asked.evaluated) for leg in legs[:1] if (row := leg.rows(used[0])) is not None]
+    plain = [
+        row.select_keys(condition_run.asked.evaluated)
+        for condition_run in condition_runs[:1]
+        if (row := condition_run.rows(used[0])) is not None
+    ]
     return {
         "format": FORMAT,
         "model": spec.model,
@@ -186,11 +192,13 @@ def metrics_document(
     }
 
 
-def _leg(legs: Sequence[Answered], method: Method) -> Answered:
-    return next(leg for leg in legs if leg.condition == method.condition)
+def _leg(condition_runs: Sequence[ConditionResults], method: Method) -> ConditionResults:
+    return next(condition_run for condition_run in condition_runs if condition_run.condition == method.condition)
 
 
-def predictions_table(legs: Sequence[Answered], methods: Mapping[str, Method], decisions: Mapping[str, Decision]) -> pd.DataFrame:
+def predictions_table(
+    condition_runs: Sequence[ConditionResults], methods: Mapping[str, Method], decisions: Mapping[str, Decision]
+) -> pd.DataFrame:
     """`predictions.parquet`: a row a method and evaluated request; positions and images are counted from 0.
 
     A reply without an answer has position and image -1; a method without probabilities has none.
@@ -206,7 +214,7 @@ def predictions_table(legs: Sequence[Answered], methods: Mapping[str, Method], d
             "method": name,
             "key": rows.key,
             "sample_id": rows.sample_id,
-            "permutation": np.asarray(_leg(legs, methods[name]).asked.permutation_index),
+            "permutation": np.asarray(_leg(condition_runs, methods[name]).asked.permutation_index),
             "order": [" ".join(map(str, order)) for order in rows.perm.tolist()],
             "gold_position": rows.gold_position,
             "position": decision.answers.position,
@@ -268,10 +276,10 @@ def rescore(run: Path, names: Sequence[str] | None = None, *, settings: Sequence
     if not (folder / METRICS).is_file():
         raise ResultsError(f"The run in {folder} is not finished; the command that began it goes on with it.")
     stored = read_metrics(folder)
-    methods = line_up(names or (), settings)
+    methods = resolve_methods(names or (), settings)
     if names is None:
-        methods = {**line_up(stored["methods"]), **methods}
-    of = answered_of(folder, methods)
+        methods = {**resolve_methods(stored["methods"]), **methods}
+    of = condition_results_of(folder, methods)
     decisions = {name: of[method.condition].decide(method) for name, method in methods.items()}
     spec = RunSpec.model_validate(read_spec(folder))
-    return metrics_document(spec, list(of.values()), methods, decisions, seed=seed, told=Told.again(stored))
+    return metrics_document(spec, list(of.values()), methods, decisions, seed=seed, told=RunMetadata.again(stored))

@@ -258,9 +258,9 @@ def open_task(document: Document, include_path: Sequence[str | Path] = (), *, ca
 def _named_in(document: Document, name: str, include_path: Sequence[str | Path]) -> Document:
     """The document of a task that another names under `calibration.on`: a path or a name beside it, or a name known anywhere."""
     folder = document.path.parent
-    beside = [folder / name] if is_path(name) else [p for s in SUFFIXES if (p := folder / f"{name}{s}").is_file()]
+    temporary = [folder / name] if is_path(name) else [p for s in SUFFIXES if (p := folder / f"{name}{s}").is_file()]
     try:
-        return _document(beside[0] if beside else name, include_path)
+        return _document(temporary[0] if temporary else name, include_path)
     except UserError as error:
         raise SpecError([f"{shown(document.origin('calibration.on'))}: calibration.on: {error}"]) from error
 
@@ -288,9 +288,9 @@ def _in_file(path: Path) -> list[str]:
     group = read_group(path)
     if group is None:
         return [str(path)]
-    beside = [p for suffix in SUFFIXES for p in sorted(path.parent.glob(f"*{suffix}")) if not p.name.startswith(("_", "."))]
+    temporary = [p for suffix in SUFFIXES for p in sorted(path.parent.glob(f"*{suffix}")) if not p.name.startswith(("_", "."))]
     bundled = index()
-    known = Index({**bundled.tasks, **{p.stem: p for p in beside if p != path}}, {**bundled.groups, group.name: group})
+    known = Index({**bundled.tasks, **{p.stem: p for p in temporary if p != path}}, {**bundled.groups, group.name: group})
     return [str(known.tasks[name]) for name in _expand(group.name, known, ())]
 
 

@@ -49,12 +49,12 @@ def test_spans_equal_those_of_images_processed_alone(lab, family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_rows_spans_do_not_depend_on_its_batch(lab, family):
     model, processor = lab.load(family)
-    together = image_spans(model, processor, lab.prepare(processor, lab.ROWS), 3)
+    barrier = image_spans(model, processor, lab.prepare(processor, lab.ROWS), 3)
     for b, row in enumerate(lab.ROWS):
         alone = image_spans(model, processor, lab.prepare(processor, [row]), 3)
-        shift = together.length - alone.length
-        assert torch.equal(together.image[b : b + 1], alone.image + shift)
-        assert torch.equal(together.delimited[b : b + 1], alone.delimited + shift)
+        shift = barrier.length - alone.length
+        assert torch.equal(barrier.image[b : b + 1], alone.image + shift)
+        assert torch.equal(barrier.delimited[b : b + 1], alone.delimited + shift)
 
 
 DELIMITERS = {

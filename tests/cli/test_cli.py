@@ -79,7 +79,7 @@ def test_score_decides_again_without_a_model(capsys, results):
     assert "lad(top_k=1, layers=all)" in table
     assert "vanilla" in table
     assert "pride" not in table
-    code, table, err = call(capsys, "score", out, "--set", "lad.top_k=1", "--json")
+    code, table, err = call(capsys, "score", out, "--set", "lad(top_k=1)", "--json")
     assert [row["method"] for row in json.loads(table)] == [*METHODS, "lad(top_k=1)"], "beside what it is to be compared with"
     assert "these figures are not stored" in err
     assert "--methods 'vanilla," in err
@@ -262,7 +262,7 @@ def test_faults_are_one_line_and_exit_2(capsys, tmp_path, monkeypatch, arguments
         ("lad(top_k=0)", "top_k of lad must be a whole number of at least 1"),
         ("lad(layers=0-99)", "reach past the last layer"),
         ("vanilla", "'vanilla' sets no parameter: write method(parameter=value)"),
-        ("lad.top_k=1", "'lad.top_k=1' is not the form of parameters: write 'lad(top_k=1)'"),
+        ("lad(top_k=1)", "'lad.top_k=1' is not the form of parameters: write 'lad(top_k=1)'"),
     ],
 )
 def test_score_refuses_what_no_method_has(capsys, results, setting, text):

@@ -233,12 +233,12 @@ def test_a_store_opened_afresh_asks_nothing_of_what_was_there(tmp_path, debris):
         it.append(rows(range(3), N=5, fingerprint={}))
     if debris:
         (tmp_path / "evidence.rank0.jsonl").write_bytes(debris)
-    with store(tmp_path, afresh=True) as it:
+    with store(tmp_path, start_over=True) as it:
         assert it.keys() == frozenset()
         it.append(rows([0]))
     assert equal(read_evidence(tmp_path), rows([0]))
     with store(tmp_path), pytest.raises(EvidenceError, match="Another run"):
-        store(tmp_path, afresh=True).open()
+        store(tmp_path, start_over=True).open()
     assert len(read_evidence(tmp_path)) == 1
 
 

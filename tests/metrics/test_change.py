@@ -12,8 +12,8 @@ from lad_eval.metrics import UNPARSABLE, Grid, changes, noticeable_rise, noticea
 from lad_eval.metrics.change import compared_figures
 from lad_eval.metrics.power import noticeable_mean
 from lad_eval.regression.evidence import evidence_folder
-from lad_eval.run.answered import read_answered
-from lad_eval.run.collect import line_up
+from lad_eval.run.collect import resolve_methods
+from lad_eval.run.condition_results import read_condition_results
 from tests.test_action import BASELINE
 
 PERMS = [[0, 1, 2, 3], [1, 2, 3, 0], [2, 3, 0, 1], [3, 0, 1, 2], [0, 2, 1, 3]]
@@ -220,8 +220,8 @@ class Evidence(NamedTuple):
 def evidence():
     """What the committed baseline's evidence makes of vanilla and LAD."""
     folder = evidence_folder(BASELINE) / "scenes_adversarial_n4"
-    methods = line_up(["vanilla", "lad"])
-    answered = read_answered(folder, next(iter(methods.values())).condition, list(methods.values()))
+    methods = resolve_methods(["vanilla", "lad"])
+    answered = read_condition_results(folder, next(iter(methods.values())).condition, list(methods.values()))
     test, calibration = (answered.rows(set(keys)) for keys in (answered.asked.evaluated, answered.asked.calibration))
     rows = np.lexsort((*test.perm.T[::-1], test.sample_id)).reshape(-1, len(np.unique(test.perm, axis=0)))
     perm = test.perm[rows]

@@ -78,15 +78,15 @@ def slow_log_probs(model, processor, request):
 def test_a_batch_equals_single_requests_and_the_slow_way(vlm, tiny, family):
     """Captions of unequal lengths, so that rows are padded; 12 candidates, so that the prefix "1" reuses the prompt's cache."""
     requests = make_requests(12, 3)
-    together = vlm(family, batch_size=3).evidence(requests)
+    barrier = vlm(family, batch_size=3).evidence(requests)
     single = Evidence.concatenate([vlm(family, batch_size=1).evidence([r]) for r in requests])
-    np.testing.assert_allclose(together.log_probs, single.log_probs, atol=1e-4)
-    np.testing.assert_allclose(together.attention, single.attention, atol=1e-5)
-    np.testing.assert_allclose(together.attention_delimited, single.attention_delimited, atol=1e-5)
-    np.testing.assert_allclose(np.exp(together.log_probs).sum(axis=1), 1.0, atol=1e-9)
-    assert together.forward_passes.tolist() == [2, 2, 2]
-    assert together.key.tolist() == [r.key for r in requests]
-    np.testing.assert_allclose(together.log_probs[0], slow_log_probs(*tiny(family), requests[0]), atol=1e-4)
+    np.testing.assert_allclose(barrier.log_probs, single.log_probs, atol=1e-4)
+    np.testing.assert_allclose(barrier.attention, single.attention, atol=1e-5)
+    np.testing.assert_allclose(barrier.attention_delimited, single.attention_delimited, atol=1e-5)
+    np.testing.assert_allclose(np.exp(barrier.log_probs).sum(axis=1), 1.0, atol=1e-9)
+    assert barrier.forward_passes.tolist() == [2, 2, 2]
+    assert barrier.key.tolist() == [r.key for r in requests]
+    np.testing.assert_allclose(barrier.log_probs[0], slow_log_probs(*tiny(family), requests[0]), atol=1e-4)
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -211,9 +211,9 @@ def test_other_errors_of_a_model_are_not_taken_for_memory(vlm):
 @pytest.mark.parametrize("family", ["qwen2.5-vl", "llava-1.5"])
 def test_replies_do_not_depend_on_the_batch(vlm, family):
     requests = make_requests(4, 3)
-    together = vlm(family, batch_size=3).generate(requests, max_new_tokens=6)
-    assert together == [vlm(family, batch_size=1).generate([r], max_new_tokens=6)[0] for r in requests]
-    assert len(together) == 3
+    barrier = vlm(family, batch_size=3).generate(requests, max_new_tokens=6)
+    assert barrier == [vlm(family, batch_size=1).generate([r], max_new_tokens=6)[0] for r in requests]
+    assert len(barrier) == 3
 
 
 def test_replies_ignore_the_penalties_of_the_hubs_generation_configuration(vlm, monkeypatch):

@@ -125,12 +125,12 @@ def test_a_constructor_that_fails_is_told_in_one_line(monkeypatch):
         check_entry("failing")
 
 
-@pytest.mark.parametrize("together", [True, False])
-def test_a_class_is_not_given_a_folder_whose_adapter_it_may_leave_out(monkeypatch, tmp_path, together):
+@pytest.mark.parametrize("barrier", [True, False])
+def test_a_class_is_not_given_a_folder_whose_adapter_it_may_leave_out(monkeypatch, tmp_path, barrier):
     built = []
     monkeypatch.setitem(registry(), "tuned", partial(lambda model_path: built.append(model_path), model_path=str(tmp_path)))
     (tmp_path / "adapter_config.json").write_text("{}")
-    if together:
+    if barrier:
         (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match=rf"^tuned: {tmp_path} holds a PEFT adapter, .*; write HF:{tmp_path} to load the base"):
         build_inner("tuned")

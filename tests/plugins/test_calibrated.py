@@ -70,9 +70,9 @@ def test_every_method_answers_as_a_run_does(tiny, task, requests, tmp_path):
 
 
 def test_one_by_one_is_as_all_at_once(tiny, task, requests, tmp_path):
-    together = method(tiny, task, "lad", tmp_path).answer(requests)
+    barrier = method(tiny, task, "lad", tmp_path).answer(requests)
     alone = method(tiny, task, "lad", tmp_path / "other")
-    assert [alone.answer([request])[0] for request in requests] == together
+    assert [alone.answer([request])[0] for request in requests] == barrier
     assert alone.answer([]) == []
 
 

@@ -17,7 +17,7 @@ from lad_eval.regression.baseline import read_baseline, write_baseline
 from lad_eval.regression.check import Circumstances, Questions, check, replay, write
 from lad_eval.regression.text import Rule, verdict_as_text
 from lad_eval.run import execute
-from lad_eval.run.legs import Interrupted
+from lad_eval.run.condition_runs import Interrupted
 from lad_eval.tasks.prompts import PARTS
 from tests.run.conftest import Counted
 

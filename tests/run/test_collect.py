@@ -40,11 +40,11 @@ def test_rows_of_different_letters_are_asked_in_calls_of_their_own(model, task):
     assert {r.identifiers for r in asked} == {("A", "B"), ("B", "A")}
     with pytest.raises(UserError, match="must have the same number of images and the same identifiers"):
         model.evidence(asked)
-    together = collect(model, task, show_progress=False)
-    assert sorted(together.key.tolist()) == sorted(r.key for r in asked)
+    barrier = collect(model, task, show_progress=False)
+    assert sorted(barrier.key.tolist()) == sorted(r.key for r in asked)
     for request in asked:
         alone = model.evidence([request])
-        found = together.select_keys([request.key])
+        found = barrier.select_keys([request.key])
         np.testing.assert_allclose(found.log_probs, alone.log_probs, atol=1e-4)
         assert found.gold_position.tolist() == [request.gold_position]
 

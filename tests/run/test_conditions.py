@@ -14,12 +14,12 @@ from lad_eval.evidence.store import EvidenceStore, read_evidence
 from lad_eval.evidence.table import Evidence
 from lad_eval.methods import PLAIN, Method, PermutationAverage, make_method
 from lad_eval.methods.replying import parse_reply
-from lad_eval.run.answered import read_answered
 from lad_eval.run.collect import collect
-from lad_eval.run.distributed import World
+from lad_eval.run.condition_results import read_condition_results
+from lad_eval.run.condition_runs import Asking, condition_runs_of, reply_batches
+from lad_eval.run.distributed import DistributedContext
 from lad_eval.run.execute import Interrupted, run_tasks
 from lad_eval.run.folder import ResultsError, read_json, write_json
-from lad_eval.run.legs import Asking, legs_of, reply_batches
 from lad_eval.run.results import rescore
 from lad_eval.run.stored import load_run
 from lad_eval.tasks.plan import plan
@@ -77,7 +77,7 @@ def test_the_same_command_asks_nothing_again_and_score_decides_the_same(counted,
     for name, says in [
         ("cot", "has not asked under cot; run again"),
         ("self-consistency", "has not asked under cot"),
-        ("generate.max_new_tokens=8", r"no replies for generate\(max_new_tokens=8\); run again with it among --methods"),
+        ("generate(max_new_tokens=8)", r"no replies for generate\(max_new_tokens=8\); run again with it among --methods"),
     ]:
         with pytest.raises(UserError, match=says):
             rescore(tmp_path, None if "=" in name else [name], settings=[name] if "=" in name else ())
@@ -190,14 +190,14 @@ def test_evidence_of_a_condition_is_taken_from_another_run_under_the_same(counte
 def test_draws_do_not_depend_on_what_else_is_asked(model):
     requests = list(plan(load_task(TASK), limit=3).requests)
     drawn = make_method("self-consistency", samples=3, max_new_tokens=4, temperature=2.0).decoding
-    together = {reply.key: reply for batch in model.reply_batches(requests, drawn) for reply in batch}
+    barrier = {reply.key: reply for batch in model.reply_batches(requests, drawn) for reply in batch}
     assert all(
-        isinstance(reply, Reply) and len(reply.texts) == 3 and 3 <= reply.forward_passes <= 12 for reply in together.values()
+        isinstance(reply, Reply) and len(reply.texts) == 3 and 3 <= reply.forward_passes <= 12 for reply in barrier.values()
     )
-    assert len({text for reply in together.values() for text in reply.texts}) > 6, "draws that are all alike would prove little"
+    assert len({text for reply in barrier.values() for text in reply.texts}) > 6, "draws that are all alike would prove little"
     for request in requests[:2]:
         [[alone]] = list(model.reply_batches([request], drawn))
-        assert alone.texts == together[request.key].texts
+        assert alone.texts == barrier[request.key].texts
 
 
 def test_greedy_replies_are_those_of_generate_and_cost_their_tokens(model):
@@ -213,9 +213,7 @@ def test_figures_of_several_draws_are_their_means(counted, tmp_path):
     counted()
     (row,) = run_tasks(settings(tmp_path, methods=("pride-original",), limit=4))
     stored = read_json(only_run(tmp_path) / "metrics.json")["methods"]["pride-original"]
-    alone = [
-        rescore(tmp_path, settings=["pride-original.draws=1", f"pride-original.seed={seed}"])["methods"] for seed in (42, 43)
-    ]
+    alone = [rescore(tmp_path, settings=[f"pride-original(draws=1, seed={seed})"])["methods"] for seed in (42, 43)]
     first = pd.read_parquet(only_run(tmp_path) / "predictions.parquet")
     (single,) = alone[0].values()
     assert single["accuracy"]["value"] == pytest.approx(100 * first.correct.mean())
@@ -254,7 +252,7 @@ def test_a_method_of_ones_own_may_look_at_all_shifts(counted, tmp_path):
     task = load_task(TASK)
     run_tasks(settings(tmp_path, methods=("permutation-average",), limit=3))
     folder = only_run(tmp_path)
-    answered = read_answered(folder, PLAIN, [])
+    answered = read_condition_results(folder, PLAIN, [])
     own, ours = (answered.decide(method).answers for method in (Shifted(), PermutationAverage()))
     assert len(own.position) == 3 * len(task.orders)
     np.testing.assert_allclose(own.log_proba, ours.log_proba, atol=1e-12)
@@ -267,19 +265,19 @@ class Halves:
     def __init__(self, model, folder, task, methods):
         self.model, self.folder, self.task, self.methods = model, folder, task, methods
 
-    def legs(self):
-        return legs_of(self.task, self.methods, self.folder, 2)
+    def condition_runs(self):
+        return condition_runs_of(self.task, self.methods, self.folder, 2)
 
     def ask(self, rank):
-        asking = Asking(self.model, World(rank, 2), None, shown=False)
+        asking = Asking(self.model, DistributedContext(rank, 2), None, shown=False)
         with EvidenceStore(self.folder, self.model.fingerprint, task=self.task.fingerprint, rank=rank) as store:
-            for leg in self.legs():
-                asking.ask(leg, store)
+            for condition_run in self.condition_runs():
+                asking.ask(condition_run, store)
 
     def finish(self):
-        asking = Asking(self.model, World(0, 2), None, shown=False)
+        asking = Asking(self.model, DistributedContext(0, 2), None, shown=False)
         with EvidenceStore(self.folder, self.model.fingerprint, task=self.task.fingerprint, rank=0) as store:
-            return [asking.finish(leg, store) for leg in self.legs()]
+            return [asking.finish(condition_run, store) for condition_run in self.condition_runs()]
 
 
 def test_two_processes_join_replies_under_the_fingerprint_that_they_were_written_under(model, tmp_path):
@@ -298,9 +296,11 @@ def test_two_processes_join_replies_under_the_fingerprint_that_they_were_written
     (written,) = soft.replies.values()
     assert written.fingerprint == header["fingerprint"] == soft.evidence.fingerprint
     assert "intervention" not in plain.evidence.fingerprint
-    alone = Asking(model, World(), None, shown=False)
+    alone = Asking(model, DistributedContext(), None, shown=False)
     with EvidenceStore(tmp_path, model.fingerprint, task=halves.task.fingerprint) as store:
-        assert [alone.ask(leg, store)[0] for leg in halves.legs()] == [0, 0], "one process goes on with what two stored"
+        assert [alone.ask(condition_run, store)[0] for condition_run in halves.condition_runs()] == [0, 0], (
+            "one process goes on with what two stored"
+        )
 
 
 def test_replies_that_were_made_otherwise_are_not_joined(model, tmp_path):

@@ -2,17 +2,9 @@ import os
 
 import pytest
 
-from lad_eval.run.folder import (
-    ResultsError,
-    claim,
-    clear,
-    ensure_writable,
-    folder_of,
-    read_json,
-    slug,
-    write_atomically,
-    write_json,
-)
+from lad_eval.files.atomic import write_atomically
+from lad_eval.files.documents import write_json
+from lad_eval.run.folder import ResultsError, claim, clear, ensure_writable, folder_of, read_json, slug
 from lad_eval.run.spec import RunSpec
 
 
@@ -66,8 +58,8 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_debris(tmp_path):
     path = tmp_path / "metrics.json"
     write_json(path, {"a": 1})
 
-    def fail(beside):
-        beside.write_text("half")
+    def fail(temporary):
+        temporary.write_text("half")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -159,11 +159,11 @@ def test_a_folder_that_gets_an_adapter_is_another_model(checkpoint, adapter, tmp
     assert names(tmp_path / "runs") == ["run-a/checkpoint-500", "run-a/checkpoint-500+adapter"]
 
 
-@pytest.mark.parametrize("together", [True, False])
-def test_without_peft_the_command_ends_with_2_and_keeps_nothing(checkpoint, adapter, tmp_path, together):
-    if together:
+@pytest.mark.parametrize("barrier", [True, False])
+def test_without_peft_the_command_ends_with_2_and_keeps_nothing(checkpoint, adapter, tmp_path, barrier):
+    if barrier:
         shutil.copytree(adapter, checkpoint, dirs_exist_ok=True)
-    model = checkpoint if together else adapter
+    model = checkpoint if barrier else adapter
     words = ["run", "--model", str(model), "--tasks", "scenes_random_n4", "--limit", "1", "--runs", str(tmp_path / "runs")]
     code = f"import sys; sys.modules['peft'] = None; from lad_eval.cli import main; sys.argv[1:] = {words!r}; sys.exit(main())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -12,7 +12,7 @@ import pytest
 
 from lad_eval.errors import DataError, UserError
 from lad_eval.evidence.store import read_evidence
-from lad_eval.run.distributed import FollowerError, RankError, World
+from lad_eval.run.distributed import DistributedContext, FollowerError, RankError
 from lad_eval.run.execute import run_tasks
 from tests.run.conftest import METHODS, MODEL, only_run, settings
 
@@ -21,12 +21,12 @@ TASK = "scenes_random_n4"
 
 @pytest.mark.parametrize(
     ("environment", "world"),
-    [({}, World(0, 1, 0)), ({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}, World(3, 4, 1))],
+    [({}, DistributedContext(0, 1, 0)), ({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}, DistributedContext(3, 4, 1))],
 )
 def test_the_launcher_names_the_place(monkeypatch, environment, world):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert World.from_environment() == world
+    assert DistributedContext.from_environment() == world
 
 
 @pytest.mark.parametrize("environment", [{"RANK": "4", "WORLD_SIZE": "4"}, {"RANK": "first"}, {"WORLD_SIZE": "0"}])
@@ -34,7 +34,7 @@ def test_what_is_no_place_is_refused(monkeypatch, environment):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="names no process of a run; start it with `accelerate launch` or `torchrun`"):
-        World.from_environment()
+        DistributedContext.from_environment()
 
 
 @pytest.mark.parametrize("told", ["", "soon", "-1", "0", "nan", "inf", "1e12"])
@@ -43,11 +43,11 @@ def test_a_limit_of_the_start_that_is_no_time_is_refused(monkeypatch, told):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LAD_EVAL_RENDEZVOUS_SECONDS", told)
     with pytest.raises(UserError, match=r"LAD_EVAL_RENDEZVOUS_SECONDS=.* is not a number of seconds from 1 to 172800"):
-        World.from_environment().joined().__enter__()
+        DistributedContext.from_environment().joined().__enter__()
 
 
 def test_alone_an_error_passes_as_it_is():
-    with pytest.raises(DataError, match="broken"), World().together(leave_at_once=True):
+    with pytest.raises(DataError, match="broken"), DistributedContext().barrier(fail_fast=True):
         raise DataError("broken")
 
 
@@ -64,10 +64,10 @@ def _take_part(rank, port, what, told):
         os.environ["LAD_EVAL_RENDEZVOUS_SECONDS"] = "2"
     if (what, rank) in (("has no leader", 0), ("is alone", 1)):
         return
-    world = World.from_environment()
+    world = DistributedContext.from_environment()
     try:
         with world.joined():
-            with world.together(leave_at_once=what == "leaves"):
+            with world.barrier(fail_fast=what == "leaves"):
                 if rank == 1 and what in ("fails", "leaves"):
                     raise DataError("image 7 is broken")
                 if rank == 1 and what == "dies":

@@ -159,9 +159,11 @@ def launch(arguments: Sequence[str]) -> int:
     except PackageNotFoundError:
         raise UserError(MISSING) from None
     ours = _our_tasks(arguments)
-    strangers = [word for word in _others(arguments) if not word.startswith("list")]  # `--tasks list` lists lmms-eval's
-    if strangers and _value(arguments, "--model") == MODEL and _value(arguments, "--include_path") is None:
-        raise UserError(f"{strangers[0]} is no task of lad_eval, which `--model {MODEL}` needs; `lad-eval ls tasks` lists them.")
+    unknown_names = [word for word in _others(arguments) if not word.startswith("list")]  # `--tasks list` lists lmms-eval's
+    if unknown_names and _value(arguments, "--model") == MODEL and _value(arguments, "--include_path") is None:
+        raise UserError(
+            f"{unknown_names[0]} is no task of lad_eval, which `--model {MODEL}` needs; `lad-eval ls tasks` lists them."
+        )
     with Scratch("lmms") as folder:
         flags = list(arguments)
         if ours:

@@ -18,8 +18,8 @@ from lad_eval.models.date import DEFAULT_DATE
 from lad_eval.models.registry import load_model
 from lad_eval.plugins.calibrated import CalibratedMethod, check_answers_here
 from lad_eval.plugins.lmms_eval.documents import one_line, open_task, request_of
-from lad_eval.run.collect import line_up
-from lad_eval.run.distributed import World
+from lad_eval.run.collect import resolve_methods
+from lad_eval.run.distributed import DistributedContext
 from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.request import Request
 
@@ -79,7 +79,7 @@ class LadEval(lmms):  # type: ignore[misc]
         from lad_eval.models.base import check_batch_size
 
         self.batch_size = check_batch_size(batch_size)
-        alone = World.from_environment().size == 1
+        alone = DistributedContext.from_environment().size == 1
         loaded: object = load_model(
             str(pretrained),
             revision=None if revision is None else str(revision),
@@ -170,7 +170,7 @@ class LadEval(lmms):  # type: ignore[misc]
             if texts:
                 raise UserError(f"{GENERATE!r} has no settings.")
             return GENERATE
-        [method] = line_up([self.method_name], [f"{self.method_name}.{text}" for text in texts]).values()
+        [method] = resolve_methods([self.method_name], [f"{self.method_name}.{text}" for text in texts]).values()
         check_answers_here(method)
         return method
 

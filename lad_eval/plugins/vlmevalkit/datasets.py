@@ -59,7 +59,7 @@ class Pictures:
         path = self.path(image)
         if not path.is_file():
             picture = image.load()
-            write_atomically(path, lambda beside: picture.save(beside, format="PNG"))
+            write_atomically(path, lambda temporary: picture.save(temporary, format="PNG"))
         return path
 
 

@@ -18,7 +18,7 @@ from lad_eval.plugins.calibrated import CalibratedMethod, check_answers_here
 from lad_eval.plugins.vlmevalkit.datasets import LADDataset
 from lad_eval.plugins.vlmevalkit.names import VANILLA, Served, parse, suggestion, weights_at
 from lad_eval.plugins.vlmevalkit.scores import Pointer, store_folder, write_pointer
-from lad_eval.run.distributed import World
+from lad_eval.run.distributed import DistributedContext
 
 if TYPE_CHECKING:
     Base = Any
@@ -208,7 +208,7 @@ class LADModel(Base):  # type: ignore[misc]  # VLMEvalKit has no types
         request = self._dataset.request_of(message)
         if request.key not in self._answers:
             method = self._ready(self._dataset)
-            world = World.from_environment()
+            world = DistributedContext.from_environment()
             share = self._dataset.share(world.rank, world.size)
             at = next((i for i, other in enumerate(share) if other.key == request.key), None)
             ahead = [request] if at is None else share[at : at + (ASKED_AHEAD if self.served.ours else 1)]
@@ -244,8 +244,8 @@ class LADModel(Base):  # type: ignore[misc]  # VLMEvalKit has no types
         if self.served.ours:
             from lad_eval.models.registry import load_model
 
-            if strangers := sorted(options.keys() - inspect.signature(load_model).parameters.keys()):
-                raise UserError(f"{self.name}: a model of lad_eval has no option {strangers[0]!r}.")
+            if unknown_names := sorted(options.keys() - inspect.signature(load_model).parameters.keys()):
+                raise UserError(f"{self.name}: a model of lad_eval has no option {unknown_names[0]!r}.")
             return None, load_model(self.served.model, **options)
         from lad_eval.models.vlmeval.loading import build_inner
 

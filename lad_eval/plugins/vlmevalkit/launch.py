@@ -25,7 +25,7 @@ from lad_eval.plugins.vlmevalkit.checks import (
 from lad_eval.plugins.vlmevalkit.names import CommandLine, dataset_name, expanded, flat, stem
 from lad_eval.plugins.vlmevalkit.registration import register
 from lad_eval.plugins.vlmevalkit.scores import work_dir
-from lad_eval.run.distributed import FollowerError, World
+from lad_eval.run.distributed import DistributedContext, FollowerError
 from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.task import Task
 
@@ -51,11 +51,11 @@ def run(arguments: Sequence[str], kit_folder: str | Path | None = None) -> None:
         UserError: a name does not exist, VLMEvalKit is missing, or (RunError) a combination of model and data failed. Of several
             processes the leading one says so, and the others end in silence.
     """
-    world = World.from_environment()
+    world = DistributedContext.from_environment()
     try:
         _run(list(arguments), kit_folder)
     except UserError as error:
-        if not world.leads:
+        if not world.is_main_process:
             raise FollowerError from error
         raise
 
@@ -107,7 +107,7 @@ def _run(words: list[str], kit_folder: str | Path | None) -> None:
         for model, name in asked:
             made = configuration.models[model] if configuration else None
             check_reuse(entries, model, name, will_ask=line.values("--mode") != ["eval"], made=made)
-            if name in LADDataset.tasks and World.from_environment().leads:
+            if name in LADDataset.tasks and DistributedContext.from_environment().is_main_process:
                 check_files(model, name)
         module.main()
         failures = [fault for model, name in asked for fault in faults(model, name)]

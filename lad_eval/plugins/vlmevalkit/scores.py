@@ -232,11 +232,11 @@ def _write_evidence(path: Path, keys: tuple[str, ...], pointer: Pointer) -> None
             "Remove it and run again."
         ) from error
     header = Header(rows.fingerprint, pointer.task, rows.n_candidates, rows.n_layers)
-    write_atomically(path.with_name(f"{path.stem}_evidence.parquet"), lambda beside: write_parquet(beside, rows, header))
+    write_atomically(path.with_name(f"{path.stem}_evidence.parquet"), lambda temporary: write_parquet(temporary, rows, header))
     state = Path(pointer.calibration) if pointer.calibration else None
     if state is not None and state.is_file():
         content = _sound(state, pointer.method, path)
-        write_atomically(path.with_name(f"{path.stem}_calibration.safetensors"), lambda beside: beside.write_bytes(content))
+        write_atomically(path.with_name(f"{path.stem}_calibration.safetensors"), lambda temporary: temporary.write_bytes(content))
     told = json.loads(json.dumps({**pointer.document(), "fingerprint": rows.fingerprint}, default=str))
     try:
         write_json(path.with_name(f"{path.stem}_lad_eval.json"), told)

@@ -17,7 +17,7 @@ from lad_eval.methods import PLAIN, Condition, is_method, make_method
 from lad_eval.metrics.predictions import UNPARSABLE, Bools
 from lad_eval.models.source import display_name
 from lad_eval.report.html.text import without_paths
-from lad_eval.run.decide import Asked
+from lad_eval.run.decide import PlanIndex
 from lad_eval.run.folder import SPEC, ResultsError, condition_folder, read_spec
 from lad_eval.run.preflight import has_data, open_noted
 from lad_eval.run.stored import StoredRun, finished_runs, load_run, none_in
@@ -206,7 +206,7 @@ def _looked(run: Path, condition: Condition, run_digest: str) -> Looked | str:
         return f"This run's folder holds no evidence {how}."
     try:
         evidence = read_evidence(folder)
-        asked = Asked.read(folder, run_digest)
+        asked = PlanIndex.read(folder, run_digest)
         calibration = evidence.select_keys(list(asked.calibration)) if asked.calibration else None
         return Looked(evidence.select_keys(list(asked.evaluated)), calibration)
     except UserError as error:

@@ -129,7 +129,7 @@ def write_report(
     content = render(sections, [run.metrics for run in runs], album).encode("utf-8", "replace")
     try:
         sweep(out.parent, out.name)
-        write_atomically(out, lambda beside: beside.write_bytes(content))
+        write_atomically(out, lambda temporary: temporary.write_bytes(content))
     except OSError as error:
         raise ResultsError(f"Cannot write {out}: {error.strerror}. Choose another file with --out.") from error
     samples = sum(len(s.explorer["sample"]) if s.explorer else 0 for s in sections)

@@ -11,10 +11,10 @@ from lad_eval.errors import DataError
 from lad_eval.models.base import VLM
 from lad_eval.models.registry import check_model
 from lad_eval.run import folder as files
-from lad_eval.run.collect import line_up
-from lad_eval.run.distributed import World
+from lad_eval.run.collect import resolve_methods
+from lad_eval.run.condition_runs import condition_runs_of
+from lad_eval.run.distributed import DistributedContext
 from lad_eval.run.execute import Settings, load, run_task
-from lad_eval.run.legs import legs_of
 from lad_eval.run.progress import Overall, Portion
 from lad_eval.run.spec import RunSpec
 from lad_eval.studies.lad.library import QUERIES, Cost, measure
@@ -48,26 +48,26 @@ def collected(needs: Sequence[Need], settings: Settings, family: Family, *, cost
     Returns:
         None in a process that does not lead.
     """
-    world = World.from_environment()
-    if not world.leads:
+    world = DistributedContext.from_environment()
+    if not world.is_main_process:
         logging.getLogger("lad_eval").setLevel(logging.WARNING)
     with world.joined():
-        with world.together():
+        with world.barrier():
             check_model(settings.model, adapter=settings.adapter, revision=settings.revision)
-            if world.leads:
+            if world.is_main_process:
                 files.ensure_writable(settings.out)
-        with world.together():
+        with world.barrier():
             opened, absent = _opened(needs, strict=strict)
-        with world.together():
+        with world.barrier():
             model = load(settings)
         spent = _costs(model, family, world, settings.limit) if costs else []
         folders = {}
-        overall = Overall(_portions(opened, settings, world), "paper", shown=world.leads and not settings.quiet)
+        overall = Overall(_portions(opened, settings, world), "paper", shown=world.is_main_process and not settings.quiet)
         for need, task in opened:
-            run_task(model, task, line_up(need.methods), settings, world, overall)
+            run_task(model, task, resolve_methods(need.methods), settings, world, overall)
             limit = settings.samples_of(task)
             folders[need.label] = files.folder_of(settings.out, RunSpec.of(model.name, model.fingerprint, task, limit))
-    return Collected(folders, absent, spent) if world.leads else None
+    return Collected(folders, absent, spent) if world.is_main_process else None
 
 
 def _opened(needs: Sequence[Need], *, strict: bool) -> tuple[list[tuple[Need, Task]], dict[str, str]]:
@@ -92,16 +92,16 @@ def _task_or_fault(need: Need) -> Task | DataError:
         return error
 
 
-def _portions(opened: Sequence[tuple[Need, Task]], settings: Settings, world: World) -> Iterator[Portion]:
+def _portions(opened: Sequence[tuple[Need, Task]], settings: Settings, world: DistributedContext) -> Iterator[Portion]:
     """All that the needs ask, for the progress of the whole; planned once more when each is run."""
     for need, task in opened:
-        for leg in legs_of(task, line_up(need.methods), settings.out, settings.samples_of(task)):
-            yield from leg.portions(world.size)
+        for condition_run in condition_runs_of(task, resolve_methods(need.methods), settings.out, settings.samples_of(task)):
+            yield from condition_run.portions(world.size)
 
 
-def _costs(model: VLM, family: Family, world: World, limit: int | float | None) -> list[Cost]:
+def _costs(model: VLM, family: Family, world: DistributedContext, limit: int | float | None) -> list[Cost]:
     """Before anything else is asked: what was seen before would be cheaper."""
-    if not world.leads:
+    if not world.is_main_process:
         return []
     try:
         tasks = [load_task(family.tasks["random", n]) for n in SIZES if family.has("random", n)]

@@ -20,7 +20,7 @@ from lad_eval.metrics import Predictions
 from lad_eval.models.base import VLM
 from lad_eval.report.compare import table_of
 from lad_eval.report.sheet import Sheet
-from lad_eval.run.decide import Asked
+from lad_eval.run.decide import PlanIndex
 from lad_eval.run.stored import StoredRun, load_run
 from lad_eval.studies.lad.need import Family, Need
 from lad_eval.tasks.request import Request
@@ -109,8 +109,8 @@ class Collection:
         return read_evidence(self.run.path)
 
     @cached_property
-    def asked(self) -> Asked:
-        return Asked.read(self.run.path, str(self.run.metrics["run"]))
+    def asked(self) -> PlanIndex:
+        return PlanIndex.read(self.run.path, str(self.run.metrics["run"]))
 
     @cached_property
     def evaluated(self) -> Evidence:

@@ -287,4 +287,4 @@ def _text(path: Path, text: str) -> None:
 
 
 def _bytes(path: Path, content: bytes) -> None:
-    write_atomically(path, lambda beside: beside.write_bytes(content))
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))

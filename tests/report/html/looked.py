@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 
 from lad_eval.evidence.table import Evidence
-from lad_eval.run.collect import line_up
-from lad_eval.run.distributed import World
+from lad_eval.run.collect import resolve_methods
+from lad_eval.run.distributed import DistributedContext
 from lad_eval.run.execute import Settings, run_task
 from lad_eval.run.stored import StoredRun, load_run
 from lad_eval.tasks.registry import load_task
@@ -71,5 +71,5 @@ def finished(out, task, *, methods=METHODS, limit=None, name="formula", attentio
     """A run of the formula on a task (name or path)."""
     settings = Settings(name, (str(task),), methods, limit=limit, out=out, quiet=True)
     opened = load_task(task)
-    run_task(Formula(name, attention), opened, line_up(methods), settings, World())
+    run_task(Formula(name, attention), opened, resolve_methods(methods), settings, DistributedContext())
     return load_run(out / name / opened.name)

@@ -20,10 +20,10 @@ from lad_eval.evidence.store import EvidenceStore
 from lad_eval.evidence.table import Evidence, difference, fingerprint_digest
 from lad_eval.methods import PLAIN, Condition, Method
 from lad_eval.models.base import VLM, Writer
-from lad_eval.run.answered import Answered
 from lad_eval.run.collect import calibrates, fingerprint_under, in_batches, under, views_of
-from lad_eval.run.decide import Asked
-from lad_eval.run.distributed import World
+from lad_eval.run.condition_results import ConditionResults
+from lad_eval.run.decide import PlanIndex
+from lad_eval.run.distributed import DistributedContext
 from lad_eval.run.folder import condition_folder, slug
 from lad_eval.run.progress import Overall, Portion, progress
 from lad_eval.tasks.plan import Plan, plan
@@ -33,7 +33,7 @@ from lad_eval.tasks.task import Task
 logger = logging.getLogger(__name__)
 
 
-def borrow(store: EvidenceStore, requests: Iterable[Request], folders: Iterable[Path]) -> int:
+def reuse_evidence(store: EvidenceStore, requests: Iterable[Request], folders: Iterable[Path]) -> int:
     """Copies rows of finished evidence into a store, for those requests that it lacks; returns their number.
 
     A request's key is a digest of all that the model is shown, so where the models' fingerprints are equal, so is the answer. A
@@ -77,7 +77,7 @@ def borrow(store: EvidenceStore, requests: Iterable[Request], folders: Iterable[
     return taken
 
 
-def neighbours(out: Path, folder: Path, model: str) -> list[Path]:
+def sibling_runs(out: Path, folder: Path, model: str) -> list[Path]:
     """Folders in which the other runs of a model keep finished evidence, made as in `folder`: a run's own, or a condition's.
 
     Args:
@@ -121,7 +121,7 @@ class Interrupted(UserError):  # noqa: N818 - no fault, and named as Python name
 
 
 @dataclass(frozen=True)
-class Leg:
+class ConditionRun:
     """What one condition asks.
 
     Attributes:
@@ -177,27 +177,27 @@ class Leg:
         return [Portion(label, self.task.name, kind, count // processes, work) for label, kind, count, work in kinds if count]
 
     def _keys(self, methods: Iterable[Method]) -> set[str]:
-        asked, keys = Asked.of(self.plan), set[str]()
+        asked, keys = PlanIndex.of(self.plan), set[str]()
         for method in methods:
             keys.update(asked.seen_by(method))
             keys.update(asked.calibration_keys(method) if method.calibrates else ())
         return keys
 
 
-def legs_of(task: Task, methods: Mapping[str, Method], folder: Path, limit: int | None) -> list[Leg]:
+def condition_runs_of(task: Task, methods: Mapping[str, Method], folder: Path, limit: int | None) -> list[ConditionRun]:
     """The legs that methods need, the question and the model as they are first.
 
     Raises:
         UserError: as `plan`.
     """
     conditions = sorted({method.condition for method in methods.values()}, key=lambda c: (c != PLAIN, c.label))
-    legs = []
+    condition_runs = []
     for condition in conditions:
         own = {name: method for name, method in methods.items() if method.condition == condition}
         worded = task.worded(*condition.wordings) if condition.wordings else task
         planned = plan(worded, limit=limit, views=views_of(own.values()), calibration=calibrates(own.values()))
-        legs.append(Leg(condition, own, worded, planned, condition_folder(folder, condition)))
-    return legs
+        condition_runs.append(ConditionRun(condition, own, worded, planned, condition_folder(folder, condition)))
+    return condition_runs
 
 
 @dataclass(frozen=True)
@@ -212,12 +212,12 @@ class Asking:
     """
 
     model: VLM
-    world: World
+    world: DistributedContext
     out: Path | None
     shown: bool
     overall: Overall | None = None
 
-    def ask(self, leg: Leg, store: EvidenceStore) -> tuple[int, float]:
+    def ask(self, condition_run: ConditionRun, store: EvidenceStore) -> tuple[int, float]:
         """Asks this process's share of what a leg misses; nothing is asked twice.
 
         Args:
@@ -232,48 +232,54 @@ class Asking:
             UserError: the model cannot be asked so, an image cannot be read, memory or the disk does not suffice.
         """
         started, answered = time.monotonic(), 0
-        fingerprint = fingerprint_under(self.model, leg.condition)
-        with under(self.model, leg.condition):
-            answered += self._evidence(leg, store, fingerprint)
-            for decoding in leg.decodings:
-                answered += self._replies(leg, decoding, fingerprint)
+        fingerprint = fingerprint_under(self.model, condition_run.condition)
+        with under(self.model, condition_run.condition):
+            answered += self._evidence(condition_run, store, fingerprint)
+            for decoding in condition_run.decodings:
+                answered += self._replies(condition_run, decoding, fingerprint)
         return answered, time.monotonic() - started
 
-    def finish(self, leg: Leg, store: EvidenceStore) -> Answered:
+    def finish(self, condition_run: ConditionRun, store: EvidenceStore) -> ConditionResults:
         """Joins the files of all processes, writes the plan beside them, and reads what the leg was answered.
 
         The store's folder is the run's, and bears the digest of its spec.
         """
         evidence = None
-        fingerprint = fingerprint_under(self.model, leg.condition)
-        if leg.evidence_keys():
+        fingerprint = fingerprint_under(self.model, condition_run.condition)
+        if condition_run.evidence_keys():
             with ExitStack() as stack:
-                own = self._store(leg, store, stack, fingerprint)
+                own = self._store(condition_run, store, stack, fingerprint)
                 own.finish()
                 evidence = own.load()
-        for decoding in leg.decodings:
-            self._reply_store(leg, decoding, fingerprint).finish()
-        asked = Asked.of(leg.plan)
-        asked.write(leg.folder, store.folder.name)
-        return Answered(leg.condition, asked, evidence, {d: read_replies(leg.folder, d) for d in leg.decodings})
+        for decoding in condition_run.decodings:
+            self._reply_store(condition_run, decoding, fingerprint).finish()
+        asked = PlanIndex.of(condition_run.plan)
+        asked.write(condition_run.folder, store.folder.name)
+        return ConditionResults(
+            condition_run.condition, asked, evidence, {d: read_replies(condition_run.folder, d) for d in condition_run.decodings}
+        )
 
-    def _store(self, leg: Leg, store: EvidenceStore, stack: ExitStack, fingerprint: Mapping[str, Any]) -> EvidenceStore:
+    def _store(
+        self, condition_run: ConditionRun, store: EvidenceStore, stack: ExitStack, fingerprint: Mapping[str, Any]
+    ) -> EvidenceStore:
         """The store of the leg's evidence: the run's own, or one of the condition, opened for as long as the stack is."""
-        if leg.condition == PLAIN:
+        if condition_run.condition == PLAIN:
             return store
         rank = None if self.world.size == 1 else self.world.rank
-        return stack.enter_context(EvidenceStore(leg.folder, fingerprint, task=leg.task.fingerprint, rank=rank))
+        return stack.enter_context(
+            EvidenceStore(condition_run.folder, fingerprint, task=condition_run.task.fingerprint, rank=rank)
+        )
 
-    def _evidence(self, leg: Leg, store: EvidenceStore, fingerprint: Mapping[str, Any]) -> int:
-        needed = leg.evidence_keys()
+    def _evidence(self, condition_run: ConditionRun, store: EvidenceStore, fingerprint: Mapping[str, Any]) -> int:
+        needed = condition_run.evidence_keys()
         if not needed:
             return 0
         with ExitStack() as stack:
-            own = self._store(leg, store, stack, fingerprint)
-            if self.out is not None and self.world.leads and leg.condition != PLAIN:
-                others = neighbours(self.out, leg.folder, str(self.model.fingerprint.get("model", self.model.name)))
-                borrow(own, self._requests(leg, needed), others)
-            share = self._share(leg, needed)
+            own = self._store(condition_run, store, stack, fingerprint)
+            if self.out is not None and self.world.is_main_process and condition_run.condition != PLAIN:
+                others = sibling_runs(self.out, condition_run.folder, str(self.model.fingerprint.get("model", self.model.name)))
+                reuse_evidence(own, self._requests(condition_run, needed), others)
+            share = self._share(condition_run, needed)
             have = own.keys()
             missing = [request for request in share if request.key not in have]
 
@@ -282,13 +288,13 @@ class Asking:
                     own.append(batch)
                     yield len(batch)
 
-            self._told(leg.label, EVIDENCE, len(share), len(share) - len(missing), keep)
+            self._told(condition_run.label, EVIDENCE, len(share), len(share) - len(missing), keep)
         return len(needed - have)
 
-    def _replies(self, leg: Leg, decoding: Decoding, fingerprint: Mapping[str, Any]) -> int:
-        replies = self._reply_store(leg, decoding, fingerprint).open()
-        needed = leg.reply_keys(decoding)
-        share = self._share(leg, needed)
+    def _replies(self, condition_run: ConditionRun, decoding: Decoding, fingerprint: Mapping[str, Any]) -> int:
+        replies = self._reply_store(condition_run, decoding, fingerprint).open()
+        needed = condition_run.reply_keys(decoding)
+        share = self._share(condition_run, needed)
         have = replies.keys()
         missing = {request.key: request for request in share if request.key not in have}
 
@@ -297,21 +303,21 @@ class Asking:
                 replies.append(missing, batch)
                 yield len(batch)
 
-        self._told(leg.reply_label, decoding.slug, len(share), len(share) - len(missing), keep)
+        self._told(condition_run.reply_label, decoding.slug, len(share), len(share) - len(missing), keep)
         return decoding.samples * len(needed - have)
 
-    def _reply_store(self, leg: Leg, decoding: Decoding, fingerprint: Mapping[str, Any]) -> ReplyStore:
+    def _reply_store(self, condition_run: ConditionRun, decoding: Decoding, fingerprint: Mapping[str, Any]) -> ReplyStore:
         rank = None if self.world.size == 1 else self.world.rank
-        return ReplyStore(leg.folder, decoding, fingerprint, task=leg.task.fingerprint, rank=rank)
+        return ReplyStore(condition_run.folder, decoding, fingerprint, task=condition_run.task.fingerprint, rank=rank)
 
-    def _requests(self, leg: Leg, keys: set[str]) -> list[Request]:
-        return [request for request in leg.plan.requests if request.key in keys]
+    def _requests(self, condition_run: ConditionRun, keys: set[str]) -> list[Request]:
+        return [request for request in condition_run.plan.requests if request.key in keys]
 
-    def _share(self, leg: Leg, keys: set[str]) -> list[Request]:
-        return [request for request in leg.plan.shard(self.world.rank, self.world.size) if request.key in keys]
+    def _share(self, condition_run: ConditionRun, keys: set[str]) -> list[Request]:
+        return [request for request in condition_run.plan.shard(self.world.rank, self.world.size) if request.key in keys]
 
     def _told(self, label: str, kind: str, total: int, done: int, keep: Callable[[], Iterator[int]]) -> None:
-        answered, shown = 0, self.world.leads and self.shown
+        answered, shown = 0, self.world.is_main_process and self.shown
         try:
             with (
                 progress(label, total, done, shown=shown)

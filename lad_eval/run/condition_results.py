@@ -14,13 +14,13 @@ from lad_eval.evidence.replies_store import read_replies, reply_files
 from lad_eval.evidence.store import read_evidence
 from lad_eval.evidence.table import Evidence, difference
 from lad_eval.methods import PLAIN, Condition, Method, with_parameters
-from lad_eval.run.decide import Asked, Decision, calibrated, decide
+from lad_eval.run.decide import Decision, PlanIndex, calibrated, decide
 from lad_eval.run.folder import AGAIN, PLAN, SPEC, ResultsError, condition_folder, read_spec
 from lad_eval.run.spec import digest_of
 
 
 @dataclass(frozen=True)
-class Answered:
+class ConditionResults:
     """Answers under one condition.
 
     Attributes:
@@ -31,7 +31,7 @@ class Answered:
     """
 
     condition: Condition
-    asked: Asked
+    asked: PlanIndex
     evidence: Evidence | None = None
     replies: Mapping[Decoding, Replies] = field(default_factory=dict)
 
@@ -70,7 +70,7 @@ def _reading(method: Method) -> str:
     return with_parameters(method.learner.name, changed)
 
 
-def read_answered(run: Path, condition: Condition, methods: Iterable[Method]) -> Answered:
+def read_condition_results(run: Path, condition: Condition, methods: Iterable[Method]) -> ConditionResults:
     """What a run's folder holds for methods of one condition.
 
     Raises:
@@ -82,7 +82,7 @@ def read_answered(run: Path, condition: Condition, methods: Iterable[Method]) ->
         how = f"under {condition.label}" if condition.label else "the question as it is"
         raise ResultsError(f"The run in {run} has not asked {how}; run again with such a method among --methods.")
     spec = read_spec(run)
-    asked = Asked.read(folder, digest_of(spec))
+    asked = PlanIndex.read(folder, digest_of(spec))
     decodings = {decoding for method in methods if (decoding := method.decoding) is not None}
     evidence = read_evidence(folder) if files_of(folder) else None
     written = {decoding: read_replies(folder, decoding) for decoding in decodings if reply_files(folder, decoding)}
@@ -90,14 +90,14 @@ def read_answered(run: Path, condition: Condition, methods: Iterable[Method]) ->
         # A condition adds what it changes to the model's fingerprint.
         if off := difference({key: made_by.get(key) for key in spec["fingerprint"]}, spec["fingerprint"]):
             raise ResultsError(f"{folder} holds answers of another model than {run / SPEC} names: {off}. {AGAIN}")
-    return Answered(condition, asked, evidence, written)
+    return ConditionResults(condition, asked, evidence, written)
 
 
-def answered_of(run: Path, methods: Mapping[str, Method]) -> dict[Condition, Answered]:
+def condition_results_of(run: Path, methods: Mapping[str, Method]) -> dict[Condition, ConditionResults]:
     """What a run's folder holds for methods, by condition, the question and the model as they are first.
 
     Raises:
-        UserError: as `read_answered`.
+        UserError: as `read_condition_results`.
     """
     conditions = sorted({method.condition for method in methods.values()}, key=lambda c: (c != PLAIN, c.label))
-    return {c: read_answered(run, c, [m for m in methods.values() if m.condition == c]) for c in conditions}
+    return {c: read_condition_results(run, c, [m for m in methods.values() if m.condition == c]) for c in conditions}
