@@ -24,7 +24,7 @@ from lad_eval.evidence.table import Evidence
 from lad_eval.methods import make_method
 from lad_eval.models.continuation import end_ids, select
 from lad_eval.models.huggingface import HuggingFaceVLM
-from lad_eval.run.decide import Decision, PlanIndex, decide
+from lad_eval.run.decide import Decision, PlanIndex, calibrated, decide
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.request import Request
 from lad_eval.tasks.task import Task
@@ -55,7 +55,8 @@ class ReleasedWay:
         rows = {}
         for key in [*asked.calibration, *(key for keys in views for key in keys)]:
             rows[key] = self._look(requests[key], attentions=looking)  # a question that returns is asked again
-        return decide(Evidence.concatenate(list(rows.values())), PlanIndex.of(asked), method)
+        evidence, index = Evidence.concatenate(list(rows.values())), PlanIndex.of(asked)
+        return decide(evidence, index, method, calibrated(evidence, index, method))
 
     @torch.inference_mode()
     def _look(self, request: Request, *, attentions: bool) -> Evidence:

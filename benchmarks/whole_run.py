@@ -11,7 +11,7 @@ from benchmarks.timer import take_turns
 from lad_eval.methods import make_method
 from lad_eval.models.huggingface import HuggingFaceVLM
 from lad_eval.run.collect import calibrates, collect, views_of
-from lad_eval.run.decide import Decision, PlanIndex, decide
+from lad_eval.run.decide import Decision, PlanIndex, calibrated, decide
 from lad_eval.tasks.plan import plan as request_plan
 from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.task import Task
@@ -32,7 +32,7 @@ def ours(model: HuggingFaceVLM, task: Task, limit: int) -> dict[str, Decision]:
     with tempfile.TemporaryDirectory() as folder:
         evidence = collect(model, task, methods=METHODS, limit=limit, store=folder, show_progress=False)
         asked = PlanIndex.of(request_plan(task, limit=limit, views=views, calibration=calibration))
-        return {name: decide(evidence, asked, method) for name, method in methods.items()}
+        return {name: decide(evidence, asked, method, calibrated(evidence, asked, method)) for name, method in methods.items()}
 
 
 def _table(name: str, plan: Plan) -> Table:

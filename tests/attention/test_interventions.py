@@ -160,7 +160,7 @@ def test_several_act_in_written_order(lab, family):
 
 def test_several_are_named_and_told_apart_in_written_order():
     both = join_interventions([Scaled(by=3.0), Sofa(sigma=0.25)])
-    assert both.label == "scaled:by=3.0+sofa:sigma=0.25"
+    assert both.label == "scaled(by=3.0)+sofa(sigma=0.25)"
     assert both.facts == {"name": "scaled+sofa", "parts": [Scaled(by=3.0).facts, Sofa(sigma=0.25).facts]}
     assert both != join_interventions([Sofa(sigma=0.25), Scaled(by=3.0)])
     assert hash(both) == hash(JoinedIntervention((Scaled(by=3.0), Sofa(sigma=0.25))))
@@ -171,10 +171,10 @@ def test_several_are_named_and_told_apart_in_written_order():
 def test_one_that_changes_nothing_is_an_error_alone_and_among_others(lab):
     model, layout, inputs = prepared(lab)
     idle = Scaled(act=False)
-    with pytest.raises(UnsupportedModelError, match=r"scaled:act=False changed no attention call; .* methods with scaled"):
+    with pytest.raises(UnsupportedModelError, match=r"scaled\(act=False\) changed no attention call; .* methods with scaled"):
         under(idle, model, layout, inputs)
     for parts in ([idle, Shifted()], [Shifted(), idle]):
-        with pytest.raises(UnsupportedModelError, match="scaled:act=False changed no attention call"):
+        with pytest.raises(UnsupportedModelError, match=r"scaled\(act=False\) changed no attention call"):
             under(join_interventions(parts), model, layout, inputs)
     with pytest.raises(ZeroDivisionError), idle.applied(model, layout):
         raise ZeroDivisionError  # what went wrong is told, not that nothing was changed
@@ -196,7 +196,7 @@ def test_what_is_learned_is_saved_part_of_the_facts_and_refused_on_what_it_was_l
     _, more, others = prepared(lab, rows=[(lab.EQUAL, "What is it?")], names=("s2",))
     untrained = Dimmed(share=0.9)
     assert untrained.facts == {"name": "dimmed", "share": 0.9, "learned": None}
-    with pytest.raises(UserError, match=r"dimmed:share=0\.9 has learned nothing yet; calibrate it"):
+    with pytest.raises(UserError, match=r"dimmed\(share=0\.9\) has learned nothing yet; calibrate it"):
         under(untrained, model, layout, inputs)
 
     fitted = untrained.calibrated(model, passes_of(model, [(layout, inputs), (more, others)]))
@@ -206,7 +206,7 @@ def test_what_is_learned_is_saved_part_of_the_facts_and_refused_on_what_it_was_l
     assert fitted == again
     assert hash(fitted) == hash(again)
     assert fitted != fewer
-    assert fitted.label == "dimmed:share=0.9"
+    assert fitted.label == "dimmed(share=0.9)"
     assert fitted.facts == {"name": "dimmed", "share": 0.9, "learned": fitted.learned.digest}
     assert fewer.facts != fitted.facts
     assert fitted.learned.sample_ids == ("s1", "s2", "s3")
@@ -221,7 +221,7 @@ def test_what_is_learned_is_saved_part_of_the_facts_and_refused_on_what_it_was_l
     joined = join_interventions([Scaled(), fitted])
     for intervention in (fitted, joined):
         intervention.check_disjoint(["s4", "s5"], ["x"])
-        with pytest.raises(EvidenceError, match=r"2 evaluated samples were also calibrated on by dimmed:share=0.9 \(s1, s3\)"):
+        with pytest.raises(EvidenceError, match=r"2 evaluated samples were also calibrated on by dimmed\(share=0.9\) \(s1, s3\)"):
             intervention.check_disjoint(["s3", "s4", "s1"], [])
         with pytest.raises(EvidenceError, match="1 pictures of evaluated samples were also calibrated on"):
             intervention.check_disjoint(["s4"], ["s20", "x"])

@@ -100,7 +100,7 @@ def test_the_draw_is_read_again_and_needs_no_embeddings_then(coco, task):
     assert load_task(task(setting="adversarial")).fingerprint == first
     with pytest.raises(NotPreparedError) as caught:
         load_task(task(setting="adversarial", samples=11))
-    assert f"Run `lad-eval data prepare coco --root {coco} --encoder tiny-clip`." in str(caught.value)
+    assert f"`lad-eval data prepare coco --root {coco} --encoder tiny-clip`." in str(caught.value)
 
 
 def test_faults_are_told_in_one_line(coco, task):
