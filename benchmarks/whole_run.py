@@ -55,7 +55,7 @@ def _table(name: str, plan: Plan) -> Table:
     # Hundreds of passes a round: there is nothing to warm up, and a few rounds are enough.
     timing = take_turns({THEIRS: released, OURS: shared}, max(1, plan.rounds // 2), warm=False)
     passes[OURS] = len(request_plan(task, limit=samples, views=frozenset({"identity", "cyclic"}), calibration=True))
-    same = [answers[OURS][m].position == answers[THEIRS][m].position for m in METHODS]
+    same = [answers[OURS][m].answers.position == answers[THEIRS][m].answers.position for m in METHODS]
     agree = sum(int(row.sum()) for row in same) / sum(len(row) for row in same)
     rows = [
         (way, passes[way], f"{timing.median(way):.1f}", timing.ratio(THEIRS, way) if way == OURS else "1.00")

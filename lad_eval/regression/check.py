@@ -1,4 +1,4 @@
-"""Does a model still answer as its baseline says? Asked anew, or decided again from stored evidence; and baselines are made."""
+"""Does a model still answer as its baseline says? Run again, or decided again from stored evidence; and baselines are made."""
 
 from __future__ import annotations
 

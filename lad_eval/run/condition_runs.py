@@ -1,4 +1,4 @@
-"""The legs of a run: what each condition asks of the model, one after the other."""
+"""The condition runs of a run: what each condition asks of the model, one after the other."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ class ConditionRun:
 
 
 def condition_runs_of(task: Task, methods: Mapping[str, Method], folder: Path, limit: int | None) -> list[ConditionRun]:
-    """The legs that methods need, the question and the model as they are first.
+    """The condition runs that methods need, the question and the model as they are first.
 
     Raises:
         UserError: as `plan`.
@@ -202,7 +202,7 @@ def condition_runs_of(task: Task, methods: Mapping[str, Method], folder: Path, l
 
 @dataclass(frozen=True)
 class Asking:
-    """How legs are asked.
+    """How condition runs are collected.
 
     Attributes:
         world: this process's place; samples are dealt out to all.

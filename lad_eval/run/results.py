@@ -127,7 +127,7 @@ def metrics_document(
 
     Args:
         spec: of the run.
-        legs: what was answered, a condition each, the question and the model as they are first.
+        condition_runs: what was answered, a condition each, the question and the model as they are first.
         methods: by the names that tables show.
         decisions: theirs.
         seed: of the bootstrap.
