@@ -78,7 +78,7 @@ def test_the_released_way_gives_our_answers_at_more_passes():
     # A run a method: 5 orders and 20 calibration passes, or 5 x 4 shifts; ours asks 16 shifts and 20 calibration passes in all.
     assert way.passes == 5 + 25 + 25 + 5 + 25 + 20
     for name in whole_run.METHODS:
-        assert theirs[name].position.tolist() == ours[name].position.tolist(), name
+        assert theirs[name].answers.position.tolist() == ours[name].answers.position.tolist(), name
 
 
 def test_the_released_way_runs_the_prompt_again_for_every_prefix():

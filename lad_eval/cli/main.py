@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
-import gc
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -192,8 +193,12 @@ _UsageError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `lad-eval`; ends the process."""
     code = invoke(arguments)
-    gc.freeze()  # the interpreter would look for reference cycles among all that torch and transformers hold, for a second
-    sys.exit(code)
+    atexit._run_exitfuncs()
+    with suppress(OSError, ValueError):  # whoever read our output may be gone
+        sys.stdout.flush()
+        sys.stderr.flush()
+    # Not sys.exit: the interpreter would search all that torch and transformers hold for reference cycles, a second at least.
+    os._exit(code)
 
 
 def invoke(arguments: Sequence[str] | None = None) -> int:

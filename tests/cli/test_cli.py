@@ -118,16 +118,12 @@ def test_what_must_answer_at_once_imports_nothing_heavy(arguments):
     assert done.stdout
 
 
-def test_the_end_of_the_process_searches_no_heap_and_loses_no_output():
-    code = (
-        "import atexit, gc, sys; from lad_eval.cli.main import main\n"
-        "atexit.register(lambda: print('frozen', gc.get_freeze_count() > 0))\n"
-        "main(['ls', 'no-such-thing'] if len(sys.argv) > 1 else ['--version'])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout.split()) == (0, [*lad_eval.__version__.split(), "frozen", "True"]), done.stderr
-    done = subprocess.run([sys.executable, "-c", code, "wrong"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout.split()) == (2, ["frozen", "True"])
+def test_the_end_of_the_process_loses_no_output_and_runs_what_was_registered():
+    code = "import atexit, sys; from lad_eval.cli.main import main\natexit.register(lambda: print('the end'))\nmain(sys.argv[1:])"
+    done = subprocess.run([sys.executable, "-c", code, "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{lad_eval.__version__}\nthe end\n", "")
+    done = subprocess.run([sys.executable, "-c", code, "ls", "no-such-thing"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "the end\n")
     assert done.stderr.startswith("error: ")
 
 
@@ -262,7 +258,7 @@ def test_faults_are_one_line_and_exit_2(capsys, tmp_path, monkeypatch, arguments
         ("lad(top_k=0)", "top_k of lad must be a whole number of at least 1"),
         ("lad(layers=0-99)", "reach past the last layer"),
         ("vanilla", "'vanilla' sets no parameter: write method(parameter=value)"),
-        ("lad(top_k=1)", "'lad.top_k=1' is not the form of parameters: write 'lad(top_k=1)'"),
+        ("lad.top_k=1", "'lad.top_k=1' is not the form of parameters: write 'lad(top_k=1)'"),
     ],
 )
 def test_score_refuses_what_no_method_has(capsys, results, setting, text):
