@@ -3,6 +3,7 @@
 import pytest
 
 from lad_eval.cli.main import invoke
+from lad_eval.methods import METHODS
 from lad_eval.tasks import registry
 
 METHOD = """
@@ -15,6 +16,13 @@ class Last(Method):
         return evidence.log_probs * 0 + range(evidence.n_candidates)
 """
 TASK = "source: scenes\ncandidates: 3\nsamples: 4\n"
+
+
+@pytest.fixture(autouse=True)
+def as_a_process_of_its_own(monkeypatch):
+    """A command adds names for as long as its process lasts; other tests must not see them."""
+    for table in ("_entries", "_origins", "_values"):
+        monkeypatch.setattr(METHODS, table, dict(getattr(METHODS, table)))
 
 
 def test_a_method_of_a_file_is_run_and_joined(tmp_path, capsys, monkeypatch):
