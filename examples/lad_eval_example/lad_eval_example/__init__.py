@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated
 
 import numpy as np
 from PIL import Image
@@ -22,9 +22,8 @@ class MedianPrior(Method):
 
     name = "median-prior"
     calibrates = True
-    parameters: ClassVar = {"strength": Positive()}
 
-    def __init__(self, *, strength: float = 1.0) -> None:
+    def __init__(self, *, strength: Annotated[float, Positive()] = 1.0) -> None:
         self.strength = strength
 
     def _calibrate(self, evidence: Evidence) -> None:
