@@ -172,6 +172,7 @@ class JoinedIntervention(Intervention):
             part.check_disjoint(sample_ids, images)
 
     def _attached(self, model: Any, layout: PromptLayout, acted: Acted) -> AbstractContextManager[None]:
+        # Never called: `applied` above opens each part by itself, so that each must have changed something.
         raise NotImplementedError("each part attaches its own hooks")
 
 
