@@ -226,9 +226,7 @@ def invoke(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
-    except (
-        Exception
-    ) as error:  # what nobody foresaw: one line and exit code 70, or 2 for disks and memory
+    except Exception as error:  # what nobody foresaw: one line and exit code 70, or 2 for disks and memory
         if debug:
             traceback.print_exc()
         return _last_resort(error)
