@@ -102,9 +102,9 @@ class RememberedFeatures:
         output = self._output(pieces, pair, move)
         if output.pooler_output is None or any(name not in _KNOWN and output[name] is not None for name in output):
             return False  # the model reads something else of the answer: Llama 4 the last hidden state, Ovis2 its indicators
-        barrier, _ = self._features(pieces, pair, move, output)
+        joint, _ = self._features(pieces, pair, move, output)
         alone = [self._features(pieces, [i], move)[0] for i in pair]
-        return len(barrier) == 2 and all(len(one) == 1 and _close(one[0], both) for one, both in zip(alone, barrier, strict=True))
+        return len(joint) == 2 and all(len(one) == 1 and _close(one[0], both) for one, both in zip(alone, joint, strict=True))
 
     def _output(self, pieces: Pieces, images: Sequence[int], move: Callable[[Inputs], dict[str, Any]]) -> Any:
         assert self._encode is not None

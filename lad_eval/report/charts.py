@@ -66,26 +66,26 @@ def draw_positions(methods: Sequence[PositionBars], title: str, subtitle: str, o
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    barrier = len(methods) <= MOST_TOGETHER
-    panels = [list(methods)] if barrier else [[method] for method in methods]
+    one_panel = len(methods) <= MOST_TOGETHER
+    panels = [list(methods)] if one_panel else [[method] for method in methods]
     across = min(len(panels), 3)
     down = math.ceil(len(panels) / across)
     colours = _colours([method.name for method in methods])
-    wide = max(7.0, min(14.0, 1.4 + 0.36 * len(methods[0].values) * len(methods))) if barrier else 3.3 * across
+    wide = max(7.0, min(14.0, 1.4 + 0.36 * len(methods[0].values) * len(methods))) if one_panel else 3.3 * across
     # No date and no random ids in the file: drawing the same figures again gives the same bytes.
     with rc_context({"svg.hashsalt": "lad_eval", "font.size": 9, "text.color": INK, "axes.labelcolor": INK}):
         layout = ConstrainedLayoutEngine(h_pad=0.06, w_pad=0.1)
-        figure = Figure(figsize=(wide, 4.1 if barrier else 0.9 + 2.1 * down), layout=layout)
+        figure = Figure(figsize=(wide, 4.1 if one_panel else 0.9 + 2.1 * down), layout=layout)
         figure.suptitle("\n".join(textwrap.wrap(title, int(10.5 * wide))), x=0.02, ha="left", fontsize=12.5, fontweight="bold")
         grid: Any = figure.subplots(down, across, squeeze=False, sharey=True)
         for place, (axes, shown) in enumerate(zip(grid.flat, panels, strict=False)):
             _draw_panel(axes, shown, colours)
-            axes.set_title(subtitle if barrier else shown[0].name, loc="left", fontsize=9.5, color=QUIET if barrier else INK)
+            axes.set_title(subtitle if one_panel else shown[0].name, loc="left", fontsize=9.5, color=QUIET if one_panel else INK)
             if place % across == 0:
                 axes.set_ylabel("found (%)")
         for axes in grid.flat[len(panels) :]:
             axes.set_visible(False)
-        if barrier:
+        if one_panel:
             grid.flat[0].set_xlabel("position of the right image", loc="left")
             grid.flat[0].legend(frameon=False, ncols=len(methods) + 1, loc="upper left", bbox_to_anchor=(-0.015, -0.11))
         else:

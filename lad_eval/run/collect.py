@@ -57,8 +57,8 @@ def with_stored(methods: Mapping[str, Method], stored: Iterable[str]) -> dict[st
     """
     names = {*methods, *filter(is_method, stored)}
     known = {name: make_method(name) for name in method_names() if name in names}
-    barrier = {name: make_method(name) for name in sorted(names) if name not in known and is_method(name)}
-    return {**known, **barrier, **methods}
+    combined = {name: make_method(name) for name in sorted(names) if name not in known and is_method(name)}
+    return {**known, **combined, **methods}
 
 
 def views_of(methods: Collection[Method]) -> frozenset[View]:

@@ -194,8 +194,8 @@ def _official_draw(pool: Sequence[str], skeleton: _Skeleton) -> Draw:
 
 
 def _place(places: Sequence[int], anchor: str, wrong: Sequence[str]) -> Draw:
-    barrier = [anchor, *wrong]
-    return Draw(tuple(barrier[i] for i in places), places.index(0))
+    images = [anchor, *wrong]
+    return Draw(tuple(images[i] for i in places), places.index(0))
 
 
 def _official_calibration(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections import Counter
 from collections.abc import Mapping
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from lad_eval.errors import UserError
+from lad_eval.errors import UserError, near_names
 from lad_eval.models.vlmeval.kit import kit_version
 from lad_eval.models.vlmeval.source import Facts, bases, facts_of, is_processor
 
@@ -147,7 +146,7 @@ def entry_of(entry_name: str) -> tuple[Any, dict[str, Any]]:
 
     found = registry()
     if entry_name not in found:
-        near = difflib.get_close_matches(entry_name, found, n=3, cutoff=0.5)
+        near = near_names(entry_name, found, most=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else "`lad-eval ls models --harness vlmeval` lists them."
         raise UserError(f"VLMEvalKit has no model {entry_name!r}. {hint}")
     maker = found[entry_name]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -12,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lad_eval.errors import UnknownNameError, UserError
+from lad_eval.errors import UnknownNameError, UserError, near_names
 from lad_eval.files.atomic import Scratch
 from lad_eval.tasks.registry import groups, load_spec, resolve, task_names
 
@@ -216,7 +215,7 @@ def _our_tasks(arguments: Sequence[str]) -> list[str]:
     ours = [word for word in _named(arguments) if _is_ours(word)]
     known = [*task_names(), *groups()]
     for word in _others(arguments):
-        if difflib.get_close_matches(word, known, n=1, cutoff=NEAR) and word not in names_in_lmms_eval():
+        if near_names(word, known, cutoff=NEAR) and word not in names_in_lmms_eval():
             raise UnknownNameError("task", word, known)
     return ours
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,10 +12,11 @@ from typing import Any, NoReturn, cast
 from lmms_eval.api.model import lmms
 from lmms_eval.utils import simple_parse_args_string
 
-from lad_eval.errors import UserError
+from lad_eval.errors import UnknownNameError, UserError
 from lad_eval.methods import Method, canonical_name, method_names
 from lad_eval.models.date import DEFAULT_DATE
 from lad_eval.models.registry import load_model
+from lad_eval.names import OUTSIDE_BRACKETS
 from lad_eval.plugins.calibrated import CalibratedMethod, check_answers_here
 from lad_eval.plugins.lmms_eval.documents import one_line, open_task, request_of
 from lad_eval.run.collect import resolve_methods
@@ -35,8 +36,8 @@ class LadEval(lmms):  # type: ignore[misc]
 
     Args:
         pretrained: `lad-tiny`, `random:<family>`, a model folder, or a hub id.
-        method: a name that `lad-eval ls methods` lists, or "generate": greedy free text.
-        settings: parameters of the method, separated by semicolons, such as "top_k=4;layers=all".
+        method: a name that `lad-eval ls methods` lists, with parameters as everywhere, `lad(top_k=4, layers=all)`; or "generate":
+            greedy free text.
         calibrate_on: another task of ours, whose calibration samples take the place of the task's own.
         store: the folder above all runs.
         batch_size, device, dtype, attn, revision, adapter, image_preparation, trust_remote_code, date, seed: as `lad-eval run`
@@ -51,7 +52,6 @@ class LadEval(lmms):  # type: ignore[misc]
         self,
         pretrained: Any = None,
         method: Any = None,
-        settings: Any = None,
         calibrate_on: str | None = None,
         store: Any = "results/runs",
         batch_size: Any = 1,
@@ -71,8 +71,7 @@ class LadEval(lmms):  # type: ignore[misc]
         if pretrained is None:
             raise UserError("Name a model: --model_args pretrained=<hub id, folder or lad-tiny>,method=lad.")
         self.method_name = _known_method(method)
-        self._make(settings)
-        self._settings = settings
+        self._make()
         self._calibrate_on = calibrate_on
         self._store = Path(str(store)).expanduser()
         self._answering: dict[str, CalibratedMethod] = {}
@@ -103,7 +102,10 @@ class LadEval(lmms):  # type: ignore[misc]
         given = {key: value for key, value in (additional_config or {}).items() if value is not None}
         with one_line():
             try:
-                given |= simple_parse_args_string(arg_string)
+                # A method's parameters are its own: lmms-eval would end the argument at the first comma between brackets.
+                arguments = re.split("," + OUTSIDE_BRACKETS, arg_string)
+                given |= simple_parse_args_string(",".join(argument for argument in arguments if "(" not in argument))
+                given |= dict(argument.strip().split("=", 1) for argument in arguments if "(" in argument)
             except ValueError:
                 raise UserError(f"--model_args must be key=value, separated by commas, not {arg_string!r}.") from None
             return cls(**given)
@@ -159,18 +161,15 @@ class LadEval(lmms):  # type: ignore[misc]
             return replies
         if task not in self._answering:
             opened = open_task(task).task if self._calibrate_on is None else load_task(task, calibrate_on=self._calibrate_on)
-            self._answering[task] = CalibratedMethod(self.vlm, opened, self._make(self._settings), self._store)
+            self._answering[task] = CalibratedMethod(self.vlm, opened, self._make(), self._store)
         positions = self._answering[task].answer(requests)
         return [request.identifiers[position] for request, position in zip(requests, positions, strict=True)]
 
-    def _make(self, settings: Any) -> Method | str:
+    def _make(self) -> Method | str:
         """A method that has seen nothing yet, so that each task calibrates its own."""
-        texts = [text.strip() for text in str(settings or "").split(";") if text.strip()]
         if self.method_name == GENERATE:
-            if texts:
-                raise UserError(f"{GENERATE!r} has no settings.")
             return GENERATE
-        [method] = resolve_methods([self.method_name], [f"{self.method_name}.{text}" for text in texts]).values()
+        [method] = resolve_methods([self.method_name]).values()
         check_answers_here(method)
         return method
 
@@ -190,8 +189,4 @@ def _refuse(unknown: Mapping[str, Any]) -> None:
     if not unknown:
         return
     known = [name for name in inspect.signature(LadEval).parameters if name != "unknown"]
-    name = next(iter(unknown))
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    raise UserError(
-        f"Unknown model argument {name!r}. " + (f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(known)}.")
-    )
+    raise UnknownNameError("model argument", next(iter(unknown)), known)
