@@ -48,12 +48,12 @@ class ReleasedWay:
 
     def _run_one(self, task: Task, name: str, limit: int) -> Decision:
         method = make_method(name)
-        asked = plan(task, limit=limit, views=frozenset({"identity", method.views}), calibration=method.calibrates)
+        asked = plan(task, limit=limit, orders=frozenset({"identity", method.orders}), calibration=method.calibrates)
         requests = {request.key: request for request in asked.requests}
-        views = asked.cyclic if method.views == "cyclic" else [(key,) for key in asked.evaluated]
+        orders = asked.cyclic if method.orders == "cyclic" else [(key,) for key in asked.evaluated]
         looking = "attention" in method.needs
         rows = {}
-        for key in [*asked.calibration, *(key for keys in views for key in keys)]:
+        for key in [*asked.calibration, *(key for keys in orders for key in keys)]:
             rows[key] = self._look(requests[key], attentions=looking)  # a question that returns is asked again
         evidence, index = Evidence.concatenate(list(rows.values())), PlanIndex.of(asked)
         return decide(evidence, index, method, calibrated(evidence, index, method))

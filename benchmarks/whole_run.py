@@ -10,7 +10,7 @@ from benchmarks.report import Table
 from benchmarks.timer import take_turns
 from lad_eval.methods import make_method
 from lad_eval.models.huggingface import HuggingFaceVLM
-from lad_eval.run.collect import calibrates, collect, views_of
+from lad_eval.run.collect import calibrates, collect, orders_of
 from lad_eval.run.decide import Decision, PlanIndex, calibrated, decide
 from lad_eval.tasks.plan import plan as request_plan
 from lad_eval.tasks.registry import load_task
@@ -28,10 +28,10 @@ def run(plan: Plan) -> list[Table]:
 def ours(model: HuggingFaceVLM, task: Task, limit: int) -> dict[str, Decision]:
     """Collects with a store on the disk, then decides."""
     methods = {name: make_method(name) for name in METHODS}
-    views, calibration = views_of(methods.values()), calibrates(methods.values())
+    orders, calibration = orders_of(methods.values()), calibrates(methods.values())
     with tempfile.TemporaryDirectory() as folder:
         evidence = collect(model, task, methods=METHODS, limit=limit, store=folder, show_progress=False)
-        asked = PlanIndex.of(request_plan(task, limit=limit, views=views, calibration=calibration))
+        asked = PlanIndex.of(request_plan(task, limit=limit, orders=orders, calibration=calibration))
         return {name: decide(evidence, asked, method, calibrated(evidence, asked, method)) for name, method in methods.items()}
 
 
@@ -54,7 +54,7 @@ def _table(name: str, plan: Plan) -> Table:
 
     # Hundreds of passes a round: there is nothing to warm up, and a few rounds are enough.
     timing = take_turns({THEIRS: released, OURS: shared}, max(1, plan.rounds // 2), warm=False)
-    passes[OURS] = len(request_plan(task, limit=samples, views=frozenset({"identity", "cyclic"}), calibration=True))
+    passes[OURS] = len(request_plan(task, limit=samples, orders=frozenset({"identity", "cyclic"}), calibration=True))
     same = [answers[OURS][m].answers.position == answers[THEIRS][m].answers.position for m in METHODS]
     agree = sum(int(row.sum()) for row in same) / sum(len(row) for row in same)
     rows = [

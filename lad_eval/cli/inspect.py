@@ -210,7 +210,7 @@ def _methods() -> list[str]:
         reads = ", ".join(_READ[need] for need in sorted(method.needs, reverse=True))
         decoding = getattr(method, "decoding", None)
         unit = "pass" if not isinstance(decoding, Decoding) else "reply"
-        count = {"identity": "1", "cyclic": "N", "random": str(RANDOM_ORDERS)}[method.views]
+        count = {"identity": "1", "cyclic": "N", "random": str(RANDOM_ORDERS)}[method.orders]
         if isinstance(decoding, Decoding) and decoding.samples > 1:
             count = str(decoding.samples)
         many = {"pass": "passes", "reply": "replies"}[unit] if count != "1" else unit
@@ -225,10 +225,10 @@ def _methods() -> list[str]:
 
 _READ = {"log_probs": "logits", "attention": "attention", "replies": "replies"}
 _JOINED = (
-    "Parts are joined by +: prompt variants (instruction) + interventions (sofa), in their order + one view (average-cyclic,",
+    "Parts are joined by +: prompt variants (instruction) + interventions (sofa), in their order + orders (average-cyclic,",
     "average-random, majority) + one decision (all others), such as instruction+lad, sofa(sigma=0.3)+lad(top_k=1).",
     "A part that is missing leaves the question, the model and the displayed order as they are, and vanilla decides.",
-    "Wordings and interventions run the model again; everything else is decided from stored evidence.",
+    "Prompt variants and interventions run the model again; everything else is decided from stored evidence.",
 )
 
 

@@ -13,9 +13,9 @@ from lad_eval.attention.interventions import INTERVENTIONS
 from lad_eval.errors import UserError
 from lad_eval.methods.base import Method, MethodWarning, NotCalibratedError
 from lad_eval.methods.compose import (
+    ORDERS,
     PROTOCOLS,
     REPLYING,
-    VIEWS,
     NamedMethod,
     compose,
     composition,
@@ -23,14 +23,14 @@ from lad_eval.methods.compose import (
     part_names,
 )
 from lad_eval.methods.lad import LAD, NoVisualSignalWarning, UnlabelledLAD
+from lad_eval.methods.orders import Majority, OverOrders, PermutationAverage, RandomAverage, Vanilla
 from lad_eval.methods.parameters import PLAIN, Condition, LayerRange, ParameterError
 from lad_eval.methods.pride import PriDe, PriDeOriginal
 from lad_eval.methods.readout import FewLayersWarning, PurifiedAttention, RawAttention
 from lad_eval.methods.replying import ChainOfThought, Generate, SelfConsistency
-from lad_eval.methods.views import Majority, OverViews, PermutationAverage, RandomAverage, Vanilla
 from lad_eval.names import parse_parts, renewed, spell
 from lad_eval.registry import Registry
-from lad_eval.tasks.prompts import WORDINGS
+from lad_eval.tasks.prompts import PROMPT_VARIANTS
 
 __all__ = [
     "DEFAULT_METHODS",
@@ -48,7 +48,7 @@ __all__ = [
     "NamedMethod",
     "NoVisualSignalWarning",
     "NotCalibratedError",
-    "OverViews",
+    "OverOrders",
     "ParameterError",
     "PermutationAverage",
     "PriDe",
@@ -80,7 +80,7 @@ def _accepted(name: str, value: object) -> NamedMethod:
         return value
     if not (isinstance(value, type) and issubclass(value, Method)):
         raise TypeError(f"the method {name!r} must be a subclass of lad_eval.methods.Method")
-    return named(value, wordings=("cot",) if issubclass(value, ChainOfThought | SelfConsistency) else ())
+    return named(value, prompt_variants=("cot",) if issubclass(value, ChainOfThought | SelfConsistency) else ())
 
 
 METHODS: Registry[NamedMethod] = Registry(
@@ -142,11 +142,11 @@ def stored_name(name: str) -> str:
             return canonical_name(now)
         *before, last = parse_parts(now)
         parts = composition("+".join(map(str, [*before, last._replace(settings={})])), METHODS)
-        view = {} if parts.views is None else VIEWS[parts.views].method.parameters
-        own = {key: text for key, text in last.settings.items() if key not in view}
-        views = [] if parts.views is None else [spell(parts.views, {k: v for k, v in last.settings.items() if k in view})]
-        rest = [part for part in before if part.name != parts.views]
-        return canonical_name("+".join([*map(str, rest), *views, spell(last.name, own)]))
+        over = {} if parts.orders is None else ORDERS[parts.orders].method.parameters
+        own = {key: text for key, text in last.settings.items() if key not in over}
+        orders = [] if parts.orders is None else [spell(parts.orders, {k: v for k, v in last.settings.items() if k in over})]
+        rest = [part for part in before if part.name != parts.orders]
+        return canonical_name("+".join([*map(str, rest), *orders, spell(last.name, own)]))
     except UserError:
         return name
 
@@ -166,18 +166,18 @@ def describe_method(name: str) -> str:
     Raises:
         UnknownNameError: no method has this name.
     """
-    described = {**{key: entry.summary for key, entry in {**PROTOCOLS, **VIEWS, **REPLYING}.items()}}
+    described = {**{key: entry.summary for key, entry in {**PROTOCOLS, **ORDERS, **REPLYING}.items()}}
     composition(name, METHODS)  # refuses what is no name
     lines = []
     for part in parse_parts(name):
         if part.name in described:
             lines.append(described[part.name])
-        elif part.name in METHODS.own or (part.name not in INTERVENTIONS and part.name not in WORDINGS):
+        elif part.name in METHODS.own or (part.name not in INTERVENTIONS and part.name not in PROMPT_VARIANTS):
             lines.append(METHODS[part.name].summary)
         elif part.name in INTERVENTIONS:
             lines.append((INTERVENTIONS[part.name].__doc__ or part.name).strip().splitlines()[0])
         else:
-            lines.append(WORDINGS[part.name].summary)
+            lines.append(PROMPT_VARIANTS[part.name].summary)
     return " ".join(lines)
 
 

@@ -21,7 +21,7 @@ from lad_eval.files.tensors import read_tensors, tensors_as_bytes
 from lad_eval.methods import calibration
 from lad_eval.methods.calibration import log_softmax
 from lad_eval.methods.parameters import PLAIN, Condition, Parameter, declared, unacceptable, unknown
-from lad_eval.tasks.plan import View
+from lad_eval.tasks.plan import Orders
 
 Need = Literal["log_probs", "attention", "replies"]
 Results: TypeAlias = Evidence | Replies
@@ -64,7 +64,7 @@ class Method(ABC):
         name: its name in tables and on the command line.
         needs: the evidence it reads; "attention" is refused when missing, never replaced.
         calibrates: whether `calibrate` must come before the first answer.
-        views: "cyclic" if an answer needs the evidence of all N cyclic shifts of the displayed order, "random" that of K random
+        orders: "cyclic" if an answer needs the evidence of all N cyclic shifts of the displayed order, "random" that of K random
             orders, "identity" if it needs the request's own pass only.
         condition: how the model must have been asked; evidence does not say, whoever hands it over must know.
         parameters: name -> allowed values, as the constructor declares them.
@@ -76,7 +76,7 @@ class Method(ABC):
     name: ClassVar[str]
     needs: frozenset[Need] = frozenset({"log_probs"})
     calibrates: bool = False
-    views: View = "identity"
+    orders: Orders = "identity"
     condition: Condition = PLAIN
     parameters: ClassVar[Mapping[str, Parameter]] = {}
 

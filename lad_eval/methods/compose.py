@@ -1,4 +1,7 @@
-"""Names of methods that are put together: wordings + interventions + views + decision, as `instruction+sofa+lad(top_k=1)`."""
+"""Names of methods that are put together: prompt variants + interventions + orders + decision.
+
+For example `instruction+sofa+average-cyclic+lad(top_k=1)`.
+"""
 
 from __future__ import annotations
 
@@ -10,33 +13,35 @@ from typing import Any, NamedTuple
 from lad_eval.attention.interventions import INTERVENTIONS, Intervention, join_interventions, make_intervention
 from lad_eval.errors import UnknownNameError
 from lad_eval.methods.base import Method
+from lad_eval.methods.orders import Majority, OverOrders, PermutationAverage, RandomAverage
 from lad_eval.methods.parameters import Condition, Parameter, ParameterError, parse_value, unknown
 from lad_eval.methods.pride import PriDeOriginal
 from lad_eval.methods.replying import ChainOfThought, Generate, SelfConsistency
-from lad_eval.methods.views import Majority, OverViews, PermutationAverage, RandomAverage
 from lad_eval.names import JOIN, Part, parse_parts, spell
 from lad_eval.registry import Registry
-from lad_eval.tasks.prompts import WORDINGS
+from lad_eval.tasks.prompts import PROMPT_VARIANTS
 
 
 class NamedMethod(NamedTuple):
     """A class and the parameters that a name stands for; the rest are the class's defaults.
 
     Attributes:
-        wordings: of the question that the method is made for.
+        prompt_variants: of the question that the method is made for.
     """
 
     method: type[Method]
     preset: Mapping[str, Any]
     summary: str
-    wordings: tuple[str, ...] = ()
+    prompt_variants: tuple[str, ...] = ()
 
 
-def named(method: type[Method], summary: str = "", *, wordings: tuple[str, ...] = (), **preset: Any) -> NamedMethod:
-    return NamedMethod(method, MappingProxyType(preset), summary or (method.__doc__ or "").strip().splitlines()[0], wordings)
+def named(method: type[Method], summary: str = "", *, prompt_variants: tuple[str, ...] = (), **preset: Any) -> NamedMethod:
+    return NamedMethod(
+        method, MappingProxyType(preset), summary or (method.__doc__ or "").strip().splitlines()[0], prompt_variants
+    )
 
 
-VIEWS: Mapping[str, NamedMethod] = MappingProxyType(
+ORDERS: Mapping[str, NamedMethod] = MappingProxyType(
     {
         "average-cyclic": named(PermutationAverage, "Averaged over the N cyclic shifts: permutation-average, over any decision."),
         "average-random": named(RandomAverage),
@@ -47,8 +52,8 @@ VIEWS: Mapping[str, NamedMethod] = MappingProxyType(
 REPLYING: Mapping[str, NamedMethod] = MappingProxyType(
     {
         "generate": named(Generate),
-        "cot": named(ChainOfThought, wordings=("cot",)),
-        "self-consistency": named(SelfConsistency, wordings=("cot",)),
+        "cot": named(ChainOfThought, prompt_variants=("cot",)),
+        "self-consistency": named(SelfConsistency, prompt_variants=("cot",)),
     }
 )
 
@@ -60,50 +65,53 @@ class Composition:
     """A name in its parts.
 
     Attributes:
-        wordings: of the question.
+        prompt_variants: of the question.
         intervention: None for the model as it is.
-        views: name of an entry of VIEWS; None for the displayed order alone.
+        orders: name of an entry of ORDERS; None for the displayed order alone.
         decision: name of an entry of METHODS or REPLYING; "" where the name gives none, which is vanilla.
-        view_changes: parameters that the name gives the views.
+        order_changes: parameters that the name gives the orders.
         decision_changes: parameters that the name gives the decision.
     """
 
-    wordings: tuple[str, ...]
+    prompt_variants: tuple[str, ...]
     intervention: Intervention | None
-    views: str | None
+    orders: str | None
     decision: str
-    view_changes: Mapping[str, Any] = field(default_factory=dict)
+    order_changes: Mapping[str, Any] = field(default_factory=dict)
     decision_changes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        """The name in its one spelling: wordings, interventions in written order, views, decision."""
+        """The name in its one spelling: prompt_variants, interventions in written order, orders, decision."""
         intervention = [] if self.intervention is None else [self.intervention.label]
-        views = [] if self.views is None else [spell(self.views, self.view_changes)]
+        orders = [] if self.orders is None else [spell(self.orders, self.order_changes)]
         decision = self.decision or ("vanilla" if self.decision_changes else "")
-        return JOIN.join([*self.wordings, *intervention, *views, *([spell(decision, self.decision_changes)] if decision else [])])
+        return JOIN.join(
+            [*self.prompt_variants, *intervention, *orders, *([spell(decision, self.decision_changes)] if decision else [])]
+        )
 
     @property
     def plain(self) -> Composition:
-        """The same without the parameters of views and decision."""
-        return replace(self, view_changes={}, decision_changes={})
+        """The same without the parameters of orders and decision."""
+        return replace(self, order_changes={}, decision_changes={})
 
     @property
     def changes(self) -> dict[str, Any]:
-        """The parameters of views and decision that the name gives."""
-        return {**self.view_changes, **self.decision_changes}
+        """The parameters of orders and decision that the name gives."""
+        return {**self.order_changes, **self.decision_changes}
 
     def changed(self, changes: Mapping[str, Any], decisions: Registry[NamedMethod]) -> Composition:
         """With more parameters, each of the part that has it; of two that have it, of the decision."""
         own = entry_of(self, decisions).method.parameters
         return replace(
             self,
-            view_changes={**self.view_changes, **{k: v for k, v in changes.items() if k not in own}},
+            order_changes={**self.order_changes, **{k: v for k, v in changes.items() if k not in own}},
             decision_changes={**self.decision_changes, **{k: v for k, v in changes.items() if k in own}},
         )
 
 
-_KINDS = ("prompt variant", "intervention", "view", "decision")
+_KINDS = {"prompt variant": "prompt variant", "intervention": "intervention", "orders": "set of orders", "decision": "decision"}
+"""Kinds of parts, and what one of them is called in messages."""
 
 
 def _kind_of(name: str, decisions: Registry[NamedMethod]) -> str:
@@ -112,11 +120,11 @@ def _kind_of(name: str, decisions: Registry[NamedMethod]) -> str:
     Raises:
         UnknownNameError: none.
     """
-    if name in VIEWS:
-        return "view"
+    if name in ORDERS:
+        return "orders"
     if name in REPLYING or name in PROTOCOLS:
         return "decision"
-    tables: dict[str, Registry[Any]] = {"decision": decisions, "intervention": INTERVENTIONS, "prompt variant": WORDINGS}
+    tables: dict[str, Registry[Any]] = {"decision": decisions, "intervention": INTERVENTIONS, "prompt variant": PROMPT_VARIANTS}
     for kind, table in tables.items():
         if name in table.own:
             return kind
@@ -141,9 +149,11 @@ def composition(name: str, decisions: Registry[NamedMethod]) -> Composition:
     found: dict[str, list[Part]] = {kind: [] for kind in _KINDS}
     for part in parse_parts(name):
         found[_kind_of(part.name, decisions)].append(part)
-    for kind in ("view", "decision"):
+    for kind in ("orders", "decision"):
         if len(parts := found[kind]) > 1:
-            raise ParameterError(f"{name!r} joins {' and '.join(p.name for p in parts)}, and a method has one {kind} at most.")
+            raise ParameterError(
+                f"{name!r} joins {' and '.join(p.name for p in parts)}, and a method has one {_KINDS[kind]} at most."
+            )
     for kind in ("prompt variant", "intervention"):
         names = [part.name for part in found[kind]]
         if twice := [each for each in dict.fromkeys(names) if names.count(each) > 1]:
@@ -151,21 +161,21 @@ def composition(name: str, decisions: Registry[NamedMethod]) -> Composition:
     for part in found["prompt variant"]:
         if part.settings:
             raise unknown(part.name, list(part.settings), [])
-    view, decision = (next(iter(found[kind]), None) for kind in ("view", "decision"))
-    if decision is not None and decision.name in REPLYING and view is not None and view.name != "majority":
+    orders, decision = (next(iter(found[kind]), None) for kind in ("orders", "decision"))
+    if decision is not None and decision.name in REPLYING and orders is not None and orders.name != "majority":
         raise ParameterError(f"{name!r}: {decision.name} gives no probabilities to average; use majority.")
     interventions = [make_intervention(part) for part in found["intervention"]]
-    wordings = tuple(sorted(part.name for part in found["prompt variant"]))
+    prompt_variants = tuple(sorted(part.name for part in found["prompt variant"]))
     chosen = "" if decision is None else decision.name
-    if chosen == "vanilla" and (wordings or interventions or view):
+    if chosen == "vanilla" and (prompt_variants or interventions or orders):
         chosen = ""  # what decides where nothing else does: one spelling of each method
-    made = Composition(wordings, join_interventions(interventions), None if view is None else view.name, chosen)
-    known = {} if view is None else VIEWS[view.name].method.parameters
+    made = Composition(prompt_variants, join_interventions(interventions), None if orders is None else orders.name, chosen)
+    known = {} if orders is None else ORDERS[orders.name].method.parameters
     own = entry_of(made, decisions).method.parameters
     return replace(
         made,
-        view_changes={} if view is None else _typed(view, known, decision, own),
-        decision_changes={} if decision is None else _typed(decision, own, view, known),
+        order_changes={} if orders is None else _typed(orders, known, decision, own),
+        decision_changes={} if decision is None else _typed(decision, own, orders, known),
     )
 
 
@@ -182,7 +192,13 @@ def _typed(part: Part, known: Mapping[str, Parameter], other: Part | None, other
 
 def part_names() -> tuple[str, ...]:
     """Names of parts beside the methods that decide from evidence, in the order in which they are joined."""
-    return (*PROTOCOLS, *(name for name in WORDINGS.usable() if name not in REPLYING), *INTERVENTIONS.usable(), *VIEWS, *REPLYING)
+    return (
+        *PROTOCOLS,
+        *(name for name in PROMPT_VARIANTS.usable() if name not in REPLYING),
+        *INTERVENTIONS.usable(),
+        *ORDERS,
+        *REPLYING,
+    )
 
 
 def compose(parts: Composition, decisions: Registry[NamedMethod], overrides: Mapping[str, Any]) -> Method:
@@ -193,19 +209,19 @@ def compose(parts: Composition, decisions: Registry[NamedMethod], overrides: Map
         UserError: the parts do not go together.
     """
     entry = entry_of(parts, decisions)
-    view = None if parts.views is None else VIEWS[parts.views]
+    orders = None if parts.orders is None else ORDERS[parts.orders]
     known = parameters_of(parts, decisions)
     if unknown_names := [key for key in overrides if key not in known]:
         raise unknown(parts.plain.name, unknown_names, list(known))
     own = {key: value for key, value in overrides.items() if key in entry.method.parameters}
     method = entry.method(**{**entry.preset, **own})
     method.check()
-    if view is not None:
-        over = view.method(**{key: value for key, value in overrides.items() if key not in own})
-        assert isinstance(over, OverViews)
-        over.check()
-        method = over.over(method)
-    method.condition = Condition(tuple(dict.fromkeys((*parts.wordings, *entry.wordings))), parts.intervention)
+    if orders is not None:
+        combined = orders.method(**{key: value for key, value in overrides.items() if key not in own})
+        assert isinstance(combined, OverOrders)
+        combined.check()
+        method = combined.over(method)
+    method.condition = Condition(tuple(dict.fromkeys((*parts.prompt_variants, *entry.prompt_variants))), parts.intervention)
     return method
 
 
@@ -215,6 +231,6 @@ def entry_of(parts: Composition, decisions: Registry[NamedMethod]) -> NamedMetho
 
 
 def parameters_of(parts: Composition, decisions: Registry[NamedMethod]) -> dict[str, Parameter]:
-    """Parameters of the views and of the decision."""
-    own = {} if parts.views is None else dict(VIEWS[parts.views].method.parameters)
+    """Parameters of the orders and of the decision."""
+    own = {} if parts.orders is None else dict(ORDERS[parts.orders].method.parameters)
     return {**own, **entry_of(parts, decisions).method.parameters}

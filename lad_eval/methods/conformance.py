@@ -152,14 +152,14 @@ def positions_are_equal_after_a_symmetric_calibration(make: Maker) -> None:
     method = _calibrated(make, symmetric_calibration())
     evidence = random_evidence()
     expected = method.predict_log_proba(evidence)
-    for order in ([1, 2, 3, 0], [3, 0, 1, 2]) if method.views == "cyclic" else ([2, 0, 3, 1], [1, 0, 2, 3]):
+    for order in ([1, 2, 3, 0], [3, 0, 1, 2]) if method.orders == "cyclic" else ([2, 0, 3, 1], [1, 0, 2, 3]):
         _assert_close(method.predict_log_proba(displayed(evidence, np.asarray(order))), expected[:, order])
 
 
 def without_bias_the_logits_decide(make: Maker) -> None:
     """Of a method that takes bias out of single rows: where the calibration shows none, a row's log-probabilities stay."""
     method = _calibrated(make, symmetric_calibration())
-    if "log_probs" not in method.needs or method.views == "cyclic":
+    if "log_probs" not in method.needs or method.orders == "cyclic":
         return
     evidence = random_evidence()
     _assert_close(method.predict_log_proba(evidence), evidence.log_probs)
@@ -171,7 +171,7 @@ def rows_are_decided_one_by_one(make: Maker) -> None:
     expected = method.predict_log_proba(evidence)
     order = np.random.default_rng(2).permutation(len(evidence))
     _assert_close(method.predict_log_proba(evidence.select(order)), expected[order])
-    size = N if method.views == "cyclic" else 1
+    size = N if method.orders == "cyclic" else 1
     for start in range(0, len(evidence), 5 * size):
         _assert_close(method.predict_log_proba(evidence.select(slice(start, start + size))), expected[start : start + size])
 

@@ -207,24 +207,27 @@ def unknown(owner: str, names: Sequence[str], known: Sequence[str]) -> Parameter
 
 @dataclass(frozen=True)
 class Condition:
-    """Wordings of the question, and a change of the model's attention. Evidence of two conditions never mixes.
+    """Prompt variants of the question, and a change of the model's attention. Evidence of two conditions never mixes.
 
     Attributes:
-        wordings: names of `lad_eval.tasks.prompts.WORDINGS`.
+        prompt_variants: names of `lad_eval.tasks.prompts.PROMPT_VARIANTS`.
         intervention: under which the model is asked.
     """
 
-    wordings: tuple[str, ...] = ()
+    prompt_variants: tuple[str, ...] = ()
     intervention: Intervention | None = None
 
     @property
     def label(self) -> str:
         """As names have it, "instruction+sofa(sigma=0.3)"; empty for the question and the model as they are."""
-        return "+".join([*self.wordings, *([] if self.intervention is None else [self.intervention.label])])
+        return "+".join([*self.prompt_variants, *([] if self.intervention is None else [self.intervention.label])])
 
     def document(self) -> dict[str, Any]:
         """JSON-serialisable facts."""
-        return {"wordings": list(self.wordings), "intervention": None if self.intervention is None else self.intervention.facts}
+        return {
+            "wordings": list(self.prompt_variants),
+            "intervention": None if self.intervention is None else self.intervention.facts,
+        }
 
 
 PLAIN = Condition()

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from lad_eval.evidence.table import Evidence, Floats, Ints
 from lad_eval.methods.base import Answers, Method, Results
 from lad_eval.methods.calibration import log_softmax, logsumexp
+from lad_eval.methods.orders import Cyclic
 from lad_eval.methods.parameters import Count, Share
-from lad_eval.methods.views import Cyclic
 
 
 class PriDe(Method):
@@ -88,7 +88,7 @@ class PriDeOriginal(Cyclic):
     def decide(self, results: Results, index: Ints) -> Answers:
         """A question costs its own pass, or that of all its orders where its sample is drawn; the mean over the draws."""
         evidence = self._evidence(results)
-        log_proba = self.predict_over_views(evidence, index)
+        log_proba = self.predict_over_orders(evidence, index)
         found = [self.drawn(evidence, index, draw) for draw in range(self.draws)]
         draws = np.stack([scores.argmax(axis=1) for scores, _ in found]).astype(np.int64)
         spent = evidence.forward_passes[index]
@@ -99,8 +99,8 @@ class PriDeOriginal(Cyclic):
         """Log-probabilities Float[m, N] of one draw, and which of the m questions are of drawn samples.
 
         Args:
-            evidence: rows of all views.
-            index: Int[m, N], as for `predict_over_views`.
+            evidence: rows of all orders.
+            index: Int[m, N], as for `predict_over_orders`.
             draw: from 0 to draws - 1.
         """
         own = index[:, 0]
@@ -126,8 +126,8 @@ class PriDeOriginal(Cyclic):
         answers[estimated] = np.take_along_axis(mean, orders[estimated], axis=1)
         return log_softmax(answers), estimated
 
-    def predict_over_views(self, evidence: Evidence, index: Ints) -> Floats:
-        """Log-probabilities of the first draw; see `OverViews.predict_over_views`."""
+    def predict_over_orders(self, evidence: Evidence, index: Ints) -> Floats:
+        """Log-probabilities of the first draw; see `OverOrders.predict_over_orders`."""
         self.check()
         self._check_rows(evidence)
         return self.drawn(evidence, index, 0)[0]

@@ -162,11 +162,11 @@ class CalibratedMethod:
         if not requests:
             return []
         method = self._ready
-        views = [self._views(request) for request in requests]
-        each_once = list({view.key: view for of_one in views for view in of_one}.values())
+        orders = [self._orders(request) for request in requests]
+        each_once = list({shown.key: shown for of_one in orders for shown in of_one}.values())
         evidence = self._kept.of(self._model, each_once, f"{self.task.name}, {method.name}", show_progress=self.show_progress)
-        row = {view.key: i for i, view in enumerate(each_once)}
-        index = np.asarray([[row[view.key] for view in of_one] for of_one in views], dtype=np.int64)
+        row = {shown.key: i for i, shown in enumerate(each_once)}
+        index = np.asarray([[row[shown.key] for shown in of_one] for of_one in orders], dtype=np.int64)
         return [int(position) for position in method.decide(evidence, index).position]
 
     @cached_property
@@ -193,12 +193,12 @@ class CalibratedMethod:
         write_atomically(self.state_path, learner.save)
         return method
 
-    def _views(self, request: Request) -> list[Request]:
+    def _orders(self, request: Request) -> list[Request]:
         """What must be asked for an answer, the request itself first: other displayed orders of its images too, if need be."""
         shown = request.permutation
-        if self.method.views == "identity":
+        if self.method.orders == "identity":
             return [request]
-        orders = shown.cyclic_shifts() if self.method.views == "cyclic" else shown.random_orders(RANDOM_ORDERS)
+        orders = shown.cyclic_shifts() if self.method.orders == "cyclic" else shown.random_orders(RANDOM_ORDERS)
         images = shown.inverse.apply(request.images)
         gold = shown.order[request.gold_position]
         return [

@@ -286,7 +286,7 @@ def _method_of(name: str) -> Method:
         UserError: it does not.
     """
     method = make_method(name)
-    if "replies" in method.needs or method.views != "identity" or method.condition.wordings:
+    if "replies" in method.needs or method.orders != "identity" or method.condition.prompt_variants:
         raise UserError(f"{name} does not rank from one pass of the model; use lad, lad-unlabelled, pride or the like.")
     return method
 

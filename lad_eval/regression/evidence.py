@@ -119,7 +119,7 @@ def asked_now(task: str, limit: int | None, methods: Iterable[str]) -> tuple[Now
     Args:
         task: a name, or the path of a YAML file.
         limit: of the samples.
-        methods: their wordings, views and calibration belong to what is asked.
+        methods: their prompt_variants, orders and calibration belong to what is asked.
 
     Raises:
         UserError: there is no such task or method, or the definition cannot be used.

@@ -23,7 +23,7 @@ from lad_eval.methods import (
 )
 from lad_eval.models.base import VLM, Changeable, ReadsPrompts, refuse
 from lad_eval.run.progress import progress
-from lad_eval.tasks.plan import View, plan
+from lad_eval.tasks.plan import Orders, plan
 from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.request import Request
 from lad_eval.tasks.task import Task
@@ -61,9 +61,9 @@ def with_stored(methods: Mapping[str, Method], stored: Iterable[str]) -> dict[st
     return {**known, **combined, **methods}
 
 
-def views_of(methods: Collection[Method]) -> frozenset[View]:
-    """The views that any of them needs; every run has the displayed order itself."""
-    return frozenset({"identity", *(method.views for method in methods)})
+def orders_of(methods: Collection[Method]) -> frozenset[Orders]:
+    """The orders that any of them needs; every run has the displayed order itself."""
+    return frozenset({"identity", *(method.orders for method in methods)})
 
 
 def calibrates(methods: Collection[Method]) -> bool:
@@ -106,9 +106,9 @@ def collect(
     condition = _condition_of(wanted or [])
     if calibrate_on is not None:
         task = task.calibrated_on(load_task(calibrate_on) if isinstance(calibrate_on, str) else calibrate_on)
-    if condition.wordings:
-        task = task.worded(*condition.wordings)
-    needed = plan(task, limit=limit, views=views_of(wanted or ()), calibration=wanted is None or calibrates(wanted))
+    if condition.prompt_variants:
+        task = task.with_prompt(*condition.prompt_variants)
+    needed = plan(task, limit=limit, orders=orders_of(wanted or ()), calibration=wanted is None or calibrates(wanted))
     keys = [request.key for request in needed.requests]
     if store is None:
         parts: list[Evidence] = []

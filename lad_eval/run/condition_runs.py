@@ -20,7 +20,7 @@ from lad_eval.evidence.store import EvidenceStore
 from lad_eval.evidence.table import Evidence, difference, fingerprint_digest
 from lad_eval.methods import PLAIN, Condition, Method
 from lad_eval.models.base import VLM, Writer
-from lad_eval.run.collect import calibrates, fingerprint_under, in_batches, under, views_of
+from lad_eval.run.collect import calibrates, fingerprint_under, in_batches, orders_of, under
 from lad_eval.run.condition_results import ConditionResults
 from lad_eval.run.decide import PlanIndex
 from lad_eval.run.distributed import DistributedContext
@@ -127,7 +127,7 @@ class ConditionRun:
     Attributes:
         condition: of all its methods.
         methods: by the names that tables show.
-        task: worded as the condition says.
+        task: with the condition's prompt variants.
         plan: of all their requests.
         folder: where its answers are kept: the run's own for the question and the model as they are.
     """
@@ -194,9 +194,9 @@ def condition_runs_of(task: Task, methods: Mapping[str, Method], folder: Path, l
     condition_runs = []
     for condition in conditions:
         own = {name: method for name, method in methods.items() if method.condition == condition}
-        worded = task.worded(*condition.wordings) if condition.wordings else task
-        planned = plan(worded, limit=limit, views=views_of(own.values()), calibration=calibrates(own.values()))
-        condition_runs.append(ConditionRun(condition, own, worded, planned, condition_folder(folder, condition)))
+        with_variants = task.with_prompt(*condition.prompt_variants) if condition.prompt_variants else task
+        planned = plan(with_variants, limit=limit, orders=orders_of(own.values()), calibration=calibrates(own.values()))
+        condition_runs.append(ConditionRun(condition, own, with_variants, planned, condition_folder(folder, condition)))
     return condition_runs
 
 

@@ -37,8 +37,8 @@ class _Document(BaseModel):
     @model_validator(mode="after")
     def _fits(self) -> _Document:
         n = len(self.evaluated)
-        views = [keys for keys in (self.cyclic, self.random) if keys]
-        same = all(len(keys) == n and len({len(of_one) for of_one in keys}) == 1 for keys in views)
+        orders = [keys for keys in (self.cyclic, self.random) if keys]
+        same = all(len(keys) == n and len({len(of_one) for of_one in keys}) == 1 for keys in orders)
         if len(self.permutation_index) != n or not same:
             raise ValueError("its lists do not fit each other")
         return self
@@ -86,21 +86,21 @@ class PlanIndex:
 
     def seen_by(self, method: Method) -> list[str]:
         """Keys of the test requests that a method's answers rest on, each once."""
-        if method.views == "identity":
+        if method.orders == "identity":
             return list(self.evaluated)
-        return list(dict.fromkeys(key for keys in self.views_of(method) for key in keys))
+        return list(dict.fromkeys(key for keys in self.orders_of(method) for key in keys))
 
-    def views_of(self, method: Method) -> tuple[tuple[str, ...], ...]:
+    def orders_of(self, method: Method) -> tuple[tuple[str, ...], ...]:
         """For every evaluated key the keys of the displayed orders that a method answers it from, itself first.
 
         Raises:
             ResultsError: they were not asked.
         """
-        if method.views == "identity":
+        if method.orders == "identity":
             return tuple((key,) for key in self.evaluated)
-        asked = self.cyclic if method.views == "cyclic" else self.random
+        asked = self.cyclic if method.orders == "cyclic" else self.random
         if not asked:
-            what = "every cyclic shift" if method.views == "cyclic" else "random orders"
+            what = "every cyclic shift" if method.orders == "cyclic" else "random orders"
             raise ResultsError(f"{method.name} needs {what}, and this run has not asked them; run again with it among --methods.")
         return tuple(keys[: method.most_orders] for keys in asked)
 
@@ -180,4 +180,4 @@ def decide(results: Results, asked: PlanIndex, method: Method, calibration_passe
 def index_of(seen: Rows, asked: PlanIndex, method: Method) -> Ints:
     """Int[evaluated, V]: the rows of `seen` from which a method answers each evaluated request."""
     where = {key: row for row, key in enumerate(seen.key.tolist())}
-    return np.asarray([[where[key] for key in keys] for keys in asked.views_of(method)], dtype=np.int64)
+    return np.asarray([[where[key] for key in keys] for keys in asked.orders_of(method)], dtype=np.int64)

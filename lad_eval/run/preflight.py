@@ -27,11 +27,11 @@ def check_prompts(model: VLM, task: Task, methods: Mapping[str, Method], limit: 
     """
     if not isinstance(model, ReadsPrompts):
         return
-    wordings: dict[tuple[str, ...], list[Method]] = {}
+    prompt_variants: dict[tuple[str, ...], list[Method]] = {}
     for method in methods.values():
-        wordings.setdefault(method.condition.wordings, []).append(method)
-    for names, members in wordings.items():
-        variant = task.worded(*names) if names else task
+        prompt_variants.setdefault(method.condition.prompt_variants, []).append(method)
+    for names, members in prompt_variants.items():
+        variant = task.with_prompt(*names) if names else task
         requests = one_request_per_sample(variant, limit=limit, calibration=calibrates(members))
         replies = [decoding.max_new_tokens for decoding in (method.decoding for method in members) if decoding is not None]
         refuse(model.check_prompts(requests, reply_tokens=max(replies, default=0)).faults)

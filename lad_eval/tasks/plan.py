@@ -12,8 +12,8 @@ from lad_eval.tasks.leakage import choose_apart, right_picture, shared_pictures
 from lad_eval.tasks.request import Permutation, Request, Sample, showing, text_fault
 from lad_eval.tasks.task import Task
 
-View = Literal["identity", "cyclic", "random"]
-AS_SHOWN: tuple[View, ...] = ("identity",)
+Orders = Literal["identity", "cyclic", "random"]
+AS_SHOWN: tuple[Orders, ...] = ("identity",)
 RANDOM_ORDERS = 16
 """K of random-K averaging (arXiv 2605.11591, baselines)."""
 
@@ -43,16 +43,16 @@ class Plan:
     def __len__(self) -> int:
         return len(self.requests)
 
-    def passes(self, views: Collection[View] = AS_SHOWN, *, calibration: bool = False) -> int:
+    def passes(self, orders: Collection[Orders] = AS_SHOWN, *, calibration: bool = False) -> int:
         """Requests that a method with these needs would cost on its own.
 
         Raises:
             ValueError: the plan was made without what the method needs.
         """
         asked = {"cyclic": self.cyclic, "random": self.random}
-        several = [asked[view] for view in views if view != "identity"]
+        several = [asked[kind] for kind in orders if kind != "identity"]
         if not all(several) or (calibration and not self.calibration):
-            raise ValueError("the plan was made without the views or without calibration")
+            raise ValueError("the plan was made without the orders or without calibration")
         needed = {*self.evaluated}
         for keys in several:
             needed.update(itertools.chain.from_iterable(keys))
@@ -73,10 +73,10 @@ class Plan:
         return tuple(r for r in self.requests if turn.setdefault(r.sample_id, len(turn)) % world_size == rank)
 
 
-def plan(task: Task, *, limit: int | None = None, views: Collection[View] = AS_SHOWN, calibration: bool = False) -> Plan:
+def plan(task: Task, *, limit: int | None = None, orders: Collection[Orders] = AS_SHOWN, calibration: bool = False) -> Plan:
     """The requests of a task.
 
-    Every test sample under its T orders; with the view `cyclic`, each of these also under its N cyclic shifts; with `random`,
+    Every test sample under its T orders; with the orders `cyclic`, each of these also under its N cyclic shifts; with `random`,
     under RANDOM_ORDERS orders drawn once; with `calibration`, every calibration sample under the N cyclic shifts of its own
     order, so that the right image stands at every position once (arXiv 2605.11591, Eq. 1-3). Equal requests are asked once.
 
@@ -92,7 +92,7 @@ def plan(task: Task, *, limit: int | None = None, views: Collection[View] = AS_S
     """
     if limit is not None and limit < 1:
         raise UserError(f"The limit must be at least 1, not {limit}.")
-    _check_orders(task, views, calibration=calibration)
+    _check_orders(task, orders, calibration=calibration)
     test = _checked(task, list(task.samples("test", limit)))
     asked = task.spec.samples or 1
     if len(test) < min(asked, limit or asked):
@@ -109,9 +109,9 @@ def plan(task: Task, *, limit: int | None = None, views: Collection[View] = AS_S
     for sample in test:
         evaluated += _add(requests, task, sample, task.orders)
         indices += range(len(task.orders))
-        if "cyclic" in views:
+        if "cyclic" in orders:
             cyclic += [tuple(_add(requests, task, sample, order.cyclic_shifts())) for order in task.orders]
-        if "random" in views:
+        if "random" in orders:
             drawn += [tuple(_add(requests, task, sample, order.random_orders(RANDOM_ORDERS))) for order in task.orders]
     return Plan(
         tuple(requests.values()), tuple(evaluated), tuple(indices), tuple(cyclic), tuple(calibration_keys), notes, tuple(drawn)
@@ -131,8 +131,8 @@ def one_request_per_sample(task: Task, *, limit: int | None = None, calibration:
     return [task.request(sample, Permutation.identity(len(sample.images))) for part in parts for sample in part]
 
 
-def _check_orders(task: Task, views: Collection[View], *, calibration: bool) -> None:
-    if not task.permutable and not {"identity"}.issuperset(views):
+def _check_orders(task: Task, orders: Collection[Orders], *, calibration: bool) -> None:
+    if not task.permutable and not {"identity"}.issuperset(orders):
         raise UserError(f"{task.name} runs unpermuted, and permutation averaging needs other orders; leave its methods out.")
     if calibration and not (task.other or task).permutable:
         raise UserError(

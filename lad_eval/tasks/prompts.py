@@ -11,14 +11,14 @@ from lad_eval.registry import Registry
 
 
 class Parts(NamedTuple):
-    """A question in parts, so that a wording can change one of them."""
+    """A question in parts, so that a prompt variant can change one of them."""
 
     ask: str
     reply: str
     rest: str
 
 
-class Wording(NamedTuple):
+class PromptVariant(NamedTuple):
     """What a prompted method changes about a question: a sentence more, or another way to reply.
 
     Attributes:
@@ -47,23 +47,23 @@ PROMPTS = {
 }
 
 
-def _accepted(name: str, value: object) -> Wording:
-    if not isinstance(value, Wording):
-        raise TypeError(f"the prompt variant {name!r} must be a lad_eval.tasks.prompts.Wording")
+def _accepted(name: str, value: object) -> PromptVariant:
+    if not isinstance(value, PromptVariant):
+        raise TypeError(f"the prompt variant {name!r} must be a lad_eval.tasks.prompts.PromptVariant")
     return value
 
 
-WORDINGS: Registry[Wording] = Registry(
+PROMPT_VARIANTS: Registry[PromptVariant] = Registry(
     "prompt variant",
     {
         # arXiv 2605.11591, baselines: the order is random, judge fairly, do not go by the order.
-        "instruction": Wording(
+        "instruction": PromptVariant(
             add="The images stand in a random, shuffled order. Judge each of them fairly by what it shows, "
             "and do not let the order in which they stand influence you.",
             summary="The question says that the images are shuffled and asks to judge them fairly.",
         ),
         # The same: reasons inside tags, then the index.
-        "cot": Wording(
+        "cot": PromptVariant(
             reply="Think step by step: first write down your reasoning between <think> and </think>, "
             "then, after </think>, give the index of the image and nothing else.",
             summary="The question asks for reasons before the answer.",
@@ -93,18 +93,18 @@ def prompt_problem(prompt: str) -> str | None:
     return None if "caption" in fields else "the template lacks {caption}"
 
 
-def question(prompt: str, caption: str, identifiers: Sequence[str], wordings: Sequence[str] = ()) -> str:
+def question(prompt: str, caption: str, identifiers: Sequence[str], prompt_variants: Sequence[str] = ()) -> str:
     """Text shown after the images: `prompt` names an entry of PROMPTS or is a template itself.
 
-    A template may use {n}, {first}, {last}, {identifiers} and {caption}. Wordings, names of WORDINGS, change the parts of a known
-    prompt; before a template, whose parts are not known, they stand as lines of their own.
+    A template may use {n}, {first}, {last}, {identifiers} and {caption}. Prompt variants, names of PROMPT_VARIANTS,
+    change the parts of a known prompt; before a template, whose parts are not known, they stand as lines of their own.
 
     Raises:
         ValueError: neither a known name nor a template with {caption}.
     """
     if problem := prompt_problem(prompt):
         raise ValueError(problem)
-    return _worded(prompt, [WORDINGS[name] for name in wordings]).format(
+    return _reworded(prompt, [PROMPT_VARIANTS[name] for name in prompt_variants]).format(
         n=len(identifiers),
         first=identifiers[0],
         last=identifiers[-1],
@@ -113,9 +113,9 @@ def question(prompt: str, caption: str, identifiers: Sequence[str], wordings: Se
     )
 
 
-def _worded(prompt: str, wordings: Sequence[Wording]) -> str:
-    added = [wording.add for wording in wordings if wording.add]
-    replies = [wording.reply for wording in wordings if wording.reply is not None]
+def _reworded(prompt: str, prompt_variants: Sequence[PromptVariant]) -> str:
+    added = [variant.add for variant in prompt_variants if variant.add]
+    replies = [variant.reply for variant in prompt_variants if variant.reply is not None]
     if prompt in PARTS:
         ask, reply, rest = PARTS[prompt]
         return " ".join([ask, *added, *(replies[-1:] or [reply])]) + rest

@@ -25,14 +25,14 @@ class Task:
         spec: the definition.
         source: its data, opened.
         other: the task that gives the calibration samples, where `spec.calibration.on` names one; see `calibrated_on`.
-        wordings: of the question, names of `lad_eval.tasks.prompts.WORDINGS`; see `worded`.
+        prompt_variants: of the question, names of `lad_eval.tasks.prompts.PROMPT_VARIANTS`; see `with_prompt`.
         folder: where relative paths of `spec.data` start; None: not known.
     """
 
     spec: TaskSpec
     source: Source
     other: Task | None = None
-    wordings: tuple[str, ...] = ()
+    prompt_variants: tuple[str, ...] = ()
     folder: Path | None = None
 
     @classmethod
@@ -72,10 +72,10 @@ class Task:
             )
         return replace(self, spec=self.spec.calibrated_on(other.name), other=replace(other, other=None))
 
-    def worded(self, *wordings: str) -> Task:
-        """This task, and the one that it calibrates on, with the question in another wording."""
-        other = None if self.other is None else self.other.worded(*wordings)
-        return replace(self, other=other, wordings=wordings)
+    def with_prompt(self, *prompt_variants: str) -> Task:
+        """This task, and the one that it calibrates on, with a prompt variant of the question."""
+        other = None if self.other is None else self.other.with_prompt(*prompt_variants)
+        return replace(self, other=other, prompt_variants=prompt_variants)
 
     @property
     def name(self) -> str:
@@ -90,8 +90,8 @@ class Task:
     def fingerprint(self) -> dict[str, str]:
         """What determines the requests: digests of the definition and of the data's content, here and where it calibrates."""
         own = {"task": self.name, "spec": self.spec.digest, "data": self.source.fingerprint}
-        if self.wordings:
-            own["wordings"] = "+".join(self.wordings)
+        if self.prompt_variants:
+            own["wordings"] = "+".join(self.prompt_variants)
         if self.other is None:
             return own
         return {**own, **{f"calibration_{key}": value for key, value in self.other.fingerprint.items()}}
@@ -121,4 +121,4 @@ class Task:
     def request(self, sample: Sample, order: Permutation) -> Request:
         """The sample's question with its images in a displayed order."""
         names = sample.identifiers or self.identifiers
-        return Request.of(sample, order, question(self.spec.prompt, sample.caption, names, self.wordings), names)
+        return Request.of(sample, order, question(self.spec.prompt, sample.caption, names, self.prompt_variants), names)

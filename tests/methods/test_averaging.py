@@ -77,7 +77,7 @@ def test_random_orders_by_hand():
         by_image = np.zeros(3)
         for order, log in zip(orders[:k], logs, strict=False):
             by_image[list(order)] += log / k
-        found = RandomAverage(k=k).predict_over_views(rows, np.arange(6)[None, :])
+        found = RandomAverage(k=k).predict_over_orders(rows, np.arange(6)[None, :])
         np.testing.assert_allclose(found[0], by_image - np.log(np.exp(by_image).sum()), atol=1e-12)
     np.testing.assert_allclose(RandomAverage(k=6).predict_log_proba(rows)[0], found[0], atol=1e-12)
     with pytest.raises(EvidenceError, match="average-random needs the 3 random orders of every displayed order"):

@@ -69,7 +69,7 @@ def test_a_name_has_one_spelling():
     [
         ("lad+pride", "joins lad and pride, and a method has one decision at most"),
         ("sofa+sofa(sigma=0.1)", "has 'sofa' twice"),
-        ("majority+average_cyclic", "one view at most"),
+        ("majority+average_cyclic", "one set of orders at most"),
         ("instruction+instruction", "has 'instruction' twice"),
         ("average_cyclic+generate", "generate gives no probabilities to average; use majority"),
         ("+lad", "'\\+lad' has an empty part; join names of `lad-eval ls methods` by \\+"),

@@ -37,9 +37,9 @@ def test_equals_a_loop_over_questions():
         assert drawn.sum() == 8 * 4
         proba = np.exp(rows.log_probs) / np.exp(rows.log_probs).sum(axis=1, keepdims=True)
         for row in range(len(rows)):
-            views = index[row]
+            orders = index[row]
             if drawn[row]:
-                expected = np.array([np.mean([proba[v][rows.perm[v].tolist().index(i)] for v in views]) for i in rows.perm[row]])
+                expected = np.array([np.mean([proba[v][rows.perm[v].tolist().index(i)] for v in orders]) for i in rows.perm[row]])
             else:
                 same = [r for r in range(len(rows)) if drawn[r] and (rows.perm[r] == rows.perm[row]).all()]
                 learned = same or [r for r in range(len(rows)) if drawn[r]]

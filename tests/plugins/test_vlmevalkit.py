@@ -266,8 +266,8 @@ def test_methods_that_look_at_several_orders(done):
     models = ["lad-tiny+average-cyclic+LAD", "lad-tiny+pride-original"]
     assert invoke(["vlmeval", "--data", "scenes_few.yaml", "--model", *models, "--work-dir", "W"]) == 0
     words = ["--model", "lad-tiny", "--tasks", "scenes_few.yaml", "--methods", "average-cyclic+lad,pride-original"]
-    assert invoke(["run", *words, "--runs", "own-views", "--quiet"]) == 0
-    (path,) = Path("own-views").rglob("predictions.parquet")
+    assert invoke(["run", *words, "--runs", "own-orders", "--quiet"]) == 0
+    (path,) = Path("own-orders").rglob("predictions.parquet")
     for method, rows in pd.read_parquet(path).groupby("method"):
         own = {(row.sample_id, row.permutation): str(row.position + 1) for row in rows.itertuples()}
         assert predictions(done, next(model for model in models if model.lower().endswith(method))) == own

@@ -1,4 +1,4 @@
-"""Methods under wordings and interventions, and methods that read replies, from asking to figures."""
+"""Methods under prompt variants and interventions, and methods that read replies, from asking to figures."""
 
 import json
 
@@ -43,12 +43,12 @@ def test_each_condition_is_asked_once_and_kept_apart(counted, tmp_path):
     assert len(asked.asked) == 4 + 4 + (4 + 10) + (4 + 10)
     folder = only_run(tmp_path)
     assert {path.name for path in (folder / "conditions").iterdir()} == {"instruction", "sofa"}
-    plain, worded, soft = (read_evidence(folder / place) for place in (".", "conditions/instruction", "conditions/sofa"))
-    assert [len(evidence) for evidence in (plain, worded, soft)] == [4, 14, 14]
-    assert not set(plain.key) & set(worded.key)
+    plain, variant, soft = (read_evidence(folder / place) for place in (".", "conditions/instruction", "conditions/sofa"))
+    assert [len(evidence) for evidence in (plain, variant, soft)] == [4, 14, 14]
+    assert not set(plain.key) & set(variant.key)
     assert set(plain.key) < set(soft.key)
     assert soft.fingerprint["intervention"] == {"name": "sofa", "sigma": 0.5, "every": 2, "pairs": "between"}
-    assert "intervention" not in worded.fingerprint
+    assert "intervention" not in variant.fingerprint
     both = soft.select_keys(plain.key.tolist())
     assert np.abs(both.log_probs - plain.log_probs).max() > 1e-6
     metrics = read_json(folder / "metrics.json")
@@ -229,8 +229,8 @@ def test_evidence_of_one_condition_is_collected_in_python(model):
     assert soft.key.tolist() == plain.key.tolist()
     assert soft.fingerprint["intervention"]["name"] == "sofa"
     assert "intervention" not in model.fingerprint
-    worded = collect(model, task, methods=[make_method("instruction")], limit=2, show_progress=False)
-    assert not set(worded.key) & set(plain.key)
+    variant = collect(model, task, methods=[make_method("instruction")], limit=2, show_progress=False)
+    assert not set(variant.key) & set(plain.key)
     with pytest.raises(UserError, match=r"different conditions \(sofa and the question as it is\)"):
         collect(model, task, methods=["sofa+lad", "lad"], limit=2)
     with pytest.raises(UserError, match="generate reads replies"):
@@ -241,7 +241,7 @@ class Shifted(Method):
     """Finds the other shifts of its rows by itself, as a method of one's own may."""
 
     name = "shifted"
-    views = "cyclic"
+    orders = "cyclic"
 
     def _scores(self, evidence):
         return PermutationAverage()._scores(evidence)

@@ -48,7 +48,7 @@ def test_collect_asks_only_what_the_methods_need(counted, tmp_path):
     assert len(asked.asked) == 5
     evidence = collect(asked, task, methods=[make_method("permutation-average")], limit=1, show_progress=False)
     assert (
-        len(make_method("permutation-average").predict(evidence)) == len(evidence) == len(plan(task, limit=1, views=["cyclic"]))
+        len(make_method("permutation-average").predict(evidence)) == len(evidence) == len(plan(task, limit=1, orders=["cyclic"]))
     )
 
 

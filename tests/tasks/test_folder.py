@@ -33,7 +33,7 @@ def both(task):
 
 def test_a_task_of_three_lines_of_data_goes_through_to_requests(album):
     task = load_task(album())
-    made = plan(task, views=("identity", "cyclic"), calibration=True)
+    made = plan(task, orders=("identity", "cyclic"), calibration=True)
     assert len(made.evaluated) == (30 - 8) * 5
     first = made.requests[0]
     assert first.images[first.gold_position].path.name == first.sample_id

@@ -179,7 +179,7 @@ def test_the_prompt_is_context_and_question_or_the_other_way_round_then_options_
 def test_the_right_letter_moves_with_the_right_image_and_the_text_stays(prepared):
     root = prepared([row(BLINK, i, output="C") for i in range(8)])
     task = load_task("mmiu_forensic_blink")
-    made = plan(task, calibration=True, views=("identity", "cyclic"))
+    made = plan(task, calibration=True, orders=("identity", "cyclic"))
     for request in made.requests:
         assert request.identifiers == tuple("ABCD")
         stored = f"./Low-level-semantic/{BLINK}/{request.sample_id}_2.jpg"
@@ -266,7 +266,7 @@ def test_one_row_that_speaks_of_the_order_otherwise_leaves_the_whole_task_unperm
     with pytest.raises(UserError, match="runs unpermuted, and calibration needs cyclic shifts; calibrate on another task"):
         plan(task, calibration=True)
     with pytest.raises(UserError, match="runs unpermuted, and permutation averaging needs"):
-        plan(task, views=("identity", "cyclic"))
+        plan(task, orders=("identity", "cyclic"))
 
 
 def test_an_unpermuted_task_can_be_calibrated_on_another(prepared):

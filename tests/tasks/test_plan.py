@@ -59,7 +59,7 @@ def test_the_test_samples_under_every_order_and_nothing_else():
 @given(st.integers(2, 6), st.integers(1, 4), st.integers(1, 3), st.integers(1, 9))
 def test_laws_of_every_plan(n, test, calibrated, count):
     asked = task(n, test, calibrated, permutations={"count": count}, calibration={"samples": calibrated})
-    made = plan(asked, views=BOTH, calibration=True)
+    made = plan(asked, orders=BOTH, calibration=True)
     by_key = {r.key: r for r in made.requests}
     assert len(by_key) == len(made.requests)
     assert {*made.evaluated, *made.calibration, *(k for shifts in made.cyclic for k in shifts)} == set(by_key)
@@ -80,19 +80,19 @@ def test_laws_of_every_plan(n, test, calibrated, count):
 
 
 def test_equal_requests_are_asked_once():
-    made = plan(task(2, 3), views=BOTH)
+    made = plan(task(2, 3), orders=BOTH)
     assert len(made) == 3 * 2  # both orders of two images are each other's shifts
     assert len(made.evaluated) == 6
 
 
 def test_what_a_method_would_cost_alone():
-    made = plan(task(), views=BOTH, calibration=True)
+    made = plan(task(), orders=BOTH, calibration=True)
     assert made.passes() == 15
     assert made.passes(calibration=True) == 15 + 5 * 4
     # 0312, 1023 and 3021 are three circles, 3012 and 0123 are one: 4 circles of 4 shifts.
     assert made.passes({"cyclic"}) == 3 * 4 * 4
     assert made.passes(BOTH, calibration=True) == len(made) == 48 + 20
-    with pytest.raises(ValueError, match="without the views"):
+    with pytest.raises(ValueError, match="without the orders"):
         plan(task()).passes({"cyclic"})
     with pytest.raises(ValueError, match="or without calibration"):
         plan(task()).passes(calibration=True)
@@ -115,7 +115,7 @@ def test_the_definition_bounds_the_samples():
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7, 20])
 def test_shards_share_no_sample_and_miss_none(world_size):
-    made = plan(task(), views=BOTH, calibration=True)
+    made = plan(task(), orders=BOTH, calibration=True)
     shards = [made.shard(rank, world_size) for rank in range(world_size)]
     assert sorted(r.key for shard in shards for r in shard) == sorted(r.key for r in made.requests)
     owner = {r.sample_id: rank for rank, shard in enumerate(shards) for r in shard}
@@ -180,7 +180,7 @@ def test_an_unpermuted_task_has_one_order():
 
 
 def test_the_bundled_task_counts_as_the_protocol_says():
-    made = plan(load_task("scenes_random_n4"), limit=10, views=BOTH, calibration=True)
+    made = plan(load_task("scenes_random_n4"), limit=10, orders=BOTH, calibration=True)
     assert (made.passes(), made.passes({"cyclic"}), made.passes(calibration=True)) == (50, 160, 70)
     assert not {r.sample_id for r in made.requests if r.split == "test"} & {
         r.sample_id for r in made.requests if r.split == "calibration"
@@ -188,7 +188,7 @@ def test_the_bundled_task_counts_as_the_protocol_says():
 
 
 def test_random_orders_of_every_shown_order():
-    made = plan(task(), views=("identity", "random"))
+    made = plan(task(), orders=("identity", "random"))
     by_key = {r.key: r for r in made.requests}
     assert len(made.random) == 15
     for key, keys in zip(made.evaluated, made.random, strict=True):
@@ -197,7 +197,7 @@ def test_random_orders_of_every_shown_order():
         assert len(set(orders)) == RANDOM_ORDERS == 16
         assert orders == list(by_key[key].permutation.random_orders(16))
         assert orders[:5] == list(by_key[key].permutation.random_orders(5))
-    assert len(plan(task(2), views=["random"]).random[0]) == 2
+    assert len(plan(task(2), orders=["random"]).random[0]) == 2
     assert made.passes(["random"]) == len(made)
 
 

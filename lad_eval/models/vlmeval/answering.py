@@ -152,7 +152,7 @@ _BY_POSITION = ("position_ids", "attention_mask", "token_type_ids", "mm_token_ty
 
 
 @dataclass(frozen=True)
-class View:
+class ShownPrompt:
     """How prompts are looked at.
 
     Attributes:
@@ -244,31 +244,31 @@ class Writing(_Standing):
     """Free text, written as `decoding` says, whatever the class asks for.
 
     Args:
-        view: of the prompt.
+        shown: the prompt.
         decoding: how the text is written.
         key: of the request; with the decoding and the sample it determines what is drawn.
         sample: number of the reply.
     """
 
-    def __init__(self, view: View, decoding: Decoding, key: str, sample: int) -> None:
-        super().__init__(view.name)
+    def __init__(self, shown: ShownPrompt, decoding: Decoding, key: str, sample: int) -> None:
+        super().__init__(shown.name)
         self.passes = 0
-        self._view = view
+        self._shown = shown
         self._decoding = decoding
         self._drawing = [Draw(decoding, [key], sample)] if decoding.temperature else []
         self._layout: PromptLayout | None = None
 
     def _mend(self, ids: torch.Tensor, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        self._view.check_length(ids.shape[1], self._decoding.max_new_tokens)
-        if self._view.intervention is not None:
-            self._layout = self._view.layout(ids.cpu(), inputs)
+        self._shown.check_length(ids.shape[1], self._decoding.max_new_tokens)
+        if self._shown.intervention is not None:
+            self._layout = self._shown.layout(ids.cpu(), inputs)
         return dict(inputs)
 
     @torch.no_grad()
     def _answer(self, call: Call) -> tuple[list[int], list[int]]:
-        ends = ends_of(call, self._view.tokenizer)
+        ends = ends_of(call, self._shown.tokenizer)
         neutral = neutral_generation(call.module, ends=ends, max_new_tokens=self._decoding.max_new_tokens, **padding_of(call))
-        with changed(call.module, self._layout, self._view.intervention), neutral as config:
+        with changed(call.module, self._layout, self._shown.intervention), neutral as config:
             written = call.generate(**call.inputs, generation_config=config, logits_processor=self._drawing)
         ids = call.inputs.get("input_ids")
         tokens = written[0, 0 if ids is None else ids.shape[1] :].tolist()
@@ -280,15 +280,17 @@ class Looking(_Standing):
     """Looks at the prompt, and answers with the candidate that `choose` picks.
 
     Args:
-        view: of the prompt.
+        shown: the prompt.
         end: puts the candidates behind a prompt.
         identifiers: the candidates.
         choose: from what was seen to a position.
     """
 
-    def __init__(self, view: View, end: PromptEnd, identifiers: tuple[str, ...], choose: Callable[[Looking], int]) -> None:
-        super().__init__(view.name)
-        self._view = view
+    def __init__(
+        self, shown: ShownPrompt, end: PromptEnd, identifiers: tuple[str, ...], choose: Callable[[Looking], int]
+    ) -> None:
+        super().__init__(shown.name)
+        self._shown = shown
         self._end = end
         self._identifiers = identifiers
         self._choose = choose
@@ -299,7 +301,7 @@ class Looking(_Standing):
     @property
     def intervention(self) -> Intervention | None:
         """Under which the prompt is looked at."""
-        return self._view.intervention
+        return self._shown.intervention
 
     @property
     def seen(self) -> Sight:
@@ -317,25 +319,25 @@ class Looking(_Standing):
         if inputs.get("past_key_values") is not None:
             raise UnsupportedModelError(f"{self.name} is not supported: its class reads the prompt before it calls `generate`.")
         answers = self._end.answers(prompt, self._identifiers)
-        self._view.check_length(len(prompt) + len(answers.lead) - answers.drop, max(map(len, answers.trie.candidates)))
+        self._shown.check_length(len(prompt) + len(answers.lead) - answers.drop, max(map(len, answers.trie.candidates)))
         mended = mend_prompt(inputs, answers)
         if answers.drop or answers.lead:
             self._check_positions(ids, inputs)
         row = mended["input_ids"].cpu()
-        self._prepared = answers, self._view.layout(row, inputs)
+        self._prepared = answers, self._shown.layout(row, inputs)
         return mended
 
     def _answer(self, call: Call) -> tuple[list[int], list[int]]:
         assert self._prepared is not None, "the prompt comes first"
         answers, layout = self._prepared
-        ends = ends_of(call, self._view.tokenizer)
+        ends = ends_of(call, self._shown.tokenizer)
         if self._seen is None:
-            self._seen = look(call, layout, answers.trie, ends, self._view.intervention)
+            self._seen = look(call, layout, answers.trie, ends, self._shown.intervention)
         chosen = self._choose(self)
         tokens = answers.trie.candidates[chosen]
         plain = [*answers.lead, *tokens]
         if answers.drop:  # the class cuts the reply off where its own prompt ended
-            plain = list(map(int, self._view.tokenizer(self._identifiers[chosen], add_special_tokens=False)["input_ids"]))
+            plain = list(map(int, self._shown.tokenizer(self._identifiers[chosen], add_special_tokens=False)["input_ids"]))
         return [*plain, ends[0]], [*tokens, ends[0]]
 
     def _check_positions(self, ids: torch.Tensor, inputs: Mapping[str, Any]) -> None:

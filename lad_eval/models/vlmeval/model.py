@@ -23,7 +23,7 @@ from lad_eval.models.huggingface import UnderIntervention
 from lad_eval.models.loading import repair
 from lad_eval.models.preparation import check_image_preparation
 from lad_eval.models.prompt_check import context_length
-from lad_eval.models.vlmeval.answering import Looking, View, Writing
+from lad_eval.models.vlmeval.answering import Looking, ShownPrompt, Writing
 from lad_eval.models.vlmeval.images import Shown
 from lad_eval.models.vlmeval.interception import Answerer, intercepted
 from lad_eval.models.vlmeval.prompts import Message, Messages, PromptEnd, TextCheck, dated, equal_sizes, images_of, reads_clock
@@ -147,8 +147,8 @@ class InterceptedVLM(UnderIntervention):
 
     def _reply(self, request: Request, decoding: Decoding, intervention: Intervention | None) -> Reply:
         message = self.messages.of(request)
-        view = self._view(message, request, intervention)
-        writings = [Writing(view, decoding, request.key, sample) for sample in range(decoding.samples)]
+        shown = self._shown_prompt(message, request, intervention)
+        writings = [Writing(shown, decoding, request.key, sample) for sample in range(decoding.samples)]
         texts = tuple(self._ask(writing, message, request).strip() for writing in writings)
         return Reply(request.key, texts, sum(w.passes for w in writings), sum(w.seconds for w in writings))
 
@@ -161,9 +161,9 @@ class InterceptedVLM(UnderIntervention):
         def chosen(looking: Looking) -> int:
             return int(looking.seen.log_probs[0].argmax()) if choose is None else choose(self._row(looking, request))
 
-        return Looking(self._view(message, request, intervention), self._end, request.identifiers, chosen)
+        return Looking(self._shown_prompt(message, request, intervention), self._end, request.identifiers, chosen)
 
-    def _view(self, message: Message, request: Request, intervention: Intervention | None) -> View:
+    def _shown_prompt(self, message: Message, request: Request, intervention: Intervention | None) -> ShownPrompt:
         paths = images_of(message)
         if len(paths) != len(request.images):
             raise DataError(
@@ -173,7 +173,7 @@ class InterceptedVLM(UnderIntervention):
         if fault := self._texts.fault(request, texts):
             refuse([fault])
         shown = Shown(len(paths), equal_sizes(paths))
-        return View(self.name, self.model, self.processor, shown, request, self._context, intervention)
+        return ShownPrompt(self.name, self.model, self.processor, shown, request, self._context, intervention)
 
     def _ask(self, answerer: Any, message: Message, request: Request) -> str:
         """What the class makes of the answer; faults of the answerer come through whatever the class catches."""

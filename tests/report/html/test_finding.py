@@ -94,11 +94,11 @@ def test_another_method_helps_where_lad_does_not():
 
 
 def test_a_method_better_than_lad_is_named_with_its_cost():
-    views = {**LAD, "accuracy": {"value": 99.6, "low": 99.0, "high": 100.0}, "forward_passes": 4.0}
-    _, lines = told(metrics({"vanilla": VANILLA, "lad": LAD, "permutation-average": views}))
+    orders = {**LAD, "accuracy": {"value": 99.6, "low": 99.0, "high": 100.0}, "forward_passes": 4.0}
+    _, lines = told(metrics({"vanilla": VANILLA, "lad": LAD, "permutation-average": orders}))
     assert lines[-1] == "Most accurate here: permutation-average, 99.6 %, at 4 passes a question."
     _, lines = told(
-        metrics({"vanilla": VANILLA, "lad": LAD, "permutation-average": views}, {("lad", "permutation-average"): 0.3})
+        metrics({"vanilla": VANILLA, "lad": LAD, "permutation-average": orders}, {("lad", "permutation-average"): 0.3})
     )
     assert not lines[-1].startswith("Most accurate")
 

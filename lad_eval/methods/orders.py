@@ -26,10 +26,10 @@ class Vanilla(Method):
         return evidence.log_probs
 
 
-V = TypeVar("V", bound="OverViews")
+V = TypeVar("V", bound="OverOrders")
 
 
-class OverViews(Method):
+class OverOrders(Method):
     """Combines what a decision makes of each of several displayed orders of a question; by default the model as it is.
 
     Attributes:
@@ -47,7 +47,7 @@ class OverViews(Method):
         Raises:
             UserError: the method is one over several orders itself.
         """
-        if decision.views != "identity":
+        if decision.orders != "identity":
             raise UserError(f"{self.name} cannot be joined with {decision.name}: both ask under several displayed orders.")
         self.decision = decision
         self.needs, self.calibrates = decision.needs, decision.calibrates
@@ -68,19 +68,19 @@ class OverViews(Method):
         return self.decision.layer_shares(evidence)
 
     def decide(self, results: Results, index: Ints) -> Answers:
-        log_proba = self.predict_over_views(self._evidence(results), index)
+        log_proba = self.predict_over_orders(self._evidence(results), index)
         return Answers(log_proba, log_proba.argmax(axis=1).astype(np.int64), passes_of(results, index))
 
     def get_params(self) -> dict[str, Any]:
         """Own parameters and the decision's."""
         return {**super().get_params(), **self.decision.get_params()}
 
-    def predict_over_views(self, evidence: Evidence, index: Ints) -> Floats:
-        """Log-probabilities Float[m, N] of m questions, in the displayed order of each one's first view.
+    def predict_over_orders(self, evidence: Evidence, index: Ints) -> Floats:
+        """Log-probabilities Float[m, N] of m questions, in the displayed order of each one's first order.
 
         Args:
-            evidence: rows of all views.
-            index: Int[m, V], the rows of each question's views, the displayed order itself first.
+            evidence: rows of all orders.
+            index: Int[m, V], the rows of each question's orders, the displayed order itself first.
 
         Raises:
             EvidenceError: as `predict_log_proba`.
@@ -107,17 +107,17 @@ class OverViews(Method):
         self.decision.calibrate(evidence)
 
     def _scores(self, evidence: Evidence) -> Floats:
-        return self.predict_over_views(evidence, self._views_of_rows(evidence))
+        return self.predict_over_orders(evidence, self._orders_of_rows(evidence))
 
-    def _views_of_rows(self, evidence: Evidence) -> Ints:
-        """Int[n, V]: for every row the rows of its views; of equal rows the first."""
+    def _orders_of_rows(self, evidence: Evidence) -> Ints:
+        """Int[n, V]: for every row the rows of its orders; of equal rows the first."""
         N = evidence.n_candidates
         orders = evidence.perm.tolist()
         where: dict[tuple[Any, ...], int] = {}
         for row, (sample, order) in enumerate(zip(evidence.sample_id.tolist(), orders, strict=True)):
             where.setdefault((sample, *order), row)
         found = [
-            [where.get((sample, *view)) for view in self._orders(tuple(order))]
+            [where.get((sample, *shown)) for shown in self._orders(tuple(order))]
             for sample, order in zip(evidence.sample_id.tolist(), orders, strict=True)
         ]
         if lacking := sum(None in rows for rows in found):
@@ -129,21 +129,21 @@ class OverViews(Method):
 
     @abstractmethod
     def _combined(self, by_image: Floats) -> Floats:
-        """Scores Float[m, N] of the images, from log-probabilities Float[m, V, N] of the images under each view."""
+        """Scores Float[m, N] of the images, from log-probabilities Float[m, V, N] of the images under each order."""
 
     @abstractmethod
     def _orders(self, order: tuple[int, ...]) -> list[tuple[int, ...]]:
-        """Displayed orders of the views of a displayed order, itself first."""
+        """The orders that a displayed order is answered under, itself first."""
 
     @abstractmethod
     def _wanted(self, n: int) -> str:
-        """The views in words."""
+        """The orders in words."""
 
 
-class Cyclic(OverViews):
+class Cyclic(OverOrders):
     """Over the N cyclic shifts of the displayed order."""
 
-    views = "cyclic"
+    orders = "cyclic"
 
     def _orders(self, order: tuple[int, ...]) -> list[tuple[int, ...]]:
         return [shifted.order for shifted in Permutation(order).cyclic_shifts()]
@@ -167,7 +167,7 @@ class PermutationAverage(Cyclic):
         return mean
 
 
-class RandomAverage(OverViews):
+class RandomAverage(OverOrders):
     """Log-probabilities averaged over K random displayed orders, the shown one among them; K = 16.
 
     Source: arXiv 2605.11591, baseline "random-K averaging". The same K - 1 turns of every displayed order; where N! is less than
@@ -178,7 +178,7 @@ class RandomAverage(OverViews):
     """
 
     name = "average-random"
-    views = "random"
+    orders = "random"
 
     def __init__(self, *, k: Annotated[int, Count(1, RANDOM_ORDERS)] = RANDOM_ORDERS) -> None:
         super().__init__()
@@ -227,13 +227,13 @@ def votes(chosen: Ints, n: int) -> Floats:
     """Float[m, N] scores of the images: their number of votes, and less than one half more the earlier the first of them.
 
     Args:
-        chosen: Int[m, V], the image that each view answers; -1 for none.
+        chosen: Int[m, V], the image that each order answers; -1 for none.
         n: N.
     """
     voted = chosen[:, :, None] == np.arange(n)
-    views = chosen.shape[1]
-    first = np.where(voted.any(axis=1), voted.argmax(axis=1), views)
-    scores: Floats = voted.sum(axis=1) + 0.5 * (1 - first / views)
+    orders = chosen.shape[1]
+    first = np.where(voted.any(axis=1), voted.argmax(axis=1), orders)
+    scores: Floats = voted.sum(axis=1) + 0.5 * (1 - first / orders)
     return scores
 
 
