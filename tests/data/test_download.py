@@ -214,7 +214,7 @@ def test_a_transfer_behind_a_redirect_goes_on_too(tmp_path, progress):
     assert site.asked == [None, None, "bytes=1000000-", "bytes=1000000-"]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.integers(1, 2000), max_size=6), st.booleans())
 def test_whatever_breaks_the_file_is_whole_or_absent(tmp_path_factory, cuts, ranges):
     root = tmp_path_factory.mktemp("root")

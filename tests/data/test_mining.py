@@ -48,7 +48,7 @@ def make(seed, count, width, *, dtype=np.float32, copies=1, categories=12, rule=
     return Miner(names, vectors(0.2), vectors(1.0), shown if categories > 1 else None, rule=rule)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 10**6),
     width=st.sampled_from([2, 8, 64]),

@@ -84,7 +84,7 @@ def simple(names, setting, candidates, samples, pool_size, seed, mine):
     raise AssertionError
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     setting=st.sampled_from(["random", "adversarial"]),
     candidates=st.integers(2, 6),

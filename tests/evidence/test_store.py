@@ -98,7 +98,7 @@ finite = st.floats(max_value=0, allow_infinity=False)
 small = st.floats(0, 1, width=32)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(finite, finite, small, small, st.floats(0, 1e200), st.text(max_size=5)), min_size=1, max_size=4))
 def test_any_number_and_any_name_comes_back(tmp_path_factory, drawn):
     a, b, c, d, seconds, ids = zip(*drawn, strict=True)
@@ -337,7 +337,7 @@ def test_cut_within_the_first_write_at_any_byte(tmp_path, caplog):
                 assert equal(it.load(), rows([0, 1], L=1))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6), st.binary(max_size=40))
 def test_debris_after_a_cut_is_removed(tmp_path_factory, where, debris):
     folder = tmp_path_factory.mktemp("debris")

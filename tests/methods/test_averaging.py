@@ -18,7 +18,7 @@ def test_two_shifts_by_hand():
     assert proba == pytest.approx(np.array([[0.75, 0.25], [0.25, 0.75]]))  # sqrt(.9 .5) : sqrt(.1 .5) = 3 : 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**20), st.integers(2, 6), st.integers(1, 4))
 def test_equals_the_slow_implementation(slow, seed, n, samples):
     """Two circles of shifts a sample, which must not mix unless they are the same, in any order of rows."""

@@ -55,7 +55,7 @@ def test_bias_is_a_mean_of_logs_or_of_probabilities():
     assert np.exp(logs.log_bias_[0, 1]) == pytest.approx(0.4)  # sqrt(.2 .8)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**20),
     n=st.integers(2, 6),

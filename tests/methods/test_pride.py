@@ -24,7 +24,7 @@ def test_arithmetic_prior_by_hand():
     assert np.exp(pride.predict_log_proba(ROW)[0]) == pytest.approx([42 / 94, 52 / 94])  # .6/.65 : .4/.35 = 42 : 52
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**20), st.integers(2, 7), st.integers(1, 5), st.sampled_from(["geometric", "arithmetic"]))
 def test_equals_the_slow_implementation(slow, seed, n, samples, prior_mean):
     calibration = random_evidence(samples=samples, n_candidates=n, prefix="c", seed=seed)

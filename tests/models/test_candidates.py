@@ -100,7 +100,7 @@ token_sequences = st.lists(st.sampled_from(TOKENS), min_size=1, max_size=4).map(
 candidate_sets = st.lists(token_sequences, min_size=2, max_size=25, unique=True)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(candidate_sets, st.integers(0, 2**32 - 1))
 def test_probabilities_sum_to_one_and_equal_the_slow_walk(candidates, seed):
     trie = CandidateTrie(tuple(candidates))
@@ -114,7 +114,7 @@ def test_probabilities_sum_to_one_and_equal_the_slow_walk(candidates, seed):
     np.testing.assert_allclose(found, slow_log_probs(tuple(candidates), logits_after, END_IDS), atol=1e-9)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(candidate_sets, st.floats(-50, 50))
 def test_a_constant_on_all_logits_changes_nothing(candidates, constant):
     trie = CandidateTrie(tuple(candidates))

@@ -55,7 +55,7 @@ def test_the_test_samples_under_every_order_and_nothing_else():
     assert made.calibration == () == made.cyclic
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(2, 6), st.integers(1, 4), st.integers(1, 3), st.integers(1, 9))
 def test_laws_of_every_plan(n, test, calibrated, count):
     asked = task(n, test, calibrated, permutations={"count": count}, calibration={"samples": calibrated})
