@@ -26,9 +26,9 @@ class RegistryError(UserError):
 
 @functools.cache
 def _entry_points(path: tuple[str, ...], group: str) -> tuple[tuple[str, importlib.metadata.EntryPoint], ...]:
-    found = importlib.metadata.entry_points(group=group)
+    installed = importlib.metadata.entry_points(group=group)
     return tuple(
-        sorted((("" if e.dist is None else str(e.dist.name), e) for e in found), key=lambda pair: (pair[1].name, pair[0]))
+        sorted((("" if e.dist is None else str(e.dist.name), e) for e in installed), key=lambda pair: (pair[1].name, pair[0]))
     )
 
 
@@ -82,11 +82,11 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def _outside(self) -> dict[str, list[tuple[str, importlib.metadata.EntryPoint]]]:
         """Entry points by name, without those whose name is taken."""
-        found: dict[str, list[tuple[str, importlib.metadata.EntryPoint]]] = {}
+        offers: dict[str, list[tuple[str, importlib.metadata.EntryPoint]]] = {}
         for package, entry in entry_points(self.group):
             if entry.name not in self._entries and _NAME.fullmatch(entry.name):
-                found.setdefault(entry.name, []).append((package, entry))
-        return found
+                offers.setdefault(entry.name, []).append((package, entry))
+        return offers
 
     def problems(self) -> list[str]:
         """What is wrong with the entry points of installed packages, one line each; loads them all."""

@@ -61,8 +61,8 @@ def degrade_output() -> None:
                 reconfigure(errors=_DEGRADE)
 
 
-def _escape(found: re.Match[str]) -> str:
-    return found.group().encode("unicode_escape").decode()
+def _escape(match: re.Match[str]) -> str:
+    return match.group().encode("unicode_escape").decode()
 
 
 def _plainer(error: UnicodeError) -> tuple[str, int]:

@@ -136,13 +136,13 @@ def _show_or_tell(name: str) -> None:
 def _show(dataset: DataSet, root: Path | None) -> None:
     from lad_eval.data.prepare import status as look
 
-    folder, found = look(dataset, root)
+    folder, state = look(dataset, root)
     if folder is None:
         write(f"{dataset.name}: not prepared; run `lad-eval data prepare {dataset.name} --root <folder>`.\n")
         lines = [f"{file.name}: {file.purpose}{_from(file.url)}" for file in dataset.files if file.required]
     else:
-        write(f"{dataset.name}: {'ready' if found.ready else 'not ready'}, in {folder}\n")
-        lines = list(found.lines)
+        write(f"{dataset.name}: {'ready' if state.ready else 'not ready'}, in {folder}\n")
+        lines = list(state.lines)
     write("".join(f"  {line}\n" for line in lines))
 
 
@@ -243,5 +243,5 @@ def embed(
     album = read_album(images, captions, allow_outside=allow_outside)
     model = load_encoder(encoder or DEFAULT_ENCODER, device=device)
     shown = partial(progress, shown=not quiet)
-    found = embed_own(images, album.paths, album.first, model, shown, batch_size=batch_size or BATCH_SIZE)
-    write(f"{images}: {len(found.names)} pictures and captions are embedded by {model.name}.\n")
+    embeddings = embed_own(images, album.paths, album.first, model, shown, batch_size=batch_size or BATCH_SIZE)
+    write(f"{images}: {len(embeddings.names)} pictures and captions are embedded by {model.name}.\n")

@@ -55,14 +55,15 @@ def demo(
     from lad_eval.models.registry import check_model
     from lad_eval.ranking.picture import check_suffix
 
-    own = [*(images or []), *(more_images or [])]
-    if own and caption is None:
+    pictures = [*(images or []), *(more_images or [])]
+    if pictures and caption is None:
         raise typer.BadParameter("--images needs --caption, what one of the images shows.")
-    if not own and (caption is not None or right is not None):
+    if not pictures and (caption is not None or right is not None):
         raise typer.BadParameter("--caption and --right go with --images.")
-    if own and not 2 <= len(own) <= MOST_SCENES and calibrate_on is None:
+    if pictures and not 2 <= len(pictures) <= MOST_SCENES and calibrate_on is None:
         raise typer.BadParameter(
-            f"--images takes 2 to {MOST_SCENES} pictures, not {len(own)}; more need --calibrate-on, a task of as many candidates."
+            f"--images takes 2 to {MOST_SCENES} pictures, not {len(pictures)}; "
+            "more need --calibrate-on, a task of as many candidates."
         )
     check_suffix(out)
     check_model(model)
@@ -73,12 +74,12 @@ def demo(
     from lad_eval.ranking.ranker import Ranker
     from lad_eval.terminal import write_json
 
-    if own:
-        shown: list[ImageSource] = [image_source(path) for path in own]
+    if pictures:
+        shown: list[ImageSource] = [image_source(path) for path in pictures]
         for source in shown:
             _ = source.digest  # read before the model is loaded
         words, answer = str(caption), None if right is None else right - 1
-        learn: str | Task = calibrate_on or _scenes(len(own))
+        learn: str | Task = calibrate_on or _scenes(len(pictures))
     else:
         shown, words, answer = _question(task, sample)
         learn = calibrate_on or task
@@ -88,7 +89,7 @@ def demo(
     if json:
         write_json(json_format.dumps({**result.document(), "picture": str(out)}))
         return
-    _show(result, own, out)
+    _show(result, pictures, out)
 
 
 def _question(task: str, number: int) -> tuple[list[ImageSource], str, int]:
@@ -109,7 +110,7 @@ def _scenes(n: int) -> Task:
     return Task.of(TaskSpec(name=f"scenes_random_n{n}", source="scenes", setting="random", candidates=n, samples=1))
 
 
-def _show(result: Demo, own: list[Path], out: Path) -> None:
+def _show(result: Demo, pictures: list[Path], out: Path) -> None:
     from rich.console import Console
     from rich.text import Text
 
@@ -119,8 +120,8 @@ def _show(result: Demo, own: list[Path], out: Path) -> None:
     console = Console(highlight=False)
     for part in demo_text(result):
         console.print(part)
-    for index, path in enumerate(own):
+    for index, path in enumerate(pictures):
         console.print(Text(visible(f"{letter(index)}  {path}"), style="dim"))
     console.print()
-    again = "" if own else ' · next: lad-eval demo --images *.jpg --caption "..." --model M'
+    again = "" if pictures else ' · next: lad-eval demo --images *.jpg --caption "..." --model M'
     console.print(Text(visible(f"Picture: {out}{again}"), style="dim"), soft_wrap=True)

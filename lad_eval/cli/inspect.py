@@ -284,8 +284,8 @@ def _package() -> Finding:
 
 
 def _libraries() -> list[Finding]:
-    found = versions()
-    return [Finding(name, found[name] is not None, found[name] or f"install {name}", needed=True) for name in LIBRARIES]
+    installed = versions()
+    return [Finding(name, installed[name] is not None, installed[name] or f"install {name}", needed=True) for name in LIBRARIES]
 
 
 def _devices() -> list[Finding]:

@@ -222,31 +222,31 @@ def model_options(text: str, model: str) -> dict[str, Any]:
     """
     from lad_eval.models.base import check_batch_size
 
-    given: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals or not value:
             raise typer.BadParameter(f"--model_args takes name=value, separated by commas, not {part!r}.")
         if key not in _MODEL_ARGS:
             raise typer.BadParameter(f"--model_args: unknown argument {key!r}.{did_you_mean(key, _MODEL_ARGS)}")
-        given[_MODEL_ARGS[key]] = value
-    if "trust_remote_code" in given:
-        given["trust_remote_code"] = _choice(given, "trust_remote_code", _BOOLEANS)
-    if "image_preparation" in given:
-        _choice(given, "image_preparation", dict.fromkeys(("protocol", "native")))
-    if "batch_size" in given:
-        given["batch_size"] = check_batch_size(given["batch_size"])
-    if "model" not in given and model in _CLASSES:
+        options[_MODEL_ARGS[key]] = value
+    if "trust_remote_code" in options:
+        options["trust_remote_code"] = _choice(options, "trust_remote_code", _BOOLEANS)
+    if "image_preparation" in options:
+        _choice(options, "image_preparation", dict.fromkeys(("protocol", "native")))
+    if "batch_size" in options:
+        options["batch_size"] = check_batch_size(options["batch_size"])
+    if "model" not in options and model in _CLASSES:
         raise typer.BadParameter(f"--model {model} needs --model_args pretrained=<folder or hub id>.")
-    if "model" in given and model not in (*_CLASSES, given["model"]):
+    if "model" in options and model not in (*_CLASSES, options["model"]):
         raise typer.BadParameter(
-            f"--model {model} and --model_args pretrained={given['model']} name two models; give one of them."
+            f"--model {model} and --model_args pretrained={options['model']} name two models; give one of them."
         )
-    return given
+    return options
 
 
-def _choice(given: Mapping[str, Any], name: str, known: Mapping[str, Any]) -> Any:
-    value = str(given[name])
+def _choice(options: Mapping[str, Any], name: str, known: Mapping[str, Any]) -> Any:
+    value = str(options[name])
     if value.lower() not in known:
         raise typer.BadParameter(f"--model_args: {name} is {' or '.join(known)}, not {value!r}.")
     return known[value.lower()]

@@ -52,10 +52,10 @@ def report(
     from lad_eval.tasks.registry import resolve
 
     wanted = None if tasks is None else [resolve(word) for word in listed(tasks, "tasks")]
-    found = choose(folders or [runs], model, wanted, studies=studies)
+    selected = choose(folders or [runs], model, wanted, studies=studies)
     names = [name for members in wanted or () for name in members]
-    with progress("report", len(found), shown=not quiet, unit="runs") as advance:
-        written = write_report(found, out, definitions=definitions_of(names), pictured=pictures, advance=advance)
+    with progress("report", len(selected), shown=not quiet, unit="runs") as advance:
+        written = write_report(selected, out, definitions=definitions_of(names), pictured=pictures, advance=advance)
     write(
         f"{written.path}: {written.runs} run{'s' if written.runs > 1 else ''}, {written.samples} samples, "
         f"{written.pictured} of them with pictures, {written.size / 1e6:.1f} MB\n"
@@ -118,14 +118,14 @@ def export(
     from lad_eval.tasks.registry import resolve
     from lad_eval.terminal import write
 
-    found = choose(folders or [runs], model, None if tasks is None else [resolve(word) for word in listed(tasks, "tasks")])
-    stored_names = list(dict.fromkeys(name for run in found for name in run.methods))
+    selected = choose(folders or [runs], model, None if tasks is None else [resolve(word) for word in listed(tasks, "tasks")])
+    stored_names = list(dict.fromkeys(name for run in selected for name in run.methods))
     chosen = None if methods is None else expanded(listed(methods, "methods"), stored_names, "method")
     if form is Form.eval_results and (dataset is None or len(chosen or ["lad"]) > 1):
         raise typer.BadParameter("--format eval-results needs --dataset owner/name and at most one of --methods.")
     if form is Form.model_card and (dataset or source):
         raise typer.BadParameter("--dataset and --source belong to --format eval-results.")
-    stored = [(run.metrics, read_spec(run.path)) for run in found]
+    stored = [(run.metrics, read_spec(run.path)) for run in selected]
     if form is Form.model_card:
         text = model_card(stored, chosen)
     else:

@@ -237,8 +237,8 @@ def check(
     log_to_stderr(quiet=quiet)
     quiet_libraries(quiet=quiet)
     replayed = replay or evidence is not None
-    given = {"device": device, "dtype": dtype, "attn": attn, "revision": revision, "trust_remote_code": trust_remote_code or None}
-    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    named = {"device": device, "dtype": dtype, "attn": attn, "revision": revision, "trust_remote_code": trust_remote_code or None}
+    options: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
     tolerance = confidence != CONFIDENCE or max_drop is not None
     fresh = model or options or runs or batch_size != "auto" or tolerance
     _refuse_contradictions(replayed, write, reason, tasks or methods or limit or no_evidence, fresh)

@@ -65,18 +65,18 @@ def differences(archive: Path, into: Path, progress: Progress) -> list[str]:
     Raises:
         DataError: as `unpack`.
     """
-    found = []
+    problems = []
     with _opened(archive) as content:
         members = _checked(archive, content)
     with progress(f"reading what {archive.name} held", sum(m.file_size for m in members), unit="bytes") as advance:
         for member in members:
             path = into / member.filename
             if not path.is_file():
-                found.append(f"{path}: missing, though {archive.name} holds it")
+                problems.append(f"{path}: missing, though {archive.name} holds it")
             elif path.stat().st_size != member.file_size or _crc(path) != member.CRC:
-                found.append(f"{path}: differs from what {archive.name} holds; remove it and prepare again")
+                problems.append(f"{path}: differs from what {archive.name} holds; remove it and prepare again")
             advance(member.file_size)
-    return found
+    return problems
 
 
 def top_folders(archive: Path) -> set[str]:
@@ -184,10 +184,10 @@ def _write(archive: Path, content: zipfile.ZipFile, member: zipfile.ZipInfo, tar
 
 def _is_there(path: Path, member: zipfile.ZipInfo) -> bool:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return False
-    return stat.S_ISREG(found.st_mode) and found.st_size == member.file_size
+    return stat.S_ISREG(status.st_mode) and status.st_size == member.file_size
 
 
 def _crc(path: Path) -> int:

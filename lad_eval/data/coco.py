@@ -30,10 +30,10 @@ def read_coco(root: Path) -> CaptionIndex:
     """
     there = pictures_in(root / PICTURES)
     captions_file, instances_file = root / CAPTIONS, root / INSTANCES
-    told = _parts(captions_file, "the captions", ("images", "annotations"))
-    names = _names(captions_file, told["images"])
+    document = _parts(captions_file, "the captions", ("images", "annotations"))
+    names = _names(captions_file, document["images"])
     lowest: dict[int, tuple[int, str]] = {}
-    for image, number, caption in _fields(captions_file, told["annotations"], ("image_id", "id", "caption"), (int, int, str)):
+    for image, number, caption in _fields(captions_file, document["annotations"], ("image_id", "id", "caption"), (int, int, str)):
         if image not in lowest or number < lowest[image][0]:
             lowest[image] = (number, caption)
     instances = _parts(instances_file, "the categories", ("annotations",))
@@ -48,15 +48,15 @@ def read_coco(root: Path) -> CaptionIndex:
     present = {name: captions[name] for name in sorted(captions) if name in there}
     if not present:
         raise DataError(f"{root / PICTURES}: none of its pictures has a caption in {captions_file}.")
-    found = {names[image]: frozenset(ids) for image, ids in categories.items() if names.get(image) in present}
-    return CaptionIndex(PICTURES, present, dict(sorted(found.items())), absent=len(captions) - len(present))
+    categories_of = {names[image]: frozenset(ids) for image, ids in categories.items() if names.get(image) in present}
+    return CaptionIndex(PICTURES, present, dict(sorted(categories_of.items())), absent=len(captions) - len(present))
 
 
 def _parts(path: Path, purpose: str, keys: Iterable[str]) -> dict[str, Any]:
-    told = read_json(path, purpose)
-    if not isinstance(told, dict) or not all(isinstance(told.get(key), list) for key in keys):
+    document = read_json(path, purpose)
+    if not isinstance(document, dict) or not all(isinstance(document.get(key), list) for key in keys):
         raise DataError(f"{path} is damaged: it must be an object with the lists {', '.join(keys)}; get it again.")
-    return told
+    return document
 
 
 def _names(path: Path, images: list[Any]) -> dict[int, str]:

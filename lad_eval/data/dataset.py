@@ -146,8 +146,8 @@ class DataSet(ABC):
         Raises:
             DataError: there is such.
         """
-        given = [f.name for f in fields(options) if f.name != "download" and getattr(options, f.name) is not None]
-        if strange := [name for name in given if name not in self.takes]:
+        options_set = [f.name for f in fields(options) if f.name != "download" and getattr(options, f.name) is not None]
+        if strange := [name for name in options_set if name not in self.takes]:
             flags = ", ".join("--" + name.replace("_", "-") for name in strange)
             raise DataError(f"{flags}: not for {self.name}, which has nothing to choose there; leave it out.")
 
@@ -170,8 +170,8 @@ VARIABLE = "LAD_EVAL_DATA"
 
 def home() -> Path:
     """The folder that remembers: `$LAD_EVAL_DATA`, else `lad_eval` in the user's cache folder (`$XDG_CACHE_HOME`, `~/.cache`)."""
-    if own := os.environ.get(VARIABLE):
-        return Path(own).expanduser().absolute()
+    if folder := os.environ.get(VARIABLE):
+        return Path(folder).expanduser().absolute()
     cache = os.environ.get("XDG_CACHE_HOME", "")
     # The XDG specification: a relative path there is invalid and to be ignored.
     return (Path(cache) if Path(cache).is_absolute() else Path.home() / ".cache") / "lad_eval"

@@ -81,8 +81,8 @@ def check(path: Path, file: DataFile, progress: Progress) -> str | None:
     for kind in ("sha256", "md5"):
         expected = getattr(file, kind)
         if expected is not None:
-            found = _digest(path, kind, progress)
-            return None if found == expected.lower() else f"{path} has {kind} {found}, not {expected.lower()}"
+            digest = _digest(path, kind, progress)
+            return None if digest == expected.lower() else f"{path} has {kind} {digest}, not {expected.lower()}"
     return None
 
 
@@ -107,11 +107,11 @@ class _Transfer:
         if not self.part.is_file():
             return
         # What was fetched from another address, or cannot be told to be of one version, is not continued.
-        told: dict[str, Any] = {}
+        note: dict[str, Any] = {}
         with contextlib.suppress(DataError):
-            told = read_json(self.note, error=DataError)
-        self.tag, self.published = told.get("tag"), told.get("sha256")
-        if told.get("url") != self.file.url or not (self.tag or self.file.sha256 or self.file.md5):
+            note = read_json(self.note, error=DataError)
+        self.tag, self.published = note.get("tag"), note.get("sha256")
+        if note.get("url") != self.file.url or not (self.tag or self.file.sha256 or self.file.md5):
             self.part.unlink()
 
     def run(self, progress: Progress) -> None:
@@ -208,8 +208,8 @@ class _Transfer:
 
     def _redirected(self, headers: Any) -> None:
         """The hub of Hugging Face tells a file's SHA-256 where it redirects to the store of large files."""
-        if found := _HEX64.fullmatch(str(headers.get("X-Linked-ETag", ""))):
-            self.published = found[1].lower()
+        if digest := _HEX64.fullmatch(str(headers.get("X-Linked-ETag", ""))):
+            self.published = digest[1].lower()
 
     def _finish(self, progress: Progress) -> None:
         expected = self.file if self.file.sha256 or self.file.md5 or not self.published else None

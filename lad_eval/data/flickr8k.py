@@ -57,26 +57,28 @@ def read_flickr8k(root: Path) -> CaptionIndex:
     folder = picture_folder(root)
     there = pictures_in(root / folder)
     path = caption_file(root)
-    told: dict[str, list[tuple[int, str]]] = {}
+    captions_of: dict[str, list[tuple[int, str]]] = {}
     for name, number, caption in _token_lines(path) if path.name == CAPTIONS[0] else _table_lines(path):
-        told.setdefault(name, []).append((number, caption))
-    if not told:
+        captions_of.setdefault(name, []).append((number, caption))
+    if not captions_of:
         raise DataError(f"{path} is damaged: it holds no caption; get it again.")
-    present = [name for name in sorted(told) if name in there]
+    present = [name for name in sorted(captions_of) if name in there]
     if not present:
         raise DataError(f"{root / folder}: none of its pictures has a caption in {path}.")
     listed = _listed(root / TEST_LIST)
     if missing := [name for name in listed if name not in present]:
         raise DataError(f"{root / folder / missing[0]} is missing or has no caption, but {TEST_LIST} lists it.")
-    captions = _distinct({name: told[name] for name in [*listed, *(name for name in present if name not in frozenset(listed))]})
+    captions = _distinct(
+        {name: captions_of[name] for name in [*listed, *(name for name in present if name not in frozenset(listed))]}
+    )
     test = tuple(name for name in listed if name in captions)
-    return CaptionIndex(folder, dict(sorted(captions.items())), test=test, absent=len(told) - len(present))
+    return CaptionIndex(folder, dict(sorted(captions.items())), test=test, absent=len(captions_of) - len(present))
 
 
-def _distinct(told: dict[str, list[tuple[int, str]]]) -> dict[str, str]:
+def _distinct(captions_of: dict[str, list[tuple[int, str]]]) -> dict[str, str]:
     taken: set[str] = set()
     captions = {}
-    for name, numbered in told.items():
+    for name, numbered in captions_of.items():
         free = [caption for _, caption in sorted(numbered, key=lambda pair: pair[0]) if plain(caption) not in taken]
         if free:
             captions[name] = free[0]

@@ -91,8 +91,8 @@ def _table(path: Path) -> Iterable[Mapping[str, Any]]:
             ) from None
         if lacking := [name for name in _COLUMNS if name not in table.column_names]:
             raise DataError(f"{path} lacks the columns {', '.join(lacking)}: it is not MMIU's {QUESTIONS}.")
-        told: list[Mapping[str, Any]] = table.select_columns(list(_COLUMNS)).to_list()
-    return told
+        rows: list[Mapping[str, Any]] = table.select_columns(list(_COLUMNS)).to_list()
+    return rows
 
 
 @contextmanager
@@ -211,8 +211,8 @@ def in_hub_cache(path: str) -> Path | None:
     """A file of the pinned revision that was fetched before with the tools of Hugging Face."""
     import huggingface_hub
 
-    found = huggingface_hub.try_to_load_from_cache(REPOSITORY, path, revision=REVISION, repo_type="dataset")
-    return Path(found) if isinstance(found, str) else None
+    cached = huggingface_hub.try_to_load_from_cache(REPOSITORY, path, revision=REVISION, repo_type="dataset")
+    return Path(cached) if isinstance(cached, str) else None
 
 
 def _folder(archive: Path, root: Path) -> Path:
@@ -232,11 +232,11 @@ def _tasks(root: Path, rows: Sequence[Row]) -> list[str]:
     """A line a task: its rows, and how many lack something."""
     lines = []
     for task in TASKS:
-        own = [row for row in rows if row.task == task]
-        lacking = sum(not _present(root, row) for row in own)
-        mute = sum(row.output is None for row in own)
+        of_task = [row for row in rows if row.task == task]
+        lacking = sum(not _present(root, row) for row in of_task)
+        mute = sum(row.output is None for row in of_task)
         pictures = f"{lacking} with missing images" if lacking else "all images there"
-        lines.append(f"{task}: {len(own)} rows, {pictures}" + (f", {mute} without output" if mute else ""))
+        lines.append(f"{task}: {len(of_task)} rows, {pictures}" + (f", {mute} without output" if mute else ""))
     return lines
 
 

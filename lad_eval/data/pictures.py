@@ -156,13 +156,13 @@ class PictureFolder:
         parts = PureWindowsPath(name).parts
         if not parts or ".." in parts or PureWindowsPath(name).anchor:
             return None
-        found = self.path
+        path = self.path
         for part in parts:
-            actual = self._listing(found).get(unicodedata.normalize("NFC", part))
+            actual = self._listing(path).get(unicodedata.normalize("NFC", part))
             if actual is None:
                 return None
-            found = found / actual
-        return found if _is_file(found) else None
+            path = path / actual
+        return path if _is_file(path) else None
 
     def leads_outside(self, name: str) -> bool:
         """Whether a name leads out of the folder by `..` or as an absolute path, whichever system wrote it."""

@@ -58,8 +58,8 @@ class ReplyStore:
         rank: int | None = None,
     ) -> None:
         self.folder, self.decoding, self.rank = folder, decoding, rank
-        told = {"format": FORMAT, "fingerprint": dict(fingerprint), "task": dict(task), "decoding": decoding.document()}
-        self._header: dict[str, Any] = json.loads(json.dumps(told))
+        header = {"format": FORMAT, "fingerprint": dict(fingerprint), "task": dict(task), "decoding": decoding.document()}
+        self._header: dict[str, Any] = json.loads(json.dumps(header))
         self._keys: set[str] = set()
 
     @property
@@ -79,16 +79,16 @@ class ReplyStore:
         for file in reply_files(self.folder, self.decoding):
             mine = not self.rank or file == self.path  # else another process repairs and reports it
             try:
-                found = self._read(file)
+                contents = self._read(file)
             except DamagedError as error:
                 if mine:
                     set_aside(file, error)
                 continue
             if file == self.path:
-                repair(file, found)
+                repair(file, contents)
             elif mine:
-                warn_of_damage(file, found)
-            self._keys.update(row["key"] for row in found.rows)
+                warn_of_damage(file, contents)
+            self._keys.update(row["key"] for row in contents.rows)
         return self
 
     def keys(self) -> frozenset[str]:
@@ -122,7 +122,7 @@ class ReplyStore:
         read = [self._read(file) for file in files]
         if not files or (files == [target] and not read[0].damaged):
             return
-        rows = {row["key"]: row for found in reversed(read) for row in found.rows}
+        rows = {row["key"]: row for contents in reversed(read) for row in contents.rows}
         write_log(target, self._header, rows.values())
         with storage_errors(target):
             for file in files:
@@ -136,12 +136,12 @@ class ReplyStore:
             DamagedError: it does not begin with a header.
             EvidenceError: it was made otherwise.
         """
-        found = read_file(file)
-        if found.header is not None and (off := difference(found.header, self._header)):
+        contents = read_file(file)
+        if contents.header is not None and (off := difference(contents.header, self._header)):
             raise EvidenceError(
                 f"{file} was made otherwise: {off} (there, and now). Choose another folder, or use --overwrite always."
             )
-        return found
+        return contents
 
 
 def read_replies(folder: Path, decoding: Decoding) -> Replies:
@@ -153,10 +153,10 @@ def read_replies(folder: Path, decoding: Decoding) -> Replies:
     rows: dict[str, Row] = {}
     fingerprint: Mapping[str, Any] | None = None
     for file in reply_files(folder, decoding):
-        found = read_file(file)
-        if found.damaged:
-            _LOG.warning("%s: %s.", file, left_out(found.damaged))
-        header = found.header
+        contents = read_file(file)
+        if contents.damaged:
+            _LOG.warning("%s: %s.", file, left_out(contents.damaged))
+        header = contents.header
         if header is None:
             continue
         fingerprint = header["fingerprint"] if fingerprint is None else fingerprint
@@ -164,7 +164,7 @@ def read_replies(folder: Path, decoding: Decoding) -> Replies:
             raise EvidenceError(f"{file} was made otherwise than the folder's other replies: {off}; move it away.")
         if header["decoding"] != decoding.document():
             raise EvidenceError(f"{file} holds replies that were written in another way than its name says; move it away.")
-        for row in found.rows:
+        for row in contents.rows:
             rows.setdefault(row["key"], row)
     if len({len(row["perm"]) for row in rows.values()}) > 1:
         raise EvidenceError(f"{folder} holds replies to questions of different numbers of candidates; move them away.")

@@ -131,8 +131,8 @@ class EvidenceStore:
         """
         self._need_open()
         header = Header(self.fingerprint, self.task, evidence.n_candidates, evidence.n_layers)
-        told = json.loads(json.dumps(dict(evidence.fingerprint)))
-        if off := difference({**self.fingerprint, **told}, self.fingerprint):
+        fingerprint = json.loads(json.dumps(dict(evidence.fingerprint)))
+        if off := difference({**self.fingerprint, **fingerprint}, self.fingerprint):
             raise EvidenceError(f"The evidence was made under another fingerprint than the store's: {off}.")
         shape = (header.candidates, header.layers)
         if self._shape is not None and self._shape != shape:
@@ -201,8 +201,8 @@ class EvidenceStore:
         from filelock import FileLock, Timeout
 
         # The leading rank and a single process take the same lock, so that the two kinds of run keep clear of each other.
-        own = self.rank if rank is None else rank
-        lock = FileLock(self.folder / (f".evidence.rank{own}.lock" if own else ".evidence.lock"))
+        number = self.rank if rank is None else rank
+        lock = FileLock(self.folder / (f".evidence.rank{number}.lock" if number else ".evidence.lock"))
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -217,17 +217,17 @@ class EvidenceStore:
                 self._accept(header_of(file), file)
                 self._keys.update(evidence.key.tolist())
                 return
-            found = scan(file)
+            contents = scan(file)
         except DamagedError as error:
             self._set_aside(file, error)
             return
         if file == self.path:
-            repair(file, found)
-        elif warn_of_damage(file, found):
+            repair(file, contents)
+        elif warn_of_damage(file, contents):
             self._reported.add(file)
-        if found.header is not None:
-            self._accept(found.header, file)
-            self._keys.update(row["key"] for row in found.rows)
+        if contents.header is not None:
+            self._accept(contents.header, file)
+            self._keys.update(row["key"] for row in contents.rows)
 
     def _set_aside(self, file: Path, error: DamagedError) -> None:
         """Gives a damaged file another name, unless another process may be writing to it."""
@@ -269,11 +269,11 @@ def _joined(place: Path, reported: AbstractSet[Path] = frozenset()) -> Evidence:
             if file.name == PARQUET:
                 parts.append(read_parquet(file))
                 continue
-            found = scan(file)
-            if found.damaged and file not in reported:
-                _LOG.warning("%s: %s.", file, left_out(found.damaged))
-            if found.header is not None and found.rows:
-                parts.append(evidence_of(found.rows, found.header))
+            contents = scan(file)
+            if contents.damaged and file not in reported:
+                _LOG.warning("%s: %s.", file, left_out(contents.damaged))
+            if contents.header is not None and contents.rows:
+                parts.append(evidence_of(contents.rows, contents.header))
     if not parts:
         raise EvidenceError(f"There is no evidence in {place}; run the model first.")
     return first_of_each(parts)

@@ -42,19 +42,19 @@ def model_files(folder: Path, *, code: bool = False) -> list[Path]:
     Raises:
         UserError: a file that has to be read for this is a Git LFS pointer or is damaged, or a shard is missing.
     """
-    found = {*_matching(folder, _CONFIGURATION), *weight_files(folder), *processor_files(folder)}
+    files = {*_matching(folder, _CONFIGURATION), *weight_files(folder), *processor_files(folder)}
     if code:
-        found |= {path for path in folder.rglob("*.py") if not _is_hidden(path.relative_to(folder))}
-    return sorted(found)
+        files |= {path for path in folder.rglob("*.py") if not _is_hidden(path.relative_to(folder))}
+    return sorted(files)
 
 
 def processor_files(folder: Path) -> list[Path]:
     """Files of the tokenizer, the image processor and the chat template, in order of their paths."""
-    found = {*_matching(folder, _TOKENIZER_FILES), *_matching(folder, _PROCESSOR_FILES)}
+    files = {*_matching(folder, _TOKENIZER_FILES), *_matching(folder, _PROCESSOR_FILES)}
     for path in folder.glob("*/tokenizer_config.json"):  # a processor's second tokenizer has a folder of its own
         if not any((path.parent / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):  # an earlier checkpoint
-            found |= set(_matching(path.parent, _TOKENIZER_FILES))
-    return sorted(found)
+            files |= set(_matching(path.parent, _TOKENIZER_FILES))
+    return sorted(files)
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -53,8 +53,8 @@ def read_table(path: Path, *, cure: str, columns: list[str] | None = None) -> tu
         with path.open("rb") as file:
             table = pq.read_table(pa.PythonFile(file, mode="r"), columns=columns)
         metadata = (table.schema.metadata or {}).get(_KEY)
-        found = None if metadata is None else parse(metadata)
-        document: dict[str, Any] = found if isinstance(found, dict) else {}
+        parsed = None if metadata is None else parse(metadata)
+        document: dict[str, Any] = parsed if isinstance(parsed, dict) else {}
         stored = document.pop(CHECKSUM, None)
         whole = stored is None or columns is not None or stored == _digest(table, document)
     except FileNotFoundError as error:

@@ -143,10 +143,10 @@ def stored_name(name: str) -> str:
         *before, last = parse_parts(now)
         parts = composition("+".join(map(str, [*before, last._replace(settings={})])), METHODS)
         over = {} if parts.orders is None else ORDERS[parts.orders].method.parameters
-        own = {key: text for key, text in last.settings.items() if key not in over}
+        settings = {key: text for key, text in last.settings.items() if key not in over}
         orders = [] if parts.orders is None else [spell(parts.orders, {k: v for k, v in last.settings.items() if k in over})]
         rest = [part for part in before if part.name != parts.orders]
-        return canonical_name("+".join([*map(str, rest), *orders, spell(last.name, own)]))
+        return canonical_name("+".join([*map(str, rest), *orders, spell(last.name, settings)]))
     except UserError:
         return name
 

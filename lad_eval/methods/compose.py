@@ -102,11 +102,11 @@ class Composition:
 
     def changed(self, changes: Mapping[str, Any], decisions: Registry[NamedMethod]) -> Composition:
         """With more parameters, each of the part that has it; of two that have it, of the decision."""
-        own = entry_of(self, decisions).method.parameters
+        of_decision = entry_of(self, decisions).method.parameters
         return replace(
             self,
-            order_changes={**self.order_changes, **{k: v for k, v in changes.items() if k not in own}},
-            decision_changes={**self.decision_changes, **{k: v for k, v in changes.items() if k in own}},
+            order_changes={**self.order_changes, **{k: v for k, v in changes.items() if k not in of_decision}},
+            decision_changes={**self.decision_changes, **{k: v for k, v in changes.items() if k in of_decision}},
         )
 
 
@@ -146,36 +146,36 @@ def composition(name: str, decisions: Registry[NamedMethod]) -> Composition:
         ParameterError: two parts are of one kind, they do not go together, or a parameter cannot have its value.
         UserError: the text is not a name with parameters.
     """
-    found: dict[str, list[Part]] = {kind: [] for kind in _KINDS}
+    parts_of: dict[str, list[Part]] = {kind: [] for kind in _KINDS}
     for part in parse_parts(name):
-        found[_kind_of(part.name, decisions)].append(part)
+        parts_of[_kind_of(part.name, decisions)].append(part)
     for kind in ("orders", "decision"):
-        if len(parts := found[kind]) > 1:
+        if len(parts := parts_of[kind]) > 1:
             raise ParameterError(
                 f"{name!r} joins {' and '.join(p.name for p in parts)}, and a method has one {_KINDS[kind]} at most."
             )
     for kind in ("prompt variant", "intervention"):
-        names = [part.name for part in found[kind]]
+        names = [part.name for part in parts_of[kind]]
         if twice := [each for each in dict.fromkeys(names) if names.count(each) > 1]:
             raise ParameterError(f"{name!r} has {twice[0]!r} twice.")
-    for part in found["prompt variant"]:
+    for part in parts_of["prompt variant"]:
         if part.settings:
             raise unknown(part.name, list(part.settings), [])
-    orders, decision = (next(iter(found[kind]), None) for kind in ("orders", "decision"))
+    orders, decision = (next(iter(parts_of[kind]), None) for kind in ("orders", "decision"))
     if decision is not None and decision.name in REPLYING and orders is not None and orders.name != "majority":
         raise ParameterError(f"{name!r}: {decision.name} gives no probabilities to average; use majority.")
-    interventions = [make_intervention(part) for part in found["intervention"]]
-    prompt_variants = tuple(sorted(part.name for part in found["prompt variant"]))
+    interventions = [make_intervention(part) for part in parts_of["intervention"]]
+    prompt_variants = tuple(sorted(part.name for part in parts_of["prompt variant"]))
     chosen = "" if decision is None else decision.name
     if chosen == "vanilla" and (prompt_variants or interventions or orders):
         chosen = ""  # what decides where nothing else does: one spelling of each method
     made = Composition(prompt_variants, join_interventions(interventions), None if orders is None else orders.name, chosen)
     known = {} if orders is None else ORDERS[orders.name].method.parameters
-    own = entry_of(made, decisions).method.parameters
+    of_decision = entry_of(made, decisions).method.parameters
     return replace(
         made,
-        order_changes={} if orders is None else _typed(orders, known, decision, own),
-        decision_changes={} if decision is None else _typed(decision, own, orders, known),
+        order_changes={} if orders is None else _typed(orders, known, decision, of_decision),
+        decision_changes={} if decision is None else _typed(decision, of_decision, orders, known),
     )
 
 
@@ -213,11 +213,11 @@ def compose(parts: Composition, decisions: Registry[NamedMethod], overrides: Map
     known = parameters_of(parts, decisions)
     if unknown_names := [key for key in overrides if key not in known]:
         raise unknown(parts.plain.name, unknown_names, list(known))
-    own = {key: value for key, value in overrides.items() if key in entry.method.parameters}
-    method = entry.method(**{**entry.preset, **own})
+    of_decision = {key: value for key, value in overrides.items() if key in entry.method.parameters}
+    method = entry.method(**{**entry.preset, **of_decision})
     method.check()
     if orders is not None:
-        combined = orders.method(**{key: value for key, value in overrides.items() if key not in own})
+        combined = orders.method(**{key: value for key, value in overrides.items() if key not in of_decision})
         assert isinstance(combined, OverOrders)
         combined.check()
         method = combined.over(method)
@@ -232,5 +232,5 @@ def entry_of(parts: Composition, decisions: Registry[NamedMethod]) -> NamedMetho
 
 def parameters_of(parts: Composition, decisions: Registry[NamedMethod]) -> dict[str, Parameter]:
     """Parameters of the orders and of the decision."""
-    own = {} if parts.orders is None else dict(ORDERS[parts.orders].method.parameters)
-    return {**own, **entry_of(parts, decisions).method.parameters}
+    of_orders = {} if parts.orders is None else dict(ORDERS[parts.orders].method.parameters)
+    return {**of_orders, **entry_of(parts, decisions).method.parameters}

@@ -261,12 +261,14 @@ def the_constructor_only_stores(make: Maker) -> None:
     assert all(a.kind is a.KEYWORD_ONLY and a.default is not a.empty for a in arguments), (
         "arguments must be keyword-only and have defaults"
     )
-    given = {name: object() for name in kind.parameters}
-    stored = kind(**given)
-    assert stored.get_params() == given, "the constructor must store what it was given"
-    assert all(vars(stored)[name] is value for name, value in given.items()), "the constructor must store the object it was given"
+    values = {name: object() for name in kind.parameters}
+    stored = kind(**values)
+    assert stored.get_params() == values, "the constructor must store what it was given"
+    assert all(vars(stored)[name] is value for name, value in values.items()), (
+        "the constructor must store the object it was given"
+    )
     assert not stored.learned_state(), "a new method has learned nothing"
-    if given:
+    if values:
         _assert_refused(ParameterError, "must be", lambda: stored.calibrate(random_calibration()))
 
 
@@ -329,8 +331,8 @@ def _arrays(evidence: Evidence) -> tuple[npt.NDArray[np.generic], ...]:
     return tuple(value for value in vars(evidence).values() if isinstance(value, np.ndarray))
 
 
-def _assert_close(found: Floats, expected: Floats) -> None:
-    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+def _assert_close(actual: Floats, expected: Floats) -> None:
+    np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-9)
 
 
 def _assert_refused(kind: type[Exception], text: str, act: Callable[[], object]) -> None:

@@ -90,8 +90,8 @@ class OverOrders(Method):
         by_image = np.empty_like(log_proba)
         np.put_along_axis(by_image, evidence.perm, log_proba, axis=1)
         combined = self._combined(by_image[index[:, : self.most_orders]])
-        own = np.take_along_axis(combined, evidence.perm[index[:, 0]], axis=1)
-        return own - np.logaddexp.reduce(own, axis=1, keepdims=True)
+        scores = np.take_along_axis(combined, evidence.perm[index[:, 0]], axis=1)
+        return scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
 
     def save(self, path: str | Path) -> None:
         """As a method over the model as it is; save the decision where there is another.
@@ -116,16 +116,16 @@ class OverOrders(Method):
         where: dict[tuple[Any, ...], int] = {}
         for row, (sample, order) in enumerate(zip(evidence.sample_id.tolist(), orders, strict=True)):
             where.setdefault((sample, *order), row)
-        found = [
+        rows_of = [
             [where.get((sample, *shown)) for shown in self._orders(tuple(order))]
             for sample, order in zip(evidence.sample_id.tolist(), orders, strict=True)
         ]
-        if lacking := sum(None in rows for rows in found):
+        if lacking := sum(None in rows for rows in rows_of):
             raise EvidenceError(
                 f"{self.name} needs {self._wanted(N)} of every displayed order: {lacking} of {len(evidence)} rows lack some; "
                 "collect them, or leave the method out."
             )
-        return np.asarray(found, dtype=np.int64)
+        return np.asarray(rows_of, dtype=np.int64)
 
     @abstractmethod
     def _combined(self, by_image: Floats) -> Floats:

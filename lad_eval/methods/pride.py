@@ -89,10 +89,10 @@ class PriDeOriginal(Cyclic):
         """A question costs its own pass, or that of all its orders where its sample is drawn; the mean over the draws."""
         evidence = self._evidence(results)
         log_proba = self.predict_over_orders(evidence, index)
-        found = [self.drawn(evidence, index, draw) for draw in range(self.draws)]
-        draws = np.stack([scores.argmax(axis=1) for scores, _ in found]).astype(np.int64)
+        repetitions = [self.drawn(evidence, index, draw) for draw in range(self.draws)]
+        draws = np.stack([scores.argmax(axis=1) for scores, _ in repetitions]).astype(np.int64)
         spent = evidence.forward_passes[index]
-        passes = np.mean([np.where(drawn, spent.sum(axis=1), spent[:, 0]) for _, drawn in found], axis=0)
+        passes = np.mean([np.where(drawn, spent.sum(axis=1), spent[:, 0]) for _, drawn in repetitions], axis=0)
         return Answers(log_proba, draws[0], passes, draws)
 
     def drawn(self, evidence: Evidence, index: Ints, draw: int) -> tuple[Floats, npt.NDArray[np.bool_]]:
@@ -103,8 +103,8 @@ class PriDeOriginal(Cyclic):
             index: Int[m, N], as for `predict_over_orders`.
             draw: from 0 to draws - 1.
         """
-        own = index[:, 0]
-        ids, orders = evidence.sample_id[own], evidence.perm[own]
+        shown = index[:, 0]
+        ids, orders = evidence.sample_id[shown], evidence.perm[shown]
         samples = np.unique(ids)
         count = max(1, int(self.share * len(samples)))
         chosen = np.random.default_rng([self.seed, draw]).choice(samples, size=count, replace=False)
@@ -113,13 +113,13 @@ class PriDeOriginal(Cyclic):
         logs = log_softmax(evidence.log_probs)
         floored = _floored(logs)
         priors = log_softmax(floored[index].mean(axis=1))
-        answers = np.empty((len(own), evidence.n_candidates))
-        group = np.unique(orders, axis=0, return_inverse=True)[1].reshape(len(own))
+        answers = np.empty((len(shown), evidence.n_candidates))
+        group = np.unique(orders, axis=0, return_inverse=True)[1].reshape(len(shown))
         for order in range(int(group.max()) + 1):
             rows = group == order
             # A row whose order no drawn sample was shown in takes the prior of all drawn ones.
             learned = priors[rows & estimated] if (rows & estimated).any() else priors[estimated]
-            answers[rows] = floored[own[rows]] - _floored(log_softmax(logsumexp(learned, axis=0)))
+            answers[rows] = floored[shown[rows]] - _floored(log_softmax(logsumexp(learned, axis=0)))
         by_image = np.empty_like(logs)
         np.put_along_axis(by_image, evidence.perm, logs, axis=1)
         mean = self._combined(by_image[index[estimated]])

@@ -48,7 +48,7 @@ def parse_reply(reply: str, identifiers: Sequence[str], *, thoughtful: bool = Fa
 
 
 def _numbers(text: str) -> set[str]:
-    return {found.group() for found in _NUMBER.finditer(text)}
+    return {match.group() for match in _NUMBER.finditer(text)}
 
 
 def _words(text: str, identifiers: Sequence[str]) -> set[str]:
@@ -56,9 +56,9 @@ def _words(text: str, identifiers: Sequence[str]) -> set[str]:
     longest_first = sorted(identifiers, key=len, reverse=True)
     pattern = re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, longest_first))})(?![\w'’]|-\w)", _flags(identifiers))
     named = set()
-    for found in pattern.finditer(text):
-        name = found.group()
-        if name in _WORDS and (next_word := _GOES_ON.match(text, found.end())) and next_word[1] not in identifiers:
+    for match in pattern.finditer(text):
+        name = match.group()
+        if name in _WORDS and (next_word := _GOES_ON.match(text, match.end())) and next_word[1] not in identifiers:
             continue
         named.add(name if name in identifiers else name.lower())
     return named

@@ -87,9 +87,9 @@ def changes(pairs: Sequence[tuple[Grid, Grid]], *, level: float = 1 - ALPHA) -> 
     """
     names = [compared_figures(before, now) for before, now in pairs]
     alone = (1 - level) / max(1, sum(map(len, names)))
-    found = [_changes(before, now, wanted, level, alone) for (before, now), wanted in zip(pairs, names, strict=True)]
-    corrected = iter(holm([change.p_value for block in found for change in block]).tolist())
-    return [tuple(replace(change, p_holm=next(corrected)) for change in block) for block in found]
+    blocks = [_changes(before, now, wanted, level, alone) for (before, now), wanted in zip(pairs, names, strict=True)]
+    corrected = iter(holm([change.p_value for block in blocks for change in block]).tolist())
+    return [tuple(replace(change, p_holm=next(corrected)) for change in block) for block in blocks]
 
 
 def _changes(before: Grid, now: Grid, names: Sequence[Figure], level: float, alone: float) -> list[Change]:

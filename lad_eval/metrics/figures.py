@@ -164,13 +164,13 @@ def position_test(grid: Grid, *, resamples: int = RESAMPLES, seed: int = 42) -> 
         seed: of the dealings.
     """
     at = _positions(grid)
-    kept = ~(consistent(grid.chosen) | (grid.chosen == UNPARSABLE).all(axis=1))
+    undecided = ~(consistent(grid.chosen) | (grid.chosen == UNPARSABLE).all(axis=1))
     T, N = len(grid.permutation), grid.n_candidates
-    if T == 1 or not kept.any():
+    if T == 1 or not undecided.any():
         return PositionTest(0.0, 1.0)
     # [S, t, c] -> position of choice c in order t; N stands for no answer and is not counted.
-    dealt = np.where(at[kept] == UNPARSABLE, N, at[kept])
-    fixed = _counts(grid.predicted[~kept], N)
+    dealt = np.where(at[undecided] == UNPARSABLE, N, at[undecided])
+    fixed = _counts(grid.predicted[~undecided], N)
     expected = fixed + np.bincount(dealt.ravel(), minlength=N + 1)[:N] / T
     observed = _distance(_counts(grid.predicted, N), expected)
     # Equal tables must count as equal, whatever the last bit of their sums.

@@ -82,9 +82,9 @@ def detectable(spread: float, samples: int, *, alpha: float = ALPHA, power: floa
 
 def detectable_between(first: Bools, second: Bools, *, alpha: float = ALPHA, power: float = POWER) -> float:
     """`detectable` with the spread that these two methods show, Bool[S, T] each; NaN for a single sample."""
-    found = 100 * gains(first, second)
-    spread = float(found.std(ddof=1)) if len(found) > 1 else float("nan")
-    return detectable(spread, len(found), alpha=alpha, power=power)
+    differences = 100 * gains(first, second)
+    spread = float(differences.std(ddof=1)) if len(differences) > 1 else float("nan")
+    return detectable(spread, len(differences), alpha=alpha, power=power)
 
 
 Outcome = Literal["all", "majority"]
@@ -256,8 +256,8 @@ def standings_by(accuracies: Mapping[Name, float], p_value: Callable[[Name, Name
         return {}
     best = max(accuracies, key=lambda name: accuracies[name])
     others = [name for name in accuracies if name != best]
-    found = [p_value(best, name) for name in others]
-    tested = {name: Standing(False, p, float(h)) for name, p, h in zip(others, found, holm(found), strict=True)}
+    p_values = [p_value(best, name) for name in others]
+    tested = {name: Standing(False, p, float(h)) for name, p, h in zip(others, p_values, holm(p_values), strict=True)}
     return {name: Standing(True, 1.0, 1.0) if equal(accuracies[name], accuracies[best]) else tested[name] for name in accuracies}
 
 
@@ -279,7 +279,7 @@ def detectable_in(correct: Mapping[Name, Bools]) -> float:
     Args:
         correct: Bool[S, T] by row, all of the same samples and orders.
     """
-    found = standings(correct)
-    best = next(name for name, standing in found.items() if standing.best)
-    points = [detectable_between(correct[best], correct[name]) for name, standing in found.items() if standing.tied]
+    by_method = standings(correct)
+    best = next(name for name, standing in by_method.items() if standing.best)
+    points = [detectable_between(correct[best], correct[name]) for name, standing in by_method.items() if standing.tied]
     return max((value for value in points if np.isfinite(value)), default=float("nan"))

@@ -118,8 +118,8 @@ def _power(changed: Ints, needed: Ints, lost: float, both_ways: float) -> float:
     samples, share = len(changed) - 1, min(1.0, lost + both_ways)
     chances: Floats = np.diff(bdtr(changed, samples, share), prepend=0.0)
     likely = (chances > _UNLIKELY) & (needed <= changed)
-    found = bdtrc(needed[likely] - 1, changed[likely], (lost + both_ways / 2) / share)
-    return float((chances[likely] * found).sum())
+    rejected = bdtrc(needed[likely] - 1, changed[likely], (lost + both_ways / 2) / share)
+    return float((chances[likely] * rejected).sum())
 
 
 _FINER = 20  # how many times finer than alpha the p-value is resolved

@@ -183,8 +183,8 @@ def _check_complete(wrapped: Any, loaded: Any, folder: Path, base: str, count: i
             f"The adapter {folder} does not fit its base {base}: {len(loaded.unexpected_keys)} of its {count} tensors have no "
             f"place there, {loaded.unexpected_keys[0]} for one."
         )
-    own = (f"{wrapped.base_model.prefix}", *_WHOLE_MODULES)
-    lacking = [key for key in loaded.missing_keys if any(part in key for part in own) and f".{_NAME}" in key]
+    parts = (f"{wrapped.base_model.prefix}", *_WHOLE_MODULES)
+    lacking = [key for key in loaded.missing_keys if any(part in key for part in parts) and f".{_NAME}" in key]
     if lacking:
         raise UserError(
             f"The adapter {folder} is not whole: {len(lacking)} of the tensors that its configuration names are missing, "

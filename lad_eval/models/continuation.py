@@ -66,7 +66,7 @@ def continue_prefixes(
     n = attention_mask.shape[0]
     device = attention_mask.device
     deltas = _rope_deltas(model)
-    found: list[torch.Tensor] = []
+    logits_of: list[torch.Tensor] = []
     step = max(1, _ROWS // n)
     for start in range(0, len(prefixes), step):
         chosen = prefixes[start : start + step]
@@ -78,7 +78,7 @@ def continue_prefixes(
         positions = attention_mask.long().sum(-1)[rows, None] + torch.arange(longest, device=device)
         if deltas is not None:
             positions = (positions + deltas.to(device)[rows].view(-1, 1)).expand(3, -1, -1)
-        given = {"position_ids": positions} if deltas is not None or _takes_positions(model) else {}
+        arguments = {"position_ids": positions} if deltas is not None or _takes_positions(model) else {}
         last = start + step >= len(prefixes)
         with last_logits(model, longest) as options:
             output = model(
@@ -87,12 +87,12 @@ def continue_prefixes(
                 past_key_values=cache if last and m == 1 else _repeated(cache, rows),
                 use_cache=True,
                 **options,
-                **given,
+                **arguments,
             )
         logits = output.logits.view(n, m, -1, output.logits.shape[-1])
         for j, prefix in enumerate(chosen):
-            found.append(select(logits[:, j, len(prefix) - 1 - longest], columns[start + j]))
-    return found
+            logits_of.append(select(logits[:, j, len(prefix) - 1 - longest], columns[start + j]))
+    return logits_of
 
 
 @contextmanager

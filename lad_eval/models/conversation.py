@@ -46,9 +46,9 @@ def joined(before: Sequence[int], led: Sequence[int], answers: Sequence[Sequence
         UserError: two candidates have the same tokens.
     """
     stem = common_prefix([led, *answers])
-    kept = len(common_prefix([before, stem]))
+    shared = len(common_prefix([before, stem]))
     trie = CandidateTrie(tuple(tuple(answer[len(stem) :]) for answer in answers))
-    return Answers(trie=trie, drop=len(before) - kept, lead=stem[kept:])
+    return Answers(trie=trie, drop=len(before) - shared, lead=stem[shared:])
 
 
 class Conversation:

@@ -52,11 +52,11 @@ class RememberedFeatures:
             images: a digest for each image of the batch, in order.
             move: brings inputs to the model's device and dtype.
         """
-        given = dict(inputs)
+        arguments = dict(inputs)
         where = {digest: i for i, digest in reversed(list(enumerate(images)))}
         pieces = self._pieces(inputs, len(images))
         if pieces is None or not self._checked(pieces, sorted(where.values()), move):
-            return given
+            return arguments
         features = {digest: self._held.get(digest) for digest in where}
         fresh = sorted((digest for digest, parts in features.items() if parts is None), key=where.__getitem__)
         if fresh:
@@ -65,11 +65,11 @@ class RememberedFeatures:
             features |= {digest: [part.clone() for part in parts] for digest, parts in zip(fresh, made, strict=True)}
             del made
         every = {digest: parts for digest, parts in features.items() if parts is not None}
-        del given[_PIXELS]
-        given["mm_encoder_outputs"] = {"image": self._form([every[digest] for digest in images])}
+        del arguments[_PIXELS]
+        arguments["mm_encoder_outputs"] = {"image": self._form([every[digest] for digest in images])}
         for digest in fresh:
             self._held.put(digest, every[digest])
-        return given
+        return arguments
 
     def clear(self) -> None:
         """Forgets all images."""

@@ -32,16 +32,16 @@ def neutral_generation(model: Any, *, ends: Sequence[int], max_new_tokens: int, 
     """
     from transformers import GenerationConfig
 
-    own = model.generation_config
-    kept = {name: value for name in _TOKENS if (value := getattr(own, name, None)) is not None}
-    settings = {"pad_token_id": ends[0], **kept, "eos_token_id": list(ends), "max_new_tokens": max_new_tokens, **changes}
+    before = model.generation_config
+    tokens = {name: value for name in _TOKENS if (value := getattr(before, name, None)) is not None}
+    settings = {"pad_token_id": ends[0], **tokens, "eos_token_id": list(ends), "max_new_tokens": max_new_tokens, **changes}
     config = GenerationConfig(do_sample=False, num_beams=1, use_cache=True, **settings)
     model.generation_config = config
     try:
         with last_logits(model, 1):
             yield config
     finally:
-        model.generation_config = own
+        model.generation_config = before
 
 
 class Draw:

@@ -53,16 +53,16 @@ def resolve_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % count) if count else torch.device("cpu")
     try:
-        found = torch.device(device)
+        resolved = torch.device(device)
     except RuntimeError:
         raise UserError(f"Unknown device {device!r}: use auto, cpu, cuda, cuda:<index> or mps.") from None
-    if found.type == "cuda" and not count:
+    if resolved.type == "cuda" and not count:
         raise UserError(f"Device {device!r} is not available: PyTorch {torch.__version__} sees no GPU here; use --device cpu.")
-    if found.type == "cuda" and (found.index or 0) >= count:
+    if resolved.type == "cuda" and (resolved.index or 0) >= count:
         raise UserError(f"Device {device!r} does not exist: there are {count} GPUs, cuda:0 to cuda:{count - 1}.")
-    if found.type == "mps" and not torch.backends.mps.is_available():
+    if resolved.type == "mps" and not torch.backends.mps.is_available():
         raise UserError("Device 'mps' is not available on this machine; use --device cpu.")
-    return found
+    return resolved
 
 
 def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
@@ -121,12 +121,12 @@ def fetch_adapters(model: str, adapter: str | None, revision: str | None) -> Non
             continue
         with _one_line(place):
             try:
-                found = fetch_adapter(place, at, local_files_only=not hub_has_address())
+                fetched = fetch_adapter(place, at, local_files_only=not hub_has_address())
             except HfHubHTTPError:
                 if place == adapter:
                     raise
                 continue  # a gated model may be in the cache; loading says what is wrong if it is not
-        if found is None and place == adapter:
+        if fetched is None and place == adapter:
             raise UserError(
                 f"There is no adapter {place}: it is not a folder here, and {ADAPTER_CONFIG} is neither in the local cache nor "
                 "in a repository of this name that can be reached."

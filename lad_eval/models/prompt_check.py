@@ -153,11 +153,11 @@ class PromptChecker:
     def _size_faults(self, requests: Sequence[Request]) -> dict[int, str]:
         """By the requests' `id`: pictures that cannot be read, or are refused by their size."""
         try:
-            found = self._prepare.size_faults(requests)
+            faults = self._prepare.size_faults(requests)
         except PictureError as fault:
-            found = [fault]
+            faults = [fault]
         first = {request.sample_id: request for request in reversed(requests)}
-        return {id(first[fault.sample]): _without_sample(fault) for fault in found if fault.sample in first}
+        return {id(first[fault.sample]): _without_sample(fault) for fault in faults if fault.sample in first}
 
     def _rendered(self, request: Request) -> tuple[str, str]:
         """What is wrong with a question before it is tokenized, or nothing; and the prompt."""

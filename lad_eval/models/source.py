@@ -95,19 +95,19 @@ def source_of(model: str, *, adapter: str | None = None, revision: str | None = 
         UserError: the adapter's configuration is damaged or names no base, or an adapter is applied to an adapter.
     """
     folder = local_folder(model)
-    own = folder if folder is not None else None if is_built_in(model) else cached_adapter(model, revision)
-    holds_adapter = own is not None and (own / ADAPTER_CONFIG).is_file()
+    local = folder if folder is not None else None if is_built_in(model) else cached_adapter(model, revision)
+    holds_adapter = local is not None and (local / ADAPTER_CONFIG).is_file()
     if adapter is not None:
         if holds_adapter:
             raise UserError(f"{model} holds an adapter already; merge it into its base first, or leave --adapter out.")
         place = local_folder(adapter) or cached_adapter(adapter, None)
         return Source(model if folder is None else str(folder), revision, Path(adapter) if place is None else place)
-    if own is None or not holds_adapter:
+    if local is None or not holds_adapter:
         return Source(model if folder is None else str(folder), revision)
-    if (own / "config.json").is_file() and weight_files(own):
-        return Source(str(own), None, own)
-    base, at = _base_of(own)
-    return Source(base, at, own)
+    if (local / "config.json").is_file() and weight_files(local):
+        return Source(str(local), None, local)
+    base, at = _base_of(local)
+    return Source(base, at, local)
 
 
 def display_name(model: str, adapter: str | None = None, revision: str | None = None) -> str:
@@ -166,7 +166,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / ADAPTER_CONFIG
     if not path.is_file():
-        nested = sorted(found.parent.name for found in folder.glob(f"*/{ADAPTER_CONFIG}"))
+        nested = sorted(file.parent.name for file in folder.glob(f"*/{ADAPTER_CONFIG}"))
         hint = f"; its subfolder {nested[0]} holds one" if nested else ""
         raise UserError(f"{folder} is not a PEFT adapter: it has no {ADAPTER_CONFIG}{hint}.")
     check_no_pointer(path)

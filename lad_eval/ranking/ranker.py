@@ -148,16 +148,18 @@ class Ranker:
             raise UserError(f"prompt: {problem}")
         if isinstance(samples, str | Task):
             task = load_task(samples) if isinstance(samples, str) else samples
-            found = list(task.samples("calibration"))
+            learned_from = list(task.samples("calibration"))
         else:
-            found = [_sample(f"Sample {index}", *_unpacked(index, given, method)) for index, given in _each(samples)]
-        if not found:
+            learned_from = [
+                _sample(f"Sample {index}", *_unpacked(index, question_of, method)) for index, question_of in _each(samples)
+            ]
+        if not learned_from:
             raise UserError("There are no samples to calibrate on; give (images, caption, index of the right image), five or so.")
         if identifiers not in get_args(IdentifierStyle):
             raise UserError(f"identifiers must be one of {', '.join(get_args(IdentifierStyle))}, not {identifiers!r}.")
         answers = _model(model, options)
         ranker = cls(answers, name, prompt, identifiers, {})
-        by_size = {n: [s for s in found if len(s.images) == n] for n in sorted({len(s.images) for s in found})}
+        by_size = {n: [s for s in learned_from if len(s.images) == n] for n in sorted({len(s.images) for s in learned_from})}
         for n, group in by_size.items():
             shifts = Permutation.identity(n).cyclic_shifts()
             requests = [ranker._request(s, shift) for s in group for shift in shifts]
@@ -185,10 +187,10 @@ class Ranker:
             UserError: as `rank`.
         """
         requests = []
-        for index, given in _each(questions):
-            if not isinstance(given, Sequence) or isinstance(given, str) or len(given) != 2:
+        for index, pair in _each(questions):
+            if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
                 raise UserError(f"Question {index} must be (images, caption).")
-            images, caption = _images(given[0]), given[1]
+            images, caption = _images(pair[0]), pair[1]
             if len(images) not in self._learned:
                 known = " or ".join(map(str, self.sizes))
                 raise UserError(f"There are {len(images)} images; this ranker was calibrated for {known}: calibrate for as many.")
@@ -299,32 +301,32 @@ def _model(model: VLM | str, options: dict[str, Any]) -> VLM:
     return model
 
 
-def _each(given: Any) -> Iterable[tuple[int, Any]]:
-    if isinstance(given, str | bytes | dict) or not isinstance(given, Iterable):
-        raise UserError(f"Expected a list of (images, caption, ...), not {type(given).__name__}.")
-    return enumerate(given)
+def _each(samples: Any) -> Iterable[tuple[int, Any]]:
+    if isinstance(samples, str | bytes | dict) or not isinstance(samples, Iterable):
+        raise UserError(f"Expected a list of (images, caption, ...), not {type(samples).__name__}.")
+    return enumerate(samples)
 
 
-def _images(given: Any) -> Sequence[ImageLike]:
-    if isinstance(given, str | bytes | dict) or not isinstance(given, Iterable):
-        raise UserError(f"Images must be a list of paths or Pillow images, not {type(given).__name__}.")
-    return list(given)
+def _images(images: Any) -> Sequence[ImageLike]:
+    if isinstance(images, str | bytes | dict) or not isinstance(images, Iterable):
+        raise UserError(f"Images must be a list of paths or Pillow images, not {type(images).__name__}.")
+    return list(images)
 
 
-def _unpacked(index: int, given: Any, method: str) -> tuple[Any, Any, int]:
-    if not isinstance(given, Sequence) or isinstance(given, str) or len(given) not in (2, 3):
+def _unpacked(index: int, sample: Any, method: str) -> tuple[Any, Any, int]:
+    if not isinstance(sample, Sequence) or isinstance(sample, str) or len(sample) not in (2, 3):
         raise UserError(f"Sample {index} must be (images, caption, index of the right image).")
-    if len(given) == 3:
-        right = given[2]
+    if len(sample) == 3:
+        right = sample[2]
         if isinstance(right, bool) or not isinstance(right, int | np.integer):
             raise UserError(f"Sample {index}: the index of the right image must be a whole number, not {right!r}.")
-        return given[0], given[1], int(right)
+        return sample[0], sample[1], int(right)
     if make_method(method).calibrates and method.partition("(")[0].rpartition("+")[2] not in _UNLABELLED:
         raise UserError(
             f"{method} calibrates on right answers, and a sample has none: give (images, caption, index of the right image), "
             "or use lad-unlabelled."
         )
-    return given[0], given[1], 0  # any image may take the right one's place: only its visit to every position is checked
+    return sample[0], sample[1], 0  # any image may take the right one's place: only its visit to every position is checked
 
 
 def _sample(name: str, images: Any, caption: Any, right: int, *, split: Split = "calibration") -> Sample:

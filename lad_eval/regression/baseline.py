@@ -195,8 +195,8 @@ def figures_of(grid: Grid) -> Figures:
 
 def gold_images(grid: Grid) -> Ints:
     """Int[S], the image that is right; the same under all orders."""
-    found: Ints = np.take_along_axis(grid.perm[:, 0], grid.gold[:, :1], axis=1)[:, 0]
-    return found
+    images: Ints = np.take_along_axis(grid.perm[:, 0], grid.gold[:, :1], axis=1)[:, 0]
+    return images
 
 
 def shared_orders(grid: Grid) -> tuple[str, ...]:

@@ -164,8 +164,8 @@ def write(
                 if name in tasks and tasks[name].methods == made.methods:
                     grids = {m: only(grid, tasks[name].samples) for m, grid in _grids(run, made.methods).items()}
                     pairs += pair_up(verdict, name, tasks[name], grids)
-                kept = keep_evidence(run.path, path, name) if with_evidence else {}
-                tasks[name] = made.model_copy(update={"evidence": kept})
+                stored = keep_evidence(run.path, path, name) if with_evidence else {}
+                tasks[name] = made.model_copy(update={"evidence": stored})
     judge(verdict, pairs)
     fingerprint = next(iter(tasks.values())).fingerprint
     loaded = {name: value for name, value in settings_options(settings).items() if value is not None}
@@ -229,8 +229,8 @@ def _asked(settings: Settings, groups: Sequence[Questions], out: Path | None) ->
 
 def _run_of(runs: Sequence[StoredRun], task: str, limit: int | None) -> StoredRun:
     """The run of a task that was finished last: `out` may hold earlier ones."""
-    found = [run for run in runs if (run.metrics["task"], run.metrics["limit"]) == (task, limit)]
-    return max(found, key=lambda run: (run.path / "metrics.json").stat().st_mtime_ns)
+    candidates = [run for run in runs if (run.metrics["task"], run.metrics["limit"]) == (task, limit)]
+    return max(candidates, key=lambda run: (run.path / "metrics.json").stat().st_mtime_ns)
 
 
 def _grids(run: StoredRun, methods: Sequence[str]) -> dict[str, Grid]:

@@ -47,8 +47,8 @@ def keep_evidence(run: Path, baseline: Path, task: str) -> dict[str, str]:
 
 def _files(folder: Path) -> list[str]:
     """Files under a folder, relative, with slashes, sorted; hidden ones, such as locks, do not count."""
-    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
 
 
 def kept_evidence(baseline: Path, task: str, base: TaskBaseline) -> Path:
@@ -78,15 +78,15 @@ def run_with_evidence(runs: Path, model: str, task: str, base: TaskBaseline) -> 
         BaselineError: there is none, or several.
     """
     specs = {path.parent: read_spec(path.parent) for path in named(runs, SPEC)} if runs.is_dir() else {}
-    found = {place: spec for place, spec in specs.items() if (spec.get("model"), spec.get("task")) == (model, task)}
-    if len(found) > 1:
-        found = {place: spec for place, spec in found.items() if spec.get("fingerprint") == base.fingerprint}
-    if len(found) > 1:
-        found = {place: spec for place, spec in found.items() if spec.get("limit") == base.limit}
-    if len(found) != 1:
-        many = "no run" if not found else f"{len(found)} runs"
+    matching = {place: spec for place, spec in specs.items() if (spec.get("model"), spec.get("task")) == (model, task)}
+    if len(matching) > 1:
+        matching = {place: spec for place, spec in matching.items() if spec.get("fingerprint") == base.fingerprint}
+    if len(matching) > 1:
+        matching = {place: spec for place, spec in matching.items() if spec.get("limit") == base.limit}
+    if len(matching) != 1:
+        many = "no run" if not matching else f"{len(matching)} runs"
         raise BaselineError(f"There is {many} of {model} on {task} in {runs} to replay; name the folder of one with --evidence.")
-    return next(iter(found))
+    return next(iter(matching))
 
 
 def decided_again(folder: Path, methods: Iterable[str], samples: Iterable[str]) -> dict[str, Grid]:

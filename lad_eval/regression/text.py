@@ -104,20 +104,20 @@ class Verdict:
     @property
     def changes(self) -> list[tuple[Compared, Change]]:
         """All figures that were compared."""
-        return [(found, change) for found in self.compared for change in found.changes]
+        return [(compared, change) for compared in self.compared for change in compared.changes]
 
     def detectable(self, figure: Figure, task: str) -> float:
         """The smallest drop of a figure, in points, that would have been noticed whichever method of a task it hits.
 
         Methods whose figure cannot drop so far do not count; NaN if none is left.
         """
-        every = [c.detectable for found, c in self.changes if c.figure == figure and found.task == task]
+        every = [c.detectable for compared, c in self.changes if c.figure == figure and compared.task == task]
         return max((points for points in every if math.isfinite(points)), default=math.nan)
 
     @property
     def smallest(self) -> dict[Figure, float]:
         """`detectable` on the task where it is smallest, by figure."""
-        tasks = dict.fromkeys(found.task for found in self.compared)
+        tasks = dict.fromkeys(compared.task for compared in self.compared)
         every = {name: [self.detectable(name, task) for task in tasks] for name in MEASURED}
         return {name: min(filter(math.isfinite, points), default=math.nan) for name, points in every.items()}
 
@@ -134,7 +134,8 @@ def verdict_as_json(verdict: Verdict) -> str:
         "detectable": {name: _known(points) for name, points in verdict.smallest.items()},
         "findings": [asdict(finding) for finding in verdict.findings],
         "compared": [
-            {**asdict(found), "changes": [_change(verdict, change) for change in found.changes]} for found in verdict.compared
+            {**asdict(compared), "changes": [_change(verdict, change) for change in compared.changes]}
+            for compared in verdict.compared
         ],
         "flips": [{**asdict(flip), "effect": flip.effect} for flip in verdict.flips],
         "warnings": verdict.warnings,
@@ -188,7 +189,7 @@ def _others(verdict: Verdict) -> list[Finding]:
 
 def _outcome(verdict: Verdict) -> str:
     failed = sum(verdict.rule.fails(change) for _, change in verdict.changes)
-    tasks = len({found.task for found in verdict.compared})
+    tasks = len({compared.task for compared in verdict.compared})
     where = f"{_count(len(verdict.changes), 'comparison')} on {_count(tasks, 'task')}"
     if verdict.rule.max_drop is None:
         return f"{failed} of {where} became significantly worse" if failed else f"nothing became significantly worse in {where}"
@@ -209,27 +210,30 @@ def _points(value: float) -> str:
 
 
 def _flipped(verdict: Verdict) -> str:
-    decisions = sum(found.samples * found.orders for found in verdict.compared)
+    decisions = sum(compared.samples * compared.orders for compared in verdict.compared)
     return f"{len(verdict.flips)} of {_count(decisions, 'decision')} flipped in {_count(len(verdict.compared), 'comparison')}"
 
 
 def _resolution(verdict: Verdict) -> list[str]:
     """The smallest noticeable changes by task."""
-    blocks = [(task, next(iter(block))) for task, block in groupby(verdict.compared, key=lambda found: found.task)]
-    rows = [[task, str(found.samples), *(_points(verdict.detectable(name, task)) for name in MEASURED)] for task, found in blocks]
+    blocks = [(task, next(iter(block))) for task, block in groupby(verdict.compared, key=lambda compared: compared.task)]
+    rows = [
+        [task, str(compared.samples), *(_points(verdict.detectable(name, task)) for name in MEASURED)]
+        for task, compared in blocks
+    ]
     headers = ["Noticeable on", "Samples", "Accuracy", "Consistency", "RStd"]
     return [*_table(headers, rows, words=1), f"{_flipped(verdict)}, run anew."]
 
 
 def _failed(verdict: Verdict) -> list[str]:
     if verdict.replayed:
-        flipped = [found for found in verdict.compared if found.flipped]
+        flipped = [compared for compared in verdict.compared if compared.flipped]
         rows = [[f.task, f.method, f"{f.flipped} of {f.samples * f.orders}"] for f in flipped]
         return _table(["Task", "Method", "Flipped"], rows, words=2)
     rows = [
         [
-            found.task,
-            found.method,
+            compared.task,
+            compared.method,
             NAMES[change.figure],
             f"{change.before:.1f}",
             f"{change.now:.1f}",
@@ -237,7 +241,7 @@ def _failed(verdict: Verdict) -> list[str]:
             f"{change.p_holm:.2g}",
             _points(change.detectable),
         ]
-        for found, change in verdict.changes
+        for compared, change in verdict.changes
         if verdict.rule.fails(change)
     ]
     headers = [
@@ -256,14 +260,14 @@ def _failed(verdict: Verdict) -> list[str]:
 def _better(verdict: Verdict) -> Iterator[str]:
     if verdict.replayed:
         return
-    for found in verdict.compared:
+    for compared in verdict.compared:
         gains = [
             f"{NAMES[c.figure]} {c.before:.1f} -> {c.now:.1f} [{c.difference.low:+.1f}, {c.difference.high:+.1f}]"
-            for c in found.changes
+            for c in compared.changes
             if verdict.rule.improved(c)
         ]
         if gains:
-            yield f"{found.task}, {found.method}: {', '.join(gains)}"
+            yield f"{compared.task}, {compared.method}: {', '.join(gains)}"
 
 
 def _examples(verdict: Verdict, shown: int) -> list[str]:

@@ -87,16 +87,16 @@ def judge(verdict: Verdict, pairs: Sequence[Pair]) -> None:
     """
     rule = verdict.rule
     measured = changes([(pair.before, pair.now) for pair in pairs], level=rule.level)
-    for pair, found in zip(pairs, measured, strict=True):
+    for pair, of_pair in zip(pairs, measured, strict=True):
         (S, T), flipped = pair.now.chosen.shape, pair.before.chosen != pair.now.chosen
         count = int(flipped.sum())
-        verdict.compared.append(Compared(pair.task, pair.method, S, T, count, found))
+        verdict.compared.append(Compared(pair.task, pair.method, S, T, count, of_pair))
         verdict.flips += _flips(pair)
         if verdict.replayed and count:
             text = f"{count} of {flipped.size} decisions flipped, on {int(flipped.any(axis=1).sum())} samples"
             verdict.findings.append(Finding("flipped", pair.task, pair.method, text))
         if not verdict.replayed:
-            failed = [change for change in found if rule.fails(change)]
+            failed = [change for change in of_pair if rule.fails(change)]
             verdict.findings += [Finding(c.figure, pair.task, pair.method, _worse(c, rule)) for c in failed]
     if rule.max_drop is not None:
         verdict.warnings += _too_small(verdict, rule.max_drop)
@@ -118,7 +118,9 @@ def _too_small(verdict: Verdict, max_drop: float) -> list[str]:
     for task, block in groupby(verdict.compared, key=lambda compared: compared.task):
         group = list(block)
         samples = group[0].samples
-        widest, figure, method = max((c.half_width, NAMES[c.figure], found.method) for found in group for c in found.changes)
+        widest, figure, method = max(
+            (c.half_width, NAMES[c.figure], compared.method) for compared in group for c in compared.changes
+        )
         # Where no sample changed the interval is a point, and yet so many samples could have missed a drop.
         unseen = 100 * (1 - ((1 - verdict.rule.level) / 2) ** (1 / samples))
         if widest > max_drop:
@@ -171,8 +173,8 @@ def other_circumstances(verdict: Verdict, task: str, base: TaskBaseline, fingerp
         verdict.findings.append(Finding("asked", task, None, text))
     then, now = ({key: _short(value) for key, value in fingerprint.items()} for fingerprint in (then, now))
     versions = difference(then.pop("versions", {}), now.pop("versions", {}))
-    found = [f"versions: {versions}" if versions else "", f"model: {others}" if (others := difference(then, now)) else ""]
-    verdict.notes += [note for text in found if text and (note := f"{text} (baseline, and now)") not in verdict.notes]
+    differences = [f"versions: {versions}" if versions else "", f"model: {others}" if (others := difference(then, now)) else ""]
+    verdict.notes += [note for text in differences if text and (note := f"{text} (baseline, and now)") not in verdict.notes]
 
 
 def _short(value: Any) -> Any:

@@ -186,9 +186,9 @@ def read_document(path: Path) -> Document:
 
 
 def _read(path: Path, outer: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, Path]]:
-    own = read_yaml(path)
+    document = read_yaml(path)
     chain = (*outer, path.resolve())
-    parts = own.pop("include", [])
+    parts = document.pop("include", [])
     if isinstance(parts, str):
         parts = [parts]
     if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
@@ -208,7 +208,7 @@ def _read(path: Path, outer: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str
         # Figures were published of that one task; with anything changed they are not this one's.
         included.pop("reported", None)
         _merge(values, origins, included, places)
-    _merge(values, origins, own, dict.fromkeys(_dotted(own), path))
+    _merge(values, origins, document, dict.fromkeys(_dotted(document), path))
     return values, origins
 
 

@@ -37,8 +37,8 @@ def content_digest(image: ImageSource) -> str:
     `digest` may also hold the name by which a data set knows a picture; an image then has a `content_digest` beside it. Files
     that were encoded anew or resized count as other pictures.
     """
-    own = getattr(image, "content_digest", None)
-    return image.digest if own is None else str(own)
+    digest = getattr(image, "content_digest", None)
+    return image.digest if digest is None else str(digest)
 
 
 def right_picture(sample: Sample) -> str:

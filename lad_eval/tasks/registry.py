@@ -89,9 +89,9 @@ def index(include_path: Sequence[str | Path] = ()) -> Index:
     Raises:
         UserError: a folder is missing, or a name is defined twice.
     """
-    found = current_search().index(map(Path, include_path), _build)
-    assert isinstance(found, Index)
-    return found
+    built = current_search().index(map(Path, include_path), _build)
+    assert isinstance(built, Index)
+    return built
 
 
 def _build(folders: Sequence[Path]) -> Index:
@@ -205,8 +205,8 @@ def resolve(names: str | Iterable[str], include_path: Sequence[str | Path] = ())
     if not asked:
         raise UserError("No task is named; `lad-eval ls tasks` lists them.")
     known = index(include_path)
-    found = [name for word in asked for name in (_in_file(Path(word)) if is_path(word) else _expand(word, known, ()))]
-    return list(dict.fromkeys(found))
+    names = [name for word in asked for name in (_in_file(Path(word)) if is_path(word) else _expand(word, known, ()))]
+    return list(dict.fromkeys(names))
 
 
 def load_spec(name: str | Path, include_path: Sequence[str | Path] = ()) -> TaskSpec:

@@ -61,7 +61,7 @@ def include(folders: Iterable[str | Path]) -> None:
 
 def installed_folders() -> list[tuple[str, Path]]:
     """(package, folder of task definitions) of installed packages; one that cannot be found is named in a warning."""
-    found = []
+    folders = []
     for package, entry in entry_points(GROUP):
         folder = _folder(entry.value)
         if folder is None:
@@ -73,8 +73,8 @@ def installed_folders() -> list[tuple[str, Path]]:
                 package,
             )
         else:
-            found.append((package, folder))
-    return found
+            folders.append((package, folder))
+    return folders
 
 
 def _folder(module: str) -> Path | None:

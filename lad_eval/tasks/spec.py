@@ -75,8 +75,8 @@ class CalibrationSpec(_Strict):
     @model_serializer(mode="wrap")
     def _without_absence(self, as_usual: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leaves `on` out where it is not given, so that tasks without it keep the digests that they had before it came."""
-        told: dict[str, Any] = as_usual(self)
-        return {key: value for key, value in told.items() if key != "on" or value is not None}
+        document: dict[str, Any] = as_usual(self)
+        return {key: value for key, value in document.items() if key != "on" or value is not None}
 
 
 class Metadata(_Strict):
@@ -145,8 +145,8 @@ class TaskSpec(_Strict):
 
         The data has a fingerprint of its own, made of its content and not of where it lies; `Task.fingerprint` holds both.
         """
-        told = self.model_dump(mode="json", exclude={"name", "description", "data", "citation", "reported", "metadata"})
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+        document = self.model_dump(mode="json", exclude={"name", "description", "data", "citation", "reported", "metadata"})
+        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_spec(path: Path) -> TaskSpec:
@@ -193,7 +193,7 @@ def _lines(error: ValidationError, document: Document, model: type[BaseModel], p
 
 
 def _line(
-    kind: str, loc: tuple[int | str, ...], message: str, given: Any, document: Document, model: type[BaseModel], prefix: str
+    kind: str, loc: tuple[int | str, ...], message: str, value: Any, document: Document, model: type[BaseModel], prefix: str
 ) -> str:
     key = prefix + ".".join(map(str, loc))
     if kind == "extra_forbidden":
@@ -205,7 +205,7 @@ def _line(
         what = message.removeprefix("Value error, ")
         what += "" if what.endswith((".", "?")) else "."
     else:
-        what = f"{message[:1].lower()}{message[1:]}, not {_short(given)}."
+        what = f"{message[:1].lower()}{message[1:]}, not {_short(value)}."
     return f"{shown(document.origin(key))}: {key}: {what}"
 
 

@@ -89,12 +89,12 @@ class Task:
     @cached_property
     def fingerprint(self) -> dict[str, str]:
         """What determines the requests: digests of the definition and of the data's content, here and where it calibrates."""
-        own = {"task": self.name, "spec": self.spec.digest, "data": self.source.fingerprint}
+        parts = {"task": self.name, "spec": self.spec.digest, "data": self.source.fingerprint}
         if self.prompt_variants:
-            own["wordings"] = "+".join(self.prompt_variants)
+            parts["wordings"] = "+".join(self.prompt_variants)
         if self.other is None:
-            return own
-        return {**own, **{f"calibration_{key}": value for key, value in self.other.fingerprint.items()}}
+            return parts
+        return {**parts, **{f"calibration_{key}": value for key, value in self.other.fingerprint.items()}}
 
     @cached_property
     def identifiers(self) -> tuple[str, ...]:

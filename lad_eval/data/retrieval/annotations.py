@@ -163,7 +163,7 @@ class CaptionIndex:
     def _plain(self) -> dict[str, Any]:
         plain = asdict(self)
         if self.categories is not None:
-            plain["categories"] = {name: sorted(found) for name, found in sorted(self.categories.items())}
+            plain["categories"] = {name: sorted(members) for name, members in sorted(self.categories.items())}
         return plain
 
 
@@ -174,12 +174,12 @@ def pictures_in(folder: Path) -> set[str]:
         DataError: there is no such folder, or none in it.
     """
     try:
-        found = {path.name for path in folder.iterdir() if path.suffix.lower() in PICTURES}
+        names = {path.name for path in folder.iterdir() if path.suffix.lower() in PICTURES}
     except OSError:
         raise DataError(f"{folder} is missing (the pictures).") from None
-    if not found:
+    if not names:
         raise DataError(f"{folder} holds no picture.")
-    return found
+    return names
 
 
 def read_json(path: Path, purpose: str) -> Any:
@@ -222,7 +222,7 @@ def cached_index(path: Path, sources: Sequence[Path], make: Callable[[], Caption
 def _index(plain: dict[str, Any]) -> CaptionIndex:
     categories = plain["categories"]
     if categories is not None:
-        categories = {name: frozenset(found) for name, found in categories.items()}
+        categories = {name: frozenset(members) for name, members in categories.items()}
     return CaptionIndex(plain["folder"], plain["captions"], categories, tuple(plain["test"]), plain["absent"])
 
 

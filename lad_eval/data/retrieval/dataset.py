@@ -90,8 +90,8 @@ class CaptionedSet(DataSet):
         Raises:
             DataError: files, embeddings or pictures are missing, damaged or too few.
         """
-        if (found := read_set(root, recipe)) is not None:
-            return found
+        if (stored := read_set(root, recipe)) is not None:
+            return stored
         try:
             made = make_set(root, recipe, self.index(root))
         except NoEmbeddingsError as error:
@@ -138,17 +138,17 @@ class CaptionedSet(DataSet):
                 advance(1)
         for folder in _folders(root / OWN / "embeddings"):
             try:
-                found = load_embeddings(folder)
+                embeddings = load_embeddings(folder)
             except (DataError, FileNotFoundError) as error:
                 faults.append(f"{folder}: no finished embeddings; prepare again." if isinstance(error, OSError) else str(error))
                 continue
-            if missing := set(index.names).difference(found.names):
+            if missing := set(index.names).difference(embeddings.names):
                 faults.append(f"{folder}: {len(missing)} images have no embedding, as {min(missing)}; prepare again.")
         for folder, recipe in _stored(root):
-            kept = None if recipe is None else read_set(root, recipe)
-            if recipe is None or kept is None:
+            stored = None if recipe is None else read_set(root, recipe)
+            if recipe is None or stored is None:
                 faults.append(f"{folder}: damaged or of another version; remove it and prepare again.")
-            elif not is_current(kept, root, recipe, index):
+            elif not is_current(stored, root, recipe, index):
                 faults.append(f"{folder}: made of other captions, images or embeddings; prepare again.")
         return faults
 
@@ -206,8 +206,8 @@ class CaptionedSet(DataSet):
         try:
             with progress(f"Drawing samples, {setting}", len(recipes), unit="tasks") as advance:
                 for recipe in recipes:
-                    found = read_set(root, recipe)
-                    if found is None or not is_current(found, root, recipe, index):
+                    stored = read_set(root, recipe)
+                    if stored is None or not is_current(stored, root, recipe, index):
                         keep_set(root, recipe, _full(make_set(root, recipe, index)))
                     advance(1)
         except (TooFewImagesError, TooFewCandidatesError) as error:
@@ -244,7 +244,7 @@ def _stored(root: Path) -> Iterator[tuple[Path, Recipe | None]]:
     for folder in _folders(root / OWN / "annotations"):
         recipe = None
         with contextlib.suppress(DataError, ValueError, KeyError, TypeError, AttributeError):
-            told = read_json(folder / "provenance.json", error=DataError)["recipe"]
-            told.pop("version")
-            recipe = Recipe(told.pop("protocol"), encoder=told.pop("encoder"), order=Order(**told))
+            written = read_json(folder / "provenance.json", error=DataError)["recipe"]
+            written.pop("version")
+            recipe = Recipe(written.pop("protocol"), encoder=written.pop("encoder"), order=Order(**written))
         yield folder, recipe

@@ -171,11 +171,11 @@ def _told(folder: Path) -> tuple[list[str], str]:
     if not path.exists():
         raise FileNotFoundError(path)
     try:
-        told = read_json(path, what="the list of embeddings", cure="Prepare the data again.", error=DataError)
-        keys, fingerprint = told["parts"], told["fingerprint"]
+        document = read_json(path, what="the list of embeddings", cure="Prepare the data again.", error=DataError)
+        keys, fingerprint = document["parts"], document["fingerprint"]
     except KeyError:
         raise DataError(f"{path} is damaged; prepare the data again.") from None
-    if told.get("format") != _FORMAT or not isinstance(keys, list) or not keys:
+    if document.get("format") != _FORMAT or not isinstance(keys, list) or not keys:
         raise DataError(f"{path} is of another version; prepare the data again.")
     # They become names of files.
     if not all(isinstance(key, str) and key.isalnum() for key in keys):

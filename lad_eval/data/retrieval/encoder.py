@@ -48,8 +48,8 @@ class TwoTowers:
     def _normalised(self, features: Any, inputs: Any) -> Floats:
         output = features(**inputs.to(self._model.device))
         # transformers >= 5 gives the projected features as the pooled output, earlier versions as they are.
-        found = output if isinstance(output, torch.Tensor) else output.pooler_output
-        array: Floats = found.float().cpu().numpy()
+        features = output if isinstance(output, torch.Tensor) else output.pooler_output
+        array: Floats = features.float().cpu().numpy()
         normalised: Floats = (array / np.linalg.norm(array, axis=-1, keepdims=True)).astype(np.float32)
         return normalised
 

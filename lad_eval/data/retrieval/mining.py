@@ -66,8 +66,8 @@ class Miner:
             DataError: a name has no embedding.
         """
         distinct = list(dict.fromkeys(anchors))
-        found = self._mine(distinct, pool, k) if distinct else np.empty((0, k), np.intp)
-        negatives = {anchor: [pool[i] for i in row] for anchor, row in zip(distinct, found, strict=True)}
+        nearest = self._mine(distinct, pool, k) if distinct else np.empty((0, k), np.intp)
+        negatives = {anchor: [pool[i] for i in row] for anchor, row in zip(distinct, nearest, strict=True)}
         return [negatives[anchor] for anchor in anchors]
 
     def _mine(self, anchors: Sequence[str], pool: Sequence[str], k: int) -> npt.NDArray[np.intp]:

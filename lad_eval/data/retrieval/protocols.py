@@ -144,8 +144,8 @@ def strict(names: Sequence[str], captions: Mapping[str, str], order: Order, mine
         test_pool = [name for name in shuffled if name in inside]
         rest = [name for name in shuffled if name not in inside][: order.pool_size]
     else:
-        kept = min(order.pool_size, len(shuffled) - min(1000, len(shuffled) // 5))
-        test_pool, rest = shuffled[:kept], shuffled[kept:][: order.pool_size]
+        test_size = min(order.pool_size, len(shuffled) - min(1000, len(shuffled) // 5))
+        test_pool, rest = shuffled[:test_size], shuffled[test_size:][: order.pool_size]
     if len(rest) >= max(order.calibration, 2 * order.candidates):
         test_anchors, learned_anchors = test_pool, rest[: max(order.calibration, SPARE)]
     else:
@@ -202,13 +202,13 @@ def _official_calibration(
     names: Sequence[str], pool: Sequence[str], anchors: set[str], order: Order, mine: Mine
 ) -> tuple[Draw, ...]:
     inside = frozenset(pool)
-    own = [name for name in names if name not in inside]
+    outside = [name for name in names if name not in inside]
     generator = random.Random(f"official-calibration-1/{order.seed}/{order.candidates}")
-    if len(own) >= max(order.calibration, 2 * order.candidates):
-        own = generator.sample(own, min(order.pool_size, len(own)))
-        eligible = own[: max(order.calibration, SPARE)]
+    if len(outside) >= max(order.calibration, 2 * order.candidates):
+        outside = generator.sample(outside, min(order.pool_size, len(outside)))
+        eligible = outside[: max(order.calibration, SPARE)]
     else:
-        own = list(pool)
+        outside = list(pool)
         eligible = generator.sample(free := [name for name in pool if name not in anchors], len(free))[: order.calibration]
         _note_shared(len(pool))
     if len(eligible) < order.calibration:
@@ -216,17 +216,17 @@ def _official_calibration(
             f"{len(pool)} images are too few for {order.samples} samples and {order.calibration} calibration samples of other "
             f"images: only {len(eligible)} are nobody's right answer; lower `samples:` or `calibration.samples`."
         )
-    return _calibration_list(eligible, own, names, order, mine, "official-calibration")
+    return _calibration_list(eligible, outside, names, order, mine, "official-calibration")
 
 
 def _calibration_list(
-    anchors: Sequence[str], own: Sequence[str], every: Sequence[str], order: Order, mine: Mine, split: str
+    anchors: Sequence[str], outside: Sequence[str], every: Sequence[str], order: Order, mine: Mine, split: str
 ) -> tuple[Draw, ...]:
     """Samples among pictures of their own; of a small album, where these have too few hard negatives, among all pictures."""
     try:
-        return _strict_list(anchors, own, order, mine, split)
+        return _strict_list(anchors, outside, order, mine, split)
     except TooFewCandidatesError as error:
-        if len(own) >= len(every):
+        if len(outside) >= len(every):
             raise
         _LOG.warning("Calibration takes hard negatives from the test's images too. %s", error)
         return _strict_list(anchors, every, order, mine, split)

@@ -95,11 +95,11 @@ def read_set(root: Path, recipe: Recipe) -> AnnotationSet | None:
         return None
 
 
-def is_current(found: AnnotationSet, root: Path, recipe: Recipe, index: CaptionIndex) -> bool:
+def is_current(stored: AnnotationSet, root: Path, recipe: Recipe, index: CaptionIndex) -> bool:
     """Whether stored annotations are made of this index and of the embeddings that are there now, if there are any."""
     embeddings = None if recipe.encoder is None else embeddings_fingerprint(embeddings_folder(root, recipe.encoder))
-    same = embeddings is None or found.provenance["embeddings"] == embeddings
-    return bool(same and found.provenance["index"] == index.digest)
+    same = embeddings is None or stored.provenance["embeddings"] == embeddings
+    return bool(same and stored.provenance["index"] == index.digest)
 
 
 def make_set(root: Path, recipe: Recipe, index: CaptionIndex) -> AnnotationSet:
@@ -154,17 +154,17 @@ class _Mining(Miner):
 def _miner(root: Path, recipe: Recipe, encoder: str, index: CaptionIndex) -> _Mining:
     folder = embeddings_folder(root, encoder)
     try:
-        found = load_embeddings(folder)
+        embeddings = load_embeddings(folder)
     except FileNotFoundError:
         raise NoEmbeddingsError(f"{root} has no embeddings of the encoder {encoder}.") from None
     return _Mining(
-        found.names,
-        found.images,
-        found.texts,
+        embeddings.names,
+        embeddings.images,
+        embeddings.texts,
         index.categories,
         rule="superset" if recipe.protocol == "official" else "identical",
         threshold=CAPTION_THRESHOLD,
-        fingerprint=found.fingerprint,
+        fingerprint=embeddings.fingerprint,
     )
 
 

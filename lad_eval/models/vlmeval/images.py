@@ -73,14 +73,14 @@ def spans_in(
 
 def _image_token(models: Sequence[Any], processor: Any, name: str) -> int:
     for model in models:
-        if isinstance(found := getattr(model, _CONTEXT, None), int):
-            return found
+        if isinstance(token := getattr(model, _CONTEXT, None), int):
+            return token
         try:
             return image_token_id(model)
         except UnsupportedModelError:
             continue
-    if isinstance(found := getattr(processor, "image_token_id", None), int):
-        return found
+    if isinstance(token := getattr(processor, "image_token_id", None), int):
+        return token
     raise UnsupportedModelError(
         f"{name} is not supported: neither its model's configuration nor its processor names an image token (image_token_id)."
     )
@@ -150,5 +150,5 @@ def _token_of(processor: Any, attribute: str) -> int | None:
     tokenizer = getattr(processor, "tokenizer", None)
     if not isinstance(text, str) or tokenizer is None:
         return None
-    found = tokenizer.convert_tokens_to_ids(text)
-    return found if isinstance(found, int) and found != tokenizer.unk_token_id else None
+    token = tokenizer.convert_tokens_to_ids(text)
+    return token if isinstance(token, int) and token != tokenizer.unk_token_id else None

@@ -123,12 +123,12 @@ class _StandIn:
         original = model.generate
 
         def generate(*args: Any, **kwargs: Any) -> Any:
-            given = _flat(original, args, kwargs)
-            _prompt(given, type(model).__name__)
-            key = next(key for key in _IDS if given.get(key) is not None)
-            ids = given[key]
-            given["input_ids"] = given.pop(key)
-            mended = self._answerer.mend(ids, given)
+            arguments = _flat(original, args, kwargs)
+            _prompt(arguments, type(model).__name__)
+            key = next(key for key in _IDS if arguments.get(key) is not None)
+            ids = arguments[key]
+            arguments["input_ids"] = arguments.pop(key)
+            mended = self._answerer.mend(ids, arguments)
             self._length = mended["input_ids"].shape[1]
             self._mended = dict(mended)
             mended[key] = mended.pop("input_ids")
@@ -175,25 +175,25 @@ def _function(method: Any) -> Any:
 def _flat(generate: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Arguments by name, those that are None left out."""
     bound = inspect.signature(generate).bind(*args, **kwargs)
-    given: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     for name, value in bound.arguments.items():
         if bound.signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
-            given.update(value)
+            arguments.update(value)
         elif bound.signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL:
             raise UnsupportedModelError(f"`generate` of an unknown form: it takes {name} by position.")
         else:
-            given[name] = value
-    return {name: value for name, value in given.items() if value is not None}
+            arguments[name] = value
+    return {name: value for name, value in arguments.items() if value is not None}
 
 
-def _told_apart(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _told_apart(arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     from transformers import GenerationConfig
     from transformers.generation.utils import GenerationMixin
 
-    own = set(inspect.signature(GenerationMixin.generate).parameters) - {"inputs"}
-    settings = own | set(vars(GenerationConfig())) | _MACHINERY
-    inputs = {name: value for name, value in given.items() if name not in settings}
-    return inputs, {name: value for name, value in given.items() if name in settings}
+    of_generate = set(inspect.signature(GenerationMixin.generate).parameters) - {"inputs"}
+    settings = of_generate | set(vars(GenerationConfig())) | _MACHINERY
+    inputs = {name: value for name, value in arguments.items() if name not in settings}
+    return inputs, {name: value for name, value in arguments.items() if name in settings}
 
 
 def _prompt(inputs: Mapping[str, Any], name: str) -> torch.Tensor:

@@ -62,15 +62,15 @@ def kit(module: str) -> ModuleType:
 def kit_version() -> str:
     """`<distribution> <version>` of the VLMEvalKit that is imported; an uninstalled checkout gives its own `__version__`."""
     package = kit("vlmeval")
-    own = str(getattr(package, "__version__", "unknown"))
+    written = str(getattr(package, "__version__", "unknown"))
     where = str(getattr(package, "__file__", ""))
     if "site-packages" in where or "dist-packages" in where:
         for name in packages_distributions().get("vlmeval", []):
             return f"{name} {version(name)}"
-    return f"source {own}"
+    return f"source {written}"
 
 
 def registry() -> dict[str, Any]:
     """`vlmeval.config.supported_VLM`: a partial of a model class by entry name."""
-    found: dict[str, Any] = kit("vlmeval.config").supported_VLM
-    return found
+    entries: dict[str, Any] = kit("vlmeval.config").supported_VLM
+    return entries

@@ -62,13 +62,13 @@ def facts_of(kind: Any) -> Facts:
     loads = [call for start in starts for call in _calls(start) if _chain(call.func).endswith(".from_pretrained")]
     names = [_chain(call.func).rpartition(".")[0] for call in loads]
     trusting = [name for name, call in zip(names, loads, strict=True) if _trusts(call) and not is_processor(name)]
-    own = "message_to_promptimg" in methods and methods["message_to_promptimg"][0].__name__ != "BaseModel"
+    overridden = "message_to_promptimg" in methods and methods["message_to_promptimg"][0].__name__ != "BaseModel"
     return Facts(
         asks=tuple(asks),
         loads=tuple(dict.fromkeys(names)),
         imported=tuple(sorted({name for tree in (*starts, _module(kind)) for name in _imported(tree)})),
         remote=bool(trusting),
-        first_image=not own and any(_chain(call.func) == "self.message_to_promptimg" for call in calls),
+        first_image=not overridden and any(_chain(call.func) == "self.message_to_promptimg" for call in calls),
         interleaved=bool(getattr(kind, "INTERLEAVE", False)),
     )
 
@@ -79,18 +79,18 @@ def bases(kind: Any) -> list[str]:
 
 
 def _methods(kind: Any) -> dict[str, tuple[type, ast.AST]]:
-    found: dict[str, tuple[type, ast.AST]] = {}
+    methods: dict[str, tuple[type, ast.AST]] = {}
     for base in reversed(getattr(kind, "__mro__", ())):
         tree = _tree(base) if base is not object else None
         body = tree.body[0].body if isinstance(tree, ast.Module) and isinstance(tree.body[0], ast.ClassDef) else []
-        found.update({node.name: (base, node) for node in body if isinstance(node, ast.FunctionDef)})
-    return found
+        methods.update({node.name: (base, node) for node in body if isinstance(node, ast.FunctionDef)})
+    return methods
 
 
 def _constructors(kind: Any) -> list[ast.AST]:
     """`__init__` of the class and of its bases: they call each other."""
-    own = [vars(base).get("__init__") for base in getattr(kind, "__mro__", ())[:-1]]
-    return [tree for method in own if method is not None and (tree := _tree(method)) is not None]
+    constructors = [vars(base).get("__init__") for base in getattr(kind, "__mro__", ())[:-1]]
+    return [tree for method in constructors if method is not None and (tree := _tree(method)) is not None]
 
 
 def _reached(methods: dict[str, tuple[type, ast.AST]]) -> list[str]:

@@ -144,12 +144,12 @@ def entry_of(entry_name: str) -> tuple[Any, dict[str, Any]]:
     """
     from lad_eval.models.vlmeval.kit import registry
 
-    found = registry()
-    if entry_name not in found:
-        near = near_names(entry_name, found, most=3, cutoff=0.5)
+    entries = registry()
+    if entry_name not in entries:
+        near = near_names(entry_name, entries, most=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else "`lad-eval ls models --harness vlmeval` lists them."
         raise UserError(f"VLMEvalKit has no model {entry_name!r}. {hint}")
-    maker = found[entry_name]
+    maker = entries[entry_name]
     if isinstance(maker, functools.partial):
         return maker.func, dict(maker.keywords)
     return maker, {}
@@ -249,13 +249,13 @@ def listing() -> list[str]:
         UserError: VLMEvalKit is not installed, or does not import.
     """
     names = entries()
-    found = [support_of(name) for name in names]
-    kinds = Counter(support.kind for support in found)
+    supports = [support_of(name) for name in names]
+    kinds = Counter(support.kind for support in supports)
     wide, marked = max(map(len, names)), max(map(len, KINDS))
     lines = []
-    for name, support in zip(names, found, strict=True):
+    for name, support in zip(names, supports, strict=True):
         kind = entry_of(name)[0].__name__
         lines.append(f"{name:<{wide}}  {_ANSWERS[support.supported]:<11}  {support.kind:<{marked}}  {kind}: {support.reason}")
-    served = sum(support.supported for support in found)
+    served = sum(support.supported for support in supports)
     counts = [f"{kinds[kind]:>5}  {kind:<{marked}}  {meaning}" for kind, meaning in KINDS.items()]
     return [*lines, "", f"{served} of {len(names)} entries of {kit_version()} are supported:", *counts]

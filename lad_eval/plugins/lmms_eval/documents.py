@@ -98,10 +98,10 @@ def documents(stub: Dataset) -> Dataset:
     """
     from datasets import Dataset
 
-    told = stub[0]
+    written = stub[0]
     with one_line():
-        opened = open_task(told["task"])
-        if opened.task.spec.digest != told["definition"]:
+        opened = open_task(written["task"])
+        if opened.task.spec.digest != written["definition"]:
             raise UserError(
                 f"The definition of {opened.task.name} has changed since its folder for lmms-eval was written; "
                 "write it again with `lad-eval lmms-eval tasks`."

@@ -120,13 +120,13 @@ def names_in_lmms_eval() -> frozenset[str]:
     installed = find_spec("lmms_eval")
     if installed is None or installed.origin is None:
         return frozenset()
-    found = set()
+    names = set()
     for path in (Path(installed.origin).parent / "tasks").rglob("*.yaml"):
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             key, _, value = line.partition(":")
             if key in ("task", "group", "tag"):
-                found.add(value.partition("#")[0].strip().strip("\"'"))
-    return frozenset(found)
+                names.add(value.partition("#")[0].strip().strip("\"'"))
+    return frozenset(names)
 
 
 def _check_free(names: Iterable[str]) -> None:

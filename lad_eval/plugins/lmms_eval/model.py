@@ -99,16 +99,16 @@ class LadEval(lmms):  # type: ignore[misc]
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: Mapping[str, Any] | None = None) -> LadEval:
         """The model of lmms-eval's `--model_args`; these win over its own `--batch_size` and `--device`."""
-        given = {key: value for key, value in (additional_config or {}).items() if value is not None}
+        settings = {key: value for key, value in (additional_config or {}).items() if value is not None}
         with one_line():
             try:
                 # A method's parameters are its own: lmms-eval would end the argument at the first comma between brackets.
                 arguments = re.split("," + OUTSIDE_BRACKETS, arg_string)
-                given |= simple_parse_args_string(",".join(argument for argument in arguments if "(" not in argument))
-                given |= dict(argument.strip().split("=", 1) for argument in arguments if "(" in argument)
+                settings |= simple_parse_args_string(",".join(argument for argument in arguments if "(" not in argument))
+                settings |= dict(argument.strip().split("=", 1) for argument in arguments if "(" in argument)
             except ValueError:
                 raise UserError(f"--model_args must be key=value, separated by commas, not {arg_string!r}.") from None
-            return cls(**given)
+            return cls(**settings)
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         """One reply a request; lmms-eval's generation arguments have no effect, since methods read log-probabilities."""

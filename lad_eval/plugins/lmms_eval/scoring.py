@@ -26,10 +26,10 @@ Value = Mapping[str, Any]
 
 def results(document: Document, replies: Sequence[str]) -> dict[str, Value]:
     """`process_results`: for every metric what its aggregation needs of one reply."""
-    found = parse_reply(replies[0], document["identifiers"])
-    position = UNPARSABLE if found is None else found
+    index = parse_reply(replies[0], document["identifiers"])
+    position = UNPARSABLE if index is None else index
     score = float(position == document["gold"])
-    told = {
+    answer = {
         "sample": document["sample"],
         "group": document["sample"],
         "permutation": document["permutation"],
@@ -37,17 +37,17 @@ def results(document: Document, replies: Sequence[str]) -> dict[str, Value]:
         "candidates": len(document["identifiers"]),
         "gold": document["gold"],
         "position": position,
-        "image": UNPARSABLE if found is None else document["order"][found],
+        "image": UNPARSABLE if index is None else document["order"][index],
     }
     right = {"sample": document["sample"], "score": score}
     emitted: dict[str, Value] = {
         "accuracy": right,
-        "rstd": told,
+        "rstd": answer,
         f"recall_{document['gold'] + 1}": right,
-        "unparsable": {"missing": int(found is None)},
+        "unparsable": {"missing": int(index is None)},
     }
     if document["orders"] > 1:  # one order is consistent with itself
-        emitted |= {"accuracy_std": {**told, "correct": score}, "consistency": told}
+        emitted |= {"accuracy_std": {**answer, "correct": score}, "consistency": answer}
     return emitted
 
 

@@ -84,11 +84,11 @@ def check_configuration(configuration: Configuration, entries: Entries, ours: Ma
     for key, made in configuration.data.items():
         dataset = str(made.get("dataset", key))
         registered = [dataset] if dataset in LADDataset.tasks else []
-        found = list(ours.get(dataset, ())) or registered
-        if made.get("class") == OUR_DATA and not found:
+        keys = list(ours.get(dataset, ())) or registered
+        if made.get("class") == OUR_DATA and not keys:
             raise UnknownNameError("task", dataset, LADDataset.tasks)
-        if found and (not made or (made.get("class") == OUR_DATA and found != [key])):
-            right = f'"{found[0]}": {{"class": "{OUR_DATA}", "dataset": "{dataset}"}}'
+        if keys and (not made or (made.get("class") == OUR_DATA and keys != [key])):
+            right = f'"{keys[0]}": {{"class": "{OUR_DATA}", "dataset": "{dataset}"}}'
             raise UserError(f"{configuration.path}: write {right} instead of {key!r}; files are named by it.")
     for key, made in configuration.models.items():
         if "/" in key:
@@ -185,16 +185,16 @@ def _pickle_problem(path: Path) -> str | None:
 
 def _as_kept(method: Method) -> dict[str, Any]:
     """The method's parameters as they are read back from JSON."""
-    kept: dict[str, Any] = json.loads(json.dumps(method.get_params(), default=str))
-    return kept
+    stored: dict[str, Any] = json.loads(json.dumps(method.get_params(), default=str))
+    return stored
 
 
 def faults(model: str, dataset: str) -> list[str]:
     """What VLMEvalKit noted as failed, a line; none in a process that does not lead."""
     if int(os.environ.get("RANK", "0")):
         return []
-    found = sorted((work_dir() / model).glob("**/status.json"), key=lambda path: path.stat().st_mtime)
-    status = kit("vlmeval.smp").load(str(found[-1])).get("datasets", {}).get(dataset) if found else None
+    files = sorted((work_dir() / model).glob("**/status.json"), key=lambda path: path.stat().st_mtime)
+    status = kit("vlmeval.smp").load(str(files[-1])).get("datasets", {}).get(dataset) if files else None
     if status is None:
         return [f"{model} x {dataset}: VLMEvalKit left no status."]
     if fault := status.get("error_message"):

@@ -44,10 +44,10 @@ class Pictures:
     def path(self, image: ImageSource) -> Path:
         """The picture's file, which may not be written yet."""
         if image.digest not in self._paths:
-            own = getattr(image, "path", None)
-            as_decoded = isinstance(own, Path) and own.suffix.lower() in _READABLE and _is_as_decoded(own)
+            path_of = getattr(image, "path", None)
+            as_decoded = isinstance(path_of, Path) and path_of.suffix.lower() in _READABLE and _is_as_decoded(path_of)
             named = hashlib.sha256(image.digest.encode()).hexdigest()[:32]
-            self._paths[image.digest] = own.resolve() if own is not None and as_decoded else self.folder / f"{named}.png"
+            self._paths[image.digest] = path_of.resolve() if path_of is not None and as_decoded else self.folder / f"{named}.png"
         return self._paths[image.digest]
 
     def write(self, image: ImageSource) -> Path:
@@ -205,8 +205,8 @@ class LADDataset(Base):  # type: ignore[misc]  # VLMEvalKit has no types
 def digest_of(task: Task) -> str:
     """Hex digest of what determines a task's answers besides the model: definition, data, lad_eval's version."""
     other = [] if task.other is None else sorted(task.other.fingerprint.items())
-    told = repr([sorted(task.fingerprint.items()), other, __version__])
-    return hashlib.sha256(told.encode()).hexdigest()
+    definition = repr([sorted(task.fingerprint.items()), other, __version__])
+    return hashlib.sha256(definition.encode()).hexdigest()
 
 
 def row_index(made: str, request: Request) -> str:

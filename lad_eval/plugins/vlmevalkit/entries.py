@@ -38,8 +38,8 @@ class Entries(dict[str, Builder]):
         aliases: short names of model folders, as `names.flat` makes them -> `HF:<folder>`.
     """
 
-    def __init__(self, own: dict[str, Builder]) -> None:
-        super().__init__(own)
+    def __init__(self, entries: dict[str, Builder]) -> None:
+        super().__init__(entries)
         self.aliases: dict[str, str] = {}
 
     def __missing__(self, name: str) -> Builder:
@@ -101,12 +101,12 @@ def check(served: Served, name: str, entries: list[str]) -> None:
 def installed() -> Entries:
     """The table, put in the place of VLMEvalKit's own wherever that is held already; once a process."""
     config = kit("vlmeval.config")
-    own = config.supported_VLM
-    if isinstance(own, Entries):
-        return own
-    entries = Entries(own)
+    table = config.supported_VLM
+    if isinstance(table, Entries):
+        return table
+    entries = Entries(table)
     for module in list(sys.modules.values()):
-        if vars(module).get("supported_VLM") is own if hasattr(module, "__dict__") else False:
+        if vars(module).get("supported_VLM") is table if hasattr(module, "__dict__") else False:
             cast(Any, module).supported_VLM = entries
     return entries
 
@@ -130,15 +130,15 @@ def made_with(served: Served, options: Mapping[str, Any] | None = None) -> dict[
         served: the model.
         options: it is loaded with beside its own.
     """
-    given = dict(options or {})
+    arguments = dict(options or {})
     if served.ours:
-        told = {key: repr(value) for key, value in sorted(given.items()) if key != "batch_size"}
+        settings = {key: repr(value) for key, value in sorted(arguments.items()) if key != "batch_size"}
         places = [served.model]
     else:
-        told = entry_settings(served.base, given)
-        places = [text.strip("'\"") for text in told.values()]
-    weights = [found for place in places if (found := weights_at(place, given.get("revision")))]
-    return {**told, "weights": ", ".join(weights)} if weights else told
+        settings = entry_settings(served.base, arguments)
+        places = [text.strip("'\"") for text in settings.values()]
+    weights = [at for place in places if (at := weights_at(place, arguments.get("revision")))]
+    return {**settings, "weights": ", ".join(weights)} if weights else settings
 
 
 logger = logging.getLogger(__name__)

@@ -74,7 +74,7 @@ def _run(words: list[str], kit_folder: str | Path | None) -> None:
         raise UserError("Name what to run: --data <data sets> --model <models>, or --config <file>.")
     named = configuration.data_sets if configuration else data
     ours = {name: {dataset_name(stem(task)): task for task in expanded(name)} for name in named}
-    tasks = {name: task for found in ours.values() for name, task in found.items()}
+    tasks = {name: task for members in ours.values() for name, task in members.items()}
     # Faults of the data are told now, and not after VLMEvalKit has been imported and a model loaded.
     opened = {task: load_task(task) for task in tasks.values()}
     aliases: dict[str, str] = {}
@@ -91,14 +91,14 @@ def _run(words: list[str], kit_folder: str | Path | None) -> None:
     if configuration is not None:
         check_configuration(configuration, entries, ours)
     else:
-        check_data([name for name, found in ours.items() if not found])
+        check_data([name for name, members in ours.items() if not members])
     for name, short in () if served_elsewhere else shorts.items():
         _ = entries[short]
         if line.has("--api-mode") and not dict.__contains__(entries, short):
             raise UserError(f"--api-mode is for APIs, and {name} runs here: leave it out.")
         if line.has("--use-vllm") and not dict.__contains__(entries, short):
             raise UserError(f"{name} cannot be served through vLLM, which shows no attention; leave out --use-vllm.")
-    line = line.replaced("--data", {name: list(found) or [name] for name, found in ours.items()})
+    line = line.replaced("--data", {name: list(members) or [name] for name, members in ours.items()})
     line = line.replaced("--model", {name: [short] for name, short in shorts.items()})
     with _command_line([PROGRAM, *line.words]), _gloo_without_gpu(), _held(opened):
         check_writable(work_dir())

@@ -141,10 +141,10 @@ def weights_at(place: str, revision: str | None = None) -> str:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        found = try_to_load_from_cache(place, "config.json", revision=revision)
+        cached = try_to_load_from_cache(place, "config.json", revision=revision)
     except HFValidationError:
         return ""
-    return f"{place}@{Path(found).parent.name}" if isinstance(found, str) else ""
+    return f"{place}@{Path(cached).parent.name}" if isinstance(cached, str) else ""
 
 
 def folder_digest(folder: Path) -> str:

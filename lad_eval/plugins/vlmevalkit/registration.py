@@ -38,9 +38,9 @@ def register(*tasks: str | Path) -> list[str]:
     installed()
     known = LADDataset.tasks
     names = {dataset_name(task): task for task in task_names()}
-    own = {dataset_name(stem(task)): task for task in asked}
-    for name, task in {**names, **own}.items():
-        if name in known and known[name] != task and name in own:
+    chosen = {dataset_name(stem(task)): task for task in asked}
+    for name, task in {**names, **chosen}.items():
+        if name in known and known[name] != task and name in chosen:
             raise UserError(f"Two tasks would be the data set {name}: {known[name]} and {task}; rename one of the files.")
         if name not in known and name in module.SUPPORTED_DATASETS:
             raise UserError(f"VLMEvalKit has a data set {name} of its own; rename the file of the task {task}.")
@@ -52,4 +52,4 @@ def register(*tasks: str | Path) -> list[str]:
     # A --config file names classes, which are looked up in these two modules.
     vars(module)["LADDataset"] = LADDataset
     vars(kit("vlmeval.vlm"))["LADModel"] = LADModel
-    return list(own)
+    return list(chosen)

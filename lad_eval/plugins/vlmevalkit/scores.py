@@ -64,14 +64,14 @@ def work_dir() -> Path:
     if "MMEVAL_ROOT" in os.environ:
         return Path(os.environ["MMEVAL_ROOT"])
     words = sys.argv[1:]
-    found = "outputs"
+    folder = "outputs"
     for i, word in enumerate(words):
         flag, equals, value = word.partition("=")
         if flag == _WORK_DIR and equals:
-            found = value
+            folder = value
         elif flag == _WORK_DIR and i + 1 < len(words):
-            found = words[i + 1]
-    return Path(found)
+            folder = words[i + 1]
+    return Path(folder)
 
 
 def store_folder() -> Path:
@@ -90,10 +90,10 @@ def read_pointer(model: str, dataset: str) -> Pointer | None:
     if not path.is_file():
         return None
     try:
-        found: Pointer = TypeAdapter(Pointer).validate_python(read_json(path))
+        pointer: Pointer = TypeAdapter(Pointer).validate_python(read_json(path))
     except (ValidationError, ResultsError) as error:
         raise ResultsError(f"{path} is damaged; remove it and run again.") from error
-    return found
+    return pointer
 
 
 def _file(model: str, dataset: str) -> Path:
@@ -237,9 +237,9 @@ def _write_evidence(path: Path, keys: tuple[str, ...], pointer: Pointer) -> None
     if state is not None and state.is_file():
         content = _sound(state, pointer.method, path)
         write_atomically(path.with_name(f"{path.stem}_calibration.safetensors"), lambda temporary: temporary.write_bytes(content))
-    told = json.loads(json.dumps({**pointer.document(), "fingerprint": rows.fingerprint}, default=str))
+    document = json.loads(json.dumps({**pointer.document(), "fingerprint": rows.fingerprint}, default=str))
     try:
-        write_json(path.with_name(f"{path.stem}_lad_eval.json"), told)
+        write_json(path.with_name(f"{path.stem}_lad_eval.json"), document)
     except OSError as error:
         raise UserError(f"Cannot write beside {path}: {error.strerror or error}.") from error
 

@@ -49,15 +49,15 @@ def read_captions(path: Path) -> dict[str, tuple[str, ...]]:
     if suffix not in FORMATS:
         raise DataError(f"{shown(path)}: a file of captions must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}.")
     where = shown(path)
-    found: dict[str, dict[str, None]] = {}
+    captions: dict[str, dict[str, None]] = {}
     for name, value in _entries(path, where, suffix):
         texts = caption_texts(f"{where}: {name}", value)
         if not texts:
             raise DataError(f"{where}: {name} has no caption.")
-        found.setdefault(name, {}).update(dict.fromkeys(texts))
-    if not found:
+        captions.setdefault(name, {}).update(dict.fromkeys(texts))
+    if not captions:
         raise DataError(f"{where}: holds no caption.")
-    return {name: tuple(texts) for name, texts in found.items()}
+    return {name: tuple(texts) for name, texts in captions.items()}
 
 
 def _entries(path: Path, where: str, suffix: str) -> Iterable[Entry]:
@@ -183,9 +183,9 @@ def read_album(images: Path, captions: Path, *, allow_outside: bool = False) -> 
     if not images.is_dir():
         near = did_you_mean(images.name, (p.name for p in images.parent.glob("*") if p.is_dir()))
         raise DataError(f"{shown(images)}: no such folder of images.{near}")
-    told = read_captions(captions)
+    captions_of = read_captions(captions)
     folder = PictureFolder(images)
-    if not allow_outside and (outside := [name for name in told if folder.leads_outside(name)]):
+    if not allow_outside and (outside := [name for name in captions_of if folder.leads_outside(name)]):
         more = f" ({len(outside)} names do)" if len(outside) > 1 else ""
         raise DataError(
             f"{shown(captions)}: the name {outside[0]!r} leads out of the folder of images {shown(images)}{more}; "
@@ -195,14 +195,14 @@ def read_album(images: Path, captions: Path, *, allow_outside: bool = False) -> 
     all_captions: dict[str, dict[str, None]] = {}
     name_of: dict[str, str] = {}
     absent = []
-    for spelled, located in locate(folder, told).items():
+    for spelled, located in locate(folder, captions_of).items():
         if located.path is None:
             absent.append(located.name)
             continue
         # Two spellings of one file, as `a.jpg` and `./a.jpg`, are one picture.
         name = name_of.setdefault(os.path.normpath(located.path), located.name)
         paths[name] = located.path
-        all_captions.setdefault(name, {}).update(dict.fromkeys(told[spelled]))
+        all_captions.setdefault(name, {}).update(dict.fromkeys(captions_of[spelled]))
     if not paths:
         raise DataError(_none_there(images, captions, absent))
     if absent:

@@ -32,10 +32,10 @@ def find_keys(keys: Iterable[str], seen: str) -> tuple[str, tuple[str, ...]]:
     Raises:
         DataError: one of the two is missing.
     """
-    found = find_keys_or_none(keys)
-    if found is None:
+    known = find_keys_or_none(keys)
+    if known is None:
         raise DataError(f"{seen}; expected a name ({shortly(NAME_KEYS)}) and a caption ({shortly(CAPTION_KEYS)}).")
-    return found
+    return known
 
 
 def find_keys_or_none(keys: Iterable[str]) -> tuple[str, tuple[str, ...]] | None:
@@ -176,7 +176,7 @@ def _coco(images: list[dict[str, Any]], annotations: list[dict[str, Any]], where
             keys = shortly(image) or "none"
             raise DataError(f"{where}: entry {number} of images has the keys {keys}; expected id and file_name, as in COCO.")
         names[image["id"]] = _name(image["file_name"], where)
-    told: dict[Any, list[tuple[int, int, Any]]] = {}
+    captions_of: dict[Any, list[tuple[int, int, Any]]] = {}
     for number, annotation in enumerate(annotations):
         if not {"image_id", "caption"} <= annotation.keys():
             keys = shortly(annotation) or "none"
@@ -187,10 +187,10 @@ def _coco(images: list[dict[str, Any]], annotations: list[dict[str, Any]], where
         image = annotation["image_id"]
         order = annotation.get("id")
         if isinstance(image, int | str) and image in names:
-            told.setdefault(image, []).append((order if isinstance(order, int) else number, number, annotation["caption"]))
+            captions_of.setdefault(image, []).append((order if isinstance(order, int) else number, number, annotation["caption"]))
     for image, name in names.items():
-        if image in told:
-            yield name, [caption for _, _, caption in sorted(told[image], key=lambda each: each[:2])]
+        if image in captions_of:
+            yield name, [caption for _, _, caption in sorted(captions_of[image], key=lambda each: each[:2])]
 
 
 def _name(name: Any, where: str) -> str:

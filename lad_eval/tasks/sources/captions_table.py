@@ -111,8 +111,8 @@ def _row(cells: list[str], layout: _Layout, where: str) -> Iterator[tuple[str, i
     if match := _NUMBERED_NAME.fullmatch(name):
         name, number = match[1], int(match[2])
     if layout.number is not None:
-        told = cells[layout.number].strip()
-        number = int(told) if told.isdecimal() else None
+        text = cells[layout.number].strip()
+        number = int(text) if text.isdecimal() else None
         # Flickr30k's own table lacks a bar between number and caption in one line.
         if not cells[last].strip() and (match := _NUMBER_AND_CAPTION.fullmatch(cells[layout.number])):
             number, cells[last] = int(match[1]), match[2]

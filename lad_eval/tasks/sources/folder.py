@@ -142,13 +142,13 @@ class FolderSource:
 
             self._embeddings = load_own(images, album.paths, album.first, encoder, captions_file=captions)
         self._questions: dict[Split, list[tuple[str, int]]] = {"test": self._rounds(self._pools["test"].anchors)}
-        found = len(self._questions["test"])
-        if samples is not None and samples > found:
+        available = len(self._questions["test"])
+        if samples is not None and samples > available:
             what = "captions" if caption == "all" else "images"
             raise DataError(
-                f"{self._where}: {found} {what} are left for test samples, not {samples}; lower `samples:` or leave it out."
+                f"{self._where}: {available} {what} are left for test samples, not {samples}; lower `samples:` or leave it out."
             )
-        self._counts: dict[Split, int] = {"test": found if samples is None else samples, "calibration": calibration_samples}
+        self._counts: dict[Split, int] = {"test": available if samples is None else samples, "calibration": calibration_samples}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -186,18 +186,18 @@ class FolderSource:
 
     def problems(self) -> list[str]:
         """Every picture that cannot be read, and every file that is the same picture as another."""
-        found = []
+        lines = []
         seen: dict[str, Picture] = {}
         for picture in self.pictures.values():
             try:
                 picture.load()
                 twin = seen.setdefault(picture.digest, picture)
             except DataError as error:
-                found.append(str(error))
+                lines.append(str(error))
                 continue
             if twin is not picture:
-                found.append(_twins(twin, picture))
-        return found
+                lines.append(_twins(twin, picture))
+        return lines
 
     def treatments(self) -> Iterator[Treatment]:
         """What decoding does to every picture."""
@@ -210,11 +210,11 @@ class FolderSource:
             raise DataError(
                 f"{self._where}: {len(names)} images are too few: calibration takes {calibration}, and none is left to test."
             )
-        own = max(calibration, 2 * self.candidates)
-        kept, rest = self._grouped(names[:own]), self._grouped(names[own:])
-        if min(len(kept), len(rest)) >= self.candidates and len(names) - own >= own:
-            spares = names[calibration:own]
-            return {"calibration": _Pool(names[:calibration], kept, spares), "test": _Pool(names[own:], rest)}
+        share = max(calibration, 2 * self.candidates)
+        calibrating, rest = self._grouped(names[:share]), self._grouped(names[share:])
+        if min(len(calibrating), len(rest)) >= self.candidates and len(names) - share >= share:
+            spares = names[calibration:share]
+            return {"calibration": _Pool(names[:calibration], calibrating, spares), "test": _Pool(names[share:], rest)}
         every = self._grouped(names)
         if len(every) < self.candidates:
             raise DataError(
@@ -263,8 +263,8 @@ class FolderSource:
     def _draw(self, anchor: str, pool: _Pool, generator: random.Random) -> list[str]:
         """Names of N - 1 pictures that have no caption in common with the anchor or with each other."""
         drawn = generator.sample(pool.groups, self.candidates)
-        own = self._group_of[anchor]
-        others = [group for group in drawn if self._group_of[group[0]] != own][: self.candidates - 1]
+        group_shown = self._group_of[anchor]
+        others = [group for group in drawn if self._group_of[group[0]] != group_shown][: self.candidates - 1]
         return [generator.choice(group) for group in others]
 
     @cached_property
@@ -274,7 +274,7 @@ class FolderSource:
 
         assert self._embeddings is not None
         mine = Miner(self._embeddings.names, self._embeddings.images, self._embeddings.texts, self._group_bits, rule="identical")
-        found: dict[str, list[str]] = {}
+        negatives: dict[str, list[str]] = {}
         for split in _SPLITS:
             anchors = list(dict.fromkeys(name for name, _ in self._asked(split)))
             # One picture a group, so that the wrong candidates differ among themselves too.
@@ -286,8 +286,8 @@ class FolderSource:
                     raise
                 _LOG.warning("%s: calibration takes hard negatives from the test's images too. %s", self._where, error)
                 mined = mine(anchors, sorted(self.captions), self.candidates - 1)
-            found.update(zip(anchors, mined, strict=True))
-        return found
+            negatives.update(zip(anchors, mined, strict=True))
+        return negatives
 
     def _place(self, split: Split, index: int) -> int:
         """Where the right answer stands: at every place once in every N samples, so that recalls by place weigh the same."""

@@ -58,10 +58,10 @@ def read_letters(options: str, n: int) -> Letters | None:
     """The options in text, a line each; None unless they name the N images one by one."""
     by_image: dict[int, str] = {}
     exact = True
-    found = [match.groups() for line in options.splitlines() if (match := _OPTION.fullmatch(line))]
-    if len(found) != n or len(found) != sum(bool(line.strip()) for line in options.splitlines()):
+    pairs = [match.groups() for line in options.splitlines() if (match := _OPTION.fullmatch(line))]
+    if len(pairs) != n or len(pairs) != sum(bool(line.strip()) for line in options.splitlines()):
         return None
-    for letter, text in found:
+    for letter, text in pairs:
         plain = _plain(text)
         number = _image_of(plain)
         if number is None or not 1 <= number <= n or number in by_image or letter in by_image.values():
@@ -174,26 +174,26 @@ class MmiuSource:
         self._root = root
         self._rows = len(rows)
         self._left_out: Counter[str] = Counter()
-        kept = [k for row in rows if (k := self._look(row, candidates)) is not None]
-        if len(kept) <= calibration_samples:
+        usable = [k for row in rows if (k := self._look(row, candidates)) is not None]
+        if len(usable) <= calibration_samples:
             raise DataError(
-                f"MMIU in {root}: {len(kept)} of {len(rows)} rows of {task!r} can be asked, too few: calibration takes "
+                f"MMIU in {root}: {len(usable)} of {len(rows)} rows of {task!r} can be asked, too few: calibration takes "
                 f"{calibration_samples}{self._why()}"
             )
-        self._fixed = [k.row for k in kept if not k.letters.exact or speaks_of_order(self._shown(k.row))]
+        self._fixed = [k.row for k in usable if not k.letters.exact or speaks_of_order(self._shown(k.row))]
         self.permutable = not self._fixed
-        learned = self._drawn(kept, calibration_samples, seed)
+        learned = self._drawn(usable, calibration_samples, seed)
         self._kept: dict[Split, list[_Kept]] = {
-            "test": [k for index, k in enumerate(kept) if index not in learned],
-            "calibration": [k for index, k in enumerate(kept) if index in learned],
+            "test": [k for index, k in enumerate(usable) if index not in learned],
+            "calibration": [k for index, k in enumerate(usable) if index in learned],
         }
 
-    def _drawn(self, kept: Sequence[_Kept], count: int, seed: int) -> set[int]:
+    def _drawn(self, usable: Sequence[_Kept], count: int, seed: int) -> set[int]:
         """Indices of the calibration rows: drawn; for rows whose right picture is that of another row too, others are drawn."""
-        right = [k.images[k.gold].content_digest for k in kept]
+        right = [k.images[k.gold].content_digest for k in usable]
         often = Counter(right)
-        drawn = random.Random(f"mmiu-1/{seed}/{self.task}").sample(range(len(kept)), count)
-        rest = sorted(set(range(len(kept))) - set(drawn))
+        drawn = random.Random(f"mmiu-1/{seed}/{self.task}").sample(range(len(usable)), count)
+        rest = sorted(set(range(len(usable))) - set(drawn))
         random.Random(f"mmiu-1/{seed}/{self.task}/instead").shuffle(rest)
         return set(choose_apart([*drawn, *rest], lambda index: often[right[index]] > 1, count).filled)
 
@@ -204,30 +204,30 @@ class MmiuSource:
 
     def samples(self, split: Split, limit: int | None = None) -> Iterator[Sample]:
         """Samples in a fixed order; the caption is the whole question. `limit` only shortens the list."""
-        for kept in self._kept[split][:limit]:
-            row = kept.row
+        for usable in self._kept[split][:limit]:
+            row = usable.row
             yield Sample(
                 id=f"{row.task}_{row.number}",
-                images=kept.images,
+                images=usable.images,
                 caption="\n".join((self._shown(row), row.options.strip(), CLOSING)),
-                gold=kept.gold,
+                gold=usable.gold,
                 split=split,
-                identifiers=kept.letters.names,
+                identifiers=usable.letters.names,
             )
 
     def notes(self) -> list[str]:
         """How many rows are left out and why, and why the task runs unpermuted if it does."""
-        told = []
+        lines = []
         if out := self._left_out.total():
-            told.append(f"{out} of {self._rows} rows left out{self._why()}")
+            lines.append(f"{out} of {self._rows} rows left out{self._why()}")
         if self._fixed:
             first = self._fixed[0]
             many = f"{len(self._fixed)} rows speak" if len(self._fixed) > 1 else "1 row speaks"
-            told.append(
+            lines.append(
                 f"unpermuted, so consistency says nothing: {many} of the order otherwise than by options as 'the first image', "
                 f"first {first.task}_{first.number}."
             )
-        return told
+        return lines
 
     def counts(self) -> dict[str, int]:
         """Rows in all, rows by split, and rows left out by reason."""
@@ -246,14 +246,14 @@ class MmiuSource:
 
     def _pictures(self) -> list[Picture]:
         """The images of the rows that are asked, each once."""
-        return list(dict.fromkeys(p for split in _SPLITS for kept in self._kept[split] for p in kept.images))
+        return list(dict.fromkeys(p for split in _SPLITS for usable in self._kept[split] for p in usable.images))
 
     def _look(self, row: Row, candidates: int) -> _Kept | None:
         """The row as it can be asked; None, and its reason counted, if it cannot."""
-        reason, kept = self._reason(row, candidates)
-        if kept is None:
+        reason, usable = self._reason(row, candidates)
+        if usable is None:
             self._left_out[reason] += 1
-        return kept
+        return usable
 
     def _reason(self, row: Row, candidates: int) -> tuple[str, _Kept | None]:
         from lad_eval.data.mmiu import place
