@@ -232,9 +232,12 @@ def test_several_are_calibrated_on_the_same_prompts(lab):
     model, layout, inputs = prepared(lab)
     joined = join_interventions([Dimmed(), Scaled(), Dimmed(share=0.5)])
     assert not joined.is_ready
-    done = joined.calibrated(model, iter(passes_of(model, [(layout, inputs)])))
+    done = joined.calibrated(model, passes_of(model, [(layout, inputs)]))
     assert done.is_ready
-    assert done.parts[0].learned == done.parts[2].learned
+    first, other = done.learned_states
+    assert first.arrays == other.arrays
+    assert first != other, "what it was learned for is part of it"
+    assert first.passes == other.passes == 2
     assert Scaled().calibrated(model, []) == Scaled()
     with pytest.raises(UserError, match="dimmed cannot be calibrated on no samples"):
         Dimmed().calibrated(model, [])
