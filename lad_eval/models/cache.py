@@ -40,7 +40,7 @@ class ByteLRU(Generic[Key, Value]):
             return self._held.get(key)
 
     def put(self, key: Key, value: Value) -> None:
-        """Holds a value, which counts as used, in the place of an earlier one; one that cannot be held costs no other its place."""
+        """Holds a value, which counts as used, in the place of an earlier one; one that is too large drops no others."""
         size = self._size_of(value)
         with self._lock:
             if key in self._held:

@@ -13,6 +13,7 @@ sofa.py        soft attention between images
 from __future__ import annotations
 
 from lad_eval.attention.interventions.base import (
+    LEARNED,
     CalibratedIntervention,
     Intervention,
     JoinedIntervention,
@@ -62,6 +63,7 @@ def make_intervention(part: Part) -> Intervention:
 
 __all__ = [
     "INTERVENTIONS",
+    "LEARNED",
     "CalibratedIntervention",
     "Intervention",
     "JoinedIntervention",

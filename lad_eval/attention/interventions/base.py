@@ -16,6 +16,8 @@ from lad_eval.names import spell
 if TYPE_CHECKING:
     from lad_eval.attention.layout import PromptLayout
 
+LEARNED = "learned.*.safetensors"
+"""Files of learned states, `*` for the intervention's name."""
 Acted = Callable[[], None]
 """To be called whenever an attention call of a prefill was changed."""
 Passes = Iterable[tuple["PromptLayout", Callable[[], None]]]
@@ -23,6 +25,10 @@ Passes = Iterable[tuple["PromptLayout", Callable[[], None]]]
 
 They can be walked through several times: every part of several interventions does so once.
 """
+
+
+def _file(folder: Path, name: str) -> Path:
+    return folder / LEARNED.replace("*", name)
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,8 @@ class Intervention(ABC):
         Raises:
             UserError: a file cannot be written.
         """
+        for state in self.learned_states:
+            state.save(_file(folder, state.intervention))
 
     def load_learned(self, folder: Path, origin: Mapping[str, Any] | None = None) -> Intervention:
         """The intervention with what `save_learned` wrote, as far as that is there; see `is_ready`.
@@ -190,20 +198,13 @@ class CalibratedIntervention(Intervention):
         state = LearnedState.of(self.name, arrays, sorted(sample_ids), sorted(images), origin=made_from, passes=prompts)
         return replace(self, learned=state)
 
-    def save_learned(self, folder: Path) -> None:
-        if self.learned is not None:
-            self.learned.save(self._file(folder))
-
     def load_learned(self, folder: Path, origin: Mapping[str, Any] | None = None) -> CalibratedIntervention:
-        path = self._file(folder)
+        path = _file(folder, self.name)
         if self.is_ready or not path.exists():
             return self
         state = LearnedState.load(path, self.name)
         state.check_origin(self._made_from(state.origin if origin is None else origin), path)
         return replace(self, learned=state)
-
-    def _file(self, folder: Path) -> Path:
-        return folder / f"learned.{self.name}.safetensors"
 
     def _made_from(self, origin: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters, beside what the origin says of model and prompts."""
@@ -255,10 +256,6 @@ class JoinedIntervention(Intervention):
 
     def calibration_notes(self, samples: int) -> tuple[str, ...]:
         return tuple(note for part in self.parts for note in part.calibration_notes(samples))
-
-    def save_learned(self, folder: Path) -> None:
-        for part in self.parts:
-            part.save_learned(folder)
 
     def load_learned(self, folder: Path, origin: Mapping[str, Any] | None = None) -> JoinedIntervention:
         return JoinedIntervention(tuple(part.load_learned(folder, origin) for part in self.parts))

@@ -95,8 +95,8 @@ class LearnedState:
         now = json.loads(json.dumps(dict(origin)))
         if other := sorted(key for key in {*now, *self.origin} if now.get(key) != self.origin.get(key)):
             raise EvidenceError(
-                f"{path} was learned from something else (differs in {', '.join(other)}); move it away, choose another folder, or "
-                "start over with --overwrite always."
+                f"{path} was learned from something else (differs in {', '.join(other)}); move it away, choose another "
+                "folder, or start over with --overwrite always."
             )
 
     def save(self, path: Path) -> None:
