@@ -148,7 +148,7 @@ def test_identifiers_of_two_tokens_go_on_from_the_cache(build):
     logs, _ = slow(vlm.model, vlm.processor.tokenizer, inputs, "", request.identifiers, vlm.model.config.image_token_id)
     np.testing.assert_allclose(evidence.log_probs[0], logs, atol=1e-4)
     assert evidence.forward_passes.tolist() == [2]
-    with patch("lad_eval.models.vlmeval.answering._continues", return_value=False):
+    with patch("lad_eval.models.vlmeval.passes._continues", return_value=False):
         anew = vlm.evidence([request])
     np.testing.assert_allclose(anew.log_probs, evidence.log_probs, atol=1e-4)
     assert anew.forward_passes.tolist() == [2]
@@ -260,7 +260,7 @@ def test_remote_code_goes_on_with_longer_identifiers_and_writes_text(internvl):
     vlm = looked_at(internvl)
     request = make_requests(12, 1)[0]
     cached = vlm.evidence([request])
-    with patch("lad_eval.models.vlmeval.answering._continues", return_value=False):
+    with patch("lad_eval.models.vlmeval.passes._continues", return_value=False):
         np.testing.assert_allclose(vlm.evidence([request]).log_probs, cached.log_probs, atol=1e-4)
     assert vlm.generate([request], max_new_tokens=2) == vlm.generate([request], max_new_tokens=2)
 

@@ -6,6 +6,7 @@ import pytest
 
 from lad_eval.run import execute
 from lad_eval.run.execute import Settings
+from tests.example import install
 
 MODEL = "random:qwen2.5-vl"
 TASK = "scenes_random_n2"
@@ -24,11 +25,16 @@ class Counted:
 
     def __init__(self, model, stop_after=None, how=None):
         self.inner, self.asked, self.stop_after, self.how = model, [], stop_after, how
+        self.calibrations = []
         self.name, self.model, self.under = model.name, model.model, model.under
 
     @property
     def fingerprint(self):
         return self.inner.fingerprint
+
+    def calibrated(self, intervention, requests):
+        self.calibrations.append((intervention.label, [request.key for request in requests]))
+        return self.inner.calibrated(intervention, requests)
 
     def reply_batches(self, requests, decoding):
         for batch in self.inner.reply_batches(requests, decoding):
@@ -55,6 +61,13 @@ def counted(model, monkeypatch):
         return made
 
     return make
+
+
+@pytest.fixture
+def example(tmp_path_factory, monkeypatch):
+    """The package of examples/ is installed."""
+    for place in install(tmp_path_factory.mktemp("site")):
+        monkeypatch.syspath_prepend(place)
 
 
 def settings(out, **changes):

@@ -30,6 +30,8 @@ from lad_eval.registry import Registry
 def _accepted(name: str, value: object) -> type[Intervention]:
     if not (isinstance(value, type) and issubclass(value, Intervention)):
         raise TypeError(f"the intervention {name!r} must be a class derived from lad_eval.attention.interventions.Intervention")
+    if value.name != name:  # labels, and so the names of methods, are made of it
+        raise TypeError(f"the intervention {name!r} must have this `name`, not {value.name!r}")
     return value
 
 
