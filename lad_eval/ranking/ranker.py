@@ -212,9 +212,12 @@ class Ranker:
             UserError: it cannot be written.
         """
         folder = Path(folder)
+        states = list(folder.glob(f"n*/{LEARNED}"))
         try:  # what was there before goes first, so that no description is left over other states
-            for stale in (folder / DESCRIPTION, *folder.glob("n*.safetensors"), *folder.glob(f"n*/{LEARNED}")):
+            for stale in (folder / DESCRIPTION, *folder.glob("n*.safetensors"), *states):
                 stale.unlink(missing_ok=True)
+            for emptied in {state.parent for state in states}:
+                emptied.rmdir()
         except OSError as error:
             raise UserError(f"Cannot write {folder}: {error.strerror or error}.") from error
         for n, learned in self._learned.items():

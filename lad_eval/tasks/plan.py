@@ -209,7 +209,7 @@ def calibration_samples(task: Task, test: Sequence[Sample], *, apart: bool = Fal
     if passed_over:
         number = f"{len(passed_over)} calibration sample{'s' if len(passed_over) > 1 else ''}"
         whose = f" of {origin.name}" if task.other is not None else ""
-        notes.append(f"{number}{whose} passed over: evaluated here too.")
+        notes.append(f"{number}{whose} passed over: {'shown pictures are ' if apart else ''}evaluated here too.")
     if shared := shared_pictures(_checked(origin, chosen), test):
         pictures = f"{shared} pictures are" if shared > 1 else "1 picture is"
         notes.append(f"{pictures} shown in calibration samples and in evaluated ones, never as the right one of both.")

@@ -6,7 +6,6 @@ import pytest
 
 from lad_eval.run import execute
 from lad_eval.run.execute import Settings
-from tests.example import install
 
 MODEL = "random:qwen2.5-vl"
 TASK = "scenes_random_n2"
@@ -61,13 +60,6 @@ def counted(model, monkeypatch):
         return made
 
     return make
-
-
-@pytest.fixture
-def example(tmp_path_factory, monkeypatch):
-    """The package of examples/ is installed."""
-    for place in install(tmp_path_factory.mktemp("site")):
-        monkeypatch.syspath_prepend(place)
 
 
 def settings(out, **changes):

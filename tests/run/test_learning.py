@@ -1,11 +1,14 @@
 """Interventions that learn: calibrated once, stored beside the answers under them, never mixed with others."""
 
 import shutil
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
-from lad_eval.attention.interventions import LearnedState, parse_intervention
+from examples.lad_eval_example.lad_eval_example.evened import Evened
+from lad_eval.attention.interventions import INTERVENTIONS, LearnedState, parse_intervention
 from lad_eval.errors import EvidenceError, UserError
 from lad_eval.evidence.store import read_evidence
 from lad_eval.methods import make_method
@@ -118,9 +121,7 @@ def test_figures_are_decided_again_without_a_model_and_never_from_another_state(
         "evened", {"attention": state.arrays["attention"] * 2}, state.sample_ids, state.images, origin=state.origin, passes=20
     )
     other.save(place)
-    with pytest.raises(
-        ResultsError, match=r"holds answers under another evened: learned is '.*' and '.*' \(answers, and learned\)"
-    ):
+    with pytest.raises(ResultsError, match=r"answers under another evened: learned is '.*' and '.*' \(answers, and learned\)"):
         rescore(tmp_path)
     with pytest.raises(EvidenceError, match="was made under another fingerprint: intervention"):
         run(tmp_path, "evened+lad")
@@ -181,6 +182,79 @@ def test_evidence_is_collected_in_python_with_and_without_a_store(model, tmp_pat
     assert alone.fingerprint == stored.fingerprint
     assert LearnedState.load(tmp_path / FILE, "evened").digest == stored.fingerprint["intervention"]["learned"]
     np.testing.assert_allclose(collect(model, task, store=tmp_path, **options).log_probs, alone.log_probs, atol=1e-6)
+
+
+@dataclass(frozen=True)
+class Demanding(Evened):
+    """Wants more samples than most tasks give."""
+
+    name: ClassVar[str] = "demanding"
+
+    @property
+    def calibration_samples(self):
+        return 6
+
+
+def test_too_few_samples_are_noted_once_or_refused_in_one_line(counted, tmp_path, monkeypatch, caplog):
+    for table in ("_entries", "_origins", "_values"):
+        monkeypatch.setattr(INTERVENTIONS, table, dict(getattr(INTERVENTIONS, table)))
+    INTERVENTIONS.add("demanding", Demanding, "tests")
+    counted()
+    rows = run(tmp_path / "noted", "demanding", "demanding+lad", "vanilla", "evened")
+    says = "demanding was calibrated on 5 samples and asks for at least 6; raise `calibration.samples` of the task."
+    assert read_json(only_run(tmp_path / "noted") / "metrics.json")["notes"] == [says]
+    assert {row.notes for row in rows} == {(says,)}
+    assert rescore(tmp_path / "noted")["notes"] == [says]
+    enough = "source: scenes\ncandidates: 3\nsamples: 2\ncalibration: {samples: 6}\ndata: {calibration_samples: %d}\n"
+    for count in (6, 5):
+        (tmp_path / f"own{count}_n3.yaml").write_text(enough % count)
+    assert not run(tmp_path / "quiet", "demanding", tasks=(str(tmp_path / "own6_n3.yaml"),))[0].notes
+    with pytest.raises(
+        UserError, match=r"own5_n3: the calibration split has 5 samples, but the task asks for 6; lower"
+    ) as caught:
+        run(tmp_path / "few", "evened", tasks=(str(tmp_path / "own5_n3.yaml"),))
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("family", ["llava-1.5", "gemma3", "qwen3.5"])
+def test_it_works_whatever_the_family(tmp_path, family):
+    rows = run(tmp_path, "vanilla", "evened(strength=2)", "sofa+evened+lad", model=f"random:{family}", limit=1)
+    folder = only_run(tmp_path)
+    plain, evened = (read_evidence(folder / place) for place in (".", "conditions/evened-strength-2.0"))
+    assert np.abs(evened.select_keys(plain.key.tolist()).log_probs - plain.log_probs).max() > 1e-6
+    assert len(rows) == len(rescore(tmp_path)["methods"]) == 3
+
+
+def test_on_the_embedded_model_positions_get_a_more_even_share_of_attention(tmp_path):
+    run(tmp_path, "vanilla", "evened", model="lad-tiny", limit=10)
+    folder = only_run(tmp_path)
+    plain, evened = (read_evidence(folder / place).test.attention.mean(axis=(0, 1)) for place in (".", CONDITION))
+    assert evened.std() < plain.std()
+
+
+def test_neither_states_nor_answers_of_another_run_serve_where_they_differ(counted, tmp_path):
+    counted()
+    run(tmp_path / "runs", "evened")
+    place = only_run(tmp_path / "runs") / CONDITION / FILE
+    state = LearnedState.load(place, "evened")
+
+    def saved(to, **origin):
+        doubled = {name: values * [2, 1, 1, 1] for name, values in state.arrays.items()}
+        made_from = {**state.origin, **origin}
+        LearnedState.of("evened", doubled, state.sample_ids, state.images, origin=made_from, passes=20).save(to)
+
+    saved(place, requests="others")
+    model = counted()
+    run(tmp_path / "runs", "evened", limit=3)
+    [longer] = [path.parent for path in (tmp_path / "runs").rglob(FILE) if path != place]
+    assert len(model.calibrations) == 1, "what other samples taught is not taken"
+    assert len(model.asked) == 5, "learned again it is the same, and so are the answers"
+    for file in longer.glob("evidence*"):
+        file.unlink()
+    saved(longer / FILE)
+    again = counted()
+    run(tmp_path / "runs", "evened", limit=3)
+    assert (again.calibrations, len(again.asked)) == ([], 15), "answers under another state are not taken"
 
 
 def test_a_model_that_cannot_be_calibrated_on_is_one_line(model):
