@@ -164,7 +164,7 @@ def test_interventions_and_parameters_come_back_and_the_plain_answer_is_the_mode
 
 @pytest.mark.usefixtures("example")
 def test_what_an_intervention_learned_is_saved_for_each_number_of_images(model, samples, tmp_path):
-    held = [s for s in load_task("scenes_random_n4").samples("calibration")][:4]
+    held = list(load_task("scenes_random_n4").samples("calibration"))[:4]
     three = [(s.images[:3], s.caption, s.gold) for s in held if s.gold < 3]
     four = [(s.images, s.caption, s.gold) for s in held]
     made = Ranker.calibrate(model, [*three, *four], method="evened+lad")
