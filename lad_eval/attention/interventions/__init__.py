@@ -2,7 +2,7 @@
 
 To add one: a frozen dataclass derived from `Intervention` (`CalibratedIntervention` if it learns) with a `name`, its parameters
 as fields, and `_attached`, which opens hooks of `lad_eval.attention.hooks`; and a line in `INTERVENTIONS`, or in another package
-an entry point of the group `lad_eval.interventions`.
+an entry point of the group `lad_eval.interventions`. See docs/add-a-method.md.
 
 base.py        what an intervention is; several at once
 learned.py     what one learned from calibration samples

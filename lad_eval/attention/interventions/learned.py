@@ -134,7 +134,9 @@ class LearnedState:
         except OSError as error:
             raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
         except (KeyError, ValueError, TypeError) as error:
-            raise UserError(f"{path} is not the learned state of an intervention, or is damaged; calibrate it again.") from error
+            raise UserError(
+                f"{path} is not the learned state of an intervention, or is damaged; remove it, and it is learned again."
+            ) from error
         if owner != intervention:
             raise UserError(f"{path} is what {owner} learned, and cannot be used by {intervention}.")
         return cls.of(intervention, arrays, sample_ids, images, origin=origin, passes=passes)
