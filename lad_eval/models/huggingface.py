@@ -205,7 +205,7 @@ class HuggingFaceVLM(UnderIntervention):
 
     def calibrated(self, intervention: Intervention, requests: Sequence[Request]) -> Intervention:
         """The intervention with what it learns from the unchanged model's passes over calibration requests."""
-        origin = calibration_origin(self._described, requests)
+        origin = calibration_origin(self.fingerprint, requests)
         while True:
             sizes = [1]
             try:

@@ -17,7 +17,7 @@ from lad_eval.evidence.replies import UNKNOWN_PASSES, Decoding, Reply
 from lad_eval.evidence.replies_store import ReplyStore, read_replies
 from lad_eval.evidence.store import EvidenceStore
 from lad_eval.methods import PLAIN, Condition, Method
-from lad_eval.models.base import VLM, Writer
+from lad_eval.models.base import VLM, Writer, calibration_origin
 from lad_eval.run.collect import calibrate_intervention, calibrates, fingerprint_under, in_batches, orders_of, under
 from lad_eval.run.condition_results import ConditionResults
 from lad_eval.run.decide import PlanIndex
@@ -175,7 +175,9 @@ class Asking:
                         f"Interrupted: {condition_run.label} was not yet calibrated; the same command goes on from there."
                     ) from None
         with self.world.barrier():
-            ready = calibrate_intervention(self.model, intervention, requests, folder=folder)
+            ready = intervention.load_learned(folder, calibration_origin(self.model.fingerprint, requests))
+            if not ready.is_ready:
+                raise UserError(f"{folder} does not show what the main process wrote there; give all processes one --runs.")
         return replace(condition_run, intervention=ready)
 
     def _siblings(self, folder: Path, holding: str = PARQUET) -> list[Path]:

@@ -267,9 +267,7 @@ def test_parts_are_stored_apart_and_only_what_is_missing_is_learned(lab, tmp_pat
     assert half.calibrated(model, noted, origin) == done
     assert len(runs) == 1, "the part that has learned does not learn again"
     for other in ({**origin, "requests": "abd"}, {**origin, "model": {"name": "large"}}):
-        with pytest.raises(
-            EvidenceError, match=r"faded\.safetensors was learned from something else \(differs in (requests|model)\)"
-        ):
+        with pytest.raises(EvidenceError, match=r"faded\.safetensors was learned from something else \(differs in "):
             untrained.load_learned(tmp_path, other)
     with pytest.raises(EvidenceError, match=r"differs in parameters"):
         Faded(share=0.25).load_learned(tmp_path)

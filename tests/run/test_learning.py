@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from examples.lad_eval_example.lad_eval_example.evened import Evened
-from lad_eval.attention.interventions import INTERVENTIONS, LearnedState, parse_intervention
+from lad_eval.attention.interventions import INTERVENTIONS, LearnedState, Sofa, parse_intervention
 from lad_eval.errors import EvidenceError, UserError
 from lad_eval.evidence.store import read_evidence
 from lad_eval.methods import make_method
@@ -182,6 +182,10 @@ def test_evidence_is_collected_in_python_with_and_without_a_store(model, tmp_pat
     assert alone.fingerprint == stored.fingerprint
     assert LearnedState.load(tmp_path / FILE, "evened").digest == stored.fingerprint["intervention"]["learned"]
     np.testing.assert_allclose(collect(model, task, store=tmp_path, **options).log_probs, alone.log_probs, atol=1e-6)
+    with model.under(Sofa()):
+        nested = [collect(model, task, store=tmp_path / "nested", **options) for _ in range(2)]
+    assert [part["name"] for part in nested[1].fingerprint["intervention"]["parts"]] == ["sofa", "evened"]
+    np.testing.assert_array_equal(nested[0].log_probs, nested[1].log_probs)
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,7 @@ class InterceptedVLM(UnderIntervention):
                 held = self._held(request)
                 yield held.layout, held.run
 
-        return intervention.calibrated(module, Repeated(passes), calibration_origin(self._described, requests))
+        return intervention.calibrated(module, Repeated(passes), calibration_origin(self.fingerprint, requests))
 
     def _held(self, request: Request) -> Holding:
         message = self.messages.of(request)
