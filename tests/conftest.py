@@ -5,10 +5,10 @@ import os
 import pytest
 from hypothesis import settings
 
+from tests.example import install
+
 settings.register_profile("lad_eval", deadline=None)  # a slow machine is not a failure
 settings.load_profile("lad_eval")
-
-from tests.example import install
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -28,9 +27,6 @@ from lad_eval.run.reuse import reuse_evidence, sibling_runs
 from lad_eval.tasks.plan import Plan, plan
 from lad_eval.tasks.request import Request
 from lad_eval.tasks.task import Task
-
-logger = logging.getLogger(__name__)
-
 
 REPLIES_A_CALL = 16
 EVIDENCE = "evidence"
@@ -166,10 +162,11 @@ class Asking:
         requests = condition_run.plan.calibration_requests()
         with self.world.barrier(fail_fast=True):
             if self.world.is_main_process:
+                # Another condition of the run may have it too: of `sofa+a` and `a` the part `a` learns the same.
+                here = sorted(path.parent for path in folder.parent.glob(f"*/{LEARNED}"))
+                others = [*here, *self._siblings(folder, LEARNED)]
                 try:
-                    calibrate_intervention(
-                        self.model, intervention, requests, folder=folder, others=self._siblings(folder, LEARNED)
-                    )
+                    calibrate_intervention(self.model, intervention, requests, folder=folder, others=others)
                 except KeyboardInterrupt:
                     raise Interrupted(
                         f"Interrupted: {condition_run.label} was not yet calibrated; the same command goes on from there."

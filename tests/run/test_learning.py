@@ -152,9 +152,10 @@ def test_a_state_of_other_parameters_another_task_or_other_samples_is_refused(co
         run(tmp_path / "n3", "evened", tasks=("scenes_random_n2",))
 
 
-def test_several_learn_of_the_unchanged_model_and_are_stored_part_by_part(counted, tmp_path, model):
-    counted()
+def test_several_learn_of_the_unchanged_model_once_and_are_stored_part_by_part(counted, tmp_path):
+    model = counted()
     run(tmp_path, "evened", "sofa+evened", "evened+sofa")
+    assert [label for label, _ in model.calibrations] == ["evened"], "what it learns alone is what it learns beside others"
     folder = only_run(tmp_path) / "conditions"
     states = [LearnedState.load(folder / name / FILE, "evened") for name in ("evened", "sofa-evened", "evened-sofa")]
     assert states[0] == states[1] == states[2]
