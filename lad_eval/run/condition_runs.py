@@ -113,20 +113,20 @@ def condition_runs_of(task: Task, methods: Mapping[str, Method], folder: Path, l
     conditions = sorted({method.condition for method in methods.values()}, key=lambda c: (c != PLAIN, c.label))
     condition_runs = []
     for condition in conditions:
-        own = {name: method for name, method in methods.items() if method.condition == condition}
+        members = {name: method for name, method in methods.items() if method.condition == condition}
         with_variants = task.with_prompt(*condition.prompt_variants) if condition.prompt_variants else task
         planned = plan(
             with_variants,
             limit=limit,
-            orders=orders_of(own.values()),
-            calibration=calibrates(own.values()),
+            orders=orders_of(members.values()),
+            calibration=calibrates(members.values()),
             apart=condition.learns,
         )
         if condition.intervention is not None and condition.learns:
             samples = len({request.sample_id for request in planned.calibration_requests()})
             planned = replace(planned, notes=(*planned.notes, *condition.intervention.calibration_notes(samples)))
         place = condition_folder(folder, condition)
-        condition_runs.append(ConditionRun(condition, own, with_variants, planned, place, condition.intervention))
+        condition_runs.append(ConditionRun(condition, members, with_variants, planned, place, condition.intervention))
     return condition_runs
 
 

@@ -46,14 +46,14 @@ def reuse_evidence(store: EvidenceStore, requests: Iterable[Request], folders: I
             if fingerprint_digest(evidence.fingerprint) != fingerprint_digest(store.fingerprint):
                 unused[folder] = difference(evidence.fingerprint, store.fingerprint)
                 continue
-            found = _fitting(evidence, missing)
+            fitting = _fitting(evidence, missing)
         except (EvidenceError, OSError):
             continue
-        if len(found):
-            taken += store.append(found)
-            for key in found.key.tolist():
+        if len(fitting):
+            taken += store.append(fitting)
+            for key in fitting.key.tolist():
                 missing.pop(key)
-            logger.info("%d answers are those of %s.", len(found), folder)
+            logger.info("%d answers are those of %s.", len(fitting), folder)
     if unused and not taken and not have:
         newest = max(unused, key=lambda folder: (folder / PARQUET).stat().st_mtime_ns)
         logger.info(
@@ -71,9 +71,9 @@ def sibling_runs(out: Path, folder: Path, model: str, holding: str = PARQUET) ->
         model: its name without a place, as in its fingerprint; runs of a folder that was moved are found by it.
         holding: the file, as a glob, that they have.
     """
-    own, _, _, *condition = folder.relative_to(out).parts
+    model_folder, _, _, *condition = folder.relative_to(out).parts
     last = slug(model)
-    names = [path.name for path in out.iterdir() if path.name in (own, last) or path.name.endswith(f"-{last}")]
+    names = [path.name for path in out.iterdir() if path.name in (model_folder, last) or path.name.endswith(f"-{last}")]
     return sorted(path.parent for name in names for path in (out / name).glob("/".join(["*/*", *condition, holding])))
 
 
