@@ -5,6 +5,8 @@ import os
 import pytest
 from hypothesis import settings
 
+from tests.example import install
+
 settings.register_profile("lad_eval", deadline=None)  # a slow machine is not a failure
 settings.load_profile("lad_eval")
 
@@ -18,3 +20,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 def _no_data_sets(tmp_path_factory):
     """What whoever runs the tests has prepared on this machine is neither read nor changed."""
     os.environ["LAD_EVAL_DATA"] = str(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def example(tmp_path_factory, monkeypatch):
+    """The package of examples/ is installed, for this process; the folders that another's path would need."""
+    places = install(tmp_path_factory.mktemp("site"))
+    for place in places:
+        monkeypatch.syspath_prepend(place)
+    return places

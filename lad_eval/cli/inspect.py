@@ -214,7 +214,7 @@ def _methods() -> list[str]:
         if isinstance(decoding, Decoding) and decoding.samples > 1:
             count = str(decoding.samples)
         many = {"pass": "passes", "reply": "replies"}[unit] if count != "1" else unit
-        return reads, f"{count} {many}" + (" + calibration" if method.calibrates else "")
+        return reads, f"{count} {many}" + (" + calibration" if method.calibrates or method.condition.learns else "")
 
     names = list(dict.fromkeys([*METHODS.usable(), *part_names()]))
     facts = [(name, *costs(name), describe_method(name)) for name in names]

@@ -21,7 +21,8 @@ from lad_eval.files.tensors import read_tensors, tensors_as_bytes
 from lad_eval.methods import calibration
 from lad_eval.methods.calibration import log_softmax
 from lad_eval.methods.parameters import PLAIN, Condition, Parameter, declared, unacceptable, unknown
-from lad_eval.tasks.plan import Orders
+from lad_eval.tasks.plan import Orders, displayed_orders
+from lad_eval.tasks.request import Permutation
 
 Need = Literal["log_probs", "attention", "replies"]
 Results: TypeAlias = Evidence | Replies
@@ -213,6 +214,10 @@ class Method(ABC):
     def most_orders(self) -> int | None:
         """How many of the displayed orders that were run it uses; None: all."""
         return None
+
+    def displayed_orders(self, order: Permutation) -> tuple[Permutation, ...]:
+        """The displayed orders of a sample's images that an answer to one of them rests on, this one first."""
+        return displayed_orders(self.orders, order)[: self.most_orders]
 
     def layer_shares(self, evidence: Evidence) -> Floats | None:
         """Float[L]: share of the rows in which it reads each decoder layer; None for a method that chooses no layers."""

@@ -144,6 +144,7 @@ def composition(name: str, decisions: Registry[NamedMethod]) -> Composition:
     Raises:
         UnknownNameError: a part is no name.
         ParameterError: two parts are of one kind, they do not go together, or a parameter cannot have its value.
+        RegistryError: a part is another package's, which does not load.
         UserError: the text is not a name with parameters.
     """
     parts_of: dict[str, list[Part]] = {kind: [] for kind in _KINDS}
@@ -159,6 +160,7 @@ def composition(name: str, decisions: Registry[NamedMethod]) -> Composition:
         if twice := [each for each in dict.fromkeys(names) if names.count(each) > 1]:
             raise ParameterError(f"{name!r} has {twice[0]!r} twice.")
     for part in parts_of["prompt variant"]:
+        PROMPT_VARIANTS[part.name]  # one of a package that does not load is told now, and not when a model has been loaded
         if part.settings:
             raise unknown(part.name, list(part.settings), [])
     orders, decision = (next(iter(parts_of[kind]), None) for kind in ("orders", "decision"))

@@ -222,6 +222,11 @@ class Condition:
         """As names have it, "instruction+sofa(sigma=0.3)"; empty for the question and the model as they are."""
         return "+".join([*self.prompt_variants, *([] if self.intervention is None else [self.intervention.label])])
 
+    @property
+    def learns(self) -> bool:
+        """Whether its intervention must be calibrated before the model is asked under it."""
+        return self.intervention is not None and not self.intervention.is_ready
+
     def document(self) -> dict[str, Any]:
         """JSON-serialisable facts."""
         return {

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 from lad_eval.attention.interventions import Intervention
 from lad_eval.errors import DataError, UserError
@@ -14,6 +15,27 @@ from lad_eval.evidence.table import Evidence
 from lad_eval.tasks.request import Request
 
 BatchSize = int | Literal["auto"]
+
+
+Item = TypeVar("Item")
+
+
+class Repeated(Generic[Item]):
+    """What a function yields, yielded anew whenever it is walked through, so that nothing of it must be held."""
+
+    def __init__(self, walk: Callable[[], Iterator[Item]]) -> None:
+        self._walk = walk
+
+    def __iter__(self) -> Iterator[Item]:
+        return self._walk()
+
+
+def by_identifiers(requests: Sequence[Request]) -> list[list[Request]]:
+    """The requests in groups of one set of identifiers each, which is what one call of a model takes."""
+    groups: dict[tuple[str, ...], list[Request]] = {}
+    for request in requests:
+        groups.setdefault(request.identifiers, []).append(request)
+    return list(groups.values())
 
 
 def check_batch_size(size: int | str) -> BatchSize:
@@ -93,6 +115,27 @@ class Changeable(Protocol):
         Raises:
             UnsupportedModelError: its attention cannot be changed in this way; told at the latest when it is asked.
         """
+
+
+@runtime_checkable
+class Calibratable(Protocol):
+    """A model that interventions can be calibrated on."""
+
+    def calibrated(self, intervention: Intervention, requests: Sequence[Request]) -> Intervention:
+        """The intervention with what it learns from the unchanged model's passes over calibration requests.
+
+        With what it learned it keeps `calibration_origin` of the model and the requests.
+
+        Raises:
+            UserError: a request cannot be put to the model, or what was learned is not finite.
+            UnsupportedModelError: the model does not have what the intervention learns from.
+        """
+
+
+def calibration_origin(fingerprint: Mapping[str, Any], requests: Sequence[Request]) -> dict[str, Any]:
+    """What determines what an intervention learns, beside its parameters: the unchanged model and the requests."""
+    keys = hashlib.sha256("\n".join(sorted(request.key for request in requests)).encode()).hexdigest()[:32]
+    return {"model": dict(fingerprint), "requests": keys}
 
 
 @runtime_checkable

@@ -41,6 +41,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def free_memory() -> None:
+    """Gives back what a pass that did not fit has left behind."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 class Batcher:
     """Walks over items in batches, and remembers the batch size that fits.
 
@@ -99,9 +106,7 @@ class Batcher:
         # Outside the except block: there the traceback would still hold the tensors that are to be freed.
         self.size = max(1, min(self.size, tried) // 2)
         _log.warning("Out of memory with a batch of %d; going on with %d.", tried, self.size)
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
 
 
 def by_length(lengths: Sequence[int], groups: Sequence[str]) -> list[int]:

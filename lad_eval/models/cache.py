@@ -40,12 +40,15 @@ class ByteLRU(Generic[Key, Value]):
             return self._held.get(key)
 
     def put(self, key: Key, value: Value) -> None:
-        """Holds a value, which counts as used, in the place of an earlier one."""
+        """Holds a value, which counts as used, in the place of an earlier one; one that is too large drops no others."""
+        size = self._size_of(value)
         with self._lock:
             if key in self._held:
                 self.held_bytes -= self._size_of(self._held.pop(key))
+            if size > self._capacity:
+                return
             self._held[key] = value
-            self.held_bytes += self._size_of(value)
+            self.held_bytes += size
             while self.held_bytes > self._capacity:
                 self.held_bytes -= self._size_of(self._held.popitem(last=False)[1])
 

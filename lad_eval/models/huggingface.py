@@ -6,7 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -19,8 +19,17 @@ from lad_eval.attention.recorder import record_last_row
 from lad_eval.errors import UnsupportedModelError, UserError
 from lad_eval.evidence.replies import Decoding, Reply
 from lad_eval.evidence.table import Evidence
-from lad_eval.models.base import BatchSize, PromptReport, check_batch_size, check_not_calibrated_on, refuse
-from lad_eval.models.batching import Batcher, automatic_size, by_length
+from lad_eval.models.base import (
+    BatchSize,
+    PromptReport,
+    Repeated,
+    by_identifiers,
+    calibration_origin,
+    check_batch_size,
+    check_not_calibrated_on,
+    refuse,
+)
+from lad_eval.models.batching import Batcher, OutOfMemoryError, automatic_size, by_length, free_memory, is_out_of_memory
 from lad_eval.models.continuation import continue_prefixes, end_ids, last_logits, select, with_positions
 from lad_eval.models.conversation import Conversation
 from lad_eval.models.date import DEFAULT_DATE
@@ -196,11 +205,29 @@ class HuggingFaceVLM(UnderIntervention):
 
     def calibrated(self, intervention: Intervention, requests: Sequence[Request]) -> Intervention:
         """The intervention with what it learns from the unchanged model's passes over calibration requests."""
+        origin = calibration_origin(self.fingerprint, requests)
+        while True:
+            sizes = [1]
+            try:
+                return intervention.calibrated(self.model, Repeated(partial(self._passes, requests, sizes)), origin)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if max(sizes) == 1:
+                    raise OutOfMemoryError(f"Out of memory as {intervention.label} was calibrated on single requests.") from error
+            # What was learned of the batch that did not fit is not known, so all is learned anew from smaller ones.
+            free_memory()
+            self._tokens_that_fit = max(sizes) // 2 * max(map(self._tokens, requests))
+
+    def _passes(self, requests: Sequence[Request], sizes: list[int]) -> Iterator[tuple[PromptLayout, Callable[[], None]]]:
+        """Passes of the unchanged model, batch by batch; the batches' sizes are added to `sizes`."""
 
         def ready(batch: Sequence[tuple[int, Request]], prepared: Batch) -> tuple[PromptLayout, Callable[[], None]]:
+            sizes.append(len(batch))
             return prepared.layout, lambda: self._pass_over(prepared)
 
-        return intervention.calibrated(self.model, self._batches(requests, ready))
+        for group in by_identifiers(requests):
+            yield from self._batches(group, ready)
 
     @torch.inference_mode()
     def _pass_over(self, batch: Batch) -> None:

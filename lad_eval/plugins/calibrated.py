@@ -7,7 +7,6 @@ import json
 import logging
 import weakref
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from lad_eval.run.distributed import DistributedContext
 from lad_eval.run.folder import claim, ensure_writable, folder_of, slug
 from lad_eval.run.progress import progress
 from lad_eval.run.spec import RunSpec
-from lad_eval.tasks.plan import RANDOM_ORDERS, plan
+from lad_eval.tasks.plan import plan
 from lad_eval.tasks.request import Request
 from lad_eval.tasks.task import Task
 
@@ -185,26 +184,15 @@ class CalibratedMethod:
         asked = plan(self.task, calibration=True)
         for note in asked.notes:
             logger.warning("%s: %s", self.task.name, note)
-        wanted = {*asked.calibration}
-        requests = {request.key: request for request in asked.requests if request.key in wanted}
         label = f"{self.task.name}, calibration of {learner.name}"
-        learned_from = [requests[key] for key in asked.calibration]
+        learned_from = asked.calibration_requests()
         learner.calibrate(self._kept.of(self._model, learned_from, label, show_progress=self.show_progress))
         write_atomically(self.state_path, learner.save)
         return method
 
     def _orders(self, request: Request) -> list[Request]:
         """What must be asked for an answer, the request itself first: other displayed orders of its images too, if need be."""
-        shown = request.permutation
-        if self.method.orders == "identity":
-            return [request]
-        orders = shown.cyclic_shifts() if self.method.orders == "cyclic" else shown.random_orders(RANDOM_ORDERS)
-        images = shown.inverse.apply(request.images)
-        gold = shown.order[request.gold_position]
-        return [
-            replace(request, permutation=order, images=order.apply(images), gold_position=order.position_of(gold))
-            for order in orders
-        ]
+        return [request.reordered(order) for order in self.method.displayed_orders(request.permutation)]
 
 
 def check_answers_here(method: Method) -> None:

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
+from lad_eval.attention.interventions import LEARNED, Intervention
 from lad_eval.errors import EvidenceError, UserError
 from lad_eval.evidence.table import Evidence, Floats, Ints, difference
 from lad_eval.files.documents import read_json, write_json
-from lad_eval.methods import PLAIN, Condition, Method, PurifiedAttention, canonical_name, make_method
+from lad_eval.methods import Method, PurifiedAttention, canonical_name, make_method
 from lad_eval.models.base import VLM
 from lad_eval.models.registry import load_model
 from lad_eval.ranking.images import ImageLike, image_source
-from lad_eval.run.collect import in_batches, under
+from lad_eval.run.collect import calibrate_intervention, in_batches, under
 from lad_eval.tasks.prompts import IdentifierStyle, identifiers, prompt_problem, question
 from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.request import ImageSource, Permutation, Request, Sample, text_fault
@@ -79,6 +80,7 @@ class _Calibrated:
     """What was learned for one number of images."""
 
     method: Method
+    intervention: Intervention | None
     attention: PurifiedAttention | None
 
     def ranking(self, row: Evidence, plain_row: Evidence) -> Ranking:
@@ -163,9 +165,10 @@ class Ranker:
         for n, group in by_size.items():
             shifts = Permutation.identity(n).cyclic_shifts()
             requests = [ranker._request(s, shift) for s in group for shift in shifts]
-            evidence, plain = ranker._evidence(decides.condition, requests)
+            intervention = calibrate_intervention(answers, decides.condition.intervention, requests)
+            evidence, plain = ranker._evidence(intervention, requests)
             attention = PurifiedAttention().calibrate(plain) if plain.attention is not None else None
-            ranker._learned[n] = _Calibrated(make_method(name).calibrate(evidence), attention)
+            ranker._learned[n] = _Calibrated(make_method(name).calibrate(evidence), intervention, attention)
         return ranker
 
     def rank(self, images: Sequence[ImageLike], caption: str) -> Ranking:
@@ -198,7 +201,7 @@ class Ranker:
         rankings: dict[int, Ranking] = {}
         for n, group in itertools.groupby(sorted(range(len(requests)), key=lambda i: len(requests[i].images)), _size(requests)):
             learned, indices = self._learned[n], list(group)
-            evidence, plain = self._evidence(learned.method.condition, [requests[i] for i in indices])
+            evidence, plain = self._evidence(learned.intervention, [requests[i] for i in indices])
             rankings |= {i: learned.ranking(evidence.select([row]), plain.select([row])) for row, i in enumerate(indices)}
         return [rankings[i] for i in range(len(requests))]
 
@@ -209,13 +212,18 @@ class Ranker:
             UserError: it cannot be written.
         """
         folder = Path(folder)
+        states = list(folder.glob(f"n*/{LEARNED}"))
         try:  # what was there before goes first, so that no description is left over other states
-            for stale in (folder / DESCRIPTION, *folder.glob("n*.safetensors")):
+            for stale in (folder / DESCRIPTION, *folder.glob("n*.safetensors"), *states):
                 stale.unlink(missing_ok=True)
+            for emptied in {state.parent for state in states}:
+                emptied.rmdir()
         except OSError as error:
             raise UserError(f"Cannot write {folder}: {error.strerror or error}.") from error
         for n, learned in self._learned.items():
             learned.method.save(folder / f"n{n}.safetensors")
+            if learned.intervention is not None:
+                learned.intervention.save_learned(folder / f"n{n}")
             if learned.attention is not None:
                 learned.attention.save(folder / f"n{n}-{_ATTENTION}.safetensors")
         document = {
@@ -255,9 +263,12 @@ class Ranker:
         learned = {}
         for n in document["sizes"]:
             method = type(named).load(folder / f"n{n}.safetensors")
-            method.condition = named.condition
+            method.condition, intervention = named.condition, named.condition.intervention
+            if intervention is not None and not (intervention := intervention.load_learned(folder / f"n{n}")).is_ready:
+                raise UserError(f"{folder / f'n{n}'} lacks what {intervention.label} learned. {_CURE}")
             states = folder / f"n{n}-{_ATTENTION}.safetensors"
-            learned[int(n)] = _Calibrated(method, PurifiedAttention.load(states) if n in document["attention"] else None)
+            attention = PurifiedAttention.load(states) if n in document["attention"] else None
+            learned[int(n)] = _Calibrated(method, intervention, attention)
         return cls(answers, document["method"], document["prompt"], document["identifiers"], learned)
 
     def _request(self, sample: Sample, order: Permutation | None = None) -> Request:
@@ -266,13 +277,13 @@ class Ranker:
         shown = Permutation.identity(n) if order is None else order
         return Request.of(sample, shown, question(self._prompt, sample.caption, names), names)
 
-    def _evidence(self, condition: Condition, requests: Sequence[Request]) -> tuple[Evidence, Evidence]:
-        """Rows of the requests under a condition, and of the model as it is, in their order; where both are one, asked once."""
-        rows = self._rows(condition, requests)
-        return rows, rows if condition == PLAIN else self._rows(PLAIN, requests)
+    def _evidence(self, intervention: Intervention | None, requests: Sequence[Request]) -> tuple[Evidence, Evidence]:
+        """Rows of the requests under an intervention, and of the model as it is, in their order; without one, asked once."""
+        rows = self._rows(intervention, requests)
+        return rows, rows if intervention is None else self._rows(None, requests)
 
-    def _rows(self, condition: Condition, requests: Sequence[Request]) -> Evidence:
-        with under(self.model, condition):
+    def _rows(self, intervention: Intervention | None, requests: Sequence[Request]) -> Evidence:
+        with under(self.model, intervention):
             rows = Evidence.concatenate(list(in_batches(self.model, list({r.key: r for r in requests}.values()))))
         return rows.select_keys([request.key for request in requests])
 

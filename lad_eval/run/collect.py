@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+from lad_eval.attention.interventions import Intervention
 from lad_eval.errors import UserError
 from lad_eval.evidence.store import EvidenceStore
 from lad_eval.evidence.table import Evidence
@@ -21,12 +23,14 @@ from lad_eval.methods import (
     parse_setting,
     with_parameters,
 )
-from lad_eval.models.base import VLM, Changeable, ReadsPrompts, refuse
+from lad_eval.models.base import VLM, Calibratable, Changeable, ReadsPrompts, by_identifiers, calibration_origin, refuse
 from lad_eval.run.progress import progress
 from lad_eval.tasks.plan import Orders, plan
 from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.request import Request
 from lad_eval.tasks.task import Task
+
+logger = logging.getLogger(__name__)
 
 
 def resolve_methods(names: Iterable[str], settings: Sequence[str] = ()) -> dict[str, Method]:
@@ -67,7 +71,8 @@ def orders_of(methods: Collection[Method]) -> frozenset[Orders]:
 
 
 def calibrates(methods: Collection[Method]) -> bool:
-    return any(method.calibrates for method in methods)
+    """Whether calibration samples are needed: for a method, or for an intervention that learns."""
+    return any(method.calibrates or method.condition.learns for method in methods)
 
 
 REQUESTS_A_CALL = 16
@@ -108,15 +113,19 @@ def collect(
         task = task.calibrated_on(load_task(calibrate_on) if isinstance(calibrate_on, str) else calibrate_on)
     if condition.prompt_variants:
         task = task.with_prompt(*condition.prompt_variants)
-    needed = plan(task, limit=limit, orders=orders_of(wanted or ()), calibration=wanted is None or calibrates(wanted))
+    calibration = wanted is None or calibrates(wanted)
+    needed = plan(task, limit=limit, orders=orders_of(wanted or ()), calibration=calibration, apart=condition.learns)
     keys = [request.key for request in needed.requests]
-    if store is None:
+    folder = None if store is None else Path(store)
+    calibrated_on = needed.calibration_requests()
+    intervention = calibrate_intervention(model, condition.intervention, calibrated_on, folder=folder)
+    if folder is None:
         parts: list[Evidence] = []
-        with under(model, condition):
+        with under(model, intervention):
             _ask(model, task, needed.requests, parts.append, shown=show_progress)
         return Evidence.concatenate(parts).select_keys(keys)
-    fingerprint = fingerprint_under(model, condition)
-    with under(model, condition), EvidenceStore(store, fingerprint, task=task.fingerprint) as kept:
+    fingerprint = fingerprint_under(model, intervention)
+    with under(model, intervention), EvidenceStore(folder, fingerprint, task=task.fingerprint) as kept:
         _ask(model, task, needed.missing(kept.keys()), kept.append, shown=show_progress)
         kept.finish()
         return kept.load().select_keys(keys)
@@ -139,21 +148,21 @@ def _condition_of(methods: Sequence[Method]) -> Condition:
     return next(iter(conditions), PLAIN)
 
 
-def under(model: VLM, condition: Condition) -> AbstractContextManager[None]:
-    """While open the model is asked under the condition's intervention, if it has one.
+def under(model: VLM, intervention: Intervention | None) -> AbstractContextManager[None]:
+    """While open the model is asked under the intervention, if there is one.
 
     Raises:
         UserError: the model's attention is out of reach.
     """
-    if condition.intervention is None:
+    if intervention is None:
         return nullcontext()
     if not isinstance(model, Changeable):
-        raise UserError(f"{model.name} cannot be asked under {condition.intervention.label}: its attention is out of reach.")
-    return model.under(condition.intervention)
+        raise UserError(f"{model.name} cannot be asked under {intervention.label}: its attention is out of reach.")
+    return model.under(intervention)
 
 
-def fingerprint_under(model: VLM, condition: Condition) -> dict[str, Any]:
-    """What determines the model's answers under the condition: the fingerprint that they are stored under.
+def fingerprint_under(model: VLM, intervention: Intervention | None) -> dict[str, Any]:
+    """What determines the model's answers under the intervention: the fingerprint that they are stored under.
 
     A model's `fingerprint` changes with the intervention that it is under. Taken once and handed on, it is the same wherever
     answers are written and joined.
@@ -161,8 +170,52 @@ def fingerprint_under(model: VLM, condition: Condition) -> dict[str, Any]:
     Raises:
         UserError: as `under`.
     """
-    with under(model, condition):
+    with under(model, intervention):
         return dict(model.fingerprint)
+
+
+def calibrate_intervention(
+    model: VLM,
+    intervention: Intervention | None,
+    requests: Sequence[Request],
+    *,
+    folder: Path | None = None,
+    others: Iterable[Path] = (),
+) -> Intervention | None:
+    """The intervention with what it learns of the unchanged model; as it is where it has nothing to learn.
+
+    It learns from every calibration sample under its N cyclic shifts, as methods do: each picture then stands at each position
+    once, so that what is learned of positions is not what those few samples happen to show there.
+
+    Args:
+        model: to learn from.
+        intervention: with or without what it learned.
+        requests: of the calibration samples.
+        folder: keeps what was learned; what it holds is used again.
+        others: folders that may hold it too; what does not fit is passed over.
+
+    Raises:
+        EvidenceError: the folder holds what was learned of another model, from other requests or with other parameters.
+        UserError: the folder's file is damaged, the model cannot be calibrated on, or the requests cannot be put to it.
+    """
+    if intervention is None or intervention.is_ready:
+        return intervention
+    if not isinstance(model, Calibratable):
+        raise UserError(f"{model.name} cannot be asked under {intervention.label}, which learns from the model's attention.")
+    origin = calibration_origin(model.fingerprint, requests)
+    made = intervention if folder is None else intervention.load_learned(folder, origin)
+    if made.is_ready:
+        return made
+    for other in others:
+        with suppress(UserError):
+            made = made.load_learned(other, origin)
+    if not made.is_ready:
+        samples = len({request.sample_id for request in requests})
+        logger.info("%s is calibrated on %d samples in %d orders.", made.label, samples, len(requests) // max(1, samples))
+        made = model.calibrated(made, requests)
+    if folder is not None:
+        made.save_learned(folder)
+    return made
 
 
 def in_batches(model: VLM, requests: Sequence[Request]) -> Iterator[Evidence]:
@@ -175,11 +228,8 @@ def in_batches(model: VLM, requests: Sequence[Request]) -> Iterator[Evidence]:
     """
     if isinstance(model, ReadsPrompts):
         refuse(model.check_prompts(requests, exact=0).faults)
-    groups: dict[tuple[str, ...], list[Request]] = {}
-    for request in requests:
-        groups.setdefault(request.identifiers, []).append(request)
     batches = getattr(model, "evidence_batches", None)
-    for group in groups.values():
+    for group in by_identifiers(requests):
         if batches is not None:
             yield from batches(group)
             continue

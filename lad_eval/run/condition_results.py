@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from lad_eval.attention.interventions import Intervention, LearnedState
 from lad_eval.evidence.files import files_of
 from lad_eval.evidence.replies import Decoding, Replies
 from lad_eval.evidence.replies_store import read_replies, reply_files
@@ -28,12 +31,23 @@ class ConditionResults:
         asked: which answers belong to what.
         evidence: None where no method needed any.
         replies: by how they were written.
+        intervention: that the model was under, with what it learned.
     """
 
     condition: Condition
     asked: PlanIndex
     evidence: Evidence | None = None
     replies: Mapping[Decoding, Replies] = field(default_factory=dict)
+    intervention: Intervention | None = None
+
+    @property
+    def learned(self) -> tuple[LearnedState, ...]:
+        """What the intervention learned, part by part."""
+        return () if self.intervention is None else self.intervention.learned_states
+
+    def document(self) -> dict[str, Any] | None:
+        """The condition as JSON-serialisable facts, with digests of what was learned; None for none."""
+        return replace(self.condition, intervention=self.intervention).document() if self.condition.label else None
 
     def decide(self, method: Method) -> Decision:
         """The method's answers.
@@ -42,13 +56,14 @@ class ConditionResults:
             EvidenceError: evidence or replies are missing or not what the method needs.
             ResultsError: the run did not ask what the method needs.
         """
+        learning = sum(state.passes for state in self.learned)
         if (decoding := method.decoding) is not None:
             if decoding not in self.replies:
                 raise ResultsError(f"This run has no replies for {_reading(method)}; run again with it among --methods.")
-            return decide(self.replies[decoding], self.asked, method)
+            return decide(self.replies[decoding], self.asked, method, learning)
         if self.evidence is None:
             raise ResultsError(f"This run has no evidence for {method.name}; run again with it among --methods.")
-        return decide(self.evidence, self.asked, method, calibrated(self.evidence, self.asked, method))
+        return decide(self.evidence, self.asked, method, learning + calibrated(self.evidence, self.asked, method))
 
     def used(self, methods: Iterable[Method]) -> set[str]:
         """Keys of all requests that the methods' answers rest on."""
@@ -86,11 +101,31 @@ def read_condition_results(run: Path, condition: Condition, methods: Iterable[Me
     decodings = {decoding for method in methods if (decoding := method.decoding) is not None}
     evidence = read_evidence(folder) if files_of(folder) else None
     written = {decoding: read_replies(folder, decoding) for decoding in decodings if reply_files(folder, decoding)}
+    intervention = None if condition.intervention is None else condition.intervention.load_learned(folder)
+    if intervention is not None and not intervention.is_ready:
+        raise ResultsError(f"{folder} lacks what {intervention.label} learned. {AGAIN}")
     for made_by in [part.fingerprint for part in (evidence, *written.values()) if part is not None]:
+        if intervention is not None:
+            _check_made_under(intervention, made_by, folder)
         # A condition adds what it changes to the model's fingerprint.
         if off := difference({key: made_by.get(key) for key in spec["fingerprint"]}, spec["fingerprint"]):
             raise ResultsError(f"{folder} holds answers of another model than {run / SPEC} names: {off}. {AGAIN}")
-    return ConditionResults(condition, asked, evidence, written)
+    if intervention is not None and evidence is not None:
+        intervention.check_disjoint(np.unique(evidence.test.sample_id).tolist(), [])
+    return ConditionResults(condition, asked, evidence, written, intervention)
+
+
+def _check_made_under(intervention: Intervention, fingerprint: Mapping[str, Any], folder: Path) -> None:
+    """Refuses answers that were made under another intervention, or under one that had learned something else.
+
+    Raises:
+        ResultsError: they were.
+    """
+    facts = json.loads(json.dumps(intervention.facts))
+    stored = fingerprint.get("intervention") or {}
+    # A model may add to the facts, as which layers of a hybrid attend.
+    if off := difference({key: stored.get(key) for key in facts}, facts):
+        raise ResultsError(f"{folder} holds answers under another {intervention.label}: {off} (answers, and learned). {AGAIN}")
 
 
 def condition_results_of(run: Path, methods: Mapping[str, Method]) -> dict[Condition, ConditionResults]:

@@ -2,113 +2,31 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from lad_eval.errors import EvidenceError, UserError
-from lad_eval.evidence.files import PARQUET, read_parquet
+from lad_eval.attention.interventions import LEARNED, Intervention
+from lad_eval.errors import UserError
+from lad_eval.evidence.files import PARQUET
 from lad_eval.evidence.replies import UNKNOWN_PASSES, Decoding, Reply
 from lad_eval.evidence.replies_store import ReplyStore, read_replies
 from lad_eval.evidence.store import EvidenceStore
-from lad_eval.evidence.table import Evidence, difference, fingerprint_digest
 from lad_eval.methods import PLAIN, Condition, Method
-from lad_eval.models.base import VLM, Writer
-from lad_eval.run.collect import calibrates, fingerprint_under, in_batches, orders_of, under
+from lad_eval.models.base import VLM, Writer, calibration_origin
+from lad_eval.run.collect import calibrate_intervention, calibrates, fingerprint_under, in_batches, orders_of, under
 from lad_eval.run.condition_results import ConditionResults
 from lad_eval.run.decide import PlanIndex
 from lad_eval.run.distributed import DistributedContext
-from lad_eval.run.folder import condition_folder, slug
+from lad_eval.run.folder import condition_folder
 from lad_eval.run.progress import Overall, Portion, progress
+from lad_eval.run.reuse import reuse_evidence, sibling_runs
 from lad_eval.tasks.plan import Plan, plan
 from lad_eval.tasks.request import Request
 from lad_eval.tasks.task import Task
-
-logger = logging.getLogger(__name__)
-
-
-def reuse_evidence(store: EvidenceStore, requests: Iterable[Request], folders: Iterable[Path]) -> int:
-    """Copies rows of finished evidence into a store, for those requests that it lacks; returns their number.
-
-    A request's key is a digest of all that the model is shown, so where the models' fingerprints are equal, so is the answer. A
-    row is taken only if its sample, displayed order and right position are the request's too. A folder whose evidence cannot be
-    read is passed over: it is not this run's. Where nothing serves although the requests were answered before, a line says why.
-
-    Args:
-        store: open; its fingerprint says whose evidence will do.
-        requests: what the run asks.
-        folders: of other runs.
-    """
-    have = store.keys()
-    missing = {request.key: request for request in requests if request.key not in have}
-    taken = 0
-    unused: dict[Path, str] = {}
-    for folder in folders:
-        if not missing:
-            break
-        try:
-            if folder.resolve() == store.folder.resolve():
-                continue
-            evidence = read_parquet(folder / PARQUET)
-            if not missing.keys() & set(evidence.key.tolist()):
-                continue
-            if fingerprint_digest(evidence.fingerprint) != fingerprint_digest(store.fingerprint):
-                unused[folder] = difference(evidence.fingerprint, store.fingerprint)
-                continue
-            found = _fitting(evidence, missing)
-        except (EvidenceError, OSError):
-            continue
-        if len(found):
-            taken += store.append(found)
-            for key in found.key.tolist():
-                missing.pop(key)
-            logger.info("%d answers are those of %s.", len(found), folder)
-    if unused and not taken and not have:
-        newest = max(unused, key=lambda folder: (folder / PARQUET).stat().st_mtime_ns)
-        logger.info(
-            "The model is run again: the answers in %s are not reused, because %s (there, and now).", newest, unused[newest]
-        )
-    return taken
-
-
-def sibling_runs(out: Path, folder: Path, model: str) -> list[Path]:
-    """Folders in which the other runs of a model keep finished evidence, made as in `folder`: a run's own, or a condition's.
-
-    Args:
-        out: of all runs.
-        folder: of this run, or of one of its conditions.
-        model: its name without a place, as in its fingerprint; runs of a folder that was moved are found by it.
-    """
-    own, _, _, *condition = folder.relative_to(out).parts
-    last = slug(model)
-    names = [path.name for path in out.iterdir() if path.name in (own, last) or path.name.endswith(f"-{last}")]
-    return sorted(path.parent for name in names for path in (out / name).glob("/".join(["*/*", *condition, PARQUET])))
-
-
-def _fitting(evidence: Evidence, missing: Mapping[str, Request]) -> Evidence:
-    """The rows that answer a missing request, each key once."""
-    rows: dict[str, int] = {}
-    for row, key in enumerate(evidence.key.tolist()):
-        request = missing.get(key)
-        if request is not None and key not in rows and _fits(evidence, row, request):
-            rows[key] = row
-    return evidence.select(np.asarray(list(rows.values()), dtype=np.int64))
-
-
-def _fits(evidence: Evidence, row: int, request: Request) -> bool:
-    return (
-        evidence.sample_id[row] == request.sample_id
-        and evidence.split[row] == request.split
-        and evidence.gold_position[row] == request.gold_position
-        and tuple(evidence.perm[row].tolist()) == request.permutation.order
-    )
-
 
 REPLIES_A_CALL = 16
 EVIDENCE = "evidence"
@@ -130,6 +48,7 @@ class ConditionRun:
         task: with the condition's prompt variants.
         plan: of all their requests.
         folder: where its answers are kept: the run's own for the question and the model as they are.
+        intervention: that of the condition, with what it learned as soon as it was calibrated.
     """
 
     condition: Condition
@@ -137,6 +56,7 @@ class ConditionRun:
     task: Task
     plan: Plan
     folder: Path
+    intervention: Intervention | None = None
 
     @property
     def label(self) -> str:
@@ -193,10 +113,20 @@ def condition_runs_of(task: Task, methods: Mapping[str, Method], folder: Path, l
     conditions = sorted({method.condition for method in methods.values()}, key=lambda c: (c != PLAIN, c.label))
     condition_runs = []
     for condition in conditions:
-        own = {name: method for name, method in methods.items() if method.condition == condition}
+        members = {name: method for name, method in methods.items() if method.condition == condition}
         with_variants = task.with_prompt(*condition.prompt_variants) if condition.prompt_variants else task
-        planned = plan(with_variants, limit=limit, orders=orders_of(own.values()), calibration=calibrates(own.values()))
-        condition_runs.append(ConditionRun(condition, own, with_variants, planned, condition_folder(folder, condition)))
+        planned = plan(
+            with_variants,
+            limit=limit,
+            orders=orders_of(members.values()),
+            calibration=calibrates(members.values()),
+            apart=condition.learns,
+        )
+        if condition.intervention is not None and condition.learns:
+            samples = len({request.sample_id for request in planned.calibration_requests()})
+            planned = replace(planned, notes=(*planned.notes, *condition.intervention.calibration_notes(samples)))
+        place = condition_folder(folder, condition)
+        condition_runs.append(ConditionRun(condition, members, with_variants, planned, place, condition.intervention))
     return condition_runs
 
 
@@ -217,6 +147,42 @@ class Asking:
     shown: bool
     overall: Overall | None = None
 
+    def calibrated(self, condition_run: ConditionRun) -> ConditionRun:
+        """The condition run with what its intervention learned: stored beside its answers, else learned by the main process.
+
+        All processes read the same file. The folder of the run must be claimed.
+
+        Raises:
+            Interrupted: Ctrl-C.
+            UserError: as `calibrate_intervention`.
+        """
+        intervention, folder = condition_run.intervention, condition_run.folder
+        if intervention is None or intervention.is_ready:
+            return condition_run
+        requests = condition_run.plan.calibration_requests()
+        with self.world.barrier(fail_fast=True):
+            if self.world.is_main_process:
+                # Another condition of the run may have it too: of `sofa+a` and `a` the part `a` learns the same.
+                here = sorted(path.parent for path in folder.parent.glob(f"*/{LEARNED}"))
+                others = [*here, *self._siblings(folder, LEARNED)]
+                try:
+                    calibrate_intervention(self.model, intervention, requests, folder=folder, others=others)
+                except KeyboardInterrupt:
+                    raise Interrupted(
+                        f"Interrupted: {condition_run.label} was not yet calibrated; the same command goes on from there."
+                    ) from None
+        with self.world.barrier():
+            ready = intervention.load_learned(folder, calibration_origin(self.model.fingerprint, requests))
+            if not ready.is_ready:
+                raise UserError(f"{folder} does not show what the main process wrote there; give all processes one --runs.")
+        return replace(condition_run, intervention=ready)
+
+    def _siblings(self, folder: Path, holding: str = PARQUET) -> list[Path]:
+        """Folders of the model's other runs whose files may serve; none where nothing is taken."""
+        if self.out is None:
+            return []
+        return sibling_runs(self.out, folder, str(self.model.fingerprint.get("model", self.model.name)), holding)
+
     def ask(self, condition_run: ConditionRun, store: EvidenceStore) -> tuple[int, float]:
         """Asks this process's share of what a leg misses; nothing is asked twice.
 
@@ -232,8 +198,8 @@ class Asking:
             UserError: the model cannot be asked so, an image cannot be read, memory or the disk does not suffice.
         """
         started, answered = time.monotonic(), 0
-        fingerprint = fingerprint_under(self.model, condition_run.condition)
-        with under(self.model, condition_run.condition):
+        fingerprint = fingerprint_under(self.model, condition_run.intervention)
+        with under(self.model, condition_run.intervention):
             answered += self._evidence(condition_run, store, fingerprint)
             for decoding in condition_run.decodings:
                 answered += self._replies(condition_run, decoding, fingerprint)
@@ -245,7 +211,7 @@ class Asking:
         The store's folder is the run's, and bears the digest of its spec.
         """
         evidence = None
-        fingerprint = fingerprint_under(self.model, condition_run.condition)
+        fingerprint = fingerprint_under(self.model, condition_run.intervention)
         if condition_run.evidence_keys():
             with ExitStack() as stack:
                 own = self._store(condition_run, store, stack, fingerprint)
@@ -255,9 +221,8 @@ class Asking:
             self._reply_store(condition_run, decoding, fingerprint).finish()
         asked = PlanIndex.of(condition_run.plan)
         asked.write(condition_run.folder, store.folder.name)
-        return ConditionResults(
-            condition_run.condition, asked, evidence, {d: read_replies(condition_run.folder, d) for d in condition_run.decodings}
-        )
+        replies = {decoding: read_replies(condition_run.folder, decoding) for decoding in condition_run.decodings}
+        return ConditionResults(condition_run.condition, asked, evidence, replies, condition_run.intervention)
 
     def _store(
         self, condition_run: ConditionRun, store: EvidenceStore, stack: ExitStack, fingerprint: Mapping[str, Any]
@@ -276,9 +241,8 @@ class Asking:
             return 0
         with ExitStack() as stack:
             own = self._store(condition_run, store, stack, fingerprint)
-            if self.out is not None and self.world.is_main_process and condition_run.condition != PLAIN:
-                others = sibling_runs(self.out, condition_run.folder, str(self.model.fingerprint.get("model", self.model.name)))
-                reuse_evidence(own, self._requests(condition_run, needed), others)
+            if self.world.is_main_process and condition_run.condition != PLAIN:
+                reuse_evidence(own, self._requests(condition_run, needed), self._siblings(condition_run.folder))
             share = self._share(condition_run, needed)
             have = own.keys()
             missing = [request for request in share if request.key not in have]

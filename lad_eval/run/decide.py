@@ -136,7 +136,7 @@ class Decision:
 
     Attributes:
         answers: in the order of `rows`.
-        calibration_passes: decoder passes of the calibration; 0 for a method that does not calibrate.
+        calibration_passes: decoder passes of its calibration and of its intervention's; 0 where neither calibrates.
         rows: of the evaluated requests.
     """
 

@@ -22,12 +22,13 @@ from lad_eval.models.source import display_name
 from lad_eval.run import folder as files
 from lad_eval.run.collect import resolve_methods, with_stored
 from lad_eval.run.condition_results import ConditionResults
-from lad_eval.run.condition_runs import Asking, ConditionRun, Interrupted, condition_runs_of, reuse_evidence, sibling_runs
+from lad_eval.run.condition_runs import Asking, ConditionRun, Interrupted, condition_runs_of
 from lad_eval.run.distributed import DistributedContext
 from lad_eval.run.metadata import RunMetadata, about
 from lad_eval.run.preflight import check_prompts, note_data
 from lad_eval.run.progress import Overall
 from lad_eval.run.results import metrics_document, predictions_table, stored_methods, stored_metrics, write_predictions
+from lad_eval.run.reuse import reuse_evidence, sibling_runs
 from lad_eval.run.rows import Row, reported_rows, rows_of
 from lad_eval.run.spec import RunSpec
 from lad_eval.tasks.registry import load_spec, load_task, resolve
@@ -167,6 +168,7 @@ def run_task(
             check_prompts(model, task, methods, limit)
     asking = Asking(model, world, settings.out if settings.overwrite == "missing" else None, not settings.quiet, overall)
     with opened(folder, spec, task, settings, world, condition_runs) as store:
+        condition_runs = [asking.calibrated(condition_run) for condition_run in condition_runs]
         answered, seconds = 0, 0.0
         for condition_run in condition_runs:
             with world.barrier(fail_fast=True):

@@ -144,6 +144,7 @@ def metrics_document(
     ]
     replies = [replies for condition_run in condition_runs for replies in condition_run.replies.values()]
     answers: list[Evidence | Replies] = [*rows, *replies]
+    learned = [state for condition_run in condition_runs for state in condition_run.learned]
     plain = [
         row.select_keys(condition_run.asked.evaluated)
         for condition_run in condition_runs[:1]
@@ -168,7 +169,13 @@ def metrics_document(
         "counts": {
             "samples": len(first.evaluated) // (max(first.permutation_index) + 1),
             "permutations": max(first.permutation_index) + 1,
-            "calibration_samples": max([len(np.unique(row.calibration.sample_id)) for row in rows], default=0),
+            "calibration_samples": max(
+                [
+                    *(len(np.unique(row.calibration.sample_id)) for row in rows),
+                    *(len(state.sample_ids) for state in learned),
+                ],
+                default=0,
+            ),
             "asked": sum(map(len, used)),
             "answered": sum(map(len, rows)) + sum(map(len, replies)),
             "unparsable": {name: figure["unparsable"] for name, figure in figures.items()},
@@ -182,7 +189,7 @@ def metrics_document(
         "methods": {
             name: {
                 "parameters": json.loads(json.dumps(methods[name].get_params())),
-                "condition": methods[name].condition.document() if methods[name].condition.label else None,
+                "condition": _leg(condition_runs, methods[name]).document(),
                 **figure,
             }
             for name, figure in figures.items()

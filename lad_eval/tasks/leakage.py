@@ -65,8 +65,9 @@ def choose_apart(candidates: Iterable[T], is_evaluated: Callable[[T], bool], cou
 
 def shared_pictures(calibration: Sequence[Sample], test: Sequence[Sample]) -> int:
     """How many distinct pictures are shown in samples of both splits."""
-    return len(_shown(calibration) & _shown(test))
+    return len(shown_pictures(calibration) & shown_pictures(test))
 
 
-def _shown(samples: Sequence[Sample]) -> set[str]:
+def shown_pictures(samples: Sequence[Sample]) -> set[str]:
+    """Content digests of all pictures that the samples show."""
     return {content_digest(image) for sample in samples for image in sample.images}

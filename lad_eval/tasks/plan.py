@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from lad_eval.errors import DataError, UserError
-from lad_eval.tasks.leakage import choose_apart, right_picture, shared_pictures
+from lad_eval.tasks.leakage import choose_apart, right_picture, shared_pictures, shown_pictures
 from lad_eval.tasks.request import Permutation, Request, Sample, showing, text_fault
 from lad_eval.tasks.task import Task
 
@@ -16,6 +17,18 @@ Orders = Literal["identity", "cyclic", "random"]
 AS_SHOWN: tuple[Orders, ...] = ("identity",)
 RANDOM_ORDERS = 16
 """K of random-K averaging (arXiv 2605.11591, baselines)."""
+_DISPLAYED: Mapping[Orders, Callable[[Permutation], tuple[Permutation, ...]]] = MappingProxyType(
+    {
+        "identity": lambda order: (order,),
+        "cyclic": Permutation.cyclic_shifts,
+        "random": lambda order: order.random_orders(RANDOM_ORDERS),
+    }
+)
+
+
+def displayed_orders(orders: Orders, order: Permutation) -> tuple[Permutation, ...]:
+    """The displayed orders that an answer to one of them rests on, this one first."""
+    return _DISPLAYED[orders](order)
 
 
 @dataclass(frozen=True)
@@ -60,6 +73,11 @@ class Plan:
             needed.update(self.calibration)
         return len(needed)
 
+    def calibration_requests(self) -> tuple[Request, ...]:
+        """The requests of `calibration`, in its order; of equal ones each."""
+        by_key = {request.key: request for request in self.requests}
+        return tuple(by_key[key] for key in self.calibration)
+
     def missing(self, keys: Collection[str]) -> tuple[Request, ...]:
         """Requests whose keys are not among those given, in order."""
         have = frozenset(keys)
@@ -73,7 +91,14 @@ class Plan:
         return tuple(r for r in self.requests if turn.setdefault(r.sample_id, len(turn)) % world_size == rank)
 
 
-def plan(task: Task, *, limit: int | None = None, orders: Collection[Orders] = AS_SHOWN, calibration: bool = False) -> Plan:
+def plan(
+    task: Task,
+    *,
+    limit: int | None = None,
+    orders: Collection[Orders] = AS_SHOWN,
+    calibration: bool = False,
+    apart: bool = False,
+) -> Plan:
     """The requests of a task.
 
     Every test sample under its T orders; with the orders `cyclic`, each of these also under its N cyclic shifts; with `random`,
@@ -84,6 +109,7 @@ def plan(task: Task, *, limit: int | None = None, orders: Collection[Orders] = A
 
     Args:
         limit: at most so many test samples, the first ones; calibration is not shortened.
+        apart: calibration samples show no picture at all that an evaluated sample shows.
 
     Raises:
         DataError: too few samples, a sample with too few images, without a caption, or with one picture twice, or a sample
@@ -97,24 +123,27 @@ def plan(task: Task, *, limit: int | None = None, orders: Collection[Orders] = A
     asked = task.spec.samples or 1
     if len(test) < min(asked, limit or asked):
         raise DataError(f"{task.name}: the data has {len(test)} test samples, but the task asks for {asked}; lower `samples:`.")
-    learned, notes = calibration_samples(task, test) if calibration else ([], ())
+    learned, notes = calibration_samples(task, test, apart=apart) if calibration else ([], ())
 
     requests: dict[str, Request] = {}
-    shifts = Permutation.identity(task.candidates).cyclic_shifts()
+    shifts = displayed_orders("cyclic", Permutation.identity(task.candidates))
     calibration_keys = [key for sample in learned for key in _add(requests, task.other or task, sample, shifts)]
     evaluated: list[str] = []
     indices: list[int] = []
-    cyclic: list[tuple[str, ...]] = []
-    drawn: list[tuple[str, ...]] = []
+    others: dict[Orders, list[tuple[str, ...]]] = {"cyclic": [], "random": []}
     for sample in test:
         evaluated += _add(requests, task, sample, task.orders)
         indices += range(len(task.orders))
-        if "cyclic" in orders:
-            cyclic += [tuple(_add(requests, task, sample, order.cyclic_shifts())) for order in task.orders]
-        if "random" in orders:
-            drawn += [tuple(_add(requests, task, sample, order.random_orders(RANDOM_ORDERS))) for order in task.orders]
+        for kind in (kind for kind in others if kind in orders):
+            others[kind] += [tuple(_add(requests, task, sample, displayed_orders(kind, order))) for order in task.orders]
     return Plan(
-        tuple(requests.values()), tuple(evaluated), tuple(indices), tuple(cyclic), tuple(calibration_keys), notes, tuple(drawn)
+        tuple(requests.values()),
+        tuple(evaluated),
+        tuple(indices),
+        tuple(others["cyclic"]),
+        tuple(calibration_keys),
+        notes,
+        tuple(others["random"]),
     )
 
 
@@ -146,11 +175,12 @@ def _add(requests: dict[str, Request], task: Task, sample: Sample, orders: Itera
     return [requests.setdefault(request.key, request).key for request in made]
 
 
-def calibration_samples(task: Task, test: Sequence[Sample]) -> tuple[list[Sample], tuple[str, ...]]:
+def calibration_samples(task: Task, test: Sequence[Sample], *, apart: bool = False) -> tuple[list[Sample], tuple[str, ...]]:
     """The samples that a task calibrates on when these of its test samples are evaluated, and what to note of them.
 
     They are the first samples of the calibration split (of `task.other`, if there is one) whose right picture is not, by its
-    content, the right picture of an evaluated sample. Other pictures may be shown in both; their number is noted.
+    content, the right picture of an evaluated sample. Other pictures may be shown in both; their number is noted. With `apart`
+    none of their pictures is shown in an evaluated sample.
 
     Raises:
         DataError: there are too few, they cannot be asked, or a sample stands in both splits of the task.
@@ -158,25 +188,28 @@ def calibration_samples(task: Task, test: Sequence[Sample]) -> tuple[list[Sample
     origin, asked = task.other or task, task.spec.calibration.samples
     ids = {sample.id for sample in test}
     right = {right_picture(sample): sample.id for sample in reversed(test)}
-    candidates = origin.source.samples("calibration")
-    if task.other is not None:
+    shown = shown_pictures(test) if apart else set()
+
+    def is_evaluated(sample: Sample) -> bool:
         # Of data sets that share their names, an id tells that the same picture is asked about, whatever its files are.
-        choice = choose_apart(candidates, lambda sample: sample.id in ids or right_picture(sample) in right, asked)
-    else:
-        choice = choose_apart(candidates, lambda sample: right_picture(sample) in right, asked)
-        if both := [sample.id for sample in (*choice.chosen, *choice.passed_over) if sample.id in ids]:
-            raise DataError(
-                f"{task.name}: {len(both)} samples are both calibrated on and evaluated, first {both[0]!r}; "
-                "give them to one split only."
-            )
+        named = task.other is not None and sample.id in ids
+        return named or right_picture(sample) in right or not shown.isdisjoint(shown_pictures([sample]) if apart else ())
+
+    choice = choose_apart(origin.source.samples("calibration"), is_evaluated, asked)
+    if task.other is None and (both := [sample.id for sample in (*choice.chosen, *choice.passed_over) if sample.id in ids]):
+        raise DataError(
+            f"{task.name}: {len(both)} samples are both calibrated on and evaluated, first {both[0]!r}; "
+            "give them to one split only."
+        )
     chosen, passed_over = list(choice.chosen), choice.passed_over
     if len(chosen) < asked:
-        raise DataError(_too_few(task, len(chosen), passed_over, right))
+        few = _too_few_apart(task, len(chosen)) if apart and passed_over else _too_few(task, len(chosen), passed_over, right)
+        raise DataError(few)
     notes = []
     if passed_over:
         number = f"{len(passed_over)} calibration sample{'s' if len(passed_over) > 1 else ''}"
         whose = f" of {origin.name}" if task.other is not None else ""
-        notes.append(f"{number}{whose} passed over: evaluated here too.")
+        notes.append(f"{number}{whose} passed over: {'shown pictures are ' if apart else ''}evaluated here too.")
     if shared := shared_pictures(_checked(origin, chosen), test):
         pictures = f"{shared} pictures are" if shared > 1 else "1 picture is"
         notes.append(f"{pictures} shown in calibration samples and in evaluated ones, never as the right one of both.")
@@ -202,6 +235,15 @@ def _too_few(task: Task, count: int, passed_over: Sequence[Sample], right: Mappi
         f"{task.name}: {have} a right picture that is evaluated under another name (first "
         f"{first.id!r}, the same picture as {right[right_picture(first)]!r}), so that {count} are left of {asked}; remove the "
         "copies, or calibrate on another task (--calibrate-on)."
+    )
+
+
+def _too_few_apart(task: Task, count: int) -> str:
+    have = "1 calibration sample shows" if count == 1 else f"{count} calibration samples show"
+    return (
+        f"{task.name}: only {have} no picture that is evaluated, and an intervention that learns needs "
+        f"{task.spec.calibration.samples} of them; calibrate on another task (--calibrate-on), lower `calibration.samples`, or "
+        "evaluate fewer samples (--limit)."
     )
 
 

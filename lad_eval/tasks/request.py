@@ -8,7 +8,7 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
@@ -190,6 +190,12 @@ class Request:
             split=sample.split,
             caption=sample.caption,
         )
+
+    def reordered(self, order: Permutation) -> Request:
+        """The same question with the sample's images in another displayed order."""
+        images = self.permutation.inverse.apply(self.images)
+        gold = self.permutation.order[self.gold_position]
+        return replace(self, permutation=order, images=order.apply(images), gold_position=order.position_of(gold))
 
     @cached_property
     def key(self) -> str:

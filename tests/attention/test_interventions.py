@@ -232,12 +232,45 @@ def test_several_are_calibrated_on_the_same_prompts(lab):
     model, layout, inputs = prepared(lab)
     joined = join_interventions([Dimmed(), Scaled(), Dimmed(share=0.5)])
     assert not joined.is_ready
-    done = joined.calibrated(model, iter(passes_of(model, [(layout, inputs)])))
+    done = joined.calibrated(model, passes_of(model, [(layout, inputs)]))
     assert done.is_ready
-    assert done.parts[0].learned == done.parts[2].learned
+    first, other = done.learned_states
+    assert first.arrays == other.arrays
+    assert first != other, "what it was learned for is part of it"
+    assert first.passes == other.passes == 2
     assert Scaled().calibrated(model, []) == Scaled()
     with pytest.raises(UserError, match="dimmed cannot be calibrated on no samples"):
         Dimmed().calibrated(model, [])
+
+
+def test_parts_are_stored_apart_and_only_what_is_missing_is_learned(lab, tmp_path):
+    model, layout, inputs = prepared(lab)
+
+    @dataclass(frozen=True)
+    class Faded(Dimmed):
+        name: ClassVar[str] = "faded"
+
+    untrained = join_interventions([Faded(share=0.5), Scaled(), Dimmed()])
+    passes = passes_of(model, [(layout, inputs)])
+    origin = {"model": {"name": "tiny"}, "requests": "abc"}
+    done = untrained.calibrated(model, passes, origin)
+    done.save_learned(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["learned.dimmed.safetensors", "learned.faded.safetensors"]
+    assert untrained.load_learned(tmp_path, origin) == untrained.load_learned(tmp_path) == done
+    assert Scaled().load_learned(tmp_path, origin) == Scaled()
+
+    (tmp_path / "learned.dimmed.safetensors").unlink()
+    half = untrained.load_learned(tmp_path, origin)
+    assert [part.is_ready for part in half.parts] == [True, True, False]
+    runs = []
+    noted = [(layout, lambda: runs.append(logits(model, inputs)))]
+    assert half.calibrated(model, noted, origin) == done
+    assert len(runs) == 1, "the part that has learned does not learn again"
+    for other in ({**origin, "requests": "abd"}, {**origin, "model": {"name": "large"}}):
+        with pytest.raises(EvidenceError, match=r"faded\.safetensors was learned from something else \(differs in "):
+            untrained.load_learned(tmp_path, other)
+    with pytest.raises(EvidenceError, match=r"differs in parameters"):
+        Faded(share=0.25).load_learned(tmp_path)
 
 
 def test_learned_state_that_is_not_sound_is_refused(tmp_path):
@@ -253,7 +286,7 @@ def test_learned_state_that_is_not_sound_is_refused(tmp_path):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match="is not the learned state of an intervention, or is damaged; calibrate it again"):
+    with pytest.raises(UserError, match="is not the learned state of an intervention, or is damaged; remove it, and"):
         LearnedState.load(path, "dimmed")
     assert LearnedState.of("dimmed", {"norm": [1.0, 2.5]}, ["a"], ["b"]) != state
 

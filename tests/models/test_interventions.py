@@ -17,6 +17,7 @@ from lad_eval.attention.layout import PromptLayout
 from lad_eval.attention.spans import Spans
 from lad_eval.errors import EvidenceError, UnsupportedModelError, UserError
 from lad_eval.evidence.replies import Decoding
+from lad_eval.models.batching import OutOfMemoryError
 from lad_eval.models.padding import padding_share
 from tests.models.requests import make_requests
 
@@ -98,6 +99,40 @@ def test_calibration_does_not_depend_on_the_batch_and_evaluated_samples_are_refu
             model.evidence(renamed)
     with model.under(Levelled()), pytest.raises(UserError, match="levelled has learned nothing yet"):
         model.evidence(seen)
+
+
+def test_batches_that_do_not_fit_are_halved_and_all_is_learned_anew(vlm):
+    model, requests = vlm("qwen2.5-vl", batch_size=8), calibration(5)
+    sizes = []
+
+    def refuse(module, args, kwargs):
+        sizes.append(len(kwargs["input_ids"]))
+        if sizes[-1] > limit or (limit == 2 and len(sizes) == 3):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    limit = 2
+    hook = model.model.register_forward_pre_hook(refuse, with_kwargs=True)
+    try:
+        learned = model.calibrated(Levelled(), requests).learned
+        assert sizes == [5, 2, 2, 1, 1, 1, 1, 1], "a fault in the middle starts again from the first sample"
+        limit = 0
+        with pytest.raises(OutOfMemoryError, match="Out of memory as levelled was calibrated on single requests"):
+            model.calibrated(Levelled(), requests)
+    finally:
+        hook.remove()
+    alone = vlm("qwen2.5-vl", batch_size=1).calibrated(Levelled(), requests).learned
+    assert learned.passes == alone.passes == 5
+    np.testing.assert_allclose(learned.arrays["norm"], alone.arrays["norm"], rtol=1e-5)
+    assert learned.origin == alone.origin
+    assert learned.origin["model"] == model.fingerprint
+
+
+def test_samples_with_identifiers_of_their_own_are_calibrated_on_together(vlm):
+    model = vlm("qwen2.5-vl", batch_size=4)
+    letters = [replace(r, identifiers=("A", "B", "C"), sample_id=f"letter {i}") for i, r in enumerate(calibration(2))]
+    learned = model.calibrated(Levelled(), [*letters, *calibration(3)]).learned
+    assert learned.passes == 5
+    assert learned.sample_ids == ("letter 0", "letter 1", "s0", "s1", "s2")
 
 
 def test_what_is_told_of_a_batch_of_prompts(vlm):

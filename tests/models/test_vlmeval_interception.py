@@ -298,7 +298,7 @@ def test_a_prompt_that_is_read_again_for_every_prefix_is_read_under_the_interven
     sofa = Sofa(sigma=1.0, every=1)
     with model.under(sofa):
         continued = model.evidence(requests)
-    monkeypatch.setattr("lad_eval.models.vlmeval.answering._continues", lambda *_: False)
+    monkeypatch.setattr("lad_eval.models.vlmeval.passes._continues", lambda *_: False)
     with model.under(sofa):
         again = model.evidence(requests)
         late = model.evidence_batches(requests)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from lad_eval.errors import UnsupportedModelError
+from examples.lad_eval_example.lad_eval_example.evened import Evened
+from lad_eval.errors import EvidenceError, UnsupportedModelError, UserError
 from lad_eval.models.vlmeval import InterceptedVLM
 from lad_eval.models.vlmeval.images import Shown, spans_in
 from lad_eval.models.vlmeval.kit import kit
@@ -148,7 +149,7 @@ def test_identifiers_of_two_tokens_go_on_from_the_cache(build):
     logs, _ = slow(vlm.model, vlm.processor.tokenizer, inputs, "", request.identifiers, vlm.model.config.image_token_id)
     np.testing.assert_allclose(evidence.log_probs[0], logs, atol=1e-4)
     assert evidence.forward_passes.tolist() == [2]
-    with patch("lad_eval.models.vlmeval.answering._continues", return_value=False):
+    with patch("lad_eval.models.vlmeval.passes._continues", return_value=False):
         anew = vlm.evidence([request])
     np.testing.assert_allclose(anew.log_probs, evidence.log_probs, atol=1e-4)
     assert anew.forward_passes.tolist() == [2]
@@ -260,7 +261,7 @@ def test_remote_code_goes_on_with_longer_identifiers_and_writes_text(internvl):
     vlm = looked_at(internvl)
     request = make_requests(12, 1)[0]
     cached = vlm.evidence([request])
-    with patch("lad_eval.models.vlmeval.answering._continues", return_value=False):
+    with patch("lad_eval.models.vlmeval.passes._continues", return_value=False):
         np.testing.assert_allclose(vlm.evidence([request]).log_probs, cached.log_probs, atol=1e-4)
     assert vlm.generate([request], max_new_tokens=2) == vlm.generate([request], max_new_tokens=2)
 
@@ -298,3 +299,41 @@ def test_replies_are_drawn_and_evidence_changes_under_an_intervention_as_in_our_
     assert np.abs(found.log_probs - plain.log_probs).max() > 1e-3
     assert written[0] == written[1]
     assert "intervention" not in theirs.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "folder"),
+    [("Qwen2VLChat", "qwen2.5-vl", "qwen2.5"), ("LLaVA_OneVision_HF", "llava-onevision", "model"), ("Gemma3", "gemma3", "model")],
+)
+def test_an_intervention_learns_of_the_prompts_of_a_class(build, name, family, folder):
+    """Of the prompts that the class itself makes, read up to where the candidates begin."""
+    inner = build(name, family, folder)
+    vlm = looked_at(inner)
+    requests = [dataclasses.replace(request, split="calibration") for request in make_requests(4, 3)]
+    before = dict(vars(inner.model))
+    learned = vlm.calibrated(Evened(strength=2.0), requests)
+    assert vars(inner.model) == before
+    [state] = learned.learned_states
+    evidence = vlm.evidence(requests)
+    np.testing.assert_allclose(state.arrays["attention"], evidence.attention.mean(axis=(0, 1)), rtol=1e-4)
+    assert state.passes == 3
+    assert state.sample_ids == ("s0", "s1", "s2")
+    assert state.origin["model"] == vlm.fingerprint
+    others = make_requests(4, 5)[3:]
+    plain = vlm.evidence(others)
+    with vlm.under(learned):
+        changed = vlm.evidence(others)
+        assert changed.fingerprint["intervention"]["learned"] == state.digest
+        with pytest.raises(EvidenceError, match="1 evaluated samples were also calibrated on by evened"):
+            vlm.evidence(make_requests(4, 1))
+    assert np.abs(changed.log_probs - plain.log_probs).max() > 1e-6
+    with vlm.under(Evened()), pytest.raises(UserError, match="evened has learned nothing yet; calibrate it"):
+        vlm.evidence(others)
+
+
+def test_an_intervention_learns_of_remote_code_too(internvl):
+    remote = looked_at(internvl)
+    requests = [dataclasses.replace(request, split="calibration") for request in make_requests(4, 2)]
+    [state] = remote.calibrated(Evened(), requests).learned_states
+    evidence = remote.evidence(requests)
+    np.testing.assert_allclose(state.arrays["attention"], evidence.attention.mean(axis=(0, 1)), rtol=1e-4)

@@ -69,6 +69,17 @@ def test_every_method_answers_as_a_run_does(tiny, task, requests, tmp_path):
         assert answers == [rows[request.key] for request in requests], name
 
 
+def test_no_more_orders_are_asked_than_the_method_reads(tiny, tmp_path):
+    task = load_task("scenes_random_n4")
+    asked = plan(task, limit=1, orders=("random",))
+    request = next(request for request in asked.requests if request.key == asked.evaluated[1])
+    for name, count in (("average-random(k=3)", 3), ("permutation-average", 4), ("majority", 4), ("vanilla", 1)):
+        model = Counted(tiny)
+        [position] = method(model, task, name, tmp_path / name).answer([request])
+        assert len(model.asked) == count
+        assert 0 <= position < 4
+
+
 def test_one_by_one_is_as_all_at_once(tiny, task, requests, tmp_path):
     barrier = method(tiny, task, "lad", tmp_path).answer(requests)
     alone = method(tiny, task, "lad", tmp_path / "other")
@@ -159,9 +170,11 @@ def test_faults_are_told_before_anything_is_asked(tiny, task, tmp_path):
     ("name", "fault"),
     [
         ("generate", "generate reads what the model writes, and not evidence; use `lad-eval run`"),
+        ("evened+lad", "evened changes how the model is asked, which harnesses do themselves; use `lad-eval run`"),
         ("instruction+lad", "instruction changes how the model is asked, which harnesses do themselves; use `lad-eval run`"),
     ],
 )
+@pytest.mark.usefixtures("example")
 def test_what_needs_another_question_or_replies_is_refused(tiny, task, tmp_path, name, fault):
     with pytest.raises(UserError, match=fault):
         method(tiny, task, name, tmp_path)

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from lad_eval import collect, load_model, load_task
-from lad_eval.errors import UserError
+from lad_eval.errors import EvidenceError, UserError
 from lad_eval.methods import LAD, PriDe
 from lad_eval.ranking import Ranker, Ranking
 
@@ -160,6 +160,31 @@ def test_interventions_and_parameters_come_back_and_the_plain_answer_is_the_mode
     plain = ranker.rank(*question)
     np.testing.assert_allclose(after.plain_probabilities, plain.plain_probabilities, atol=1e-6)
     np.testing.assert_allclose(after.attention, plain.attention, atol=1e-5)
+
+
+@pytest.mark.usefixtures("example")
+def test_what_an_intervention_learned_is_saved_for_each_number_of_images(model, samples, tmp_path):
+    held = list(load_task("scenes_random_n4").samples("calibration"))[:4]
+    three = [(s.images[:3], s.caption, s.gold) for s in held if s.gold < 3]
+    four = [(s.images, s.caption, s.gold) for s in held]
+    made = Ranker.calibrate(model, [*three, *four], method="evened+lad")
+    made.save(tmp_path)
+    states = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("learned.*"))
+    assert states == ["n3/learned.evened.safetensors", "n4/learned.evened.safetensors"]
+    loaded = Ranker.load(tmp_path, model)
+    plain = Ranker.calibrate(model, four, method="lad")
+    for count in (3, 4):
+        question = (samples[0].images[:count], samples[0].caption)
+        np.testing.assert_array_equal(loaded.rank(*question).probabilities, made.rank(*question).probabilities)
+    assert np.abs(made.rank(*question).probabilities - plain.rank(*question).probabilities).max() > 1e-6
+    np.testing.assert_allclose(made.rank(*question).plain_probabilities, plain.rank(*question).plain_probabilities, atol=1e-6)
+    with pytest.raises(EvidenceError, match="4 pictures of evaluated samples were also calibrated on by evened"):
+        made.rank(held[0].images, "a red circle")
+    (tmp_path / "n3" / "learned.evened.safetensors").unlink()
+    with pytest.raises(UserError, match=r"n3 lacks what evened learned\. Give a folder that"):
+        Ranker.load(tmp_path, model)
+    plain.save(tmp_path)
+    assert not (tmp_path / "n4").exists()
 
 
 def test_saving_again_leaves_nothing_of_before(model, ranker, samples, tmp_path):

@@ -24,11 +24,16 @@ class Counted:
 
     def __init__(self, model, stop_after=None, how=None):
         self.inner, self.asked, self.stop_after, self.how = model, [], stop_after, how
+        self.calibrations = []
         self.name, self.model, self.under = model.name, model.model, model.under
 
     @property
     def fingerprint(self):
         return self.inner.fingerprint
+
+    def calibrated(self, intervention, requests):
+        self.calibrations.append((intervention.label, [request.key for request in requests]))
+        return self.inner.calibrated(intervention, requests)
 
     def reply_batches(self, requests, decoding):
         for batch in self.inner.reply_batches(requests, decoding):

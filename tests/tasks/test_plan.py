@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lad_eval.errors import DataError, UserError
-from lad_eval.tasks.plan import RANDOM_ORDERS, plan
+from lad_eval.tasks.plan import RANDOM_ORDERS, displayed_orders, plan
 from lad_eval.tasks.registry import load_task
-from lad_eval.tasks.request import Sample
+from lad_eval.tasks.request import Permutation, Sample
 from lad_eval.tasks.spec import TaskSpec
 from lad_eval.tasks.task import Task
 from lad_eval.tasks.validate import validate
@@ -225,6 +225,40 @@ def test_samples_that_are_evaluated_too_are_passed_over_by_id_and_by_the_right_p
         DataError, match=r"of others has 4 samples to calibrate on beside 2 that are evaluated here \(first 'tx'\)"
     ):
         plan(transferred(task(), *kept[:-1]), calibration=True)
+
+
+def test_calibration_samples_apart_show_no_picture_that_is_evaluated():
+    distractor = replace(cards("z", split="calibration"), images=(*cards("y").images[:3], cards("t").images[0]), gold=1)
+    source = Cards((cards("t"), cards("tx")), (distractor, *(cards(c, split="calibration") for c in "abcdef")))
+    own = Task(TaskSpec(name="cards", source="scenes", candidates=4), source)
+    near, apart = (plan(own, calibration=True, apart=strict) for strict in (False, True))
+    assert near.calibration_requests()[0].sample_id == "z"
+    assert near.notes == ("1 picture is shown in calibration samples and in evaluated ones, never as the right one of both.",)
+    assert [r.sample_id for r in apart.calibration_requests()] == [c for c in "abcde" for _ in range(4)]
+    assert apart.notes == ("1 calibration sample passed over: shown pictures are evaluated here too.",)
+    fewer = replace(own, source=replace(source, calibration=source.calibration[:5]))
+    assert len(plan(fewer, calibration=True).calibration) == 20
+    with pytest.raises(DataError) as caught:
+        plan(fewer, calibration=True, apart=True)
+    assert str(caught.value) == (
+        "cards: only 4 calibration samples show no picture that is evaluated, and an intervention that learns needs 5 of them; "
+        "calibrate on another task (--calibrate-on), lower `calibration.samples`, or evaluate fewer samples (--limit)."
+    )
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("n", [3, 4])
+def test_a_request_in_another_order_is_the_one_that_the_task_would_ask(n):
+    own = task(n)
+    sample = own.source.test[2]
+    orders = Permutation.identity(n).random_orders(6)
+    for first in orders:
+        for other in orders:
+            assert own.request(sample, first).reordered(other) == own.request(sample, other)
+            assert own.request(sample, first).reordered(other).key == own.request(sample, other).key
+    assert displayed_orders("identity", orders[2]) == (orders[2],)
+    assert displayed_orders("cyclic", orders[2]) == orders[2].cyclic_shifts()
+    assert displayed_orders("random", orders[2])[:4] == orders[2].random_orders(4)
 
 
 def test_tasks_that_do_not_fit_cannot_calibrate_each_other():

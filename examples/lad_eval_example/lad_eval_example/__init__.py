@@ -1,4 +1,4 @@
-"""A method and a source of another package; `pyproject.toml` makes them names of lad-eval."""
+"""A method, a prompt variant and a source of another package; `pyproject.toml` makes them names of lad-eval."""
 
 import hashlib
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ from lad_eval.methods import Method
 from lad_eval.methods.calibration import log_softmax
 from lad_eval.methods.parameters import Positive
 from lad_eval.tasks import Sample, Split
+from lad_eval.tasks.prompts import PromptVariant
 from lad_eval.tasks.sources.base import SourceOptions
 
 
@@ -31,6 +32,9 @@ class MedianPrior(Method):
 
     def _scores(self, evidence: Evidence) -> Floats:
         return evidence.log_probs - self.strength * self.log_prior_
+
+
+CAREFULLY = PromptVariant(add="Look at every image before you answer.", summary="Asks to look at every image.")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 To add one: a frozen dataclass derived from `Intervention` (`CalibratedIntervention` if it learns) with a `name`, its parameters
 as fields, and `_attached`, which opens hooks of `lad_eval.attention.hooks`; and a line in `INTERVENTIONS`, or in another package
-an entry point of the group `lad_eval.interventions`.
+an entry point of the group `lad_eval.interventions`. See docs/add-a-method.md.
 
 base.py        what an intervention is; several at once
 learned.py     what one learned from calibration samples
@@ -13,6 +13,7 @@ sofa.py        soft attention between images
 from __future__ import annotations
 
 from lad_eval.attention.interventions.base import (
+    LEARNED,
     CalibratedIntervention,
     Intervention,
     JoinedIntervention,
@@ -29,6 +30,8 @@ from lad_eval.registry import Registry
 def _accepted(name: str, value: object) -> type[Intervention]:
     if not (isinstance(value, type) and issubclass(value, Intervention)):
         raise TypeError(f"the intervention {name!r} must be a class derived from lad_eval.attention.interventions.Intervention")
+    if value.name != name:  # labels, and so the names of methods, are made of it
+        raise TypeError(f"the intervention {name!r} must have this `name`, not {value.name!r}")
     return value
 
 
@@ -62,6 +65,7 @@ def make_intervention(part: Part) -> Intervention:
 
 __all__ = [
     "INTERVENTIONS",
+    "LEARNED",
     "CalibratedIntervention",
     "Intervention",
     "JoinedIntervention",

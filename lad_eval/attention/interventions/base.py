@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lad_eval.attention.interventions.learned import LearnedState
@@ -15,10 +16,19 @@ from lad_eval.names import spell
 if TYPE_CHECKING:
     from lad_eval.attention.layout import PromptLayout
 
+LEARNED = "learned.*.safetensors"
+"""Files of learned states, `*` for the intervention's name."""
 Acted = Callable[[], None]
 """To be called whenever an attention call of a prefill was changed."""
 Passes = Iterable[tuple["PromptLayout", Callable[[], None]]]
-"""Prompts to calibrate on, each with what runs the model on them, under whatever hooks are open then."""
+"""Prompts to calibrate on, each with what runs the model on them, under whatever hooks are open then.
+
+They can be walked through several times: every part of several interventions does so once.
+"""
+
+
+def _file(folder: Path, name: str) -> Path:
+    return folder / LEARNED.replace("*", name)
 
 
 @dataclass(frozen=True)
@@ -76,8 +86,45 @@ class Intervention(ABC):
         """Whether it has nothing to learn, or has learned it."""
         return True
 
-    def calibrated(self, model: Any, passes: Passes) -> Intervention:
-        """The intervention with what it learns from calibration prompts; itself if it learns nothing."""
+    @property
+    def learned_states(self) -> tuple[LearnedState, ...]:
+        """What was learned so far, part by part; none for an intervention that learns nothing."""
+        return ()
+
+    def calibrated(self, model: Any, passes: Passes, origin: Mapping[str, Any] | None = None) -> Intervention:
+        """The intervention with what it learns from calibration prompts; itself if it has nothing to learn.
+
+        Args:
+            model: as it is, without interventions.
+            passes: of the model over the prompts.
+            origin: JSON-serialisable facts on model and prompts, kept with what is learned.
+        """
+        return self
+
+    def calibration_notes(self, samples: int) -> tuple[str, ...]:
+        """What a reader of the figures should know of a calibration on so many samples, a line each."""
+        return ()
+
+    def save_learned(self, folder: Path) -> None:
+        """Writes what was learned into a folder, a file for each part that learns; nothing for one that does not.
+
+        Raises:
+            UserError: a file cannot be written.
+        """
+        for state in self.learned_states:
+            state.save(_file(folder, state.intervention))
+
+    def load_learned(self, folder: Path, origin: Mapping[str, Any] | None = None) -> Intervention:
+        """The intervention with what `save_learned` wrote, as far as that is there; see `is_ready`.
+
+        Args:
+            folder: that it was written to.
+            origin: what it must have been learned from, as of `calibrated`; None: whatever it was.
+
+        Raises:
+            UserError: a file is damaged, or another intervention's.
+            EvidenceError: it was learned from something else.
+        """
         return self
 
     def check_disjoint(self, sample_ids: Sequence[str], images: Sequence[str]) -> None:
@@ -111,21 +158,57 @@ class CalibratedIntervention(Intervention):
     def is_ready(self) -> bool:
         return self.learned is not None
 
-    def calibrated(self, model: Any, passes: Passes) -> CalibratedIntervention:
+    @property
+    def learned_states(self) -> tuple[LearnedState, ...]:
+        return () if self.learned is None else (self.learned,)
+
+    @property
+    def calibration_samples(self) -> int:
+        """How many samples it should at least be calibrated on; with fewer a run carries a note."""
+        return 1
+
+    def calibration_notes(self, samples: int) -> tuple[str, ...]:
+        if samples >= self.calibration_samples:
+            return ()
+        return (
+            f"{self.label} was calibrated on {samples} sample{'s' if samples > 1 else ''} and asks for at least "
+            f"{self.calibration_samples}; raise `calibration.samples` of the task.",
+        )
+
+    def calibrated(self, model: Any, passes: Passes, origin: Mapping[str, Any] | None = None) -> CalibratedIntervention:
         """Learns from passes of the unchanged model; which samples and pictures it saw is kept with what it learned."""
+        if self.is_ready:
+            return self
         sample_ids: dict[str, None] = {}
         images: dict[str, None] = {}
+        prompts = 0
 
         def noted() -> Iterator[tuple[PromptLayout, Callable[[], None]]]:
+            nonlocal prompts
             for layout, run in passes:
                 sample_ids.update(dict.fromkeys(layout.sample_ids))
                 images.update(dict.fromkeys(layout.images))
+                prompts += len(layout.ids)
                 yield layout, run
 
         arrays = self._learn(model, noted())
         if not sample_ids:
             raise UserError(f"{self.label} cannot be calibrated on no samples.")
-        return replace(self, learned=LearnedState.of(self.name, arrays, sorted(sample_ids), sorted(images)))
+        made_from = self._made_from(origin or {})
+        state = LearnedState.of(self.name, arrays, sorted(sample_ids), sorted(images), origin=made_from, passes=prompts)
+        return replace(self, learned=state)
+
+    def load_learned(self, folder: Path, origin: Mapping[str, Any] | None = None) -> CalibratedIntervention:
+        path = _file(folder, self.name)
+        if self.is_ready or not path.exists():
+            return self
+        state = LearnedState.load(path, self.name)
+        state.check_origin(self._made_from(state.origin if origin is None else origin), path)
+        return replace(self, learned=state)
+
+    def _made_from(self, origin: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters, beside what the origin says of model and prompts."""
+        return {**origin, "parameters": super().facts}
 
     def check_disjoint(self, sample_ids: Sequence[str], images: Sequence[str]) -> None:
         if self.learned is not None:
@@ -163,9 +246,19 @@ class JoinedIntervention(Intervention):
     def is_ready(self) -> bool:
         return all(part.is_ready for part in self.parts)
 
-    def calibrated(self, model: Any, passes: Passes) -> JoinedIntervention:
-        passes = list(passes)
-        return JoinedIntervention(tuple(part.calibrated(model, passes) for part in self.parts))
+    @property
+    def learned_states(self) -> tuple[LearnedState, ...]:
+        return tuple(state for part in self.parts for state in part.learned_states)
+
+    def calibrated(self, model: Any, passes: Passes, origin: Mapping[str, Any] | None = None) -> JoinedIntervention:
+        """Each part learns from passes of the unchanged model, without the others."""
+        return JoinedIntervention(tuple(part.calibrated(model, passes, origin) for part in self.parts))
+
+    def calibration_notes(self, samples: int) -> tuple[str, ...]:
+        return tuple(note for part in self.parts for note in part.calibration_notes(samples))
+
+    def load_learned(self, folder: Path, origin: Mapping[str, Any] | None = None) -> JoinedIntervention:
+        return JoinedIntervention(tuple(part.load_learned(folder, origin) for part in self.parts))
 
     def check_disjoint(self, sample_ids: Sequence[str], images: Sequence[str]) -> None:
         for part in self.parts:

@@ -1,4 +1,4 @@
-"""What an intervention learned from calibration samples, and from which."""
+"""What an intervention learned from calibration samples, from which, and of which model."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ class LearnedState:
         arrays: finite floats by name.
         sample_ids: of the calibration samples, sorted.
         images: digests of their pictures, sorted.
+        origin: JSON-serialisable facts that determine it: the intervention's parameters, the model, the requests.
+        passes: prompts that the model read for it.
     """
 
     intervention: str
@@ -34,10 +36,19 @@ class LearnedState:
     arrays: Mapping[str, npt.NDArray[np.float64]] = field(compare=False)
     sample_ids: tuple[str, ...] = field(compare=False)
     images: tuple[str, ...] = field(compare=False)
+    origin: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    passes: int = field(default=0, compare=False)
 
     @classmethod
     def of(
-        cls, intervention: str, arrays: Mapping[str, npt.ArrayLike], sample_ids: Sequence[str], images: Sequence[str]
+        cls,
+        intervention: str,
+        arrays: Mapping[str, npt.ArrayLike],
+        sample_ids: Sequence[str],
+        images: Sequence[str],
+        *,
+        origin: Mapping[str, Any] | None = None,
+        passes: int = 0,
     ) -> LearnedState:
         """The state with its digest.
 
@@ -47,11 +58,13 @@ class LearnedState:
         floats = {name: np.ascontiguousarray(values, dtype=np.float64) for name, values in arrays.items()}
         if wrong := [name for name, values in floats.items() if not np.isfinite(values).all()]:
             raise UserError(f"What {intervention} learned is not finite ({', '.join(wrong)}); calibrate it on other samples.")
-        digest = hashlib.sha256(json.dumps([intervention, list(sample_ids), list(images)]).encode())
+        made_from: Mapping[str, Any] = json.loads(json.dumps(dict(origin or {}), sort_keys=True))
+        facts = [intervention, list(sample_ids), list(images), made_from, passes]
+        digest = hashlib.sha256(json.dumps(facts).encode())
         for name in sorted(floats):
             digest.update(f"\n{name} {list(floats[name].shape)}\n".encode())
             digest.update(floats[name].tobytes())
-        return cls(intervention, digest.hexdigest(), floats, tuple(sample_ids), tuple(images))
+        return cls(intervention, digest.hexdigest(), floats, tuple(sample_ids), tuple(images), made_from, passes)
 
     def check_disjoint(self, label: str, sample_ids: Sequence[str], images: Sequence[str]) -> None:
         """Refuses evaluated samples and pictures that were calibrated on.
@@ -69,6 +82,23 @@ class LearnedState:
                 f"{len(pictures)} pictures of evaluated samples were also calibrated on by {label}: calibrate it on others."
             )
 
+    def check_origin(self, origin: Mapping[str, Any], path: Path) -> None:
+        """Refuses a state of other parameters, another model or other requests.
+
+        Args:
+            origin: what a state learned now would have as its own.
+            path: that it was read from, for the error's text.
+
+        Raises:
+            EvidenceError: it was learned from something else.
+        """
+        now = json.loads(json.dumps(dict(origin)))
+        if other := sorted(key for key in {*now, *self.origin} if now.get(key) != self.origin.get(key)):
+            raise EvidenceError(
+                f"{path} was learned from something else (differs in {', '.join(other)}); move it away, choose another "
+                "folder, or start over with --overwrite always."
+            )
+
     def save(self, path: Path) -> None:
         """Writes one safetensors file.
 
@@ -79,6 +109,8 @@ class LearnedState:
             "intervention": self.intervention,
             "sample_ids": json.dumps(self.sample_ids),
             "images": json.dumps(self.images),
+            "origin": json.dumps(self.origin),
+            "passes": str(self.passes),
         }
         content = tensors_as_bytes(self.arrays, metadata)
         try:
@@ -98,13 +130,16 @@ class LearnedState:
             arrays, metadata = read_tensors(path)
             owner = metadata["intervention"]
             sample_ids, images = (_texts(json.loads(metadata[name])) for name in ("sample_ids", "images"))
+            origin, passes = dict(json.loads(metadata["origin"])), int(metadata["passes"])
         except OSError as error:
             raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
         except (KeyError, ValueError, TypeError) as error:
-            raise UserError(f"{path} is not the learned state of an intervention, or is damaged; calibrate it again.") from error
+            raise UserError(
+                f"{path} is not the learned state of an intervention, or is damaged; remove it, and it is learned again."
+            ) from error
         if owner != intervention:
             raise UserError(f"{path} is what {owner} learned, and cannot be used by {intervention}.")
-        return cls.of(intervention, arrays, sample_ids, images)
+        return cls.of(intervention, arrays, sample_ids, images, origin=origin, passes=passes)
 
 
 def _texts(values: Any) -> list[str]:

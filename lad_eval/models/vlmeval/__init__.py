@@ -5,10 +5,10 @@ model's instance: the same inputs give the evidence, and the class decodes the c
 
 model.py         InterceptedVLM: the VLM protocol around a VLMEvalKit model object
 interception.py  `generate` replaced on an instance, and put back
-look.py          one prefill through the model's own `generate`, and what the candidates' later tokens need
+passes.py        one prefill through the model's own `generate`, and what the candidates' later tokens need
+answering.py     what stands in for `generate`: candidates' evidence, free text, or a prompt held for calibration
 prompts.py       where a prompt made by somebody else ends and the candidates begin
 images.py        which image tokens of such a prompt belong to which image
-messages.py      requests as VLMEvalKit messages
 support.py       which registry entries can be served, told from the classes' sources without constructing anything
 loading.py       from a registry entry to an InterceptedVLM
 kit.py           importing VLMEvalKit without its side effects

@@ -2,148 +2,27 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from lad_eval.attention.interventions import Intervention
 from lad_eval.attention.layout import PromptLayout, padding_unknown
-from lad_eval.attention.recorder import record_last_row
 from lad_eval.errors import UnsupportedModelError
 from lad_eval.evidence.replies import Decoding
 from lad_eval.models.base import PromptFault, refuse
-from lad_eval.models.candidates import CandidateTrie
-from lad_eval.models.continuation import continue_prefixes, end_ids, mend_prompt, select
+from lad_eval.models.batching import OutOfMemoryError, is_out_of_memory
+from lad_eval.models.continuation import mend_prompt
 from lad_eval.models.conversation import Answers
 from lad_eval.models.generation import Draw, neutral_generation, reply_length
 from lad_eval.models.prompt_check import too_long
 from lad_eval.models.vlmeval.images import Shown, spans_in
 from lad_eval.models.vlmeval.interception import Call
+from lad_eval.models.vlmeval.passes import Sight, changed, ends_of, look, padding_of, prefill
 from lad_eval.models.vlmeval.prompts import PromptEnd
 from lad_eval.tasks.request import Request
-
-Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Sight:
-    """What one look at one prompt gave.
-
-    Attributes:
-        log_probs: Float[1, N].
-        attention: Float[1, L, N] over the images' own tokens.
-        attention_delimited: the same with the delimiters.
-        forward_passes: of the decoder.
-    """
-
-    log_probs: Floats
-    attention: Floats
-    attention_delimited: Floats
-    forward_passes: int
-
-
-@torch.no_grad()
-def look(
-    call: Call, layout: PromptLayout, trie: CandidateTrie, ends: Sequence[int], intervention: Intervention | None = None
-) -> Sight:
-    """Candidate log-probabilities and attention after the call's prompt, read under an intervention if there is one.
-
-    Raises:
-        UnsupportedModelError: a decoder layer gave no attention row, or the logits are not finite.
-    """
-    counted = tuple(ends) if trie.needs_end else ()
-    columns = [branch.columns(counted) for branch in trie.branches]
-    with changed(call.module, layout, intervention), record_last_row(call.module, layout.spans) as recorder:
-        output = _prefill(call, call.inputs, ends)
-    attention, delimited = recorder.attention()
-    rooted = [select(output.logits[0], columns[0])] if len(trie.prefixes) < len(trie.branches) else []
-    passes = 1
-    if trie.prefixes:
-        cache, length = output.past_key_values, layout.length
-        rest = columns[len(rooted) :]
-        if _continues(call.module, cache, length):
-            mask = call.inputs.get("attention_mask")
-            mask = torch.ones((1, length), dtype=torch.long, device=call.module.device) if mask is None else mask
-            rooted += continue_prefixes(call.module, cache, mask, trie.prefixes, rest)
-            passes += 1
-        else:
-            for prefix, wanted in zip(trie.prefixes, rest, strict=True):
-                # The whole prompt is read again, so that what changes its attention must be open again.
-                with changed(call.module, layout.extended(prefix), intervention):
-                    longer = _prefill(call, lengthened(call.module, call.inputs, prefix), ends)
-                rooted.append(select(longer.logits[0], wanted))
-                passes += 1
-    logits = [branch.double().cpu().numpy() for branch in rooted]
-    if not all(np.isfinite(branch).all() for branch in logits):
-        raise UnsupportedModelError(
-            f"{type(call.module).__name__} gave logits that are not finite in {call.module.dtype}; try bfloat16 or float32."
-        )
-    return Sight(trie.log_probs(logits, counted), _array(attention), _array(delimited), passes)
-
-
-def ends_of(call: Call, tokenizer: Any) -> tuple[int, ...]:
-    """Every token id that would end this call's reply: as its class asks, else the model's own."""
-    asked = call.settings.get("eos_token_id")
-    if asked is None:
-        asked = getattr(call.settings.get("generation_config"), "eos_token_id", None)
-    if asked is None:
-        return end_ids(call.module, tokenizer)
-    if isinstance(asked, torch.Tensor):
-        asked = asked.flatten().tolist()
-    return tuple(dict.fromkeys(map(int, asked if isinstance(asked, (list, tuple)) else [asked])))
-
-
-def padding_of(call: Call) -> dict[str, Any]:
-    """The padding token that the call's class asks for, if it does."""
-    asked = call.settings.get("pad_token_id")
-    return {} if asked is None else {"pad_token_id": asked}
-
-
-def changed(module: Any, layout: PromptLayout | None, intervention: Intervention | None) -> AbstractContextManager[None]:
-    """The intervention on this model and prompt."""
-    if intervention is None or layout is None:
-        return nullcontext()
-    return intervention.applied(module, layout)
-
-
-def lengthened(module: Any, inputs: dict[str, Any], tokens: Sequence[int]) -> dict[str, Any]:
-    """The inputs with text tokens added at their end."""
-    embeds, ids = inputs.get("inputs_embeds"), inputs.get("input_ids")
-    shown: torch.Tensor = inputs["inputs_embeds"] if ids is None else ids
-    shape = shown.shape[:2]
-    more = torch.tensor([list(tokens)], dtype=torch.long, device=shown.device)
-    longer = dict(inputs)
-    for name, value in inputs.items():
-        if isinstance(value, torch.Tensor) and value.shape == shape:
-            added = more if name == "input_ids" else torch.ones_like(more) if name == "attention_mask" else torch.zeros_like(more)
-            longer[name] = torch.cat([value, added.to(value)], dim=1)
-    if embeds is not None:
-        longer["inputs_embeds"] = torch.cat([embeds, module.get_input_embeddings()(more).to(embeds)], dim=1)
-    return longer
-
-
-def _prefill(call: Call, inputs: dict[str, Any], ends: Sequence[int]) -> Any:
-    options = {"output_logits": True, "return_dict_in_generate": True}
-    with neutral_generation(call.module, ends=ends, max_new_tokens=1, **options) as config:
-        return call.generate(**inputs, generation_config=config)
-
-
-def _continues(module: Any, cache: Any, length: int) -> bool:
-    """Whether the prefill's cache can be repeated and gone on with; if not, every prefix is run with its whole prompt."""
-    if not hasattr(cache, "layers") or cache.get_seq_length() != length:
-        return False
-    return "logits_to_keep" in inspect.signature(type(module).forward).parameters
-
-
-def _array(values: torch.Tensor) -> Floats:
-    return values.double().numpy()
-
 
 Result = TypeVar("Result")
 
@@ -331,14 +210,17 @@ class Looking(_Standing):
         assert self._prepared is not None, "the prompt comes first"
         answers, layout = self._prepared
         ends = ends_of(call, self._shown.tokenizer)
-        if self._seen is None:
-            self._seen = look(call, layout, answers.trie, ends, self._shown.intervention)
+        self._read(call, layout, answers, ends)
         chosen = self._choose(self)
         tokens = answers.trie.candidates[chosen]
         plain = [*answers.lead, *tokens]
         if answers.drop:  # the class cuts the reply off where its own prompt ended
             plain = list(map(int, self._shown.tokenizer(self._identifiers[chosen], add_special_tokens=False)["input_ids"]))
         return [*plain, ends[0]], [*tokens, ends[0]]
+
+    def _read(self, call: Call, layout: PromptLayout, answers: Answers, ends: Sequence[int]) -> None:
+        if self._seen is None:
+            self._seen = look(call, layout, answers.trie, ends, self._shown.intervention)
 
     def _check_positions(self, ids: torch.Tensor, inputs: Mapping[str, Any]) -> None:
         for name in _BY_POSITION:
@@ -348,3 +230,44 @@ class Looking(_Standing):
                     f"{self.name} is not supported: its class passes {name} of shape {list(value.shape)}, which cannot "
                     "be changed together with the prompt's end."
                 )
+
+
+class Holding(Looking):
+    """Holds the prompt that would be looked at, so that the model can be run on it later; answers with the first candidate."""
+
+    def __init__(self, shown: ShownPrompt, end: PromptEnd, identifiers: tuple[str, ...]) -> None:
+        super().__init__(shown, end, identifiers, lambda _: 0)
+        self._held: tuple[Call, PromptLayout, Sequence[int]] | None = None
+
+    @property
+    def module(self) -> Any:
+        """The model that reads the prompt."""
+        return self._call[0].module
+
+    @property
+    def layout(self) -> PromptLayout:
+        return self._call[1]
+
+    @torch.no_grad()
+    def run(self) -> None:
+        """One pass over the prompt, under whatever hooks are open.
+
+        Raises:
+            OutOfMemoryError: it does not fit.
+        """
+        call, _, ends = self._call
+        try:
+            prefill(call, call.inputs, ends)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemoryError(f"{self.name}: one request does not fit in memory; its class asks one at a time.") from error
+
+    @property
+    def _call(self) -> tuple[Call, PromptLayout, Sequence[int]]:
+        if self._held is None:
+            raise UnsupportedModelError(f"{self.name} is not supported: its class has not asked for an answer.")
+        return self._held
+
+    def _read(self, call: Call, layout: PromptLayout, answers: Answers, ends: Sequence[int]) -> None:
+        self._held = call, layout, ends

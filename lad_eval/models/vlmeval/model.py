@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from lad_eval.attention.interventions import Intervention
+from lad_eval.attention.layout import PromptLayout
 from lad_eval.errors import DataError, UnsupportedModelError, UserError
 from lad_eval.evidence.replies import Decoding, Reply
 from lad_eval.evidence.table import Evidence
-from lad_eval.models.base import PromptReport, check_not_calibrated_on, refuse
+from lad_eval.models.base import PromptReport, Repeated, calibration_origin, check_not_calibrated_on, refuse
 from lad_eval.models.batching import OutOfMemoryError, is_out_of_memory
 from lad_eval.models.conversation import Conversation
 from lad_eval.models.date import DEFAULT_DATE, check_date
@@ -23,7 +24,7 @@ from lad_eval.models.huggingface import UnderIntervention
 from lad_eval.models.loading import repair
 from lad_eval.models.preparation import check_image_preparation
 from lad_eval.models.prompt_check import context_length
-from lad_eval.models.vlmeval.answering import Looking, ShownPrompt, Writing
+from lad_eval.models.vlmeval.answering import Holding, Looking, ShownPrompt, Writing
 from lad_eval.models.vlmeval.images import Shown
 from lad_eval.models.vlmeval.interception import Answerer, intercepted
 from lad_eval.models.vlmeval.prompts import Message, Messages, PromptEnd, TextCheck, dated, equal_sizes, images_of, reads_clock
@@ -35,7 +36,7 @@ Choice = Callable[[Evidence], int]
 
 
 class InterceptedVLM(UnderIntervention):
-    """Implements `VLM`, `Changeable` and `Writer` of `lad_eval.models.base` around a VLMEvalKit model, one message at a time.
+    """Implements the protocols of `lad_eval.models.base` around a VLMEvalKit model, one message at a time.
 
     Args:
         inner: a VLMEvalKit model object (`generate(message, dataset)`), with a model that answers through `generate`.
@@ -144,6 +145,24 @@ class InterceptedVLM(UnderIntervention):
         check_not_calibrated_on(intervention, requests)
         each_once = {request.key: request for request in requests}.values()
         return ([self._reply(request, decoding, intervention)] for request in each_once)
+
+    def calibrated(self, intervention: Intervention, requests: Sequence[Request]) -> Intervention:
+        """The intervention with what it learns from the unchanged model's passes over calibration requests, one at a time."""
+        refuse(self.check_prompts(_some(requests)).faults)
+        module = self._held(requests[0]).module
+
+        def passes() -> Iterator[tuple[PromptLayout, Callable[[], None]]]:
+            for request in requests:
+                held = self._held(request)
+                yield held.layout, held.run
+
+        return intervention.calibrated(module, Repeated(passes), calibration_origin(self.fingerprint, requests))
+
+    def _held(self, request: Request) -> Holding:
+        message = self.messages.of(request)
+        holding = Holding(self._shown_prompt(message, request, None), self._end, request.identifiers)
+        self._ask(holding, message, request)
+        return holding
 
     def _reply(self, request: Request, decoding: Decoding, intervention: Intervention | None) -> Reply:
         message = self.messages.of(request)
