@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lad_eval.tasks.prompts import identifiers
@@ -120,11 +119,3 @@ def colours_of(methods: Iterable[str]) -> dict[str, str]:
 def of_position(position: int) -> str:
     """Class for a position's line."""
     return f"q{position % 8}"
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of texts under headers; the first cell of a row names it."""
-
-    headers: Sequence[str]
-    rows: Sequence[Sequence[str]]
