@@ -133,7 +133,7 @@ def attention_figure(material: Material) -> Group:
     lad = _lad(material)
     read = None if lad is None else measures.layers_read(lad, L)
     chart = _attention_chart(shares, layers, read)
-    rows = [[layer, *(_number(value) for value in shares[:, i].tolist())] for i, layer in enumerate(layers)]
+    rows = [[layer, *shares[:, i].tolist()] for i, layer in enumerate(layers)]
     table = Table("", ["Layer", *(f"right image at {name}" for name in names)], rows)
     each = "line" if N <= MOST_LINES else "row"
     note = (
@@ -289,7 +289,3 @@ def _attention_prior(method: str, learned: measures.Learned, percents: Floats) -
     rows = [[layer, *(f"{value:.2f}" for value in row)] for layer, row in zip(layers, percents.tolist(), strict=True)]
     note = f"Mean share of all attention that goes to each position, in percent; deepest colour: {most:.1f} %.{read}"
     return Figure(f"Attention prior · {method}", chart, Table("", ["Layer", *names], rows), note)
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None or not np.isfinite(value) else f"{value:.1f}"

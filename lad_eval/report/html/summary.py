@@ -13,8 +13,8 @@ from lad_eval.methods import describe_method
 from lad_eval.metrics import equal
 from lad_eval.report.html.charts import interval
 from lad_eval.report.html.load import Material
-from lad_eval.report.html.text import bounds, clean, p_value, part_of, points, value_of
-from lad_eval.report.table import Cell, Table, figure
+from lad_eval.report.html.text import bounds, clean, part_of, value_of
+from lad_eval.report.table import Cell, Table, figure, number, p_value
 from lad_eval.run.rows import reported_rows, rows_of
 
 
@@ -64,22 +64,22 @@ def summary_rows(material: Material, colours: Mapping[str, str]) -> list[Summary
             colour=colours[name],
             best=name in best,
             tied=name not in best and rows[name].tied,
-            accuracy=points(value_of(figure, "accuracy")),
-            deviation=points(part_of(figure, "accuracy", "std")),
+            accuracy=number(value_of(figure, "accuracy")),
+            deviation=number(part_of(figure, "accuracy", "std")),
             bounds=bounds(figure, "accuracy"),
             chart=interval(
                 value_of(figure, "accuracy"),
                 part_of(figure, "accuracy", "low"),
                 part_of(figure, "accuracy", "high"),
-                label=f"Accuracy of {clean(name)}: {points(value_of(figure, 'accuracy'))}, "
+                label=f"Accuracy of {clean(name)}: {number(value_of(figure, 'accuracy'))}, "
                 f"interval {bounds(figure, 'accuracy') or 'unknown'}",
                 colour=colours[name],
                 chance=100 / material.candidates,
             ),
-            rstd=points(value_of(figure, "rstd")),
-            consistency=points(value_of(figure, "consistency")),
-            all_correct=points(value_of(figure, "all_correct")),
-            position_p=p_value(part_of(figure, "position_test", "p_value")),
+            rstd=number(value_of(figure, "rstd")),
+            consistency=number(value_of(figure, "consistency")),
+            all_correct=number(value_of(figure, "all_correct")),
+            position_p=p_value(part_of(figure, "position_test", "p_value")).text,
             unparsable=str(figure.get("unparsable", "–")),
             passes=_passes(figure.get("forward_passes")),
         )
@@ -105,7 +105,7 @@ def headlines(material: Material, colours: Mapping[str, str]) -> list[Headline]:
     """Accuracies of those methods of the paper that the run has."""
     figures = material.metrics["methods"]
     return [
-        Headline(title, points(value), bounds(figures[name], "accuracy"), f"{name}: {about}", colours[name])
+        Headline(title, number(value), bounds(figures[name], "accuracy"), f"{name}: {about}", colours[name])
         for name, title, about in _HEADLINES
         if name in figures and (value := value_of(figures[name], "accuracy")) is not None
     ]
