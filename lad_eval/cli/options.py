@@ -131,7 +131,7 @@ def expanded(names: Iterable[str], known: Sequence[str], kind: str) -> list[str]
 
 
 def show_rows(rows: Sequence[Row], form: str) -> None:
-    """Prints rows as `form`, an entry of `report.tables.FORMATS`."""
+    """Prints rows as `form`, an entry of `report.render.FORMATS`."""
     from lad_eval.report.render import render, rich_tables
 
     if form == "rich":

@@ -73,7 +73,7 @@ def gather_board(
     Args:
         out: the results folder.
         filters: what to show; tests and refusals see nothing else.
-        sort: see `report.board.in_order`.
+        sort: see `report.leaderboard_forms.in_order`.
         allow_mixed: show runs of different dtypes, attention implementations or task versions in one column, marked.
         studies: show the runs of studies too.
         reported: below ours, figures that the tasks' definitions report of the same models from elsewhere.
