@@ -6,12 +6,16 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lad_eval.errors import UserError
-from lad_eval.terminal import visible
+from lad_eval.terminal import visible, write
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 INTERRUPTED = 130
 _LONGEST = 2000
@@ -55,6 +59,23 @@ def log_next_steps(*commands: str, kept: str | Path | None = None) -> None:
     """One line on stderr, unless quiet: where results lie, and what a reader may type next."""
     where = [] if kept is None else [f"Kept in {kept}"]
     logger.info("%s", " · ".join([*where, f"next: {', or '.join(commands)}"]))
+
+
+def print_table(table: Callable[[int], Text]) -> None:
+    """A table to stdout: as wide as the terminal and with bold figures, or for a file.
+
+    Args:
+        table: makes it for so many columns.
+    """
+    from lad_eval.report.forms import WIDTH_OF_FILES
+
+    if not sys.stdout.isatty():
+        write(f"{table(WIDTH_OF_FILES).plain}\n")
+        return
+    from rich.console import Console
+
+    console = Console()
+    console.print(table(console.width), soft_wrap=True)
 
 
 def print_error(text: str, exit_code: int = UserError.exit_code) -> None:

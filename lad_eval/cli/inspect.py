@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
-from textwrap import wrap
 from typing import Annotated
 
 import typer
@@ -147,15 +146,13 @@ def listing(kind: str) -> list[str]:
             if any(r[1] != "ready" for r in rows)
             else []
         )
-        indent = " " * sum(max(len(row[column]) for row in rows) + 2 for column in (0, 1))
-        folded = (wrap(line, _WIDTH, subsequent_indent=indent, break_on_hyphens=False) for line in _columns(rows))
-        return [*(line for lines in folded for line in lines), *hint]
+        return [*_columns(rows, _WIDTH), *hint]
     if kind == "methods":
-        return _methods()
+        return [*_columns(_methods()), "", *_JOINED]
     if kind == "studies":
         from lad_eval.studies.lad import STUDIES
 
-        return _columns((study.name, study.title) for study in STUDIES.values())
+        return _columns([(study.name, study.title) for study in STUDIES.values()])
     from lad_eval.models.registry import model_names
 
     return _columns([*((name, _weights(name)) for name in model_names()), *_ELSEWHERE])
@@ -199,8 +196,8 @@ def _tasks() -> Iterable[tuple[str, str, str]]:
         yield name, states.pop() if len(states) == 1 else "in part", f"group of {len(members)}: {', '.join(members)}"
 
 
-def _methods() -> list[str]:
-    """What each method reads, whether it calibrates, and what an answer costs; then how parts are joined."""
+def _methods() -> list[tuple[str, str, str, str]]:
+    """Name, what the method reads, what an answer costs and whether it calibrates, and what it does."""
     from lad_eval.evidence.replies import Decoding
     from lad_eval.methods import METHODS, describe_method, make_method, part_names
     from lad_eval.tasks.plan import RANDOM_ORDERS
@@ -217,10 +214,7 @@ def _methods() -> list[str]:
         return reads, f"{count} {many}" + (" + calibration" if method.calibrates or method.condition.learns else "")
 
     names = list(dict.fromkeys([*METHODS.usable(), *part_names()]))
-    facts = [(name, *costs(name), describe_method(name)) for name in names]
-    widths = [max(len(row[column]) for row in facts) for column in range(3)]
-    lines = ["  ".join([*(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=False)), row[3]]) for row in facts]
-    return [*lines, *(f"{'+':<{widths[0]}}  {line}" for line in _JOINED)]
+    return [(name, *costs(name), describe_method(name)) for name in names]
 
 
 _READ = {"log_probs": "logits", "attention": "attention", "replies": "replies"}
@@ -232,10 +226,12 @@ _JOINED = (
 )
 
 
-def _columns(rows: Iterable[tuple[str, ...]]) -> list[str]:
-    table = list(rows)
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)][:-1]
-    return ["  ".join([*(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=False)), row[-1]]).rstrip() for row in table]
+def _columns(rows: Sequence[tuple[str, ...]], width: int | None = None) -> list[str]:
+    """Rows in columns without names; the last is folded where a line would be longer than `width`."""
+    from lad_eval.report.forms import terminal
+    from lad_eval.report.table import Table
+
+    return terminal(Table("", [""] * len(rows[0]), rows, fold=-1), width).plain.splitlines()
 
 
 EXTRAS = {"vlmevalkit": ("vlmeval", "vlmeval"), "adapters": ("peft", "peft"), "figures and `make tiny`": ("matplotlib", "train")}
@@ -264,9 +260,8 @@ def examine(out: Path) -> list[Finding]:
 
 
 def as_text(findings: Sequence[Finding]) -> str:
-    width = max(len(finding.name) for finding in findings)
     signs = {(True, True): "ok", (True, False): "ok", (False, True): "MISSING", (False, False): "-"}
-    return "\n".join(f"{signs[f.ok, f.needed]:<8}{f.name:<{width}}  {f.text}" for f in findings)
+    return "\n".join(_columns([(signs[f.ok, f.needed], f.name, f.text) for f in findings]))
 
 
 def as_json(findings: Sequence[Finding]) -> str:

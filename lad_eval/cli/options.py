@@ -5,7 +5,6 @@ from __future__ import annotations
 import fnmatch
 import math
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lad_eval.cli.console import print_table
 from lad_eval.cli.own import own_methods
 from lad_eval.errors import UnknownNameError, did_you_mean
 from lad_eval.tasks.search import include
@@ -130,18 +130,12 @@ def expanded(names: Iterable[str], known: Sequence[str], kind: str) -> list[str]
     return list(dict.fromkeys(chosen))
 
 
-# A table that is piped into a file must not be cut at 80 columns.
-WIDTH_OF_FILES = 140
-
-
 def show_rows(rows: Sequence[Row], form: str) -> None:
-    """Prints rows as `form`, an entry of `report.tables.FORMATS`."""
+    """Prints rows as `form`, an entry of `report.render.FORMATS`."""
     from lad_eval.report.render import render, rich_tables
 
     if form == "rich":
-        from rich.console import Console
-
-        Console(width=None if sys.stdout.isatty() else WIDTH_OF_FILES).print(rich_tables(rows))
+        print_table(lambda width: rich_tables(rows, width))
         return
     text = render(rows, form)
     if form == "json":

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lad_eval.cli.console import log_next_steps
+from lad_eval.cli.console import log_next_steps, print_table
 from lad_eval.cli.options import (
     RESULTS,
     IncludePath,
@@ -176,9 +175,9 @@ def leaderboard(
 ) -> None:
     """Gather all runs: one row per model and method, one column per task."""
     from lad_eval.report.leaderboard import Filters, gather_board
-    from lad_eval.report.leaderboard_forms import render_board, rich_board
+    from lad_eval.report.leaderboard_forms import render_board, table_of
     from lad_eval.tasks.registry import members_of
-    from lad_eval.terminal import write, write_json
+    from lad_eval.terminal import write_json
 
     filters = Filters(
         tuple(listed(model, "models")) if model else (),
@@ -186,11 +185,10 @@ def leaderboard(
         tuple(member for name in listed(tasks, "tasks") for member in members_of(name)) if tasks else (),
     )
     board = gather_board(runs, filters, sort=sort, allow_mixed=allow_mixed, reported=reported, studies=studies)
-    if form is FormForm.rich and sys.stdout.isatty():
-        from rich.console import Console
+    if form is FormForm.rich:
+        from lad_eval.report.forms import terminal
 
-        console = Console()
-        console.print(rich_board(board, console.width), soft_wrap=True)
+        print_table(lambda width: terminal(table_of(board), width))
         return
     text = render_board(board, form.value)
     if form is FormForm.json:

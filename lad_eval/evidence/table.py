@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,19 @@ from lad_eval.errors import EvidenceError
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Span = Literal["delimited", "image"]
+
+
+class Rows(Protocol):
+    """What evidence and replies say of each request alike; columns as in `Evidence`."""
+
+    @property
+    def key(self) -> npt.NDArray[np.str_]: ...
+    @property
+    def sample_id(self) -> npt.NDArray[np.str_]: ...
+    @property
+    def perm(self) -> Ints: ...
+    @property
+    def gold_position(self) -> Ints: ...
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lad_eval.errors import UserError
-from lad_eval.evidence.table import Evidence, Ints
+from lad_eval.evidence.table import Ints, Rows
 
 Bools = npt.NDArray[np.bool_]
 
@@ -49,6 +49,19 @@ class Grid(NamedTuple):
         """Bool[S, T]; an unparsable reply is wrong."""
         right: Bools = self.predicted == self.gold
         return right
+
+    @property
+    def gold_image(self) -> Ints:
+        """Int[S], the right image; the same under all orders."""
+        images: Ints = np.take_along_axis(self.perm[:, 0], self.gold[:, :1], axis=1)[:, 0]
+        return images
+
+    def only(self, samples: Iterable[str]) -> Grid:
+        """The rows of these samples, in their order, as far as there are any."""
+        where = {sample: row for row, sample in enumerate(self.sample_id.tolist())}
+        rows = np.asarray([where[sample] for sample in samples if sample in where], dtype=np.int64)
+        names = ("sample_id", "gold", "predicted", "chosen", "perm")
+        return self._replace(**{name: getattr(self, name)[rows] for name in names})
 
     @property
     def hits(self) -> Ints:
@@ -109,13 +122,27 @@ class Predictions:
         _ = self.grid
 
     @classmethod
-    def of(cls, evidence: Evidence, predicted: npt.ArrayLike) -> Predictions:
-        """Answers Int[n] to rows of evidence; the displayed orders that occur are numbered in lexicographic order."""
-        permutation = np.unique(evidence.perm, axis=0, return_inverse=True)[1].reshape(len(evidence))
-        return cls(evidence.sample_id, permutation, evidence.gold_position, np.asarray(predicted), evidence.perm)
+    def of(cls, rows: Rows, predicted: npt.ArrayLike, permutation: Sequence[int] | Ints | None = None) -> Predictions:
+        """Answers Int[n] to rows of evidence or of replies.
+
+        Args:
+            rows: what was asked.
+            predicted: positions, or UNPARSABLE.
+            permutation: Int[n]; None: the displayed orders that occur are numbered in lexicographic order.
+        """
+        if permutation is None:
+            permutation = np.unique(rows.perm, axis=0, return_inverse=True)[1].reshape(len(rows.perm))
+        return cls(rows.sample_id, np.asarray(permutation), rows.gold_position, np.asarray(predicted), rows.perm)
+
+    def only(self, samples: Iterable[str]) -> Predictions:
+        """The rows of these samples."""
+        chosen = np.isin(self.sample_id, list(samples))
+        names = [field.name for field in fields(self)]
+        return Predictions(**{name: getattr(self, name)[chosen] for name in names})
 
     @cached_property
-    def grid(self) -> Grid:
+    def cells(self) -> Ints:
+        """Int[S, T], which row holds the answer to each sample under each permutation, both sorted."""
         samples, sample = np.unique(self.sample_id, return_inverse=True)
         permutations, permutation = np.unique(self.permutation, return_inverse=True)
         S, T = len(samples), len(permutations)
@@ -125,7 +152,13 @@ class Predictions:
                 f"Every sample must be answered once under each of the {T} permutations: {int(incomplete.sum())} of {S} samples "
                 f"are not, such as {samples[int(incomplete.argmax())].item()!r}; finish the run first."
             )
-        rows = np.lexsort((permutation, sample)).reshape(S, T)
+        rows: Ints = np.lexsort((permutation, sample)).reshape(S, T)
+        return rows
+
+    @cached_property
+    def grid(self) -> Grid:
+        rows = self.cells
+        samples, permutations = self.sample_id[rows[:, 0]], self.permutation[rows[0]]
         every = np.arange(len(self.sample_id))
         gold_image = self.perm[every, self.gold_position][rows]
         if (wandering := (gold_image != gold_image[:, :1]).any(axis=1)).any():

@@ -171,7 +171,7 @@ class Baseline(_Strict):
 def answers_of(grids: Mapping[str, Grid]) -> dict[str, dict[str, int | str]]:
     """Grids by method, all of the same samples, as `TaskBaseline.answers`."""
     first = next(iter(grids.values()))
-    gold = gold_images(first)
+    gold = first.gold_image
     return {
         sample: {
             _GOLD: int(gold[row]),
@@ -191,12 +191,6 @@ def figures_of(grid: Grid) -> Figures:
         consistency=round(consistency(grid.chosen), 2),
         unparsable=int((grid.predicted == UNPARSABLE).sum()),
     )
-
-
-def gold_images(grid: Grid) -> Ints:
-    """Int[S], the image that is right; the same under all orders."""
-    images: Ints = np.take_along_axis(grid.perm[:, 0], grid.gold[:, :1], axis=1)[:, 0]
-    return images
 
 
 def shared_orders(grid: Grid) -> tuple[str, ...]:

@@ -33,12 +33,10 @@ from lad_eval.regression.evidence import (
     decided_again,
     keep_evidence,
     kept_evidence,
-    only,
     run_with_evidence,
 )
 from lad_eval.regression.text import Rule, Verdict
 from lad_eval.regression.verdict import Pair, asked_otherwise, judge, other_circumstances, pair_up
-from lad_eval.report.compare import table_of
 from lad_eval.run.condition_runs import Interrupted
 from lad_eval.run.execute import Settings, run_tasks
 from lad_eval.run.folder import read_spec
@@ -162,7 +160,7 @@ def write(
                 run = _run_of(runs, name, group.limit)
                 made = _task_baseline(task, group, run)
                 if name in tasks and tasks[name].methods == made.methods:
-                    grids = {m: only(grid, tasks[name].samples) for m, grid in _grids(run, made.methods).items()}
+                    grids = {m: grid.only(tasks[name].samples) for m, grid in _grids(run, made.methods).items()}
                     pairs += pair_up(verdict, name, tasks[name], grids)
                 stored = keep_evidence(run.path, path, name) if with_evidence else {}
                 tasks[name] = made.model_copy(update={"evidence": stored})
@@ -234,7 +232,7 @@ def _run_of(runs: Sequence[StoredRun], task: str, limit: int | None) -> StoredRu
 
 
 def _grids(run: StoredRun, methods: Sequence[str]) -> dict[str, Grid]:
-    return {method: table_of(run, method).grid for method in methods}
+    return {method: run.predictions_of(method).grid for method in methods}
 
 
 def _task_baseline(task: str, group: Questions, run: StoredRun) -> TaskBaseline:

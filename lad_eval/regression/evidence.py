@@ -8,12 +8,10 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from lad_eval.errors import DataError
 from lad_eval.files.atomic import write_atomically
 from lad_eval.files.documents import named
-from lad_eval.metrics import Grid
+from lad_eval.metrics import Grid, Predictions
 from lad_eval.models.fingerprint import file_digest
 from lad_eval.regression.baseline import BaselineError, TaskBaseline
 from lad_eval.regression.verdict import Now
@@ -21,7 +19,6 @@ from lad_eval.run.collect import resolve_methods
 from lad_eval.run.condition_results import read_condition_results
 from lad_eval.run.condition_runs import condition_runs_of
 from lad_eval.run.folder import METRICS, PREDICTIONS, SPEC, read_spec, slug
-from lad_eval.run.results import predictions_of
 from lad_eval.tasks.prompts import identifiers, question
 from lad_eval.tasks.registry import load_spec, load_task
 
@@ -100,17 +97,11 @@ def decided_again(folder: Path, methods: Iterable[str], samples: Iterable[str]) 
     condition_runs = {c: read_condition_results(folder, c, [m for m in lined.values() if m.condition == c]) for c in conditions}
     grids = {}
     for name, method in lined.items():
-        decision = condition_runs[method.condition].decide(method)
-        grids[name] = only(predictions_of(decision, decision.rows, condition_runs[method.condition].asked).grid, wanted)
+        results = condition_runs[method.condition]
+        decision = results.decide(method)
+        answers = Predictions.of(decision.rows, decision.answers.position, results.asked.permutation_index)
+        grids[name] = answers.grid.only(wanted)
     return grids
-
-
-def only(grid: Grid, samples: Iterable[str]) -> Grid:
-    """The rows of these samples, in their order, as far as there are any."""
-    where = {sample: row for row, sample in enumerate(grid.sample_id.tolist())}
-    rows = np.asarray([where[sample] for sample in samples if sample in where], dtype=np.int64)
-    names = ("sample_id", "gold", "predicted", "chosen", "perm")
-    return grid._replace(**{name: getattr(grid, name)[rows] for name in names})
 
 
 def asked_now(task: str, limit: int | None, methods: Iterable[str]) -> tuple[Now, str | None]:

@@ -10,6 +10,8 @@ from itertools import groupby, zip_longest
 from typing import Literal
 
 from lad_eval.metrics import Change, Figure
+from lad_eval.report.forms import terminal
+from lad_eval.report.table import Cell, Content, Table
 
 SHOWN = 5
 ROWS_SHOWN = 20
@@ -288,14 +290,13 @@ def _example(flip: Flip) -> str:
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, words: int) -> list[str]:
-    """Lines; the first `words` columns are aligned to the left."""
-    from tabulate import tabulate
-
-    align = [*["left"] * words, *["right"] * (len(headers) - words)]
-    shown = rows[:ROWS_SHOWN]
-    table = tabulate(shown, headers=headers, tablefmt="plain", disable_numparse=True, colalign=align) if rows else ""
-    more = len(rows) - len(shown)
-    return [*table.splitlines(), *([f"... and {more} more; --json has them all"] if more else [])]
+    """Lines; the first `words` columns hold words, the others figures. Rows beyond `ROWS_SHOWN` are counted."""
+    if not rows:
+        return []
+    more = len(rows) - ROWS_SHOWN
+    shown: list[list[Content]] = [[*row[:words], *(Cell(None, text) for text in row[words:])] for row in rows[:ROWS_SHOWN]]
+    table = terminal(Table("", headers, shown), width=None).plain
+    return [*table.splitlines(), *([f"... and {more} more; --json has them all"] if more > 0 else [])]
 
 
 def _where(finding: Finding) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from lad_eval.evidence.table import difference
 from lad_eval.metrics import UNPARSABLE, Change, Grid, changes
-from lad_eval.regression.baseline import PlanIndex, TaskBaseline, gold_images
+from lad_eval.regression.baseline import PlanIndex, TaskBaseline
 from lad_eval.regression.text import NAMES, Compared, Finding, Flip, Rule, Verdict
 from lad_eval.tasks.prompts import identifiers
 
@@ -69,7 +69,7 @@ def pair_up(verdict: Verdict, task: str, base: TaskBaseline, grids: Mapping[str,
         grid, before = grids[method], base.chosen(method)
         if grid.sample_id.tolist() != base.samples or grid.chosen.shape != before.shape:
             verdict.findings.append(Finding("samples", task, method, "it was asked about other samples or orders"))
-        elif not np.array_equal(gold_images(grid), base.gold):
+        elif not np.array_equal(grid.gold_image, base.gold):
             verdict.findings.append(Finding("samples", task, method, "the right images of its samples are others"))
         else:
             pairs.append(Pair(task, method, _with(grid, before), grid))
@@ -145,7 +145,7 @@ def _with(grid: Grid, chosen: Any) -> Grid:
 
 
 def _flips(pair: Pair) -> list[Flip]:
-    names, gold = identifiers("A..", pair.now.n_candidates), gold_images(pair.now)
+    names, gold = identifiers("A..", pair.now.n_candidates), pair.now.gold_image
     before, now = pair.before.chosen, pair.now.chosen
 
     def named(image: Any) -> str | None:

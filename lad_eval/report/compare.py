@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -10,11 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from textwrap import fill
 
-import numpy as np
-
 from lad_eval.errors import UnknownNameError, UserError
-from lad_eval.metrics import Comparison, Predictions, compare, holm
+from lad_eval.metrics import Comparison, compare, holm
+from lad_eval.report.forms import terminal
+from lad_eval.report.table import SOFT_HYPHEN, Cell, Table, figure
 from lad_eval.run.stored import StoredRun, load_run
+from lad_eval.terminal import visible
 
 
 def comparisons_as_json(pairs: Sequence[Comparison]) -> str:
@@ -30,10 +30,10 @@ _HEADERS = (
     "First\n− second",
     "Accuracy\n[95 %]",
     "RStd",
-    "Consis-\ntency",
+    f"Consis{SOFT_HYPHEN}tency",
     "All right:\n1st / 2nd",
     "All right:\np (Holm)",
-    "Detec-\ntable",
+    f"Detec{SOFT_HYPHEN}table",
 )
 
 
@@ -49,13 +49,13 @@ def comparisons_as_text(
     """
     rows = [
         [
-            f"{pair.first}\n− {pair.second}",
-            f"{pair.accuracy.value:+.1f}\n[{pair.accuracy.low:+.1f}, {pair.accuracy.high:+.1f}]",
-            f"{pair.rstd.value:+.1f}",
-            f"{pair.consistency.value:+.1f}",
-            f"{pair.only_first} / {pair.only_second}",
-            f"{pair.p_value:.2g}\n({pair.p_holm:.2g})",
-            f"{pair.detectable:.1f}" if math.isfinite(pair.detectable) else "–",
+            Cell(pair.first, f"{visible(pair.first)}\n− {visible(pair.second)}"),
+            Cell(None, f"{pair.accuracy.value:+.1f}\n[{pair.accuracy.low:+.1f}, {pair.accuracy.high:+.1f}]"),
+            Cell(None, f"{pair.rstd.value:+.1f}"),
+            Cell(None, f"{pair.consistency.value:+.1f}"),
+            Cell(None, f"{pair.only_first} / {pair.only_second}"),
+            Cell(None, f"{pair.p_value:.2g}\n({pair.p_holm:.2g})"),
+            figure(pair.detectable),
         ]
         for pair in pairs
     ]
@@ -69,25 +69,8 @@ def comparisons_as_text(
     if position:
         tested = ", ".join(f"{name} {p:.2g}" for name, p in position.items())
         notes.append(f'Does position matter? Permutation test of "it does not", p: {tested}.')
-    table = _table(rows)
+    table = terminal(Table("", _HEADERS, rows), _WIDTH).plain
     return "\n\n".join(["\n".join(titles), table, *(fill(note, _WIDTH) for note in notes)]).lstrip()
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 1))
-    for header in _HEADERS:
-        names = header == _HEADERS[0]
-        table.add_column(header, justify="left" if names else "right", vertical="top", no_wrap=not names, overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    stream = io.StringIO()
-    Console(file=stream, width=_WIDTH, color_system=None).print(table)
-    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
 
 
 def title_of(run: Path) -> str:
@@ -134,7 +117,7 @@ def compare_runs(
         names += [against] if against is not None and against not in names else []
         if len(names) < 2:
             raise UserError(f"There is nothing to compare {', '.join(names)} with; name two methods, or two runs.")
-        return compare({name: table_of(stored[0], name) for name in names}, against=against, seed=seed)
+        return compare({name: stored[0].predictions_of(name) for name in names}, against=against, seed=seed)
     if against is not None:
         raise UserError("Two runs are compared method by method; --against goes with one run.")
     shared = [name for name in stored[0].methods if name in stored[1].methods]
@@ -143,7 +126,7 @@ def compare_runs(
         pair
         for name in methods or shared
         for pair in compare(
-            {f"{label}: {name}": table_of(run, name) for label, run in zip(labels, stored, strict=True)}, seed=seed
+            {f"{label}: {name}": run.predictions_of(name) for label, run in zip(labels, stored, strict=True)}, seed=seed
         )
     ]
     if not pairs:
@@ -162,18 +145,6 @@ def position_p_values(runs: Sequence[Path], methods: Sequence[str] | None = None
         for name in methods or [name for name in stored[0].methods if name in stored[-1].methods]
     }
     return {name: p for name, p in found.items() if p is not None}
-
-
-def table_of(run: StoredRun, method: str) -> Predictions:
-    """One method's predictions of a run."""
-    rows = run.predictions_of(method)
-    return Predictions(
-        rows["sample_id"].to_numpy(dtype=np.str_),
-        rows["permutation"].to_numpy(),
-        rows["gold_position"].to_numpy(),
-        rows["position"].to_numpy(),
-        np.asarray([order.split() for order in rows["order"]], dtype=np.int64),
-    )
 
 
 def _labels(runs: Sequence[StoredRun]) -> tuple[str, str]:

@@ -11,13 +11,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lad_eval.errors import UserError
 from lad_eval.metrics import Standing, standings
 from lad_eval.metrics.predictions import Bools
 from lad_eval.models.source import display_name
-from lad_eval.report.leaderboard_forms import Board, Cell, Line, check_sort, in_order
+from lad_eval.report.leaderboard_forms import Board, Line, TaskFigures, check_sort, in_order
 from lad_eval.run.folder import read_spec
 from lad_eval.run.rows import reported_rows, rows_of
 from lad_eval.run.stored import StoredRun, finished_runs, none_in
@@ -75,7 +73,7 @@ def gather_board(
     Args:
         out: the results folder.
         filters: what to show; tests and refusals see nothing else.
-        sort: see `report.board.in_order`.
+        sort: see `report.leaderboard_forms.in_order`.
         allow_mixed: show runs of different dtypes, attention implementations or task versions in one column, marked.
         studies: show the runs of studies too.
         reported: below ours, figures that the tasks' definitions report of the same models from elsewhere.
@@ -186,11 +184,11 @@ def _letter(place: int) -> str:
 
 def _lines(runs: Sequence[Found], methods: set[str], marks: Mapping[str, tuple[str, str]]) -> list[Line]:
     tested = _tested(runs, methods)
-    cells: dict[tuple[str, str], dict[str, Cell]] = defaultdict(dict)
+    cells: dict[tuple[str, str], dict[str, TaskFigures]] = defaultdict(dict)
     for found in runs:
         for row in rows_of(found.run.metrics):
             if row.method in methods:
-                cells[found.label, row.method][found.task] = Cell(
+                cells[found.label, row.method][found.task] = TaskFigures(
                     accuracy=row.accuracy,
                     rstd=row.rstd,
                     consistency=row.consistency,
@@ -240,22 +238,18 @@ def _tested(runs: Sequence[Found], methods: set[str]) -> dict[tuple[str, str], S
 
 
 def _outcomes(run: StoredRun, methods: set[str]) -> dict[str, tuple[Any, Bools]]:
-    """By method: what was asked, to be equal where two can be paired, and Bool[S, T], in the order of the table's methods."""
-    table = run.predictions()
-    table = table[table["method"].isin(methods)].sort_values(["sample_id", "permutation"])
-    found = {}
-    for method, rows in table.groupby("method", sort=False, observed=True):
-        orders = rows["permutation"].nunique()
-        correct = rows["correct"].to_numpy(dtype=np.bool_).reshape(-1, orders)
-        asked = tuple(map(tuple, rows[["sample_id", "order", "gold_position"]].to_numpy().tolist()))
-        found[str(method)] = hash(asked), correct
-    return {name: found[name] for name in run.methods if name in found}
+    """By method: what was asked, to be equal where two can be paired, and Bool[S, T], in the order of the run's methods."""
+    grids = {name: run.predictions_of(name).grid for name in run.methods if name in methods}
+    return {
+        name: ((tuple(grid.sample_id.tolist()), grid.perm.tobytes(), grid.gold.tobytes()), grid.correct)
+        for name, grid in grids.items()
+    }
 
 
 def _reported(runs: Sequence[Found], methods: set[str]) -> list[Line]:
-    cells: dict[tuple[str, str], dict[str, Cell]] = defaultdict(dict)
+    cells: dict[tuple[str, str], dict[str, TaskFigures]] = defaultdict(dict)
     for found in runs:
         for row in reported_rows(found.run.metrics):
             if row.method in methods:
-                cells[row.model, row.method][row.task] = Cell(row.accuracy, row.rstd, row.consistency)
+                cells[row.model, row.method][row.task] = TaskFigures(row.accuracy, row.rstd, row.consistency)
     return [Line(model, method, by_task, reported=True) for (model, method), by_task in cells.items()]

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from html import escape
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from lad_eval.errors import UnknownNameError, UserError
 from lad_eval.metrics import Standing
-from lad_eval.report.render import latex_text
-from lad_eval.terminal import plain_cell, visible
-
-if TYPE_CHECKING:
-    from rich.text import Text
-
+from lad_eval.report.forms import comma_separated, html, latex, markdown, terminal
+from lad_eval.report.table import TIED, Content, Table, figure
 
 SORTS = ("accuracy", "rstd", "consistency", "passes", "model", "method")
 _FIGURES = ("accuracy", "rstd", "consistency")
 
 
 @dataclass(frozen=True)
-class Cell:
+class TaskFigures:
     """One method on one task, in points; None where a figure is not defined.
 
     Attributes:
@@ -79,7 +71,7 @@ class Line:
 
     model: str
     method: str
-    cells: Mapping[str, Cell]
+    cells: Mapping[str, TaskFigures]
     reported: bool = False
     name: str | None = None
     limit: int | None = None
@@ -140,15 +132,12 @@ def in_order(lines: Sequence[Line], tasks: Sequence[str], by: str) -> list[Line]
     return sorted(lines, key=place)
 
 
-def _value(cell: Cell | None, figure: str) -> float | None:
+def _value(cell: TaskFigures | None, figure: str) -> float | None:
     value = None if cell is None else getattr(cell, figure)
     return None if value is None else float(value)
 
 
 FORMATS = ("rich", "md", "latex", "html", "csv", "json")
-COLUMNS = ("Acc", "RStd", "Cons")
-TIED = "†"
-_EMPTY = "–"
 _SPANS = ("accuracy", "accuracy_low", "accuracy_high", "rstd", "consistency")
 _KEYS = ("model", "label", "limit", "calibrated_on", "method", "reported")
 _CSV = (*_SPANS, "position_p", "unparsable", "passes", "samples", "permutations")
@@ -161,11 +150,11 @@ def render_board(board: Board, form: str) -> str:
         UserError: no such format.
     """
     forms: dict[str, Callable[[Board], str]] = {
-        "rich": lambda b: rich_board(b, 140).plain,
-        "md": _markdown,
-        "latex": _latex,
-        "html": _html,
-        "csv": _csv_of,
+        "rich": lambda b: terminal(table_of(b)).plain,
+        "md": lambda b: f"{_WRITTEN}\n\n{markdown(table_of(b))}",
+        "latex": lambda b: latex(table_of(b)),
+        "html": lambda b: str(html(table_of(b))),
+        "csv": lambda b: comma_separated(_machine_table(b)),
         "json": _json,
     }
     if form not in forms:
@@ -173,139 +162,44 @@ def render_board(board: Board, form: str) -> str:
     return forms[form](board)
 
 
-def rich_board(board: Board, width: int) -> Text:
-    """The board for a terminal of so many columns: as many tasks side by side as fit, the best figures bold."""
-    from rich.text import Text
-
-    heads = [(visible(line.model), visible(line.method), _passes(line)) for line in board.lines]
-    names = [max(len(head[i]) for head in [("Model", "Method", "Passes"), *heads]) for i in range(3)]
-    groups = {task: _widths(board, task) for task in board.tasks}
-    text = Text()
-    for tasks in _chunks(groups, width - sum(names) - 4):
-        spans = [max(sum(groups[task]) + 4, len(task)) for task in tasks]
-        left = " " * (sum(names) + 4)
-        text.append(left + "".join(f"  {task:<{span}}" for task, span in zip(tasks, spans, strict=True)).rstrip() + "\n", "bold")
-        text.append(f"{'Model':<{names[0]}}  {'Method':<{names[1]}}  {'Passes':>{names[2]}}")
-        for task, span in zip(tasks, spans, strict=True):
-            text.append("  " + "  ".join(f"{c:>{w}}" for c, w in zip(COLUMNS, groups[task], strict=True)).ljust(span))
-        text.append("\n" + "─" * (sum(names) + 4 + sum(spans) + 2 * len(spans)) + "\n")
-        for line, head in zip(board.lines, heads, strict=True):
-            text.append(f"{head[0]:<{names[0]}}  {head[1]:<{names[1]}}  {head[2]:>{names[2]}}")
-            for task, span in zip(tasks, spans, strict=True):
-                cell = line.cells.get(task)
-                figures = zip(_figures(cell), groups[task], strict=True)
-                block = "  ".join(f"{figure:>{w}}" for figure, w in figures).ljust(span)
-                text.append("  ")
-                text.append(block, "bold" if cell is not None and cell.best else "dim" if line.reported else "")
-            text.append("\n")
-        text.append("\n")
-    for note in _legend(board):
-        text.append(f"{visible(note)}\n")
-    text.rstrip()
-    return text
+_WRITTEN = "<!-- Written by `lad-eval leaderboard --format md` from the runs; do not edit. -->"
 
 
-def _widths(board: Board, task: str) -> list[int]:
-    cells = [_figures(line.cells.get(task)) for line in board.lines]
-    return [max(len(figures[i]) for figures in [COLUMNS, *cells]) for i in range(3)]
+def table_of(board: Board) -> Table:
+    """A row a model and method, three columns a task; the notes say what the marks mean."""
+    rows = [_row(board, line) for line in board.lines if not line.reported]
+    reported = [_row(board, line) for line in board.lines if line.reported]
+    columns = ("Model", "Method", "Passes", *("Acc", "RStd", "Cons") * len(board.tasks))
+    groups = [("", 3), *((task, 3) for task in board.tasks)]
+    return Table("", columns, rows, _legend(board), reported, groups)
 
 
-def _chunks(groups: dict[str, list[int]], width: int) -> list[list[str]]:
-    """Tasks in blocks that fit a width; at least one each."""
-    blocks: list[list[str]] = []
-    room = 0
-    for task, widths in groups.items():
-        needed = max(sum(widths) + 4, len(task)) + 2
-        if not blocks or needed > room:
-            blocks.append([])
-            room = width
-        blocks[-1].append(task)
-        room -= needed
-    return blocks
+def _row(board: Board, line: Line) -> list[Content]:
+    cells = [line.cells.get(task) for task in board.tasks]
+    figures = [figures for cell in cells for figures in ((None, None, None) if cell is None else _figures(cell))]
+    return [line.model, line.method, _passes(line), *figures]
 
 
-def _markdown(board: Board) -> str:
-    head = ["Model", "Method", "Passes"]
-    for task in board.tasks:
-        head += [f"{_md(task)}<br>{COLUMNS[0]}", *(f"<br>{name}" for name in COLUMNS[1:])]
-    rows = [_row(head), _row([":--", ":--", *["--:"] * (len(head) - 2)])]
-    for line in board.lines:
-        cells = [_md(line.model), _md(line.method), _passes(line)]
-        for task in board.tasks:
-            cell = line.cells.get(task)
-            accuracy, *others = _figures(cell)
-            cells += [f"**{accuracy}**" if cell is not None and cell.best else accuracy, *others]
-        rows.append(_row(cells))
-    notes = "\n".join(f"- {_md(note)}" for note in _legend(board))
-    told = "<!-- Written by `lad-eval leaderboard --format md` from the runs; do not edit. -->"
-    return "\n".join([told, "", *rows]) + (f"\n\n{notes}" if notes else "")
+def _figures(cell: TaskFigures) -> tuple[Content, Content, Content]:
+    mark = f" [{cell.mark}]" if cell.mark else ""
+    return replace(figure(cell.accuracy, best=cell.best, tied=cell.tied), mark=mark), cell.rstd, cell.consistency
 
 
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+def _passes(line: Line) -> Content:
+    if line.passes is None:
+        return None
+    least, most = line.passes
+    return f"{least:.3g}" if least == most else f"{least:.3g}–{most:.3g}"
 
 
-def _md(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
-    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", visible(" ".join(text.split())))
-
-
-def _latex(board: Board) -> str:
-    lines = [rf"\begin{{tabular}}{{llr{'rrr' * len(board.tasks)}}}", r"\toprule"]
-    spans = [rf"\multicolumn{{3}}{{c}}{{{_tex(task)}}}" for task in board.tasks]
-    rules = [rf"\cmidrule(lr){{{4 + 3 * i}-{6 + 3 * i}}}" for i in range(len(board.tasks))]
-    lines += [rf"& & & {' & '.join(spans)} \\", " ".join(rules)]
-    lines += [rf"Model & Method & Passes & {' & '.join([' & '.join(COLUMNS)] * len(board.tasks))} \\", r"\midrule"]
-    for place, line in enumerate(board.lines):
-        if line.reported and place and not board.lines[place - 1].reported:
-            lines.append(r"\midrule")
-        cells = [_tex(line.model), _tex(line.method), _tex(_passes(line))]
-        for task in board.tasks:
-            cell = line.cells.get(task)
-            accuracy, *others = map(_tex, _figures(cell))
-            cells += [rf"\textbf{{{accuracy}}}" if cell is not None and cell.best else accuracy, *others]
-        lines.append(" & ".join(cells) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    return "\n".join([*lines, *(f"% {note}" for note in _legend(board))])
-
-
-def _tex(text: str) -> str:
-    return latex_text(" ".join(text.split()))
-
-
-def _html(board: Board) -> str:
-    spans = "".join(f'<th colspan="3" scope="colgroup">{escape(task)}</th>' for task in board.tasks)
-    names = "".join(f"<th scope=col>{name}</th>" for name in ("Model", "Method", "Passes", *COLUMNS * len(board.tasks)))
+def _machine_table(board: Board) -> Table:
+    """A row a model and method; the figures of a task are columns named `task.figure`."""
+    figures = (*_CSV, "best", "tied", "p_holm")
     rows = []
     for line in board.lines:
-        cells = [f"<th scope=row>{escape(line.model)}</th>", f"<td>{escape(line.method)}</td>", f"<td>{_passes(line)}</td>"]
-        for task in board.tasks:
-            cell = line.cells.get(task)
-            accuracy, *others = map(escape, _figures(cell))
-            best = cell is not None and cell.best
-            cells += [
-                f"<td><strong>{accuracy}</strong></td>" if best else f"<td>{accuracy}</td>",
-                *(f"<td>{o}</td>" for o in others),
-            ]
-        rows.append(f"<tr{' class=reported' if line.reported else ''}>{''.join(cells)}</tr>")
-    head = f'<thead><tr><td colspan="3"></td>{spans}</tr>\n<tr>{names}</tr></thead>'
-    notes = "".join(f"<p>{escape(note)}</p>\n" for note in _legend(board))
-    return "<table>\n" + head + "\n<tbody>\n" + "\n".join(rows) + f"\n</tbody>\n</table>\n{notes}".rstrip("\n")
-
-
-def _csv_of(board: Board) -> str:
-    """A line a model and method; the figures of a task are columns named `task.figure`."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    figures = (*_CSV, "best", "tied", "p_holm")
-    writer.writerow([*_KEYS, *(plain_cell(f"{task}.{figure}") for task in board.tasks for figure in figures)])
-    for line in board.lines:
-        row: list[Any] = list(_who(line).values())
-        for task in board.tasks:
-            document = {} if (cell := line.cells.get(task)) is None else _document(cell)
-            row += [document.get(figure) for figure in figures]
-        writer.writerow(map(plain_cell, row))
-    return stream.getvalue().rstrip("\n")
+        documents = [{} if (cell := line.cells.get(task)) is None else _document(cell) for task in board.tasks]
+        rows.append([*_who(line).values(), *(document.get(name) for document in documents for name in figures)])
+    return Table("", [*_KEYS, *(f"{task}.{name}" for task in board.tasks for name in figures)], rows)
 
 
 def _json(board: Board) -> str:
@@ -323,7 +217,7 @@ def _who(line: Line) -> dict[str, Any]:
     return dict(zip(_KEYS, values, strict=True))
 
 
-def _document(cell: Cell) -> dict[str, Any]:
+def _document(cell: TaskFigures) -> dict[str, Any]:
     standing = cell.standing
     return {
         **{name: getattr(cell, name) for name in _CSV},
@@ -333,25 +227,6 @@ def _document(cell: Cell) -> dict[str, Any]:
         "setup": dict(cell.setup),
         "run": cell.run,
     }
-
-
-def _figures(cell: Cell | None) -> tuple[str, str, str]:
-    if cell is None:
-        return _EMPTY, _EMPTY, _EMPTY
-    mark = f" [{cell.mark}]" if cell.mark else ""
-    accuracy = f"{_points(cell.accuracy)}{TIED if cell.tied else ''}{mark}"
-    return accuracy, _points(cell.rstd), _points(cell.consistency)
-
-
-def _points(value: float | None) -> str:
-    return _EMPTY if value is None else f"{value:.1f}"
-
-
-def _passes(line: Line) -> str:
-    if line.passes is None:
-        return _EMPTY
-    least, most = line.passes
-    return f"{least:.3g}" if least == most else f"{least:.3g}–{most:.3g}"
 
 
 def _legend(board: Board) -> list[str]:

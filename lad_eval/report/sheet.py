@@ -1,57 +1,18 @@
-"""What a study gives: tables of measured cells, charts, and remarks."""
+"""What a study gives: tables, charts, and remarks."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from lad_eval.evidence.table import Floats
 from lad_eval.metrics import Predictions, Summary, can_differ, detectable_in, standings, summarise
-
-
-class Measured(NamedTuple):
-    """A figure with its 95 % interval; `tied`: not significantly different from the best of its column."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-    tied: bool = False
-    best: bool = False
-
-
-class PValue(NamedTuple):
-    """The p-value of a test, 0 to 1."""
-
-    value: float
-
-
-Cell = str | int | float | Measured | PValue | None
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of cells under column names; figures in points unless the column says otherwise.
-
-    Attributes:
-        digits: after the point.
-        reported: rows of figures published elsewhere, shown below a rule and never mixed into ours.
-    """
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    notes: tuple[str, ...] = ()
-    digits: int = 1
-    reported: tuple[tuple[Cell, ...], ...] = ()
-
-    def is_text(self, column: int) -> bool:
-        """Whether a column holds words, not figures."""
-        cells = [row[column] for row in self.rows]
-        return any(isinstance(cell, str) and any(letter.isalpha() for letter in cell) for cell in cells)
+from lad_eval.report.forms import latex, markdown, markdown_text
+from lad_eval.report.table import Cell, Table, figure
 
 
 @dataclass(frozen=True)
@@ -135,6 +96,18 @@ class Sheet:
         """The name for readers: "Table 4"."""
         return re.sub(r"(?<=[a-z])(?=\d)", " ", self.name).capitalize()
 
+    def markdown(self) -> str:
+        """The whole sheet; charts are linked as `figures/<name>.svg`."""
+        parts = [f"## {self.label}: {markdown_text(self.title)}", *map(markdown, self.tables)]
+        parts += [f"![{chart.title}. {chart.alt}](figures/{chart.name}.svg)" for chart in self.charts]
+        parts += map(markdown_text, self.remarks)
+        parts += [f"Not shown: {markdown_text(line)}" for line in self.missing]
+        return "\n\n".join(parts)
+
+    def latex(self) -> str:
+        """The tables, ready to be input."""
+        return "\n\n".join(map(latex, self.tables))
+
 
 TIE_NOTE = (
     "Bold: the best of the column. †: not significantly different from the best "
@@ -142,17 +115,17 @@ TIE_NOTE = (
 )
 
 
-def accuracy(found: Summary) -> Measured:
+def accuracy(found: Summary) -> Cell:
     """Accuracy in points with its 95 % cluster bootstrap interval."""
-    return Measured(found.accuracy, found.accuracy_low, found.accuracy_high)
+    return figure(found.accuracy, low=found.accuracy_low, high=found.accuracy_high)
 
 
-def measured(predictions: Mapping[str, Predictions], *, seed: int) -> dict[str, tuple[Summary, Measured]]:
+def measured(predictions: Mapping[str, Predictions], *, seed: int) -> dict[str, tuple[Summary, Cell]]:
     """Summary and accuracy of every method, the best and what ties with it marked; all on the same samples."""
     standing = standings({name: table.grid.correct for name, table in predictions.items()})
     summaries = {name: summarise(table, seed=seed) for name, table in predictions.items()}
     return {
-        name: (found, accuracy(found)._replace(tied=standing[name].tied, best=standing[name].best))
+        name: (found, replace(accuracy(found), tied=standing[name].tied, best=standing[name].best))
         for name, found in summaries.items()
     }
 

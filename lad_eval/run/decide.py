@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from lad_eval.evidence.table import Evidence, Ints
+from lad_eval.evidence.table import Evidence, Ints, Rows
 from lad_eval.files.documents import write_json
 from lad_eval.methods import Method
 from lad_eval.methods.base import Answers, Results
@@ -115,19 +114,6 @@ class PlanIndex:
                 f"{method.name} needs calibration, and this run has asked none; run again with it among --methods."
             )
         return list(self.calibration)
-
-
-class Rows(Protocol):
-    """What evidence and replies say of each request alike; columns as in `Evidence`."""
-
-    @property
-    def key(self) -> npt.NDArray[np.str_]: ...
-    @property
-    def sample_id(self) -> npt.NDArray[np.str_]: ...
-    @property
-    def perm(self) -> Ints: ...
-    @property
-    def gold_position(self) -> Ints: ...
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lad_eval.evidence.replies import UNKNOWN_PASSES, Replies
-from lad_eval.evidence.table import Evidence
+from lad_eval.evidence.table import Evidence, Rows
 from lad_eval.files.tables import write_table
 from lad_eval.methods import Method
 from lad_eval.metrics import Predictions, paired_test, summarise
 from lad_eval.run.collect import resolve_methods
 from lad_eval.run.condition_results import ConditionResults, condition_results_of
-from lad_eval.run.decide import Decision, PlanIndex, Rows
+from lad_eval.run.decide import Decision, PlanIndex
 from lad_eval.run.folder import AGAIN, METRICS, ResultsError, read_metrics, read_spec
 from lad_eval.run.metadata import RunMetadata, checkout, versions
 from lad_eval.run.spec import RunSpec
@@ -28,14 +28,6 @@ from lad_eval.run.stored import find_run
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-def predictions_of(decision: Decision, evaluated: Rows, asked: PlanIndex) -> Predictions:
-    """The answers as the metrics' table."""
-    position = decision.answers.position
-    return Predictions(
-        evaluated.sample_id, np.asarray(asked.permutation_index), evaluated.gold_position, position, evaluated.perm
-    )
 
 
 def figures_of(decision: Decision, evaluated: Rows, asked: PlanIndex, *, seed: int) -> dict[str, Any]:
@@ -51,7 +43,7 @@ def figures_of(decision: Decision, evaluated: Rows, asked: PlanIndex, *, seed: i
     if answers.draws is not None:
         single = [replace(decision, answers=replace(answers, position=position, draws=None)) for position in answers.draws]
         return _mean_of([figures_of(one, evaluated, asked, seed=seed) for one in single])
-    found = summarise(predictions_of(decision, evaluated, asked), seed=seed)
+    found = summarise(Predictions.of(evaluated, decision.answers.position, asked.permutation_index), seed=seed)
     return {
         "samples": found.samples,
         "permutations": found.permutations,
@@ -86,7 +78,10 @@ def tests_between(decisions: Mapping[str, Decision], asked: PlanIndex) -> dict[s
 
     All pairs are stored, as a table may show any of the methods and corrects for those it shows.
     """
-    correct = {name: predictions_of(decision, decision.rows, asked).grid.correct for name, decision in decisions.items()}
+    correct = {
+        name: Predictions.of(decision.rows, decision.answers.position, asked.permutation_index).grid.correct
+        for name, decision in decisions.items()
+    }
     found: dict[str, dict[str, float]] = {}
     for first, second in combinations(correct, 2):
         found.setdefault(first, {})[second] = paired_test(correct[first], correct[second])

@@ -9,10 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lad_eval.errors import DamagedError, UserError
 from lad_eval.files.documents import named
 from lad_eval.files.tables import read_table
 from lad_eval.methods import stored_name
+from lad_eval.metrics import Predictions
 from lad_eval.run.folder import AGAIN, METRICS, PREDICTIONS, SPEC, ResultsError, predictions_problem, read_metrics
 
 if TYPE_CHECKING:
@@ -68,16 +71,16 @@ class StoredRun:
         table["method"] = table["method"].map({name: stored_name(name) for name in set(table["method"])})
         return table
 
-    def predictions_of(self, method: str) -> pd.DataFrame:
-        """The rows of one method.
+    def predictions_of(self, method: str) -> Predictions:
+        """The answers of one method.
 
         Raises:
             ResultsError: the run holds none.
+            PredictionsError: a sample lacks an order, or has one twice.
         """
         self._check_holds(method)
         table = self.predictions()
-        rows: pd.DataFrame = table[table["method"] == method]
-        return rows
+        return predictions_in(table[table["method"] == method])
 
     def recall_of(self, method: str) -> list[float | None]:
         """Recall of one method by the answer's position, in points; None where no answer stood.
@@ -92,6 +95,21 @@ class StoredRun:
     def _check_holds(self, method: str) -> None:
         if method not in self.metrics["methods"]:
             raise ResultsError(f"{self.path} holds no {method!r}, only {', '.join(self.methods)}.")
+
+
+def predictions_in(rows: pd.DataFrame) -> Predictions:
+    """Rows of `predictions.parquet` of one method, as the metrics' table.
+
+    Raises:
+        PredictionsError: a sample lacks an order or has one twice, or the rows contradict each other.
+    """
+    return Predictions(
+        rows["sample_id"].to_numpy(dtype=np.str_),
+        rows["permutation"].to_numpy(),
+        rows["gold_position"].to_numpy(),
+        rows["position"].to_numpy(),
+        np.asarray([order.split() for order in rows["order"]], dtype=np.int64),
+    )
 
 
 def find_run(path: Path) -> Path:

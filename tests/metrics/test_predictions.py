@@ -23,6 +23,24 @@ def test_rows_are_sorted_into_a_grid_of_samples_and_permutations():
     assert grid.correct.tolist() == [[True, False], [True, False]]
 
 
+def test_a_cell_is_the_row_of_a_sample_and_a_permutation():
+    answers = Predictions(**ROWS)
+    assert answers.cells.tolist() == [[1, 3], [2, 0]]
+    assert answers.grid.gold_image.tolist() == [0, 2]
+
+
+def test_some_samples_of_a_grid_come_in_the_order_asked_for():
+    grid = Predictions(**ROWS).grid.only(["b", "unknown", "a"])
+    assert grid.sample_id.tolist() == ["b", "a"]
+    assert (grid.gold.tolist(), grid.chosen.tolist()) == ([[2, 0], [0, 1]], [[2, 0], [0, -1]])
+    assert Predictions(**ROWS).only(["a"]).grid.predicted.tolist() == [[0, -1]]
+
+
+def test_permutations_that_are_given_number_the_orders():
+    evidence = Evidence.from_arrays(np.zeros((4, 3)), None, ROWS["gold_position"], ROWS["sample_id"], perm=ROWS["perm"])
+    assert Predictions.of(evidence, ROWS["predicted"], [7, 3, 3, 7]).grid.permutation.tolist() == [3, 7]
+
+
 def test_of_evidence_numbers_the_orders():
     evidence = Evidence.from_arrays(np.zeros((4, 3)), None, ROWS["gold_position"], ROWS["sample_id"], perm=ROWS["perm"])
     assert Predictions.of(evidence, ROWS["predicted"]).permutation.tolist() == [1, 0, 0, 1]

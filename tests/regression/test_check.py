@@ -122,15 +122,16 @@ def test_the_command_prints_the_samples_that_flipped_and_exits_with_1(baseline, 
     assert err == ""
     lines = out.splitlines()
     assert re.match(r"FAILED: \d\d of 80 decisions flipped in 2 comparisons, decided again from stored evidence; one", lines[0])
-    assert [re.split(r"  +", line) for line in lines[1:3]] == [
+    assert [re.split(r"  +", line) for line in (lines[1], lines[3])] == [
         ["Task", "Method", "Flipped"],
         ["task", "lad", f"{lines[0][8:10]} of 40"],
     ]
-    assert lines[3] == "Examples:"
+    assert set(lines[2]) == {"─"}
+    assert lines[4] == "Examples:"
     example = r"  task, lad: scenes-random-n4-s0-test-\d{4} shown as [A-D]( [A-D]){3}: [A-D] -> [A-D], right is [A-D]: lost"
-    assert all(re.fullmatch(example, line) for line in lines[4:9])
-    assert re.fullmatch(r"  \.\.\. and \d+ more; --json lists them all", lines[9])
-    assert len(lines) == 10
+    assert all(re.fullmatch(example, line) for line in lines[5:10])
+    assert re.fullmatch(r"  \.\.\. and \d+ more; --json lists them all", lines[10])
+    assert len(lines) == 11
     assert invoke(["check", str(baseline), "--replay", "--json"]) == 1
     document = json.loads(capsys.readouterr().out)
     assert document["passed"] is False

@@ -10,13 +10,14 @@ import pytest
 
 from lad_eval.errors import UserError
 from lad_eval.metrics import Standing
-from lad_eval.report.leaderboard_forms import FORMATS, Board, Cell, Line, render_board, rich_board
+from lad_eval.report.forms import terminal
+from lad_eval.report.leaderboard_forms import FORMATS, Board, Line, TaskFigures, render_board, table_of
 
 BEST, TIED, WORSE = Standing(True, 1, 1), Standing(False, 0.4, 0.4), Standing(False, 0.001, 0.002)
 
 
 def cell(accuracy, **changes):
-    return Cell(accuracy, 5.0, 80.25, **{"samples": 20, "permutations": 5, "unparsable": 0, "passes": 1.0, **changes})
+    return TaskFigures(accuracy, 5.0, 80.25, **{"samples": 20, "permutations": 5, "unparsable": 0, "passes": 1.0, **changes})
 
 
 @pytest.fixture
@@ -26,8 +27,8 @@ def board():
         lines=(
             Line("a|<b>&_", "lad", {"x_n4": cell(91.04, standing=BEST), "y": cell(70, mark="a", passes=4.0)}),
             Line("a|<b>&_", "pride", {"x_n4": cell(90, standing=TIED, unparsable=3)}),
-            Line("c", "vanilla", {"x_n4": cell(40, standing=WORSE), "y": Cell(None, None, None)}),
-            Line("M (reported)", "lad", {"y": Cell(94.9, 4.2, None)}, reported=True),
+            Line("c", "vanilla", {"x_n4": cell(40, standing=WORSE), "y": TaskFigures(None, None, None)}),
+            Line("M (reported)", "lad", {"y": TaskFigures(94.9, 4.2, None)}, reported=True),
         ),
         marks={"a": "bfloat16"},
         notes=("a note\non two lines",),
@@ -58,8 +59,8 @@ def test_the_best_is_bold(board):
     assert "**91.0**" in render_board(board, "md")
     assert r"\textbf{91.0}" in render_board(board, "latex")
     assert "<strong>91.0</strong>" in render_board(board, "html")
-    bold = [span for span in rich_board(board, 140).spans if span.style == "bold"]
-    assert any("91.0" in rich_board(board, 140).plain[span.start : span.end] for span in bold)
+    text = terminal(table_of(board))
+    assert any("91.0" in text.plain[span.start : span.end] for span in text.spans if span.style == "bold")
 
 
 def test_markdown_is_one_table_of_equal_rows(board):
@@ -123,10 +124,10 @@ def test_csv_and_json_have_every_figure_unrounded(board):
 
 
 def test_tasks_that_do_not_fit_side_by_side_stand_below_each_other(board):
-    narrow = rich_board(board, 60).plain
+    narrow = terminal(table_of(board), 60).plain
     assert max(map(len, narrow.partition("\n\nBold")[0].splitlines())) <= 60
     assert narrow.count("Model") == 2
-    assert rich_board(board, 140).plain.count("Model") == 1
+    assert terminal(table_of(board), 140).plain.count("Model") == 1
 
 
 def test_no_marks_no_legend(board):

@@ -12,6 +12,7 @@ from lad_eval.files.documents import write_json
 from lad_eval.report.leaderboard import Filters, gather_board
 from lad_eval.run.results import write_predictions
 from lad_eval.run.spec import digest_of
+from lad_eval.run.stored import load_run
 
 GOOD, FAIR, POOR = np.ones(40, bool), np.arange(40) < 37, np.arange(40) < 10
 
@@ -241,6 +242,16 @@ def test_predictions_of_another_run_are_not_taken(tmp_path, caplog, monkeypatch)
     assert rows(gather_board(tmp_path)) == [("third", "lad")]
     assert "predictions.parquet is missing" in caplog.text
     assert "predictions.parquet is of another run" in caplog.text
+
+
+def test_predictions_that_answer_an_order_twice_are_not_taken(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("lad_eval"), "propagate", True)
+    broken = load_run(write(tmp_path, "1", {"lad": GOOD}))
+    answers = broken.predictions()
+    write_predictions(pd.concat([answers, answers.iloc[:1]]), broken.metrics["run"], broken.path / "predictions.parquet")
+    write(tmp_path, "2", {"lad": POOR}, model="other")
+    assert rows(gather_board(tmp_path)) == [("other", "lad")]
+    assert "predictions.parquet is damaged: a method lacks an order of a sample, or answers one twice" in caplog.text
 
 
 def test_runs_that_a_study_made_are_shown_when_asked_for(tmp_path):

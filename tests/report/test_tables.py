@@ -98,7 +98,7 @@ def test_latex_escapes_what_latex_would_read():
 def test_notes_of_the_data_stand_below_the_tables_once_each_and_are_no_markup():
     rows = rows_of({**METRICS, "notes": ["2 rows left out: [red]no output[/red]", "unpermuted"]})
     for form in ("rich", "md", "latex"):
-        text = render(rows, form)
+        text = render(rows, form).replace("\\", "")
         assert text.count("t: 2 rows left out: [red]no output[/red]") == text.count("t: unpermuted") == 1
 
 
@@ -154,7 +154,8 @@ def test_what_is_no_worse_than_the_best_is_marked_after_holm():
     assert [r.p_best for r in rows_of(metrics)] == [pytest.approx(0.003), None, pytest.approx(0.06), pytest.approx(0.06)]
     assert [r.p_best for r in rows_of(metrics, ["pride", "lad", "vanilla"])] == [pytest.approx(0.03), None, pytest.approx(0.002)]
     for form in ("rich", "md", "latex"):
-        assert render(rows_of(metrics), form).count("†") == 3  # two rows and the legend
+        text = render(rows_of(metrics), form).replace(r"$^{\dagger}$", "†")
+        assert text.count("†") == 3  # two rows and the legend
         assert "†" not in render(rows_of(metrics, ["pride", "lad", "vanilla"]), form)
     assert json.loads(render(rows_of(metrics), "json"))[2]["p_best"] == pytest.approx(0.06)
 

@@ -35,7 +35,7 @@ def test_everything_is_written(made):
     html = (folder / "report.html").read_text()
     assert "Table 7: Logit-attention divergence" in html
     assert "<h1>Position bias of lad-tiny on the scenes tasks</h1>" in html
-    assert re.search(r'<p class="finding">\d runs: right [^<]+ of the time; with LAD [^<]+</p>', html)
+    assert re.search(r'<p class="across">\d runs: right [^<]+ of the time; with LAD [^<]+</p>', html)
     # Every picture for a light and a dark page.
     assert html.count('srcset="data:image/svg') == html.count('<img src="data:image/svg') == 8
     assert not re.search(r'(src|href)="(?!data:|#|https://arxiv\.org)', html)

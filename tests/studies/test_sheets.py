@@ -7,8 +7,9 @@ import pytest
 from lad_eval.errors import UserError
 from lad_eval.metrics import UNPARSABLE, Predictions
 from lad_eval.report.charts import draw
-from lad_eval.report.render import comma_separated, latex, markdown
-from lad_eval.report.sheet import Chart, Cloud, Line, Lines, Matrix, Measured, PValue, Sheet, Table, mark_notes, measured
+from lad_eval.report.forms import comma_separated
+from lad_eval.report.sheet import Chart, Cloud, Line, Lines, Matrix, Sheet, mark_notes, measured
+from lad_eval.report.table import Table, figure, p_value
 from lad_eval.studies.lad import STUDIES
 from lad_eval.studies.lad.figures import _shares, mean_by_position
 from lad_eval.studies.lad.need import Need, families, family, merged
@@ -70,16 +71,16 @@ def test_against_the_plain_answer():
     better = answers([[0, 1]] * 7, [0] * 7)
     table = against_plain("t", {"vanilla": plain, "lad": better, "same": plain}, seed=0)
     lad, same = table.rows
-    assert lad[1] == Measured(50, 50, 50)
+    assert lad[1] == figure(50, 50, 50)
     assert lad[4:6] == (7, 0)
-    assert lad[6] == PValue(2 * 2 / 2**7)  # McNemar 2 / 2**7, Holm of two
-    assert same[4:7] == (0, 0, PValue(1.0))
+    assert lad[6] == p_value(2 * 2 / 2**7)  # McNemar 2 / 2**7, Holm of two
+    assert same[4:7] == (0, 0, p_value(1.0))
 
 
 TABLE = Table(
     "A_title",
     ("Method", "Accuracy", "n"),
-    (("lad", Measured(99.04, 98.26, 99.6, best=True), 3), ("50 % & more", Measured(97.0, 96.0, 98.0, tied=True), None)),
+    (("lad", figure(99.04, 98.26, 99.6, best=True), 3), ("50 % & more", figure(97.0, 96.0, 98.0, tied=True), None)),
     ("a note",),
     reported=(("lad (reported)", 94.94, None),),
 )
@@ -87,26 +88,26 @@ SHEET = Sheet("table4", "Ablation", (TABLE,), missing=("MMIU: no data.",))
 
 
 def test_markdown():
-    text = markdown(SHEET)
+    text = SHEET.markdown()
     assert text.startswith("## Table 4: Ablation")
-    assert "**99.0 [98.3, 99.6]**" in text
-    assert "97.0 [96.0, 98.0] †" in text
+    assert "**99.0** [98.3, 99.6]" in text
+    assert "97.0† [96.0, 98.0]" in text
     assert "Not shown: MMIU: no data." in text
 
 
 def test_latex_escapes_and_separates_what_is_reported():
-    lines = latex(SHEET).splitlines()
-    assert r"50 \% \& more & 97.0 {\scriptsize[96.0, 98.0]}$^{\dagger}$ & -- \\" in lines
-    assert lines.index(r"lad (reported) & 94.9 & -- \\") == len(lines) - 3
-    assert lines[-4] == r"\midrule"
+    lines = SHEET.latex().splitlines()
+    assert r"50 \% \& more & 97.0$^{\dagger}$ {\scriptsize[96.0, 98.0]} & -- \\" in lines
+    theirs = lines.index(r"lad (reported) & 94.9 & -- \\")
+    assert (lines[theirs - 1], lines[theirs + 1]) == (r"\midrule", r"\bottomrule")
 
 
 def test_p_values_and_words():
-    table = Table("t", ("p", "word", "n / m"), ((PValue(0.0005), "a < {b}^2~", "1 / 2"), (PValue(0.0412), "\\", "3")))
-    text = markdown(Sheet("table1", "t", (table,)))
+    table = Table("t", ("p", "word", "n / m"), ((p_value(0.0005), "a < {b}^2~", "1 / 2"), (p_value(0.0412), "\\", "3")))
+    text = Sheet("table1", "t", (table,)).markdown()
     assert "< 0.001" in text
     assert "0.041" in text
-    tex = latex(Sheet("table1", "t", (table,)))
+    tex = Sheet("table1", "t", (table,)).latex()
     assert r"$<$ 0.001 & a $<$ \{b\}\textasciicircum{}2\textasciitilde{} & 1 / 2 \\" in tex
     assert r"0.041 & \textbackslash{} & 3 \\" in tex
     assert r"\begin{tabular}{rlr}" in tex
@@ -122,12 +123,12 @@ def test_csv_has_full_precision_and_intervals():
 
 def test_page_escapes_and_asks_nothing_of_the_outside():
     hostile = Table("<script>alert(1)</script>", ("</table>",), (("<img src=x onerror=alert(1)>",),))
-    html = page([Sheet("table1", "t", (hostile,))], model="<b>m</b>", tasks="t", version="0")
+    html = page([Sheet("table1", "t", (hostile,))], model="<b>m</b>", tasks="t")
     assert "<script" not in html
     assert "<img src=x" not in html
     assert "<b>m</b>" not in html
     assert 'src="http' not in html
-    assert "default-src 'none'" in html
+    assert "default-src &#39;none&#39;" in html
 
 
 @pytest.mark.parametrize(

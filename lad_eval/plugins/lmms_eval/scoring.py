@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from lad_eval.methods.replying import parse_reply
-from lad_eval.metrics import UNPARSABLE, figures
+from lad_eval.metrics import UNPARSABLE, Grid, Predictions, figures
 from lad_eval.plugins.lmms_eval.documents import Document
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def results(document: Document, replies: Sequence[str]) -> dict[str, Value]:
         "candidates": len(document["identifiers"]),
         "gold": document["gold"],
         "position": position,
-        "image": UNPARSABLE if index is None else document["order"][index],
+        "order": document["order"],
     }
     right = {"sample": document["sample"], "score": score}
     emitted: dict[str, Value] = {
@@ -47,7 +47,7 @@ def results(document: Document, replies: Sequence[str]) -> dict[str, Value]:
         "unparsable": {"missing": int(index is None)},
     }
     if document["orders"] > 1:  # one order is consistent with itself
-        emitted |= {"accuracy_std": {**answer, "correct": score}, "consistency": answer}
+        emitted |= {"accuracy_std": answer, "consistency": answer}
     return emitted
 
 
@@ -58,10 +58,8 @@ def accuracy(values: Sequence[Value]) -> float:
 
 def accuracy_std(values: Sequence[Value]) -> float:
     """Standard deviation of the T orders' accuracies; NaN without a sample that was asked under all its orders."""
-    whole = list(_whole(values).values())
-    if not whole:
-        return math.nan
-    return figures.accuracy_std(np.asarray([[value["correct"] for value in sample] for sample in whole]) == 1) / 100
+    grid = _grid(values)
+    return math.nan if grid is None else figures.accuracy_std(grid.correct) / 100
 
 
 def rstd(values: Sequence[Value]) -> float:
@@ -72,10 +70,8 @@ def rstd(values: Sequence[Value]) -> float:
 
 def consistency(values: Sequence[Value]) -> float:
     """Share of samples whose chosen image is the same under all orders; NaN without a sample that was asked under all."""
-    whole = list(_whole(values).values())
-    if not whole:
-        return math.nan
-    return figures.consistency(np.asarray([[value["image"] for value in sample] for sample in whole], dtype=np.int64)) / 100
+    grid = _grid(values)
+    return math.nan if grid is None else figures.consistency(grid.chosen) / 100
 
 
 def unparsable(values: Sequence[Value]) -> int:
@@ -83,15 +79,19 @@ def unparsable(values: Sequence[Value]) -> int:
     return sum(value["missing"] for value in values)
 
 
-def _whole(values: Sequence[Value]) -> dict[str, list[Value]]:
-    """Samples that were asked under all their orders, each with its values in the orders' order; of a repeated one the first."""
+def _grid(values: Sequence[Value]) -> Grid | None:
+    """The answers to the samples that were asked under all their orders, of a repeated one the first; None without any."""
     groups: dict[str, dict[int, Value]] = defaultdict(dict)
     for value in values:
         groups[value["group"]].setdefault(value["permutation"], value)
-    whole = {sample: [of[k] for k in sorted(of)] for sample, of in groups.items() if len(of) == values[0]["orders"]}
-    if len(whole) < len(groups):
-        _warn(len(groups) - len(whole), values[0]["orders"])
-    return whole
+    whole = [value for of in groups.values() if len(of) == values[0]["orders"] for value in of.values()]
+    samples = {value["group"] for value in whole}
+    if len(samples) < len(groups):
+        _warn(len(groups) - len(samples), values[0]["orders"])
+    if not whole:
+        return None
+    columns = ([value[name] for value in whole] for name in ("group", "permutation", "gold", "position", "order"))
+    return Predictions(*map(np.asarray, columns)).grid
 
 
 @cache

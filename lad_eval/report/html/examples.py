@@ -39,10 +39,10 @@ class Divergences:
 
 def divergences(answers: Answers) -> Divergences | None:
     """None where the run holds no answers of the logits or of the attention."""
-    attention = next((name for name in ATTENTION if name in answers.position), None)
-    if attention is None or LOGITS not in answers.position:
+    attention = next((name for name in ATTENTION if name in answers.grids), None)
+    if attention is None or LOGITS not in answers.grids:
         return None
-    apart = answers.correct(attention) & ~answers.correct(LOGITS)
+    apart = answers.grids[attention].correct & ~answers.grids[LOGITS].correct
     sure = np.where(apart, _confidence(answers), -1.0)
     samples = np.flatnonzero(apart.any(axis=1))
     ranked = samples[np.argsort(-sure[samples].max(axis=1), kind="stable")]
@@ -53,15 +53,15 @@ def _confidence(answers: Answers) -> Floats:
     """Probability of the logits' own answer, Float[S, T]; 0 where it has none."""
     known = answers.probability.get(LOGITS)
     if known is None:
-        return np.zeros(answers.gold.shape)
-    position = np.maximum(answers.position[LOGITS], 0)
+        return np.zeros(answers.shown.gold.shape)
+    position = np.maximum(answers.grids[LOGITS].predicted, 0)
     confidence: Floats = np.nan_to_num(np.take_along_axis(known, position[..., None], axis=2)[..., 0])
     return confidence
 
 
 def flipping(answers: Answers, method: str) -> Ints:
     """The samples for which the method chooses different images under the orders, Int[K]."""
-    chosen = answers.images(method)
+    chosen = answers.grids[method].chosen
     found: Ints = np.flatnonzero((chosen != chosen[:, :1]).any(axis=1))
     return found
 
@@ -88,7 +88,7 @@ def payload(
     """
     S = min(len(answers.sample_id), MOST_SAMPLES)
     ids = answers.sample_id[:S]
-    orders = answers.orders[:S]
+    orders = answers.shown.perm[:S]
     shared = bool((orders == orders[:1]).all())
     cells = S * orders.shape[1] * orders.shape[2]
     told = [name for name in answers.methods if name in answers.probability][: MOST_NUMBERS // max(cells, 1)]
@@ -97,10 +97,10 @@ def payload(
         "methods": [{"name": clean(name), "colour": colours[name]} for name in answers.methods],
         "sample": [clean(name) for name in ids],
         "caption": [caption_text(captions[name]) if name in captions else None for name in ids],
-        "gold": answers.gold_image[:S].tolist(),
+        "gold": answers.shown.gold_image[:S].tolist(),
         "orders": orders[0].tolist() if shared else orders.tolist(),
         "shared": shared,
-        "image": [answers.images(name)[:S].tolist() for name in answers.methods],
+        "image": [answers.grids[name].chosen[:S].tolist() for name in answers.methods],
         "percent": [_percents(answers.probability[name][:S]) if name in told else None for name in answers.methods],
         "pictures": [list(pictures[name]) if name in pictures else None for name in ids],
         "apart": apart,
@@ -188,7 +188,7 @@ def _card(
     held = pictures.get(name)
     shown = [LOGITS, found.attention, *(m for m in ("lad",) if m in answers.probability)]
     candidates = []
-    for position, image in enumerate(answers.orders[sample, turn].tolist()):
+    for position, image in enumerate(answers.shown.perm[sample, turn].tolist()):
         picture = None if held is None else held[image]
         candidates.append(
             Candidate(
@@ -196,20 +196,22 @@ def _card(
                 image=names[image],
                 picture=picture,
                 data=None if picture is None else album.get(picture),
-                right=position == int(answers.gold[sample, turn]),
+                right=position == int(answers.shown.gold[sample, turn]),
                 shares=[s for m in shown if (s := _share(answers, m, sample, turn, position, colours)) is not None],
-                chosen_by=[(clean(m), colours[m]) for m in answers.methods if int(answers.position[m][sample, turn]) == position],
+                chosen_by=[
+                    (clean(m), colours[m]) for m in answers.methods if int(answers.grids[m].predicted[sample, turn]) == position
+                ],
             )
         )
     orders = [
         (" ".join(names[i] for i in order), [_choice(answers, m, sample, t, names) for m in answers.methods])
-        for t, order in enumerate(answers.orders[sample].tolist())
+        for t, order in enumerate(answers.shown.perm[sample].tolist())
     ]
     return Card(
         sample=clean(name),
         caption=None if caption is None else caption_text(caption),
         turn=turn + 1,
-        turns=answers.gold.shape[1],
+        turns=answers.shown.gold.shape[1],
         candidates=candidates,
         orders=orders,
         methods=[(clean(m), colours[m]) for m in answers.methods],
@@ -228,9 +230,9 @@ def _share(answers: Answers, method: str, sample: int, turn: int, position: int,
 
 
 def _choice(answers: Answers, method: str, sample: int, turn: int, names: Sequence[str]) -> Choice:
-    position = int(answers.position[method][sample, turn])
+    position = int(answers.grids[method].predicted[sample, turn])
     if position == UNPARSABLE:
         return Choice("–", False, "no answer")
-    image = names[int(answers.orders[sample, turn, position])]
-    right = position == int(answers.gold[sample, turn])
+    image = names[int(answers.shown.perm[sample, turn, position])]
+    right = position == int(answers.shown.gold[sample, turn])
     return Choice(image, right, f"position {position + 1}, image {image}, {'right' if right else 'wrong'}")

@@ -19,7 +19,8 @@ from lad_eval.report.html.finding import BASE
 from lad_eval.report.html.load import Answers, Material
 from lad_eval.report.html.measures import recall_table
 from lad_eval.report.html.positions import Recall, multiple
-from lad_eval.report.html.text import Table, clean, of_position, position_names
+from lad_eval.report.html.text import clean, of_position, position_names
+from lad_eval.report.table import Table
 
 MOST_LINES = 6
 """Of one chart: more would be a tangle."""
@@ -91,7 +92,7 @@ def confusion_figures(answers: Answers, colours: Mapping[str, str]) -> list[Figu
 
 def _confusion(answers: Answers, method: str, colour: str) -> Figure:
     N = answers.n_candidates
-    counts = confusion(answers.gold, answers.position[method], N)
+    counts = confusion(answers.shown.gold, answers.grids[method].predicted, N)
     shares, silent = shares_by_position(answers, method)
     names = position_names(N)
     columns = [*names, "none"] if silent else list(names)
@@ -108,12 +109,12 @@ def _confusion(answers: Answers, method: str, colour: str) -> Figure:
     right = np.trace(counts[:, :N]) / max(counts.sum(), 1)
     rows = [[name, *map(str, row[: len(columns)])] for name, row in zip(names, counts.tolist(), strict=True)]
     note = f"{100 * right:.1f} % right" + (f", {int(counts[:, N].sum())} without an answer" if silent else "")
-    return Figure(clean(method), chart, Table(["Right at", *columns], rows), note, method, colour)
+    return Figure(clean(method), chart, Table("", ["Right at", *columns], rows), note, method, colour)
 
 
 def shares_by_position(answers: Answers, method: str) -> tuple[Floats, bool]:
     """Float[N, N + 1], of the right image's position answered with each or with none, in percent; and whether any had none."""
-    counts = confusion(answers.gold, answers.position[method], answers.n_candidates)
+    counts = confusion(answers.shown.gold, answers.grids[method].predicted, answers.n_candidates)
     return row_shares(counts), bool(counts[:, -1].any())
 
 
@@ -132,8 +133,8 @@ def attention_figure(material: Material) -> Group:
     lad = _lad(material)
     read = None if lad is None else measures.layers_read(lad, L)
     chart = _attention_chart(shares, layers, read)
-    rows = [[layer, *(_number(value) for value in shares[:, i].tolist())] for i, layer in enumerate(layers)]
-    table = Table(["Layer", *(f"right image at {name}" for name in names)], rows)
+    rows = [[layer, *shares[:, i].tolist()] for i, layer in enumerate(layers)]
+    table = Table("", ["Layer", *(f"right image at {name}" for name in names)], rows)
     each = "line" if N <= MOST_LINES else "row"
     note = (
         f"Mean over {len(evaluated)} passes of the attention to the right image, out of that to all; a {each} for each position."
@@ -186,7 +187,7 @@ def _read_figure(chosen: Floats, layers: Sequence[str]) -> Figure:
     )
     note = "Share of passes, in percent, in which the layer is one of the K that look at the images most."
     rows = [[layer, f"{value:.1f}"] for layer, value in zip(layers, percents, strict=True)]
-    return Figure("Layers that LAD reads", chart, Table(["Layer", "% of passes"], rows), note)
+    return Figure("Layers that LAD reads", chart, Table("", ["Layer", "% of passes"], rows), note)
 
 
 def _lad(material: Material) -> Method | None:
@@ -251,7 +252,7 @@ def _bias(method: str, learned: measures.Learned, percents: Floats) -> Figure:
     gain = "" if learned.gain is None else f" Gain g = {learned.gain:.3g}, already taken out of the outlined cells."
     rows = [[name, *(f"{value:.2f}" for value in row)] for name, row in zip(names, percents.tolist(), strict=True)]
     note = f"P_bias(position | right image), in percent.{gain}"
-    return Figure(f"Bias matrix B · {method}", chart, Table(["Right at", *names], rows), note)
+    return Figure(f"Bias matrix B · {method}", chart, Table("", ["Right at", *names], rows), note)
 
 
 def _prior(method: str, learned: measures.Learned, percents: Floats) -> Figure:
@@ -265,7 +266,7 @@ def _prior(method: str, learned: measures.Learned, percents: Floats) -> Figure:
     )
     rows = [[name, f"{value:.2f}"] for name, value in zip(names, percents.tolist(), strict=True)]
     note = "What each position gets whatever it shows, in percent."
-    return Figure(f"Prior of positions · {method}", chart, Table(["Position", "%"], rows), note)
+    return Figure(f"Prior of positions · {method}", chart, Table("", ["Position", "%"], rows), note)
 
 
 def _attention_prior(method: str, learned: measures.Learned, percents: Floats) -> Figure:
@@ -287,8 +288,4 @@ def _attention_prior(method: str, learned: measures.Learned, percents: Floats) -
     read = "" if learned.layers is None else f" The method reads layers {learned.layers[0]} to {learned.layers[1]}."
     rows = [[layer, *(f"{value:.2f}" for value in row)] for layer, row in zip(layers, percents.tolist(), strict=True)]
     note = f"Mean share of all attention that goes to each position, in percent; deepest colour: {most:.1f} %.{read}"
-    return Figure(f"Attention prior · {method}", chart, Table(["Layer", *names], rows), note)
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None or not np.isfinite(value) else f"{value:.1f}"
+    return Figure(f"Attention prior · {method}", chart, Table("", ["Layer", *names], rows), note)

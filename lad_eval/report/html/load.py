@@ -12,15 +12,15 @@ import numpy as np
 from lad_eval.errors import UserError
 from lad_eval.evidence.files import files_of
 from lad_eval.evidence.store import read_evidence
-from lad_eval.evidence.table import Evidence, Floats, Ints
+from lad_eval.evidence.table import Evidence, Floats
 from lad_eval.methods import PLAIN, Condition, is_method, make_method
-from lad_eval.metrics.predictions import UNPARSABLE, Bools
+from lad_eval.metrics import Grid
 from lad_eval.models.source import display_name
 from lad_eval.report.html.text import without_paths
 from lad_eval.run.decide import PlanIndex
 from lad_eval.run.folder import SPEC, ResultsError, condition_folder, read_spec
 from lad_eval.run.preflight import has_data, open_noted
-from lad_eval.run.stored import StoredRun, finished_runs, load_run, none_in
+from lad_eval.run.stored import StoredRun, finished_runs, load_run, none_in, predictions_in
 from lad_eval.tasks.registry import tasks_in_order
 
 if TYPE_CHECKING:
@@ -29,100 +29,63 @@ if TYPE_CHECKING:
     from lad_eval.tasks.task import Task
 
 
-COLUMNS = ("method", "sample_id", "permutation", "order", "gold_position", "position", "log_proba")
-
-
 @dataclass(frozen=True)
 class Answers:
-    """What every method of a run answered.
+    """What every method of a run answered to the same questions.
 
     Attributes:
-        sample_id: names of the S samples, in the order of asking.
-        orders: Int[S, T, N], position j shows image `orders[s, t, j]`.
-        gold: Int[S, T], the right image's position.
-        position: by method Int[S, T], the answered position, or UNPARSABLE.
+        grids: by method; the S samples in the order of asking.
         probability: by method Float[S, T, N] of the displayed positions, NaN in rows without one; methods that answer in text
             are missing.
     """
 
-    sample_id: tuple[str, ...]
-    orders: Ints
-    gold: Ints
-    position: dict[str, Ints]
+    grids: dict[str, Grid]
     probability: dict[str, Floats]
 
     @property
     def methods(self) -> list[str]:
-        return list(self.position)
+        return list(self.grids)
+
+    @property
+    def shown(self) -> Grid:
+        """Samples, orders and right images, which all methods share."""
+        return next(iter(self.grids.values()))
+
+    @property
+    def sample_id(self) -> list[str]:
+        names: list[str] = self.shown.sample_id.tolist()
+        return names
 
     @property
     def n_candidates(self) -> int:
-        return int(self.orders.shape[2])
-
-    @property
-    def gold_image(self) -> Ints:
-        """Int[S], the right image."""
-        images: Ints = np.take_along_axis(self.orders[:, 0], self.gold[:, :1], axis=1)[:, 0]
-        return images
-
-    def correct(self, method: str) -> Bools:
-        """Bool[S, T]; an unparsable reply is wrong."""
-        right: Bools = self.position[method] == self.gold
-        return right
-
-    def images(self, method: str) -> Ints:
-        """The chosen image, Int[S, T], or UNPARSABLE."""
-        position = self.position[method]
-        image = np.take_along_axis(self.orders, np.maximum(position, 0)[..., None], axis=2)[..., 0]
-        chosen: Ints = np.where(position == UNPARSABLE, UNPARSABLE, image)
-        return chosen
+        return self.shown.n_candidates
 
 
 def answers_of(predictions: pd.DataFrame, candidates: int) -> Answers:
     """The rows of `predictions.parquet` as arrays; a method whose rows are not those of the first is left out.
 
+    Args:
+        predictions: as `StoredRun.predictions` gives them.
+        candidates: N of the run.
+
     Raises:
-        ResultsError: the table lacks a column, or holds no row.
+        PredictionsError: the first method lacks an order of a sample.
     """
-    if missing := [name for name in COLUMNS if name not in predictions.columns]:
-        raise ResultsError(
-            f"predictions.parquet lacks {', '.join(missing)}; run the command that made the run again to rewrite it."
-        )
-    if predictions.empty:
-        raise ResultsError("predictions.parquet holds no row; run the command that made the run again to rewrite it.")
-    try:
-        return _arrays(predictions, candidates)
-    except (ValueError, TypeError, IndexError) as error:
-        raise ResultsError("predictions.parquet is damaged; run the command that made the run again to rewrite it.") from error
-
-
-def _arrays(predictions: pd.DataFrame, candidates: int) -> Answers:
     tables = {str(name): rows for name, rows in predictions.groupby("method", sort=False)}
     first = next(iter(tables.values()))
     ids = list(dict.fromkeys(first["sample_id"]))
-    turns = sorted(set(first["permutation"]))
-    S, T = len(ids), len(turns)
-    if len(first) != S * T:
-        raise ResultsError(
-            "predictions.parquet lacks an order of a sample; run the command that made the run again to rewrite it."
-        )
-    place = {(sample, turn): i for i, (sample, turn) in enumerate((s, t) for s in ids for t in turns)}
-    positions: dict[str, Ints] = {}
-    probabilities: dict[str, Floats] = {}
+    asked = set(zip(first["sample_id"], first["permutation"], strict=True))
+    grids: dict[str, Grid] = {}
+    probability: dict[str, Floats] = {}
     for name, rows in tables.items():
-        where = np.asarray(
-            [place.get(pair, -1) for pair in zip(rows["sample_id"], rows["permutation"], strict=True)], dtype=np.int64
-        )
-        if len(where) != S * T or len(np.unique(where)) != S * T or where.min() < 0:
+        if len(rows) != len(first) or set(zip(rows["sample_id"], rows["permutation"], strict=True)) != asked:
             continue
-        at = np.argsort(where)
-        positions[name] = rows["position"].to_numpy(dtype=np.int64)[at].reshape(S, T)
+        answers = predictions_in(rows)
+        grids[name] = answers.grid.only(ids)
         if (known := _probability(rows["log_proba"].tolist(), candidates)) is not None:
-            probabilities[name] = known[at].reshape(S, T, candidates)
-        if rows is first:
-            orders = np.asarray([order.split() for order in rows["order"]], dtype=np.int64)[at].reshape(S, T, candidates)
-            gold = rows["gold_position"].to_numpy(dtype=np.int64)[at].reshape(S, T)
-    return Answers(tuple(map(str, ids)), orders, gold, positions, probabilities)
+            place = {sample: row for row, sample in enumerate(answers.grid.sample_id.tolist())}
+            probability[name] = known[answers.cells[[place[sample] for sample in ids]]]
+    return Answers(grids, probability)
 
 
 def _probability(rows: list[object], candidates: int) -> Floats | None:

@@ -16,7 +16,8 @@ from lad_eval.methods.readout import layer_range
 from lad_eval.metrics import recall_intervals
 from lad_eval.report.html.load import Answers
 from lad_eval.report.html.positions import Recall
-from lad_eval.report.html.text import Table, clean, points, position_names
+from lad_eval.report.html.text import clean, position_names
+from lad_eval.report.table import Content, Table, figure
 
 
 def gold_attention(evidence: Evidence) -> Floats:
@@ -128,13 +129,13 @@ def recalls_of(
         colours: class of the style sheet by method.
     """
     found = {}
-    for name, figure in metrics["methods"].items():
-        values = figure.get("recall")
+    for name, measured in metrics["methods"].items():
+        values = measured.get("recall")
         if not values:
             continue
         low = high = np.full(len(values), np.nan)
-        if answers is not None and name in answers.position and not figure.get("draws"):
-            low, high = recall_intervals(answers.gold, answers.position[name], answers.n_candidates)
+        if answers is not None and name in answers.grids and not measured.get("draws"):
+            low, high = recall_intervals(answers.shown.gold, answers.grids[name].predicted, answers.n_candidates)
         found[name] = Recall(clean(name), values, _known(low), _known(high), (colours or {}).get(name, ""))
     return found
 
@@ -142,14 +143,8 @@ def recalls_of(
 def recall_table(recalls: Sequence[Recall]) -> Table:
     """The numbers of a chart of recalls: a row a method, a column a position."""
     names = position_names(len(recalls[0].values))
-    return Table(["Method", *names], [[one.name, *_cells(one)] for one in recalls])
-
-
-def _cells(one: Recall) -> list[str]:
-    return [
-        points(value) if low is None or high is None else f"{points(value)} [{low:.1f}, {high:.1f}]"
-        for value, low, high in zip(one.values, one.low, one.high, strict=True)
-    ]
+    rows: list[list[Content]] = [[one.name, *map(figure, one.values, one.low, one.high)] for one in recalls]
+    return Table("", ["Method", *names], rows)
 
 
 def _known(bounds: Floats) -> list[float | None]:

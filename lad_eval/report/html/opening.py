@@ -18,7 +18,8 @@ from lad_eval.report.html.load import Material, answers_of
 from lad_eval.report.html.measures import recall_table, recalls_of
 from lad_eval.report.html.positions import Recall, positions
 from lad_eval.report.html.summary import SummaryRow
-from lad_eval.report.html.text import Table, clean, position_names
+from lad_eval.report.html.text import clean, position_names
+from lad_eval.report.table import Table
 from lad_eval.run.folder import ResultsError
 from lad_eval.run.stored import load_run
 
@@ -74,7 +75,7 @@ def _matrices(material: Material, finding: Finding, colours: Mapping[str, str]) 
     side = 46.0 if len(names) <= 5 else max(11.0, min(36.0, 282.0 / len(names)))
     found = []
     for method in finding.methods:
-        if method not in answers.position:
+        if method not in answers.grids:
             continue
         shares, silent = shares_by_position(answers, method)
         columns = [*names, "none"] if silent else list(names)
@@ -111,7 +112,7 @@ def marks_note(material: Material, rows: Sequence[SummaryRow]) -> str:
             else note
         )
     note += " †: not significantly lower (exact paired test over samples, Holm, 0.05)."
-    points = float("nan") if answers is None else detectable_in({name: answers.correct(name) for name in answers.methods})
+    points = float("nan") if answers is None else detectable_in({name: answers.grids[name].correct for name in answers.methods})
     if np.isfinite(points):
         note += f" A true difference of less than {points:.1f} points from the best would probably not show with so few samples."
     return note

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from lad_eval.errors import UserError
 from lad_eval.files.atomic import sweep, write_atomically
 from lad_eval.report.html.finding import Finding, said
+from lad_eval.report.html.frame import page
 from lad_eval.report.html.load import load_material
 from lad_eval.report.html.pictures import MOST_BYTES, Album
 from lad_eval.report.html.section import PICTURED, Section, section_of
-from lad_eval.report.html.summary import Cell, cells_of
+from lad_eval.report.html.summary import accuracy_cells
 from lad_eval.report.html.text import SPACE, clean, share_text, value_of
+from lad_eval.report.table import Table
 from lad_eval.run.folder import ResultsError
 from lad_eval.run.stored import StoredRun
-from lad_eval.version import __version__
 
 Found = tuple[Mapping[str, Any], Finding]
 
@@ -144,7 +140,6 @@ def render(sections: Sequence[Section], metrics: Sequence[Mapping[str, Any]], al
         metrics: `metrics.json` of each.
         album: the pictures that the sections name.
     """
-    style, script = _asset("style.css"), _asset("script.js")
     inline = {card.picture for s in sections for c in s.cards for card in c.candidates if card.picture}
     data = {
         "runs": {section.id: section.explorer for section in sections if section.explorer is not None},
@@ -152,31 +147,16 @@ def render(sections: Sequence[Section], metrics: Sequence[Mapping[str, Any]], al
         "pictures": {name: uri for name, uri in album.pictures.items() if name not in inline},
     }
     models = list(dict.fromkeys(section.model for section in sections))
-    return (
-        _environment()
-        .get_template("report.html")
-        .render(
-            title=_title(sections, models),
-            heading=f"Position bias of {models[0]}" if len(models) == 1 else f"Position bias of {len(models)} models",
-            across=sentences_across([(m, s.opening.finding) for m, s in zip(metrics, sections, strict=True) if s.opening]),
-            one_model=len(models) == 1,
-            policy="; ".join(
-                (
-                    "default-src 'none'",
-                    "img-src data:",
-                    f"style-src {_hash(style)}",
-                    f"script-src {_hash(script)}",
-                    "base-uri 'none'",
-                    "form-action 'none'",
-                )
-            ),
-            style=Markup(style),
-            script=Markup(script),
-            data=htmlsafe_json_dumps(data, separators=(",", ":"), allow_nan=False),
-            sections=sections,
-            overview=_overview(metrics) if len(sections) > 1 else [],
-            version=__version__,
-        )
+    return page(
+        "report.html",
+        script="script.js",
+        title=_title(sections, models),
+        heading=f"Position bias of {models[0]}" if len(models) == 1 else f"Position bias of {len(models)} models",
+        across=sentences_across([(m, s.opening.finding) for m, s in zip(metrics, sections, strict=True) if s.opening]),
+        one_model=len(models) == 1,
+        data=htmlsafe_json_dumps(data, separators=(",", ":"), allow_nan=False),
+        sections=sections,
+        overview=_overview(sections, metrics, one_model=len(models) == 1) if len(sections) > 1 else None,
     )
 
 
@@ -194,30 +174,14 @@ def _title(sections: Sequence[Section], models: Sequence[str]) -> str:
     return f"Position bias of {who}"
 
 
-def _overview(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Cell]]]:
+def _overview(sections: Sequence[Section], metrics: Sequence[Mapping[str, Any]], *, one_model: bool) -> Table:
     """Accuracy by method (rows) and run (columns)."""
     methods = list(dict.fromkeys(name for one in metrics for name in one["methods"]))
-    columns = [cells_of(one, methods) for one in metrics]
-    return [(clean(name), [column[place] for column in columns]) for place, name in enumerate(methods)]
-
-
-@cache
-def _asset(name: str) -> str:
-    folder = resources.files("lad_eval.report.html") / "templates"
-    return (folder / name).read_text(encoding="utf-8").replace("\r\n", "\n").strip()
-
-
-def _hash(text: str) -> str:
-    """The source expression that lets exactly this inline text through (Content Security Policy, level 2)."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-@cache
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("lad_eval.report.html", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    names = []
+    for section in sections:
+        quiet = [Markup(' <span class="quiet">{}</span>').format(section.run)] if section.run else []
+        quiet += [] if one_model else [Markup('<br><span class="quiet">{}</span>').format(section.model)]
+        names.append(Markup('<a href="#{}">{}</a>{}').format(section.id, section.task, Markup("").join(quiet)))
+    columns = [accuracy_cells(one, methods) for one in metrics]
+    rows = [[clean(name), *cells] for name, cells in zip(methods, zip(*columns, strict=True), strict=True)]
+    return Table("", ["Method", *names], rows)

@@ -23,6 +23,7 @@ from lad_eval.report.html.opening import Opening, marks_note, opening_of
 from lad_eval.report.html.pictures import Album, first_of
 from lad_eval.report.html.summary import Headline, SummaryRow, facts, headlines, published, summary_rows
 from lad_eval.report.html.text import clean, colours_of, without_paths
+from lad_eval.report.table import Table
 from lad_eval.tasks.request import Sample
 
 PICTURED = 24
@@ -50,7 +51,7 @@ class Section:
     headlines: Sequence[Headline]
     divergence: str
     rows: Sequence[SummaryRow]
-    published: Sequence[tuple[str, str, str, str]]
+    published: Table | None
     recall: Group
     confusion: Sequence[Figure]
     missing_answers: str
@@ -84,7 +85,7 @@ def section_of(material: Material, number: int, album: Album, *, pictured: int =
     found = None if answers is None else divergences(answers)
     pictures: dict[str, tuple[str, ...]] = {}
     if answers is not None and samples and pictured:
-        flips = flipping(answers, LOGITS if LOGITS in answers.position else answers.methods[0])
+        flips = flipping(answers, LOGITS if LOGITS in answers.grids else answers.methods[0])
         everyone = range(len(answers.sample_id))
         wanted = first_of([[] if found is None else found.samples.tolist(), flips.tolist(), everyone], pictured)
         asked = [samples[answers.sample_id[i]] for i in wanted if answers.sample_id[i] in samples]

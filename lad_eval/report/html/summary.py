@@ -13,7 +13,8 @@ from lad_eval.methods import describe_method
 from lad_eval.metrics import equal
 from lad_eval.report.html.charts import interval
 from lad_eval.report.html.load import Material
-from lad_eval.report.html.text import bounds, clean, p_value, part_of, points, value_of
+from lad_eval.report.html.text import bounds, clean, part_of, value_of
+from lad_eval.report.table import Cell, Table, figure, number, p_value
 from lad_eval.run.rows import reported_rows, rows_of
 
 
@@ -63,22 +64,22 @@ def summary_rows(material: Material, colours: Mapping[str, str]) -> list[Summary
             colour=colours[name],
             best=name in best,
             tied=name not in best and rows[name].tied,
-            accuracy=points(value_of(figure, "accuracy")),
-            deviation=points(part_of(figure, "accuracy", "std")),
+            accuracy=number(value_of(figure, "accuracy")),
+            deviation=number(part_of(figure, "accuracy", "std")),
             bounds=bounds(figure, "accuracy"),
             chart=interval(
                 value_of(figure, "accuracy"),
                 part_of(figure, "accuracy", "low"),
                 part_of(figure, "accuracy", "high"),
-                label=f"Accuracy of {clean(name)}: {points(value_of(figure, 'accuracy'))}, "
+                label=f"Accuracy of {clean(name)}: {number(value_of(figure, 'accuracy'))}, "
                 f"interval {bounds(figure, 'accuracy') or 'unknown'}",
                 colour=colours[name],
                 chance=100 / material.candidates,
             ),
-            rstd=points(value_of(figure, "rstd")),
-            consistency=points(value_of(figure, "consistency")),
-            all_correct=points(value_of(figure, "all_correct")),
-            position_p=p_value(part_of(figure, "position_test", "p_value")),
+            rstd=number(value_of(figure, "rstd")),
+            consistency=number(value_of(figure, "consistency")),
+            all_correct=number(value_of(figure, "all_correct")),
+            position_p=p_value(part_of(figure, "position_test", "p_value")).text,
             unparsable=str(figure.get("unparsable", "–")),
             passes=_passes(figure.get("forward_passes")),
         )
@@ -104,18 +105,16 @@ def headlines(material: Material, colours: Mapping[str, str]) -> list[Headline]:
     """Accuracies of those methods of the paper that the run has."""
     figures = material.metrics["methods"]
     return [
-        Headline(title, points(value), bounds(figures[name], "accuracy"), f"{name}: {about}", colours[name])
+        Headline(title, number(value), bounds(figures[name], "accuracy"), f"{name}: {about}", colours[name])
         for name, title, about in _HEADLINES
         if name in figures and (value := value_of(figures[name], "accuracy")) is not None
     ]
 
 
-def published(material: Material) -> list[tuple[str, str, str, str]]:
-    """Method, accuracy, RStd and consistency of this model as the task's definition reports them from elsewhere."""
-    return [
-        (clean(row.method), points(row.accuracy), points(row.rstd), points(row.consistency))
-        for row in reported_rows(material.metrics)
-    ]
+def published(material: Material) -> Table | None:
+    """Figures of this model as the task's definition reports them from elsewhere; None if it reports none."""
+    rows = [(clean(row.method), row.accuracy, row.rstd, row.consistency) for row in reported_rows(material.metrics)]
+    return Table("", ("Method", "Accuracy", "RStd", "Consistency"), rows) if rows else None
 
 
 def facts(material: Material) -> list[tuple[str, str]]:
@@ -153,27 +152,19 @@ def _calibration(metrics: Mapping[str, Any]) -> str:
     return f"{count} samples{whose}, none of them evaluated" if count else "none"
 
 
-@dataclass(frozen=True)
-class Cell:
-    """Accuracy of a method in one of several runs, with the marks of its run's table."""
-
-    accuracy: str
-    bounds: str
-    best: bool
-    tied: bool
-
-
-def cells_of(metrics: Mapping[str, Any], methods: Iterable[str]) -> list[Cell]:
-    """A cell a method; a dash where the run has none."""
+def accuracy_cells(metrics: Mapping[str, Any], methods: Iterable[str]) -> list[Cell]:
+    """A cell a method in one of several runs, with the marks of its run's table; a dash where the run has none."""
     rows, best = {row.method: row for row in rows_of(metrics)}, best_of(metrics)
+    figures = {name: metrics["methods"].get(name, {}) for name in methods}
     return [
-        Cell(
-            points(value_of(metrics["methods"].get(name, {}), "accuracy")),
-            bounds(metrics["methods"].get(name, {}), "accuracy"),
-            name in best,
-            name in rows and name not in best and rows[name].tied,
+        figure(
+            value_of(found, "accuracy"),
+            part_of(found, "accuracy", "low"),
+            part_of(found, "accuracy", "high"),
+            best=name in best,
+            tied=name in rows and name not in best and rows[name].tied,
         )
-        for name in methods
+        for name, found in figures.items()
     ]
 
 

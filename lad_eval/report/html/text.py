@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from lad_eval.report.table import interval
 from lad_eval.tasks.prompts import identifiers
 
 # Control characters have no look, and some of them (NUL) no place in HTML; tab and line breaks become spaces.
@@ -53,18 +53,9 @@ def value_of(figure: Mapping[str, Any], name: str) -> float | None:
     return part_of(figure, name, "value")
 
 
-def points(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"
-
-
 def bounds(figure: Mapping[str, Any], name: str) -> str:
     """An interval, "" where it is not known."""
-    low, high = part_of(figure, name, "low"), part_of(figure, name, "high")
-    return "" if low is None or high is None else f"[{low:.1f}, {high:.1f}]"
-
-
-def p_value(value: float | None) -> str:
-    return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return interval(part_of(figure, name, "low"), part_of(figure, name, "high"))
 
 
 def share_text(value: float) -> str:
@@ -120,11 +111,3 @@ def colours_of(methods: Iterable[str]) -> dict[str, str]:
 def of_position(position: int) -> str:
     """Class for a position's line."""
     return f"q{position % 8}"
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of texts under headers; the first cell of a row names it."""
-
-    headers: Sequence[str]
-    rows: Sequence[Sequence[str]]

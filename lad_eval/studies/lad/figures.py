@@ -8,7 +8,8 @@ from lad_eval.evidence.table import Evidence, Floats, Ints
 from lad_eval.methods import make_method
 from lad_eval.metrics import Predictions, compare, confusion, holm, paired_test, row_shares, summarise
 from lad_eval.metrics import accuracy as share_correct
-from lad_eval.report.sheet import Cell, Chart, Cloud, Line, Lines, Matrix, Measured, PValue, Sheet, Table, accuracy
+from lad_eval.report.sheet import Chart, Cloud, Line, Lines, Matrix, Sheet, accuracy
+from lad_eval.report.table import Content, Table, figure, p_value
 from lad_eval.studies.lad.library import Collection, Library, Study, absent
 from lad_eval.studies.lad.need import IDENTIFIERS, SETTINGS, Family, Need
 from lad_eval.tasks.prompts import identifiers
@@ -73,7 +74,7 @@ def _divergence_needs(family: Family) -> list[Need]:
 
 
 def _table(library: Library, family: Family) -> Sheet:
-    found: list[tuple[Cell, ...]] = []
+    found: list[tuple[Content, ...]] = []
     tests: list[float] = []
     for (setting, n, _), need in zip(family.main(), _divergence_needs(family), strict=True):
         collection = library[need]
@@ -83,8 +84,8 @@ def _table(library: Library, family: Family) -> Sheet:
         shares = _divergence_shares(attention, logits)
         cells = (accuracy(summarise(table, seed=library.seed)) for table in (logits, attention))
         tests.append(paired_test(attention.grid.correct, logits.grid.correct))
-        found.append((f"{setting} N = {n}", *cells, Measured(*pair.accuracy), pair.detectable, *shares))
-    rows = [(*row[:4], PValue(float(p)), *row[4:]) for row, p in zip(found, holm(tests), strict=True)]
+        found.append((f"{setting} N = {n}", *cells, figure(*pair.accuracy), pair.detectable, *shares))
+    rows = [(*row[:4], p_value(float(p)), *row[4:]) for row, p in zip(found, holm(tests), strict=True)]
     headers = ("Task", "Logits", "Attention", "Divergence", "p (Holm)", "Detectable", *SHARES)
     notes = (
         "Logits: vanilla; attention: purified attention. Divergence: the second minus the first, with its paired 95 % interval.",

@@ -11,14 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lad_eval.evidence.store import read_evidence
 from lad_eval.evidence.table import Evidence
 from lad_eval.methods import Method
 from lad_eval.metrics import Predictions
 from lad_eval.models.base import VLM
-from lad_eval.report.compare import table_of
 from lad_eval.report.sheet import Sheet
 from lad_eval.run.decide import PlanIndex
 from lad_eval.run.stored import StoredRun, load_run
@@ -123,7 +120,7 @@ class Collection:
 
     def stored(self, method: str) -> Predictions:
         """The answers of a method by name, as the run decided them."""
-        return table_of(self.run, method)
+        return self.run.predictions_of(method)
 
     def holds(self, method: str) -> bool:
         return method in self.run.methods
@@ -142,9 +139,7 @@ class Collection:
         """The answers of a method with one pass a question, calibrated here or on the rows given."""
         if method.calibrates:
             method.calibrate(self.calibration if calibration is None else calibration)
-        position = method.predict(self.evaluated)
-        rows = self.evaluated
-        return Predictions(rows.sample_id, np.asarray(self.asked.permutation_index), rows.gold_position, position, rows.perm)
+        return Predictions.of(self.evaluated, method.predict(self.evaluated), self.asked.permutation_index)
 
 
 class Library:

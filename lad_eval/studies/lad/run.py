@@ -8,18 +8,18 @@ import logging
 from collections.abc import Collection as Names
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from lad_eval.errors import UnknownNameError, UserError
 from lad_eval.files.atomic import write_atomically
 from lad_eval.files.documents import write_json
 from lad_eval.report.charts import DARK, LIGHT, Theme, draw
+from lad_eval.report.forms import comma_separated
+from lad_eval.report.html import frame
 from lad_eval.report.html.finding import finding_of
 from lad_eval.report.html.page import sentences_across
-from lad_eval.report.render import comma_separated, latex, markdown, plain
-from lad_eval.report.sheet import Cell, Chart, Measured, Sheet
+from lad_eval.report.sheet import Chart, Sheet
 from lad_eval.run import folder as files
 from lad_eval.run.execute import Settings
 from lad_eval.run.metadata import checkout
@@ -31,16 +31,12 @@ from lad_eval.studies.lad.library import Cost, Library
 from lad_eval.studies.lad.need import Family, Need, merged
 from lad_eval.version import __version__
 
-if TYPE_CHECKING:
-    from markupsafe import Markup
-
 
 def page(
     sheets: Sequence[Sheet],
     *,
     model: str,
     tasks: str,
-    version: str,
     finding: Sequence[str] = (),
     preface: Sequence[str] = (),
     provenance: Sequence[str] = (),
@@ -52,39 +48,20 @@ def page(
         model: its name.
         tasks: what was asked, in a few words, as they follow "on".
         finding: what came out, a sentence each.
-        version: of this package.
-        preface: paragraphs under the title.
+        preface: what a reader should know first, a paragraph each.
         provenance: lines of the footer.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    template = environment.from_string(
-        (resources.files("lad_eval.report.html") / "templates").joinpath("sheets.html.j2").read_text(encoding="utf-8")
-    )
-    return template.render(
+    heading = f"Position bias of {model} on {tasks}"
+    return frame.page(
+        "sheets.html",
+        title=f"{heading}: tables and figures",
+        heading=heading,
+        across=finding,
         sheets=sheets,
-        model=model,
-        tasks=tasks,
-        version=version,
-        finding=finding,
         preface=preface,
         provenance=provenance,
-        shown=_shown,
         pictures=_pictures,
     )
-
-
-def _shown(cell: Cell, digits: int) -> Markup:
-    from markupsafe import Markup, escape
-
-    if not isinstance(cell, Measured):
-        return escape(plain(cell, digits))
-    value = Markup("<strong>{}</strong>" if cell.best else "{}").format(plain(cell.value, digits)) + (" †" if cell.tied else "")
-    if cell.low is None or cell.high is None:
-        return value
-    span = Markup(' <span class="interval">[{}, {}]</span>').format(plain(cell.low, digits), plain(cell.high, digits))
-    return value + span
 
 
 class Picture(NamedTuple):
@@ -233,9 +210,9 @@ def _write(sheets: Sequence[Sheet], folder: Path, settings: Settings, family: Fa
     for sheet in sheets:
         for number, table in enumerate(sheet.tables, 1):
             name = sheet.name if len(sheet.tables) == 1 else f"{sheet.name}-{number}"
-            _text(folder / "tables" / f"{name}.csv", comma_separated(table))
+            _text(folder / "tables" / f"{name}.csv", comma_separated(table) + "\n")
         if sheet.tables:
-            _text(folder / "tables" / f"{sheet.name}.tex", latex(sheet) + "\n")
+            _text(folder / "tables" / f"{sheet.name}.tex", sheet.latex() + "\n")
         for chart in sheet.charts:
             _bytes(folder / "figures" / f"{chart.name}.svg", draw(chart, "svg"))
             _bytes(folder / "figures" / f"{chart.name}.pdf", draw(chart, "pdf"))
@@ -243,13 +220,12 @@ def _write(sheets: Sequence[Sheet], folder: Path, settings: Settings, family: Fa
     tasks = f"the {family.name} tasks"
     finding = _finding(runs, family)
     title = f"# Position bias of {settings.model_name} on {tasks}\n\n" + "\n\n".join([*finding, *preface])
-    _text(folder / "paper.md", "\n\n".join([title, *map(markdown, sheets)]) + "\n")
+    _text(folder / "paper.md", "\n\n".join([title, *(sheet.markdown() for sheet in sheets)]) + "\n")
     html = page(
         sheets,
         model=settings.model_name,
         tasks=tasks,
         finding=finding,
-        version=__version__,
         preface=preface,
         provenance=_provenance(runs),
     )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lad_eval.methods import make_method
 from lad_eval.methods.readout import layer_range
 from lad_eval.metrics import Predictions, compare, position_test
-from lad_eval.report.render import plain
-from lad_eval.report.sheet import Cell, Measured, PValue, Sheet, Table, mark_notes, measured
+from lad_eval.report.sheet import Sheet, mark_notes, measured
+from lad_eval.report.table import Content, Table, figure, p_value
 from lad_eval.run.rows import Row, reported_rows
 from lad_eval.studies.lad.library import Collection, Library, Study, absent
 from lad_eval.studies.lad.need import Family, Need
@@ -25,8 +26,14 @@ def _needs(family: Family) -> list[Need]:
 def _sheet(library: Library, family: Family) -> Sheet:
     if not library.costs:
         return Sheet("table2", TABLE2.title, missing=("time and memory are measured on the model: run without --stored.",))
-    rows: list[tuple[Cell, ...]] = [
-        (f"N = {cost.candidates}", cost.kind, 1000 * cost.seconds, f"{cost.ratio:.2f}", _gib(cost.peak_bytes))
+    rows: list[tuple[Content, ...]] = [
+        (
+            f"N = {cost.candidates}",
+            cost.kind,
+            figure(1000 * cost.seconds, digits=0),
+            figure(cost.ratio, digits=2),
+            figure(None if cost.peak_bytes is None else cost.peak_bytes / 2**30, digits=2),
+        )
         for cost in library.costs
     ]
     notes = [
@@ -36,11 +43,7 @@ def _sheet(library: Library, family: Family) -> Sheet:
     if all(cost.peak_bytes is None for cost in library.costs):
         notes.append("Memory is measured on a GPU only; docs/performance.md has the CPU's.")
     headers = ("Images", "Answer", "ms / query", "Time by vanilla", "Peak GiB")
-    return Sheet("table2", TABLE2.title, (Table(TABLE2.title, headers, tuple(rows), tuple(notes), digits=0),))
-
-
-def _gib(peak: int | None) -> str | None:
-    return None if peak is None else f"{peak / 2**30:.2f}"
+    return Sheet("table2", TABLE2.title, (Table(TABLE2.title, headers, rows, notes),))
 
 
 TABLE2 = Study("table2", "Time and memory", _needs, _sheet)
@@ -86,6 +89,19 @@ def _parts(depth: int) -> dict[str, list[Variant]]:
     }
 
 
+def _by_method(title: str, columns: Sequence[str], answers: Sequence[Mapping[str, Predictions]], *, seed: int) -> Table:
+    """Accuracies with their marks: a row a method, and for each column the answers that it is `measured` from."""
+    cells = [measured(column, seed=seed) for column in answers]
+    return Table(title, columns, [(name, *(column[name][1] for column in cells)) for name in answers[0]], mark_notes(answers))
+
+
+def _with_passes(table: Table, collections: Sequence[Collection]) -> Table:
+    """The table with one more column: what an answer of each method costs."""
+    passes = [" / ".join(dict.fromkeys(c.passes(str(row[0].value)) for c in collections)) for row in table.cells]
+    rows: list[tuple[Content, ...]] = [(*row, text) for row, text in zip(table.cells, passes, strict=True)]
+    return replace(table, columns=(*table.columns, "Passes / query"), rows=rows)
+
+
 def _ablation_sheet(library: Library, family: Family) -> Sheet:
     shown = family.main()
     collections = [library[need] for need in _ablation_needs(family)]
@@ -93,20 +109,18 @@ def _ablation_sheet(library: Library, family: Family) -> Sheet:
     depth = max(depths)
     tables = []
     for part, variants in _parts(depth).items():
-        columns: list[dict[str, Measured]] = []
-        answers = []
-        for collection in collections:
-            decided = {name: collection.decided(make_method(method, **changed)) for name, method, changed in variants}
-            answers.append(decided)
-            columns.append({name: cell for name, (_, cell) in measured(decided, seed=library.seed).items()})
-        rows: list[tuple[Cell, ...]] = [(name, *(column[name] for column in columns)) for name, _, _ in variants]
-        tables.append(Table(part, (part, *(f"{s} N = {n}" for s, n, _ in shown)), tuple(rows), mark_notes(answers)))
+        answers = [
+            {name: collection.decided(make_method(method, **changed)) for name, method, changed in variants}
+            for collection in collections
+        ]
+        tables.append(_by_method(part, (part, *(f"{s} N = {n}" for s, n, _ in shown)), answers, seed=library.seed))
     return Sheet("table4", TABLE4.title, tuple(tables), remarks=(f"The model has {depth} layers that attend to images.",))
 
 
 TABLE4 = Study("table4", "Ablation of LAD", _ablation_needs, _ablation_sheet)
 
 
+ACCURACY = "Accuracy, with 95 % intervals"
 METHODS = ("vanilla", "sofa", "permutation-average", "lad", "sofa+lad")
 
 
@@ -115,15 +129,10 @@ def _ceilings_needs(family: Family) -> list[Need]:
 
 
 def _ceilings_sheet(library: Library, family: Family) -> Sheet:
-    needs = _ceilings_needs(family)
-    answers = [{name: library[need].stored(name) for name in METHODS} for need in needs]
-    found = [measured(column, seed=library.seed) for column in answers]
-    rows: list[tuple[Cell, ...]] = []
-    for name in METHODS:
-        passes = dict.fromkeys(library[need].passes(name) for need in needs)
-        rows.append((name, *(column[name][1] for column in found), " / ".join(passes)))
-    headers = ("Method", *(f"{setting} N = {n}" for setting, n, _ in family.main()), "Passes / query")
-    table = Table("Accuracy, with 95 % intervals", headers, tuple(rows), mark_notes(answers))
+    collections = [library[need] for need in _ceilings_needs(family)]
+    answers = [{name: collection.stored(name) for name in METHODS} for collection in collections]
+    headers = ("Method", *(f"{setting} N = {n}" for setting, n, _ in family.main()))
+    table = _with_passes(_by_method(ACCURACY, headers, answers, seed=library.seed), collections)
     return Sheet("table8", TABLE8.title, (table,))
 
 
@@ -135,7 +144,7 @@ def reported_figures(collection: Collection) -> dict[str, Row]:
     return {row.method: row for row in reported_rows(collection.run.metrics)}
 
 
-def reported_accuracies(collections: Sequence[Collection], after: int = 0) -> tuple[tuple[Cell, ...], ...]:
+def reported_accuracies(collections: Sequence[Collection], after: int = 0) -> tuple[tuple[Content, ...], ...]:
     """A row a method that has any published accuracy on these tasks, a cell a task, and `after` empty cells."""
     found = [reported_figures(collection) for collection in collections]
     names = dict.fromkeys(name for figures in found for name in figures)
@@ -175,29 +184,18 @@ def _main_needs(family: Family) -> list[Need]:
 
 def _accuracy(library: Library, family: Family) -> Sheet:
     shown = family.main()
-    columns: list[dict[str, Measured]] = []
-    answers: list[dict[str, Predictions]] = []
-    passes: dict[str, list[str]] = {name: [] for name in MAIN_METHODS}
-    for need in _main_needs(family):
-        collection = library[need]
-        answers.append({name: collection.stored(name) for name in MAIN_METHODS})
-        cells = measured(answers[-1], seed=library.seed)
-        columns.append({name: cell for name, (_, cell) in cells.items()})
-        for name in MAIN_METHODS:
-            passes[name].append(collection.passes(name))
-    rows: list[tuple[Cell, ...]] = [
-        (name, *(column[name] for column in columns), " / ".join(dict.fromkeys(passes[name]))) for name in MAIN_METHODS
-    ]
-    headers = ("Method", *(f"{setting} N = {n}" for setting, n, _ in shown), "Passes / query")
-    reported = reported_accuracies([library[need] for need in _main_needs(family)], after=1)
+    collections = [library[need] for need in _main_needs(family)]
+    answers = [{name: collection.stored(name) for name in MAIN_METHODS} for collection in collections]
+    headers = ("Method", *(f"{setting} N = {n}" for setting, n, _ in shown))
+    table = _with_passes(_by_method(ACCURACY, headers, answers, seed=library.seed), collections)
+    notes = (*table.notes, _position_note(answers, seed=library.seed))
+    table = replace(table, notes=notes, reported=reported_accuracies(collections, after=1))
     missing = [] if len(shown) == 4 else [absent(family, "part of N = 4 and 8, random and adversarial")]
-    notes = (*mark_notes(answers), _position_note(answers, seed=library.seed))
-    table = Table("Accuracy, with 95 % intervals", headers, tuple(rows), notes, reported=reported)
     return Sheet("table1", TABLE1.title, (table,), missing=tuple(missing))
 
 
 def _position_note(answers: list[dict[str, Predictions]], *, seed: int) -> str:
-    tests = (plain(PValue(position_test(column[PLAIN].grid, seed=seed).p_value), 0) for column in answers)
+    tests = (p_value(position_test(column[PLAIN].grid, seed=seed).p_value).text for column in answers)
     return f'Permutation test of "position does not matter" for {PLAIN}, p by column: {" / ".join(tests)}.'
 
 
@@ -207,15 +205,15 @@ def _everything(library: Library, family: Family) -> Sheet:
         collection = library[Need(task)]
         answers = {name: collection.stored(name) for name in MAIN_METHODS}
         cells = measured(answers, seed=library.seed)
-        rows: list[tuple[Cell, ...]] = []
+        rows: list[tuple[Content, ...]] = []
         for name, (found, accuracy) in cells.items():
-            rstd = Measured(found.rstd, found.rstd_low, found.rstd_high)
-            consistency = Measured(found.consistency, found.consistency_low, found.consistency_high)
-            everywhere = Measured(found.all_correct, found.all_correct_low, found.all_correct_high)
-            position = PValue(found.position_p)
+            rstd = figure(found.rstd, found.rstd_low, found.rstd_high)
+            consistency = figure(found.consistency, found.consistency_low, found.consistency_high)
+            everywhere = figure(found.all_correct, found.all_correct_low, found.all_correct_high)
+            position = p_value(found.position_p)
             rows.append((name, accuracy, found.accuracy_std, rstd, consistency, everywhere, found.unparsable, position))
         headers = ("Method", "Accuracy", "± std", "RStd", "Consistency", "Right in all orders", "Unparsable", "Position p")
-        reported: list[tuple[Cell, ...]] = [
+        reported: list[tuple[Content, ...]] = [
             (f"{name} (reported)", row.accuracy, None, row.rstd, row.consistency, None, None, None)
             for name, row in reported_figures(collection).items()
         ]
@@ -228,13 +226,13 @@ def _everything(library: Library, family: Family) -> Sheet:
 
 def against_plain(title: str, answers: dict[str, Predictions], *, seed: int) -> Table:
     """Every method minus the plain answer: paired differences, McNemar's test, what could be detected."""
-    rows: list[tuple[Cell, ...]] = [
+    rows: list[tuple[Content, ...]] = [
         (
             pair.first,
-            *(Measured(*figure) for figure in (pair.accuracy, pair.rstd, pair.consistency)),
+            *(figure(*estimate) for estimate in (pair.accuracy, pair.rstd, pair.consistency)),
             pair.only_first,
             pair.only_second,
-            PValue(pair.p_holm),
+            p_value(pair.p_holm),
             pair.detectable,
         )
         for pair in compare(answers, against=PLAIN, seed=seed)
@@ -263,16 +261,12 @@ def _mmiu_sheet(library: Library, family: Family) -> Sheet:
     needs = _mmiu_needs(family)
     if not needs:
         return Sheet("table5", TABLE5.title, missing=("MMIU: run with --family coco, after `lad-eval data prepare mmiu`.",))
-    columns: list[dict[str, Measured]] = []
-    answers = [{name: library[need].stored(name) for name in MMIU_METHODS} for need in needs]
-    for column in answers:
-        cells = measured(column, seed=library.seed)
-        columns.append({name: cell for name, (_, cell) in cells.items()})
-    rows: list[tuple[Cell, ...]] = [(name, *(cells[name] for cells in columns)) for name in MMIU_METHODS]
+    collections = [library[need] for need in needs]
+    answers = [{name: collection.stored(name) for name in MMIU_METHODS} for collection in collections]
     headers = ("Method", *(need.task.removeprefix("mmiu_") for need in needs))
-    notes = tuple(note for need in needs for note in library[need].notes)
-    reported = reported_accuracies([library[need] for need in needs])
-    table = Table("Accuracy, with 95 % intervals", headers, tuple(rows), (*mark_notes(answers), *notes), reported=reported)
+    table = _by_method(ACCURACY, headers, answers, seed=library.seed)
+    notes = (*table.notes, *(note for collection in collections for note in collection.notes))
+    table = replace(table, notes=notes, reported=reported_accuracies(collections))
     return Sheet("table5", TABLE5.title, (table,))
 
 

@@ -6,7 +6,8 @@ import numpy as np
 
 from lad_eval.methods import make_method
 from lad_eval.metrics import Estimate, Predictions, compare, holm, paired_test, summarise
-from lad_eval.report.sheet import Cell, Measured, PValue, Sheet, Table, accuracy
+from lad_eval.report.sheet import Sheet, accuracy
+from lad_eval.report.table import Content, Table, figure, p_value
 from lad_eval.studies.lad.library import Collection, Library, Study, absent
 from lad_eval.studies.lad.need import SETTINGS, Family, Need
 
@@ -50,7 +51,7 @@ def _sheet(library: Library, family: Family) -> Sheet:
 
 
 def _table(n: int, alike: dict[str, Collection], *, seed: int) -> Table:
-    rows: list[tuple[Cell, ...]] = []
+    rows: list[tuple[Content, ...]] = []
     tested: list[float] = []
     lost: list[list[Estimate | None]] = []
     for target_name, target in alike.items():
@@ -65,13 +66,13 @@ def _table(n: int, alike: dict[str, Collection], *, seed: int) -> Table:
                 if source is target:
                     lost[-1].append(None)
                     continue
-                pair = {"own": _among(own[name], answers[name]), "other": answers[name]}
+                pair = {"own": own[name].only(answers[name].sample_id), "other": answers[name]}
                 lost[-1].append(compare(pair, seed=seed)[0].accuracy)
                 tested.append(paired_test(pair["own"].grid.correct, pair["other"].grid.correct))
     corrected = iter(holm(tested))
     for i, estimates in enumerate(lost):
         for estimate in estimates:
-            told = (None, None) if estimate is None else (Measured(*estimate), PValue(float(next(corrected))))
+            told = (None, None) if estimate is None else (figure(*estimate), p_value(float(next(corrected))))
             rows[i] = (*rows[i], *told)
     headers = (
         "Evaluated on",
@@ -91,19 +92,7 @@ def _carried(method: str, target: Collection, source: Collection) -> Predictions
     evaluated = rows.select(np.flatnonzero(kept))
     position = make_method(method).calibrate(learned).predict(evaluated)
     permutation = np.asarray(target.asked.permutation_index)[kept]
-    return Predictions(evaluated.sample_id, permutation, evaluated.gold_position, position, evaluated.perm)
-
-
-def _among(answers: Predictions, others: Predictions) -> Predictions:
-    """The answers to the samples that the others answer too."""
-    kept = np.isin(answers.sample_id, others.sample_id)
-    return Predictions(
-        answers.sample_id[kept],
-        answers.permutation[kept],
-        answers.gold_position[kept],
-        answers.predicted[kept],
-        answers.perm[kept],
-    )
+    return Predictions.of(evaluated, position, permutation)
 
 
 TABLE3 = Study("table3", "Transfer of the calibration", _needs, _sheet)

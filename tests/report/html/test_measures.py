@@ -10,7 +10,7 @@ from lad_eval.methods.conformance import random_evidence
 from lad_eval.report.html import measures
 from lad_eval.report.html.examples import divergences, flipping
 from lad_eval.report.html.load import answers_of
-from lad_eval.run.folder import ResultsError
+from lad_eval.run.folder import predictions_problem
 
 
 def table(method, positions, *, log_proba=None, samples=("a", "b"), orders=("0 1 2", "2 0 1")):
@@ -23,6 +23,7 @@ def table(method, positions, *, log_proba=None, samples=("a", "b"), orders=("0 1
                 {
                     "method": method, "sample_id": sample, "permutation": t, "order": order,
                     "gold_position": shown.index(0), "position": positions[s][t],
+                    "correct": positions[s][t] == shown.index(0),
                     "log_proba": None if log_proba is None else log_proba[s][t],
                 }
             )  # fmt: skip
@@ -30,13 +31,14 @@ def table(method, positions, *, log_proba=None, samples=("a", "b"), orders=("0 1
 
 
 def test_answers_are_the_rows_of_the_table_whatever_their_order():
-    rows = table("vanilla", [[0, 0], [1, -1]], log_proba=[[np.log([0.5, 0.3, 0.2])] * 2] * 2)
-    answers = answers_of(rows.sample(frac=1, random_state=0).sort_values("sample_id", kind="stable"), 3)
-    assert answers.sample_id == ("a", "b")
-    assert answers.gold.tolist() == [[0, 1], [0, 1]]
-    assert answers.images("vanilla").tolist() == [[0, 2], [1, -1]]
-    assert answers.correct("vanilla").tolist() == [[True, False], [False, False]]
-    assert answers.gold_image.tolist() == [0, 0]
+    told = [[np.log([0.7, 0.2, 0.1])] * 2, [np.log([0.1, 0.2, 0.7]), np.log([0.5, 0.3, 0.2])]]
+    rows = table("vanilla", [[0, 0], [1, -1]], log_proba=told, samples=("b", "a"))
+    answers = answers_of(rows.sample(frac=1, random_state=0).sort_values("sample_id", kind="stable", ascending=False), 3)
+    assert answers.sample_id == ["b", "a"]  # in the order of asking, not of the names
+    assert answers.shown.gold.tolist() == [[0, 1], [0, 1]]
+    assert answers.grids["vanilla"].chosen.tolist() == [[0, 2], [1, -1]]
+    assert answers.grids["vanilla"].correct.tolist() == [[True, False], [False, False]]
+    assert answers.shown.gold_image.tolist() == [0, 0]
     assert answers.probability["vanilla"][1, 1] == pytest.approx([0.5, 0.3, 0.2])
 
 
@@ -55,16 +57,18 @@ def test_a_method_with_other_rows_is_left_out():
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda t: t.drop(columns="order"), "predictions.parquet lacks order"),
+        (lambda t: t.drop(columns="order"), "it lacks order"),
         (lambda t: t.iloc[:0], "holds no row"),
         (lambda t: t.iloc[:-1], "lacks an order of a sample"),
-        (lambda t: t.assign(order="a b c"), "predictions.parquet is damaged"),
-        (lambda t: t.assign(order="0 1"), "predictions.parquet is damaged"),
+        (lambda t: pd.concat([t, t.iloc[:1]]), "or answers one twice"),
+        (lambda t: t.assign(order="a b c"), "does not hold what it should"),
+        (lambda t: t.assign(order="0 1"), "not a permutation of 3 images"),
     ],
 )
 def test_a_spoilt_table_is_refused(spoil, said):
-    with pytest.raises(ResultsError, match=said):
-        answers_of(spoil(table("vanilla", [[0, 0], [1, 1]])), 3)
+    whole = table("vanilla", [[0, 0], [1, 1]])
+    assert predictions_problem(whole, 3) is None
+    assert said in predictions_problem(spoil(whole), 3)
 
 
 def test_gold_attention_is_the_mean_share_of_the_right_image():

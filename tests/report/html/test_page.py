@@ -11,7 +11,6 @@ import pytest
 from lad_eval.cli.main import invoke
 from lad_eval.errors import UserError
 from lad_eval.metrics import standings
-from lad_eval.report.compare import table_of
 from lad_eval.report.html import pictures, write_report
 from lad_eval.report.html.load import choose, definitions_of
 from lad_eval.report.html.text import clean, without_paths
@@ -224,7 +223,7 @@ def test_a_page_reports_what_metrics_json_says(album, text):
 
 
 def test_methods_that_are_no_worse_than_the_best_are_marked(album, text):
-    tables = {name: table_of(album[0], name) for name in album[0].methods}
+    tables = {name: album[0].predictions_of(name) for name in album[0].methods}
     accuracies = {name: figure["accuracy"]["value"] for name, figure in album[0].metrics["methods"].items()}
     standing = standings({name: table.grid.correct for name, table in tables.items()})
     tied = {name for name, found in standing.items() if found.tied and accuracies[name] < max(accuracies.values())}
