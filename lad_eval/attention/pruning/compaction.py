@@ -1,7 +1,7 @@
 """Layers that see the remaining tokens of a prompt alone: their inputs gathered, their masks cut, their results put back.
 
-A prompt's remaining tokens stand in *slots*, Int[batch, S]: where each stood in the prompt. Rows with fewer of them than the others
-have slots of -1 in front, which hold what does not matter and is hidden.
+A prompt's remaining tokens stand in *slots*, Int[batch, S]: where each stood in the prompt. Rows with fewer of them than the
+others have slots of -1 in front, which hold what does not matter and is hidden.
 """
 
 from __future__ import annotations
@@ -119,7 +119,8 @@ def mask_form(attention: torch.nn.Module) -> str:
     form = "keys" if implementation.startswith("flash_attention") else {"sdpa": "bool", "eager": "float"}.get(implementation)
     if form is None:
         raise UnsupportedModelError(
-            f"Attention implementation {implementation!r} takes masks that cannot be cut to fewer tokens; use --attn sdpa or eager."
+            f"Attention implementation {implementation!r} takes masks that cannot be cut to fewer tokens; use --attn sdpa or "
+            "eager."
         )
     return form
 
@@ -160,7 +161,7 @@ def cut_entries(mask: Any, queries: torch.Tensor, keys: torch.Tensor, form: str,
     first = mask.shape[3] - mask.shape[2]
     batch = torch.arange(len(keys), device=mask.device)[:, None, None]
     rows, columns = (queries - first).clamp(min=0)[:, :, None], keys.clamp(min=0)[:, None]
-    cut = mask[batch, :, rows, columns].movedim(-1, 1)
+    cut: torch.Tensor = mask[batch, :, rows, columns].movedim(-1, 1)
     sees, hides = (True, False) if mask.dtype == torch.bool else (0.0, torch.finfo(mask.dtype).min)
     return cut.masked_fill(~real[:, None, None], hides).masked_fill(_itself(queries, keys), sees)
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class FastV(Pruner):
     """Keeps the visual tokens to which the prompt's last token attends most, in the layer below the one before which they leave.
 
-    Source: Chen et al. 2024, arXiv 2403.06764; github.com/pkunlp-icler/FastV, d165972, its in-place variant: attention after softmax,
-    mean of the heads, ranked once. Released with layer 2 and half of the tokens.
+    Source: Chen et al. 2024, arXiv 2403.06764; github.com/pkunlp-icler/FastV, d165972, its in-place variant: attention after
+    softmax, mean of the heads, ranked once. Published with layer 2 and half of the tokens.
     """
 
     name: ClassVar[str] = "fastv"

@@ -26,7 +26,9 @@ def hide_keys(model: Any, hidden: Callable[[AttentionCall], torch.Tensor | None]
         if keys is None:
             return call.mask
         mask = additive_mask(call)
-        return mask.expand(len(keys), *mask.shape[1:]).masked_fill(keys[:, None, None].to(mask.device), torch.finfo(mask.dtype).min)
+        return mask.expand(len(keys), *mask.shape[1:]).masked_fill(
+            keys[:, None, None].to(mask.device), torch.finfo(mask.dtype).min
+        )
 
     with transform_mask(model, transform):
         yield

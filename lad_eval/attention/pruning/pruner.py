@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
 
 How = Literal["drop", "mask"]
 Per = Literal["prompt", "image"]
+# Above the rounding of a share that was computed from a number of tokens, and below any share that a user writes.
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class Pruner(Intervention):
     Only tokens that carry image features leave; row breaks, tile marks, delimiters and text stay. The tokens that stay keep their
     positions. What is kept is chosen once, as the prompt is read, and is the same for all that continues it.
 
-    A subclass is a frozen dataclass with a `name` and `_scores`; one that prunes several times gives `_stages`, and one that
-    merges tokens overrides `_chosen`.
+    A subclass is a frozen dataclass with a `name` and `_scores`; one that prunes several times gives `_layers` and `_shares`, and
+    one that merges tokens overrides `_chosen`.
 
     Args:
         keep: a whole number of visual tokens, or a share of them in [0, 1]: 1 is one token, 1.0 all of them. 0 keeps none.
@@ -67,52 +68,64 @@ class Pruner(Intervention):
     def facts(self) -> dict[str, Any]:
         return {**super().facts, "keep_is": "share" if self.is_share else "tokens"}
 
-    def _stages(self) -> Mapping[int, int | float]:
-        """By decoder layer, ascending, what is kept before it, of the tokens that the prompt began with."""
-        return {self.layer: self.keep}
+    def _layers(self, depth: int) -> tuple[int, ...]:
+        """Decoder layers before which tokens leave, ascending, in a decoder of `depth` layers."""
+        return (self.layer,)
+
+    def _shares(self, mean: torch.Tensor) -> list[torch.Tensor]:
+        """For each of those layers the share of all tokens to keep, shaped as `mean`, the share that `keep` asks for."""
+        return [mean]
 
     @abstractmethod
     def _scores(self, entry: Entry) -> torch.Tensor:
-        """Float[batch, T]; the greater, the sooner a visual token is kept. Read at visual tokens that remain, and finite there."""
+        """Float[batch, T], read at the visual tokens that remain, and finite there; the greatest are kept."""
 
-    def _chosen(self, entry: Entry, keep: int | float) -> Choice:
-        """What remains from a stage on: all but the visual tokens whose scores are not among the greatest."""
+    def _chosen(self, entry: Entry, stage: int) -> Choice:
+        """What remains from a stage on: all but the visual tokens whose scores are not among the greatest.
+
+        Args:
+            entry: what is known there.
+            stage: its index among `_layers`.
+
+        Raises:
+            UserError: there are fewer tokens than are to be kept.
+        """
         from lad_eval.attention.pruning.stages import Choice
 
         owner = entry.layout.spans.owner.to(entry.remaining.device)
         groups = owner if self.keep_per == "image" else owner.clamp(max=0)
-        budgets = [[self._budget(keep, int(n)) for n in _counts(row)] for row in groups]
-        visual = owner >= 0
-        if all(budget == n for row, counts in zip(budgets, map(_counts, groups), strict=True) for budget, n in zip(row, counts, strict=True)):
+        sizes = _sizes(groups)
+        counts = (self._shares(self._mean_share(sizes))[stage] * sizes + _ROUNDING).floor().long()
+        left = groups.masked_fill(~entry.remaining, -1)
+        if bool((counts >= _sizes(left, sizes.shape[1])).all()):
             return Choice(entry.remaining)
-        scores = self._scores(entry).float()
-        kept = greatest(scores, entry.remaining & visual, groups, budgets)
-        return Choice(entry.remaining & (~visual | kept))
+        kept = _greatest(self._scores(entry), left, counts)
+        return Choice(entry.remaining & ((owner < 0) | kept))
 
-    def _budget(self, keep: int | float, tokens: int) -> int:
-        """Tokens to keep of those of a prompt or an image."""
-        if isinstance(keep, float):
-            return math.floor(keep * tokens + 1e-9)
-        if keep > tokens:
-            whose = "an image" if self.keep_per == "image" else "a prompt"
+    def _mean_share(self, sizes: torch.Tensor) -> torch.Tensor:
+        """Float64[batch, G]: `keep` as a share of groups of so many tokens."""
+        if self.is_share:
+            return sizes.new_full(sizes.shape, self.keep, dtype=_double())
+        if self.keep > (least := int(sizes[sizes > 0].min())):
             raise UserError(
-                f"{self.name} cannot keep {keep} tokens of {whose} with {tokens} visual tokens; give a smaller keep, or a share such "
-                "as keep=0.25."
+                f"{self.label} cannot keep {self.keep} visual tokens: {'an image' if self.keep_per == 'image' else 'a prompt'} has "
+                f"{least}; give a smaller keep, or a share such as keep=0.25."
             )
-        return keep
+        return self.keep / sizes.clamp(min=1).double()
 
     @contextmanager
     def _attached(self, model: Any, layout: PromptLayout, acted: Acted) -> Iterator[None]:
+        from lad_eval.attention.hooks import decoder_layers
         from lad_eval.attention.pruning.stages import check_stages, pruned
 
-        stages = self._stages()
-        check_stages(model, stages, self.how, self.name)
+        layers = self._layers(len(decoder_layers(model)))
+        check_stages(model, layers, self.how, self.name)
 
-        def choose(keep: int | float, entry: Entry) -> Choice:
+        def choose(stage: int, entry: Entry) -> Choice:
             acted()
-            return self._chosen(entry, keep)
+            return self._chosen(entry, stage)
 
-        with pruned(model, layout, {layer: partial(choose, keep) for layer, keep in stages.items()}, self.how):
+        with pruned(model, layout, {layer: partial(choose, stage) for stage, layer in enumerate(layers)}, self.how):
             yield
 
 
@@ -130,26 +143,26 @@ def check_keep(name: str, keep: object) -> None:
         )
 
 
-def _counts(groups: torch.Tensor) -> list[int]:
-    """Tokens of each group of a row, Int[T] with -1 for none."""
-    return [int(n) for n in groups[groups >= 0].bincount()]
-
-
-def greatest(scores: torch.Tensor, candidates: torch.Tensor, groups: torch.Tensor, budgets: list[list[int]]) -> torch.Tensor:
-    """Bool[batch, T]: of the candidates of each group as many as its budget, those with the greatest scores; of equals the first.
-
-    Args:
-        scores: Float[batch, T].
-        candidates: Bool[batch, T].
-        groups: Int[batch, T], an index or -1.
-        budgets: by row and group.
-    """
+def _double() -> torch.dtype:
     import torch
 
-    kept = torch.zeros_like(candidates)
-    for row, row_budgets in enumerate(budgets):
-        for group, budget in enumerate(row_budgets):
-            tokens = (candidates[row] & (groups[row] == group)).nonzero()[:, 0]
-            order = scores[row, tokens].argsort(descending=True, stable=True)
-            kept[row, tokens[order[:budget]]] = True
-    return kept
+    return torch.float64
+
+
+def _sizes(groups: torch.Tensor, total: int | None = None) -> torch.Tensor:
+    """Int[batch, G]: tokens of each group of Int[batch, T], -1 for none."""
+    import torch
+
+    total = max(1, int(groups.max()) + 1) if total is None else total
+    return (groups[:, :, None] == torch.arange(total, device=groups.device)).sum(dim=1)
+
+
+def _greatest(scores: torch.Tensor, groups: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """Bool[batch, T]: of each group as many tokens as its count, those with the greatest scores; of equals the first."""
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    ranked = groups.gather(1, order)
+    chosen = groups.new_zeros(groups.shape).bool()
+    for group in range(counts.shape[1]):
+        member = ranked == group
+        chosen |= member & (member.cumsum(dim=1) <= counts[:, group : group + 1])
+    return chosen.new_zeros(chosen.shape).scatter(1, order, chosen)

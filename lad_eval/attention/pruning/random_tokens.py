@@ -35,9 +35,8 @@ class RandomTokens(Pruner):
         import torch
 
         scores = torch.zeros(entry.remaining.shape)
-        visual = entry.layout.visual
-        for row, key in enumerate(entry.layout.keys):
+        for row, visual, key in zip(scores, entry.layout.visual, entry.layout.keys, strict=True):
             digest = hashlib.sha256(f"{self.seed}/{entry.layer}/{key}".encode()).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-            scores[row, visual[row]] = torch.rand(int(visual[row].sum()), generator=generator)
+            row[visual] = torch.rand(int(visual.sum()), generator=generator)
         return scores.to(entry.remaining.device)

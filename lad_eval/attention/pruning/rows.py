@@ -9,10 +9,10 @@ from lad_eval.attention.recorder import last_row
 
 
 def over_prompt(values: torch.Tensor, call: AttentionCall, length: int) -> torch.Tensor:
-    """Values of a call's keys, Float[batch, ..., keys], at the tokens of the prompt: Float[batch, ..., T], 0 where a token is no key.
+    """Values of a call's keys at the tokens of the prompt, Float[batch, ..., T]; 0 at tokens that had left.
 
     Args:
-        values: one for each key.
+        values: Float[batch, ..., keys].
         call: of the prompt's prefill.
         length: tokens of the padded prompt, T.
     """

@@ -2,13 +2,13 @@
 
 Nothing is patched. Hooks of PyTorch on the decoder's layers let each layer from the first such one on see the remaining tokens
 alone, and put what it makes of them back among all tokens: the decoder's own loop, features that are added between layers
-(DeepStack), the final norm and the choice of the last logits meet the length that they expect. The key-value cache of these layers
-is shorter; steps that continue the prompt are given masks that fit it.
+(DeepStack), the final norm and the choice of the last logits meet the length that they expect. The key-value caches of these
+layers are shorter; steps that continue the prompt are given masks that fit them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -72,7 +72,7 @@ class Choice:
 Choose = Callable[[Entry], Choice]
 
 
-def check_stages(model: Any, layers: Mapping[int, Any], how: How, name: str) -> None:
+def check_stages(model: Any, layers: Sequence[int], how: How, name: str) -> None:
     """Whether tokens can leave before these decoder layers.
 
     Raises:
@@ -84,7 +84,9 @@ def check_stages(model: Any, layers: Mapping[int, Any], how: How, name: str) -> 
     for layer in layers:
         if not lowest <= layer < total:
             reason = f"has decoder layers 0 to {total - 1}" if layer >= total else f"has no attention below layer {lowest - 1}"
-            raise UserError(f"{name} cannot prune before layer {layer}, as {kind} {reason}; choose a layer of {lowest} to {total - 1}.")
+            raise UserError(
+                f"{name} cannot prune before layer {layer}, as {kind} {reason}; choose a layer of {lowest} to {total - 1}."
+            )
     for module in attending.values():
         mask_form(module)
     others = [layer for layer in range(min(layers), total) if layer not in attending]
@@ -117,7 +119,7 @@ def pruned(model: Any, layout: PromptLayout, stages: Mapping[int, Choose], how: 
         yield
 
 
-class _Reached(Exception):
+class _ReachedError(Exception):
     """The attention call that was waited for."""
 
     def __init__(self, call: AttentionCall) -> None:
@@ -231,7 +233,7 @@ class _Pruned:
             )
 
         def stop(call: AttentionCall) -> None:
-            raise _Reached(call)
+            raise _ReachedError(call)
 
         if self._left is not None:
             self._table[index] = self._keys(index)
@@ -241,12 +243,13 @@ class _Pruned:
         try:
             with torch.no_grad(), unobserved(), observe_attention(self._model, stop):
                 module.forward(*args, **kwargs)
-        except _Reached as reached:
+        except _ReachedError as reached:
             return reached.call
         finally:
             self._table.pop(index, None)
         raise UnsupportedModelError(
-            f"{type(self._model).__name__} is not supported: decoder layer {index} does not go through transformers' attention functions."
+            f"{type(self._model).__name__} is not supported: decoder layer {index} does not go through transformers' attention "
+            "functions."
         )
 
     def _keys(self, index: int) -> torch.Tensor:

@@ -55,14 +55,21 @@ class Steps:
         """Takes a layer's window from a call of the prefill.
 
         Raises:
-            UnsupportedModelError: flash attention would count the window in remaining tokens.
+            UnsupportedModelError: something counts the remaining tokens where it should count those of the prompt.
         """
+        module: Any = call.module
+        scaled = getattr(module, "attn_temperature_tuning", False) and not getattr(module, "use_rope", True)
+        if scaled and self._length >= module.floor_scale:
+            raise UnsupportedModelError(
+                f"Layer {call.layer} scales queries by their place in prompts of {module.floor_scale} tokens or more, which is lost "
+                "once tokens are dropped; use how=mask or shorter prompts."
+            )
         window = call.options.get("sliding_window")
         self._windows[call.layer] = None if window is None else int(window)
         if window is not None and window < self._length and mask_form(call.module) == "keys":
             raise UnsupportedModelError(
-                f"Layer {call.layer} attends to the last {window} tokens, which flash attention cannot count once tokens are dropped; "
-                "use --attn sdpa or eager."
+                f"Layer {call.layer} attends to the last {window} tokens, which flash attention cannot count once tokens are "
+                "dropped; use --attn sdpa or eager."
             )
 
     def source(self, layer: int) -> int:
@@ -127,7 +134,7 @@ class Steps:
 
     def _chunk(self, layer: int) -> int | None:
         """Of layers that attend inside chunks of the prompt (Llama 4), their length."""
-        config = getattr(self._attention[layer], "config", None)
+        config: Any = getattr(self._attention[layer], "config", None)
         kinds = getattr(config, "layer_types", None)
         if kinds is None or kinds[layer] != "chunked_attention":
             return None
