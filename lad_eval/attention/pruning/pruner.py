@@ -107,9 +107,10 @@ class Pruner(Intervention):
         if self.is_share:
             return sizes.new_full(sizes.shape, self.keep, dtype=_double())
         if self.keep > (least := int(sizes[sizes > 0].min())):
+            whole = "an image" if self.keep_per == "image" else "a prompt"
             raise UserError(
-                f"{self.label} cannot keep {self.keep} visual tokens: {'an image' if self.keep_per == 'image' else 'a prompt'} has "
-                f"{least}; give a smaller keep, or a share such as keep=0.25."
+                f"{self.label} cannot keep {self.keep} visual tokens, as {whole} has {least}; give a smaller keep, or a share "
+                "such as keep=0.25."
             )
         return self.keep / sizes.clamp(min=1).double()
 

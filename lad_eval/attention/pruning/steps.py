@@ -61,8 +61,8 @@ class Steps:
         scaled = getattr(module, "attn_temperature_tuning", False) and not getattr(module, "use_rope", True)
         if scaled and self._length >= module.floor_scale:
             raise UnsupportedModelError(
-                f"Layer {call.layer} scales queries by their place in prompts of {module.floor_scale} tokens or more, which is lost "
-                "once tokens are dropped; use how=mask or shorter prompts."
+                f"Layer {call.layer} scales queries by their place in prompts of {module.floor_scale} tokens or more, which is "
+                "lost once tokens are dropped; use how=mask or shorter prompts."
             )
         window = call.options.get("sliding_window")
         self._windows[call.layer] = None if window is None else int(window)
