@@ -71,8 +71,8 @@ def _table(name: str, plan: Plan) -> Table:
         f"A pruned prefill ({describe(name, plan)}, {visual} visual tokens of {length}, decoder alone, batch 1)",
         ("tokens", "seconds", "time by plain", "times faster", "possible", "KV cache by plain"),
         rows,
-        f"Tokens leave before layer {pruners[0].layer}. Possible: the layers below at the whole length and the others at the "
-        "shorter one, by plain prefills of both. Goals: keep=1.0 at most 1.03 of plain, the others within 10 % of what is possible.",
+        f"Tokens leave before layer {pruners[0].layer}. Possible: layers below at the whole length, others at the shorter "
+        "one, by plain prefills of both. Goals: keep=1.0 at most 1.03 of plain, others within 10 % of what is possible.",
     )
 
 
