@@ -1,0 +1,118 @@
+"""Tokens that leave at several layers, whatever chooses them: dropped or masked, read and continued."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lad_eval.attention.hooks import attending_layers, attention_layers, decoder_layers, observe_attention
+from lad_eval.attention.layout import PromptLayout, no_padding
+from lad_eval.attention.pruning.stages import Choice, pruned
+from lad_eval.attention.spans import image_spans
+from lad_eval.errors import UnsupportedModelError
+from lad_eval.models.continuation import continue_prefixes, with_positions
+from lad_eval.models.random import FAMILIES
+
+TEXTS = ("a red circle", "a blue square left of 25 other things", "a green one above")
+PREFIXES = [(5,), (6, 7), (8, 9, 10)]
+
+
+def prepared(lab, family):
+    model, processor = lab.load(family)
+    sizes = [lab.UNEQUAL, lab.OTHER, lab.EQUAL]
+    rows = [(size, f"Caption: {text}\nAnswer: ") for size, text in zip(sizes, TEXTS, strict=True)]
+    inputs = lab.prepare(processor, rows)
+    spans = image_spans(model, processor, inputs, 3)
+    attended = inputs["attention_mask"].bool()
+    layout = PromptLayout(inputs["input_ids"], spans, attended, TEXTS, processor.tokenizer.decode, no_padding)
+    return model, with_positions(model, lab.for_model(inputs)), layout
+
+
+def layers_of(model):
+    """Two layers, one after the other, from which on all layers attend; or one, where there are no two."""
+    attending, total = attention_layers(model), len(decoder_layers(model))
+    usable = [n for n in range(min(attending) + 1, total) if all(later in attending for later in range(n, total))]
+    return usable[:2]
+
+
+def by_chance(layout, share, seed):
+    """Keeps about a share of the visual tokens, of each row another number."""
+    numbers = torch.Generator().manual_seed(seed)
+    keep = torch.rand(layout.ids.shape, generator=numbers) < share
+    return lambda entry: Choice(~layout.visual | keep)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_prompts_pruned_twice_go_on_as_if_masked(lab, family):
+    model, inputs, layout = prepared(lab, family)
+    layers = layers_of(model)
+    ids, masks = inputs["input_ids"], inputs["attention_mask"]
+    results = []
+    for how in ("drop", "mask"):
+        stages = {layer: by_chance(layout, 0.5, layer) for layer in layers}
+        with torch.no_grad(), pruned(model, layout, stages, how):
+            output = model(**inputs, use_cache=True)
+            after = continue_prefixes(model, output.past_key_values, masks, PREFIXES, [range(20)] * 3)
+            written = model.generate(**inputs, max_new_tokens=45, min_new_tokens=45, do_sample=False)
+        results.append((output.logits[:, -1], torch.stack(after), written[:, ids.shape[1] :]))
+    (first, after, written), (masked, masked_after, masked_written) = results
+    torch.testing.assert_close(first, masked, atol=1e-5, rtol=0)
+    torch.testing.assert_close(after, masked_after, atol=1e-5, rtol=0)
+    assert torch.equal(written, masked_written)  # 45 tokens are more than the windows of the tiny models
+
+
+@pytest.mark.parametrize("family", ["llava-1.5", "qwen3-vl", "gemma3", "qwen3.5"])
+def test_hidden_states_that_a_stage_gives_go_on(lab, family):
+    model, inputs, layout = prepared(lab, family)
+    layer = layers_of(model)[-1]
+    results = []
+
+    def choose(entry):
+        assert entry.layer == layer
+        assert entry.hidden.shape == entry.embeddings.shape == (*layout.ids.shape, entry.hidden.shape[2])
+        assert torch.equal(entry.remaining, layout.attended)
+        assert entry.attention.layer == max(index for index in attending_layers(model) if index < layer)
+        merged = entry.hidden.clone()
+        merged[layout.visual] = merged[layout.visual].flip(-1)
+        return Choice(by_chance(layout, 0.5, 0)(entry).remaining, merged)
+
+    plain = pruned(model, layout, {layer: by_chance(layout, 0.5, 0)})
+    for context in (plain, pruned(model, layout, {layer: choose}), pruned(model, layout, {layer: choose}, "mask")):
+        with torch.no_grad(), context:
+            results.append(model(**inputs).logits[:, -1])
+    torch.testing.assert_close(results[1], results[2], atol=1e-5, rtol=0)
+    if family != "gemma3":  # whose last layer's window holds no image
+        assert (results[1] - results[0]).abs().max() > 1e-3
+
+
+def test_prompts_may_be_read_again_and_others_are_refused(lab):
+    model, inputs, layout = prepared(lab, "llava-1.5")
+    with torch.no_grad(), pruned(model, layout, {1: by_chance(layout, 0.5, 0)}):
+        first = model(**inputs).logits[:, -1]
+        assert torch.equal(model(**inputs).logits[:, -1], first)
+        with pytest.raises(ValueError, match="reads prompts of 3 tokens, and their layout is of"):
+            model(input_ids=torch.tensor([[5, 6, 7]] * 3))
+
+
+def test_a_coming_layer_without_attention_is_refused(lab):
+    model, inputs, layout = prepared(lab, "qwen3.5")
+    message = "Decoder layer 2 of Qwen3_5ForConditionalGeneration has no attention to rank tokens by; choose another layer."
+    stages = {2: lambda entry: Choice(entry.coming().mask)}
+    with torch.no_grad(), pruned(model, layout, stages), pytest.raises(UnsupportedModelError) as fault:
+        model(**inputs)
+    assert str(fault.value) == message
+
+
+def test_of_two_that_prune_each_is_told_of_the_others_tokens(lab):
+    model, inputs, layout = prepared(lab, "llava-1.5")
+    seen = {}
+    with (
+        torch.no_grad(),
+        pruned(model, layout, {1: by_chance(layout, 0.5, 1), 2: by_chance(layout, 0.5, 2)}),
+        observe_attention(model, lambda call: seen.update({call.layer: call.positions})),
+    ):
+        model(**inputs)
+    assert seen[0] is None
+    for b in range(3):
+        later, earlier = (set(seen[layer][b].tolist()) - {-1} for layer in (2, 1))
+        assert later < earlier
