@@ -86,6 +86,12 @@ class PromptLayout:
             appended=self.appended + len(tokens),
         )
 
+    def without_appended(self) -> PromptLayout:
+        """The layout of the prompts themselves."""
+        stop = self.length - self.appended
+        spans = replace(self.spans, owner=self.spans.owner[:, :stop])
+        return replace(self, ids=self.ids[:, :stop], spans=spans, attended=self.attended[:, :stop], appended=0)
+
 
 def no_padding(spans: Spans) -> torch.Tensor:
     """Of images that fill their grids: Float[batch, T], all 0."""

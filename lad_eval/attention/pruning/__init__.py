@@ -5,7 +5,8 @@ To add a pruner: a frozen dataclass derived from `pruner.Pruner` that gives scor
 pruner.py         what all pruners share: parameters, how many tokens stay, and which
 fastv.py          by the attention of the prompt's last token
 random_tokens.py  by chance: the control
-stages.py         the layers at which tokens leave, and what is known of them there
+stages.py         the layers before which tokens leave, and what is known of them there
+steps.py          what continues pruned prompts
 compaction.py     layers that see the remaining tokens alone
 masking.py        layers that see all tokens and attend to the remaining ones: the reference
 rows.py           attention of chosen query tokens

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -154,10 +154,11 @@ class _Pruned:
     def begin(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before the first layer."""
         self._table.clear()
+        self._cut.clear()
         if self._steps.begin(args[0].shape[1], kwargs):
             return
         self._left = None
-        for state in (self._at, self._calls, self._entering, self._cut):
+        for state in (self._at, self._calls, self._entering):
             state.clear()
         self._embeddings = args[0]
 
@@ -213,9 +214,11 @@ class _Pruned:
         remaining = self._layout.attended.to(hidden.device) if self._left is None else self._left.remaining.to(hidden.device)
         coming = partial(self._coming, index, module, args, kwargs)
         call = self._calls[self._below[index]]
-        choice = self._stages[index](Entry(index, self._layout, hidden, self._embeddings, remaining, call, coming))
+        entry = Entry(index, self._layout, hidden, self._embeddings, remaining, call, coming)
+        choice = _chosen_before_appended(self._stages[index], entry)
         if index == max(self._stages):
             self._calls.clear()
+            self._embeddings = None
         after = remaining & choice.remaining
         if not torch.equal(after, remaining):
             self._left = _Left(after, Slots.of(after))
@@ -283,3 +286,42 @@ class _Pruned:
         if whole:
             args, kwargs = compacted_inputs(args, kwargs, slots, batch)
         return args, {**kwargs, "attention_mask": self._cut[known][1]}
+
+
+def _chosen_before_appended(choose: Choose, entry: Entry) -> Choice:
+    """What is chosen of prompts behind which tokens were appended: the same as without these, which all remain.
+
+    So a prompt that is read again for every prefix of an answer is pruned as one that is read once and continued.
+
+    Raises:
+        UnsupportedModelError: an attention call is of the last token alone.
+    """
+    if not (count := entry.layout.appended):
+        return choose(entry)
+    prompts = Entry(
+        entry.layer,
+        entry.layout.without_appended(),
+        entry.hidden[:, :-count],
+        entry.embeddings[:, :-count],
+        entry.remaining[:, :-count],
+        _without_last(entry.attention, count),
+        lambda: _without_last(entry.coming(), count),
+    )
+    choice = choose(prompts)
+    remaining = torch.nn.functional.pad(choice.remaining, (0, count), value=True)
+    if choice.hidden is None:
+        return Choice(remaining)
+    return Choice(remaining, torch.cat([choice.hidden, entry.hidden[:, -count:]], dim=1))
+
+
+def _without_last(call: AttentionCall, count: int) -> AttentionCall:
+    """A prefill's call without its last tokens, which no token before them sees."""
+    if call.query.shape[2] <= count:
+        raise UnsupportedModelError(
+            f"Layer {call.layer} attends from the last token alone, so that a prompt with a prefix of an answer cannot be pruned."
+        )
+    mask: Any = call.mask
+    if isinstance(mask, torch.Tensor):
+        mask = mask[..., :-count] if mask.dim() == 2 else mask[..., :-count, :-count]
+    positions = None if call.positions is None else call.positions[:, :-count]
+    return replace(call, query=call.query[:, :, :-count], key=call.key[:, :, :-count], mask=mask, positions=positions)
