@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from lad_eval.attention.hooks import attending_layers, attention_layers, decoder_layers, observe_attention
 from lad_eval.attention.layout import PromptLayout, no_padding
@@ -101,6 +104,56 @@ def test_a_coming_layer_without_attention_is_refused(lab):
     with torch.no_grad(), pruned(model, layout, stages), pytest.raises(UnsupportedModelError) as fault:
         model(**inputs)
     assert str(fault.value) == message
+
+
+def test_other_threads_pass_through_untouched(lab):
+    model, inputs, layout = prepared(lab, "llava-1.5")
+    words = {"input_ids": torch.tensor([[5, 6, 7]])}
+    with torch.no_grad():
+        plain = model(**words).logits
+        with pruned(model, layout, {1: by_chance(layout, 0.5, 0)}), ThreadPoolExecutor(1) as other:
+            elsewhere = other.submit(torch.no_grad()(lambda: model(**words).logits)).result()
+            assert (model(**inputs).logits - model(**inputs).logits).abs().max() == 0
+    assert torch.equal(elsewhere, plain)
+
+
+def padded_attention(module, query, key, value, attention_mask, scaling=None, **options):
+    """What flash attention computes: causal from the last key on, keys hidden by a mask of them."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = (states.repeat_interleave(groups, dim=1) for states in (key, value))
+    queries, keys = query.shape[2], key.shape[2]
+    seen = torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries)[None, None]
+    if attention_mask is not None:
+        assert attention_mask.shape == (len(query), keys)
+        seen = seen & attention_mask.bool()[:, None, None]
+    scores = (query @ key.transpose(-1, -2) * scaling).masked_fill(~seen, torch.finfo(query.dtype).min)
+    return (scores.softmax(dim=-1) @ value).transpose(1, 2), None
+
+
+@pytest.mark.parametrize("family", ["llava-1.5", "qwen2.5-vl", "qwen3.5"])
+def test_masks_of_keys_as_flash_attention_takes_them(lab, family, monkeypatch):
+    masks = []
+
+    def attention(module, query, key, value, attention_mask, **options):
+        masks.append(attention_mask)
+        return padded_attention(module, query, key, value, attention_mask, **options)
+
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "flash_attention_2", attention)
+    model, inputs, layout = prepared(lab, family)
+    layers, results = layers_of(model), []
+    for implementation in ("sdpa", "flash_attention_2"):
+        monkeypatch.setattr(model.config.get_text_config(), "_attn_implementation_internal", implementation)
+        stages = {layer: by_chance(layout, 0.5, layer) for layer in layers}
+        with torch.no_grad(), pruned(model, layout, stages):
+            output = model(**inputs, use_cache=True)
+            columns = [range(20)] * 3
+            after = continue_prefixes(model, output.past_key_values, inputs["attention_mask"], PREFIXES, columns)
+            written = model.generate(**inputs, max_new_tokens=8, min_new_tokens=8, do_sample=False)
+        results.append((output.logits[:, -1], torch.stack(after), written))
+    torch.testing.assert_close(results[0][0], results[1][0], atol=1e-4, rtol=0)
+    torch.testing.assert_close(results[0][1], results[1][1], atol=1e-4, rtol=0)
+    assert torch.equal(results[0][2], results[1][2])
+    assert {mask.dim() for mask in masks if mask is not None} == {2}
 
 
 def test_of_two_that_prune_each_is_told_of_the_others_tokens(lab):

@@ -8,6 +8,7 @@ layers are shorter; steps that continue the prompt are given masks that fit them
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -112,11 +113,17 @@ def pruned(model: Any, layout: PromptLayout, stages: Mapping[int, Choose], how: 
         if how == "mask":
             stack.enter_context(hide_keys(model, one.hidden_keys))
         layers = decoder_layers(model)
-        stack.callback(layers[0].register_forward_pre_hook(one.begin, with_kwargs=True).remove)
+        stack.callback(layers[0].register_forward_pre_hook(_here(one.begin), with_kwargs=True).remove)
         for index in range(min(stages), len(layers)):
-            stack.callback(layers[index].register_forward_pre_hook(partial(one.enter, index), with_kwargs=True).remove)
-            stack.callback(layers[index].register_forward_hook(partial(one.leave, index)).remove)
+            stack.callback(layers[index].register_forward_pre_hook(_here(partial(one.enter, index)), with_kwargs=True).remove)
+            stack.callback(layers[index].register_forward_hook(_here(partial(one.leave, index))).remove)
         yield
+
+
+def _here(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """A hook that passes by in other threads, as those on attention do."""
+    thread = threading.get_ident()
+    return lambda *arguments: hook(*arguments) if threading.get_ident() == thread else None
 
 
 class _ReachedError(Exception):
