@@ -123,15 +123,15 @@ def masked_by_hand(model, keep, before):
 
 def weights_of(model, inputs):
     """By layer, the weights that eager attention itself gives."""
-    found = {}
+    weights = {}
 
     def around(call, run):
-        output, found[call.layer] = run(call.query, call.mask)
-        return output, found[call.layer]
+        output, weights[call.layer] = run(call.query, call.mask)
+        return output, weights[call.layer]
 
     with around_attention(model, around):
         plain = logits(model, inputs)
-    return found, plain
+    return weights, plain
 
 
 def positions_seen(model, inputs, layout, pruner):
@@ -230,8 +230,8 @@ def test_a_coming_layers_call_is_seen_by_no_other_observer_and_leaves_no_keys(la
     with pruned, recording as recorder, torch.no_grad():
         cache = model(**inputs, use_cache=True).past_key_values
     recorder.attention()
-    kept = layout.attended.sum(dim=1) - layout.visual.sum(dim=1)
-    halves = [int((kept + layout.visual.sum(dim=1) // n).max()) for n in (2, 4)]
+    text = layout.attended.sum(dim=1) - layout.visual.sum(dim=1)
+    halves = [int((text + layout.visual.sum(dim=1) // n).max()) for n in (2, 4)]
     assert [layer.keys.shape[2] for layer in cache.layers] == [layout.length, *halves]
 
 
@@ -272,17 +272,17 @@ def test_a_number_or_a_share_of_each_image(lab):
 @pytest.mark.parametrize("family", ["llava-1.5", "qwen2.5-vl", "gemma3", "gemma4"])
 def test_the_recorder_finds_the_images_in_what_remains(lab, family):
     model, inputs, layout = prepared(lab, family)
-    found = []
+    attention = []
     for how in ("drop", "mask"):
         with FastV(keep=0.4, layer=1, how=how).applied(model, layout), record_last_row(model, layout.spans) as recorder:
             logits(model, inputs, logits_to_keep=1)
-        found.append(torch.stack(recorder.attention()))
+        attention.append(torch.stack(recorder.attention()))
     with record_last_row(model, layout.spans) as recorder:
         logits(model, inputs)
     plain = torch.stack(recorder.attention())
-    torch.testing.assert_close(*found, atol=1e-5, rtol=0)
-    torch.testing.assert_close(found[0][:, :, 0], plain[:, :, 0], atol=1e-6, rtol=0)
-    assert (found[0][:, :, 1:] - plain[:, :, 1:]).abs().max() > 1e-3
+    torch.testing.assert_close(*attention, atol=1e-5, rtol=0)
+    torch.testing.assert_close(attention[0][:, :, 0], plain[:, :, 0], atol=1e-6, rtol=0)
+    assert (attention[0][:, :, 1:] - plain[:, :, 1:]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("first", ["sofa", "fastv"])

@@ -47,13 +47,13 @@ def test_what_continues_a_pruned_prompt_is_the_same_whether_dropped_or_masked(vl
 @pytest.mark.parametrize("pruner", [FastV(keep=0.3), RandomTokens(keep=0.3)])
 def test_a_pruned_prompt_does_not_depend_on_its_batch(vlm, family, pruner):
     requests = make_requests(12, 3, size=(28, 28))
-    found = []
+    results = []
     for size in (1, 3):
         model = vlm(family, batch_size=size)
         with model.under(pruner):
-            found.append((model.evidence(requests).log_probs, model.generate(requests, max_new_tokens=8)))
-    np.testing.assert_allclose(found[0][0], found[1][0], atol=5e-5)
-    assert found[0][1] == found[1][1]
+            results.append((model.evidence(requests).log_probs, model.generate(requests, max_new_tokens=8)))
+    np.testing.assert_allclose(results[0][0], results[1][0], atol=5e-5)
+    assert results[0][1] == results[1][1]
 
 
 @pytest.mark.parametrize("family", ["qwen2.5-vl", "gemma3"])
@@ -70,13 +70,13 @@ def test_many_prefixes_go_on_from_the_same_pruned_prompt(vlm, family, monkeypatc
 def test_evidence_of_two_numbers_that_are_equal_does_not_mix(vlm):
     model = vlm("llava-1.5")
     requests = make_requests(3, 1)
-    found, facts = [], []
+    results, facts = [], []
     for keep in (1, 1.0):
         with model.under(FastV(keep=keep)):
-            found.append(model.evidence(requests).log_probs)
+            results.append(model.evidence(requests).log_probs)
             facts.append(model.fingerprint["intervention"])
     assert facts[0] != facts[1]
-    assert np.abs(found[0] - found[1]).max() > 1e-3
+    assert np.abs(results[0] - results[1]).max() > 1e-3
 
 
 def test_what_cannot_be_pruned_is_said_in_one_line(vlm):
