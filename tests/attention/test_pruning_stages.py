@@ -11,6 +11,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from lad_eval.attention.hooks import attending_layers, attention_layers, decoder_layers, observe_attention
 from lad_eval.attention.layout import PromptLayout, no_padding
 from lad_eval.attention.pruning.stages import Choice, pruned
+from lad_eval.attention.recorder import last_row
 from lad_eval.attention.spans import image_spans
 from lad_eval.errors import UnsupportedModelError
 from lad_eval.models.continuation import continue_prefixes, with_positions
@@ -154,6 +155,50 @@ def test_masks_of_keys_as_flash_attention_takes_them(lab, family, monkeypatch):
     torch.testing.assert_close(results[0][1], results[1][1], atol=1e-4, rtol=0)
     assert torch.equal(results[0][2], results[1][2])
     assert {mask.dim() for mask in masks if mask is not None} == {2}
+
+
+def test_hidden_states_of_a_layer_that_is_run_for_the_last_tokens_alone_are_refused(lab):
+    model, inputs, layout = prepared(lab, "gemma4")
+    stages = {2: lambda entry: Choice(entry.remaining, entry.hidden)}
+    with torch.no_grad(), pruned(model, layout, stages), pytest.raises(UnsupportedModelError) as fault:
+        model(**inputs, logits_to_keep=1)
+    assert str(fault.value) == (
+        "Decoder layer 2 is run for the last tokens alone, and hidden states of all are needed there; choose another layer."
+    )
+    with torch.no_grad(), pruned(model, layout, stages):
+        model(**inputs)  # all of whose logits are wanted
+
+
+@pytest.mark.parametrize("family", ["llava-1.5", "qwen2.5-vl", "gemma3"])
+def test_prompts_with_appended_tokens_lose_the_same_tokens(lab, family):
+    model, inputs, layout = prepared(lab, family)
+    calls, masks = [], []
+
+    def choose(entry):
+        assert entry.layout.length == entry.remaining.shape[1] == entry.hidden.shape[1] == entry.embeddings.shape[1]
+        row = last_row(entry.attention).mean(dim=1)
+        calls.append((entry.hidden, row, last_row(entry.coming()).mean(dim=1)))
+        return Choice(~layout.visual | (row > row[layout.visual].median()), entry.hidden.clone())
+
+    def note(call):
+        if call.positions is not None:
+            masks.append([sorted(set(row.tolist()) - {-1}) for row in call.positions])
+
+    longer = {**inputs, "input_ids": torch.nn.functional.pad(inputs["input_ids"], (0, 2), value=7)}
+    longer["attention_mask"] = torch.nn.functional.pad(inputs["attention_mask"], (0, 2), value=1)
+    longer = with_positions(model, {name: value for name, value in longer.items() if name != "position_ids"})
+    for name in ("token_type_ids", "mm_token_type_ids"):
+        if name in longer:
+            longer[name] = torch.nn.functional.pad(longer[name], (0, 2))
+    for prompt, asked in ((inputs, layout), (longer, layout.extended([7, 7]))):
+        with torch.no_grad(), pruned(model, asked, {1: choose}), observe_attention(model, note):
+            model(**prompt)
+    for first, second in zip(*calls, strict=True):
+        torch.testing.assert_close(first, second, atol=1e-5, rtol=0)
+    half = len(masks) // 2
+    length = layout.length
+    assert masks[half:] == [[[*row, length, length + 1] for row in layer] for layer in masks[:half]]
+    assert layout.extended([7, 7]).without_appended().spans.owner.equal(layout.spans.owner)
 
 
 def test_of_two_that_prune_each_is_told_of_the_others_tokens(lab):

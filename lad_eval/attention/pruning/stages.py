@@ -41,7 +41,7 @@ class Entry:
     Attributes:
         layer: index of that layer in the decoder.
         layout: of the prompts.
-        hidden: Float[batch, T, D], what enters the layer; of tokens that have left, what they were when they did.
+        entering: Float[batch, T, D], what enters the layer; of the last tokens alone in some that have no keys of their own.
         embeddings: Float[batch, T, D], what entered the first layer.
         remaining: Bool[batch, T], the tokens that have not left; False on padding.
         attention: the call of the nearest layer below that attends.
@@ -50,11 +50,25 @@ class Entry:
 
     layer: int
     layout: PromptLayout
-    hidden: torch.Tensor
+    entering: torch.Tensor
     embeddings: torch.Tensor
     remaining: torch.Tensor
     attention: AttentionCall
     coming: Callable[[], AttentionCall]
+
+    @property
+    def hidden(self) -> torch.Tensor:
+        """Float[batch, T, D], what enters the layer; of tokens that have left, what they were when they did.
+
+        Raises:
+            UnsupportedModelError: the layer is run for the last tokens alone.
+        """
+        if self.entering.shape[1] != self.layout.length:
+            raise UnsupportedModelError(
+                f"Decoder layer {self.layer} is run for the last tokens alone, and hidden states of all are needed there; choose "
+                "another layer."
+            )
+        return self.entering
 
 
 @dataclass(frozen=True)
@@ -308,7 +322,7 @@ def _chosen_before_appended(choose: Choose, entry: Entry) -> Choice:
     prompts = Entry(
         entry.layer,
         entry.layout.without_appended(),
-        entry.hidden[:, :-count],
+        entry.entering[:, :-count],
         entry.embeddings[:, :-count],
         entry.remaining[:, :-count],
         _without_last(entry.attention, count),
