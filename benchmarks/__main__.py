@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-NAMES = ("evidence_pass", "candidates", "whole_run", "batches", "throughput", "mining")
+NAMES = ("evidence_pass", "candidates", "whole_run", "batches", "throughput", "mining", "pruning")
 
 
 def main(arguments: list[str] | None = None) -> None:

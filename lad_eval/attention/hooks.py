@@ -186,6 +186,19 @@ def kept_tokens(model: Any) -> Iterator[dict[int, torch.Tensor]]:
 
 
 @contextmanager
+def unobserved() -> Iterator[None]:
+    """Closes the observers opened so far to what happens in the context: passes that are no part of the model's own.
+
+    Hooks that change calls stay open, and observers may be opened inside.
+    """
+    token = _HOOKS.set(tuple(replace(hook, observe=None) for hook in _HOOKS.get()))
+    try:
+        yield
+    finally:
+        _HOOKS.reset(token)
+
+
+@contextmanager
 def _open(
     model: Any,
     observe: Observer | None = None,

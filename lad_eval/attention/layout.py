@@ -29,6 +29,7 @@ class PromptLayout:
         find_padding: makes `padding_share`, when it is asked for.
         images: digests of all images, row by row; empty where they are not known.
         sample_ids: of the samples that the prompts ask.
+        keys: of the requests that the prompts are, row by row; empty where they are not known.
         appended: text tokens that were put behind the prompts.
     """
 
@@ -40,6 +41,7 @@ class PromptLayout:
     find_padding: Callable[[Spans], torch.Tensor]
     images: tuple[str, ...] = ()
     sample_ids: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
     appended: int = 0
 
     @property
@@ -83,6 +85,12 @@ class PromptLayout:
             attended=torch.cat([self.attended, torch.ones_like(more, dtype=torch.bool)], dim=1),
             appended=self.appended + len(tokens),
         )
+
+    def without_appended(self) -> PromptLayout:
+        """The layout of the prompts themselves."""
+        stop = self.length - self.appended
+        spans = replace(self.spans, owner=self.spans.owner[:, :stop])
+        return replace(self, ids=self.ids[:, :stop], spans=spans, attended=self.attended[:, :stop], appended=0)
 
 
 def no_padding(spans: Spans) -> torch.Tensor:

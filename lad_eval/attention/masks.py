@@ -107,7 +107,8 @@ def additive_mask(call: AttentionCall) -> torch.Tensor:
             "use --attn sdpa or eager."
         )
     if mask is None:
-        if not getattr(call.module, "is_causal", True) or call.options.get("is_causal") is False:
+        # A single query without a mask comes after all keys.
+        if queries == 1 or not getattr(call.module, "is_causal", True) or call.options.get("is_causal") is False:
             return torch.zeros(1, 1, queries, keys, dtype=dtype, device=device)
         seen = torch.ones(queries, keys, dtype=torch.bool, device=device).tril()
         if (window := call.options.get("sliding_window")) is not None:

@@ -315,14 +315,16 @@ class HuggingFaceVLM(UnderIntervention):
         ends = end_ids(self.model, self.processor.tokenizer) if trie.needs_end else ()
         columns = [branch.columns(ends) for branch in trie.branches]
         recording = record_last_row(self.model, batch.spans)
-        with self._changed(batch, intervention), recording as recorder, last_logits(self.model, 1) as options:
-            output = self.model(**inputs, use_cache=bool(trie.prefixes), **options)
-        attention, delimited = recorder.attention()
-        rooted = [select(output.logits[:, -1], columns[0])] if len(trie.prefixes) < len(trie.branches) else []
-        if trie.prefixes:
-            cache, mask = output.past_key_values, inputs["attention_mask"]
-            del output
-            rooted += continue_prefixes(self.model, cache, mask, trie.prefixes, columns[len(rooted) :])
+        with self._changed(batch, intervention):
+            with recording as recorder, last_logits(self.model, 1) as options:
+                output = self.model(**inputs, use_cache=bool(trie.prefixes), **options)
+            attention, delimited = recorder.attention()
+            rooted = [select(output.logits[:, -1], columns[0])] if len(trie.prefixes) < len(trie.branches) else []
+            if trie.prefixes:
+                cache, mask = output.past_key_values, inputs["attention_mask"]
+                del output
+                # Prompts that were pruned are continued on shorter caches, which the intervention knows.
+                rooted += continue_prefixes(self.model, cache, mask, trie.prefixes, columns[len(rooted) :])
         logits = [branch.double().cpu().numpy() for branch in rooted]
         if not all(np.isfinite(branch).all() for branch in logits):
             raise UnsupportedModelError(

@@ -309,6 +309,7 @@ class Preparation:
             no_padding if self.images.preparation == "protocol" else partial(self._padding_share, sizes),
             digests,
             tuple(request.sample_id for request in requests),
+            tuple(request.key for request in requests),
         )
         return Batch(given, layout, answers.trie, digests)
 

@@ -10,6 +10,8 @@ from transformers import GenerationConfig
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from lad_eval.attention.interventions import Sofa
+from lad_eval.attention.pruning.fastv import FastV
+from lad_eval.attention.pruning.random_tokens import RandomTokens
 from lad_eval.errors import DataError, UnsupportedModelError, UserError
 from lad_eval.models.batching import OutOfMemoryError
 from lad_eval.models.conversation import Conversation
@@ -293,13 +295,13 @@ def test_inputs_that_the_model_does_not_take_are_told_in_one_line(made):
         answer(made(lambda kit, inputs: kit.plain({**inputs, "colour": 3})))
 
 
-def test_a_prompt_that_is_read_again_for_every_prefix_is_read_under_the_intervention(made, monkeypatch):
+@pytest.mark.parametrize("intervention", [Sofa(sigma=1.0, every=1), FastV(keep=0.3, layer=1), RandomTokens(keep=0.3, layer=1)])
+def test_a_prompt_that_is_read_again_for_every_prefix_is_read_under_the_intervention(made, monkeypatch, intervention):
     model, requests = made(), make_requests(12, 1)
-    sofa = Sofa(sigma=1.0, every=1)
-    with model.under(sofa):
+    with model.under(intervention):
         continued = model.evidence(requests)
     monkeypatch.setattr("lad_eval.models.vlmeval.passes._continues", lambda *_: False)
-    with model.under(sofa):
+    with model.under(intervention):
         again = model.evidence(requests)
         late = model.evidence_batches(requests)
     assert again.forward_passes.tolist() == [2]

@@ -36,7 +36,14 @@ def _accepted(name: str, value: object) -> type[Intervention]:
 
 
 INTERVENTIONS: Registry[type[Intervention]] = Registry(
-    "intervention", {"sofa": Sofa}, group="lad_eval.interventions", accept=_accepted
+    "intervention",
+    {
+        "sofa": Sofa,
+        "fastv": "lad_eval.attention.pruning.fastv:FastV",
+        "random-tokens": "lad_eval.attention.pruning.random_tokens:RandomTokens",
+    },
+    group="lad_eval.interventions",
+    accept=_accepted,
 )
 
 

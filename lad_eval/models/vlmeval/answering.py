@@ -76,6 +76,7 @@ class ShownPrompt:
             padding_unknown,
             tuple(image.digest for image in self.request.images),
             (self.request.sample_id,),
+            (self.request.key,),
         )
 
     def _decode(self, ids: list[int]) -> str:

@@ -52,26 +52,25 @@ def look(
     """
     counted = tuple(ends) if trie.needs_end else ()
     columns = [branch.columns(counted) for branch in trie.branches]
-    with changed(call.module, layout, intervention), record_last_row(call.module, layout.spans) as recorder:
-        output = prefill(call, call.inputs, ends)
-    attention, delimited = recorder.attention()
-    rooted = [select(output.logits[0], columns[0])] if len(trie.prefixes) < len(trie.branches) else []
-    passes = 1
-    if trie.prefixes:
+    passes, left = 1, trie.prefixes
+    with changed(call.module, layout, intervention):
+        with record_last_row(call.module, layout.spans) as recorder:
+            output = prefill(call, call.inputs, ends)
+        attention, delimited = recorder.attention()
+        rooted = [select(output.logits[0], columns[0])] if len(trie.prefixes) < len(trie.branches) else []
         cache, length = output.past_key_values, layout.length
-        rest = columns[len(rooted) :]
-        if _continues(call.module, cache, length):
+        if trie.prefixes and _continues(call.module, cache, length):
+            # Prompts that were pruned are continued on shorter caches, which the intervention knows.
             mask = call.inputs.get("attention_mask")
             mask = torch.ones((1, length), dtype=torch.long, device=call.module.device) if mask is None else mask
-            rooted += continue_prefixes(call.module, cache, mask, trie.prefixes, rest)
-            passes += 1
-        else:
-            for prefix, wanted in zip(trie.prefixes, rest, strict=True):
-                # The whole prompt is read again, so that what changes its attention must be open again.
-                with changed(call.module, layout.extended(prefix), intervention):
-                    longer = prefill(call, lengthened(call.module, call.inputs, prefix), ends)
-                rooted.append(select(longer.logits[0], wanted))
-                passes += 1
+            rooted += continue_prefixes(call.module, cache, mask, trie.prefixes, columns[len(rooted) :])
+            passes, left = 2, ()
+    for prefix, wanted in zip(left, columns[len(rooted) :], strict=True):
+        # The whole prompt is read again, so that what changes its attention must be open again.
+        with changed(call.module, layout.extended(prefix), intervention):
+            longer = prefill(call, lengthened(call.module, call.inputs, prefix), ends)
+        rooted.append(select(longer.logits[0], wanted))
+        passes += 1
     logits = [branch.double().cpu().numpy() for branch in rooted]
     if not all(np.isfinite(branch).all() for branch in logits):
         raise UnsupportedModelError(

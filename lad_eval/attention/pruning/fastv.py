@@ -1,0 +1,29 @@
+"""FastV: visual tokens by the attention that the prompt's last token pays them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from lad_eval.attention.pruning.pruner import Pruner
+
+if TYPE_CHECKING:
+    import torch
+
+    from lad_eval.attention.pruning.stages import Entry
+
+
+@dataclass(frozen=True)
+class FastV(Pruner):
+    """Keeps the visual tokens to which the prompt's last token attends most, in the layer below the one before which they leave.
+
+    Source: Chen et al. 2024, arXiv 2403.06764; github.com/pkunlp-icler/FastV, d165972, its in-place variant: attention after
+    softmax, mean of the heads, ranked once. Published with layer 2 and half of the tokens.
+    """
+
+    name: ClassVar[str] = "fastv"
+
+    def _scores(self, entry: Entry) -> torch.Tensor:
+        from lad_eval.attention.pruning.rows import last_token_attention
+
+        return last_token_attention(entry.attention, entry.layout.length)

@@ -1,0 +1,42 @@
+"""The control of every pruner: visual tokens by chance."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from lad_eval.attention.pruning.pruner import Pruner
+from lad_eval.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from lad_eval.attention.pruning.stages import Entry
+
+
+@dataclass(frozen=True)
+class RandomTokens(Pruner):
+    """Keeps visual tokens by chance; which ones depends on the request and the seed alone, not on its batch or its machine.
+
+    Args:
+        seed: of the choice.
+    """
+
+    name: ClassVar[str] = "random-tokens"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool):
+            raise UserError(f"seed of random-tokens must be a whole number, not {self.seed!r}.")
+
+    def _scores(self, entry: Entry) -> torch.Tensor:
+        import torch
+
+        scores = torch.zeros(entry.remaining.shape)
+        for row, visual, key in zip(scores, entry.layout.visual, entry.layout.keys, strict=True):
+            digest = hashlib.sha256(f"{self.seed}/{entry.layer}/{key}".encode()).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+            row[visual] = torch.rand(int(visual.sum()), generator=generator)
+        return scores.to(entry.remaining.device)
