@@ -106,7 +106,7 @@ def test_a_note_of_several_tasks_and_models_stands_below_the_tables_once_and_nam
     tasks = [{**METRICS, "task": task, "model": model, "notes": ["2 rows left out"]} for task in "tuv" for model in "mn"]
     rows = [row for metrics in tasks for row in rows_of(metrics)]
     for form in ("rich", "md", "latex"):
-        notes = [line.removeprefix("% ") for line in render(rows, form).splitlines() if "left out" in line]
+        notes = [line.lstrip("%- ") for line in render(rows, form).splitlines() if "left out" in line]
         assert notes == ["t, u, v: 2 rows left out"]
 
 
@@ -114,7 +114,7 @@ def test_a_note_of_several_tasks_and_models_stands_below_the_tables_once_and_nam
 def test_intervals_of_very_few_samples_are_said_to_say_little(samples, said):
     rows = [row(task=task, method=m, samples=samples) for task in ("t", "u") for m in ("vanilla", "lad")] + [row(task="large")]
     for form in ("rich", "md", "latex"):
-        notes = [line.removeprefix("% ") for line in render(rows, form).splitlines() if "the intervals say little" in line]
+        notes = [line.lstrip("%- ") for line in render(rows, form).splitlines() if "the intervals say little" in line]
         assert notes == ([f"t, u: {said}the intervals say little; ask more samples."] if said else [])
 
 
