@@ -29,6 +29,7 @@ class Plan:
         batch: the largest batch.
         pool: pictures among which hard negatives are looked for.
         anchors: pictures for which they are.
+        limits: numbers of samples whose runs' memory is compared.
     """
 
     device: str = "cpu"
@@ -40,6 +41,7 @@ class Plan:
     batch: int = 32
     pool: int = 20_000
     anchors: int = 1_000
+    limits: tuple[int, ...] = (20, 100, 400)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -57,7 +59,7 @@ class Plan:
 _SMALL = {"depth": 2, "hidden_size": 128, "intermediate_size": 256, "num_heads": 4, "fullatt_block_indexes": [1]}
 _SHARED = {"depth": 7, "hidden_size": 320, "intermediate_size": 855, "num_heads": 5, "fullatt_block_indexes": [3, 6]}
 
-SMALL = Plan(rounds=1, layers=2, width=64, images=3, samples=1, batch=2, pool=400, anchors=50)
+SMALL = Plan(rounds=1, layers=2, width=64, images=3, samples=1, batch=2, pool=400, anchors=50, limits=(2, 4))
 """Runs in seconds."""
 
 

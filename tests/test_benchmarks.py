@@ -1,11 +1,13 @@
 """Every benchmark runs, at sizes that show nothing but that it runs; what it compares gives the same answers."""
 
+from dataclasses import replace
+
 import pytest
 
 pytest.importorskip("benchmarks.models", reason="benchmarks/ is not part of the installed package")
 
 from benchmarks import __main__ as command
-from benchmarks import batches, candidates, evidence_pass, memory, mining, pruning, throughput, whole_run
+from benchmarks import batches, candidates, evidence_pass, memory, mining, pruning, run_memory, throughput, whole_run
 from benchmarks.models import SMALL, ask, load
 from benchmarks.released import ReleasedWay
 from benchmarks.report import Table, write
@@ -115,6 +117,14 @@ def test_memory_is_what_rises_while_it_runs():
 
 def test_a_variants_memory_is_measured_in_a_process_of_its_own():
     assert memory.extra_bytes(evidence_pass.EVIDENCE, "middle", SMALL, rounds=1) > 0
+
+
+def test_a_runs_memory_is_measured_by_the_number_of_its_samples():
+    (table,) = run_memory.run(replace(SMALL, limits=(1, 2)))
+    (samples, peak, ratio), (more, _, _) = table.rows
+    assert (samples, more, ratio) == (1, 2, "1.00")
+    assert float(peak) > 100  # MiB: torch alone takes more
+    assert not run_memory.run(replace(SMALL, device="cuda"))
 
 
 def test_where_the_time_goes_adds_up(monkeypatch):

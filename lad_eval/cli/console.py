@@ -96,15 +96,19 @@ def log_to_stderr(*, quiet: bool) -> None:
 
 
 class _Stderr(logging.Handler):
-    """Writes to whatever `sys.stderr` is at the time; the same line in a row, as of several tasks on one data set, once."""
+    """Writes to whatever `sys.stderr` is at the time; a line that several tasks or conditions give, once a command.
+
+    A record with the attribute `once` (`extra={"once": ...}`) is the same line as another with an equal one, whatever its text.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self._last = ""
+        self._written: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "warning: " if record.levelno >= logging.WARNING else ""
         line = f"{prefix}{visible(' '.join(record.getMessage().split()))}\n"
-        if line != self._last:
+        note = getattr(record, "once", line)
+        if note not in self._written:
+            self._written.add(note)
             sys.stderr.write(line)
-        self._last = line

@@ -195,6 +195,8 @@ class Evidence:
         if not parts:
             raise EvidenceError("There is no evidence to join.")
         first = parts[0]
+        if len(parts) == 1:
+            return first
         for part in parts[1:]:
             if fingerprint_digest(part.fingerprint) != fingerprint_digest(first.fingerprint):
                 off = difference(first.fingerprint, part.fingerprint)

@@ -74,34 +74,35 @@ def read_log(
         DamagedError: anything stands below a header that cannot be read.
         OSError: the file cannot be read.
     """
-    content = path.read_bytes()
-    contents: Contents[Header] = Contents(size=len(content))
-    position, salt, must = 0, "", False
-    lines = content.split(b"\n")
-    for number, line in enumerate(lines, start=1):
-        start, position = position, position + len(line) + 1
-        if not line:
-            continue
-        if contents.header is None:
-            document = opened(line)
-            if document is None:
-                if number < len(lines):  # and not a header that a kill cut off
-                    raise DamagedError(
-                        f"{path}: its first line, which says what made the rows, is damaged; move it away and run again."
-                    )
-                contents.damaged.append(number)
+    contents: Contents[Header] = Contents()
+    salt, must = "", False
+    with path.open("rb") as file:  # line by line: the rows alone are to lie in memory
+        for number, whole in enumerate(file, start=1):
+            line = whole.removesuffix(b"\n")
+            start, contents.size = contents.size, contents.size + len(whole)
+            if not line:
                 continue
-            document.pop(CHECKSUM, None)
-            contents.header = header_of(document, path)
-            salt, must = salt_of(document), is_sealed(line)
-        else:
-            document = opened(line, salt, must=must)
-            if document is None or not is_row(document, contents.header):
-                contents.damaged.append(number)
-                continue
-            contents.rows.append(document)
-        contents.end = start + len(line)
-    contents.cut = contents.damaged[-1:] == [len(lines)]
+            if contents.header is None:
+                document = opened(line)
+                if document is None:
+                    if line != whole:  # and not a header that a kill cut off
+                        raise DamagedError(
+                            f"{path}: its first line, which says what made the rows, is damaged; move it away and run again."
+                        )
+                    contents.damaged.append(number)
+                    contents.cut = True
+                    continue
+                document.pop(CHECKSUM, None)
+                contents.header = header_of(document, path)
+                salt, must = salt_of(document), is_sealed(line)
+            else:
+                document = opened(line, salt, must=must)
+                if document is None or not is_row(document, contents.header):
+                    contents.damaged.append(number)
+                    contents.cut = line == whole
+                    continue
+                contents.rows.append(document)
+            contents.end = start + len(line)
     return contents
 
 

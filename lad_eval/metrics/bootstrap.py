@@ -17,7 +17,7 @@ from lad_eval.metrics.figures import consistent, position_test, share, spread
 from lad_eval.metrics.predictions import Grid, Predictions
 
 RESAMPLES = 2000
-_CELLS = 2**22  # of a block of counts: 32 MB whatever the number of samples
+_CELLS = 2**20  # of a block of counts: 8 MB, several times over, whatever the number of samples
 
 
 class Estimate(NamedTuple):

@@ -132,7 +132,7 @@ def spread(values: Floats) -> Floats:
 
 
 RESAMPLES = 1999
-_CELLS = 2**21  # of a block of drawn orders: 16 MB
+_CELLS = 2**18  # of a block of drawn orders: 2 MB, several times over
 
 
 class PositionTest(NamedTuple):

@@ -8,7 +8,7 @@ from threading import Lock
 from typing import Generic, TypeVar
 
 CACHE_BYTES = 64 * 2**20
-"""Of each cache of images, of their pixels and of their features."""
+"""Bound of each of a model's three caches: images, their pixels, and their features (which lie on the model's device)."""
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")

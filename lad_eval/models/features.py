@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -162,23 +163,32 @@ class RememberingImageProcessor:
 
     Args:
         inner: the image processor.
-        capacity_bytes: of tensors held.
+        capacity_bytes: of tensors held. Images are not: they are known by their digests, see `naming`.
     """
 
     def __init__(self, inner: Any, capacity_bytes: int = CACHE_BYTES) -> None:
         self._inner = inner
-        # The image too, so that its id is not given to another.
-        self._held: ByteLRU[tuple[int, str], tuple[Any, Inputs]] = ByteLRU(capacity_bytes, lambda pair: _tensor_bytes(pair[1]))
+        self._held: ByteLRU[tuple[str, str], Inputs] = ByteLRU(capacity_bytes, _tensor_bytes)
+        self._digests: dict[int, str] = {}
         self._separable: dict[tuple[str, int, tuple[int, int]], bool] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
+    @contextmanager
+    def naming(self, images: Iterable[Any], digests: Iterable[str]) -> Iterator[None]:
+        """While open, these images, which live as long, are known by their digests; of no other image an answer is remembered."""
+        self._digests = {id(image): digest for image, digest in zip(images, digests, strict=True)}
+        try:
+            yield
+        finally:
+            self._digests = {}
+
     def __call__(self, images: Any, *args: Any, **options: Any) -> Any:
-        """The processor's answer; remembered where `images` are nested by request and of one size."""
+        """The processor's answer; remembered where `images` are nested by request, of one size, and named."""
         rows = images if isinstance(images, list) and all(isinstance(row, list) for row in images) else []
         flat = [image for row in rows for image in row]
-        if args or not flat or len({(len(row), image.size) for row in rows for image in row}) > 1:
+        if args or not flat or len({(len(row), image.size) for row in rows for image in row}) > 1 or not self._named(flat):
             return self._inner(images, *args, **options)
         asked = repr(sorted(options.items()))
         kind = (asked, len(rows[0]), flat[0].size)
@@ -195,13 +205,15 @@ class RememberingImageProcessor:
         return whole
 
     def _of_one(self, image: Any, asked: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
-        key = (id(image), asked)
-        held = self._held.get(key)
-        if held is not None:
-            return held[1]
-        answer = dict(self._inner([[image]], **options))
-        self._held.put(key, (image, answer))
+        key = (self._digests[id(image)], asked)
+        answer = self._held.get(key)
+        if answer is None:
+            answer = dict(self._inner([[image]], **options))
+            self._held.put(key, answer)
         return answer
+
+    def _named(self, images: Iterable[Any]) -> bool:
+        return all(id(image) in self._digests for image in images)
 
 
 def _joined(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -225,7 +226,7 @@ class Preparation:
         self._model = model
         self._processor: Any = copy.copy(processor)
         self._image_processor = processor.image_processor
-        self._processor.image_processor = RememberingImageProcessor(processor.image_processor)
+        self._pixels = self._processor.image_processor = RememberingImageProcessor(processor.image_processor)
         self._accepted_sizes: set[tuple[int, int]] = set()
         self._conversation = conversation
         self._image_options = IMAGE_OPTIONS.get(str(getattr(model, "config", model).model_type), _no_options)
@@ -276,18 +277,20 @@ class Preparation:
         with self.lock:
             prompts = [self._conversation.prompt(request.question, n_images) for request in requests]
             images = [self._images_of(request) for request in requests]
+            digests = tuple(source.digest for request in requests for source in request.images)
             answers = self._conversation.answers(first.identifiers, n_images, first.question)
             try:
-                inputs = self._processor(
-                    text=prompts,
-                    images=images,
-                    padding=True,
-                    padding_side="left",
-                    add_special_tokens=self._conversation.adds_special_tokens(prompts[0]),
-                    return_tensors="pt",
-                    **self._image_options(n_images),
-                    **span_options(self._processor),
-                )
+                with self._pixels.naming(chain.from_iterable(images), digests):
+                    inputs = self._processor(
+                        text=prompts,
+                        images=images,
+                        padding=True,
+                        padding_side="left",
+                        add_special_tokens=self._conversation.adds_special_tokens(prompts[0]),
+                        return_tensors="pt",
+                        **self._image_options(n_images),
+                        **span_options(self._processor),
+                    )
             except Exception as error:  # somebody else's program, which promises no kind of error
                 if not is_out_of_memory(error):
                     options = {"return_tensors": "pt", **self._image_options(n_images)}
@@ -298,7 +301,6 @@ class Preparation:
             sizes = [[(image.height, image.width) for image in row] for row in images]
             spans = image_spans(self._model, self._processor, mended, n_images, image_sizes=sizes)
         given = {name: value for name, value in mended.items() if name not in NOT_FOR_THE_MODEL}
-        digests = tuple(source.digest for request in requests for source in request.images)
         mask = given.get("attention_mask")
         layout = PromptLayout(
             given["input_ids"],
@@ -328,4 +330,4 @@ def _no_options(n_images: int) -> dict[str, Any]:
 
 
 def _bytes(image: Image) -> int:
-    return image.width * image.height * len(image.getbands())
+    return image.width * image.height * 4  # Pillow keeps a pixel of RGB in four bytes

@@ -12,7 +12,7 @@ from textwrap import fill
 from lad_eval.errors import UnknownNameError, UserError
 from lad_eval.metrics import Comparison, compare, holm
 from lad_eval.report.forms import terminal
-from lad_eval.report.table import SOFT_HYPHEN, Cell, Table, figure
+from lad_eval.report.table import SOFT_HYPHEN, Cell, Table, figure, interval_note
 from lad_eval.run.stored import StoredRun, load_run
 from lad_eval.terminal import visible
 
@@ -38,14 +38,17 @@ _HEADERS = (
 
 
 def comparisons_as_text(
-    pairs: Sequence[Comparison], position: Mapping[str, float] | None = None, titles: Sequence[str] = ()
+    pairs: Sequence[Comparison], position: Mapping[str, float] | None = None, runs: Sequence[Path] = ()
 ) -> str:
     """A table for people, 80 columns wide.
 
     Args:
         pairs: of methods.
         position: p-values of the test of "position does not matter", by what was compared.
-        titles: lines above the table, such as `title_of` a run.
+        runs: folders of what was compared, whose titles stand above the table.
+
+    Raises:
+        UserError: one of the runs is not finished.
     """
     rows = [
         [
@@ -69,8 +72,11 @@ def comparisons_as_text(
     if position:
         tested = ", ".join(f"{name} {p:.2g}" for name, p in position.items())
         notes.append(f'Does position matter? Permutation test of "it does not", p: {tested}.')
+    ends = [(pair.accuracy.low, pair.accuracy.high) for pair in pairs]
+    remark = interval_note(min(map(_samples, runs)), ends) if runs else None
+    notes += [remark] if remark else []
     table = terminal(Table("", _HEADERS, rows), _WIDTH).plain
-    return "\n\n".join(["\n".join(titles), table, *(fill(note, _WIDTH) for note in notes)]).lstrip()
+    return "\n\n".join(["\n".join(map(title_of, runs)), table, *(fill(note, _WIDTH) for note in notes)]).lstrip()
 
 
 def title_of(run: Path) -> str:
@@ -83,6 +89,11 @@ def title_of(run: Path) -> str:
     figures = next(iter(stored.metrics["methods"].values()))
     asked = f"{figures['samples']} samples x {figures['permutations']} orders"
     return f"{stored.metrics['task']} · {stored.metrics['model']} · {asked}"
+
+
+def _samples(run: Path) -> int:
+    """The fewest samples that a method of a run was measured on."""
+    return min(int(figures["samples"]) for figures in load_run(run).metrics["methods"].values())
 
 
 def _without_nan(value: object) -> object:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from lad_eval.errors import UserError
 from lad_eval.metrics import equal
 from lad_eval.report.forms import WIDTH_OF_FILES, comma_separated, latex, markdown, terminal
-from lad_eval.report.table import EMPTY, SOFT_HYPHEN, Cell, Content, Table, figure, interval
+from lad_eval.report.table import EMPTY, SOFT_HYPHEN, Cell, Content, Table, figure, interval, interval_note
 from lad_eval.run.rows import COLUMNS, Row
 
 if TYPE_CHECKING:
@@ -87,10 +87,16 @@ def _tables_by_task(rows: Sequence[Row]) -> list[Table]:
 
 
 def _with_notes(tables: Sequence[Table], rows: Sequence[Row]) -> list[Table]:
-    """The last table says, once each, what is limited, and what the runs note of their data."""
-    noted = dict.fromkeys((row.task, note) for row in rows for note in row.notes)
+    """The last table says, once each, what is limited, what intervals cannot say, and what the runs note of their data."""
+    tasks_by_note: dict[str, dict[str, None]] = {}
+    for block in _blocks(rows, by_model=True):
+        samples = [row.samples for row in block if row.samples is not None]
+        ends = [(row.accuracy_low, row.accuracy_high) for row in block if row.accuracy_low is not None]
+        remark = interval_note(min(samples), ends) if samples else None
+        for note in (*filter(None, [remark]), *(note for row in block for note in row.notes)):
+            tasks_by_note.setdefault(note, {})[block[0].task] = None
     marks = [*([_TIED] if any(row.tied for row in rows) else []), *([_LIMITED] if any(row.limited for row in rows) else [])]
-    notes = [*marks, *(f"{task}: {note}" for task, note in noted)]
+    notes = [*marks, *(f"{', '.join(tasks)}: {note}" for note, tasks in tasks_by_note.items())]
     return [*tables[:-1], *(replace(table, notes=notes) for table in tables[-1:])]
 
 

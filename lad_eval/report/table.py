@@ -127,3 +127,21 @@ def _cell(value: Content) -> Cell:
 
 def _is_words(cell: Cell) -> bool:
     return isinstance(cell.value, str) and any(letter.isalpha() for letter in cell.value)
+
+
+FEWEST_SAMPLES = 5
+"""With fewer, resampling knows so few tables that its intervals are far too narrow or a point."""
+
+
+def interval_note(samples: int, ends: Sequence[tuple[float | None, float | None]]) -> str | None:
+    """What a reader must know of intervals that say little; None where they say what they should.
+
+    Args:
+        samples: the fewest that a row of the table was measured on.
+        ends: lower and upper ends of the table's intervals.
+    """
+    if samples < FEWEST_SAMPLES:
+        return f"{samples} sample{'s' if samples > 1 else ''}: the intervals say little; ask more samples."
+    if ends and all(low == high for low, high in ends):
+        return "Every interval is a point: samples that all agree show no spread, which does not make a figure exact."
+    return None

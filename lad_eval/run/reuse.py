@@ -57,7 +57,10 @@ def reuse_evidence(store: EvidenceStore, requests: Iterable[Request], folders: I
     if unused and not taken and not have:
         newest = max(unused, key=lambda folder: (folder / PARQUET).stat().st_mtime_ns)
         logger.info(
-            "The model is run again: the answers in %s are not reused, because %s (there, and now).", newest, unused[newest]
+            "The model is run again: the answers in %s are not reused, because %s (there, and now).",
+            newest,
+            unused[newest],
+            extra={"once": f"not reused: {unused[newest]}"},  # the same for every task and condition
         )
     return taken
 

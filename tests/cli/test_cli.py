@@ -180,6 +180,7 @@ def test_compare_methods_of_a_run(capsys, results):
     assert "Holm" in text
     assert re.search(r"Does position matter\? .* p: vanilla\s[01]\S*, pride\s", text, re.DOTALL)
     assert text.startswith(f"{TASK} · {MODEL} · 3 samples x 2 orders\n\nFirst ")
+    assert text.endswith("\n\n3 samples: the intervals say little; ask more samples.\n")
     assert max(map(len, text.splitlines())) <= 80
     assert "exact McNemar test on these counts, not on accuracy" in " ".join(text.split())
 
@@ -279,14 +280,17 @@ def test_data_that_is_missing_is_named(capsys, tmp_path, monkeypatch):
     assert "captions.csv" in fails(capsys, "run", "-m", MODEL, "-t", tmp_path / "mine.yaml", "--runs", tmp_path / "out")
 
 
-def test_the_same_warning_in_a_row_is_said_once():
+def test_the_same_line_is_said_once_a_command():
     code = (
         "import logging; from lad_eval.cli.console import log_to_stderr\n"
         "log_to_stderr(quiet=True); log = logging.getLogger('lad_eval.x')\n"
-        "for text in ('too few', 'too few', 'other', 'too few'): log.warning('%s images', text)"
+        "for text in ('too few', 'too few', 'other', 'too few'): log.warning('%s images', text)\n"
+        "for task in 'abc': log.warning('run %s again', task, extra={'once': 'again'})\n"
+        "log_to_stderr(quiet=True); log.warning('too few images')"  # as the next command of one process does
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
-    assert told.splitlines() == ["warning: too few images", "warning: other images", "warning: too few images"]
+    lines = ["too few images", "other images", "run a again", "too few images"]
+    assert told.splitlines() == [f"warning: {line}" for line in lines]
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])

@@ -1,13 +1,16 @@
-"""Features of images that are kept are those that the vision tower would make again."""
+"""Features of images that are kept are those that the vision tower would make again; and what is kept has its bound."""
 
+import gc
 from dataclasses import replace
 from functools import wraps
 
 import numpy as np
 import pytest
 import torch
+from PIL.Image import Image
 
-from lad_eval.models.features import RememberedFeatures
+from lad_eval.models.features import RememberedFeatures, RememberingImageProcessor
+from lad_eval.models.preparation import PROTOCOL_SIZE, ImageCache
 from tests.models.requests import make_requests
 
 KEEPS = ("qwen2-vl", "qwen2.5-vl", "qwen3-vl", "llava-1.5", "gemma3", "mistral3")
@@ -86,3 +89,41 @@ def test_only_so_many_bytes_are_held_and_none_is_missed(vlm, tiny):
     np.testing.assert_allclose(model.evidence(requests).log_probs, ample.evidence(requests).log_probs, atol=1e-5)
     assert not model._features._held
     assert model._features._held.held_bytes == 0
+
+
+def pictures():
+    """Prepared pictures that are in memory."""
+    return {id(image) for image in gc.get_objects() if isinstance(image, Image) and image.size == PROTOCOL_SIZE}
+
+
+def test_the_cache_of_pictures_counts_what_pillow_takes_and_the_cache_of_pixels_holds_no_picture(vlm):
+    """Pillow keeps RGB in four bytes a pixel. A cache that held pictures beside what it counts would grow with the samples."""
+    width, height = PROTOCOL_SIZE
+    model, before = vlm("llava-1.5", batch_size=2, image_preparation="protocol"), pictures()
+    model._prepare.images = ImageCache("protocol", capacity_bytes=4 * width * height * 4 + 3)
+    model.evidence(make_requests(4, 5))
+    assert len(model._prepare._pixels._held) == 20
+    assert len(pictures() - before) == len(model._prepare.images._held) == 4
+
+
+def test_pixels_of_a_picture_are_made_once_though_it_is_read_again(vlm):
+    model, ample = vlm("llava-1.5", batch_size=2), vlm("llava-1.5", batch_size=2)
+    model._prepare.images = ImageCache(model._prepare.images.preparation, capacity_bytes=0)
+    requests = make_requests(3, 4)
+    first = model.evidence(requests)
+    made = dict(model._prepare._pixels._held._held)
+    again = model.evidence(backwards(requests))
+    assert len(made) == 12
+    assert all(model._prepare._pixels._held.get(key) is answer for key, answer in made.items())
+    np.testing.assert_array_equal(first.log_probs, ample.evidence(requests).log_probs)
+    np.testing.assert_array_equal(again.log_probs, ample.evidence(backwards(requests)).log_probs)
+
+
+def test_only_so_many_bytes_of_pixels_are_held_and_none_is_missed(vlm):
+    requests = make_requests(3, 4)
+    model, ample = vlm("qwen2.5-vl", batch_size=2), vlm("qwen2.5-vl", batch_size=2)
+    prepare = model._prepare
+    one = ample._prepare([requests[0]]).inputs["pixel_values"].nbytes // 3
+    prepare._pixels = prepare._processor.image_processor = RememberingImageProcessor(prepare._image_processor, 3 * one)
+    np.testing.assert_array_equal(model.evidence(requests).log_probs, ample.evidence(requests).log_probs)
+    assert 0 < prepare._pixels._held.held_bytes <= 3 * one

@@ -102,6 +102,31 @@ def test_notes_of_the_data_stand_below_the_tables_once_each_and_are_no_markup():
         assert text.count("t: 2 rows left out: [red]no output[/red]") == text.count("t: unpermuted") == 1
 
 
+def test_a_note_of_several_tasks_and_models_stands_below_the_tables_once_and_names_the_tasks():
+    tasks = [{**METRICS, "task": task, "model": model, "notes": ["2 rows left out"]} for task in "tuv" for model in "mn"]
+    rows = [row for metrics in tasks for row in rows_of(metrics)]
+    for form in ("rich", "md", "latex"):
+        notes = [line.lstrip("%- ") for line in render(rows, form).splitlines() if "left out" in line]
+        assert notes == ["t, u, v: 2 rows left out"]
+
+
+@pytest.mark.parametrize(("samples", "said"), [(1, "1 sample: "), (3, "3 samples: "), (4, "4 samples: "), (5, None)])
+def test_intervals_of_very_few_samples_are_said_to_say_little(samples, said):
+    rows = [row(task=task, method=m, samples=samples) for task in ("t", "u") for m in ("vanilla", "lad")] + [row(task="large")]
+    for form in ("rich", "md", "latex"):
+        notes = [line.lstrip("%- ") for line in render(rows, form).splitlines() if "the intervals say little" in line]
+        assert notes == ([f"t, u: {said}the intervals say little; ask more samples."] if said else [])
+
+
+def test_intervals_that_all_are_points_are_said_to_show_no_spread():
+    exact = [row(method=m, accuracy=100.0, accuracy_low=100.0, accuracy_high=100.0) for m in ("vanilla", "lad")]
+    published = row(samples=None, permutations=None, accuracy_low=None, accuracy_high=None, reported=True)
+    for form in ("rich", "md", "latex"):
+        assert render([*exact, published], form).count("scenes_random_n4: Every interval is a point") == 1
+        assert "Every interval" not in render([*exact, row(method="pride")], form)
+        assert "Every interval" not in render([published], form)
+
+
 @pytest.mark.parametrize(("passes", "shown"), [(1.0, "1"), (1.15, "1.15"), (16.0, "16"), (3490.4, "3490"), (None, "–")])
 def test_passes_are_shown_as_numbers_without_exponents(passes, shown):
     assert f" {shown} |" in render([row(forward_passes=passes)], "md")

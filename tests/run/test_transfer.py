@@ -2,6 +2,7 @@
 
 import pytest
 
+from lad_eval.cli.console import log_to_stderr
 from lad_eval.errors import DataError
 from lad_eval.evidence.files import Header, read_parquet, write_parquet
 from lad_eval.methods import make_method
@@ -55,6 +56,19 @@ def test_a_run_that_calibrates_elsewhere_is_another_run_and_asks_only_what_no_ru
     folder = next(p.parent for p in tmp_path.rglob("metrics.json") if p.parent.name == transferred[0]["run"])
     assert rescore(folder)["calibration"] == transferred[0]["calibration"]
     assert read_json(folder / "spec.json")["digests"]["calibration_task"] == OTHER
+
+
+def test_why_the_model_is_run_again_is_said_once_for_all_tasks_and_conditions(counted, tmp_path, monkeypatch, capsys):
+    asked = {"tasks": (TASK, OTHER), "methods": ("vanilla", "sofa")}
+    run_tasks(settings(tmp_path, **asked))
+    changed = counted()
+    monkeypatch.setattr(type(changed), "fingerprint", property(lambda self: {**self.inner.fingerprint, "machine": "other"}))
+    log_to_stderr(quiet=False)
+    run_tasks(settings(tmp_path, **asked))
+    assert changed.asked
+    lines = [line for line in capsys.readouterr().err.splitlines() if "is run again" in line]
+    assert len(lines) == 1
+    assert "because machine is missing and 'other' (there, and now)" in lines[0]
 
 
 def test_what_was_taken_from_another_run_gives_the_same_figures(counted, tmp_path):

@@ -12,7 +12,8 @@ from lad_eval.report.html.charts import add, drawing, known, markup, percent, sp
 
 Values = Sequence[float | None]
 MOST_NUMBERED = 8
-BELOW = 20.0  # room under 0 for the numbers of points that lie there
+BELOW = 24.0  # room under 0 for the numbers of points that lie there
+_OVER, _UNDER = 12.0, 21.0  # from an interval's end, which is round and reaches 3.5 further, to the base line of a number
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def _line(group: Element, frame: _Frame, one: Recall) -> None:
 
 
 def _numbers(group: Element, frame: _Frame, one: Recall, others: Sequence[tuple[Recall, bool]]) -> None:
-    """The values at the points: above the upper one of a place, below the lower.
+    """The values at the points: above all intervals of a place for the upper one, below all of them for the lower.
 
     `others` come with whether `one` goes above them where both are equal.
     """
@@ -145,7 +146,8 @@ def _numbers(group: Element, frame: _Frame, one: Recall, others: Sequence[tuple[
     for place, value in enumerate(one.values):
         if value is None or not known(value):
             continue
-        low, high = one.low[place], one.high[place]
-        ends = (value if low is None else low, value if high is None else high)
-        y = frame.y(ends[1]) - 8 if upper(place, value) else frame.y(ends[0]) + 17
+        there = (one, *(other for other, _ in others))
+        drawn = [end for recall in there for end in (recall.low[place], recall.values[place], recall.high[place])]
+        heights = [frame.y(end) for end in drawn if end is not None and known(end)]
+        y = min(heights) - _OVER if upper(place, value) else max(heights) + _UNDER
         add(group, "text", percent(value), x=frame.x(place), y=y, class_="value middle halo")

@@ -11,7 +11,7 @@ import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -118,8 +118,7 @@ class Scene:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
     def load(self) -> Image:
-
-        return draw(self).copy()
+        return draw(self)
 
     def caption(self, *, from_second: bool = False) -> str:
         """E.g. "a large red circle above a small blue square"; `from_second` tells the same the other way round."""
@@ -267,9 +266,8 @@ _GROUND = {
 }
 
 
-@lru_cache(maxsize=512)
 def draw(scene: Scene) -> Image:
-    """The picture, 336 x 336 RGB. The result is shared: copy it before changing it."""
+    """The picture, 336 x 336 RGB."""
     from PIL import Image as Pil
     from PIL import ImageDraw
 
