@@ -129,7 +129,7 @@ def run(
 
         show_rows(result.rows, "json" if json else "rich")
         task = next(iter(result.folders.values())).parent
-        log_next_steps("lad-eval report", f"lad-eval compare {task} --against vanilla", kept=task.parent)
+        log_next_steps("lad-eval report", f"lad-eval compare {task} --against vanilla", written=task.parent)
 
 
 def score(
@@ -258,17 +258,17 @@ def check(
         return 0
     from lad_eval.regression.text import Rule, verdict_as_json, verdict_as_text
 
-    verdict = work.replay(baseline, evidence) if replayed else work.check(baseline, how, Rule(confidence, max_drop))
-    if verdict is None:
+    result = work.replay(baseline, evidence) if replayed else work.check(baseline, how, Rule(confidence, max_drop))
+    if result is None:
         return 0
     from lad_eval.terminal import write as print_text
     from lad_eval.terminal import write_json
 
     if json:
-        write_json(verdict_as_json(verdict))
+        write_json(verdict_as_json(result))
     else:
-        print_text(verdict_as_text(verdict) + "\n")
-    return 0 if verdict.passed else MOVED
+        print_text(verdict_as_text(result) + "\n")
+    return 0 if result.passed else MOVED
 
 
 def _refuse_contradictions(replay: bool, write: bool, reason: str | None, only_to_write: object, only_fresh: object) -> None:
@@ -294,14 +294,14 @@ def _questions(tasks: str | None, methods: str | None, limit: int | None) -> Any
     return Questions(tuple(listed(tasks, "tasks")), tuple(listed(methods, "methods") if methods else DEFAULT_METHODS), limit)
 
 
-def _say_written(path: Path, baseline: Any, verdict: Any, *, json: bool) -> None:
+def _say_written(path: Path, baseline: Any, result: Any, *, json: bool) -> None:
     from lad_eval.regression.text import verdict_as_json, verdict_as_text
     from lad_eval.terminal import write as print_text
     from lad_eval.terminal import write_json
 
     if json:
-        write_json(verdict_as_json(verdict))
+        write_json(verdict_as_json(result))
         return
-    if verdict.compared:
-        print_text(f"Against the baseline before:\n\n{verdict_as_text(verdict)}\n\n")
+    if result.compared:
+        print_text(f"Against the baseline before:\n\n{verdict_as_text(result)}\n\n")
     print_text(f"Wrote {path}: {', '.join(baseline.tasks)}; {baseline.renewals[-1].reason}\n")

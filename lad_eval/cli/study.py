@@ -78,4 +78,4 @@ def lad(
             for line in sheet.missing:
                 typer.echo(visible(f"{sheet.name}: not shown: {line}"), err=True)
         typer.echo(visible(f"{written.folder / 'report.html'}"))
-        log_next_steps(f"open {written.folder / 'report.html'} in a browser", kept=written.folder)
+        log_next_steps(f"open {written.folder / 'report.html'} in a browser", written=written.folder)

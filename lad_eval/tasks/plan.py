@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from lad_eval.errors import DataError, UserError
-from lad_eval.tasks.leakage import choose_apart, right_picture, shared_pictures, shown_pictures
+from lad_eval.tasks.leakage import choose_distinct, right_picture, shared_pictures, shown_pictures
 from lad_eval.tasks.request import Permutation, Request, Sample, showing, text_fault
 from lad_eval.tasks.task import Task
 
@@ -195,7 +195,7 @@ def calibration_samples(task: Task, test: Sequence[Sample], *, apart: bool = Fal
         named = task.other is not None and sample.id in ids
         return named or right_picture(sample) in right or not shown.isdisjoint(shown_pictures([sample]) if apart else ())
 
-    choice = choose_apart(origin.source.samples("calibration"), is_evaluated, asked)
+    choice = choose_distinct(origin.source.samples("calibration"), is_evaluated, asked)
     if task.other is None and (both := [sample.id for sample in (*choice.chosen, *choice.passed_over) if sample.id in ids]):
         raise DataError(
             f"{task.name}: {len(both)} samples are both calibrated on and evaluated, first {both[0]!r}; "

@@ -201,11 +201,11 @@ def resolve(names: str | Iterable[str], include_path: Sequence[str | Path] = ())
         UserError: a glob fits nothing, or nothing is named.
     """
     words = names.split(",") if isinstance(names, str) else names
-    asked = [word.strip() for word in words if word.strip()]
-    if not asked:
+    patterns = [word.strip() for word in words if word.strip()]
+    if not patterns:
         raise UserError("No task is named; `lad-eval ls tasks` lists them.")
     known = index(include_path)
-    names = [name for word in asked for name in (_in_file(Path(word)) if is_path(word) else _expand(word, known, ()))]
+    names = [name for word in patterns for name in (_in_file(Path(word)) if is_path(word) else _expand(word, known, ()))]
     return list(dict.fromkeys(names))
 
 

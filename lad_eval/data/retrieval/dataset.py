@@ -161,7 +161,7 @@ class CaptionedSet(DataSet):
         made: dict[str, list[int]] = {}
         for _, recipe in _stored(root):
             if recipe is not None and recipe.order.samples == SAMPLES:
-                with_encoder = f" (by {recipe.told['encoder']})" if recipe.encoder else ""
+                with_encoder = f" (by {recipe.document['encoder']})" if recipe.encoder else ""
                 made.setdefault(f"{recipe.protocol} {recipe.order.setting}{with_encoder}", []).append(recipe.order.candidates)
         lines += [f"samples, {what}: N = {', '.join(map(str, sorted(sizes)))}" for what, sizes in sorted(made.items())]
         prepared = (root / OWN / "index.json").is_file()

@@ -71,8 +71,8 @@ def write_tasks(out: Path, names: Iterable[str] = ()) -> list[str]:
         UserError: a name is unknown, a definition cannot be used, lmms-eval has another task of that name, or the folder
             holds other files of these names or cannot be written to.
     """
-    asked = resolve(list(names)) if names else task_names()
-    specs = {str(Path(name).resolve()) if _is_file(name) else name: load_spec(name) for name in asked}
+    names_of_tasks = resolve(list(names)) if names else task_names()
+    specs = {str(Path(name).resolve()) if _is_file(name) else name: load_spec(name) for name in names_of_tasks}
     stems = [spec.name for spec in specs.values()]
     if twice := sorted({name for name in stems if stems.count(name) > 1}):
         raise UserError(f"Two tasks have the name {twice[0]!r}; rename one of the files.")

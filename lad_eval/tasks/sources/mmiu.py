@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, StrictInt, StrictStr, field_validator
 
 from lad_eval.errors import DataError
-from lad_eval.tasks.leakage import choose_apart
+from lad_eval.tasks.leakage import choose_distinct
 from lad_eval.tasks.prompts import MAX_CANDIDATES, identifiers
 from lad_eval.tasks.request import Sample, Source, Split
 from lad_eval.tasks.sources.base import Picture, SourceOptions, digest_of_samples, treatments_of
@@ -174,7 +174,7 @@ class MmiuSource:
         self._root = root
         self._rows = len(rows)
         self._left_out: Counter[str] = Counter()
-        usable = [k for row in rows if (k := self._look(row, candidates)) is not None]
+        usable = [k for row in rows if (k := self._usable(row, candidates)) is not None]
         if len(usable) <= calibration_samples:
             raise DataError(
                 f"MMIU in {root}: {len(usable)} of {len(rows)} rows of {task!r} can be asked, too few: calibration takes "
@@ -195,7 +195,7 @@ class MmiuSource:
         drawn = random.Random(f"mmiu-1/{seed}/{self.task}").sample(range(len(usable)), count)
         rest = sorted(set(range(len(usable))) - set(drawn))
         random.Random(f"mmiu-1/{seed}/{self.task}/instead").shuffle(rest)
-        return set(choose_apart([*drawn, *rest], lambda index: often[right[index]] > 1, count).filled)
+        return set(choose_distinct([*drawn, *rest], lambda index: often[right[index]] > 1, count).filled)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -248,7 +248,7 @@ class MmiuSource:
         """The images of the rows that are asked, each once."""
         return list(dict.fromkeys(p for split in _SPLITS for usable in self._kept[split] for p in usable.images))
 
-    def _look(self, row: Row, candidates: int) -> _Kept | None:
+    def _usable(self, row: Row, candidates: int) -> _Kept | None:
         """The row as it can be asked; None, and its reason counted, if it cannot."""
         reason, usable = self._reason(row, candidates)
         if usable is None:
