@@ -134,9 +134,9 @@ def _show_or_tell(name: str) -> None:
 
 
 def _show(dataset: DataSet, root: Path | None) -> None:
-    from lad_eval.data.prepare import status as look
+    from lad_eval.data.prepare import status as status_of
 
-    folder, state = look(dataset, root)
+    folder, state = status_of(dataset, root)
     if folder is None:
         write(f"{dataset.name}: not prepared; run `lad-eval data prepare {dataset.name} --root <folder>`.\n")
         lines = [f"{file.name}: {file.purpose}{_from(file.url)}" for file in dataset.files if file.required]

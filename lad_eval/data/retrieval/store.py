@@ -18,7 +18,7 @@ from lad_eval.files.atomic import write_text
 from lad_eval.files.documents import read_json, write_json
 from lad_eval.version import __version__
 
-OWN = "lad_eval"
+FOLDER = "lad_eval"
 """Folder below a data set's root for everything that is made of it."""
 VERSION = 1
 """Raised whenever the same recipe and data give other samples."""
@@ -71,12 +71,12 @@ class AnnotationSet:
 
 def annotations_folder(root: Path, recipe: Recipe) -> Path:
     """Where the annotations of a recipe are kept."""
-    return root / OWN / "annotations" / recipe.name
+    return root / FOLDER / "annotations" / recipe.name
 
 
 def embeddings_folder(root: Path, encoder: str) -> Path:
     """Where the embeddings of an encoder are kept."""
-    return encoder_folder(root / OWN / "embeddings", encoder)
+    return encoder_folder(root / FOLDER / "embeddings", encoder)
 
 
 def read_set(root: Path, recipe: Recipe) -> AnnotationSet | None:

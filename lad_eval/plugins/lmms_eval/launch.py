@@ -183,10 +183,10 @@ def _command(flags: Sequence[str]) -> int:
     failed = False
     evaluate: Any = harness.cli_evaluate_single
 
-    def watched(*given: Any) -> Any:
+    def watched(*arguments: Any) -> Any:
         nonlocal failed
         try:
-            return evaluate(*given)
+            return evaluate(*arguments)
         except Exception:
             failed = True
             raise

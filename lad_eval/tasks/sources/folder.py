@@ -27,8 +27,8 @@ from lad_eval.errors import DataError
 from lad_eval.tasks.files import shown
 from lad_eval.tasks.leakage import choose_distinct
 from lad_eval.tasks.request import Sample, Split, showing
-from lad_eval.tasks.sources.captioned_images import CaptionChoice, absent_line, read_captioned_images
 from lad_eval.tasks.sources.base import Picture, SourceOptions, digest_of_samples, treatments_of
+from lad_eval.tasks.sources.captioned_images import CaptionChoice, absent_line, read_captioned_images
 
 if TYPE_CHECKING:
     from lad_eval.data.decoding import Treatment
@@ -120,8 +120,8 @@ class FolderSource:
         """Reads the captions and looks for every picture; none is opened yet.
 
         Raises:
-            DataError: the folder or the captions file is missing or unusable (`captioned_images.read_captioned_images`), there are too few pictures, or
-                no embeddings by the encoder.
+            DataError: the folder or the captions file is missing or unusable (`read_captioned_images`), there are too few
+                pictures, or no embeddings by the encoder.
         """
         captioned = read_captioned_images(images, captions, allow_outside=allow_outside)
         self.captions = captioned.chosen(caption, seed)
