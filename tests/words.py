@@ -72,13 +72,12 @@ OPEN = (
     "models/continuation.py",
     "models/huggingface.py",
     "models/preparation.py",
-    "models/vlmeval/",
-    "plugins/calibrated.py",
+    "models/vlmeval/answering.py",
+    "models/vlmeval/interception.py",
+    "models/vlmeval/model.py",
     "regression/",
     "report/",
-    "run/",
     "studies/",
-    "tasks/plan.py",
 )
 
 

@@ -107,13 +107,13 @@ class _Metrics(_Open):
 def metrics_problem(document: dict[str, Any]) -> str | None:
     """What is wrong with a run's figures, as `methods.lad.accuracy.value: ...`; None if nothing is."""
     try:
-        found = _Metrics.model_validate(document)
+        metrics = _Metrics.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg'][:1].lower()}{first['msg'][1:]}"
-    for name, method in found.methods.items():
-        if method.recall and len(method.recall) != found.candidates:
-            return f"methods.{name}.recall: must have {found.candidates} entries"
+    for name, method in metrics.methods.items():
+        if method.recall and len(method.recall) != metrics.candidates:
+            return f"methods.{name}.recall: must have {metrics.candidates} entries"
     return None
 
 

@@ -271,7 +271,7 @@ def test_a_model_that_cannot_be_calibrated_on_is_one_line(model):
 
 
 def test_evaluated_samples_and_pictures_are_refused(model):
-    asked = plan(load_task(TASK), limit=2, calibration=True, apart=True)
+    asked = plan(load_task(TASK), limit=2, calibration=True, distinct=True)
     learned = calibrate_intervention(model, make_method("evened").condition.intervention, asked.calibration_requests())
     test = [request for request in asked.requests if request.split == "test"]
     learned.check_disjoint([r.sample_id for r in test], [image.digest for r in test for image in r.images])
