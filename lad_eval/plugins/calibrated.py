@@ -187,17 +187,17 @@ class CalibratedMethod:
             except UserError as error:
                 logger.warning("%s It is learned again.", error)
         # The whole plan: which samples are calibrated on depends on all that are evaluated.
-        asked = plan(self.task, calibration=True)
-        for note in asked.notes:
+        planned = plan(self.task, calibration=True)
+        for note in planned.notes:
             logger.warning("%s: %s", self.task.name, note)
         label = f"{self.task.name}, calibration of {learner.name}"
-        learned_from = asked.calibration_requests()
+        learned_from = planned.calibration_requests()
         learner.calibrate(self._evidence.of(self._model, learned_from, label, show_progress=self.show_progress))
         write_atomically(self.state_path, learner.save)
         return method
 
     def _orders(self, request: Request) -> list[Request]:
-        """What must be asked for an answer, the request itself first: other displayed orders of its images too, if need be."""
+        """What must be planned for an answer, the request itself first: other displayed orders of its images too, if need be."""
         return [request.reordered(order) for order in self.method.displayed_orders(request.permutation)]
 
 

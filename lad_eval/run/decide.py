@@ -13,7 +13,7 @@ from lad_eval.evidence.table import Evidence, Ints, Rows
 from lad_eval.files.documents import write_json
 from lad_eval.methods import Method
 from lad_eval.methods.base import Answers, Results
-from lad_eval.run.folder import AGAIN, PLAN, ResultsError, read_json
+from lad_eval.run.folder import AGAIN, PLAN, ResultsError, read_run_json
 from lad_eval.tasks.plan import Plan
 
 _RUN = "run"
@@ -69,7 +69,7 @@ class PlanIndex:
             ResultsError: it is missing or damaged, or is of another run.
         """
         path = folder / PLAN
-        document = read_json(path, "which answers belong to what")
+        document = read_run_json(path, "which answers belong to what")
         if run is not None and document.get(_RUN, run) != run:
             raise ResultsError(f"{path} is of another run. {AGAIN}")
         try:

@@ -234,7 +234,7 @@ def _study_of(folder: Path, settings: Settings) -> str | None:
     path = folder / files.METRICS
     if settings.study is None or not path.is_file():
         return settings.study
-    stored = files.read_json(path).get("study")
+    stored = files.read_run_json(path).get("study")
     return None if stored is None else settings.study
 
 

@@ -232,8 +232,8 @@ def clear(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def read_json(path: Path, what: str = "") -> dict[str, Any]:
-    """A JSON object that this package wrote, without its checksum.
+def read_run_json(path: Path, what: str = "") -> dict[str, Any]:
+    """`documents.read_json` for the files of a run.
 
     Raises:
         ResultsError: the file is missing, unreadable, not a JSON object, or not what was written.
@@ -247,7 +247,7 @@ def read_spec(folder: Path) -> dict[str, Any]:
     Raises:
         ResultsError: it is missing or damaged.
     """
-    document = read_json(folder / SPEC, "what the run asked")
+    document = read_run_json(folder / SPEC, "what the run asked")
     try:
         RunSpec.model_validate(document)
     except ValidationError as error:
@@ -265,7 +265,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
         ResultsError: either is missing or damaged, or a figure cannot be one.
     """
     path = folder / METRICS
-    document = read_json(path, "the run's figures")
+    document = read_run_json(path, "the run's figures")
     if problem := metrics_problem(document):
         raise ResultsError(f"Cannot read {path} (the run's figures): {problem}. {AGAIN}")
     if document["run"] != digest_of(read_spec(folder)):

@@ -223,6 +223,6 @@ def test_the_plugins_calibrate_on_what_a_whole_run_calibrates_on(tmp_path):
     served = CalibratedMethod(model, task, "lad", tmp_path / "runs", show_progress=False)
     served.calibrate()
     expected = make_method("lad").calibrate(collect(model, task, methods=["lad"], show_progress=False).calibration)
-    kept = {sample for part in served._kept._parts for sample in part.sample_id.tolist()}
+    kept = {sample for part in served._evidence._parts for sample in part.sample_id.tolist()}
     assert numbers(sorted(kept)) == [20, 21, 22, 23, 24]
     assert served.method.get_params() == expected.get_params()

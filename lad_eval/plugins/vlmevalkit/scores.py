@@ -17,11 +17,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from lad_eval.errors import EvidenceError, UserError
 from lad_eval.files.atomic import write_atomically
-from lad_eval.files.documents import write_json
+from lad_eval.files.documents import read_json, write_json
 from lad_eval.methods.replying import parse_reply
 from lad_eval.metrics import UNPARSABLE, Predictions, summarise
 from lad_eval.models.vlmeval.kit import kit
-from lad_eval.run.folder import ResultsError, read_json
+from lad_eval.run.folder import ResultsError
 from lad_eval.tasks.request import Request
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def read_pointer(model: str, dataset: str) -> Pointer | None:
         return None
     try:
         pointer: Pointer = TypeAdapter(Pointer).validate_python(read_json(path))
-    except (ValidationError, ResultsError) as error:
+    except (ValidationError, UserError) as error:
         raise ResultsError(f"{path} is damaged; remove it and run again.") from error
     return pointer
 

@@ -202,7 +202,7 @@ def _holds(methods: Names[str], task: str, needs: Sequence[Need]) -> bool:
 
 
 def _read_costs(path: Path) -> list[Cost]:
-    return [Cost(**cost) for cost in files.read_json(path)["costs"]] if path.is_file() else []
+    return [Cost(**cost) for cost in files.read_run_json(path)["costs"]] if path.is_file() else []
 
 
 def _write(sheets: Sequence[Sheet], folder: Path, settings: Settings, family: Family, runs: Sequence[Mapping[str, Any]]) -> None:
