@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -98,32 +97,33 @@ def run(
     from lad_eval import evaluation
     from lad_eval.methods import method_names
     from lad_eval.models.base import check_batch_size
-    from lad_eval.run.execute import Settings
 
-    settings = Settings(
-        model=model,
-        batch_size=check_batch_size(batch_size),
-        dtype=dtype,
-        device=device,
-        attn=attn,
-        revision=revision,
-        adapter=adapter,
-        image_preparation=image_preparation.value,
-        trust_remote_code=trust_remote_code,
-        date=date,
-        tasks=tuple(listed(tasks, "tasks")),
-        methods=tuple(expanded(listed(methods, "methods"), method_names(), "method")),
+    options: dict[str, Any] = {
+        "model": model,
+        "batch_size": check_batch_size(batch_size),
+        "dtype": dtype,
+        "device": device,
+        "attn_implementation": attn,
+        "revision": revision,
+        "adapter": adapter,
+        "image_preparation": image_preparation.value,
+        "trust_remote_code": trust_remote_code,
+        "date": date,
+    }
+    if model_args is not None:
+        options |= model_options(model_args, model)
+    result = evaluation.evaluate(
+        tasks=listed(tasks, "tasks"),
+        methods=expanded(listed(methods, "methods"), method_names(), "method"),
         limit=limit_of(limit),
-        out=runs,
+        runs=runs,
         overwrite=overwrite.value,
         seed=seed,
-        quiet=quiet,
         calibrate_on=calibrate_on,
         reported=reported,
+        progress=not quiet,
+        **options,
     )
-    if model_args is not None:
-        settings = replace(settings, **model_options(model_args, model))
-    result = evaluation.run(settings)
     if result.rows:
         from lad_eval.cli.options import show_rows
 

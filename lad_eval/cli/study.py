@@ -58,8 +58,6 @@ def lad(
         limit = SCENES_LIMIT
     settings = Settings(
         model=model,
-        tasks=(),
-        methods=(),
         limit=limit or None,
         batch_size=check_batch_size(batch_size),
         dtype=dtype,

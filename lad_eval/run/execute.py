@@ -58,8 +58,8 @@ class Settings:
     """
 
     model: str
-    tasks: tuple[str, ...]
-    methods: tuple[str, ...]
+    tasks: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
     limit: int | float | None = None
     batch_size: int | Literal["auto"] = "auto"
     dtype: str = "auto"

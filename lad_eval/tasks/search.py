@@ -48,9 +48,9 @@ def current_search() -> TaskSearch[object]:
 
 @contextmanager
 def task_search(folders: Iterable[str | Path] = ()) -> Iterator[None]:
-    """While open, names of tasks are looked up in these folders too, and each index is built once."""
-    outer = _SEARCH.get()
-    token = _SEARCH.set(TaskSearch((*(outer.folders if outer else ()), *map(Path, folders))))
+    """While open, names of tasks are looked up in these folders too, and each index is built once; searches may nest."""
+    outer = _SEARCH.get() or TaskSearch()
+    token = _SEARCH.set(TaskSearch((*outer.folders, *map(Path, folders)), outer.made))
     try:
         yield
     finally:

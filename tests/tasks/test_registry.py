@@ -8,7 +8,17 @@ import pytest
 import lad_eval
 from lad_eval.errors import UnknownNameError, UserError
 from lad_eval.tasks.files import SpecError
-from lad_eval.tasks.registry import bundled_folder, definitions, groups, load_spec, load_task, place_of, resolve, task_names
+from lad_eval.tasks.registry import (
+    bundled_folder,
+    definitions,
+    groups,
+    index,
+    load_spec,
+    load_task,
+    place_of,
+    resolve,
+    task_names,
+)
 from lad_eval.tasks.search import task_search
 from lad_eval.tasks.validate import validate
 
@@ -99,6 +109,19 @@ def test_a_task_of_ones_own_is_found_by_path_and_by_folder(write, tmp_path, monk
         assert resolve(f"{path},mine") == [str(path), "mine"]
     monkeypatch.chdir(path.parent)
     assert load_task("mine.yaml").name == "mine"
+
+
+def test_a_search_within_a_search_has_its_folders_and_its_index(write, tmp_path):
+    write("mine.yaml", MINE)
+    write("more/yours.yaml", MINE)
+    with task_search([tmp_path / "more"]):
+        outer = index()
+        with task_search():
+            assert index() is outer
+        with task_search([tmp_path]):
+            assert {"mine", "yours"} < {*task_names()}
+        assert index() is outer
+        assert "mine" not in task_names()
 
 
 def test_groups_of_groups_and_a_group_by_path(write, tmp_path):
