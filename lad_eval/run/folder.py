@@ -145,8 +145,8 @@ def predictions_problem(table: pd.DataFrame, candidates: int) -> str | None:
         return f"a position is not one of {candidates}"
     if (numbers["permutation"] < 0).any() or (correct != (gold == position)).any():
         return "its columns contradict each other"
-    asked = table.groupby("method", sort=False).agg({"sample_id": "nunique", "permutation": "nunique", "order": "size"})
-    incomplete = asked["order"] != asked["sample_id"] * asked["permutation"]
+    stored = table.groupby("method", sort=False).agg({"sample_id": "nunique", "permutation": "nunique", "order": "size"})
+    incomplete = stored["order"] != stored["sample_id"] * stored["permutation"]
     if incomplete.any() or table.duplicated(["method", "sample_id", "permutation"]).any():
         return "a method lacks an order of a sample, or answers one twice"
     if any(row is not None and (row.shape != (candidates,) or not (row <= MAX_LOG_PROB).all()) for row in rows):
