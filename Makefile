@@ -56,10 +56,11 @@ report: $(VENV)/.setup ## Show the finished runs in one HTML page, report.html
 check: $(VENV)/.setup ## Hold lad-tiny to its baseline (ARGS=--replay: from stored evidence, in seconds)
 	@$(BIN)/lad-eval check results/baselines/lad-tiny.json $(ARGS)
 
-lint: $(VENV)/.dev ## Check style and types
+lint: $(VENV)/.dev ## Check style, types and words
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/python -m tests.words
 
 bench: $(VENV)/.dev ## Measure speed and memory as ratios, write docs/performance.md's tables
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -21,7 +21,7 @@ from lad_eval.evidence.table import Evidence
 from lad_eval.methods import LAD, Method, MethodWarning, PriDe, UnlabelledLAD
 from lad_eval.metrics.figures import rstd
 from lad_eval.run.decide import PlanIndex
-from lad_eval.run.folder import PLAN, read_json
+from lad_eval.run.folder import PLAN, read_run_json
 from lad_eval.run.stored import load_run
 
 SIZES = (1, 2, 3, 5, 10, 20)
@@ -83,7 +83,7 @@ def curve(evaluated: Evidence, calibration: Evidence, variant: type[Method], siz
 def run(folder: Path, draws: int) -> Table:
     """The table of one run."""
     stored = load_run(folder)
-    asked = PlanIndex.from_document(read_json(stored.path / PLAN))
+    asked = PlanIndex.from_document(read_run_json(stored.path / PLAN))
     evidence = read_evidence(stored.path)
     evaluated, calibration = evidence.select_keys(asked.evaluated), evidence.select_keys(asked.calibration)
     sizes = tuple(size for size in SIZES if size <= len(np.unique(calibration.sample_id)))

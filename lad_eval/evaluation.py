@@ -182,14 +182,9 @@ def evaluate(
         calibrate_on=calibrate_on,
         reported=reported,
     )
-    with task_search(_names(include_path)):
-        return run(settings)
-
-
-def run(settings: Settings) -> RunResult:
-    """As `evaluate`, of settings that are put together already."""
     folders: dict[str, Path] = {}
-    rows = run_tasks(settings, finished=folders.__setitem__)
+    with task_search(_names(include_path)):
+        rows = run_tasks(settings, finished=folders.__setitem__)
     return RunResult(tuple(rows or ()), folders)
 
 

@@ -59,7 +59,7 @@ class Registry(Mapping[str, T], Generic[T]):
         self._warned: set[str] = set()
 
     @property
-    def own(self) -> tuple[str, ...]:
+    def built_in(self) -> tuple[str, ...]:
         """Names that need no look at the installed packages."""
         return tuple(self._entries)
 

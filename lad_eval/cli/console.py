@@ -55,9 +55,9 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__
     _warn_once(" ".join(str(message).split()))
 
 
-def log_next_steps(*commands: str, kept: str | Path | None = None) -> None:
+def log_next_steps(*commands: str, written: str | Path | None = None) -> None:
     """One line on stderr, unless quiet: where results lie, and what a reader may type next."""
-    where = [] if kept is None else [f"Kept in {kept}"]
+    where = [] if written is None else [f"Kept in {written}"]
     logger.info("%s", " · ".join([*where, f"next: {', or '.join(commands)}"]))
 
 

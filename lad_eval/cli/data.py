@@ -134,9 +134,9 @@ def _show_or_tell(name: str) -> None:
 
 
 def _show(dataset: DataSet, root: Path | None) -> None:
-    from lad_eval.data.prepare import status as look
+    from lad_eval.data.prepare import status as status_of
 
-    folder, state = look(dataset, root)
+    folder, state = status_of(dataset, root)
     if folder is None:
         write(f"{dataset.name}: not prepared; run `lad-eval data prepare {dataset.name} --root <folder>`.\n")
         lines = [f"{file.name}: {file.purpose}{_from(file.url)}" for file in dataset.files if file.required]
@@ -237,11 +237,11 @@ def embed(
     from lad_eval.data.retrieval.encoder import load_encoder
     from lad_eval.data.retrieval.protocols import DEFAULT_ENCODER
     from lad_eval.run.progress import progress
-    from lad_eval.tasks.sources.album import read_album
+    from lad_eval.tasks.sources.captioned_images import read_captioned_images
 
     quiet_libraries(quiet=quiet)
-    album = read_album(images, captions, allow_outside=allow_outside)
+    captioned = read_captioned_images(images, captions, allow_outside=allow_outside)
     model = load_encoder(encoder or DEFAULT_ENCODER, device=device)
     shown = partial(progress, shown=not quiet)
-    embeddings = embed_own(images, album.paths, album.first, model, shown, batch_size=batch_size or BATCH_SIZE)
+    embeddings = embed_own(images, captioned.paths, captioned.first, model, shown, batch_size=batch_size or BATCH_SIZE)
     write(f"{images}: {len(embeddings.names)} pictures and captions are embedded by {model.name}.\n")

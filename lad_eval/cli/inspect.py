@@ -204,7 +204,7 @@ def _methods() -> list[tuple[str, str, str, str]]:
 
     def costs(name: str) -> tuple[str, str]:
         method = make_method(name)
-        reads = ", ".join(_READ[need] for need in sorted(method.needs, reverse=True))
+        reads = ", ".join(_READ[part] for part in sorted(method.needs, reverse=True))
         decoding = getattr(method, "decoding", None)
         unit = "pass" if not isinstance(decoding, Decoding) else "reply"
         count = {"identity": "1", "cyclic": "N", "random": str(RANDOM_ORDERS)}[method.orders]

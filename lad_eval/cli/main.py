@@ -239,8 +239,8 @@ def _without_debug(words: list[str]) -> tuple[list[str], bool]:
     """The arguments without --debug, wherever it stands among our own, and whether a traceback is wanted."""
     passed_on = next((place for place, word in enumerate(words) if word in _OTHERS_FLAGS), len(words))
     ours = [word for word in words[:passed_on] if word != DEBUG]
-    asked = len(ours) < passed_on or os.environ.get(_DEBUG_VARIABLE, "0").lower() not in ("", "0", "false", "no", "off")
-    return [*ours, *words[passed_on:]], asked
+    wants_traceback = len(ours) < passed_on or os.environ.get(_DEBUG_VARIABLE, "0").lower() not in ("", "0", "false", "no", "off")
+    return [*ours, *words[passed_on:]], wants_traceback
 
 
 def _last_resort(error: Exception) -> int:

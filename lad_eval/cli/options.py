@@ -152,8 +152,8 @@ _MODEL_ARGS = {
     "revision": "revision",
     "dtype": "dtype",
     "device": "device",
-    "attn_implementation": "attn",
-    "attn": "attn",
+    "attn_implementation": "attn_implementation",
+    "attn": "attn_implementation",
     "batch_size": "batch_size",
     "image_preparation": "image_preparation",
     "trust_remote_code": "trust_remote_code",
@@ -205,7 +205,7 @@ Config = Annotated[
 
 
 def model_options(text: str, model: str) -> dict[str, Any]:
-    """Fields of `Settings` that lm-eval's `--model_args` give.
+    """Arguments of `evaluate` that lm-eval's `--model_args` give.
 
     Args:
         text: "pretrained=org/name,dtype=bfloat16".

@@ -135,7 +135,7 @@ def export(
     try:
         sweep(out.parent, out.name)
         write_text(out, text)
-        log_next_steps("put it into the model's repository on the hub", kept=out)
+        log_next_steps("put it into the model's repository on the hub", written=out)
     except OSError as error:
         raise ResultsError(f"Cannot write {out}: {error.strerror}. Choose another file with --out.") from error
 

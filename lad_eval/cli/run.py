@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -98,38 +97,39 @@ def run(
     from lad_eval import evaluation
     from lad_eval.methods import method_names
     from lad_eval.models.base import check_batch_size
-    from lad_eval.run.execute import Settings
 
-    settings = Settings(
-        model=model,
-        batch_size=check_batch_size(batch_size),
-        dtype=dtype,
-        device=device,
-        attn=attn,
-        revision=revision,
-        adapter=adapter,
-        image_preparation=image_preparation.value,
-        trust_remote_code=trust_remote_code,
-        date=date,
-        tasks=tuple(listed(tasks, "tasks")),
-        methods=tuple(expanded(listed(methods, "methods"), method_names(), "method")),
+    options: dict[str, Any] = {
+        "model": model,
+        "batch_size": check_batch_size(batch_size),
+        "dtype": dtype,
+        "device": device,
+        "attn_implementation": attn,
+        "revision": revision,
+        "adapter": adapter,
+        "image_preparation": image_preparation.value,
+        "trust_remote_code": trust_remote_code,
+        "date": date,
+    }
+    if model_args is not None:
+        options |= model_options(model_args, model)
+    result = evaluation.evaluate(
+        tasks=listed(tasks, "tasks"),
+        methods=expanded(listed(methods, "methods"), method_names(), "method"),
         limit=limit_of(limit),
-        out=runs,
+        runs=runs,
         overwrite=overwrite.value,
         seed=seed,
-        quiet=quiet,
         calibrate_on=calibrate_on,
         reported=reported,
+        progress=not quiet,
+        **options,
     )
-    if model_args is not None:
-        settings = replace(settings, **model_options(model_args, model))
-    result = evaluation.run(settings)
     if result.rows:
         from lad_eval.cli.options import show_rows
 
         show_rows(result.rows, "json" if json else "rich")
         task = next(iter(result.folders.values())).parent
-        log_next_steps("lad-eval report", f"lad-eval compare {task} --against vanilla", kept=task.parent)
+        log_next_steps("lad-eval report", f"lad-eval compare {task} --against vanilla", written=task.parent)
 
 
 def score(
@@ -258,17 +258,17 @@ def check(
         return 0
     from lad_eval.regression.text import Rule, verdict_as_json, verdict_as_text
 
-    verdict = work.replay(baseline, evidence) if replayed else work.check(baseline, how, Rule(confidence, max_drop))
-    if verdict is None:
+    result = work.replay(baseline, evidence) if replayed else work.check(baseline, how, Rule(confidence, max_drop))
+    if result is None:
         return 0
     from lad_eval.terminal import write as print_text
     from lad_eval.terminal import write_json
 
     if json:
-        write_json(verdict_as_json(verdict))
+        write_json(verdict_as_json(result))
     else:
-        print_text(verdict_as_text(verdict) + "\n")
-    return 0 if verdict.passed else MOVED
+        print_text(verdict_as_text(result) + "\n")
+    return 0 if result.passed else MOVED
 
 
 def _refuse_contradictions(replay: bool, write: bool, reason: str | None, only_to_write: object, only_fresh: object) -> None:
@@ -294,14 +294,14 @@ def _questions(tasks: str | None, methods: str | None, limit: int | None) -> Any
     return Questions(tuple(listed(tasks, "tasks")), tuple(listed(methods, "methods") if methods else DEFAULT_METHODS), limit)
 
 
-def _say_written(path: Path, baseline: Any, verdict: Any, *, json: bool) -> None:
+def _say_written(path: Path, baseline: Any, result: Any, *, json: bool) -> None:
     from lad_eval.regression.text import verdict_as_json, verdict_as_text
     from lad_eval.terminal import write as print_text
     from lad_eval.terminal import write_json
 
     if json:
-        write_json(verdict_as_json(verdict))
+        write_json(verdict_as_json(result))
         return
-    if verdict.compared:
-        print_text(f"Against the baseline before:\n\n{verdict_as_text(verdict)}\n\n")
+    if result.compared:
+        print_text(f"Against the baseline before:\n\n{verdict_as_text(result)}\n\n")
     print_text(f"Wrote {path}: {', '.join(baseline.tasks)}; {baseline.renewals[-1].reason}\n")

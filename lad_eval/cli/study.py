@@ -58,8 +58,6 @@ def lad(
         limit = SCENES_LIMIT
     settings = Settings(
         model=model,
-        tasks=(),
-        methods=(),
         limit=limit or None,
         batch_size=check_batch_size(batch_size),
         dtype=dtype,
@@ -74,8 +72,8 @@ def lad(
     )
     written = make(settings, tasks, out, only=names, stored=stored)
     if written is not None:
-        for sheet in written.sheets:
-            for line in sheet.missing:
-                typer.echo(visible(f"{sheet.name}: not shown: {line}"), err=True)
+        for document in written.sheets:
+            for line in document.missing:
+                typer.echo(visible(f"{document.name}: not shown: {line}"), err=True)
         typer.echo(visible(f"{written.folder / 'report.html'}"))
-        log_next_steps(f"open {written.folder / 'report.html'} in a browser", kept=written.folder)
+        log_next_steps(f"open {written.folder / 'report.html'} in a browser", written=written.folder)

@@ -49,16 +49,6 @@ def unpack(archive: Path, into: Path, progress: Progress) -> int:
     return len(wanted)
 
 
-def is_unpacked(archive: Path, into: Path) -> bool:
-    """Whether every member is there with its size.
-
-    Raises:
-        DataError: as `unpack`.
-    """
-    with _opened(archive) as content:
-        return all(_is_there(into / member.filename, member) for member in _checked(archive, content))
-
-
 def differences(archive: Path, into: Path, progress: Progress) -> list[str]:
     """Members that are missing or differ in size or CRC-32 from what the zip says, one line each.
 

@@ -10,9 +10,10 @@ from typing import Any
 from lad_eval.data.archives import unpack
 from lad_eval.data.dataset import DataFile, PrepareOptions, Progress
 from lad_eval.data.download import fetch, missing
-from lad_eval.data.retrieval.annotations import CaptionIndex, pictures_in, read_json
+from lad_eval.data.retrieval.annotations import CaptionIndex, pictures_in
 from lad_eval.data.retrieval.dataset import CaptionedSet
 from lad_eval.errors import DataError
+from lad_eval.files.documents import read_json
 
 PICTURES = "val2014"
 CAPTIONS = "annotations/captions_val2014.json"
@@ -53,9 +54,9 @@ def read_coco(root: Path) -> CaptionIndex:
 
 
 def _parts(path: Path, purpose: str, keys: Iterable[str]) -> dict[str, Any]:
-    document = read_json(path, purpose)
-    if not isinstance(document, dict) or not all(isinstance(document.get(key), list) for key in keys):
-        raise DataError(f"{path} is damaged: it must be an object with the lists {', '.join(keys)}; get it again.")
+    document = read_json(path, what=purpose, cure="Get it again.", error=DataError)
+    if not all(isinstance(document.get(key), list) for key in keys):
+        raise DataError(f"{path} is damaged: it must have the lists {', '.join(keys)}; get it again.")
     return document
 
 

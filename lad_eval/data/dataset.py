@@ -205,9 +205,9 @@ def remembered(name: str) -> Path | None:
     note = _note(name)
     if not note.exists():
         return None
-    root = read_json(note, what=f"where {name} lies", cure=f"Remove it, then {_mend(name)}", error=DataError).get("root")
+    root = read_json(note, what=f"where {name} lies", cure=f"Remove it, then {_cure(name)}", error=DataError).get("root")
     if not isinstance(root, str) or "\0" in root:
-        raise DataError(f"{note} is damaged; remove it, then {_mend(name)}")
+        raise DataError(f"{note} is damaged; remove it, then {_cure(name)}")
     return Path(root)
 
 
@@ -229,7 +229,7 @@ def _note(name: str) -> Path:
     return home() / f"{name}.json"
 
 
-def _mend(name: str) -> str:
+def _cure(name: str) -> str:
     return f"run `{_command(name)}`."
 
 

@@ -124,7 +124,7 @@ class _Transfer:
             if self._have() > before:
                 waits = list(PATIENCE_SECONDS)
             elif not waits:
-                raise missing(self.file, self._root(), self._told(fault))
+                raise missing(self.file, self._root(), self._outcome(fault))
             else:
                 time.sleep(waits.pop(0))
         self._finish(progress)
@@ -159,7 +159,7 @@ class _Transfer:
         except urllib.error.URLError as error:
             if not self.begun:
                 # Nothing has ever come: there is no network, and waiting brings none.
-                raise missing(self.file, self._root(), self._told(_plain(error.reason))) from None
+                raise missing(self.file, self._root(), self._outcome(_plain(error.reason))) from None
             return _plain(error.reason)
         except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
             return _plain(error)
@@ -230,7 +230,7 @@ class _Transfer:
     def _root(self) -> Path:
         return self.target.parents[self.file.path.count("/")]
 
-    def _told(self, fault: str) -> str:
+    def _outcome(self, fault: str) -> str:
         so_far = f"; {self._have()} bytes are kept" if self._have() else ""
         return f", and could not be fetched ({fault}{so_far})"
 

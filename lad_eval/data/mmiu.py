@@ -185,12 +185,12 @@ class _Mmiu(DataSet):
         faults = []
         if len(rows) != PUBLISHED_ROWS:
             faults.append(f"{root / QUESTIONS}: {len(rows)} rows, not {PUBLISHED_ROWS} as published.")
-        asked = [row for row in rows if row.task in TASKS]
-        faults += [f"{root / QUESTIONS}: {row.task} row {row.number} has no output." for row in asked if row.output is None]
+        evaluated = [row for row in rows if row.task in TASKS]
+        faults += [f"{root / QUESTIONS}: {row.task} row {row.number} has no output." for row in evaluated if row.output is None]
         for file in self.files[1:]:
             if (root / file.path).is_file():
                 faults += differences(root / file.path, _folder(root / file.path, root), progress)
-        stored = sorted({path for row in asked for path in row.images})
+        stored = sorted({path for row in evaluated for path in row.images})
         with progress("reading the pictures", len(stored), unit="pictures") as advance:
             for path in stored:
                 faults += _picture_faults(root, path)

@@ -37,10 +37,10 @@ def prepare(dataset: DataSet, root: Path | None, options: PrepareOptions, progre
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder}: cannot be made: {error.strerror}.") from None
-    from lad_eval.data.retrieval.store import OWN
+    from lad_eval.data.retrieval.store import FOLDER
 
     with _alone(folder):
-        for place in (folder, *(path for path in (folder / OWN).rglob("*") if path.is_dir())):
+        for place in (folder, *(path for path in (folder / FOLDER).rglob("*") if path.is_dir())):
             sweep(place)
         dataset.prepare(folder, options, progress)
         remember(dataset.name, folder)

@@ -129,7 +129,7 @@ class EvidenceStore:
             EvidenceError: rows without keys, of another fingerprint or shape, or with values that no model gives.
             UserError: the disk is full or fails; nothing stored before is lost, and the store can still be appended to.
         """
-        self._need_open()
+        self._check_open()
         header = Header(self.fingerprint, self.task, evidence.n_candidates, evidence.n_layers)
         fingerprint = json.loads(json.dumps(dict(evidence.fingerprint)))
         if off := difference({**self.fingerprint, **fingerprint}, self.fingerprint):
@@ -164,7 +164,7 @@ class EvidenceStore:
             EvidenceError: there is no evidence.
             UserError: the disk is full or fails; nothing is lost.
         """
-        self._need_open()
+        self._check_open()
         target = self.folder / PARQUET
         parts = [file for file in files_of(self.folder) if file != target]
         if not parts and target.exists():
@@ -186,14 +186,14 @@ class EvidenceStore:
         Raises:
             UserError: a file cannot be removed.
         """
-        self._need_open()
+        self._check_open()
         with storage_errors(self.folder):
             for file in files_of(self.folder):
                 file.unlink()
         self._keys.clear()
         self._shape = None
 
-    def _need_open(self) -> None:
+    def _check_open(self) -> None:
         if self._lock is None:
             raise RuntimeError("the store is not open: use it in a `with` block")
 

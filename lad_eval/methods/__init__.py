@@ -172,7 +172,7 @@ def describe_method(name: str) -> str:
     for part in parse_parts(name):
         if part.name in described:
             lines.append(described[part.name])
-        elif part.name in METHODS.own or (part.name not in INTERVENTIONS and part.name not in PROMPT_VARIANTS):
+        elif part.name in METHODS.built_in or (part.name not in INTERVENTIONS and part.name not in PROMPT_VARIANTS):
             lines.append(METHODS[part.name].summary)
         elif part.name in INTERVENTIONS:
             lines.append((INTERVENTIONS[part.name].__doc__ or part.name).strip().splitlines()[0])

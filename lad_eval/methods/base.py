@@ -24,7 +24,7 @@ from lad_eval.methods.parameters import PLAIN, Condition, Parameter, declared, u
 from lad_eval.tasks.plan import Orders, displayed_orders
 from lad_eval.tasks.request import Permutation
 
-Need = Literal["log_probs", "attention", "replies"]
+Requirement = Literal["log_probs", "attention", "replies"]
 Results: TypeAlias = Evidence | Replies
 M = TypeVar("M", bound="Method")
 
@@ -75,7 +75,7 @@ class Method(ABC):
     """
 
     name: ClassVar[str]
-    needs: frozenset[Need] = frozenset({"log_probs"})
+    needs: frozenset[Requirement] = frozenset({"log_probs"})
     calibrates: bool = False
     orders: Orders = "identity"
     condition: Condition = PLAIN

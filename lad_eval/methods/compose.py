@@ -126,7 +126,7 @@ def _kind_of(name: str, decisions: Registry[NamedMethod]) -> str:
         return "decision"
     tables: dict[str, Registry[Any]] = {"decision": decisions, "intervention": INTERVENTIONS, "prompt variant": PROMPT_VARIANTS}
     for kind, table in tables.items():
-        if name in table.own:
+        if name in table.built_in:
             return kind
     for kind, table in tables.items():
         if name in table:

@@ -103,9 +103,9 @@ def chi_square(predicted: Ints, n_candidates: int) -> ChiSquare:
     from scipy.special import chdtrc
 
     counts = np.bincount(predicted[predicted != UNPARSABLE], minlength=n_candidates)
-    if not (answered := counts.sum()):
+    if not (total := counts.sum()):
         return ChiSquare(np.nan, np.nan)
-    expected = answered / n_candidates
+    expected = total / n_candidates
     statistic = float(((counts - expected) ** 2 / expected).sum())
     return ChiSquare(statistic, float(chdtrc(n_candidates - 1, statistic)))
 

@@ -190,11 +190,11 @@ class RememberingImageProcessor:
         flat = [image for row in rows for image in row]
         if args or not flat or len({(len(row), image.size) for row in rows for image in row}) > 1 or not self._named(flat):
             return self._inner(images, *args, **options)
-        asked = repr(sorted(options.items()))
-        kind = (asked, len(rows[0]), flat[0].size)
+        settings = repr(sorted(options.items()))
+        kind = (settings, len(rows[0]), flat[0].size)
         if not self._separable.get(kind, True):
             return self._inner(images, **options)
-        joined = _joined([self._of_one(image, asked, options) for image in flat])
+        joined = _joined([self._of_one(image, settings, options) for image in flat])
         if kind in self._separable and joined is not None:
             from transformers.feature_extraction_utils import BatchFeature
 
@@ -204,8 +204,8 @@ class RememberingImageProcessor:
             self._separable[kind] = joined is not None and _equal(joined, dict(whole))
         return whole
 
-    def _of_one(self, image: Any, asked: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
-        key = (self._digests[id(image)], asked)
+    def _of_one(self, image: Any, settings: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        key = (self._digests[id(image)], settings)
         answer = self._held.get(key)
         if answer is None:
             answer = dict(self._inner([[image]], **options))

@@ -78,14 +78,6 @@ def adapter_identity(folder: Path) -> str:
     return _identity(folder, adapter_files(folder))
 
 
-def files_digest(folder: Path, *, code: bool = False) -> str:
-    """SHA-256 of the files that determine a model: their paths below the folder and their contents, in order of the paths.
-
-    Links count by the content that they lead to. `code` as for `lad_eval.files.checkpoints.model_files`.
-    """
-    return _digest(folder, model_files(folder, code=code))
-
-
 def _identity(folder: Path, files: Iterable[Path]) -> str:
     paths = list(files)
     cached = snapshot_of(folder)

@@ -325,7 +325,7 @@ def spare_threads(model: Any) -> None:
 
 
 # Architectures that earlier releases have, but get wrong: the first release that will do, and what is wrong before it.
-_NEEDS = {"minicpmv4_6": ("5.19", "earlier ones mix up images of unequal sizes")}
+_FIRST_RELEASES = {"minicpmv4_6": ("5.19", "earlier ones mix up images of unequal sizes")}
 _REPAIRED: WeakSet[torch.nn.Module] = WeakSet()
 
 
@@ -338,8 +338,8 @@ def repair(model: Any) -> None:
         UnsupportedModelError: the release gets the architecture wrong in a way that cannot be repaired from outside.
     """
     kind = str(getattr(getattr(model, "config", None), "model_type", ""))
-    if kind in _NEEDS:
-        first, reason = _NEEDS[kind]
+    if kind in _FIRST_RELEASES:
+        first, reason = _FIRST_RELEASES[kind]
         check_transformers(kind, first, reason)
     language_model = getattr(model, "language_model", None)
     if kind == "llama4" and isinstance(language_model, torch.nn.Module) and language_model not in _REPAIRED:

@@ -106,9 +106,9 @@ class PromptChecker:
         unique: dict[tuple[str, str, tuple[str, ...], int], Request] = {}
         for request in requests:
             unique.setdefault((request.sample_id, request.question, request.identifiers, len(request.images)), request)
-        asked = list(unique.values())
-        faults = self._control_faults(asked)
-        sound = [request for request in asked if id(request) not in faults]
+        distinct = list(unique.values())
+        faults = self._control_faults(distinct)
+        sound = [request for request in distinct if id(request) not in faults]
         sound.sort(key=self._text_tokens, reverse=True)
         longest = 0
         faults |= self._size_faults(sound) if exact != 0 else {}
@@ -121,7 +121,7 @@ class PromptChecker:
             longest = max(longest, tokens)
             if problem := self._too_long(tokens, max(reply_tokens, self._answer_tokens(request))):
                 faults[id(request)] = problem
-        named = [PromptFault(request.sample_id, faults[id(request)]) for request in asked if id(request) in faults]
+        named = [PromptFault(request.sample_id, faults[id(request)]) for request in distinct if id(request) in faults]
         return PromptReport(tuple(named), longest, self.context)
 
     def length_faults(self, requests: Sequence[Request], batch: Batch, reply_tokens: int | None) -> list[PromptFault]:

@@ -28,20 +28,22 @@ from lad_eval.tasks.request import Request
 from lad_eval.tasks.task import Task
 
 
-class KeptEvidence:
+class StoredEvidence:
     """What a model was asked on a task: every request once, whatever the method, the call or the process that needs it.
 
-    Of several processes each writes a file of its own. Get one from `kept_evidence`.
+    Of several processes each writes a file of its own. Get one from `stored_evidence`.
 
     Attributes:
         folder: `<store>/<model>/<task>/<hash>`, the folder of the same run by `lad-eval run` without a limit.
     """
 
     def __init__(self, task: Task, spec: RunSpec, folder: Path) -> None:
-        world = DistributedContext.from_environment()
+        context = DistributedContext.from_environment()
         self.folder = folder
-        self._leads = world.is_main_process
-        self._store = EvidenceStore(folder, spec.fingerprint, task=task.fingerprint, rank=None if world.size == 1 else world.rank)
+        self._is_main_process = context.is_main_process
+        self._store = EvidenceStore(
+            folder, spec.fingerprint, task=task.fingerprint, rank=None if context.size == 1 else context.rank
+        )
         self._store.open()
         weakref.finalize(self, self._store.close)
         claim(folder, spec)
@@ -64,7 +66,7 @@ class KeptEvidence:
         """
         missing = list({r.key: r for r in requests if r.key not in self._where}.values())
         if missing:
-            shown = show_progress and self._leads and len(missing) > 1
+            shown = show_progress and self._is_main_process and len(missing) > 1
             with progress(label, len(missing), shown=shown) as advance:
                 for part in in_batches(model, missing):
                     self._store.append(part)
@@ -80,15 +82,15 @@ class KeptEvidence:
         wanted: dict[int, list[int]] = {}
         for place, key in enumerate(keys):
             wanted.setdefault(self._where[key][0], []).append(place)
-        found = Evidence.concatenate([self._parts[n].select([self._where[keys[p]][1] for p in at]) for n, at in wanted.items()])
+        rows = Evidence.concatenate([self._parts[n].select([self._where[keys[p]][1] for p in at]) for n, at in wanted.items()])
         order = np.argsort([place for at in wanted.values() for place in at])
-        return found.select(order)
+        return rows.select(order)
 
 
-_OPEN: weakref.WeakValueDictionary[Path, KeptEvidence] = weakref.WeakValueDictionary()
+_OPEN: weakref.WeakValueDictionary[Path, StoredEvidence] = weakref.WeakValueDictionary()
 
 
-def kept_evidence(model: VLM, task: Task, store: Path) -> KeptEvidence:
+def stored_evidence(model: VLM, task: Task, store: Path) -> StoredEvidence:
     """The evidence of a model on a task below `store`; methods of one process that look at the same share it.
 
     Raises:
@@ -97,10 +99,10 @@ def kept_evidence(model: VLM, task: Task, store: Path) -> KeptEvidence:
     ensure_writable(store)
     spec = RunSpec.of(model.name, model.fingerprint, task, None)
     folder = folder_of(store, spec).resolve()
-    kept = _OPEN.get(folder)
-    if kept is None:
-        kept = _OPEN[folder] = KeptEvidence(task, spec, folder)
-    return kept
+    stored = _OPEN.get(folder)
+    if stored is None:
+        stored = _OPEN[folder] = StoredEvidence(task, spec, folder)
+    return stored
 
 
 logger = logging.getLogger(__name__)
@@ -130,19 +132,23 @@ class CalibratedMethod:
         self.task = task
         self.show_progress = show_progress
         self._model = model
-        self._kept = kept_evidence(model, task, Path(store))
+        self._evidence = stored_evidence(model, task, Path(store))
 
     @property
     def folder(self) -> Path:
         """Where evidence and learned state are kept."""
-        return self._kept.folder
+        return self._evidence.folder
 
     @property
     def state_path(self) -> Path:
         """The file of the learned state; its name holds a digest of the parameters."""
         learner = self.method.learner
-        told = json.dumps([type(learner).__name__, learner.get_params()], sort_keys=True, default=str)
-        return self.folder / "calibration" / f"{slug(learner.name)}-{hashlib.sha256(told.encode()).hexdigest()[:12]}.safetensors"
+        parameters = json.dumps([type(learner).__name__, learner.get_params()], sort_keys=True, default=str)
+        return (
+            self.folder
+            / "calibration"
+            / f"{slug(learner.name)}-{hashlib.sha256(parameters.encode()).hexdigest()[:12]}.safetensors"
+        )
 
     def calibrate(self) -> None:
         """Learns now, and not before the first answer only; from what is stored, if it was learned before.
@@ -163,7 +169,7 @@ class CalibratedMethod:
         method = self._ready
         orders = [self._orders(request) for request in requests]
         each_once = list({shown.key: shown for of_one in orders for shown in of_one}.values())
-        evidence = self._kept.of(self._model, each_once, f"{self.task.name}, {method.name}", show_progress=self.show_progress)
+        evidence = self._evidence.of(self._model, each_once, f"{self.task.name}, {method.name}", show_progress=self.show_progress)
         row = {shown.key: i for i, shown in enumerate(each_once)}
         index = np.asarray([[row[shown.key] for shown in of_one] for of_one in orders], dtype=np.int64)
         return [int(position) for position in method.decide(evidence, index).position]
@@ -181,17 +187,17 @@ class CalibratedMethod:
             except UserError as error:
                 logger.warning("%s It is learned again.", error)
         # The whole plan: which samples are calibrated on depends on all that are evaluated.
-        asked = plan(self.task, calibration=True)
-        for note in asked.notes:
+        planned = plan(self.task, calibration=True)
+        for note in planned.notes:
             logger.warning("%s: %s", self.task.name, note)
         label = f"{self.task.name}, calibration of {learner.name}"
-        learned_from = asked.calibration_requests()
-        learner.calibrate(self._kept.of(self._model, learned_from, label, show_progress=self.show_progress))
+        learned_from = planned.calibration_requests()
+        learner.calibrate(self._evidence.of(self._model, learned_from, label, show_progress=self.show_progress))
         write_atomically(self.state_path, learner.save)
         return method
 
     def _orders(self, request: Request) -> list[Request]:
-        """What must be asked for an answer, the request itself first: other displayed orders of its images too, if need be."""
+        """What must be planned for an answer, the request itself first: other displayed orders of its images too, if need be."""
         return [request.reordered(order) for order in self.method.displayed_orders(request.permutation)]
 
 

@@ -28,14 +28,14 @@ class Shown:
     Attributes:
         order: image at every position.
         model_position: what the model answered.
-        looked_at: image with the greatest share of the attention, and that share; None where the model gives no attention.
+        most_attended: image with the greatest share of the attention, and that share; None where the model gives no attention.
         attention: the share of every image, in the order of the demo's images; None likewise.
         repaired_position: what the method answers.
     """
 
     order: tuple[int, ...]
     model_position: int
-    looked_at: tuple[int, float] | None
+    most_attended: tuple[int, float] | None
     attention: tuple[float, ...] | None
     repaired_position: int
 
@@ -120,12 +120,12 @@ def demonstrate(ranker: Ranker, images: Sequence[ImageSource], caption: str, *, 
     rankings = ranker.rank_many([(order.apply(images), caption) for order in orders])
     rows = []
     for order, ranking in zip(orders, rankings, strict=True):
-        looked, attention = None, None
+        most_attended, attention = None, None
         if ranking.attention is not None:
             by_image = [float(ranking.attention[order.position_of(image)]) for image in range(n)]
             most = max(range(n), key=by_image.__getitem__)
-            looked, attention = (most, by_image[most]), tuple(by_image)
-        rows.append(Shown(order.order, ranking.plain_best, looked, attention, ranking.best))
+            most_attended, attention = (most, by_image[most]), tuple(by_image)
+        rows.append(Shown(order.order, ranking.plain_best, most_attended, attention, ranking.best))
     return Demo(ranker.model.name, ranker.method, caption, tuple(images), right, tuple(rows), calibrated_on)
 
 
@@ -147,14 +147,19 @@ def demo_text(demo: Demo) -> list[RenderableType]:
     n, known = len(demo.images), demo.right is not None
     right = f" · the right one is {letter(demo.right)}" if demo.right is not None else ""
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 1), header_style="dim")
-    looked = any(row.looked_at for row in demo.rows)
-    for heading in ("order", "the model answers", *(["it looks at"] if looked else []), f"with {method_label(demo.method)}"):
+    with_attention = any(row.most_attended for row in demo.rows)
+    for heading in (
+        "order",
+        "the model answers",
+        *(["it looks at"] if with_attention else []),
+        f"with {method_label(demo.method)}",
+    ):
         table.add_column(heading, no_wrap=True)
     for row in demo.rows:
         cells = [
             Text(" ".join(map(letter, row.order))),
             _answer(row.model_position, row.model_image, demo.right, ""),
-            *([_attention(row)] if looked else []),
+            *([_attention(row)] if with_attention else []),
             _answer(row.repaired_position, row.repaired_image, demo.right, _REPAIRED),
         ]
         table.add_row(*cells)
@@ -194,18 +199,21 @@ def repaired_sentence(demo: Demo) -> str:
     label, images = method_label(demo.method), demo.repaired_images
     if len(images) > 1:
         return f"{label} names {len(images)} pictures too ({', '.join(map(letter, images))}): it does not repair this question."
-    verdict = ""
+    judgement = ""
     if demo.right is not None:
-        verdict = ", the right one" if images[0] == demo.right else ", but not the right one"
+        judgement = ", the right one" if images[0] == demo.right else ", but not the right one"
     begin = "Its attention knows better: " if _attention_agrees(demo) else ""
-    return f"{begin}{label} names {letter(images[0])} in every order{verdict}."
+    return f"{begin}{label} names {letter(images[0])} in every order{judgement}."
 
 
 def _attention_agrees(demo: Demo) -> bool:
     """Whether the model looked at one image in every order, and named others."""
-    looked = {row.looked_at[0] for row in demo.rows if row.looked_at}
+    attended = {row.most_attended[0] for row in demo.rows if row.most_attended}
     return (
-        len(looked) == 1 and looked == set(demo.repaired_images) and demo.right in (None, *looked) and len(demo.model_images) > 1
+        len(attended) == 1
+        and attended == set(demo.repaired_images)
+        and demo.right in (None, *attended)
+        and len(demo.model_images) > 1
     )
 
 
@@ -222,8 +230,8 @@ def _answer(position: int, image: int, right: int | None, style: str) -> Text:
 def _attention(row: Shown) -> Text:
     from rich.text import Text
 
-    if row.looked_at is None:
+    if row.most_attended is None:
         return Text("–")
-    image, share = row.looked_at
+    image, share = row.most_attended
     full = round(share * _BAR)
     return Text.assemble(f"{letter(image)} ", "█" * full, ("░" * (_BAR - full), "dim"), f" {share:4.0%}".replace("%", " %"))

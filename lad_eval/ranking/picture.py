@@ -130,11 +130,11 @@ def _draw_answers(canvas: Any, row: Shown, left: float, top: float, demo: Demo) 
     entries = [("The model", row.model_position, row.model_image, _colour(row.model_image, demo))]
     entries.append((label, row.repaired_position, row.repaired_image, _REPAIRED))
     for line, (who, position, image, colour) in enumerate(entries):
-        verdict = "" if demo.right is None else ", right" if image == demo.right else ", wrong"
+        judgement = "" if demo.right is None else ", right" if image == demo.right else ", wrong"
         y = top - _INCH * (0.32 + 0.42 * line)
         canvas.text(left, y + 0.09, who, fontsize=8.5, color=_FAINT, va="center")
         canvas.text(
-            left, y - 0.1, f"{position + 1} = {letter(image)}{verdict}", fontsize=12, weight="bold", color=colour, va="center"
+            left, y - 0.1, f"{position + 1} = {letter(image)}{judgement}", fontsize=12, weight="bold", color=colour, va="center"
         )
 
 

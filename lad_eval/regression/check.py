@@ -193,7 +193,7 @@ def _compare_questions(verdict: Verdict, name: str, base: TaskBaseline) -> None:
 
 
 def _settings(model: str, options: dict[str, Any], how: Circumstances) -> Settings:
-    return Settings(model=model, tasks=(), methods=(), quiet=how.quiet, **options)
+    return Settings(model=model, quiet=how.quiet, **options)
 
 
 def _questions(tasks: Any) -> list[Questions]:

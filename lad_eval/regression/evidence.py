@@ -99,7 +99,7 @@ def decided_again(folder: Path, methods: Iterable[str], samples: Iterable[str]) 
     for name, method in lined.items():
         results = condition_runs[method.condition]
         decision = results.decide(method)
-        answers = Predictions.of(decision.rows, decision.answers.position, results.asked.permutation_index)
+        answers = Predictions.of(decision.rows, decision.answers.position, results.plan_index.permutation_index)
         grids[name] = answers.grid.only(wanted)
     return grids
 

@@ -100,7 +100,7 @@ def _eval_results(metrics: Mapping[str, Any], spec: Mapping[str, Any], methods: 
     from huggingface_hub import EvalResult
 
     definition, digests = spec.get("definition", {}), spec.get("digests", {})
-    found = []
+    results = []
     for row in _rows(metrics, methods):
         for part, kind, name in _METRICS:
             value = getattr(row, part)
@@ -109,7 +109,7 @@ def _eval_results(metrics: Mapping[str, Any], spec: Mapping[str, Any], methods: 
             arguments = {"method": row.method}
             if part == "accuracy" and row.accuracy_low is not None and row.accuracy_high is not None:
                 arguments["interval_95"] = f"{row.accuracy_low:.2f} to {row.accuracy_high:.2f}"
-            found.append(
+            results.append(
                 EvalResult(
                     task_type=TASK_TYPE,
                     task_name="Image retrieval from several images",
@@ -129,7 +129,7 @@ def _eval_results(metrics: Mapping[str, Any], spec: Mapping[str, Any], methods: 
                     metric_args=arguments,
                 )
             )
-    return found
+    return results
 
 
 def _rows(metrics: Mapping[str, Any], methods: Sequence[str] | None) -> list[Row]:
@@ -147,8 +147,8 @@ def _one_model(all_metrics: Sequence[Mapping[str, Any]]) -> str:
         raise CardError("A file of figures names no model or no task: it is no file of lad_eval.")
     models = list(dict.fromkeys(str(metrics["model"]) for metrics in all_metrics))
     if len(models) != 1:
-        told = f"these are of {', '.join(models)}" if models else "there are none"
-        raise CardError(f"A card is made from the runs of one model; {told}. Choose with --model.")
+        which = f"these are of {', '.join(models)}" if models else "there are none"
+        raise CardError(f"A card is made from the runs of one model; {which}. Choose with --model.")
     tasks = [metrics["task"] for metrics in all_metrics]
     if twice := sorted({task for task in tasks if tasks.count(task) > 1}):
         raise CardError(f"There are several runs on {', '.join(twice)}; name one run folder of each task.")

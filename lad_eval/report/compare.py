@@ -150,12 +150,12 @@ def position_p_values(runs: Sequence[Path], methods: Sequence[str] | None = None
     """P-values of the test of "position does not matter", as the runs stored them, by the names of `compare_runs`."""
     stored = [load_run(path) for path in runs]
     labels = [f"{label}: " for label in _labels(stored)] if len(stored) == 2 else [""]
-    found = {
+    p_values = {
         f"{label}{name}": run.metrics["methods"].get(name, {}).get("position_test", {}).get("p_value")
         for run, label in zip(stored, labels, strict=True)
         for name in methods or [name for name in stored[0].methods if name in stored[-1].methods]
     }
-    return {name: p for name, p in found.items() if p is not None}
+    return {name: p for name, p in p_values.items() if p is not None}
 
 
 def _labels(runs: Sequence[StoredRun]) -> tuple[str, str]:

@@ -87,17 +87,17 @@ def gather_board(
     runs = [_found(run) for run in finished_runs(out, studies=studies, with_predictions=True)]
     if not runs:
         raise UserError(none_in(out, studies=studies))
-    runs = _told_apart(sorted(runs, key=lambda found: (found.task, found.label, found.hash)))
-    runs = [found for found in runs if _fits(chosen.tasks, found.task) and _fits(wanted, *_names(found))]
-    methods = {name for found in runs for name in found.run.methods if _fits(chosen.methods, name)}
+    runs = _told_apart(sorted(runs, key=lambda placed: (placed.task, placed.label, placed.hash)))
+    runs = [placed for placed in runs if _fits(chosen.tasks, placed.task) and _fits(wanted, *_names(placed))]
+    methods = {name for placed in runs for name in placed.run.methods if _fits(chosen.methods, name)}
     if not runs or not methods:
         raise UserError(f"No finished run in {out} fits {_asked(chosen)}; `lad-eval leaderboard` without them shows all.")
-    tasks = tuple(tasks_in_order({found.task for found in runs}))
+    tasks = tuple(tasks_in_order({placed.task for placed in runs}))
     check_sort(sort, tasks)
     marks = _marks(runs, tasks, allow_mixed=allow_mixed)
     lines = _lines(runs, methods, marks)
     theirs = _reported(runs, methods) if reported else []
-    notes = dict.fromkeys(note for found in runs for note in found.run.metrics.get("notes") or ())
+    notes = dict.fromkeys(note for placed in runs for note in placed.run.metrics.get("notes") or ())
     letters = dict(sorted({mark for mark in marks.values() if mark[0]}))
     return Board(tasks, (*in_order(lines, tasks, sort), *in_order(theirs, tasks, sort)), letters, tuple(notes))
 
@@ -121,18 +121,18 @@ def _found(run: StoredRun) -> Found:
 
 def _digest(definition: Mapping[str, Any]) -> str:
     """Of what determines the questions; which task the calibration samples come from is told by the label."""
-    told = {key: value for key, value in definition.items() if key not in ("name", "version")}
-    told["calibration"] = {key: value for key, value in (told.get("calibration") or {}).items() if key != "on"}
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    defining = {key: value for key, value in definition.items() if key not in ("name", "version")}
+    defining["calibration"] = {key: value for key, value in (defining.get("calibration") or {}).items() if key != "on"}
+    return hashlib.sha256(json.dumps(defining, sort_keys=True).encode()).hexdigest()
 
 
 def _fits(globs: Sequence[str], *names: str) -> bool:
     return not globs or any(fnmatchcase(name, glob) for glob in globs for name in names)
 
 
-def _names(found: Found) -> list[str]:
+def _names(run: Found) -> list[str]:
     """What a run's model can be chosen by: its label, its name, and its name with one part of its setup."""
-    return [found.label, found.model, *(_tagged(found.model, [found.setup[part]]) for part in SETUP[:3])]
+    return [run.label, run.model, *(_tagged(run.model, [run.setup[part]]) for part in SETUP[:3])]
 
 
 def _asked(filters: Filters) -> str:
@@ -143,18 +143,18 @@ def _asked(filters: Filters) -> str:
 def _told_apart(runs: Sequence[Found]) -> list[Found]:
     """Runs of one label on one task get labels of their own: by what differs in their setup, else by their hashes."""
     groups: dict[str, list[Found]] = defaultdict(list)
-    for found in runs:
-        groups[found.label].append(found)
-    told: dict[int, Found] = {}
+    for run in runs:
+        groups[run.label].append(run)
+    labelled: dict[int, Found] = {}
     for group in groups.values():
-        if len({found.task for found in group}) < len(group):
-            varying = [part for part in SETUP[:3] if len({found.setup[part] for found in group}) > 1]
+        if len({run.task for run in group}) < len(group):
+            varying = [part for part in SETUP[:3] if len({run.setup[part] for run in group}) > 1]
             group = [replace(f, label=_tagged(f.label, [f.setup[part] for part in varying])) for f in group]
-        places = [(found.task, found.label) for found in group]
-        for found, place in zip(group, places, strict=True):
+        places = [(run.task, run.label) for run in group]
+        for run, place in zip(group, places, strict=True):
             alike = places.count(place) > 1
-            told[id(found.run)] = replace(found, label=_tagged(found.label, [found.hash[:6]])) if alike else found
-    return [told[id(found.run)] for found in runs]
+            labelled[id(run.run)] = replace(run, label=_tagged(run.label, [run.hash[:6]])) if alike else run
+    return [labelled[id(run.run)] for run in runs]
 
 
 def _tagged(label: str, tags: Sequence[str]) -> str:
@@ -165,15 +165,15 @@ def _marks(runs: Sequence[Found], tasks: Sequence[str], *, allow_mixed: bool) ->
     """By run hash the letter and its meaning, where a column is mixed; ("", "") elsewhere."""
     texts: dict[str, str] = {}
     for task in tasks:
-        column = [found for found in runs if found.task == task]
-        mixed = [part for part in SETUP if len({found.setup[part] for found in column}) > 1]
+        column = [placed for placed in runs if placed.task == task]
+        mixed = [part for part in SETUP if len({placed.setup[part] for placed in column}) > 1]
         if mixed and not allow_mixed:
-            values = "; ".join(f"{part}: {', '.join(sorted({found.setup[part] for found in column}))}" for part in mixed)
+            values = "; ".join(f"{part}: {', '.join(sorted({placed.setup[part] for placed in column}))}" for part in mixed)
             raise UserError(
                 f"{task} was asked in ways that must not be compared in one column ({values}); choose with --model or --tasks, "
                 "or show them together, marked, with --allow-mixed."
             )
-        texts.update({found.hash: ", ".join(found.setup[part] for part in mixed) for found in column})
+        texts.update({placed.hash: ", ".join(placed.setup[part] for part in mixed) for placed in column})
     letters = {text: _letter(place) for place, text in enumerate(sorted({text for text in texts.values() if text}))}
     return {run: (letters.get(text, ""), text) for run, text in texts.items()}
 
@@ -185,10 +185,10 @@ def _letter(place: int) -> str:
 def _lines(runs: Sequence[Found], methods: set[str], marks: Mapping[str, tuple[str, str]]) -> list[Line]:
     tested = _tested(runs, methods)
     cells: dict[tuple[str, str], dict[str, TaskFigures]] = defaultdict(dict)
-    for found in runs:
-        for row in rows_of(found.run.metrics):
+    for placed in runs:
+        for row in rows_of(placed.run.metrics):
             if row.method in methods:
-                cells[found.label, row.method][found.task] = TaskFigures(
+                cells[placed.label, row.method][placed.task] = TaskFigures(
                     accuracy=row.accuracy,
                     rstd=row.rstd,
                     consistency=row.consistency,
@@ -198,13 +198,13 @@ def _lines(runs: Sequence[Found], methods: set[str], marks: Mapping[str, tuple[s
                     permutations=row.permutations,
                     unparsable=row.unparsable,
                     passes=row.forward_passes,
-                    position_p=found.run.metrics["methods"][row.method].get("position_test", {}).get("p_value"),
-                    standing=tested.get((found.hash, row.method)),
-                    setup=found.setup,
-                    mark=marks[found.hash][0],
-                    run=found.hash,
+                    position_p=placed.run.metrics["methods"][row.method].get("position_test", {}).get("p_value"),
+                    standing=tested.get((placed.hash, row.method)),
+                    setup=placed.setup,
+                    mark=marks[placed.hash][0],
+                    run=placed.hash,
                 )
-    of = {found.label: found for found in runs}
+    of = {placed.label: placed for placed in runs}
     return [
         Line(
             label,
@@ -226,10 +226,10 @@ def _transferred_from(metrics: Mapping[str, Any]) -> str | None:
 def _tested(runs: Sequence[Found], methods: set[str]) -> dict[tuple[str, str], Standing]:
     """By run hash and method: against the best of those with equal setup, task, samples and orders."""
     groups: dict[Any, dict[tuple[str, str], Bools]] = defaultdict(dict)
-    for found in runs:
-        shown = methods.intersection(found.run.methods)
-        for method, (asked, correct) in _outcomes(found.run, shown).items():
-            groups[found.task, tuple(found.setup.values()), asked][found.hash, method] = correct
+    for placed in runs:
+        shown = methods.intersection(placed.run.methods)
+        for method, (asked, correct) in _outcomes(placed.run, shown).items():
+            groups[placed.task, tuple(placed.setup.values()), asked][placed.hash, method] = correct
     found_out: dict[tuple[str, str], Standing] = {}
     for group in groups.values():
         if len(group) > 1:
@@ -248,8 +248,8 @@ def _outcomes(run: StoredRun, methods: set[str]) -> dict[str, tuple[Any, Bools]]
 
 def _reported(runs: Sequence[Found], methods: set[str]) -> list[Line]:
     cells: dict[tuple[str, str], dict[str, TaskFigures]] = defaultdict(dict)
-    for found in runs:
-        for row in reported_rows(found.run.metrics):
+    for placed in runs:
+        for row in reported_rows(placed.run.metrics):
             if row.method in methods:
                 cells[row.model, row.method][row.task] = TaskFigures(row.accuracy, row.rstd, row.consistency)
     return [Line(model, method, by_task, reported=True) for (model, method), by_task in cells.items()]

@@ -115,9 +115,9 @@ TIE_NOTE = (
 )
 
 
-def accuracy(found: Summary) -> Cell:
+def accuracy(summary: Summary) -> Cell:
     """Accuracy in points with its 95 % cluster bootstrap interval."""
-    return figure(found.accuracy, low=found.accuracy_low, high=found.accuracy_high)
+    return figure(summary.accuracy, low=summary.accuracy_low, high=summary.accuracy_high)
 
 
 def measured(predictions: Mapping[str, Predictions], *, seed: int) -> dict[str, tuple[Summary, Cell]]:
@@ -125,8 +125,8 @@ def measured(predictions: Mapping[str, Predictions], *, seed: int) -> dict[str, 
     standing = standings({name: table.grid.correct for name, table in predictions.items()})
     summaries = {name: summarise(table, seed=seed) for name, table in predictions.items()}
     return {
-        name: (found, replace(accuracy(found), tied=standing[name].tied, best=standing[name].best))
-        for name, found in summaries.items()
+        name: (summary, replace(accuracy(summary), tied=standing[name].tied, best=standing[name].best))
+        for name, summary in summaries.items()
     }
 
 
@@ -142,9 +142,9 @@ def mark_notes(columns: Sequence[Mapping[str, Predictions]]) -> tuple[str, ...]:
         return (*notes, f"With {fewest} samples no difference can be significant: † says nothing here.")
     missed = [detectable_in({name: table.grid.correct for name, table in column.items()}) for column in columns]
     if any(np.isfinite(missed)):
-        told = " / ".join(f"{points:.1f}" if np.isfinite(points) else "–" for points in missed)
+        points_missed = " / ".join(f"{points:.1f}" if np.isfinite(points) else "–" for points in missed)
         notes.append(
-            f"By column, the greatest detectable difference of a row with † from the best: {told} points "
+            f"By column, the greatest detectable difference of a row with † from the best: {points_missed} points "
             "(found with chance 0.8 at 5 %, before correction); a smaller true difference would likely be missed."
         )
     return tuple(notes)

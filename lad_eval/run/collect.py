@@ -114,7 +114,7 @@ def collect(
     if condition.prompt_variants:
         task = task.with_prompt(*condition.prompt_variants)
     calibration = wanted is None or calibrates(wanted)
-    needed = plan(task, limit=limit, orders=orders_of(wanted or ()), calibration=calibration, apart=condition.learns)
+    needed = plan(task, limit=limit, orders=orders_of(wanted or ()), calibration=calibration, distinct=condition.learns)
     keys = [request.key for request in needed.requests]
     folder = None if store is None else Path(store)
     calibrated_on = needed.calibration_requests()
@@ -125,10 +125,10 @@ def collect(
             _ask(model, task, needed.requests, parts.append, shown=show_progress)
         return Evidence.concatenate(parts).select_keys(keys)
     fingerprint = fingerprint_under(model, intervention)
-    with under(model, intervention), EvidenceStore(folder, fingerprint, task=task.fingerprint) as kept:
-        _ask(model, task, needed.missing(kept.keys()), kept.append, shown=show_progress)
-        kept.finish()
-        return kept.load().select_keys(keys)
+    with under(model, intervention), EvidenceStore(folder, fingerprint, task=task.fingerprint) as opened:
+        _ask(model, task, needed.missing(opened.keys()), opened.append, shown=show_progress)
+        opened.finish()
+        return opened.load().select_keys(keys)
 
 
 def _ask(model: VLM, task: Task, requests: Sequence[Request], keep: Callable[[Evidence], object], *, shown: bool) -> None:

@@ -28,14 +28,14 @@ class ConditionResults:
 
     Attributes:
         condition: how the model was asked.
-        asked: which answers belong to what.
+        plan_index: which answers belong to what.
         evidence: None where no method needed any.
         replies: by how they were written.
         intervention: that the model was under, with what it learned.
     """
 
     condition: Condition
-    asked: PlanIndex
+    plan_index: PlanIndex
     evidence: Evidence | None = None
     replies: Mapping[Decoding, Replies] = field(default_factory=dict)
     intervention: Intervention | None = None
@@ -60,16 +60,16 @@ class ConditionResults:
         if (decoding := method.decoding) is not None:
             if decoding not in self.replies:
                 raise ResultsError(f"This run has no replies for {_reading(method)}; run again with it among --methods.")
-            return decide(self.replies[decoding], self.asked, method, learning)
+            return decide(self.replies[decoding], self.plan_index, method, learning)
         if self.evidence is None:
             raise ResultsError(f"This run has no evidence for {method.name}; run again with it among --methods.")
-        return decide(self.evidence, self.asked, method, learning + calibrated(self.evidence, self.asked, method))
+        return decide(self.evidence, self.plan_index, method, learning + calibrated(self.evidence, self.plan_index, method))
 
     def used(self, methods: Iterable[Method]) -> set[str]:
         """Keys of all requests that the methods' answers rest on."""
-        own = [method for method in methods if method.condition == self.condition]
-        seen = {key for method in own for key in self.asked.seen_by(method)}
-        return seen | {key for method in own if method.calibrates for key in self.asked.calibration}
+        under_it = [method for method in methods if method.condition == self.condition]
+        seen = {key for method in under_it for key in self.plan_index.seen_by(method)}
+        return seen | {key for method in under_it if method.calibrates for key in self.plan_index.calibration}
 
     def rows(self, keys: set[str]) -> Evidence | None:
         """The evidence of these requests."""
@@ -97,7 +97,7 @@ def read_condition_results(run: Path, condition: Condition, methods: Iterable[Me
         how = f"under {condition.label}" if condition.label else "the question as it is"
         raise ResultsError(f"The run in {run} has not asked {how}; run again with such a method among --methods.")
     spec = read_spec(run)
-    asked = PlanIndex.read(folder, digest_of(spec))
+    plan_index = PlanIndex.read(folder, digest_of(spec))
     decodings = {decoding for method in methods if (decoding := method.decoding) is not None}
     evidence = read_evidence(folder) if files_of(folder) else None
     written = {decoding: read_replies(folder, decoding) for decoding in decodings if reply_files(folder, decoding)}
@@ -112,7 +112,7 @@ def read_condition_results(run: Path, condition: Condition, methods: Iterable[Me
             raise ResultsError(f"{folder} holds answers of another model than {run / SPEC} names: {off}. {AGAIN}")
     if intervention is not None and evidence is not None:
         intervention.check_disjoint(np.unique(evidence.test.sample_id).tolist(), [])
-    return ConditionResults(condition, asked, evidence, written, intervention)
+    return ConditionResults(condition, plan_index, evidence, written, intervention)
 
 
 def _check_made_under(intervention: Intervention, fingerprint: Mapping[str, Any], folder: Path) -> None:

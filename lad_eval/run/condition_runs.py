@@ -97,10 +97,10 @@ class ConditionRun:
         return [Portion(label, self.task.name, kind, count // processes, work) for label, kind, count, work in kinds if count]
 
     def _keys(self, methods: Iterable[Method]) -> set[str]:
-        asked, keys = PlanIndex.of(self.plan), set[str]()
+        plan_index, keys = PlanIndex.of(self.plan), set[str]()
         for method in methods:
-            keys.update(asked.seen_by(method))
-            keys.update(asked.calibration_keys(method) if method.calibrates else ())
+            keys.update(plan_index.seen_by(method))
+            keys.update(plan_index.calibration_keys(method) if method.calibrates else ())
         return keys
 
 
@@ -120,7 +120,7 @@ def condition_runs_of(task: Task, methods: Mapping[str, Method], folder: Path, l
             limit=limit,
             orders=orders_of(members.values()),
             calibration=calibrates(members.values()),
-            apart=condition.learns,
+            distinct=condition.learns,
         )
         if condition.intervention is not None and condition.learns:
             samples = len({request.sample_id for request in planned.calibration_requests()})
@@ -135,14 +135,14 @@ class Asking:
     """How condition runs are collected.
 
     Attributes:
-        world: this process's place; samples are dealt out to all.
+        context: this process's place; samples are dealt out to all.
         out: the folder of all runs, where answers that others hold may be taken; None: nothing is taken.
         shown: progress.
         overall: progress of all runs that this one is one of.
     """
 
     model: VLM
-    world: DistributedContext
+    context: DistributedContext
     out: Path | None
     shown: bool
     overall: Overall | None = None
@@ -160,8 +160,8 @@ class Asking:
         if intervention is None or intervention.is_ready:
             return condition_run
         requests = condition_run.plan.calibration_requests()
-        with self.world.barrier(fail_fast=True):
-            if self.world.is_main_process:
+        with self.context.barrier(fail_fast=True):
+            if self.context.is_main_process:
                 # Another condition of the run may have it too: of `sofa+a` and `a` the part `a` learns the same.
                 here = sorted(path.parent for path in folder.parent.glob(f"*/{LEARNED}"))
                 others = [*here, *self._siblings(folder, LEARNED)]
@@ -171,7 +171,7 @@ class Asking:
                     raise Interrupted(
                         f"Interrupted: {condition_run.label} was not yet calibrated; the same command goes on from there."
                     ) from None
-        with self.world.barrier():
+        with self.context.barrier():
             ready = intervention.load_learned(folder, calibration_origin(self.model.fingerprint, requests))
             if not ready.is_ready:
                 raise UserError(f"{folder} does not show what the main process wrote there; give all processes one --runs.")
@@ -197,13 +197,13 @@ class Asking:
             Interrupted: Ctrl-C.
             UserError: the model cannot be asked so, an image cannot be read, memory or the disk does not suffice.
         """
-        started, answered = time.monotonic(), 0
+        started, count = time.monotonic(), 0
         fingerprint = fingerprint_under(self.model, condition_run.intervention)
         with under(self.model, condition_run.intervention):
-            answered += self._evidence(condition_run, store, fingerprint)
+            count += self._evidence(condition_run, store, fingerprint)
             for decoding in condition_run.decodings:
-                answered += self._replies(condition_run, decoding, fingerprint)
-        return answered, time.monotonic() - started
+                count += self._replies(condition_run, decoding, fingerprint)
+        return count, time.monotonic() - started
 
     def finish(self, condition_run: ConditionRun, store: EvidenceStore) -> ConditionResults:
         """Joins the files of all processes, writes the plan beside them, and reads what the leg was answered.
@@ -214,15 +214,15 @@ class Asking:
         fingerprint = fingerprint_under(self.model, condition_run.intervention)
         if condition_run.evidence_keys():
             with ExitStack() as stack:
-                own = self._store(condition_run, store, stack, fingerprint)
-                own.finish()
-                evidence = own.load()
+                condition_store = self._store(condition_run, store, stack, fingerprint)
+                condition_store.finish()
+                evidence = condition_store.load()
         for decoding in condition_run.decodings:
             self._reply_store(condition_run, decoding, fingerprint).finish()
-        asked = PlanIndex.of(condition_run.plan)
-        asked.write(condition_run.folder, store.folder.name)
+        plan_index = PlanIndex.of(condition_run.plan)
+        plan_index.write(condition_run.folder, store.folder.name)
         replies = {decoding: read_replies(condition_run.folder, decoding) for decoding in condition_run.decodings}
-        return ConditionResults(condition_run.condition, asked, evidence, replies, condition_run.intervention)
+        return ConditionResults(condition_run.condition, plan_index, evidence, replies, condition_run.intervention)
 
     def _store(
         self, condition_run: ConditionRun, store: EvidenceStore, stack: ExitStack, fingerprint: Mapping[str, Any]
@@ -230,7 +230,7 @@ class Asking:
         """The store of the leg's evidence: the run's own, or one of the condition, opened for as long as the stack is."""
         if condition_run.condition == PLAIN:
             return store
-        rank = None if self.world.size == 1 else self.world.rank
+        rank = None if self.context.size == 1 else self.context.rank
         return stack.enter_context(
             EvidenceStore(condition_run.folder, fingerprint, task=condition_run.task.fingerprint, rank=rank)
         )
@@ -240,19 +240,19 @@ class Asking:
         if not needed:
             return 0
         with ExitStack() as stack:
-            own = self._store(condition_run, store, stack, fingerprint)
-            if self.world.is_main_process and condition_run.condition != PLAIN:
-                reuse_evidence(own, self._requests(condition_run, needed), self._siblings(condition_run.folder))
+            condition_store = self._store(condition_run, store, stack, fingerprint)
+            if self.context.is_main_process and condition_run.condition != PLAIN:
+                reuse_evidence(condition_store, self._requests(condition_run, needed), self._siblings(condition_run.folder))
             share = self._share(condition_run, needed)
-            have = own.keys()
+            have = condition_store.keys()
             missing = [request for request in share if request.key not in have]
 
             def keep() -> Iterator[int]:
                 for batch in in_batches(self.model, missing):
-                    own.append(batch)
+                    condition_store.append(batch)
                     yield len(batch)
 
-            self._told(condition_run.label, EVIDENCE, len(share), len(share) - len(missing), keep)
+            self._answer(condition_run.label, EVIDENCE, len(share), len(share) - len(missing), keep)
         return len(needed - have)
 
     def _replies(self, condition_run: ConditionRun, decoding: Decoding, fingerprint: Mapping[str, Any]) -> int:
@@ -267,21 +267,21 @@ class Asking:
                 replies.append(missing, batch)
                 yield len(batch)
 
-        self._told(condition_run.reply_label, decoding.slug, len(share), len(share) - len(missing), keep)
+        self._answer(condition_run.reply_label, decoding.slug, len(share), len(share) - len(missing), keep)
         return decoding.samples * len(needed - have)
 
     def _reply_store(self, condition_run: ConditionRun, decoding: Decoding, fingerprint: Mapping[str, Any]) -> ReplyStore:
-        rank = None if self.world.size == 1 else self.world.rank
+        rank = None if self.context.size == 1 else self.context.rank
         return ReplyStore(condition_run.folder, decoding, fingerprint, task=condition_run.task.fingerprint, rank=rank)
 
     def _requests(self, condition_run: ConditionRun, keys: set[str]) -> list[Request]:
         return [request for request in condition_run.plan.requests if request.key in keys]
 
     def _share(self, condition_run: ConditionRun, keys: set[str]) -> list[Request]:
-        return [request for request in condition_run.plan.shard(self.world.rank, self.world.size) if request.key in keys]
+        return [request for request in condition_run.plan.shard(self.context.rank, self.context.size) if request.key in keys]
 
-    def _told(self, label: str, kind: str, total: int, done: int, keep: Callable[[], Iterator[int]]) -> None:
-        answered, shown = 0, self.world.is_main_process and self.shown
+    def _answer(self, label: str, kind: str, total: int, done: int, keep: Callable[[], Iterator[int]]) -> None:
+        done_now, shown = 0, self.context.is_main_process and self.shown
         try:
             with (
                 progress(label, total, done, shown=shown)
@@ -289,11 +289,11 @@ class Asking:
                 else self.overall.portion(label, kind, total, done, shown=shown)
             ) as advance:
                 for count in keep():
-                    answered += count
+                    done_now += count
                     advance(count)
         except KeyboardInterrupt:
             raise Interrupted(
-                f"Interrupted: {label} has {done + answered} of {total} answers, all kept; the same command goes on from there."
+                f"Interrupted: {label} has {done + done_now} of {total} answers, all kept; the same command goes on from there."
             ) from None
 
 

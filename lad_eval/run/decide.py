@@ -13,7 +13,7 @@ from lad_eval.evidence.table import Evidence, Ints, Rows
 from lad_eval.files.documents import write_json
 from lad_eval.methods import Method
 from lad_eval.methods.base import Answers, Results
-from lad_eval.run.folder import AGAIN, PLAN, ResultsError, read_json
+from lad_eval.run.folder import AGAIN, PLAN, ResultsError, read_run_json
 from lad_eval.tasks.plan import Plan
 
 _RUN = "run"
@@ -69,7 +69,7 @@ class PlanIndex:
             ResultsError: it is missing or damaged, or is of another run.
         """
         path = folder / PLAN
-        document = read_json(path, "which answers belong to what")
+        document = read_run_json(path, "which answers belong to what")
         if run is not None and document.get(_RUN, run) != run:
             raise ResultsError(f"{path} is of another run. {AGAIN}")
         try:
@@ -97,11 +97,11 @@ class PlanIndex:
         """
         if method.orders == "identity":
             return tuple((key,) for key in self.evaluated)
-        asked = self.cyclic if method.orders == "cyclic" else self.random
-        if not asked:
+        several = self.cyclic if method.orders == "cyclic" else self.random
+        if not several:
             what = "every cyclic shift" if method.orders == "cyclic" else "random orders"
             raise ResultsError(f"{method.name} needs {what}, and this run has not asked them; run again with it among --methods.")
-        return tuple(keys[: method.most_orders] for keys in asked)
+        return tuple(keys[: method.most_orders] for keys in several)
 
     def calibration_keys(self, method: Method) -> list[str]:
         """Keys of the requests that a method learns from.
@@ -131,7 +131,7 @@ class Decision:
     rows: Rows
 
 
-def calibrated(evidence: Evidence, asked: PlanIndex, method: Method) -> int:
+def calibrated(evidence: Evidence, plan_index: PlanIndex, method: Method) -> int:
     """Calibrates a method where it calibrates; the decoder passes that this rests on.
 
     Raises:
@@ -140,12 +140,12 @@ def calibrated(evidence: Evidence, asked: PlanIndex, method: Method) -> int:
     """
     if not method.calibrates:
         return 0
-    learned_from = evidence.select_keys(asked.calibration_keys(method))
+    learned_from = evidence.select_keys(plan_index.calibration_keys(method))
     method.calibrate(learned_from)
     return int(learned_from.forward_passes.sum())
 
 
-def decide(results: Results, asked: PlanIndex, method: Method, calibration_passes: int = 0) -> Decision:
+def decide(results: Results, plan_index: PlanIndex, method: Method, calibration_passes: int = 0) -> Decision:
     """A method's answers to the evaluated requests.
 
     Args:
@@ -158,12 +158,12 @@ def decide(results: Results, asked: PlanIndex, method: Method, calibration_passe
         EvidenceError: evidence or replies are missing or not what the method needs.
         ResultsError: the run did not ask what the method needs.
     """
-    seen = results.select_keys(asked.seen_by(method))
-    answers = method.decide(seen, index_of(seen, asked, method))
-    return Decision(answers, calibration_passes, results.select_keys(asked.evaluated))
+    seen = results.select_keys(plan_index.seen_by(method))
+    answers = method.decide(seen, index_of(seen, plan_index, method))
+    return Decision(answers, calibration_passes, results.select_keys(plan_index.evaluated))
 
 
-def index_of(seen: Rows, asked: PlanIndex, method: Method) -> Ints:
+def index_of(seen: Rows, plan_index: PlanIndex, method: Method) -> Ints:
     """Int[evaluated, V]: the rows of `seen` from which a method answers each evaluated request."""
     where = {key: row for row, key in enumerate(seen.key.tolist())}
-    return np.asarray([[where[key] for key in keys] for keys in asked.orders_of(method)], dtype=np.int64)
+    return np.asarray([[where[key] for key in keys] for keys in plan_index.orders_of(method)], dtype=np.int64)

@@ -91,7 +91,7 @@ class DistributedContext:
             RankError: another process failed, or is gone.
             FollowerError: this process, or another, failed, and the leader says so.
         """
-        own: Exception | None = None
+        error_here: Exception | None = None
         try:
             yield
         except Exception as error:
@@ -99,13 +99,13 @@ class DistributedContext:
                 raise RankError(f"Process {self.rank} of {self.size}: {_first_line(error)}") from error
             if self.size == 1 or fail_fast or not isinstance(error, UserError):
                 raise
-            own = error
-        fates = self._gather(None if own is None else _first_line(own))
+            error_here = error
+        fates = self._gather(None if error_here is None else _first_line(error_here))
         failed = [(rank, fate) for rank, fate in enumerate(fates) if fate is not None]
         if failed and not self.is_main_process:
             raise FollowerError
-        if own is not None:
-            raise own
+        if error_here is not None:
+            raise error_here
         for rank, fate in failed:
             raise RankError(f"Process {rank} of {self.size} failed: {fate}")
 
@@ -152,15 +152,15 @@ def limit() -> timedelta:
     Raises:
         UserError: the variable is not a number of seconds.
     """
-    given = os.environ.get(VARIABLE)
-    if given is None:
+    text = os.environ.get(VARIABLE)
+    if text is None:
         return LIMIT
     try:
-        seconds = float(given)
+        seconds = float(text)
     except ValueError:
         seconds = 0.0
     if not 1 <= seconds <= MOST.total_seconds():
-        raise UserError(f"{VARIABLE}={given!r} is not a number of seconds from 1 to {MOST.total_seconds():g}.")
+        raise UserError(f"{VARIABLE}={text!r} is not a number of seconds from 1 to {MOST.total_seconds():g}.")
     return timedelta(seconds=seconds)
 
 
@@ -181,9 +181,9 @@ def meet(rank: int, size: int, patience: timedelta) -> Any:
     store, _, _ = next(rendezvous("env://", rank, size, timeout=patience))
     store.set_timeout(patience)
     if rank:
-        own = uuid.uuid4().hex
-        store.set(f"lad_eval/hello/{rank}", own)
-        reply = f"lad_eval/reply/{rank}/{own}"
+        token = uuid.uuid4().hex
+        store.set(f"lad_eval/hello/{rank}", token)
+        reply = f"lad_eval/reply/{rank}/{token}"
         if not _comes(store, reply, patience):
             raise UserError(f"{not_found(rank, size, patience)} (process 0 did not answer: it is gone, or waits for another).")
         name = store.get(reply).decode()

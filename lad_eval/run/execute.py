@@ -58,8 +58,8 @@ class Settings:
     """
 
     model: str
-    tasks: tuple[str, ...]
-    methods: tuple[str, ...]
+    tasks: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
     limit: int | float | None = None
     batch_size: int | Literal["auto"] = "auto"
     dtype: str = "auto"
@@ -114,27 +114,27 @@ def run_tasks(settings: Settings, finished: Callable[[str, Path], None] = _ignor
             unsupported model, bad data and prompts that the model cannot take before anything is asked.
         Interrupted: Ctrl-C; what was answered is kept.
     """
-    world = DistributedContext.from_environment()
-    if not world.is_main_process:
+    context = DistributedContext.from_environment()
+    if not context.is_main_process:
         logging.getLogger("lad_eval").setLevel(logging.WARNING)
-    with world.joined():
-        with world.barrier():
+    with context.joined():
+        with context.barrier():
             methods = resolve_methods(settings.methods)
             names = resolve(settings.tasks)
             for name in [*names, *filter(None, [settings.calibrate_on])]:
                 load_spec(name)
             check_model(settings.model, adapter=settings.adapter, revision=settings.revision)
             check_date(settings.date)
-            if world.is_main_process:
+            if context.is_main_process:
                 files.ensure_writable(settings.out)
             tasks = [load_task(name, calibrate_on=settings.calibrate_on) for name in names]
-        with world.barrier():
+        with context.barrier():
             model = load(settings)
-        with world.barrier():
-            for task in tasks[1:] if world.is_main_process and settings.overwrite != "never" else ():  # the first is next
+        with context.barrier():
+            for task in tasks[1:] if context.is_main_process and settings.overwrite != "never" else ():  # the first is next
                 check_prompts(model, task, methods, settings.samples_of(task))
-        rows = [row for task in tasks for row in run_task(model, task, methods, settings, world, finished=finished)]
-    return rows if world.is_main_process else None
+        rows = [row for task in tasks for row in run_task(model, task, methods, settings, context, finished=finished)]
+    return rows if context.is_main_process else None
 
 
 def run_task(
@@ -142,7 +142,7 @@ def run_task(
     task: Task,
     methods: Mapping[str, Method],
     settings: Settings,
-    world: DistributedContext,
+    context: DistributedContext,
     overall: Overall | None = None,
     finished: Callable[[str, Path], None] = _ignore,
 ) -> list[Row]:
@@ -154,37 +154,37 @@ def run_task(
     limit = settings.samples_of(task)
     spec = RunSpec.of(model.name, model.fingerprint, task, limit)
     folder = files.folder_of(settings.out, spec)
-    with world.barrier():
-        kept = settings.overwrite == "never" and folder.is_dir()
-        if kept and world.is_main_process:
+    with context.barrier():
+        only_shown = settings.overwrite == "never" and folder.is_dir()
+        if only_shown and context.is_main_process:
             finished(task.name, folder)
             return _rows(stored_metrics(folder, methods), methods, settings)
-    if kept:
+    if only_shown:
         return []
-    with world.barrier():
+    with context.barrier():
         wanted = with_stored(methods, [] if settings.overwrite == "always" else stored_methods(folder))
         condition_runs = condition_runs_of(task, wanted, folder, limit)
-        if world.is_main_process:
+        if context.is_main_process:
             check_prompts(model, task, methods, limit)
-    asking = Asking(model, world, settings.out if settings.overwrite == "missing" else None, not settings.quiet, overall)
-    with opened(folder, spec, task, settings, world, condition_runs) as store:
+    asking = Asking(model, context, settings.out if settings.overwrite == "missing" else None, not settings.quiet, overall)
+    with opened(folder, spec, task, settings, context, condition_runs) as store:
         condition_runs = [asking.calibrated(condition_run) for condition_run in condition_runs]
-        answered, seconds = 0, 0.0
+        requests, seconds = 0, 0.0
         for condition_run in condition_runs:
-            with world.barrier(fail_fast=True):
+            with context.barrier(fail_fast=True):
                 count, took = asking.ask(condition_run, store)
-                answered, seconds = answered + count, seconds + took
-        if not world.is_main_process:
+                requests, seconds = requests + count, seconds + took
+        if not context.is_main_process:
             return []
-        found = [asking.finish(condition_run, store) for condition_run in condition_runs]
-        session = Session(answered, seconds)
+        results = [asking.finish(condition_run, store) for condition_run in condition_runs]
+        session = Session(requests, seconds)
         study = _study_of(folder, settings)
-        told = RunMetadata(
-            _circumstances(model, world, session, study),
+        metadata = RunMetadata(
+            _environment(model, context, session, study),
             task.spec.reported,
             *about(task, [condition_run.plan for condition_run in condition_runs]),
         )
-        metrics = _conclude(folder, spec, found, wanted, settings.seed, told)
+        metrics = _conclude(folder, spec, results, wanted, settings.seed, metadata)
     _announce(task, condition_runs, session)
     finished(task.name, folder)
     return _rows(metrics, methods, settings)
@@ -200,12 +200,12 @@ def _conclude(
     condition_runs: Sequence[ConditionResults],
     methods: Mapping[str, Method],
     seed: int,
-    told: RunMetadata,
+    metadata: RunMetadata,
 ) -> dict[str, Any]:
     """Every method decides; `metrics.json` comes last, so that where it stands the rest stands too."""
     of = {condition_run.condition: condition_run for condition_run in condition_runs}
     decisions = {name: of[method.condition].decide(method) for name, method in methods.items()}
-    metrics = metrics_document(spec, condition_runs, methods, decisions, seed=seed, told=told)
+    metrics = metrics_document(spec, condition_runs, methods, decisions, seed=seed, metadata=metadata)
     table = predictions_table(condition_runs, methods, decisions)
     write_atomically(folder / files.PREDICTIONS, partial(write_predictions, table, spec.digest))
     write_json(folder / files.METRICS, metrics)
@@ -234,16 +234,16 @@ def _study_of(folder: Path, settings: Settings) -> str | None:
     path = folder / files.METRICS
     if settings.study is None or not path.is_file():
         return settings.study
-    stored = files.read_json(path).get("study")
+    stored = files.read_run_json(path).get("study")
     return None if stored is None else settings.study
 
 
-def _circumstances(model: VLM, world: DistributedContext, session: Session, study: str | None) -> dict[str, Any]:
+def _environment(model: VLM, context: DistributedContext, session: Session, study: str | None) -> dict[str, Any]:
     device = getattr(getattr(model, "model", None), "device", None)
     return {
         "device": None if device is None else str(device),
-        "processes": world.size,
-        "session": {"answered": session.answered, "seconds": session.seconds},
+        "processes": context.size,
+        "session": {"answered": session.requests, "seconds": session.seconds},
         "study": study,
     }
 
@@ -256,25 +256,30 @@ def _announce(task: Task, condition_runs: Sequence[ConditionRun], session: Sessi
         sum(condition_run.asks() for condition_run in condition_runs),
         len(alone),
         sum(alone.values()),
-        session.answered,
+        session.requests,
         session.seconds,
     )
 
 
 @contextmanager
 def opened(
-    folder: Path, spec: RunSpec, task: Task, settings: Settings, world: DistributedContext, condition_runs: Sequence[ConditionRun]
+    folder: Path,
+    spec: RunSpec,
+    task: Task,
+    settings: Settings,
+    context: DistributedContext,
+    condition_runs: Sequence[ConditionRun],
 ) -> Iterator[EvidenceStore]:
     """The run's folder, claimed for its spec, and its store; the leader is the first in, so that two runs cannot mix.
 
     Unless it starts over, the leader fills the store with what the model's other runs hold already.
     """
-    start_over = settings.overwrite == "always" and world.is_main_process
-    rank = None if world.size == 1 else world.rank
+    start_over = settings.overwrite == "always" and context.is_main_process
+    rank = None if context.size == 1 else context.rank
     store = EvidenceStore(folder, spec.fingerprint, task=task.fingerprint, rank=rank, start_over=start_over)
     with ExitStack() as stack:
-        with world.barrier():
-            if world.is_main_process:
+        with context.barrier():
+            if context.is_main_process:
                 stack.enter_context(store)
                 if start_over:
                     files.clear(folder)
@@ -284,8 +289,8 @@ def opened(
                     keys = condition_runs[0].evidence_keys()
                     others = sibling_runs(settings.out, folder, str(spec.fingerprint.get("model", spec.model)))
                     reuse_evidence(store, [r for r in condition_runs[0].plan.requests if r.key in keys], others)
-        with world.barrier():
-            if not world.is_main_process:
+        with context.barrier():
+            if not context.is_main_process:
                 stack.enter_context(store)
         yield store
 
@@ -294,5 +299,5 @@ def opened(
 class Session:
     """What this call of the program did on top of what was stored: requests answered by all processes, seconds of the leader."""
 
-    answered: int
+    requests: int
     seconds: float

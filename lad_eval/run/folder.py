@@ -107,13 +107,13 @@ class _Metrics(_Open):
 def metrics_problem(document: dict[str, Any]) -> str | None:
     """What is wrong with a run's figures, as `methods.lad.accuracy.value: ...`; None if nothing is."""
     try:
-        found = _Metrics.model_validate(document)
+        metrics = _Metrics.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg'][:1].lower()}{first['msg'][1:]}"
-    for name, method in found.methods.items():
-        if method.recall and len(method.recall) != found.candidates:
-            return f"methods.{name}.recall: must have {found.candidates} entries"
+    for name, method in metrics.methods.items():
+        if method.recall and len(method.recall) != metrics.candidates:
+            return f"methods.{name}.recall: must have {metrics.candidates} entries"
     return None
 
 
@@ -145,8 +145,8 @@ def predictions_problem(table: pd.DataFrame, candidates: int) -> str | None:
         return f"a position is not one of {candidates}"
     if (numbers["permutation"] < 0).any() or (correct != (gold == position)).any():
         return "its columns contradict each other"
-    asked = table.groupby("method", sort=False).agg({"sample_id": "nunique", "permutation": "nunique", "order": "size"})
-    incomplete = asked["order"] != asked["sample_id"] * asked["permutation"]
+    stored = table.groupby("method", sort=False).agg({"sample_id": "nunique", "permutation": "nunique", "order": "size"})
+    incomplete = stored["order"] != stored["sample_id"] * stored["permutation"]
     if incomplete.any() or table.duplicated(["method", "sample_id", "permutation"]).any():
         return "a method lacks an order of a sample, or answers one twice"
     if any(row is not None and (row.shape != (candidates,) or not (row <= MAX_LOG_PROB).all()) for row in rows):
@@ -232,8 +232,8 @@ def clear(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def read_json(path: Path, what: str = "") -> dict[str, Any]:
-    """A JSON object that this package wrote, without its checksum.
+def read_run_json(path: Path, what: str = "") -> dict[str, Any]:
+    """`documents.read_json` for the files of a run.
 
     Raises:
         ResultsError: the file is missing, unreadable, not a JSON object, or not what was written.
@@ -247,7 +247,7 @@ def read_spec(folder: Path) -> dict[str, Any]:
     Raises:
         ResultsError: it is missing or damaged.
     """
-    document = read_json(folder / SPEC, "what the run asked")
+    document = read_run_json(folder / SPEC, "what the run asked")
     try:
         RunSpec.model_validate(document)
     except ValidationError as error:
@@ -265,7 +265,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
         ResultsError: either is missing or damaged, or a figure cannot be one.
     """
     path = folder / METRICS
-    document = read_json(path, "the run's figures")
+    document = read_run_json(path, "the run's figures")
     if problem := metrics_problem(document):
         raise ResultsError(f"Cannot read {path} (the run's figures): {problem}. {AGAIN}")
     if document["run"] != digest_of(read_spec(folder)):

@@ -22,14 +22,14 @@ class RunMetadata:
     """Parts of `metrics.json` that pass through deciding unchanged.
 
     Attributes:
-        circumstances: what only this call of the program knows: device, processes, requests answered now, seconds.
+        environment: what only this call of the program knows: device, processes, requests answered now, seconds.
         reported: figures published elsewhere, from the task's definition.
         calibration: where the calibration samples come from, see `calibration_of`.
         notes: what a reader of the figures should know, a line each.
         data: rows of the data by what became of them, where the source counts them.
     """
 
-    circumstances: Mapping[str, Any]
+    environment: Mapping[str, Any]
     reported: Mapping[str, Any] = field(default_factory=dict)
     calibration: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -43,12 +43,12 @@ class RunMetadata:
             ResultsError: it lacks what every version wrote.
         """
         try:
-            circumstances = {key: metrics[key] for key in ("device", "processes", "session")}
-            circumstances["study"] = metrics.get("study")
+            environment = {key: metrics[key] for key in ("device", "processes", "session")}
+            environment["study"] = metrics.get("study")
         except KeyError as error:
             raise ResultsError(f"metrics.json lacks {error}; run the command that made the run again to rewrite it.") from error
         return cls(
-            circumstances,
+            environment,
             metrics.get("reported", {}),
             metrics.get("calibration", {}),
             tuple(metrics.get("notes", ())),
@@ -56,28 +56,28 @@ class RunMetadata:
         )
 
 
-def calibration_of(task: Task, asked: Plan) -> dict[str, Any]:
+def calibration_of(task: Task, planned: Plan) -> dict[str, Any]:
     """Task, digests and sample ids of the calibration; {} where nothing was calibrated."""
-    keys = set(asked.calibration)
-    ids = list(dict.fromkeys(request.sample_id for request in asked.requests if request.key in keys))
+    keys = set(planned.calibration)
+    ids = list(dict.fromkeys(request.sample_id for request in planned.requests if request.key in keys))
     if not ids:
         return {}
     origin = task.other or task
     return {"transferred": task.other is not None, **origin.fingerprint, "samples": ids}
 
 
-def notes_of(task: Task, asked: Plan) -> tuple[tuple[str, ...], dict[str, int]]:
+def notes_of(task: Task, planned: Plan) -> tuple[tuple[str, ...], dict[str, int]]:
     """What the sources and the plan note, once each, and the counts of the task's own source."""
-    own = task.source.notes() if isinstance(task.source, Noted) else []
+    notes = task.source.notes() if isinstance(task.source, Noted) else []
     others = task.other.source.notes() if task.other is not None and isinstance(task.other.source, Noted) else []
-    about_other = [f"{task.other.name}: {note}" for note in others if note not in own] if task.other is not None else []
+    about_other = [f"{task.other.name}: {note}" for note in others if note not in notes] if task.other is not None else []
     counts = task.source.counts() if isinstance(task.source, Noted) else {}
-    return tuple(dict.fromkeys([*own, *about_other, *asked.notes])), dict(counts)
+    return tuple(dict.fromkeys([*notes, *about_other, *planned.notes])), dict(counts)
 
 
 def about(task: Task, plans: Sequence[Plan]) -> tuple[dict[str, Any], tuple[str, ...], dict[str, int]]:
     """`calibration`, `notes` and `data` of a run with these plans, a condition each."""
-    calibration = next((found for plan in plans if (found := calibration_of(task, plan))), {})
+    calibration = next((known for plan in plans if (known := calibration_of(task, plan))), {})
     notes, data = notes_of(task, plans[0])
     return calibration, tuple(dict.fromkeys([*notes, *(note for plan in plans for note in plan.notes)])), data
 

@@ -12,7 +12,7 @@ from lad_eval.files.documents import write_json
 from lad_eval.methods import Method
 from lad_eval.models.base import VLM, PromptReport, ReadsPrompts, refuse
 from lad_eval.run.collect import calibrates
-from lad_eval.run.folder import AGAIN, SPEC, TASK, ResultsError, read_json
+from lad_eval.run.folder import AGAIN, SPEC, TASK, ResultsError, read_run_json
 from lad_eval.tasks.files import Document
 from lad_eval.tasks.plan import one_request_per_sample
 from lad_eval.tasks.task import Task
@@ -93,7 +93,7 @@ def note_data(folder: Path, task: Task) -> None:
         return
     document = {"data": dict(task.spec.data), "folder": str(task.folder.resolve())}
     try:
-        if has_data(folder) and read_json(folder / TASK) == document:
+        if has_data(folder) and read_run_json(folder / TASK) == document:
             return
     except ResultsError as error:
         logger.warning("%s It is rewritten.", str(error).removesuffix(AGAIN).rstrip())
@@ -113,7 +113,7 @@ def open_noted(folder: Path) -> Task:
     """
     from lad_eval.tasks.spec import spec_of
 
-    stored, noted = read_json(folder / SPEC), read_json(folder / TASK)
+    stored, noted = read_run_json(folder / SPEC), read_run_json(folder / TASK)
     definition, data, start = stored.get("definition"), noted.get("data"), noted.get("folder")
     if not (isinstance(definition, dict) and isinstance(data, dict) and isinstance(start, str)):
         raise ResultsError(f"{folder / TASK} does not name the data of a task.")

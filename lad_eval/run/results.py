@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def figures_of(decision: Decision, evaluated: Rows, asked: PlanIndex, *, seed: int) -> dict[str, Any]:
+def figures_of(decision: Decision, evaluated: Rows, plan_index: PlanIndex, *, seed: int) -> dict[str, Any]:
     """Every figure; None where one is not defined.
 
     Args:
@@ -42,50 +42,50 @@ def figures_of(decision: Decision, evaluated: Rows, asked: PlanIndex, *, seed: i
     answers = decision.answers
     if answers.draws is not None:
         single = [replace(decision, answers=replace(answers, position=position, draws=None)) for position in answers.draws]
-        return _mean_of([figures_of(one, evaluated, asked, seed=seed) for one in single])
-    found = summarise(Predictions.of(evaluated, decision.answers.position, asked.permutation_index), seed=seed)
+        return _mean_of([figures_of(one, evaluated, plan_index, seed=seed) for one in single])
+    summary = summarise(Predictions.of(evaluated, decision.answers.position, plan_index.permutation_index), seed=seed)
     return {
-        "samples": found.samples,
-        "permutations": found.permutations,
+        "samples": summary.samples,
+        "permutations": summary.permutations,
         "accuracy": {
-            "value": found.accuracy,
-            "std": found.accuracy_std,
-            "low": _known(found.accuracy_low),
-            "high": _known(found.accuracy_high),
+            "value": summary.accuracy,
+            "std": summary.accuracy_std,
+            "low": _known(summary.accuracy_low),
+            "high": _known(summary.accuracy_high),
         },
-        "rstd": {"value": _known(found.rstd), "low": _known(found.rstd_low), "high": _known(found.rstd_high)},
+        "rstd": {"value": _known(summary.rstd), "low": _known(summary.rstd_low), "high": _known(summary.rstd_high)},
         "consistency": {
-            "value": found.consistency,
-            "low": _known(found.consistency_low),
-            "high": _known(found.consistency_high),
+            "value": summary.consistency,
+            "low": _known(summary.consistency_low),
+            "high": _known(summary.consistency_high),
         },
         "all_correct": {
-            "value": found.all_correct,
-            "low": _known(found.all_correct_low),
-            "high": _known(found.all_correct_high),
+            "value": summary.all_correct,
+            "low": _known(summary.all_correct_low),
+            "high": _known(summary.all_correct_high),
         },
-        "chi_square": {"statistic": _known(found.chi2), "p_value": _known(found.chi2_p)},
-        "position_test": {"statistic": _known(found.position_statistic), "p_value": _known(found.position_p)},
-        "recall": [_known(value) for value in found.recall],
-        "unparsable": found.unparsable,
+        "chi_square": {"statistic": _known(summary.chi2), "p_value": _known(summary.chi2_p)},
+        "position_test": {"statistic": _known(summary.position_statistic), "p_value": _known(summary.position_p)},
+        "recall": [_known(value) for value in summary.recall],
+        "unparsable": summary.unparsable,
         "forward_passes": _known(float(decision.answers.passes.mean())),
         "calibration_passes": decision.calibration_passes,
     }
 
 
-def tests_between(decisions: Mapping[str, Decision], asked: PlanIndex) -> dict[str, dict[str, float]]:
+def tests_between(decisions: Mapping[str, Decision], plan_index: PlanIndex) -> dict[str, dict[str, float]]:
     """{method: {a later method: p-value}} of the exact paired test that two methods are equally accurate, not corrected.
 
     All pairs are stored, as a table may show any of the methods and corrects for those it shows.
     """
     correct = {
-        name: Predictions.of(decision.rows, decision.answers.position, asked.permutation_index).grid.correct
+        name: Predictions.of(decision.rows, decision.answers.position, plan_index.permutation_index).grid.correct
         for name, decision in decisions.items()
     }
-    found: dict[str, dict[str, float]] = {}
+    p_values: dict[str, dict[str, float]] = {}
     for first, second in combinations(correct, 2):
-        found.setdefault(first, {})[second] = paired_test(correct[first], correct[second])
-    return found
+        p_values.setdefault(first, {})[second] = paired_test(correct[first], correct[second])
+    return p_values
 
 
 def _mean_of(draws: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def metrics_document(
     decisions: Mapping[str, Decision],
     *,
     seed: int,
-    told: RunMetadata,
+    metadata: RunMetadata,
 ) -> dict[str, Any]:
     """`metrics.json`: what was run, on what, at what cost, and every figure with its interval, in points.
 
@@ -126,11 +126,11 @@ def metrics_document(
         methods: by the names that tables show.
         decisions: theirs.
         seed: of the bootstrap.
-        told: what passes through.
+        metadata: what passes through.
     """
-    first = condition_runs[0].asked
+    first = condition_runs[0].plan_index
     figures = {
-        name: figures_of(decision, decision.rows, _leg(condition_runs, methods[name]).asked, seed=seed)
+        name: figures_of(decision, decision.rows, _results_of(condition_runs, methods[name]).plan_index, seed=seed)
         for name, decision in decisions.items()
     }
     used = [condition_run.used(methods.values()) for condition_run in condition_runs]
@@ -141,7 +141,7 @@ def metrics_document(
     answers: list[Evidence | Replies] = [*rows, *replies]
     learned = [state for condition_run in condition_runs for state in condition_run.learned]
     plain = [
-        row.select_keys(condition_run.asked.evaluated)
+        row.select_keys(condition_run.plan_index.evaluated)
         for condition_run in condition_runs[:1]
         if (row := condition_run.rows(used[0])) is not None
     ]
@@ -157,10 +157,10 @@ def metrics_document(
         "seeds": {"bootstrap": seed, "permutations": spec.definition.get("permutations", {}).get("seed")},
         "dtype": spec.fingerprint.get("dtype"),
         "attention_implementation": spec.fingerprint.get("attn_implementation"),
-        **told.circumstances,
-        "calibration": dict(told.calibration),
-        "notes": list(told.notes),
-        "data": dict(told.data),
+        **metadata.environment,
+        "calibration": dict(metadata.calibration),
+        "notes": list(metadata.notes),
+        "data": dict(metadata.data),
         "counts": {
             "samples": len(first.evaluated) // (max(first.permutation_index) + 1),
             "permutations": max(first.permutation_index) + 1,
@@ -184,17 +184,17 @@ def metrics_document(
         "methods": {
             name: {
                 "parameters": json.loads(json.dumps(methods[name].get_params())),
-                "condition": _leg(condition_runs, methods[name]).document(),
+                "condition": _results_of(condition_runs, methods[name]).document(),
                 **figure,
             }
             for name, figure in figures.items()
         },
         "tests": {"accuracy": tests_between(decisions, first)},
-        "reported": json.loads(json.dumps(told.reported)),
+        "reported": json.loads(json.dumps(metadata.reported)),
     }
 
 
-def _leg(condition_runs: Sequence[ConditionResults], method: Method) -> ConditionResults:
+def _results_of(condition_runs: Sequence[ConditionResults], method: Method) -> ConditionResults:
     return next(condition_run for condition_run in condition_runs if condition_run.condition == method.condition)
 
 
@@ -210,13 +210,13 @@ def predictions_table(
     tables = []
     for name, decision in decisions.items():
         rows, every = decision.rows, np.arange(len(decision.answers.position))
-        answered = decision.answers.position >= 0
-        image = np.where(answered, rows.perm[every, np.maximum(decision.answers.position, 0)], -1)
+        has_answer = decision.answers.position >= 0
+        image = np.where(has_answer, rows.perm[every, np.maximum(decision.answers.position, 0)], -1)
         table = {
             "method": name,
             "key": rows.key,
             "sample_id": rows.sample_id,
-            "permutation": np.asarray(_leg(condition_runs, methods[name]).asked.permutation_index),
+            "permutation": np.asarray(_results_of(condition_runs, methods[name]).plan_index.permutation_index),
             "order": [" ".join(map(str, order)) for order in rows.perm.tolist()],
             "gold_position": rows.gold_position,
             "position": decision.answers.position,
@@ -284,4 +284,4 @@ def rescore(run: Path, names: Sequence[str] | None = None, *, settings: Sequence
     of = condition_results_of(folder, methods)
     decisions = {name: of[method.condition].decide(method) for name, method in methods.items()}
     spec = RunSpec.model_validate(read_spec(folder))
-    return metrics_document(spec, list(of.values()), methods, decisions, seed=seed, told=RunMetadata.again(stored))
+    return metrics_document(spec, list(of.values()), methods, decisions, seed=seed, metadata=RunMetadata.again(stored))

@@ -119,8 +119,8 @@ def _p_best(metrics: Mapping[str, Any], shown: Sequence[str]) -> dict[str, float
     if len(shown) < 2 or any((a, b) not in pairs for a in shown for b in shown if a != b):
         return {}
     accuracies = {name: float(metrics["methods"][name]["accuracy"]["value"]) for name in shown}
-    found = standings_by(accuracies, lambda best, name: float(pairs[best, name]))
-    return {name: standing.p_holm for name, standing in found.items() if not standing.best}
+    tests = standings_by(accuracies, lambda best, name: float(pairs[best, name]))
+    return {name: test.p_holm for name, test in tests.items() if not test.best}
 
 
 def paired_p_values(metrics: Mapping[str, Any]) -> dict[tuple[str, str], float]:

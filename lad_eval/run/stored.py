@@ -120,16 +120,16 @@ def find_run(path: Path) -> Path:
     """
     if (path / SPEC).is_file():
         return path
-    found = [spec.parent for spec in named(path, SPEC)]
-    if not found:
+    folders = [spec.parent for spec in named(path, SPEC)]
+    if not folders:
         raise UserError(f"There is no run in {path}; `lad-eval run` makes one, and `lad-eval leaderboard` shows those there are.")
-    if len(found) > 1:
+    if len(folders) > 1:
         finished = {run.path: run for run in finished_runs(path)}
-        found = [folder for folder in found if folder not in finished or finished[folder].study is None] or found
-    if len(found) > 1:
-        described = "; ".join(f"{folder} ({_extent(finished.get(folder))})" for folder in found[:4])
-        raise UserError(f"There are {len(found)} runs in {path}; name one of them: {described}{'; ...' * (len(found) > 4)}.")
-    return found[0]
+        folders = [folder for folder in folders if folder not in finished or finished[folder].study is None] or folders
+    if len(folders) > 1:
+        described = "; ".join(f"{folder} ({_extent(finished.get(folder))})" for folder in folders[:4])
+        raise UserError(f"There are {len(folders)} runs in {path}; name one of them: {described}{'; ...' * (len(folders) > 4)}.")
+    return folders[0]
 
 
 def _extent(run: StoredRun | None) -> str:

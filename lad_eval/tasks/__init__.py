@@ -8,6 +8,7 @@ from lad_eval.tasks.plan import Plan
 from lad_eval.tasks.prompts import PROMPTS, IdentifierStyle, question
 from lad_eval.tasks.registry import groups, load_spec, load_task, resolve, task_names
 from lad_eval.tasks.request import ImageSource, Permutation, Request, Sample, Source, Split, draw_permutations
+from lad_eval.tasks.search import task_search
 from lad_eval.tasks.task import Task
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "question",
     "resolve",
     "task_names",
+    "task_search",
 ]

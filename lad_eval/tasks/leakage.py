@@ -46,7 +46,7 @@ def right_picture(sample: Sample) -> str:
     return content_digest(sample.images[sample.gold])
 
 
-def choose_apart(candidates: Iterable[T], is_evaluated: Callable[[T], bool], count: int) -> Choice[T]:
+def choose_distinct(candidates: Iterable[T], is_evaluated: Callable[[T], bool], count: int) -> Choice[T]:
     """The first candidates whose right picture is not the right picture of an evaluated sample.
 
     Args:

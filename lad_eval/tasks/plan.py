@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from lad_eval.errors import DataError, UserError
-from lad_eval.tasks.leakage import choose_apart, right_picture, shared_pictures, shown_pictures
+from lad_eval.tasks.leakage import choose_distinct, right_picture, shared_pictures, shown_pictures
 from lad_eval.tasks.request import Permutation, Request, Sample, showing, text_fault
 from lad_eval.tasks.task import Task
 
@@ -62,8 +62,8 @@ class Plan:
         Raises:
             ValueError: the plan was made without what the method needs.
         """
-        asked = {"cyclic": self.cyclic, "random": self.random}
-        several = [asked[kind] for kind in orders if kind != "identity"]
+        by_kind = {"cyclic": self.cyclic, "random": self.random}
+        several = [by_kind[kind] for kind in orders if kind != "identity"]
         if not all(several) or (calibration and not self.calibration):
             raise ValueError("the plan was made without the orders or without calibration")
         needed = {*self.evaluated}
@@ -97,7 +97,7 @@ def plan(
     limit: int | None = None,
     orders: Collection[Orders] = AS_SHOWN,
     calibration: bool = False,
-    apart: bool = False,
+    distinct: bool = False,
 ) -> Plan:
     """The requests of a task.
 
@@ -109,7 +109,7 @@ def plan(
 
     Args:
         limit: at most so many test samples, the first ones; calibration is not shortened.
-        apart: calibration samples show no picture at all that an evaluated sample shows.
+        distinct: calibration samples show no picture at all that an evaluated sample shows.
 
     Raises:
         DataError: too few samples, a sample with too few images, without a caption, or with one picture twice, or a sample
@@ -120,10 +120,10 @@ def plan(
         raise UserError(f"The limit must be at least 1, not {limit}.")
     _check_orders(task, orders, calibration=calibration)
     test = _checked(task, list(task.samples("test", limit)))
-    asked = task.spec.samples or 1
-    if len(test) < min(asked, limit or asked):
-        raise DataError(f"{task.name}: the data has {len(test)} test samples, but the task asks for {asked}; lower `samples:`.")
-    learned, notes = calibration_samples(task, test, apart=apart) if calibration else ([], ())
+    count = task.spec.samples or 1
+    if len(test) < min(count, limit or count):
+        raise DataError(f"{task.name}: the data has {len(test)} test samples, but the task asks for {count}; lower `samples:`.")
+    learned, notes = calibration_samples(task, test, distinct=distinct) if calibration else ([], ())
 
     requests: dict[str, Request] = {}
     shifts = displayed_orders("cyclic", Permutation.identity(task.candidates))
@@ -175,41 +175,43 @@ def _add(requests: dict[str, Request], task: Task, sample: Sample, orders: Itera
     return [requests.setdefault(request.key, request).key for request in made]
 
 
-def calibration_samples(task: Task, test: Sequence[Sample], *, apart: bool = False) -> tuple[list[Sample], tuple[str, ...]]:
+def calibration_samples(task: Task, test: Sequence[Sample], *, distinct: bool = False) -> tuple[list[Sample], tuple[str, ...]]:
     """The samples that a task calibrates on when these of its test samples are evaluated, and what to note of them.
 
     They are the first samples of the calibration split (of `task.other`, if there is one) whose right picture is not, by its
-    content, the right picture of an evaluated sample. Other pictures may be shown in both; their number is noted. With `apart`
+    content, the right picture of an evaluated sample. Other pictures may be shown in both; their number is noted. With `distinct`
     none of their pictures is shown in an evaluated sample.
 
     Raises:
         DataError: there are too few, they cannot be asked, or a sample stands in both splits of the task.
     """
-    origin, asked = task.other or task, task.spec.calibration.samples
+    origin, wanted = task.other or task, task.spec.calibration.samples
     ids = {sample.id for sample in test}
     right = {right_picture(sample): sample.id for sample in reversed(test)}
-    shown = shown_pictures(test) if apart else set()
+    shown = shown_pictures(test) if distinct else set()
 
     def is_evaluated(sample: Sample) -> bool:
         # Of data sets that share their names, an id tells that the same picture is asked about, whatever its files are.
         named = task.other is not None and sample.id in ids
-        return named or right_picture(sample) in right or not shown.isdisjoint(shown_pictures([sample]) if apart else ())
+        return named or right_picture(sample) in right or not shown.isdisjoint(shown_pictures([sample]) if distinct else ())
 
-    choice = choose_apart(origin.source.samples("calibration"), is_evaluated, asked)
+    choice = choose_distinct(origin.source.samples("calibration"), is_evaluated, wanted)
     if task.other is None and (both := [sample.id for sample in (*choice.chosen, *choice.passed_over) if sample.id in ids]):
         raise DataError(
             f"{task.name}: {len(both)} samples are both calibrated on and evaluated, first {both[0]!r}; "
             "give them to one split only."
         )
     chosen, passed_over = list(choice.chosen), choice.passed_over
-    if len(chosen) < asked:
-        few = _too_few_apart(task, len(chosen)) if apart and passed_over else _too_few(task, len(chosen), passed_over, right)
+    if len(chosen) < wanted:
+        few = (
+            _too_few_distinct(task, len(chosen)) if distinct and passed_over else _too_few(task, len(chosen), passed_over, right)
+        )
         raise DataError(few)
     notes = []
     if passed_over:
         number = f"{len(passed_over)} calibration sample{'s' if len(passed_over) > 1 else ''}"
         whose = f" of {origin.name}" if task.other is not None else ""
-        notes.append(f"{number}{whose} passed over: {'shown pictures are ' if apart else ''}evaluated here too.")
+        notes.append(f"{number}{whose} passed over: {'shown pictures are ' if distinct else ''}evaluated here too.")
     if shared := shared_pictures(_checked(origin, chosen), test):
         pictures = f"{shared} pictures are" if shared > 1 else "1 picture is"
         notes.append(f"{pictures} shown in calibration samples and in evaluated ones, never as the right one of both.")
@@ -217,28 +219,28 @@ def calibration_samples(task: Task, test: Sequence[Sample], *, apart: bool = Fal
 
 
 def _too_few(task: Task, count: int, passed_over: Sequence[Sample], right: Mapping[str, str]) -> str:
-    asked = task.spec.calibration.samples
+    wanted = task.spec.calibration.samples
     if task.other is not None:
         evaluated_too = f" beside {len(passed_over)} that are evaluated here (first {passed_over[0].id!r})" if passed_over else ""
         return (
             f"{task.name}: the calibration split of {task.other.name} has {count} samples to calibrate on{evaluated_too}, "
-            f"but the task asks for {asked}; lower `calibration.samples` or give {task.other.name} more."
+            f"but the task asks for {wanted}; lower `calibration.samples` or give {task.other.name} more."
         )
     if not passed_over:
         return (
-            f"{task.name}: the calibration split has {count} samples, but the task asks for {asked}; "
+            f"{task.name}: the calibration split has {count} samples, but the task asks for {wanted}; "
             "lower `calibration.samples` or give the source more."
         )
     first = passed_over[0]
     have = "1 calibration sample has" if len(passed_over) == 1 else f"{len(passed_over)} calibration samples have"
     return (
         f"{task.name}: {have} a right picture that is evaluated under another name (first "
-        f"{first.id!r}, the same picture as {right[right_picture(first)]!r}), so that {count} are left of {asked}; remove the "
+        f"{first.id!r}, the same picture as {right[right_picture(first)]!r}), so that {count} are left of {wanted}; remove the "
         "copies, or calibrate on another task (--calibrate-on)."
     )
 
 
-def _too_few_apart(task: Task, count: int) -> str:
+def _too_few_distinct(task: Task, count: int) -> str:
     have = "1 calibration sample shows" if count == 1 else f"{count} calibration samples show"
     return (
         f"{task.name}: only {have} no picture that is evaluated, and an intervention that learns needs "

@@ -13,7 +13,7 @@ from lad_eval.registry import Registry
 class Parts(NamedTuple):
     """A question in parts, so that a prompt variant can change one of them."""
 
-    ask: str
+    question: str
     reply: str
     rest: str
 
@@ -41,7 +41,7 @@ PARTS = {
     ),
 }
 PROMPTS = {
-    **{name: f"{parts.ask} {parts.reply}{parts.rest}" for name, parts in PARTS.items()},
+    **{name: f"{parts.question} {parts.reply}{parts.rest}" for name, parts in PARTS.items()},
     # The sample's text is the whole question: for benchmarks that bring their own wording.
     "verbatim": "{caption}",
 }
@@ -117,8 +117,8 @@ def _reworded(prompt: str, prompt_variants: Sequence[PromptVariant]) -> str:
     added = [variant.add for variant in prompt_variants if variant.add]
     replies = [variant.reply for variant in prompt_variants if variant.reply is not None]
     if prompt in PARTS:
-        ask, reply, rest = PARTS[prompt]
-        return " ".join([ask, *added, *(replies[-1:] or [reply])]) + rest
+        question, reply, rest = PARTS[prompt]
+        return " ".join([question, *added, *(replies[-1:] or [reply])]) + rest
     return "\n".join([*added, *replies[-1:], PROMPTS.get(prompt, prompt)])
 
 

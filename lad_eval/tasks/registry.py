@@ -80,16 +80,16 @@ def definitions(folder: Path) -> Iterator[Path]:
     return iter(below(folder, lambda name: name.endswith(SUFFIXES) and not name.startswith(("_", "."))))
 
 
-def index(include_path: Sequence[str | Path] = ()) -> Index:
-    """All names of the bundled tasks, of those below the folders of `include_path` and of the command (`tasks.search`), and of
-    installed packages; within one command built once.
+def index() -> Index:
+    """All names of the bundled tasks, of those below the folders of the open `task_search`, and of installed packages; within one
+    search built once.
 
     A file that cannot be read counts as a task of its stem, so that one broken file does not hide the others.
 
     Raises:
         UserError: a folder is missing, or a name is defined twice.
     """
-    built = current_search().index(map(Path, include_path), _build)
+    built = current_search().index(_build)
     assert isinstance(built, Index)
     return built
 
@@ -157,15 +157,15 @@ def _group_problem(key: str, value: Any, path: Path) -> str | None:
     return None
 
 
-def task_names(include_path: Sequence[str | Path] = ()) -> list[str]:
+def task_names() -> list[str]:
     """Names of all tasks, in their order: see `tasks_in_order`."""
-    known = index(include_path)
+    known = index()
     return _in_order(known.tasks, known)
 
 
-def tasks_in_order(names: Iterable[str], include_path: Sequence[str | Path] = ()) -> list[str]:
+def tasks_in_order(names: Iterable[str]) -> list[str]:
     """Names of tasks in the order of `task_order`, those of a group that names its tasks one by one in the group's order."""
-    return _in_order(names, index(include_path))
+    return _in_order(names, index())
 
 
 def _in_order(names: Iterable[str], known: Index) -> list[str]:
@@ -179,9 +179,9 @@ def _in_order(names: Iterable[str], known: Index) -> list[str]:
     return ordered
 
 
-def groups(include_path: Sequence[str | Path] = ()) -> dict[str, list[str]]:
+def groups() -> dict[str, list[str]]:
     """All groups with the names of their tasks."""
-    known = index(include_path)
+    known = index()
     return {name: _expand(name, known, ()) for name in sorted(known.groups)}
 
 
@@ -191,7 +191,7 @@ def members_of(name: str) -> list[str]:
     return _expand(name, known, ()) if name in known.groups else [name]
 
 
-def resolve(names: str | Iterable[str], include_path: Sequence[str | Path] = ()) -> list[str]:
+def resolve(names: str | Iterable[str]) -> list[str]:
     """Task names that a comma-separated list of names, groups, globs (`scenes_*_n4`) and YAML paths stands for.
 
     Each comes once, in the order given; a path stays a path.
@@ -201,15 +201,27 @@ def resolve(names: str | Iterable[str], include_path: Sequence[str | Path] = ())
         UserError: a glob fits nothing, or nothing is named.
     """
     words = names.split(",") if isinstance(names, str) else names
-    asked = [word.strip() for word in words if word.strip()]
-    if not asked:
+    patterns = [word.strip() for word in words if word.strip()]
+    if not patterns:
         raise UserError("No task is named; `lad-eval ls tasks` lists them.")
-    known = index(include_path)
-    names = [name for word in asked for name in (_in_file(Path(word)) if is_path(word) else _expand(word, known, ()))]
+    known = index()
+    names = [name for word in patterns for name in (_in_file(Path(word)) if is_path(word) else _expand(word, known, ()))]
     return list(dict.fromkeys(names))
 
 
-def load_spec(name: str | Path, include_path: Sequence[str | Path] = ()) -> TaskSpec:
+def place_of(name: str) -> str:
+    """What another process finds a task by: its name, or, where only the open `task_search` knows it, the path of its file.
+
+    Raises:
+        UnknownNameError: no task has the name.
+    """
+    if is_path(name):
+        return str(Path(name).resolve())
+    path = _document(name).path
+    return str(path.resolve()) if current_search().holds(path) else name
+
+
+def load_spec(name: str | Path) -> TaskSpec:
     """The definition of a task by name or by the path of its YAML file; its data is not opened.
 
     Raises:
@@ -218,15 +230,14 @@ def load_spec(name: str | Path, include_path: Sequence[str | Path] = ()) -> Task
     """
     from lad_eval.tasks.spec import spec_of
 
-    return spec_of(_document(name, include_path))
+    return spec_of(_document(name))
 
 
-def load_task(name: str | Path, include_path: Sequence[str | Path] = (), *, calibrate_on: str | Path | None = None) -> Task:
-    """A task by name or by the path of its YAML file, its data opened.
+def load_task(name: str | Path, *, calibrate_on: str | Path | None = None) -> Task:
+    """A task by name or by the path of its YAML file, its data opened; names in folders of your own are known in a `task_search`.
 
     Args:
         name: of the task.
-        include_path: folders with task definitions beside the bundled ones.
         calibrate_on: another task, whose calibration samples take the place of this one's; default: what the definition says.
 
     Raises:
@@ -234,19 +245,19 @@ def load_task(name: str | Path, include_path: Sequence[str | Path] = (), *, cali
         SpecError: the definition cannot be used; one line with file and key.
         DataError: data is missing, unreadable or too little, or the two tasks do not fit each other.
     """
-    return open_task(_document(name, include_path), include_path, calibrate_on=calibrate_on)
+    return open_task(_document(name), calibrate_on=calibrate_on)
 
 
-def open_task(document: Document, include_path: Sequence[str | Path] = (), *, calibrate_on: str | Path | None = None) -> Task:
+def open_task(document: Document, *, calibrate_on: str | Path | None = None) -> Task:
     """The task that a document defines, its data opened; arguments and errors as for `load_task`."""
     from lad_eval.tasks.spec import spec_of
 
     spec = spec_of(document)
     task = Task.of(spec, document.path.parent)
     if calibrate_on is not None:
-        other = _document(calibrate_on, include_path)
+        other = _document(calibrate_on)
     elif spec.calibration.on is not None:
-        other = _named_in(document, spec.calibration.on, include_path)
+        other = _named_in(document, spec.calibration.on)
     else:
         return task
     # The other must hold as many calibration samples as this task asks for; where it calibrates itself does not matter.
@@ -255,23 +266,23 @@ def open_task(document: Document, include_path: Sequence[str | Path] = (), *, ca
     return replace(task, spec=spec.model_copy(update={"calibration": calibration})).calibrated_on(opened)
 
 
-def _named_in(document: Document, name: str, include_path: Sequence[str | Path]) -> Document:
+def _named_in(document: Document, name: str) -> Document:
     """The document of a task that another names under `calibration.on`: a path or a name beside it, or a name known anywhere."""
     folder = document.path.parent
     temporary = [folder / name] if is_path(name) else [p for s in SUFFIXES if (p := folder / f"{name}{s}").is_file()]
     try:
-        return _document(temporary[0] if temporary else name, include_path)
+        return _document(temporary[0] if temporary else name)
     except UserError as error:
         raise SpecError([f"{shown(document.origin('calibration.on'))}: calibration.on: {error}"]) from error
 
 
-def _document(name: str | Path, include_path: Sequence[str | Path]) -> Document:
+def _document(name: str | Path) -> Document:
     if isinstance(name, Path) or is_path(name):
         document = read_document(Path(name))
         if "group" in document.values:
             raise UserError(f"{shown(Path(name))} defines a group, not a task; give it to `--tasks`, or name one of its tasks.")
         return document
-    known = index(include_path)
+    known = index()
     if name in known.groups:
         raise UserError(f"{name!r} is a group of tasks; name one of {', '.join(_expand(name, known, ()))}.")
     if name not in known.tasks:

@@ -21,17 +21,21 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class TaskSearch(Generic[T]):
-    """Folders that one command looks through, and the indexes that it made of them, each made once."""
+    """Folders that one command looks through, and the index that it made of them, made once."""
 
     folders: tuple[Path, ...] = ()
     made: dict[tuple[Path, ...], T] = field(default_factory=dict)
 
-    def index(self, folders: Iterable[Path], build: Callable[[tuple[Path, ...]], T]) -> T:
-        """The index of these folders and the search's own."""
-        all_of = tuple(dict.fromkeys([*self.folders, *folders]))
-        if all_of not in self.made:
-            self.made[all_of] = build(all_of)
-        return self.made[all_of]
+    def index(self, build: Callable[[tuple[Path, ...]], T]) -> T:
+        """The index of the folders; another once a folder is added."""
+        folders = tuple(dict.fromkeys(self.folders))
+        if folders not in self.made:
+            self.made[folders] = build(folders)
+        return self.made[folders]
+
+    def holds(self, path: Path) -> bool:
+        """Whether a file lies below one of the folders."""
+        return any(path.resolve().is_relative_to(folder.resolve()) for folder in self.folders)
 
 
 _SEARCH: ContextVar[TaskSearch[object] | None] = ContextVar("task_search", default=None)
@@ -44,9 +48,9 @@ def current_search() -> TaskSearch[object]:
 
 @contextmanager
 def task_search(folders: Iterable[str | Path] = ()) -> Iterator[None]:
-    """While open, names of tasks are looked up in these folders too, and each index is built once."""
-    outer = _SEARCH.get()
-    token = _SEARCH.set(TaskSearch((*(outer.folders if outer else ()), *map(Path, folders))))
+    """While open, names of tasks are looked up in these folders too, and each index is built once; searches may nest."""
+    outer = _SEARCH.get() or TaskSearch()
+    token = _SEARCH.set(TaskSearch((*outer.folders, *map(Path, folders)), outer.made))
     try:
         yield
     finally:

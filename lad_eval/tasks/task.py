@@ -114,8 +114,8 @@ class Task:
 
     def samples(self, split: Split = "test", limit: int | None = None) -> Iterator[Sample]:
         """Samples of a split in a fixed order: at most as many as the definition asks for; `limit` only shortens the list."""
-        asked = self.spec.samples if split == "test" else self.spec.calibration.samples
-        bounds = [bound for bound in (asked, limit) if bound is not None]
+        count = self.spec.samples if split == "test" else self.spec.calibration.samples
+        bounds = [bound for bound in (count, limit) if bound is not None]
         return self.source.samples(split, min(bounds) if bounds else None)
 
     def request(self, sample: Sample, order: Permutation) -> Request:

@@ -81,7 +81,7 @@ def test_model_arguments_are_options_of_a_run():
     assert model_options(given, "hf") == {
         "model": "a/b",
         "revision": "main",
-        "attn": "sdpa",
+        "attn_implementation": "sdpa",
         "batch_size": 8,
         "trust_remote_code": True,
     }

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lad_eval.data import archives
-from lad_eval.data.archives import differences, is_unpacked, top_folders, unpack
+from lad_eval.data.archives import differences, top_folders, unpack
 from lad_eval.errors import DataError
 
 FILES = {f"task/task_{i}_{j}.jpg": random.Random(f"{i}{j}").randbytes(1000 + i) for i in range(3) for j in range(2)}
@@ -43,7 +43,6 @@ def test_everything_is_unpacked_once(make, tmp_path, progress):
     archive, into = make(FILES), tmp_path / "into"
     assert unpack(archive, into, progress) == 6
     assert content_of(into) == FILES
-    assert is_unpacked(archive, into)
     assert top_folders(archive) == {"task"}
     before = {p: p.stat().st_mtime_ns for p in into.rglob("*")}
     assert unpack(archive, into, progress) == 0
@@ -60,7 +59,6 @@ def test_what_is_missing_or_cut_off_is_unpacked_and_the_rest_left(make, tmp_path
     unpack(archive, into, progress)
     (into / "task" / "task_0_0.jpg").unlink()
     (into / "task" / "task_1_0.jpg").write_bytes(b"short")
-    assert not is_unpacked(archive, into)
     assert unpack(archive, into, progress) == 2
     assert content_of(into) == FILES
 
@@ -72,7 +70,6 @@ def test_differences_are_found_by_content(make, tmp_path, progress):
     flipped = into / "task" / "task_2_1.jpg"
     flipped.write_bytes(flipped.read_bytes()[::-1])
     (into / "task" / "task_0_0.jpg").unlink()
-    assert is_unpacked(archive, into) is False
     assert differences(archive, into, progress) == [
         f"{into}/task/task_0_0.jpg: missing, though pictures.zip holds it",
         f"{into}/task/task_2_1.jpg: differs from what pictures.zip holds; remove it and prepare again",
@@ -105,7 +102,7 @@ def test_an_unsafe_name_is_refused_before_anything_is_written(make, tmp_path, pr
     archive = make({"task/good.jpg": b"good", name.replace("\0", "Z"): b"evil"})
     archive.write_bytes(archive.read_bytes().replace(b"aZb.jpg", b"a\0b.jpg"))
     into = tmp_path / "deep" / "into"
-    for look in (unpack, differences, lambda *a: is_unpacked(*a[:2])):
+    for look in (unpack, differences):
         with pytest.raises(DataError) as caught:
             look(archive, into, progress)
         refused = f"{archive} is refused, and nothing of it is unpacked: its member {name!r} {UNSAFE[name]}."

@@ -56,7 +56,7 @@ def test_pictures_that_are_not_there_are_counted_and_left_out(root):
 @pytest.mark.parametrize(
     ("file", "edit", "fault"),
     [
-        (CAPTIONS, lambda t: t.pop("images"), "must be an object with the lists images, annotations"),
+        (CAPTIONS, lambda t: t.pop("images"), "must have the lists images, annotations"),
         (CAPTIONS, lambda t: t["annotations"][3].pop("caption"), "entry 3 lacks image_id or id or caption"),
         (CAPTIONS, lambda t: t["annotations"][3].update(caption=5), "entry 3 has a wrong image_id or id or caption"),
         (CAPTIONS, lambda t: t["images"].pop(2), "caption 2 belongs to image 2, which it does not list"),
@@ -74,7 +74,7 @@ def test_a_damaged_file_is_named(root, file, edit, fault):
 @pytest.mark.parametrize("file", [CAPTIONS, INSTANCES])
 def test_a_truncated_file_is_named(root, file):
     (root / file).write_bytes((root / file).read_bytes()[:100])
-    with pytest.raises(DataError, match="is damaged: not JSON"):
+    with pytest.raises(DataError, match=r"is not JSON, so it is damaged\. Get it again"):
         read_coco(root)
 
 

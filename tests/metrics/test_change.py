@@ -222,7 +222,7 @@ def evidence():
     folder = evidence_folder(BASELINE) / "scenes_adversarial_n4"
     methods = resolve_methods(["vanilla", "lad"])
     answered = read_condition_results(folder, next(iter(methods.values())).condition, list(methods.values()))
-    test, calibration = (answered.rows(set(keys)) for keys in (answered.asked.evaluated, answered.asked.calibration))
+    test, calibration = (answered.rows(set(keys)) for keys in (answered.plan_index.evaluated, answered.plan_index.calibration))
     rows = np.lexsort((*test.perm.T[::-1], test.sample_id)).reshape(-1, len(np.unique(test.perm, axis=0)))
     perm = test.perm[rows]
     scores = {n: (m.calibrate(calibration) if m.calibrates else m).predict_log_proba(test)[rows] for n, m in methods.items()}

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from lad_eval.models.fingerprint import files_digest
+from lad_eval.models.fingerprint import folder_identity
 from lad_eval.models.huggingface import HuggingFaceVLM
 from lad_eval.models.random import load_random
 from lad_eval.models.registry import load_model
@@ -45,11 +45,11 @@ def test_a_folder_is_known_by_its_files_not_by_its_place(saved, tmp_path):
 @pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", "chat_template.jinja", "processor_config.json"])
 def test_one_byte_of_any_file_counts(saved, tmp_path, file):
     copy = shutil.copytree(saved, tmp_path / "copy")
-    before = files_digest(copy)
+    before = folder_identity(copy)
     (copy / "README.md").write_text("a note")
-    assert files_digest(copy) == before
+    assert folder_identity(copy) == before
     (copy / file).write_bytes((copy / file).read_bytes() + b" ")
-    assert files_digest(copy) != before
+    assert folder_identity(copy) != before
 
 
 def test_a_model_given_as_such_is_known_by_its_weights():

@@ -88,6 +88,22 @@ def test_a_yaml_file_of_ones_own_is_found_from_anywhere(album, tmp_path, monkeyp
     assert {row["sample"] for row in made} == {request.sample_id for request in plan(load_task(album)).requests}
 
 
+def test_a_task_of_an_included_folder_is_found_without_it(album, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert invoke(["lmms-eval", "tasks", "--out", str(out), "--tasks", "album", "--include-path", str(album.parent)]) == 0
+    written = json.loads((out / "album.jsonl").read_text())
+    assert written["task"] == str(album.resolve())
+    assert len(documents.documents(Dataset.from_list([written]))) == len(plan(load_task(album)).evaluated)
+
+
+def test_run_takes_the_folders_of_include_path_and_leaves_lmms_evals_own_flag_to_it(album, monkeypatch):
+    launched = []
+    monkeypatch.setattr(generate, "launch", lambda flags: launched.append((flags, generate.resolve("album"))) or 0)
+    flags = ["--tasks", "album", "--include_path", "theirs", "--batch_size", "2"]
+    assert invoke(["lmms-eval", "run", "--include-path", str(album.parent), *flags]) == 0
+    assert launched == [(flags, ["album"])]
+
+
 def test_what_cannot_be_written_is_said(album, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(UnknownNameError, match=r"Unknown task 'scenes_randm_n4'\. Did you mean 'scenes_random_n4'"):

@@ -132,9 +132,9 @@ def test_a_model_of_lmms_evals_own_takes_the_tasks(evaluate, tmp_path):
 def test_wrong_arguments_are_named(model_args, fault):
     from lad_eval.plugins.lmms_eval.model import LadEval
 
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as caught:
         LadEval.create_from_arg_string(model_args, {"batch_size": 1, "device": None})
-    assert str(told.value).startswith(fault)
+    assert str(caught.value).startswith(fault)
 
 
 def test_our_model_takes_our_tasks_only(capsys):

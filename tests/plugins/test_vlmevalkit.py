@@ -52,6 +52,16 @@ def test_the_calibration_is_stored_and_the_model_looked_once(done):
     assert len(stored.read_text().splitlines()) == 1 + 4 * 2 + 2 * 4
 
 
+def test_a_task_in_a_folder_of_include_path_is_known_by_its_name(kit, capsys):
+    Path("included").mkdir()
+    Path("included/scenes_included.yaml").write_text(FEW.format(n=2))
+    words = ["vlmeval", "--data", "scenes_included", "--model", "lad-tiny", "--work-dir", "W-included"]
+    assert invoke(words) == 2
+    assert "scenes_included" in capsys.readouterr().err
+    assert invoke([*words, "--include-path", "included"]) == 0
+    assert Path("W-included/lad-tiny/lad-tiny_Scenes_Included_acc.csv").is_file()
+
+
 def test_answers_are_those_of_lad_eval_run(done):
     own = own_run("lad-tiny", "scenes_few.yaml", "own-tiny")
     for method, model in (("lad", "lad-tiny+LAD"), ("pride", "lad-tiny+PriDe"), ("vanilla", "lad-tiny")):

@@ -20,7 +20,7 @@ def test_every_image_visits_every_position_and_answers_name_images(demo):
         assert row.model_image == row.order[row.model_position]
         assert row.repaired_image == row.order[row.repaired_position]
         assert sum(row.attention) == pytest.approx(1)
-        assert row.looked_at == (row.attention.index(max(row.attention)), max(row.attention))
+        assert row.most_attended == (row.attention.index(max(row.attention)), max(row.attention))
     assert demo.repaired_images == [demo.right]
     assert len(demo.model_images) > 1
 

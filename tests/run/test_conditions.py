@@ -19,7 +19,7 @@ from lad_eval.run.condition_results import read_condition_results
 from lad_eval.run.condition_runs import Asking, condition_runs_of, reply_batches
 from lad_eval.run.distributed import DistributedContext
 from lad_eval.run.execute import Interrupted, run_tasks
-from lad_eval.run.folder import ResultsError, read_json, write_json
+from lad_eval.run.folder import ResultsError, read_run_json, write_json
 from lad_eval.run.results import rescore
 from lad_eval.run.stored import load_run
 from lad_eval.tasks.plan import plan
@@ -51,7 +51,7 @@ def test_each_condition_is_asked_once_and_kept_apart(counted, tmp_path):
     assert "intervention" not in variant.fingerprint
     both = soft.select_keys(plain.key.tolist())
     assert np.abs(both.log_probs - plain.log_probs).max() > 1e-6
-    metrics = read_json(folder / "metrics.json")
+    metrics = read_run_json(folder / "metrics.json")
     assert metrics["methods"]["sofa+pride"]["condition"]["intervention"]["name"] == "sofa"
     assert metrics["methods"]["vanilla"]["condition"] is None
     assert metrics["methods"]["instruction+lad"]["calibration_passes"] == 10
@@ -69,7 +69,7 @@ def test_the_same_command_asks_nothing_again_and_score_decides_the_same(counted,
         "p_best": soft.as_dict().get("p_best")
     }
     assert not again.asked
-    metrics = read_json(only_run(tmp_path) / "metrics.json")
+    metrics = read_run_json(only_run(tmp_path) / "metrics.json")
     assert set(metrics["methods"]) == set(MANY)
     decided = rescore(tmp_path)
     assert decided["methods"] == metrics["methods"]
@@ -103,14 +103,14 @@ def test_only_replies_need_no_evidence(counted, tmp_path):
     assert (folder / "replies.greedy-16.jsonl").exists()
     table = pd.read_parquet(folder / "predictions.parquet")
     missing = int((table.position == -1).sum())
-    assert rows[0].unparsable == missing == read_json(folder / "metrics.json")["counts"]["unparsable"]["generate"]
+    assert rows[0].unparsable == missing == read_run_json(folder / "metrics.json")["counts"]["unparsable"]["generate"]
     assert (table.correct == (table.position == table.gold_position)).all()
     assert (table[table.position == -1].image == -1).all()
     with pytest.raises(ResultsError, match="no evidence for lad"):
         rescore(tmp_path, ["lad"])
     # methods that are added later find their place
     run_tasks(settings(tmp_path, methods=("vanilla",), limit=2))
-    assert set(read_json(folder / "metrics.json")["methods"]) == {"vanilla", "generate"}
+    assert set(read_run_json(folder / "metrics.json")["methods"]) == {"vanilla", "generate"}
 
 
 class Scripted:
@@ -159,12 +159,12 @@ def test_parameters_in_brackets_are_part_of_the_name(counted, tmp_path):
     assert rows[0].forward_passes <= 2 < rows[2].forward_passes
     folder = only_run(tmp_path)
     assert {p.name for p in folder.glob("replies.*")} == {"replies.greedy-2.jsonl", "replies.greedy-16.jsonl"}
-    stored = read_json(folder / "metrics.json")["methods"]
+    stored = read_run_json(folder / "metrics.json")["methods"]
     assert stored[names[1]]["parameters"] == {"samples": 2, "temperature": 0.7, "max_new_tokens": 3, "seed": 42}
     count = len(asked.asked)
     run_tasks(settings(tmp_path, methods=("vanilla",), limit=1))
     assert len(asked.asked) == count + 2, "what is stored stays, and is not asked again"
-    assert set(read_json(folder / "metrics.json")["methods"]) == {*names, "vanilla"}
+    assert set(read_run_json(folder / "metrics.json")["methods"]) == {*names, "vanilla"}
     assert rescore(tmp_path)["methods"][names[1]] == stored[names[1]]
 
 
@@ -212,7 +212,7 @@ def test_greedy_replies_are_those_of_generate_and_cost_their_tokens(model):
 def test_figures_of_several_draws_are_their_means(counted, tmp_path):
     counted()
     (row,) = run_tasks(settings(tmp_path, methods=("pride-original",), limit=4))
-    stored = read_json(only_run(tmp_path) / "metrics.json")["methods"]["pride-original"]
+    stored = read_run_json(only_run(tmp_path) / "metrics.json")["methods"]["pride-original"]
     alone = [rescore(tmp_path, settings=[f"pride-original(draws=1, seed={seed})"])["methods"] for seed in (42, 43)]
     first = pd.read_parquet(only_run(tmp_path) / "predictions.parquet")
     (single,) = (figures for name, figures in alone[0].items() if name.startswith("pride-original("))

@@ -16,7 +16,7 @@ from lad_eval.methods import LAD, make_method
 from lad_eval.metrics import Predictions, summarise
 from lad_eval.run.collect import collect
 from lad_eval.run.execute import Interrupted, run_tasks
-from lad_eval.run.folder import ResultsError, read_json
+from lad_eval.run.folder import ResultsError, read_run_json
 from lad_eval.run.rows import COLUMNS
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.registry import load_task
@@ -79,7 +79,7 @@ def test_the_files_of_a_run_tell_the_same_story(counted, tmp_path):
     counted()
     rows = run_tasks(settings(tmp_path))
     folder = only_run(tmp_path)
-    metrics = read_json(folder / "metrics.json")
+    metrics = read_run_json(folder / "metrics.json")
     assert folder.name == metrics["run"]
     assert folder.parts[-3:-1] == ("random-qwen2.5-vl", TASK)
     assert metrics["counts"]["asked"] == metrics["counts"]["answered"] == REQUESTS
@@ -125,7 +125,7 @@ def test_methods_that_are_added_later_ask_only_what_is_new_and_leave_the_others(
     rows = run_tasks(settings(tmp_path, methods=("lad",)))
     assert [row.method for row in rows] == ["lad"]
     assert len(asked.asked) == len(set(asked.asked)) == REQUESTS
-    assert list(read_json(only_run(tmp_path) / "metrics.json")["methods"]) == ["vanilla", "lad"]
+    assert list(read_run_json(only_run(tmp_path) / "metrics.json")["methods"]) == ["vanilla", "lad"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked process")
@@ -174,7 +174,7 @@ def test_overwrite_always_starts_afresh(counted, tmp_path):
     again = counted()
     run_tasks(settings(tmp_path, methods=("vanilla",), overwrite="always"))
     assert len(again.asked) == 8
-    assert list(read_json(only_run(tmp_path) / "metrics.json")["methods"]) == ["vanilla"]
+    assert list(read_run_json(only_run(tmp_path) / "metrics.json")["methods"]) == ["vanilla"]
 
 
 def test_overwrite_never_shows_what_is_finished_and_refuses_the_rest(counted, tmp_path):
@@ -210,14 +210,14 @@ def test_a_results_folder_of_another_spec_is_refused_and_not_touched(counted, tm
     asked = counted()
     run_tasks(settings(tmp_path))
     folder = only_run(tmp_path)
-    document = read_json(folder / "spec.json")
+    document = read_run_json(folder / "spec.json")
     (folder / "spec.json").write_text(json.dumps({**document, "limit": 99}))
     before = (folder / "metrics.json").read_bytes()
     with pytest.raises(ResultsError, match=r"holds the results of another spec \(differs in limit\)"):
         run_tasks(settings(tmp_path))
     assert (folder / "metrics.json").read_bytes() == before
     run_tasks(settings(tmp_path, overwrite="always"))
-    assert read_json(folder / "spec.json") == document
+    assert read_run_json(folder / "spec.json") == document
     assert len(asked.asked) == 2 * REQUESTS
 
 
@@ -301,7 +301,7 @@ def test_an_unwritable_results_folder_is_found_before_the_model_is_loaded(monkey
 
 def test_a_run_is_a_studys_until_a_user_asks_for_it(counted, tmp_path):
     counted()
-    of = lambda: read_json(only_run(tmp_path) / "metrics.json")["study"]  # noqa: E731
+    of = lambda: read_run_json(only_run(tmp_path) / "metrics.json")["study"]  # noqa: E731
     run_tasks(replace(settings(tmp_path), study="lad"))
     assert of() == "lad"
     run_tasks(replace(settings(tmp_path), study="lad"))

@@ -4,7 +4,7 @@ import pytest
 
 from lad_eval.files.atomic import write_atomically
 from lad_eval.files.documents import write_json
-from lad_eval.run.folder import ResultsError, claim, clear, ensure_writable, folder_of, read_json, slug
+from lad_eval.run.folder import ResultsError, claim, clear, ensure_writable, folder_of, read_run_json, slug
 from lad_eval.run.spec import RunSpec
 
 
@@ -51,7 +51,7 @@ def test_a_folder_is_claimed_once_and_for_one_spec(tmp_path):
     claim(tmp_path, spec())
     with pytest.raises(ResultsError, match=r"results of another spec \(differs in limit\).*--overwrite always"):
         claim(tmp_path, spec(limit=3))
-    assert read_json(tmp_path / "spec.json") == spec().document()
+    assert read_run_json(tmp_path / "spec.json") == spec().document()
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_debris(tmp_path):
@@ -64,7 +64,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_debris(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         write_atomically(path, fail)
-    assert read_json(path) == {"a": 1}
+    assert read_run_json(path) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
 
 
@@ -90,7 +90,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, text, reason):
     if text is not None:
         path.write_text(text)
     with pytest.raises(ResultsError, match=f"Cannot read .*metrics.json: {reason}.* to rewrite it"):
-        read_json(path)
+        read_run_json(path)
 
 
 def test_clear_leaves_what_others_put_there(tmp_path):

@@ -15,7 +15,7 @@ from lad_eval.report.html.load import choose
 from lad_eval.report.leaderboard import Filters, gather_board
 from lad_eval.run import execute
 from lad_eval.run.execute import run_tasks
-from lad_eval.run.folder import read_json
+from lad_eval.run.folder import read_run_json
 from tests.run.conftest import Counted, settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::lad_eval.methods.MethodWarning")
@@ -44,7 +44,7 @@ def asked(monkeypatch):
 
 
 def names(out):
-    return sorted({read_json(path)["model"] for path in out.rglob("metrics.json")})
+    return sorted({read_run_json(path)["model"] for path in out.rglob("metrics.json")})
 
 
 def test_the_second_spelling_of_a_folder_asks_nothing(checkpoint, tmp_path, monkeypatch, asked):
@@ -147,7 +147,7 @@ def test_an_adapter_is_a_model_of_its_own_in_every_place(checkpoint, adapter, tm
     for name in (str(adapter), shown):
         assert [run.metrics["model"] for run in choose([out], name)] == [shown]
         assert {line.model for line in gather_board(out, Filters(models=(name,))).lines} == {f"{shown} (first 1)"}
-    (spec,) = (read_json(path) for path in out.glob("*-last/*/*/spec.json"))
+    (spec,) = (read_run_json(path) for path in out.glob("*-last/*/*/spec.json"))
     assert spec["fingerprint"]["weights"] != spec["fingerprint"]["adapter"]
     assert "peft" in spec["fingerprint"]["versions"]
 
@@ -183,4 +183,4 @@ def test_a_git_lfs_pointer_ends_the_command_before_anything_is_loaded(checkpoint
 def test_the_spec_says_all_of_it_as_plain_json(checkpoint, adapter, tmp_path, asked):
     asked(tmp_path / "runs", adapter)
     (path,) = tmp_path.rglob("spec.json")
-    assert str(tmp_path) not in json.dumps(read_json(path))
+    assert str(tmp_path) not in json.dumps(read_run_json(path))

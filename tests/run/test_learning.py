@@ -14,7 +14,7 @@ from lad_eval.evidence.store import read_evidence
 from lad_eval.methods import make_method
 from lad_eval.run.collect import calibrate_intervention, collect
 from lad_eval.run.execute import Interrupted, run_tasks
-from lad_eval.run.folder import ResultsError, read_json
+from lad_eval.run.folder import ResultsError, read_run_json
 from lad_eval.run.results import rescore
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.registry import load_task
@@ -43,7 +43,7 @@ def test_an_intervention_learns_before_it_is_asked_and_its_state_lies_beside_its
     one, other = read_evidence(plain), read_evidence(folder)
     assert one.fingerprint == other.fingerprint
     np.testing.assert_array_equal(one.log_probs, other.select_keys(one.key.tolist()).log_probs)
-    told = read_json(plain / "metrics.json"), read_json(folder / "metrics.json")
+    told = read_run_json(plain / "metrics.json"), read_run_json(folder / "metrics.json")
     assert told[0]["methods"]["lad"] == told[1]["methods"]["lad"]
 
     state = LearnedState.load(folder / CONDITION / FILE, "evened")
@@ -110,7 +110,7 @@ def test_figures_are_decided_again_without_a_model_and_never_from_another_state(
     counted()
     run(tmp_path, "vanilla", "evened+lad", "evened+generate")
     folder = only_run(tmp_path)
-    metrics = read_json(folder / "metrics.json")
+    metrics = read_run_json(folder / "metrics.json")
     assert rescore(tmp_path)["methods"] == metrics["methods"]
     assert rescore(tmp_path, ["evened+pride"])["methods"]["evened+pride"]["calibration_passes"] == 40
 
@@ -172,7 +172,7 @@ def test_it_learns_from_the_task_that_is_calibrated_on(counted, tmp_path):
     other = load_task(TASK, calibrate_on="scenes_adversarial_n4")
     assert keys == list(plan(other, limit=2, calibration=True).calibration)
     assert keys != list(plan(load_task(TASK), limit=2, calibration=True).calibration)
-    assert read_json(only_run(tmp_path) / "metrics.json")["calibration"]["task"] == "scenes_adversarial_n4"
+    assert read_run_json(only_run(tmp_path) / "metrics.json")["calibration"]["task"] == "scenes_adversarial_n4"
 
 
 def test_evidence_is_collected_in_python_with_and_without_a_store(model, tmp_path):
@@ -207,7 +207,7 @@ def test_too_few_samples_are_noted_once_or_refused_in_one_line(counted, tmp_path
     counted()
     rows = run(tmp_path / "noted", "demanding", "demanding+lad", "vanilla", "evened")
     says = "demanding was calibrated on 5 samples and asks for at least 6; raise `calibration.samples` of the task."
-    assert read_json(only_run(tmp_path / "noted") / "metrics.json")["notes"] == [says]
+    assert read_run_json(only_run(tmp_path / "noted") / "metrics.json")["notes"] == [says]
     assert {row.notes for row in rows} == {(says,)}
     assert rescore(tmp_path / "noted")["notes"] == [says]
     enough = "source: scenes\ncandidates: 3\nsamples: 2\ncalibration: {samples: 6}\ndata: {calibration_samples: %d}\n"
@@ -271,7 +271,7 @@ def test_a_model_that_cannot_be_calibrated_on_is_one_line(model):
 
 
 def test_evaluated_samples_and_pictures_are_refused(model):
-    asked = plan(load_task(TASK), limit=2, calibration=True, apart=True)
+    asked = plan(load_task(TASK), limit=2, calibration=True, distinct=True)
     learned = calibrate_intervention(model, make_method("evened").condition.intervention, asked.calibration_requests())
     test = [request for request in asked.requests if request.split == "test"]
     learned.check_disjoint([r.sample_id for r in test], [image.digest for r in test for image in r.images])

@@ -7,7 +7,7 @@ import pytest
 
 from lad_eval.evidence.store import read_evidence
 from lad_eval.run.execute import run_tasks
-from lad_eval.run.folder import read_json
+from lad_eval.run.folder import read_run_json
 from tests.run.conftest import only_run, settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::lad_eval.methods.MethodWarning")
@@ -33,7 +33,7 @@ def test_pruned_conditions_serve_every_decision(counted, tmp_path):
         np.testing.assert_allclose(pruned[name].attention[:, :2], plain.attention[:, :2], atol=1e-6)
         # Of the third layer's attention less is left for the images.
         assert (pruned[name].attention[:, 2].sum(axis=-1) < plain.attention[:, 2].sum(axis=-1)).all()
-    document = read_json(folder / "metrics.json")["methods"][f"{QUARTER}+lad"]["condition"]["intervention"]
+    document = read_run_json(folder / "metrics.json")["methods"][f"{QUARTER}+lad"]["condition"]["intervention"]
     assert {name: document[name] for name in ("name", "keep", "keep_is", "layer")} == {
         "name": "fastv",
         "keep": 0.25,

@@ -10,7 +10,7 @@ from lad_eval.models.registry import load_model
 from lad_eval.run import execute
 from lad_eval.run.collect import collect
 from lad_eval.run.execute import run_tasks
-from lad_eval.run.folder import read_json
+from lad_eval.run.folder import read_run_json
 from lad_eval.run.results import rescore
 from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.task import Task
@@ -21,7 +21,7 @@ OTHER = "scenes_adversarial_n2"
 
 
 def runs(out):
-    return {path.parent.name: read_json(path) for path in out.rglob("metrics.json")}
+    return {path.parent.name: read_run_json(path) for path in out.rglob("metrics.json")}
 
 
 def test_random_to_adversarial_and_back_with_lad_tiny(tmp_path, monkeypatch):
@@ -55,7 +55,7 @@ def test_a_run_that_calibrates_elsewhere_is_another_run_and_asks_only_what_no_ru
     assert [m["counts"]["answered"] for m in transferred] == [18]
     folder = next(p.parent for p in tmp_path.rglob("metrics.json") if p.parent.name == transferred[0]["run"])
     assert rescore(folder)["calibration"] == transferred[0]["calibration"]
-    assert read_json(folder / "spec.json")["digests"]["calibration_task"] == OTHER
+    assert read_run_json(folder / "spec.json")["digests"]["calibration_task"] == OTHER
 
 
 def test_why_the_model_is_run_again_is_said_once_for_all_tasks_and_conditions(counted, tmp_path, monkeypatch, capsys):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lad_eval.errors import DataError
 from lad_eval.tasks.registry import load_task
-from lad_eval.tasks.sources.album import FORMATS, decoded, read_captions
+from lad_eval.tasks.sources.captioned_images import FORMATS, decoded, read_captions
 from tests.tasks.conftest import numbered_album
 
 SEVERAL = {

@@ -11,7 +11,7 @@ from lad_eval.errors import DataError
 from lad_eval.methods import make_method
 from lad_eval.plugins.calibrated import CalibratedMethod
 from lad_eval.run.collect import collect
-from lad_eval.tasks.leakage import choose_apart, content_digest, shared_pictures
+from lad_eval.tasks.leakage import choose_distinct, content_digest, shared_pictures
 from lad_eval.tasks.plan import calibration_samples, plan
 from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.sources.base import NamedPicture, Picture
@@ -36,11 +36,11 @@ def test_no_more_candidates_are_looked_at_than_needed():
             looked.append(number)
             yield number
 
-    choice = choose_apart(candidates(), lambda number: number in (0, 2), 3)
+    choice = choose_distinct(candidates(), lambda number: number in (0, 2), 3)
     assert (choice.chosen, choice.passed_over, looked) == ((1, 3, 4), (0, 2), [0, 1, 2, 3, 4])
     assert choice.filled == (1, 3, 4)
-    assert choose_apart([0, 1, 2], lambda number: number != 1, 2).filled == (1, 0)
-    assert choose_apart([0], lambda number: False, 0).chosen == ()
+    assert choose_distinct([0, 1, 2], lambda number: number != 1, 2).filled == (1, 0)
+    assert choose_distinct([0], lambda number: False, 0).chosen == ()
 
 
 def test_a_named_picture_is_known_by_its_content_too(tmp_path):
@@ -223,6 +223,6 @@ def test_the_plugins_calibrate_on_what_a_whole_run_calibrates_on(tmp_path):
     served = CalibratedMethod(model, task, "lad", tmp_path / "runs", show_progress=False)
     served.calibrate()
     expected = make_method("lad").calibrate(collect(model, task, methods=["lad"], show_progress=False).calibration)
-    kept = {sample for part in served._kept._parts for sample in part.sample_id.tolist()}
+    kept = {sample for part in served._evidence._parts for sample in part.sample_id.tolist()}
     assert numbers(sorted(kept)) == [20, 21, 22, 23, 24]
     assert served.method.get_params() == expected.get_params()

@@ -231,7 +231,7 @@ def test_calibration_samples_apart_show_no_picture_that_is_evaluated():
     distractor = replace(cards("z", split="calibration"), images=(*cards("y").images[:3], cards("t").images[0]), gold=1)
     source = Cards((cards("t"), cards("tx")), (distractor, *(cards(c, split="calibration") for c in "abcdef")))
     own = Task(TaskSpec(name="cards", source="scenes", candidates=4), source)
-    near, apart = (plan(own, calibration=True, apart=strict) for strict in (False, True))
+    near, apart = (plan(own, calibration=True, distinct=strict) for strict in (False, True))
     assert near.calibration_requests()[0].sample_id == "z"
     assert near.notes == ("1 picture is shown in calibration samples and in evaluated ones, never as the right one of both.",)
     assert [r.sample_id for r in apart.calibration_requests()] == [c for c in "abcde" for _ in range(4)]
@@ -239,7 +239,7 @@ def test_calibration_samples_apart_show_no_picture_that_is_evaluated():
     fewer = replace(own, source=replace(source, calibration=source.calibration[:5]))
     assert len(plan(fewer, calibration=True).calibration) == 20
     with pytest.raises(DataError) as caught:
-        plan(fewer, calibration=True, apart=True)
+        plan(fewer, calibration=True, distinct=True)
     assert str(caught.value) == (
         "cards: only 4 calibration samples show no picture that is evaluated, and an intervention that learns needs 5 of them; "
         "calibrate on another task (--calibrate-on), lower `calibration.samples`, or evaluate fewer samples (--limit)."

@@ -8,7 +8,18 @@ import pytest
 import lad_eval
 from lad_eval.errors import UnknownNameError, UserError
 from lad_eval.tasks.files import SpecError
-from lad_eval.tasks.registry import bundled_folder, definitions, groups, load_spec, load_task, resolve, task_names
+from lad_eval.tasks.registry import (
+    bundled_folder,
+    definitions,
+    groups,
+    index,
+    load_spec,
+    load_task,
+    place_of,
+    resolve,
+    task_names,
+)
+from lad_eval.tasks.search import task_search
 from lad_eval.tasks.validate import validate
 
 SIZES = (2, 4, 8, 12)
@@ -91,46 +102,74 @@ def test_a_task_of_ones_own_is_found_by_path_and_by_folder(write, tmp_path, monk
     path = write("tasks/deep/mine.yaml", MINE)
     write("tasks/_part.yaml", "version: 1\n")
     assert load_task(path).name == load_task(str(path)).name == "mine"
-    assert load_task("mine", [tmp_path / "tasks"]).fingerprint == load_task(path).fingerprint
-    assert {*task_names([tmp_path / "tasks"])} == {*task_names(), "mine"}
-    assert resolve(f"{path},mine", [tmp_path]) == [str(path), "mine"]
+    bundled = task_names()
+    with task_search([tmp_path / "tasks"]):
+        assert load_task("mine").fingerprint == load_task(path).fingerprint
+        assert {*task_names()} == {*bundled, "mine"}
+        assert resolve(f"{path},mine") == [str(path), "mine"]
     monkeypatch.chdir(path.parent)
     assert load_task("mine.yaml").name == "mine"
+
+
+def test_a_search_within_a_search_has_its_folders_and_its_index(write, tmp_path):
+    write("mine.yaml", MINE)
+    write("more/yours.yaml", MINE)
+    with task_search([tmp_path / "more"]):
+        outer = index()
+        with task_search():
+            assert index() is outer
+        with task_search([tmp_path]):
+            assert {"mine", "yours"} < {*task_names()}
+        assert index() is outer
+        assert "mine" not in task_names()
 
 
 def test_groups_of_groups_and_a_group_by_path(write, tmp_path):
     mine = write("mine.yaml", MINE)
     write("both.yaml", "group: both\ntasks: [mine, scenes_main]\n")
     near = write("near.yaml", "group: near\ndescription: Beside it.\ntasks: ['min*']\n")
-    assert resolve("both", [tmp_path]) == ["mine", *groups()["scenes_main"]]
-    assert groups([tmp_path])["near"] == ["mine"]
+    with task_search([tmp_path]):
+        assert resolve("both") == ["mine", *groups()["scenes_main"]]
+        assert groups()["near"] == ["mine"]
     assert resolve(str(near)) == [str(mine)]
 
 
 def test_a_group_that_contains_itself_is_told(write, tmp_path):
     write("a.yaml", "group: a\ntasks: [b]\n")
     write("b.yaml", "group: b\ntasks: [a]\n")
-    with pytest.raises(UserError, match="The group 'a' contains itself"):
-        resolve("a", [tmp_path])
+    with task_search([tmp_path]), pytest.raises(UserError, match="The group 'a' contains itself"):
+        resolve("a")
 
 
 def test_a_name_defined_twice_is_refused_and_a_folder_given_twice_is_not(write, tmp_path):
     write("one/mine.yaml", MINE)
-    assert "mine" in task_names([tmp_path / "one", tmp_path / "one"])
+    with task_search([tmp_path / "one", tmp_path / "one"]):
+        assert "mine" in task_names()
     write("two/mine.yaml", MINE)
-    with pytest.raises(UserError, match="'mine' is defined twice"):
-        task_names([tmp_path / "one", tmp_path / "two"])
-    with pytest.raises(UserError, match="No folder of task definitions"):
-        task_names([tmp_path / "three"])
+    with task_search([tmp_path / "one", tmp_path / "two"]), pytest.raises(UserError, match="'mine' is defined twice"):
+        task_names()
+    with task_search([tmp_path / "three"]), pytest.raises(UserError, match="No folder of task definitions"):
+        task_names()
+
+
+def test_another_process_finds_a_task_by_its_name_or_where_only_the_search_knows_it_by_its_file(write, tmp_path):
+    path = write("tasks/mine.yaml", MINE)
+    with task_search([tmp_path / "tasks"]):
+        assert place_of("mine") == str(path.resolve())
+        assert place_of("scenes_random_n4") == "scenes_random_n4"
+    assert place_of(str(path)) == str(path.resolve())
+    with pytest.raises(UnknownNameError, match="Unknown task 'mine'"):
+        place_of("mine")
 
 
 def test_one_broken_file_does_not_hide_the_others(write, tmp_path):
     write("good.yaml", MINE)
     write("broken.yaml", "group: [\n")
-    assert {"good", "broken"} < {*task_names([tmp_path])}
-    assert load_task("good", [tmp_path]).name == "good"
-    with pytest.raises(SpecError, match=r"broken\.yaml: line"):
-        load_task("broken", [tmp_path])
+    with task_search([tmp_path]):
+        assert {"good", "broken"} < {*task_names()}
+        assert load_task("good").name == "good"
+        with pytest.raises(SpecError, match=r"broken\.yaml: line"):
+            load_task("broken")
 
 
 def test_validate_names_every_fault_of_every_file_in_one_line_each(write, tmp_path):

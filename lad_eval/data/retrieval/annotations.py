@@ -17,9 +17,8 @@ from typing import Any
 
 from lad_eval.data.pictures import path_parts
 from lad_eval.errors import DataError
-from lad_eval.files import documents
 from lad_eval.files.atomic import write_text
-from lad_eval.files.documents import parse
+from lad_eval.files.documents import parse, read_json, write_json
 
 _KEYS = ("id", "image_ids", "index", "target", "caption")
 
@@ -182,22 +181,6 @@ def pictures_in(folder: Path) -> set[str]:
     return names
 
 
-def read_json(path: Path, purpose: str) -> Any:
-    """What a JSON file holds.
-
-    Raises:
-        DataError: it is missing or damaged.
-    """
-    try:
-        return documents.parse(path.read_bytes())
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing ({purpose}).") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}.") from None
-    except ValueError as error:
-        raise DataError(f"{path} is damaged: not JSON ({error}); get it again.") from None
-
-
 def cached_index(path: Path, sources: Sequence[Path], make: Callable[[], CaptionIndex]) -> CaptionIndex:
     """The index as it was noted at `path`, if its sources have not changed since; else made and noted.
 
@@ -205,7 +188,7 @@ def cached_index(path: Path, sources: Sequence[Path], make: Callable[[], Caption
     """
     seen = [[source.name, stat.st_size, stat.st_mtime_ns] for source in sources if (stat := _stat(source)) is not None]
     try:
-        noted = documents.read_json(path, error=DataError)
+        noted = read_json(path, error=DataError)
         if noted["format"] == _FORMAT and noted["sources"] == seen:
             return _index(noted["index"])
     except (DataError, ValueError, KeyError, TypeError, AttributeError):
@@ -213,7 +196,7 @@ def cached_index(path: Path, sources: Sequence[Path], make: Callable[[], Caption
     index = make()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        documents.write_json(path, {"format": _FORMAT, "sources": seen, "index": index._plain()})
+        write_json(path, {"format": _FORMAT, "sources": seen, "index": index._plain()})
     except OSError:
         pass
     return index

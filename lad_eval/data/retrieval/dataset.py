@@ -26,7 +26,7 @@ from lad_eval.data.retrieval.protocols import (
     TooFewImagesError,
 )
 from lad_eval.data.retrieval.store import (
-    OWN,
+    FOLDER,
     AnnotationSet,
     NoEmbeddingsError,
     Recipe,
@@ -82,7 +82,7 @@ class CaptionedSet(DataSet):
 
     def index(self, root: Path) -> CaptionIndex:
         """What `read` says, remembered until a file changes."""
-        return cached_index(root / OWN / "index.json", self.sources(root), lambda: self.read(root))
+        return cached_index(root / FOLDER / "index.json", self.sources(root), lambda: self.read(root))
 
     def annotations(self, root: Path, recipe: Recipe) -> AnnotationSet:
         """Samples by a recipe: those that are kept, else made now and kept where that is possible.
@@ -136,7 +136,7 @@ class CaptionedSet(DataSet):
             for name in index.names:
                 faults += picture_faults(root / index.folder / name)
                 advance(1)
-        for folder in _folders(root / OWN / "embeddings"):
+        for folder in _folders(root / FOLDER / "embeddings"):
             try:
                 embeddings = load_embeddings(folder)
             except (DataError, FileNotFoundError) as error:
@@ -155,16 +155,16 @@ class CaptionedSet(DataSet):
     def status(self, root: Path) -> Status:
         files, complete = self._file_lines(root)
         lines = [*files]
-        for folder in _folders(root / OWN / "embeddings"):
+        for folder in _folders(root / FOLDER / "embeddings"):
             done = embeddings_fingerprint(folder) is not None
             lines.append(f"embeddings of {folder.name}: {'there' if done else 'begun; prepare again to go on'}")
         made: dict[str, list[int]] = {}
         for _, recipe in _stored(root):
             if recipe is not None and recipe.order.samples == SAMPLES:
-                with_encoder = f" (by {recipe.told['encoder']})" if recipe.encoder else ""
+                with_encoder = f" (by {recipe.document['encoder']})" if recipe.encoder else ""
                 made.setdefault(f"{recipe.protocol} {recipe.order.setting}{with_encoder}", []).append(recipe.order.candidates)
         lines += [f"samples, {what}: N = {', '.join(map(str, sorted(sizes)))}" for what, sizes in sorted(made.items())]
-        prepared = (root / OWN / "index.json").is_file()
+        prepared = (root / FOLDER / "index.json").is_file()
         if complete and not prepared:
             lines.append(f"not prepared here: run `lad-eval data prepare {self.name} --root {root}`")
         return Status(complete and prepared, tuple(lines))
@@ -241,7 +241,7 @@ def _folders(path: Path) -> list[Path]:
 
 def _stored(root: Path) -> Iterator[tuple[Path, Recipe | None]]:
     """Folders with annotations, and the recipe of each; None where that cannot be told."""
-    for folder in _folders(root / OWN / "annotations"):
+    for folder in _folders(root / FOLDER / "annotations"):
         recipe = None
         with contextlib.suppress(DataError, ValueError, KeyError, TypeError, AttributeError):
             written = read_json(folder / "provenance.json", error=DataError)["recipe"]

@@ -157,15 +157,15 @@ def are_of(folder: Path, items: Sequence[Captioned]) -> bool:
         FileNotFoundError: there are no embeddings.
         DataError: they are damaged, or a picture is missing.
     """
-    keys, fingerprint = _told(folder)
+    keys, fingerprint = _read_list(folder)
     return keys == [_key(fingerprint, items[start : start + PART]) for start in range(0, len(items), PART)]
 
 
 def _manifest(folder: Path) -> list[str]:
-    return _told(folder)[0]
+    return _read_list(folder)[0]
 
 
-def _told(folder: Path) -> tuple[list[str], str]:
+def _read_list(folder: Path) -> tuple[list[str], str]:
     """Keys of the parts, and the encoder's fingerprint."""
     path = folder / _MANIFEST
     if not path.exists():

@@ -50,7 +50,7 @@ class TooFewCandidatesError(DataError):
 
 
 @dataclass(frozen=True)
-class Draw:
+class NamedSample:
     """A sample by names: pictures in displayed order, and which of them is described."""
 
     images: tuple[str, ...]
@@ -62,11 +62,11 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class NamedSplits:
     """The samples of both splits."""
 
-    test: tuple[Draw, ...]
-    calibration: tuple[Draw, ...]
+    test: tuple[NamedSample, ...]
+    calibration: tuple[NamedSample, ...]
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Order:
     seed: int = SEED
 
 
-def official(names: Sequence[str], order: Order, mine: Mine) -> Drawn:
+def official(names: Sequence[str], order: Order, mine: Mine) -> NamedSplits:
     """The released code's draws, and calibration samples beside them.
 
     Args:
@@ -111,15 +111,17 @@ def official(names: Sequence[str], order: Order, mine: Mine) -> Drawn:
             f"{len(pool)} images are too few for {order.samples} samples; lower `samples:` in a task of your own."
         )
     lists = {setting: _official_list(pool, setting, order, generator) for setting in SETTINGS}
-    test = [_official_draw(pool, skeleton) for skeleton in lists["random"]]
+    test = [_official_sample(pool, skeleton) for skeleton in lists["random"]]
     if order.setting == "adversarial":
         mined = mine([pool[s.anchor] for s in lists["adversarial"]], pool, order.candidates - 1)
         test = [_place(s.places, pool[s.anchor], wrong) for s, wrong in zip(lists["adversarial"], mined, strict=True)]
     anchors = {pool[skeleton.anchor] for setting in SETTINGS for skeleton in lists[setting]}
-    return Drawn(tuple(test), _official_calibration(names, pool, anchors, order, mine))
+    return NamedSplits(tuple(test), _official_calibration(names, pool, anchors, order, mine))
 
 
-def strict(names: Sequence[str], captions: Mapping[str, str], order: Order, mine: Mine, *, pool: Sequence[str] = ()) -> Drawn:
+def strict(
+    names: Sequence[str], captions: Mapping[str, str], order: Order, mine: Mine, *, pool: Sequence[str] = ()
+) -> NamedSplits:
     """Draws as the paper tells them.
 
     Of pictures with one caption (upper case, spaces and a final point aside) the first by name is kept.
@@ -153,7 +155,7 @@ def strict(names: Sequence[str], captions: Mapping[str, str], order: Order, mine
         learned_anchors, test_anchors = shuffled[: order.calibration], shuffled[order.calibration :]
         _note_shared(len(shuffled))
     _enough(test_pool, order)
-    return Drawn(
+    return NamedSplits(
         _strict_list(test_anchors[: order.samples], test_pool, order, mine, "test"),
         _calibration_list(learned_anchors, rest, shuffled, order, mine, "calibration"),
     )
@@ -189,18 +191,18 @@ def _official_list(pool: Sequence[str], setting: Setting, order: Order, generato
     return made
 
 
-def _official_draw(pool: Sequence[str], skeleton: _Skeleton) -> Draw:
+def _official_sample(pool: Sequence[str], skeleton: _Skeleton) -> NamedSample:
     return _place(skeleton.places, pool[skeleton.anchor], [pool[i] for i in skeleton.wrong])
 
 
-def _place(places: Sequence[int], anchor: str, wrong: Sequence[str]) -> Draw:
+def _place(places: Sequence[int], anchor: str, wrong: Sequence[str]) -> NamedSample:
     images = [anchor, *wrong]
-    return Draw(tuple(images[i] for i in places), places.index(0))
+    return NamedSample(tuple(images[i] for i in places), places.index(0))
 
 
 def _official_calibration(
     names: Sequence[str], pool: Sequence[str], anchors: set[str], order: Order, mine: Mine
-) -> tuple[Draw, ...]:
+) -> tuple[NamedSample, ...]:
     inside = frozenset(pool)
     outside = [name for name in names if name not in inside]
     generator = random.Random(f"official-calibration-1/{order.seed}/{order.candidates}")
@@ -221,8 +223,8 @@ def _official_calibration(
 
 def _calibration_list(
     anchors: Sequence[str], outside: Sequence[str], every: Sequence[str], order: Order, mine: Mine, split: str
-) -> tuple[Draw, ...]:
-    """Samples among pictures of their own; of a small album, where these have too few hard negatives, among all pictures."""
+) -> tuple[NamedSample, ...]:
+    """Samples among pictures of their own; of a small folder, where these have too few hard negatives, among all pictures."""
     try:
         return _strict_list(anchors, outside, order, mine, split)
     except TooFewCandidatesError as error:
@@ -232,7 +234,7 @@ def _calibration_list(
         return _strict_list(anchors, every, order, mine, split)
 
 
-def _strict_list(anchors: Sequence[str], pool: Sequence[str], order: Order, mine: Mine, split: str) -> tuple[Draw, ...]:
+def _strict_list(anchors: Sequence[str], pool: Sequence[str], order: Order, mine: Mine, split: str) -> tuple[NamedSample, ...]:
     mined = mine(anchors, pool, order.candidates - 1) if order.setting == "adversarial" else []
     made = []
     for number, anchor in enumerate(anchors):

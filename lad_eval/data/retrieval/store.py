@@ -12,13 +12,13 @@ from typing import Any
 from lad_eval.data.retrieval.annotations import Annotation, CaptionIndex, dumps, read_annotations
 from lad_eval.data.retrieval.embeddings import embeddings_fingerprint, encoder_folder, load_embeddings
 from lad_eval.data.retrieval.mining import CAPTION_THRESHOLD, Miner
-from lad_eval.data.retrieval.protocols import Draw, Drawn, Order, Protocol, official, strict
+from lad_eval.data.retrieval.protocols import NamedSample, NamedSplits, Order, Protocol, official, strict
 from lad_eval.errors import DataError
 from lad_eval.files.atomic import write_text
 from lad_eval.files.documents import read_json, write_json
 from lad_eval.version import __version__
 
-OWN = "lad_eval"
+FOLDER = "lad_eval"
 """Folder below a data set's root for everything that is made of it."""
 VERSION = 1
 """Raised whenever the same recipe and data give other samples."""
@@ -48,7 +48,7 @@ class Recipe:
             raise ValueError("an encoder belongs to the adversarial setting, and to it only")
 
     @property
-    def told(self) -> dict[str, Any]:
+    def document(self) -> dict[str, Any]:
         """As JSON; of an encoder's folder only its last part, which is what its embeddings go by."""
         encoder = None if self.encoder is None else encoder_folder(Path(), self.encoder).name
         return {"version": VERSION, "protocol": self.protocol, **asdict(self.order), "encoder": encoder}
@@ -56,7 +56,7 @@ class Recipe:
     @property
     def name(self) -> str:
         """Of the folder that keeps its annotations."""
-        digest = hashlib.sha256(json.dumps(self.told, sort_keys=True).encode()).hexdigest()[:10]
+        digest = hashlib.sha256(json.dumps(self.document, sort_keys=True).encode()).hexdigest()[:10]
         return f"{self.protocol}-{self.order.setting}-n{self.order.candidates}-{digest}"
 
 
@@ -71,12 +71,12 @@ class AnnotationSet:
 
 def annotations_folder(root: Path, recipe: Recipe) -> Path:
     """Where the annotations of a recipe are kept."""
-    return root / OWN / "annotations" / recipe.name
+    return root / FOLDER / "annotations" / recipe.name
 
 
 def embeddings_folder(root: Path, encoder: str) -> Path:
     """Where the embeddings of an encoder are kept."""
-    return encoder_folder(root / OWN / "embeddings", encoder)
+    return encoder_folder(root / FOLDER / "embeddings", encoder)
 
 
 def read_set(root: Path, recipe: Recipe) -> AnnotationSet | None:
@@ -85,7 +85,7 @@ def read_set(root: Path, recipe: Recipe) -> AnnotationSet | None:
     try:
         provenance = read_json(folder / _PROVENANCE, error=DataError)
         # Names in a file lead nowhere else.
-        if provenance["recipe"] != recipe.told or provenance["sha256"].keys() != {_TEST, _CALIBRATION}:
+        if provenance["recipe"] != recipe.document or provenance["sha256"].keys() != {_TEST, _CALIBRATION}:
             return None
         for name, digest in provenance["sha256"].items():
             if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
@@ -116,7 +116,7 @@ def make_set(root: Path, recipe: Recipe, index: CaptionIndex) -> AnnotationSet:
         drawn = strict(index.names, index.captions, recipe.order, miner, pool=index.test)
     lists = _annotated(drawn, index)
     provenance = {
-        "recipe": recipe.told,
+        "recipe": recipe.document,
         "index": index.digest,
         "absent": index.absent,
         "embeddings": miner.fingerprint,
@@ -168,12 +168,12 @@ def _miner(root: Path, recipe: Recipe, encoder: str, index: CaptionIndex) -> _Mi
     )
 
 
-def _annotated(drawn: Drawn, index: CaptionIndex) -> dict[str, tuple[Annotation, ...]]:
+def _annotated(drawn: NamedSplits, index: CaptionIndex) -> dict[str, tuple[Annotation, ...]]:
     return {
         name: tuple(_annotation(number, draw, index) for number, draw in enumerate(draws))
         for name, draws in ((_TEST, drawn.test), (_CALIBRATION, drawn.calibration))
     }
 
 
-def _annotation(number: int, draw: Draw, index: CaptionIndex) -> Annotation:
+def _annotation(number: int, draw: NamedSample, index: CaptionIndex) -> Annotation:
     return Annotation(number, draw.images, draw.index, draw.anchor, index.captions[draw.anchor])

@@ -20,7 +20,7 @@ from lad_eval.models.generation import Draw, neutral_generation, reply_length
 from lad_eval.models.prompt_check import too_long
 from lad_eval.models.vlmeval.images import Shown, spans_in
 from lad_eval.models.vlmeval.interception import Call
-from lad_eval.models.vlmeval.passes import Sight, changed, ends_of, look, padding_of, prefill
+from lad_eval.models.vlmeval.passes import PassResult, changed, ends_of, padding_of, prefill, run_pass
 from lad_eval.models.vlmeval.prompts import PromptEnd
 from lad_eval.tasks.request import Request
 
@@ -176,7 +176,7 @@ class Looking(_Standing):
         self._choose = choose
         self._prompt: list[int] | None = None
         self._prepared: tuple[Answers, PromptLayout] | None = None
-        self._seen: Sight | None = None
+        self._seen: PassResult | None = None
 
     @property
     def intervention(self) -> Intervention | None:
@@ -184,7 +184,7 @@ class Looking(_Standing):
         return self._shown.intervention
 
     @property
-    def seen(self) -> Sight:
+    def seen(self) -> PassResult:
         if self._seen is None:
             raise UnsupportedModelError(f"{self.name} is not supported: its class has not asked for an answer.")
         return self._seen
@@ -221,7 +221,7 @@ class Looking(_Standing):
 
     def _read(self, call: Call, layout: PromptLayout, answers: Answers, ends: Sequence[int]) -> None:
         if self._seen is None:
-            self._seen = look(call, layout, answers.trie, ends, self._shown.intervention)
+            self._seen = run_pass(call, layout, answers.trie, ends, self._shown.intervention)
 
     def _check_positions(self, ids: torch.Tensor, inputs: Mapping[str, Any]) -> None:
         for name in _BY_POSITION:

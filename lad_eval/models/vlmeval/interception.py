@@ -105,7 +105,7 @@ class _StandIn:
         original = model.generate
 
         def generate(*args: Any, **kwargs: Any) -> Any:
-            inputs, settings = _told_apart(_flat(original, args, kwargs))
+            inputs, settings = _inputs_and_settings(_flat(original, args, kwargs))
             if "inputs" in inputs:
                 inputs["input_ids"] = inputs.pop("inputs")
             ids = _prompt(inputs, type(model).__name__)
@@ -143,7 +143,7 @@ class _StandIn:
         original = module.generate
 
         def generate(*args: Any, **kwargs: Any) -> Any:
-            inputs, settings = _told_apart(_flat(original, args, kwargs))
+            inputs, settings = _inputs_and_settings(_flat(original, args, kwargs))
             name = type(module).__name__
             if self._mended is None:
                 raise UnsupportedModelError(
@@ -186,7 +186,7 @@ def _flat(generate: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     return {name: value for name, value in arguments.items() if value is not None}
 
 
-def _told_apart(arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _inputs_and_settings(arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     from transformers import GenerationConfig
     from transformers.generation.utils import GenerationMixin
 

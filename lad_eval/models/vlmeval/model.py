@@ -208,8 +208,8 @@ class InterceptedVLM(UnderIntervention):
                 fault = error
         fault = answerer.fault or fault
         if fault is not None:
-            told = self._told(fault, request.sample_id)
-            raise told from (None if told is fault else fault)
+            user_error = self._as_user_error(fault, request.sample_id)
+            raise user_error from (None if user_error is fault else fault)
         if not answerer.asked:
             raise UnsupportedModelError(
                 f"{self.name} is not supported: its class {type(self.inner).__name__} answered without calling `generate`."
@@ -217,7 +217,7 @@ class InterceptedVLM(UnderIntervention):
         answerer.seconds = time.perf_counter() - started
         return text if isinstance(text, str) else str(text[0] if isinstance(text, (list, tuple)) and text else text)
 
-    def _told(self, fault: Exception, sample_id: str) -> UserError:
+    def _as_user_error(self, fault: Exception, sample_id: str) -> UserError:
         """The fault in one line; a class may fail over a picture of the sample, as one beyond a limit of its sides."""
         if isinstance(fault, UserError):
             return fault
@@ -271,9 +271,9 @@ def inner_processor(inner: Any, name: str) -> Any:
         UnsupportedModelError: it holds none.
     """
     for attribute in ("processor", "tokenizer", "vl_chat_processor"):
-        found = getattr(inner, attribute, None)
-        if callable(getattr(getattr(found, "tokenizer", found), "decode", None)):
-            return found
+        candidate = getattr(inner, attribute, None)
+        if callable(getattr(getattr(candidate, "tokenizer", candidate), "decode", None)):
+            return candidate
     raise UnsupportedModelError(f"{name} is not supported: {type(inner).__name__} keeps neither a processor nor a tokenizer.")
 
 

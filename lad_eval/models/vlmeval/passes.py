@@ -25,8 +25,8 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What one look at one prompt gave.
+class PassResult:
+    """What one pass over one prompt gave.
 
     Attributes:
         log_probs: Float[1, N].
@@ -42,9 +42,9 @@ class Sight:
 
 
 @torch.no_grad()
-def look(
+def run_pass(
     call: Call, layout: PromptLayout, trie: CandidateTrie, ends: Sequence[int], intervention: Intervention | None = None
-) -> Sight:
+) -> PassResult:
     """Candidate log-probabilities and attention after the call's prompt, read under an intervention if there is one.
 
     Raises:
@@ -76,25 +76,25 @@ def look(
         raise UnsupportedModelError(
             f"{type(call.module).__name__} gave logits that are not finite in {call.module.dtype}; try bfloat16 or float32."
         )
-    return Sight(trie.log_probs(logits, counted), _array(attention), _array(delimited), passes)
+    return PassResult(trie.log_probs(logits, counted), _array(attention), _array(delimited), passes)
 
 
 def ends_of(call: Call, tokenizer: Any) -> tuple[int, ...]:
     """Every token id that would end this call's reply: as its class asks, else the model's own."""
-    asked = call.settings.get("eos_token_id")
-    if asked is None:
-        asked = getattr(call.settings.get("generation_config"), "eos_token_id", None)
-    if asked is None:
+    wanted = call.settings.get("eos_token_id")
+    if wanted is None:
+        wanted = getattr(call.settings.get("generation_config"), "eos_token_id", None)
+    if wanted is None:
         return end_ids(call.module, tokenizer)
-    if isinstance(asked, torch.Tensor):
-        asked = asked.flatten().tolist()
-    return tuple(dict.fromkeys(map(int, asked if isinstance(asked, (list, tuple)) else [asked])))
+    if isinstance(wanted, torch.Tensor):
+        wanted = wanted.flatten().tolist()
+    return tuple(dict.fromkeys(map(int, wanted if isinstance(wanted, (list, tuple)) else [wanted])))
 
 
 def padding_of(call: Call) -> dict[str, Any]:
     """The padding token that the call's class asks for, if it does."""
-    asked = call.settings.get("pad_token_id")
-    return {} if asked is None else {"pad_token_id": asked}
+    token = call.settings.get("pad_token_id")
+    return {} if token is None else {"pad_token_id": token}
 
 
 def changed(module: Any, layout: PromptLayout | None, intervention: Intervention | None) -> AbstractContextManager[None]:

@@ -67,11 +67,11 @@ def open_task(name: str) -> OpenTask:
         UserError: the task is unknown, or its data is missing or too little.
     """
     task = load_task(name)
-    asked = plan(task)
-    requests = {request.key: request for request in asked.requests}
+    planned = plan(task)
+    requests = {request.key: request for request in planned.requests}
     rows = tuple(
         _row(name, requests[key], order, len(task.orders))
-        for key, order in zip(asked.evaluated, asked.permutation_index, strict=True)
+        for key, order in zip(planned.evaluated, planned.permutation_index, strict=True)
     )
     return OpenTask(task, requests, rows)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lad_eval.errors import UnknownNameError, UserError, near_names
 from lad_eval.files.atomic import Scratch
-from lad_eval.tasks.registry import groups, load_spec, resolve, task_names
+from lad_eval.tasks.registry import groups, load_spec, place_of, resolve, task_names
 
 if TYPE_CHECKING:
     from lad_eval.tasks.spec import TaskSpec
@@ -71,8 +71,8 @@ def write_tasks(out: Path, names: Iterable[str] = ()) -> list[str]:
         UserError: a name is unknown, a definition cannot be used, lmms-eval has another task of that name, or the folder
             holds other files of these names or cannot be written to.
     """
-    asked = resolve(list(names)) if names else task_names()
-    specs = {str(Path(name).resolve()) if _is_file(name) else name: load_spec(name) for name in asked}
+    names_of_tasks = resolve(list(names)) if names else task_names()
+    specs = {place_of(name): load_spec(name) for name in names_of_tasks}
     stems = [spec.name for spec in specs.values()]
     if twice := sorted({name for name in stems if stems.count(name) > 1}):
         raise UserError(f"Two tasks have the name {twice[0]!r}; rename one of the files.")
@@ -91,10 +91,6 @@ def write_tasks(out: Path, names: Iterable[str] = ()) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"Cannot write to {out}: {getattr(error, 'strerror', None) or error}.") from error
     return stems
-
-
-def _is_file(name: str) -> bool:
-    return Path(name).suffix in (".yaml", ".yml")
 
 
 def _stub(place: str, spec: TaskSpec) -> str:
@@ -183,10 +179,10 @@ def _command(flags: Sequence[str]) -> int:
     failed = False
     evaluate: Any = harness.cli_evaluate_single
 
-    def watched(*given: Any) -> Any:
+    def watched(*arguments: Any) -> Any:
         nonlocal failed
         try:
-            return evaluate(*given)
+            return evaluate(*arguments)
         except Exception:
             failed = True
             raise

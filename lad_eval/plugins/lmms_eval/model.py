@@ -114,14 +114,14 @@ class LadEval(lmms):  # type: ignore[misc]
         """One reply a request; lmms-eval's generation arguments have no effect, since methods read log-probabilities."""
         by_task: dict[str, list[int]] = defaultdict(list)
         with one_line():
-            asked: list[Request] = []
+            in_order: list[Request] = []
             for place, instance in enumerate(requests):
                 request, task = self._request(instance)
-                asked.append(request)
+                in_order.append(request)
                 by_task[task].append(place)
-            replies = [""] * len(asked)
+            replies = [""] * len(in_order)
             for task, places in by_task.items():
-                for place, reply in zip(places, self._replies(task, [asked[p] for p in places]), strict=True):
+                for place, reply in zip(places, self._replies(task, [in_order[p] for p in places]), strict=True):
                     replies[place] = reply
         return replies
 

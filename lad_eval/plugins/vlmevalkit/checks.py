@@ -101,14 +101,14 @@ def check_configuration(configuration: Configuration, entries: Entries, ours: Ma
                 raise UserError(f'{configuration.path}: add "name": "{key}" to {key!r}, by which its evidence is found.')
 
 
-def check_reuse(entries: Entries, model: str, dataset: str, *, will_ask: bool, made: Mapping[str, Any] | None = None) -> None:
+def check_reuse(entries: Entries, model: str, dataset: str, *, runs_model: bool, made: Mapping[str, Any] | None = None) -> None:
     """Refuses to go on from results that VLMEvalKit would take for what they are not, or cannot go on from.
 
     Args:
         entries: the table of models.
         model: VLMEvalKit's name of the model.
         dataset: VLMEvalKit's name of the data set.
-        will_ask: whether the model will be asked, and not only scored.
+        runs_model: whether the model will be run, and not only scored.
         made: the model's object in a --config file; empty or None for an entry of the table.
 
     Raises:
@@ -119,7 +119,7 @@ def check_reuse(entries: Entries, model: str, dataset: str, *, will_ask: bool, m
 
     folder = work_dir() / model
     predictions = folder / f"{model}_{dataset}.json"
-    if will_ask and os.environ.get("PRED_FORMAT", "").lower() == "json" and predictions.is_file():
+    if runs_model and os.environ.get("PRED_FORMAT", "").lower() == "json" and predictions.is_file():
         raise UserError(f"VLMEvalKit cannot go on from predictions kept as JSON: remove {predictions}, or use PRED_FORMAT=tsv.")
     if made and made.get("class") != OUR_MODEL:
         return

@@ -15,7 +15,7 @@ from lad_eval.errors import PictureError, UnknownNameError, UserError
 from lad_eval.files.atomic import sweep, write_atomically
 from lad_eval.models.vlmeval.kit import kit
 from lad_eval.plugins.vlmevalkit.names import dataset_name, stem
-from lad_eval.plugins.vlmevalkit.scores import Score, score, write_beside
+from lad_eval.plugins.vlmevalkit.scores import Score, score, write_scores
 from lad_eval.run.folder import slug
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.registry import load_task
@@ -122,14 +122,14 @@ class LADDataset(Base):  # type: ignore[misc]  # VLMEvalKit has no types
             raise UnknownNameError("task", dataset, self.tasks)
         name = self.tasks[dataset]
         self.task = self.opened[name] if name in self.opened else load_task(name)
-        asked = plan(self.task)
-        for note in getattr(asked, "notes", ()):
+        planned = plan(self.task)
+        for note in getattr(planned, "notes", ()):
             logger.warning("%s", note)
-        by_key = {request.key: request for request in asked.requests}
+        by_key = {request.key: request for request in planned.requests}
         self._pictures = Pictures(Path(self.img_root).parent / slug(f"lad_eval {self.task.name}"))
         made = digest_of(self.task)
-        self.requests = {row_index(made, by_key[key]): by_key[key] for key in asked.evaluated}
-        self.permutation = dict(zip(self.requests, asked.permutation_index, strict=True))
+        self.requests = {row_index(made, by_key[key]): by_key[key] for key in planned.evaluated}
+        self.permutation = dict(zip(self.requests, planned.permutation_index, strict=True))
         rows = [self._row(index, request) for index, request in self.requests.items()]
         self._by_content = {self._content(row["image_path"], row["question"]): row["index"] for row in rows}
         table: pd.DataFrame = pd.DataFrame(rows)
@@ -180,7 +180,7 @@ class LADDataset(Base):  # type: ignore[misc]  # VLMEvalKit has no types
         measured: Score = score(self.requests, self.permutation, eval_file)
         for warning in measured.warnings:
             logger.warning("%s", warning)
-        write_beside(eval_file, self.dataset_name, measured)
+        write_scores(eval_file, self.dataset_name, measured)
         table: pd.DataFrame = measured.table
         return table
 

@@ -143,7 +143,7 @@ def made_with(served: Served, options: Mapping[str, Any] | None = None) -> dict[
 
 logger = logging.getLogger(__name__)
 
-ASKED_AHEAD = 64
+ROWS_AHEAD = 64
 """Rows that are asked at once where our own model class answers: it makes batches of them."""
 
 
@@ -208,10 +208,10 @@ class LADModel(Base):  # type: ignore[misc]  # VLMEvalKit has no types
         request = self._dataset.request_of(message)
         if request.key not in self._answers:
             method = self._ready(self._dataset)
-            world = DistributedContext.from_environment()
-            share = self._dataset.share(world.rank, world.size)
+            context = DistributedContext.from_environment()
+            share = self._dataset.share(context.rank, context.size)
             at = next((i for i, other in enumerate(share) if other.key == request.key), None)
-            ahead = [request] if at is None else share[at : at + (ASKED_AHEAD if self.served.ours else 1)]
+            ahead = [request] if at is None else share[at : at + (ROWS_AHEAD if self.served.ours else 1)]
             fresh = [other for other in ahead if other.key not in self._answers]
             self._answers.update(zip([r.key for r in fresh], method.answer(fresh), strict=True))
         return request.identifiers[self._answers[request.key]]
@@ -219,7 +219,7 @@ class LADModel(Base):  # type: ignore[misc]  # VLMEvalKit has no types
     def _ready(self, dataset: LADDataset) -> CalibratedMethod:
         """The method, calibrated on the data set's task; what it keeps is noted for the evaluation."""
         if self._calibrated is None:
-            made = CalibratedMethod(self._looked_at(dataset.dataset_name), dataset.task, self._method, store_folder())
+            made = CalibratedMethod(self._vlm_for(dataset.dataset_name), dataset.task, self._method, store_folder())
             if self._method.calibrates and not made.state_path.is_file():
                 samples = dataset.task.spec.calibration.samples
                 logger.info("%s: calibrating on %d samples of %s.", self.name, samples, dataset.task.name)
@@ -251,7 +251,7 @@ class LADModel(Base):  # type: ignore[misc]  # VLMEvalKit has no types
 
         return build_inner(self.served.base, options), None
 
-    def _looked_at(self, dataset: str) -> VLM:
+    def _vlm_for(self, dataset: str) -> VLM:
         """The model as it is looked at; an entry's class may ask differently for every data set."""
         if self._vlm is None or self._inner is not None:
             from lad_eval.models.vlmeval import InterceptedVLM

@@ -51,11 +51,11 @@ def run(arguments: Sequence[str], kit_folder: str | Path | None = None) -> None:
         UserError: a name does not exist, VLMEvalKit is missing, or (RunError) a combination of model and data failed. Of several
             processes the leading one says so, and the others end in silence.
     """
-    world = DistributedContext.from_environment()
+    context = DistributedContext.from_environment()
     try:
         _run(list(arguments), kit_folder)
     except UserError as error:
-        if not world.is_main_process:
+        if not context.is_main_process:
             raise FollowerError from error
         raise
 
@@ -102,15 +102,15 @@ def _run(words: list[str], kit_folder: str | Path | None) -> None:
     line = line.replaced("--model", {name: [short] for name, short in shorts.items()})
     with _command_line([PROGRAM, *line.words]), _gloo_without_gpu(), _held(opened):
         check_writable(work_dir())
-        asked = [(model, name) for model in line.values("--model") for name in line.values("--data")]
-        asked += configuration.pairs if configuration else []
-        for model, name in asked:
+        pairs = [(model, name) for model in line.values("--model") for name in line.values("--data")]
+        pairs += configuration.pairs if configuration else []
+        for model, name in pairs:
             made = configuration.models[model] if configuration else None
-            check_reuse(entries, model, name, will_ask=line.values("--mode") != ["eval"], made=made)
+            check_reuse(entries, model, name, runs_model=line.values("--mode") != ["eval"], made=made)
             if name in LADDataset.tasks and DistributedContext.from_environment().is_main_process:
                 check_files(model, name)
         module.main()
-        failures = [fault for model, name in asked for fault in faults(model, name)]
+        failures = [fault for model, name in pairs for fault in faults(model, name)]
     if failures:
         raise RunError(f"{len(failures)} of the combinations failed. {' '.join(failures)}")
 

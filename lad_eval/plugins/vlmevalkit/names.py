@@ -14,11 +14,12 @@ from typing import Any
 
 from lad_eval.errors import UnknownNameError, UserError
 from lad_eval.files.checkpoints import ADAPTER_CONFIG, adapter_files, model_files
+from lad_eval.files.documents import read_json
 from lad_eval.methods import Method, ParameterError, canonical_name, make_method, method_names, parse_setting, part_names
 from lad_eval.models.registry import check_model_name
 from lad_eval.models.source import EMBEDDED, HUB_ID, KIT, display_name, local_folder, source_of
 from lad_eval.names import OUTSIDE_BRACKETS
-from lad_eval.run.folder import read_json, slug
+from lad_eval.run.folder import slug
 from lad_eval.tasks.files import SUFFIXES
 from lad_eval.tasks.registry import index, resolve
 

@@ -25,8 +25,8 @@ def register(*tasks: str | Path) -> list[str]:
     Raises:
         UserError: VLMEvalKit is missing, a task does not exist, or its name cannot be a data set's.
     """
-    asked = resolve([str(task) for task in tasks]) if tasks else []
-    for task in asked:
+    resolved = resolve([str(task) for task in tasks]) if tasks else []
+    for task in resolved:
         load_spec(task)
     with suppress(UserError):
         # First of all: it divides the GPUs among the processes of `torchrun`. A source checkout has no such module.
@@ -38,7 +38,7 @@ def register(*tasks: str | Path) -> list[str]:
     installed()
     known = LADDataset.tasks
     names = {dataset_name(task): task for task in task_names()}
-    chosen = {dataset_name(stem(task)): task for task in asked}
+    chosen = {dataset_name(stem(task)): task for task in resolved}
     for name, task in {**names, **chosen}.items():
         if name in known and known[name] != task and name in chosen:
             raise UserError(f"Two tasks would be the data set {name}: {known[name]} and {task}; rename one of the files.")

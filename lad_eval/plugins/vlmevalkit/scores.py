@@ -17,11 +17,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from lad_eval.errors import EvidenceError, UserError
 from lad_eval.files.atomic import write_atomically
-from lad_eval.files.documents import write_json
+from lad_eval.files.documents import read_json, write_json
 from lad_eval.methods.replying import parse_reply
 from lad_eval.metrics import UNPARSABLE, Predictions, summarise
 from lad_eval.models.vlmeval.kit import kit
-from lad_eval.run.folder import ResultsError, read_json
+from lad_eval.run.folder import ResultsError
 from lad_eval.tasks.request import Request
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def read_pointer(model: str, dataset: str) -> Pointer | None:
         return None
     try:
         pointer: Pointer = TypeAdapter(Pointer).validate_python(read_json(path))
-    except (ValidationError, ResultsError) as error:
+    except (ValidationError, UserError) as error:
         raise ResultsError(f"{path} is damaged; remove it and run again.") from error
     return pointer
 
@@ -135,33 +135,33 @@ def score(requests: Mapping[str, Request], permutation: Mapping[str, int], eval_
     import pandas as pd
 
     replies = read_replies(eval_file)
-    answered = {index: request for index, request in requests.items() if index in replies}
-    if not answered:
+    with_reply = {index: request for index, request in requests.items() if index in replies}
+    if not with_reply:
         raise ResultsError(
             f"{eval_file} answers other questions: the task, its data or lad_eval has changed since; remove it and run again."
         )
     T = len({*permutation.values()})
     counts: dict[str, int] = {}
-    for request in answered.values():
+    for request in with_reply.values():
         counts[request.sample_id] = counts.get(request.sample_id, 0) + 1
-    whole = {index: r for index, r in answered.items() if counts[r.sample_id] == T}
+    whole = {index: r for index, r in with_reply.items() if counts[r.sample_id] == T}
     warnings = []
-    if cut := len(answered) - len(whole):
+    if cut := len(with_reply) - len(whole):
         warnings.append(
-            f"{cut} of {len(answered)} answers are left out: their samples were not asked in all {T} orders. "
+            f"{cut} of {len(with_reply)} answers are left out: their samples were not asked in all {T} orders. "
             f"A --limit counts rows; use a multiple of {T}."
         )
     if not whole:
         raise ResultsError(f"No sample was asked in all {T} orders; use a --limit of {T} or more.")
-    asked = list(whole.values())
+    evaluated = list(whole.values())
     positions = [parse_reply(replies[index], request.identifiers) for index, request in whole.items()]
     summary = summarise(
         Predictions(
-            np.asarray([r.sample_id for r in asked]),
+            np.asarray([r.sample_id for r in evaluated]),
             np.asarray([permutation[index] for index in whole]),
-            np.asarray([r.gold_position for r in asked]),
+            np.asarray([r.gold_position for r in evaluated]),
             np.asarray([UNPARSABLE if position is None else position for position in positions]),
-            np.asarray([r.permutation.order for r in asked]),
+            np.asarray([r.permutation.order for r in evaluated]),
         )
     )
     several = summary.permutations > 1
@@ -170,11 +170,11 @@ def score(requests: Mapping[str, Request], permutation: Mapping[str, int], eval_
         "Accuracy std": summary.accuracy_std if several else math.nan,
         "RStd": summary.rstd,
         "Consistency": summary.consistency if several else math.nan,
-        **{f"Recall@{name}": value for name, value in zip(asked[0].identifiers, summary.recall, strict=True)},
+        **{f"Recall@{name}": value for name, value in zip(evaluated[0].identifiers, summary.recall, strict=True)},
     }
     row: dict[str, float | int] = {name: round(float(value), _PLACES) for name, value in figures.items() if not math.isnan(value)}
     row |= {"Unparsable": int(summary.unparsable), "Samples": int(summary.samples), "Orders": int(summary.permutations)}
-    return Score(pd.DataFrame([row]), tuple(r.key for r in asked), tuple(warnings))
+    return Score(pd.DataFrame([row]), tuple(r.key for r in evaluated), tuple(warnings))
 
 
 def read_replies(eval_file: str | Path) -> dict[str, str]:
@@ -205,7 +205,7 @@ def as_written(cell: Any) -> str:
     return text.removesuffix(".0") if _WHOLE.fullmatch(text) else text
 
 
-def write_beside(eval_file: str | Path, dataset: str, measured: Score) -> None:
+def write_scores(eval_file: str | Path, dataset: str, measured: Score) -> None:
     """VLMEvalKit's score table, and, for a model of ours, the evidence of the rows with what made it.
 
     Raises:

@@ -62,8 +62,8 @@ def _confidence(answers: Answers) -> Floats:
 def flipping(answers: Answers, method: str) -> Ints:
     """The samples for which the method chooses different images under the orders, Int[K]."""
     chosen = answers.grids[method].chosen
-    found: Ints = np.flatnonzero((chosen != chosen[:, :1]).any(axis=1))
-    return found
+    samples: Ints = np.flatnonzero((chosen != chosen[:, :1]).any(axis=1))
+    return samples
 
 
 MOST_SAMPLES = 2000
@@ -74,7 +74,7 @@ def payload(
     answers: Answers,
     captions: Mapping[str, str],
     pictures: Mapping[str, tuple[str, ...]],
-    found: Divergences | None,
+    divergent: Divergences | None,
     colours: Mapping[str, str],
 ) -> dict[str, Any]:
     """Everything about the first `MOST_SAMPLES` samples that the list of samples shows.
@@ -91,8 +91,8 @@ def payload(
     orders = answers.shown.perm[:S]
     shared = bool((orders == orders[:1]).all())
     cells = S * orders.shape[1] * orders.shape[2]
-    told = [name for name in answers.methods if name in answers.probability][: MOST_NUMBERS // max(cells, 1)]
-    apart = [] if found is None else [int(sample) for sample in found.samples if sample < S]
+    numbered = [name for name in answers.methods if name in answers.probability][: MOST_NUMBERS // max(cells, 1)]
+    apart = [] if divergent is None else [int(sample) for sample in divergent.samples if sample < S]
     return {
         "methods": [{"name": clean(name), "colour": colours[name]} for name in answers.methods],
         "sample": [clean(name) for name in ids],
@@ -101,7 +101,7 @@ def payload(
         "orders": orders[0].tolist() if shared else orders.tolist(),
         "shared": shared,
         "image": [answers.grids[name].chosen[:S].tolist() for name in answers.methods],
-        "percent": [_percents(answers.probability[name][:S]) if name in told else None for name in answers.methods],
+        "percent": [_percents(answers.probability[name][:S]) if name in numbered else None for name in answers.methods],
         "pictures": [list(pictures[name]) if name in pictures else None for name in ids],
         "apart": apart,
     }
@@ -162,20 +162,20 @@ class Card:
 
 def cards(
     answers: Answers,
-    found: Divergences,
+    divergent: Divergences,
     captions: Mapping[str, str],
     pictures: Mapping[str, tuple[str, ...]],
     album: Mapping[str, str],
     colours: Mapping[str, str],
 ) -> list[Card]:
     """The first `SHOWN` divergent samples."""
-    pairs = zip(found.samples[:SHOWN].tolist(), found.order[:SHOWN].tolist(), strict=True)
-    return [_card(answers, found, sample, turn, captions, pictures, album, colours) for sample, turn in pairs]
+    pairs = zip(divergent.samples[:SHOWN].tolist(), divergent.order[:SHOWN].tolist(), strict=True)
+    return [_card(answers, divergent, sample, turn, captions, pictures, album, colours) for sample, turn in pairs]
 
 
 def _card(
     answers: Answers,
-    found: Divergences,
+    divergent: Divergences,
     sample: int,
     turn: int,
     captions: Mapping[str, str],
@@ -186,7 +186,7 @@ def _card(
     name, names = answers.sample_id[sample], image_names(answers.n_candidates)
     caption = captions.get(name)
     held = pictures.get(name)
-    shown = [LOGITS, found.attention, *(m for m in ("lad",) if m in answers.probability)]
+    shown = [LOGITS, divergent.attention, *(m for m in ("lad",) if m in answers.probability)]
     candidates = []
     for position, image in enumerate(answers.shown.perm[sample, turn].tolist()):
         picture = None if held is None else held[image]

@@ -141,10 +141,10 @@ def attention_figure(material: Material) -> Group:
     )
     if N > MOST_LINES:
         note += f" Chance is {100 / N:.1f} %." + ("" if read is None else f" LAD reads layers {read[0]} to {read[1]}.")
-    found = [Figure("Attention to the right image, by layer", chart, table, note)]
+    figures = [Figure("Attention to the right image, by layer", chart, table, note)]
     if lad is not None and (chosen := measures.layers_chosen(lad, evaluated)) is not None:
-        found.append(_read_figure(chosen, layers))
-    return Group(found)
+        figures.append(_read_figure(chosen, layers))
+    return Group(figures)
 
 
 def _attention_chart(shares: Floats, layers: Sequence[str], read: tuple[int, int] | None) -> Markup:
@@ -203,7 +203,7 @@ def _lad(material: Material) -> Method | None:
 
 def learned_figures(material: Material) -> Group:
     """Matrices and priors of every method that learned some, without repeating equal ones."""
-    found: list[Figure] = []
+    figures: list[Figure] = []
     missing: list[str] = []
     seen: set[tuple[str, bytes]] = set()
     for name, figure in material.metrics["methods"].items():
@@ -221,10 +221,10 @@ def learned_figures(material: Material) -> Group:
         ):
             if array is not None and (kind, array.tobytes()) not in seen:
                 seen.add((kind, array.tobytes()))
-                found.append(drawn(clean(name), learned, 100 * array))
-    if not found and not missing:
+                figures.append(drawn(clean(name), learned, 100 * array))
+    if not figures and not missing:
         missing.append("No method of this run calibrates.")
-    return Group(found, list(dict.fromkeys(missing)))
+    return Group(figures, list(dict.fromkeys(missing)))
 
 
 def _learned(material: Material, name: str, parameters: Mapping[str, Any]) -> measures.Learned:

@@ -90,12 +90,12 @@ def answers_of(predictions: pd.DataFrame, candidates: int) -> Answers:
 
 def _probability(rows: list[object], candidates: int) -> Floats | None:
     """Float[n, N] from lists of log-probabilities, NaN where a row has none; None if no row has any."""
-    found = np.full((len(rows), candidates), np.nan)
+    probabilities = np.full((len(rows), candidates), np.nan)
     for place, row in enumerate(rows):
         values = np.asarray(row if row is not None else [], dtype=np.float64).ravel()
         if values.shape == (candidates,) and not np.isnan(values).any():
-            found[place] = np.exp(values)
-    return None if np.isnan(found).all() else found
+            probabilities[place] = np.exp(values)
+    return None if np.isnan(probabilities).all() else probabilities
 
 
 @dataclass(frozen=True)
@@ -236,17 +236,17 @@ def choose(
 
 
 def _below(folders: Sequence[Path], *, studies: bool) -> list[StoredRun]:
-    found: dict[Path, StoredRun] = {}
+    runs: dict[Path, StoredRun] = {}
     for folder in folders:
         here = [load_run(folder)] if (folder / SPEC).is_file() else _ordered(finished_runs(folder, studies=studies))
         if not here:
             raise UserError(none_in(folder, studies=studies))
-        found |= {run.path.resolve(): run for run in here}
-    return list(found.values())
+        runs |= {run.path.resolve(): run for run in here}
+    return list(runs.values())
 
 
-def _ordered(found: Iterable[StoredRun]) -> list[StoredRun]:
-    runs = list(found)
+def _ordered(stored: Iterable[StoredRun]) -> list[StoredRun]:
+    runs = list(stored)
     tasks = tasks_in_order({str(run.metrics.get("task")) for run in runs})
     return sorted(runs, key=lambda run: (str(run.metrics.get("model")), tasks.index(str(run.metrics.get("task")))))
 

@@ -70,18 +70,18 @@ def learn(method: Method, calibration: Evidence) -> Learned:
         warnings.simplefilter("ignore", MethodWarning)
         method.calibrate(calibration)
     inner = method.learner
-    found = {
+    arrays = {
         part: _exp(getattr(inner, attribute, None))
         for part, attribute in (("bias", "log_bias_"), ("prior", "log_prior_"), ("attention_prior", "log_attention_prior_"))
     }
     N = calibration.n_candidates
     shapes = {"bias": 2, "prior": 1, "attention_prior": 2}
-    kept = {part: a if a is not None and a.ndim == shapes[part] and a.shape[-1] == N else None for part, a in found.items()}
+    fitting = {part: a if a is not None and a.ndim == shapes[part] and a.shape[-1] == N else None for part, a in arrays.items()}
     gain = getattr(inner, "log_gain_", None)
     return Learned(
         gain=float(np.exp(gain)) if gain is not None and np.ndim(gain) == 0 else None,
         layers=layers_read(inner, calibration.n_layers),
-        **kept,
+        **fitting,
     )
 
 
@@ -128,7 +128,7 @@ def recalls_of(
         answers: for the intervals; None: there are none.
         colours: class of the style sheet by method.
     """
-    found = {}
+    recalls = {}
     for name, measured in metrics["methods"].items():
         values = measured.get("recall")
         if not values:
@@ -136,8 +136,8 @@ def recalls_of(
         low = high = np.full(len(values), np.nan)
         if answers is not None and name in answers.grids and not measured.get("draws"):
             low, high = recall_intervals(answers.shown.gold, answers.grids[name].predicted, answers.n_candidates)
-        found[name] = Recall(clean(name), values, _known(low), _known(high), (colours or {}).get(name, ""))
-    return found
+        recalls[name] = Recall(clean(name), values, _known(low), _known(high), (colours or {}).get(name, ""))
+    return recalls
 
 
 def recall_table(recalls: Sequence[Recall]) -> Table:

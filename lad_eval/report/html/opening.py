@@ -53,8 +53,8 @@ def opening_of(material: Material, finding: Finding, recalls: Mapping[str, Recal
     matrices = _matrices(material, finding, colours)
     if not shown:
         return Opening(finding, None, None, None, matrices)
-    told = " and ".join(one.name for one in shown)
-    label = f"Share of right answers by the position of the right image, {told}, with 95 % intervals; the table has the numbers."
+    names = " and ".join(one.name for one in shown)
+    label = f"Share of right answers by the position of the right image, {names}, with 95 % intervals; the table has the numbers."
     series = [Recall(said(one.name), one.values, one.low, one.high, one.colour) for one in shown]
     chance = 100 / material.candidates
     wide = 640.0 if len(matrices) < 2 else 580.0 if material.candidates <= 6 else 430.0
@@ -73,7 +73,7 @@ def _matrices(material: Material, finding: Finding, colours: Mapping[str, str]) 
         return []
     names = position_names(answers.n_candidates)
     side = 46.0 if len(names) <= 5 else max(11.0, min(36.0, 282.0 / len(names)))
-    found = []
+    matrices = []
     for method in finding.methods:
         if method not in answers.grids:
             continue
@@ -92,8 +92,8 @@ def _matrices(material: Material, finding: Finding, colours: Mapping[str, str]) 
             diagonal=True,
             colour=colours[method],
         )
-        found.append(Matrix(title, colours[method], chart))
-    return found
+        matrices.append(Matrix(title, colours[method], chart))
+    return matrices
 
 
 def marks_note(material: Material, rows: Sequence[SummaryRow]) -> str:

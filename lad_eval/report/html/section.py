@@ -82,12 +82,12 @@ def section_of(material: Material, number: int, album: Album, *, pictured: int =
     samples, problem = _samples(material)
     notes = [note for note in (material.lacks.get("task", ""), problem) if note]
     captions = {name: sample.caption for name, sample in samples.items()}
-    found = None if answers is None else divergences(answers)
+    divergent = None if answers is None else divergences(answers)
     pictures: dict[str, tuple[str, ...]] = {}
     if answers is not None and samples and pictured:
         flips = flipping(answers, LOGITS if LOGITS in answers.grids else answers.methods[0])
         everyone = range(len(answers.sample_id))
-        wanted = first_of([[] if found is None else found.samples.tolist(), flips.tolist(), everyone], pictured)
+        wanted = first_of([[] if divergent is None else divergent.samples.tolist(), flips.tolist(), everyone], pictured)
         asked = [samples[answers.sample_id[i]] for i in wanted if answers.sample_id[i] in samples]
         pictures, problem = album.add_all(asked)
         if problem:
@@ -114,13 +114,15 @@ def section_of(material: Material, number: int, album: Album, *, pictured: int =
         missing_answers=material.lacks.get("answers", ""),
         learned=learned_figures(material),
         attention=attention_figure(material),
-        found=found,
-        missing_examples=_no_examples(material, found),
-        cards=[] if answers is None or found is None else cards(answers, found, captions, pictures, album.pictures, colours),
+        found=divergent,
+        missing_examples=_no_examples(material, divergent),
+        cards=[]
+        if answers is None or divergent is None
+        else cards(answers, divergent, captions, pictures, album.pictures, colours),
         notes=[clean(note) for note in notes],
         remarks=[clean(note) for note in metrics.get("notes") or ()],
         pictured=len(pictures),
-        explorer=None if answers is None else payload(answers, captions, pictures, found, colours),
+        explorer=None if answers is None else payload(answers, captions, pictures, divergent, colours),
         explored=_explored(material),
         facts=facts(material),
     )
@@ -158,12 +160,12 @@ def _gap(material: Material) -> str:
     return f"{gap:+.1f}"
 
 
-def _no_examples(material: Material, found: Divergences | None) -> str:
+def _no_examples(material: Material, divergent: Divergences | None) -> str:
     if material.answers is None:
         return material.lacks["answers"]
-    if found is None:
+    if divergent is None:
         return "This run has no answers of vanilla together with purified-attention or raw-attention; run again with them."
-    return "" if found.rows else "There is no question on which the attention is right and the logits are wrong."
+    return "" if divergent.rows else "There is no question on which the attention is right and the logits are wrong."
 
 
 def _explored(material: Material) -> str:

@@ -125,7 +125,7 @@ def facts(material: Material) -> list[tuple[str, str]]:
     checkout = metrics.get("lad_eval") or {}
     commit = checkout.get("commit")
     limit = metrics.get("limit")
-    told: list[tuple[str, object]] = [
+    rows: list[tuple[str, object]] = [
         ("Model", metrics["model"]),
         ("Weights", spec.get("fingerprint", {}).get("weights") or spec.get("fingerprint", {}).get("revision")),
         ("Task", f"{metrics['task']}, version {definition.get('version', '?')}, {definition.get('setting', '?')}"),
@@ -142,7 +142,7 @@ def facts(material: Material) -> list[tuple[str, str]]:
         ("Task digests", ", ".join(f"{k} {v}" for k, v in spec.get("digests", {}).items() if k != "task")),
         ("Run", metrics["run"]),
     ]
-    return [(name, clean(text)) for name, text in told if text not in (None, "")]
+    return [(name, clean(text)) for name, text in rows if text not in (None, "")]
 
 
 def _calibration(metrics: Mapping[str, Any]) -> str:

@@ -74,7 +74,7 @@ def _divergence_needs(family: Family) -> list[Need]:
 
 
 def _table(library: Library, family: Family) -> Sheet:
-    found: list[tuple[Content, ...]] = []
+    rows_untested: list[tuple[Content, ...]] = []
     tests: list[float] = []
     for (setting, n, _), need in zip(family.main(), _divergence_needs(family), strict=True):
         collection = library[need]
@@ -84,8 +84,8 @@ def _table(library: Library, family: Family) -> Sheet:
         shares = _divergence_shares(attention, logits)
         cells = (accuracy(summarise(table, seed=library.seed)) for table in (logits, attention))
         tests.append(paired_test(attention.grid.correct, logits.grid.correct))
-        found.append((f"{setting} N = {n}", *cells, figure(*pair.accuracy), pair.detectable, *shares))
-    rows = [(*row[:4], p_value(float(p)), *row[4:]) for row, p in zip(found, holm(tests), strict=True)]
+        rows_untested.append((f"{setting} N = {n}", *cells, figure(*pair.accuracy), pair.detectable, *shares))
+    rows = [(*row[:4], p_value(float(p)), *row[4:]) for row, p in zip(rows_untested, holm(tests), strict=True)]
     headers = ("Task", "Logits", "Attention", "Divergence", "p (Holm)", "Detectable", *SHARES)
     notes = (
         "Logits: vanilla; attention: purified attention. Divergence: the second minus the first, with its paired 95 % interval.",
@@ -212,12 +212,12 @@ def _curve(collection: Collection, method: str, seed: int) -> Line:
     means, lows, highs = [], [], []
     for size in SAMPLES:
         draws = 1 if size == len(pool) else DRAWS
-        found = [
+        accuracies = [
             _accuracy(collection, method, _part(collection, generator.choice(pool, size, replace=False))) for _ in range(draws)
         ]
-        means.append(float(np.mean(found)))
-        lows.append(float(np.quantile(found, 0.05)))
-        highs.append(float(np.quantile(found, 0.95)))
+        means.append(float(np.mean(accuracies)))
+        lows.append(float(np.quantile(accuracies, 0.05)))
+        highs.append(float(np.quantile(accuracies, 0.95)))
     return Line(method, np.asarray(SAMPLES, dtype=np.float64), np.asarray(means), np.asarray(lows), np.asarray(highs))
 
 
@@ -232,13 +232,13 @@ def _accuracy(collection: Collection, method: str, calibration: Evidence) -> flo
 
 
 def _temperatures(collection: Collection, name: str, seed: int) -> Line:
-    found = [summarise(collection.decided(make_method("lad", temperature=tau)), seed=seed) for tau in TEMPERATURES]
+    summaries = [summarise(collection.decided(make_method("lad", temperature=tau)), seed=seed) for tau in TEMPERATURES]
     return Line(
         name,
         np.asarray(TEMPERATURES),
-        np.asarray([f.accuracy for f in found]),
-        np.asarray([f.accuracy_low for f in found]),
-        np.asarray([f.accuracy_high for f in found]),
+        np.asarray([f.accuracy for f in summaries]),
+        np.asarray([f.accuracy_low for f in summaries]),
+        np.asarray([f.accuracy_high for f in summaries]),
     )
 
 
@@ -256,7 +256,7 @@ def _sizes_sheet(library: Library, family: Family) -> Sheet:
     panels = []
     for setting in SETTINGS:
         sizes = np.asarray(family.sizes(setting), dtype=np.float64)
-        found = {
+        by_method = {
             name: [summarise(library[Need(family.tasks[setting, int(n)])].stored(name), seed=library.seed) for n in sizes]
             for name in SIZES_METHODS
         }
@@ -268,7 +268,7 @@ def _sizes_sheet(library: Library, family: Family) -> Sheet:
                 np.asarray([f.accuracy_low for f in series]),
                 np.asarray([f.accuracy_high for f in series]),
             )
-            for name, series in found.items()
+            for name, series in by_method.items()
         )
         panels.append(Lines(setting, lines, "images N", "accuracy (points)", chance=(sizes, 100 / sizes)))
     chart = Chart("figure5", FIGURE5.title, tuple(panels), alt="Accuracy by the number of images, one line a method.")

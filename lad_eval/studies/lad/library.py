@@ -132,8 +132,8 @@ class Collection:
 
     def passes(self, method: str) -> str:
         """Forward passes per query of a method run alone, as tables show them; a dash where the model does not tell."""
-        told = self.run.metrics["methods"][method]["forward_passes"]
-        return "–" if told is None else f"{told:.3g}"
+        count = self.run.metrics["methods"][method]["forward_passes"]
+        return "–" if count is None else f"{count:.3g}"
 
     def decided(self, method: Method, calibration: Evidence | None = None) -> Predictions:
         """The answers of a method with one pass a question, calibrated here or on the rows given."""

@@ -65,12 +65,12 @@ class Need:
 
 def merged(needs: Iterable[Need]) -> list[Need]:
     """Every collection once, with the methods of all who need it, in the order in which they first came."""
-    found: dict[str, Need] = {}
+    by_label: dict[str, Need] = {}
     for need in needs:
-        known = found.get(need.label)
+        known = by_label.get(need.label)
         methods = tuple(dict.fromkeys([*(known.methods if known else ()), *need.methods]))
-        found[need.label] = replace(need, methods=methods, optional=need.optional and (known is None or known.optional))
-    return list(found.values())
+        by_label[need.label] = replace(need, methods=methods, optional=need.optional and (known is None or known.optional))
+    return list(by_label.values())
 
 
 _MEMBER = re.compile(r"(?P<family>\w+?)_(?P<setting>random|adversarial)_n(?P<n>\d+)")
@@ -122,8 +122,8 @@ def family(name: str) -> Family:
 
 
 def _members(names: Iterable[str]) -> dict[str, dict[tuple[str, int], str]]:
-    found: dict[str, dict[tuple[str, int], str]] = {}
+    members: dict[str, dict[tuple[str, int], str]] = {}
     for name in names:
         if match := _MEMBER.fullmatch(name):
-            found.setdefault(match["family"], {})[match["setting"], int(match["n"])] = name
-    return found
+            members.setdefault(match["family"], {})[match["setting"], int(match["n"])] = name
+    return members

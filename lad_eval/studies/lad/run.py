@@ -183,18 +183,18 @@ def _found(settings: Settings, needs: Sequence[Need]) -> dict[str, Path]:
     Raises:
         UserError: several runs could be meant.
     """
-    found: dict[str, list[Path]] = {}
+    folders: dict[str, list[Path]] = {}
     for run in finished_runs(settings.out):
         same = run.metrics["model"] == settings.model_name and run.metrics["limit"] == settings.limit
         if same and _holds(run.methods, run.metrics["task"], needs):
-            found.setdefault(run.metrics["task"], []).append(run.path)
-    for label, paths in found.items():
+            folders.setdefault(run.metrics["task"], []).append(run.path)
+    for label, paths in folders.items():
         if len(paths) > 1:
             raise UserError(
                 f"{len(paths)} runs of {settings.model} on {label} could be meant, e.g. {paths[0]} and {paths[1]}; "
                 "run without --stored, or move one away."
             )
-    return {label: paths[0] for label, paths in found.items()}
+    return {label: paths[0] for label, paths in folders.items()}
 
 
 def _holds(methods: Names[str], task: str, needs: Sequence[Need]) -> bool:
@@ -202,7 +202,7 @@ def _holds(methods: Names[str], task: str, needs: Sequence[Need]) -> bool:
 
 
 def _read_costs(path: Path) -> list[Cost]:
-    return [Cost(**cost) for cost in files.read_json(path)["costs"]] if path.is_file() else []
+    return [Cost(**cost) for cost in files.read_run_json(path)["costs"]] if path.is_file() else []
 
 
 def _write(sheets: Sequence[Sheet], folder: Path, settings: Settings, family: Family, runs: Sequence[Mapping[str, Any]]) -> None:
@@ -235,8 +235,8 @@ def _write(sheets: Sequence[Sheet], folder: Path, settings: Settings, family: Fa
 def _finding(runs: Sequence[Mapping[str, Any]], family: Family) -> list[str]:
     """What came out on the main tasks, those of them that were asked."""
     main = [task for _, _, task in family.main()]
-    found = [(run, finding) for run in runs if run["task"] in main and (finding := finding_of(run)) is not None]
-    return sentences_across(found) or [finding.title for _, finding in found]
+    findings = [(run, finding) for run in runs if run["task"] in main and (finding := finding_of(run)) is not None]
+    return sentences_across(findings) or [finding.title for _, finding in findings]
 
 
 def _preface(settings: Settings) -> list[str]:
@@ -252,8 +252,10 @@ def _preface(settings: Settings) -> list[str]:
 
 
 def _provenance(runs: Sequence[Mapping[str, object]]) -> list[str]:
-    told = {key: sorted({json.dumps(run.get(key)) for run in runs}) for key in ("dtype", "attention_implementation", "device")}
-    lines = [f"{key.replace('_', ' ')}: {', '.join(values)}".replace('"', "") for key, values in told.items()]
+    values_of = {
+        key: sorted({json.dumps(run.get(key)) for run in runs}) for key in ("dtype", "attention_implementation", "device")
+    }
+    lines = [f"{key.replace('_', ' ')}: {', '.join(values)}".replace('"', "") for key, values in values_of.items()]
     commit = checkout()
     return [*lines, f"made with lad_eval {__version__}, {json.dumps(commit)}"]
 

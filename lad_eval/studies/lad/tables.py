@@ -146,10 +146,10 @@ def reported_figures(collection: Collection) -> dict[str, Row]:
 
 def reported_accuracies(collections: Sequence[Collection], after: int = 0) -> tuple[tuple[Content, ...], ...]:
     """A row a method that has any published accuracy on these tasks, a cell a task, and `after` empty cells."""
-    found = [reported_figures(collection) for collection in collections]
-    names = dict.fromkeys(name for figures in found for name in figures)
+    reported = [reported_figures(collection) for collection in collections]
+    names = dict.fromkeys(name for figures in reported for name in figures)
     return tuple(
-        (f"{name} (reported)", *(figures[name].accuracy if name in figures else None for figures in found), *[None] * after)
+        (f"{name} (reported)", *(figures[name].accuracy if name in figures else None for figures in reported), *[None] * after)
         for name in names
     )
 
@@ -206,18 +206,18 @@ def _everything(library: Library, family: Family) -> Sheet:
         answers = {name: collection.stored(name) for name in MAIN_METHODS}
         cells = measured(answers, seed=library.seed)
         rows: list[tuple[Content, ...]] = []
-        for name, (found, accuracy) in cells.items():
-            rstd = figure(found.rstd, found.rstd_low, found.rstd_high)
-            consistency = figure(found.consistency, found.consistency_low, found.consistency_high)
-            everywhere = figure(found.all_correct, found.all_correct_low, found.all_correct_high)
-            position = p_value(found.position_p)
-            rows.append((name, accuracy, found.accuracy_std, rstd, consistency, everywhere, found.unparsable, position))
+        for name, (summary, accuracy) in cells.items():
+            rstd = figure(summary.rstd, summary.rstd_low, summary.rstd_high)
+            consistency = figure(summary.consistency, summary.consistency_low, summary.consistency_high)
+            everywhere = figure(summary.all_correct, summary.all_correct_low, summary.all_correct_high)
+            position = p_value(summary.position_p)
+            rows.append((name, accuracy, summary.accuracy_std, rstd, consistency, everywhere, summary.unparsable, position))
         headers = ("Method", "Accuracy", "± std", "RStd", "Consistency", "Right in all orders", "Unparsable", "Position p")
         reported: list[tuple[Content, ...]] = [
             (f"{name} (reported)", row.accuracy, None, row.rstd, row.consistency, None, None, None)
             for name, row in reported_figures(collection).items()
         ]
-        title = f"{setting}, N = {n} ({found.samples} samples x {found.permutations} orders)"
+        title = f"{setting}, N = {n} ({summary.samples} samples x {summary.permutations} orders)"
         notes = (*mark_notes([answers]), POSITION_NOTE)
         tables.append(Table(title, headers, tuple(rows), notes, reported=tuple(reported)))
         tables.append(against_plain(f"{setting}, N = {n}: each method minus {PLAIN}", answers, seed=library.seed))

@@ -21,19 +21,19 @@ NOTES = (
 
 def _tasks(family: Family) -> list[tuple[int, str, Need]]:
     """(N, name, need) of everything that can lend and borrow."""
-    asked = ("vanilla", *METHODS)
-    own = [
-        (n, f"{family.name} {setting}", Need(family.tasks[setting, n], asked))
+    methods = ("vanilla", *METHODS)
+    of_family = [
+        (n, f"{family.name} {setting}", Need(family.tasks[setting, n], methods))
         for n in (4, 8)
         for setting in SETTINGS
         if family.has(setting, n)
     ]
     other = [
-        (n, f"{task.split('_')[0]} {setting}", Need(task, asked, optional=True))
+        (n, f"{task.split('_')[0]} {setting}", Need(task, methods, optional=True))
         for (setting, n), task in family.transfer.items()
         if n in (4, 8)
     ]
-    return [*own, *other]
+    return [*of_family, *other]
 
 
 def _needs(family: Family) -> list[Need]:
@@ -56,9 +56,9 @@ def _table(n: int, alike: dict[str, Collection], *, seed: int) -> Table:
     lost: list[list[Estimate | None]] = []
     for target_name, target in alike.items():
         vanilla = accuracy(summarise(target.decided(make_method("vanilla")), seed=seed))
-        own = {name: _carried(name, target, target) for name in METHODS}
+        calibrated_here = {name: _carried(name, target, target) for name in METHODS}
         for source_name, source in alike.items():
-            answers = own if source is target else {name: _carried(name, target, source) for name in METHODS}
+            answers = calibrated_here if source is target else {name: _carried(name, target, source) for name in METHODS}
             cells = [accuracy(summarise(answers[name], seed=seed)) for name in METHODS]
             rows.append((target_name, source_name + (" (own)" if source is target else ""), vanilla, *cells))
             lost.append([])
@@ -66,14 +66,14 @@ def _table(n: int, alike: dict[str, Collection], *, seed: int) -> Table:
                 if source is target:
                     lost[-1].append(None)
                     continue
-                pair = {"own": own[name].only(answers[name].sample_id), "other": answers[name]}
+                pair = {"own": calibrated_here[name].only(answers[name].sample_id), "other": answers[name]}
                 lost[-1].append(compare(pair, seed=seed)[0].accuracy)
                 tested.append(paired_test(pair["own"].grid.correct, pair["other"].grid.correct))
     corrected = iter(holm(tested))
     for i, estimates in enumerate(lost):
         for estimate in estimates:
-            told = (None, None) if estimate is None else (figure(*estimate), p_value(float(next(corrected))))
-            rows[i] = (*rows[i], *told)
+            shown = (None, None) if estimate is None else (figure(*estimate), p_value(float(next(corrected))))
+            rows[i] = (*rows[i], *shown)
     headers = (
         "Evaluated on",
         "Calibrated on",
@@ -88,10 +88,10 @@ def _carried(method: str, target: Collection, source: Collection) -> Predictions
     """Answers on the target with the source's calibration; samples in both are not evaluated."""
     learned = source.calibration
     rows = target.evaluated
-    kept = ~np.isin(rows.sample_id, learned.sample_id)
-    evaluated = rows.select(np.flatnonzero(kept))
+    evaluable = ~np.isin(rows.sample_id, learned.sample_id)
+    evaluated = rows.select(np.flatnonzero(evaluable))
     position = make_method(method).calibrate(learned).predict(evaluated)
-    permutation = np.asarray(target.asked.permutation_index)[kept]
+    permutation = np.asarray(target.asked.permutation_index)[evaluable]
     return Predictions.of(evaluated, position, permutation)
 
 

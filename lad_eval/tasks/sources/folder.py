@@ -25,10 +25,10 @@ from pydantic import StrictBool, StrictInt, StrictStr
 from lad_eval.data.retrieval.protocols import DEFAULT_ENCODER, SETTINGS, TooFewCandidatesError, plain
 from lad_eval.errors import DataError
 from lad_eval.tasks.files import shown
-from lad_eval.tasks.leakage import choose_apart
+from lad_eval.tasks.leakage import choose_distinct
 from lad_eval.tasks.request import Sample, Split, showing
-from lad_eval.tasks.sources.album import CaptionChoice, absent_line, read_album
 from lad_eval.tasks.sources.base import Picture, SourceOptions, digest_of_samples, treatments_of
+from lad_eval.tasks.sources.captioned_images import CaptionChoice, absent_line, read_captioned_images
 
 if TYPE_CHECKING:
     from lad_eval.data.decoding import Treatment
@@ -120,27 +120,27 @@ class FolderSource:
         """Reads the captions and looks for every picture; none is opened yet.
 
         Raises:
-            DataError: the folder or the captions file is missing or unusable (`album.read_album`), there are too few pictures, or
-                no embeddings by the encoder.
+            DataError: the folder or the captions file is missing or unusable (`read_captioned_images`), there are too few
+                pictures, or no embeddings by the encoder.
         """
-        album = read_album(images, captions, allow_outside=allow_outside)
-        self.captions = album.chosen(caption, seed)
-        self.pictures = {name: Picture(path) for name, path in album.paths.items()}
-        self._group_of = _groups(album.captions)
-        several = any(len(captions) > 1 for captions in album.captions.values())
+        captioned = read_captioned_images(images, captions, allow_outside=allow_outside)
+        self.captions = captioned.chosen(caption, seed)
+        self.pictures = {name: Picture(path) for name, path in captioned.paths.items()}
+        self._group_of = _groups(captioned.captions)
+        several = any(len(captions) > 1 for captions in captioned.captions.values())
         # Embeddings are of the first captions, so that they cannot tell pictures with another caption in common.
         self._group_bits = _bits(self._group_of) if several else None
         self.candidates = candidates
         self.seed = seed
         self._where = shown(captions)
-        self._notes = [absent_line(len(album.absent), len(album.paths), album.absent[0])] if album.absent else []
+        self._notes = [absent_line(len(captioned.absent), len(captioned.paths), captioned.absent[0])] if captioned.absent else []
         self._pools = self._split(calibration_samples)
         self._embeddings: Embeddings | None = None
         if encoder is not None:
             # These need numpy, for which listing tasks should not wait.
             from lad_eval.data.retrieval.embeddings import load_own
 
-            self._embeddings = load_own(images, album.paths, album.first, encoder, captions_file=captions)
+            self._embeddings = load_own(images, captioned.paths, captioned.first, encoder, captions_file=captions)
         self._questions: dict[Split, list[tuple[str, int]]] = {"test": self._rounds(self._pools["test"].anchors)}
         available = len(self._questions["test"])
         if samples is not None and samples > available:
@@ -162,7 +162,7 @@ class FolderSource:
             DataError: a picture cannot be read, or two files of a sample are the same picture.
         """
         pool = self._pools[split]
-        for index, (anchor, turn) in enumerate(self._asked(split)[:limit]):
+        for index, (anchor, turn) in enumerate(self._anchors(split)[:limit]):
             id_ = anchor if turn == 0 else f"{anchor}#{turn + 1}"
             generator = random.Random(f"folder-1/{self.seed}/{split}/{self.candidates}/{id_}")
             names = (
@@ -239,7 +239,7 @@ class FolderSource:
         longest = max((len(self.captions[name]) for name in anchors), default=0)
         return [(name, turn) for turn in range(longest) for name in anchors if turn < len(self.captions[name])]
 
-    def _asked(self, split: Split) -> list[tuple[str, int]]:
+    def _anchors(self, split: Split) -> list[tuple[str, int]]:
         """Anchors and indices of their captions, in the order of the samples; of calibration the first captions only."""
         if split == "test":
             return self._questions["test"][: self._counts["test"]]
@@ -250,10 +250,10 @@ class FolderSource:
     def _calibrated_on(self) -> tuple[str, ...]:
         """Right pictures of calibration: if possible none that the test has under another name."""
         pool = self._pools["calibration"]
-        evaluated = {self._content(name) for name, _ in self._asked("test")}
+        evaluated = {self._content(name) for name, _ in self._anchors("test")}
         candidates = (*pool.anchors, *pool.spares)
         count = self._counts["calibration"]
-        return choose_apart(candidates, lambda name: self._content(name) in evaluated, count).filled
+        return choose_distinct(candidates, lambda name: self._content(name) in evaluated, count).filled
 
     def _content(self, anchor: str) -> str:
         """Content digest of a right picture."""
@@ -276,7 +276,7 @@ class FolderSource:
         mine = Miner(self._embeddings.names, self._embeddings.images, self._embeddings.texts, self._group_bits, rule="identical")
         negatives: dict[str, list[str]] = {}
         for split in _SPLITS:
-            anchors = list(dict.fromkeys(name for name, _ in self._asked(split)))
+            anchors = list(dict.fromkeys(name for name, _ in self._anchors(split)))
             # One picture a group, so that the wrong candidates differ among themselves too.
             shown = [group[0] for group in self._pools[split].groups]
             try:

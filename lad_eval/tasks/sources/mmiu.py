@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, StrictInt, StrictStr, field_validator
 
 from lad_eval.errors import DataError
-from lad_eval.tasks.leakage import choose_apart
+from lad_eval.tasks.leakage import choose_distinct
 from lad_eval.tasks.prompts import MAX_CANDIDATES, identifiers
 from lad_eval.tasks.request import Sample, Source, Split
 from lad_eval.tasks.sources.base import Picture, SourceOptions, digest_of_samples, treatments_of
@@ -139,7 +139,7 @@ class MmiuOptions(SourceOptions):
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _Question:
     """A row that can be asked."""
 
     row: Row
@@ -174,7 +174,7 @@ class MmiuSource:
         self._root = root
         self._rows = len(rows)
         self._left_out: Counter[str] = Counter()
-        usable = [k for row in rows if (k := self._look(row, candidates)) is not None]
+        usable = [k for row in rows if (k := self._usable(row, candidates)) is not None]
         if len(usable) <= calibration_samples:
             raise DataError(
                 f"MMIU in {root}: {len(usable)} of {len(rows)} rows of {task!r} can be asked, too few: calibration takes "
@@ -183,19 +183,19 @@ class MmiuSource:
         self._fixed = [k.row for k in usable if not k.letters.exact or speaks_of_order(self._shown(k.row))]
         self.permutable = not self._fixed
         learned = self._drawn(usable, calibration_samples, seed)
-        self._kept: dict[Split, list[_Kept]] = {
+        self._questions: dict[Split, list[_Question]] = {
             "test": [k for index, k in enumerate(usable) if index not in learned],
             "calibration": [k for index, k in enumerate(usable) if index in learned],
         }
 
-    def _drawn(self, usable: Sequence[_Kept], count: int, seed: int) -> set[int]:
+    def _drawn(self, usable: Sequence[_Question], count: int, seed: int) -> set[int]:
         """Indices of the calibration rows: drawn; for rows whose right picture is that of another row too, others are drawn."""
         right = [k.images[k.gold].content_digest for k in usable]
         often = Counter(right)
         drawn = random.Random(f"mmiu-1/{seed}/{self.task}").sample(range(len(usable)), count)
         rest = sorted(set(range(len(usable))) - set(drawn))
         random.Random(f"mmiu-1/{seed}/{self.task}/instead").shuffle(rest)
-        return set(choose_apart([*drawn, *rest], lambda index: often[right[index]] > 1, count).filled)
+        return set(choose_distinct([*drawn, *rest], lambda index: often[right[index]] > 1, count).filled)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -204,7 +204,7 @@ class MmiuSource:
 
     def samples(self, split: Split, limit: int | None = None) -> Iterator[Sample]:
         """Samples in a fixed order; the caption is the whole question. `limit` only shortens the list."""
-        for usable in self._kept[split][:limit]:
+        for usable in self._questions[split][:limit]:
             row = usable.row
             yield Sample(
                 id=f"{row.task}_{row.number}",
@@ -232,7 +232,7 @@ class MmiuSource:
     def counts(self) -> dict[str, int]:
         """Rows in all, rows by split, and rows left out by reason."""
         counted = {"rows": self._rows}
-        counted.update({split: len(self._kept[split]) for split in _SPLITS})
+        counted.update({split: len(self._questions[split]) for split in _SPLITS})
         counted.update({f"left out: {reason}": count for reason, count in self._left_out.items()})
         return counted
 
@@ -246,16 +246,16 @@ class MmiuSource:
 
     def _pictures(self) -> list[Picture]:
         """The images of the rows that are asked, each once."""
-        return list(dict.fromkeys(p for split in _SPLITS for usable in self._kept[split] for p in usable.images))
+        return list(dict.fromkeys(p for split in _SPLITS for usable in self._questions[split] for p in usable.images))
 
-    def _look(self, row: Row, candidates: int) -> _Kept | None:
+    def _usable(self, row: Row, candidates: int) -> _Question | None:
         """The row as it can be asked; None, and its reason counted, if it cannot."""
         reason, usable = self._reason(row, candidates)
         if usable is None:
             self._left_out[reason] += 1
         return usable
 
-    def _reason(self, row: Row, candidates: int) -> tuple[str, _Kept | None]:
+    def _reason(self, row: Row, candidates: int) -> tuple[str, _Question | None]:
         from lad_eval.data.mmiu import place
 
         if row.output is None:
@@ -281,7 +281,7 @@ class MmiuSource:
             return "an image cannot be read", None
         if len(digests) < candidates:
             return "one picture is shown twice", None
-        return "", _Kept(row, letters, pictures, letters.names.index(row.output))
+        return "", _Question(row, letters, pictures, letters.names.index(row.output))
 
     def _shown(self, row: Row) -> str:
         parts = {"question": row.question, "context": row.context}

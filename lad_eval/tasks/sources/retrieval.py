@@ -17,7 +17,7 @@ from lad_eval.data.retrieval.annotations import Annotation, file_name, read_anno
 from lad_eval.data.retrieval.protocols import DEFAULT_ENCODER, POOL, SAMPLES, SEED, SETTINGS, Order, Protocol
 from lad_eval.errors import DataError
 from lad_eval.tasks.files import shown
-from lad_eval.tasks.leakage import choose_apart
+from lad_eval.tasks.leakage import choose_distinct
 from lad_eval.tasks.request import Sample, Split
 from lad_eval.tasks.sources.base import NamedPicture, SourceOptions, digest_of_samples, treatments_of
 
@@ -201,7 +201,7 @@ class AnnotationsOptions(SourceOptions):
             learned = [by_target[target] for target in _without_copies(first, pictures, calibration_samples)]
         targets = {annotation.target for annotation in learned}
         test = [annotation for annotation in everything if annotation.target not in targets]
-        apart = len(everything) - len(test)
+        excluded = len(everything) - len(test)
         return AnnotatedSource(
             test=test,
             calibration=learned,
@@ -210,7 +210,9 @@ class AnnotationsOptions(SourceOptions):
             samples=samples,
             calibration_samples=calibration_samples,
             where=shown(path),
-            notes=[f"{apart} of {len(everything)} samples not evaluated: calibration asks about their images."] if apart else (),
+            notes=[f"{excluded} of {len(everything)} samples not evaluated: calibration asks about their images."]
+            if excluded
+            else (),
             pictures=pictures,
         )
 
@@ -233,7 +235,7 @@ def _without_copies(names: Sequence[str], pictures: Mapping[str, NamedPicture], 
     """The first names whose pictures are not among the others under another name; then, if these are too few, the rest."""
     contents = {name: _content(pictures[name]) for name in names}
     often = Counter(contents.values())
-    return choose_apart(names, lambda name: often[contents[name]] > 1, count).filled
+    return choose_distinct(names, lambda name: often[contents[name]] > 1, count).filled
 
 
 def _content(picture: NamedPicture) -> str:

@@ -6,7 +6,7 @@ from huggingface_hub import EvalResultEntry, ModelCard, parse_eval_result_entrie
 
 from lad_eval.cli.main import invoke
 from lad_eval.report.card import CardError, eval_results, model_card
-from lad_eval.run.folder import SPEC, read_json
+from lad_eval.run.folder import SPEC, read_run_json
 from tests.report.html.looked import finished
 
 
@@ -18,7 +18,7 @@ def results(tmp_path_factory):
 @pytest.fixture(scope="module")
 def runs(results):
     found = [finished(results, task, limit=limit) for task, limit in (("scenes_random_n4", 6), ("scenes_random_n2", 5))]
-    return [(run.metrics, read_json(run.path / SPEC)) for run in found]
+    return [(run.metrics, read_run_json(run.path / SPEC)) for run in found]
 
 
 def test_the_hub_reads_the_model_index_back(runs):

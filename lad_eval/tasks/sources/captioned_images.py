@@ -139,7 +139,7 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Album:
+class CaptionedImages:
     """Pictures with captions.
 
     Attributes:
@@ -166,7 +166,7 @@ class Album:
         return {name: (random.Random(f"caption-1/{seed}/{name}").choice(captions),) for name, captions in self.captions.items()}
 
 
-def read_album(images: Path, captions: Path, *, allow_outside: bool = False) -> Album:
+def read_captioned_images(images: Path, captions: Path, *, allow_outside: bool = False) -> CaptionedImages:
     """Reads the captions and looks for every picture; no picture is opened.
 
     Captions of pictures that are not there are left out, and pictures without a caption; a warning counts both.
@@ -208,7 +208,7 @@ def read_album(images: Path, captions: Path, *, allow_outside: bool = False) -> 
     if absent:
         _LOG.warning("%s: %s", shown(images), absent_line(len(absent), len(paths), absent[0]))
     _warn_of_captionless(images, paths)
-    return Album(paths, {name: tuple(texts) for name, texts in all_captions.items()}, tuple(absent))
+    return CaptionedImages(paths, {name: tuple(texts) for name, texts in all_captions.items()}, tuple(absent))
 
 
 def absent_line(absent: int, there: int, first: str) -> str:

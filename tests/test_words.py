@@ -1,0 +1,66 @@
+"""Names are in the words of the field: `tests.words`, which `make lint` runs."""
+
+import pytest
+
+from tests.words import NAMES, OPEN, PACKAGE, WORDS, faults_in, package_faults, words_of
+
+
+def test_the_package_has_none_of_the_words():
+    assert package_faults() == []
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "word"),
+    [
+        ("found = 1", "found", "found"),
+        ("def leg_of(run): ...", "leg_of", "leg"),
+        ("def score(views): ...", "views", "views"),
+        ("class OtherCircumstances: ...", "OtherCircumstances", "circumstances"),
+        ("class A:\n    def __init__(self):\n        self._kept = 1", "_kept", "kept"),
+        ("for told in (): ...", "told", "told"),
+        ("if (own := 1): ...", "own", "own"),
+        ("x = [given for given in ()]", "given", "given"),
+        ("x: int\nlooked_at: int = 1", "looked_at", "looked"),
+        ("TAPS = ()", "TAPS", "taps"),
+        ("lambda asked: 1", "asked", "asked"),
+        ("from a import b as sheet", "sheet", "sheet"),
+        ("try: ...\nexcept ValueError as told: ...", "told", "told"),
+        ("with open('x') as kept: ...", "kept", "kept"),
+        ("async def mend(): ...", "mend", "mend"),
+    ],
+)
+def test_a_name_is_refused_wherever_it_is_given_and_its_replacement_named(source, name, word):
+    ((_, refused, the_word, instead),) = faults_in(source)
+    assert (refused, the_word) == (name, word)
+    assert instead == {**WORDS, **NAMES}[word]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "legend = 1",
+        "unfound = 1",
+        "is_kept = 1",  # says what it holds
+        "x.found",  # is defined elsewhere
+        "f(given=1)",
+        '"""told, found and kept"""  # own',
+        "world_size = 1",
+        "tapered = 1",
+    ],
+)
+def test_other_words_are_left_alone(source):
+    assert faults_in(source) == []
+
+
+def test_names_fall_into_words():
+    assert words_of("_told_apart") == ["told", "apart"]
+    assert words_of("LADSight") == ["lad", "sight"]
+    assert words_of("top2Legs") == ["top", "2", "legs"]
+
+
+def test_a_word_is_listed_once():
+    assert not WORDS.keys() & NAMES.keys()
+
+
+def test_what_is_left_open_exists():
+    assert [place for place in OPEN if not (PACKAGE / place).exists()] == []
