@@ -11,7 +11,7 @@ from lad_eval.attention.layout import PromptLayout, no_padding
 from lad_eval.attention.masks import additive_mask
 from lad_eval.attention.pruning.compaction import Slots, cut_entries, cut_keys, mask_form
 from lad_eval.attention.pruning.fastv import FastV
-from lad_eval.attention.pruning.pruner import _greatest
+from lad_eval.attention.pruning.keep import highest
 from lad_eval.attention.pruning.random_tokens import RandomTokens
 from lad_eval.attention.pruning.rows import over_prompt
 from lad_eval.attention.pruning.steps import Steps
@@ -127,7 +127,7 @@ def test_masks_of_other_forms_are_refused():
 def test_the_greatest_of_each_group_and_of_equals_the_first():
     scores = torch.tensor([[5.0, 1.0, 1.0, 9.0, 2.0, 2.0], [0.0, 0.0, 0.0, 0.0, 0.0, 0.0]])
     groups = torch.tensor([[0, 0, 0, -1, 1, 1], [0, 0, 0, 0, 1, 1]])
-    kept = _greatest(scores, groups, torch.tensor([[2, 1], [3, 0]]))
+    kept = highest(scores, groups, torch.tensor([[2, 1], [3, 0]]))
     assert kept.int().tolist() == [[1, 1, 0, 0, 1, 0], [1, 1, 1, 0, 0, 0]]
 
 

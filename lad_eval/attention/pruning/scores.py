@@ -8,23 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from lad_eval.attention.hooks import AttentionCall
-from lad_eval.attention.rows import attention_rows, summed_rows
-
-
-def fastv(call: AttentionCall, length: int) -> torch.Tensor:
-    """The last token's attention, the mean over the heads.
-
-    Source: FastV (github.com/pkunlp-icler/FastV, d165972): of layer 1, to prune before layer 2.
-
-    Args:
-        call: of a prefill.
-        length: tokens of the padded prompts, T.
-    """
-    last = torch.full((len(call.query), 1), call.query.shape[2] - 1)
-    return _by_token(attention_rows(call, last).mean(dim=1)[:, 0], call, length)
+from lad_eval.attention.pruning.rows import over_prompt
+from lad_eval.attention.rows import summed_rows
 
 
 def pyramiddrop(call: AttentionCall, instruction_end: torch.Tensor, length: int) -> torch.Tensor:
@@ -38,7 +28,7 @@ def pyramiddrop(call: AttentionCall, instruction_end: torch.Tensor, length: int)
         length: tokens of the padded prompts, T.
     """
     chosen = torch.nn.functional.one_hot(instruction_end, length).bool()
-    return _by_token(summed_rows(call, _in_call(chosen, call)), call, length)
+    return over_prompt(summed_rows(call, _in_call(chosen, call)), call, length)
 
 
 def text_after_images(visual: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
@@ -83,7 +73,7 @@ def sparsevlm(call: AttentionCall, raters: torch.Tensor) -> torch.Tensor:
         call: of a prefill.
         raters: Bool[batch, T], at least one for every prompt.
     """
-    total = _by_token(summed_rows(call, _in_call(raters, call)), call, raters.shape[1])
+    total = over_prompt(summed_rows(call, _in_call(raters, call)), call, raters.shape[1])
     return total / raters.sum(dim=1, keepdim=True).to(total.device)
 
 
@@ -96,7 +86,7 @@ def himap_text(call: AttentionCall, text: torch.Tensor) -> torch.Tensor:
         call: of a prefill.
         text: Bool[batch, T], see `text_after_images`.
     """
-    return _by_token(summed_rows(call, _in_call(text, call)), call, text.shape[1])
+    return over_prompt(summed_rows(call, _in_call(text, call)), call, text.shape[1])
 
 
 def himap_image(call: AttentionCall, visual: torch.Tensor) -> torch.Tensor:
@@ -109,7 +99,7 @@ def himap_image(call: AttentionCall, visual: torch.Tensor) -> torch.Tensor:
         call: of a prefill.
         visual: Bool[batch, T].
     """
-    return _by_token(summed_rows(call, _in_call(visual, call)), call, visual.shape[1])
+    return over_prompt(summed_rows(call, _in_call(visual, call)), call, visual.shape[1])
 
 
 def information(hidden: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
@@ -119,7 +109,7 @@ def information(hidden: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
 
     Args:
         hidden: Float[batch, T, D], what enters the layer that prunes.
-        groups: Int[batch, T], -1 for tokens in no group (see `token_groups`).
+        groups: Int[batch, T], -1 for tokens in no group.
     """
     norms = torch.zeros(groups.shape, device=hidden.device)
     groups = groups.to(hidden.device)
@@ -135,7 +125,7 @@ def tokencarve(attention: torch.Tensor, contribution: torch.Tensor, groups: torc
     """The mean of two ranks in the group, the best one's being the number of its tokens and the worst one's 1.
 
     Args:
-        attention: Float[batch, T], see `fastv`.
+        attention: Float[batch, T], of the last token (`last_token_attention`).
         contribution: Float[batch, T], see `information`.
         groups: Int[batch, T], -1 for tokens in no group.
     """
@@ -143,7 +133,7 @@ def tokencarve(attention: torch.Tensor, contribution: torch.Tensor, groups: torc
 
 
 def ranks(scores: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
-    """Float32[batch, T]: in each group n for the highest of n scores, 1 for the lowest; of equal ones more for the earlier; else 0."""
+    """Float32[batch, T]: in each group n for the highest of n scores, 1 for the lowest; of equals more for the earlier; else 0."""
     groups = groups.to(scores.device)
     order = scores.argsort(dim=1, descending=True, stable=True)
     by_score = groups.gather(1, order)
@@ -154,7 +144,9 @@ def ranks(scores: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
     return torch.zeros_like(points).scatter(1, order, points)
 
 
-def debiased(scores: torch.Tensor, visual: torch.Tensor, trends: Sequence[torch.Tensor], padding: torch.Tensor) -> torch.Tensor:
+def debiased(
+    scores: torch.Tensor, visual: torch.Tensor, trends: Sequence[npt.NDArray[np.float64]], padding: torch.Tensor
+) -> torch.Tensor:
     """Scores over the trend at their index, a_i / f(x_i), and 0 for tokens that show padding.
 
     Source: arXiv 2508.17807.
@@ -167,7 +159,7 @@ def debiased(scores: torch.Tensor, visual: torch.Tensor, trends: Sequence[torch.
     """
     divisor = torch.ones_like(scores)
     for b, trend in enumerate(trends):
-        divisor[b, visual[b].to(scores.device)] = trend.to(scores)
+        divisor[b, visual[b].to(scores.device)] = torch.from_numpy(trend).to(scores)
     return (scores / divisor).masked_fill(padding.to(scores.device), 0.0)
 
 
@@ -177,12 +169,3 @@ def _in_call(chosen: torch.Tensor, call: AttentionCall) -> torch.Tensor:
         return chosen
     positions = call.positions.to(chosen.device)
     return chosen.gather(1, positions.clamp(min=0)) & (positions >= 0)
-
-
-def _by_token(values: torch.Tensor, call: AttentionCall, length: int) -> torch.Tensor:
-    """Float[batch, T] of the prompt's tokens, from Float[batch, keys] of the call's; 0 for those that have left."""
-    if call.positions is None:
-        return values[:, :length]  # a static cache is longer than the prompt
-    positions = call.positions.to(values.device)
-    target = torch.where(positions >= 0, positions, length)
-    return values.new_zeros(len(values), length + 1).scatter(1, target, values[:, : positions.shape[1]])[:, :length]
