@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
-from lad_eval.attention.interventions.base import CalibratedIntervention, Intervention, Passes
+from lad_eval.attention.interventions.base import CalibratedIntervention, Passes
 from lad_eval.attention.pruning.pruner import Pruner
 from lad_eval.attention.pruning.trend import Exponential, Grid, ScoreMeans, Trend, TrendKind, TrendOver, fit_exponential
 from lad_eval.errors import UserError
@@ -50,7 +50,7 @@ class DebiasedPruner(Pruner, CalibratedIntervention):
     def is_ready(self) -> bool:
         return self.trend == "none" or super().is_ready
 
-    def calibrated(self, model: Any, passes: Passes) -> Intervention:
+    def calibrated(self, model: Any, passes: Passes) -> CalibratedIntervention:
         return self if self.trend == "none" else super().calibrated(model, passes)
 
     @property

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class HiMAP(DebiasedPruner):
     """Prunes by the attention of all text behind the images, and deeper down by that of the visual tokens among themselves.
 
-    Source: HiMAP, 6c279e7: before layer 2, and before layer 8 of 32, to 115 and 90 tokens for a mean of 128 of 576. The second sum
-    is over a causal matrix and favours early tokens; no trend is taken out of it.
+    Source: HiMAP, 6c279e7: before layer 2, and before layer 8 of 32, to 115 and 90 tokens for a mean of 128 of 576. The second
+    sum is over a causal matrix and favours early tokens; no trend is taken out of it.
 
     Args:
         layer: of the first stage; the other follows as far into the layers behind it as published.
@@ -38,5 +38,5 @@ class HiMAP(DebiasedPruner):
 
         visual = entry.layout.visual
         if stage:
-            return himap_image(entry.attention, visual)
-        return himap_text(entry.attention, text_after_images(visual, entry.layout.attended))
+            return himap_image(entry.attention, visual, entry.remaining)
+        return himap_text(entry.attention, text_after_images(visual, entry.layout.attended), entry.remaining)

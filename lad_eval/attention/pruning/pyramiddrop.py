@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PyramidDrop(DebiasedPruner):
-    """Prunes in three stages, each by the attention that the instruction's last token is about to pay in the layer that comes next.
+    """Prunes in three stages, each by the attention that the instruction's last token is about to pay in the coming layer.
 
     Source: Xing et al. 2024, arXiv 2410.17247; github.com/Cooperx521/PyramidDrop, 6444f30: before layers 2, 10 and 20 of 32, to
     0.32, 0.16 and 0.08 of the tokens for a mean of 128 of 576. The released code counts positions anew; here tokens keep theirs.
@@ -37,4 +37,4 @@ class PyramidDrop(DebiasedPruner):
     def _attention(self, entry: Entry, stage: int) -> torch.Tensor:
         from lad_eval.attention.pruning.scores import pyramiddrop
 
-        return pyramiddrop(entry.coming(), entry.layout.instruction_end, entry.layout.length)
+        return pyramiddrop(entry.coming(), entry.layout.instruction_end, entry.remaining)

@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lad_eval.errors import UserError
-
 if TYPE_CHECKING:
     import torch
 
@@ -32,19 +30,13 @@ class Schedule:
     def layers(self, depth: int, first: int) -> tuple[int, ...]:
         """Layers for a decoder of `depth` layers: `first`, and the others as far into what follows it as published.
 
-        Raises:
-            UserError: too few layers follow.
+        Each has a layer of its own, so that in shallow decoders they are close; those at the end without one are left out.
         """
-        count = len(self.stages)
-        if depth - first < count:
-            raise UserError(
-                f"Pruning in {count} stages from layer {first} on needs a decoder of at least {first + count} layers, not {depth}."
-            )
         published = self.stages[0][0]
+        count = max(1, min(len(self.stages), depth - first))
         layers = [first]
-        for index, (layer, _) in enumerate(self.stages[1:], start=1):
+        for index, (layer, _) in enumerate(self.stages[1:count], start=1):
             near = first + _rounded((layer - published) * (depth - first), self.depth - published)
-            # In shallow decoders the stages are close: each has a layer of its own.
             layers.append(min(depth - count + index, max(layers[-1] + 1, near)))
         return tuple(layers)
 

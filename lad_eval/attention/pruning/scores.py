@@ -13,11 +13,13 @@ import numpy.typing as npt
 import torch
 
 from lad_eval.attention.hooks import AttentionCall
+from lad_eval.attention.pruning.compaction import Slots
 from lad_eval.attention.pruning.rows import over_prompt
 from lad_eval.attention.rows import summed_rows
+from lad_eval.errors import UnsupportedModelError
 
 
-def pyramiddrop(call: AttentionCall, instruction_end: torch.Tensor, length: int) -> torch.Tensor:
+def pyramiddrop(call: AttentionCall, instruction_end: torch.Tensor, remaining: torch.Tensor) -> torch.Tensor:
     """The attention of the instruction's last token, the mean over the heads.
 
     Source: PyramidDrop (github.com/Cooperx521/PyramidDrop, 6444f30): by the queries and keys of the layer that comes next.
@@ -25,10 +27,9 @@ def pyramiddrop(call: AttentionCall, instruction_end: torch.Tensor, length: int)
     Args:
         call: of a prefill.
         instruction_end: Int[batch], index in the prompt (`PromptLayout.instruction_end`).
-        length: tokens of the padded prompts, T.
+        remaining: Bool[batch, T], the tokens that have not left.
     """
-    chosen = torch.nn.functional.one_hot(instruction_end, length).bool()
-    return over_prompt(summed_rows(call, _in_call(chosen, call)), call, length)
+    return _sum(call, torch.nn.functional.one_hot(instruction_end, remaining.shape[1]).bool(), remaining)
 
 
 def text_after_images(visual: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
@@ -64,7 +65,7 @@ def sparsevlm_raters(embeddings: torch.Tensor, visual: torch.Tensor, attended: t
     return raters
 
 
-def sparsevlm(call: AttentionCall, raters: torch.Tensor) -> torch.Tensor:
+def sparsevlm(call: AttentionCall, raters: torch.Tensor, remaining: torch.Tensor) -> torch.Tensor:
     """The raters' attention, the mean over them and over the heads.
 
     Source: SparseVLM version 1: of layers 2, 6 and 15, to prune as they are left.
@@ -72,12 +73,13 @@ def sparsevlm(call: AttentionCall, raters: torch.Tensor) -> torch.Tensor:
     Args:
         call: of a prefill.
         raters: Bool[batch, T], at least one for every prompt.
+        remaining: Bool[batch, T], the tokens that have not left.
     """
-    total = over_prompt(summed_rows(call, _in_call(raters, call)), call, raters.shape[1])
+    total = _sum(call, raters, remaining)
     return total / raters.sum(dim=1, keepdim=True).to(total.device)
 
 
-def himap_text(call: AttentionCall, text: torch.Tensor) -> torch.Tensor:
+def himap_text(call: AttentionCall, text: torch.Tensor, remaining: torch.Tensor) -> torch.Tensor:
     """The attention of all text tokens behind the images, the mean over the heads and the sum over them.
 
     Source: HiMAP (6c279e7): of layer 1, to prune before layer 2.
@@ -85,11 +87,12 @@ def himap_text(call: AttentionCall, text: torch.Tensor) -> torch.Tensor:
     Args:
         call: of a prefill.
         text: Bool[batch, T], see `text_after_images`.
+        remaining: Bool[batch, T], the tokens that have not left.
     """
-    return over_prompt(summed_rows(call, _in_call(text, call)), call, text.shape[1])
+    return _sum(call, text, remaining)
 
 
-def himap_image(call: AttentionCall, visual: torch.Tensor) -> torch.Tensor:
+def himap_image(call: AttentionCall, visual: torch.Tensor, remaining: torch.Tensor) -> torch.Tensor:
     """The attention of the visual tokens that have not left, the mean over the heads and the sum over them.
 
     Source: HiMAP (6c279e7): of layer 7, to prune before layer 8. The sum is over a causal matrix: early tokens are seen by more,
@@ -98,8 +101,9 @@ def himap_image(call: AttentionCall, visual: torch.Tensor) -> torch.Tensor:
     Args:
         call: of a prefill.
         visual: Bool[batch, T].
+        remaining: Bool[batch, T], the tokens that have not left.
     """
-    return over_prompt(summed_rows(call, _in_call(visual, call)), call, visual.shape[1])
+    return _sum(call, visual, remaining)
 
 
 def information(hidden: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
@@ -133,7 +137,7 @@ def tokencarve(attention: torch.Tensor, contribution: torch.Tensor, groups: torc
 
 
 def ranks(scores: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
-    """Float32[batch, T]: in each group n for the highest of n scores, 1 for the lowest; of equals more for the earlier; else 0."""
+    """Float32[batch, T]: in each group n for the highest of n scores, 1 for the lowest, of equals more for the first; else 0."""
     groups = groups.to(scores.device)
     order = scores.argsort(dim=1, descending=True, stable=True)
     by_score = groups.gather(1, order)
@@ -163,9 +167,19 @@ def debiased(
     return (scores / divisor).masked_fill(padding.to(scores.device), 0.0)
 
 
-def _in_call(chosen: torch.Tensor, call: AttentionCall) -> torch.Tensor:
-    """Bool[batch, queries] of the call's tokens, from Bool[batch, T] of the prompt's; those that have left are not among them."""
-    if call.positions is None:
-        return chosen
-    positions = call.positions.to(chosen.device)
-    return chosen.gather(1, positions.clamp(min=0)) & (positions >= 0)
+def _sum(call: AttentionCall, chosen: torch.Tensor, remaining: torch.Tensor) -> torch.Tensor:
+    """Float32[batch, T]: the attention of chosen tokens of the prompt that remain, mean over the heads, sum over them."""
+    chosen = chosen.to(remaining.device) & remaining
+    queries, length = call.query.shape[2], chosen.shape[1]
+    if queries != length:
+        positions = call.positions
+        if positions is None or positions.shape[1] != queries:
+            # A layer that uses the keys of a lower one has those of more tokens than it is run for.
+            positions = Slots.of(remaining).positions
+        if positions.shape[1] != queries:
+            raise UnsupportedModelError(
+                f"Decoder layer {call.layer} is not run for the tokens whose attention is needed there; choose another layer."
+            )
+        positions = positions.to(remaining.device)
+        chosen = chosen.gather(1, positions.clamp(min=0)) & (positions >= 0)
+    return over_prompt(summed_rows(call, chosen), call, length)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class SparseVLM(DebiasedPruner):
     """Prunes in three stages by the attention of the raters; the best of what is dropped lives on, clustered.
 
-    Source: Zhang et al. 2024, arXiv 2410.04417; github.com/Gumpest/SparseVLMs, 26a5f48, version 1: as layers 2, 6 and 15 of 32 are
-    left, so before the next, to 303, 110 and 36 tokens and the clusters, for a mean of 128 of 576. The released code counts
+    Source: Zhang et al. 2024, arXiv 2410.04417; github.com/Gumpest/SparseVLMs, 26a5f48, version 1: as layers 2, 6 and 15 of 32
+    are left, so before the next, to 303, 110 and 36 tokens and the clusters, for a mean of 128 of 576. The released code counts
     positions anew; here tokens keep theirs, and a cluster that of its centre.
 
     Args:
@@ -41,7 +41,8 @@ class SparseVLM(DebiasedPruner):
         from lad_eval.attention.pruning.scores import sparsevlm, sparsevlm_raters
 
         layout = entry.layout
-        return sparsevlm(entry.attention, sparsevlm_raters(entry.embeddings, layout.visual, layout.attended))
+        raters = sparsevlm_raters(entry.embeddings, layout.visual, layout.attended)
+        return sparsevlm(entry.attention, raters, entry.remaining)
 
     def _chosen(self, entry: Entry, stage: int) -> Choice:
         from lad_eval.attention.pruning.merging import clustered_dropped

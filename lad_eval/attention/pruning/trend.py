@@ -188,8 +188,8 @@ class Trend:
             values = _smoothed(*self.means[key], key)
         else:
             raise UserError(
-                f"The mean trend was fitted to {_shown(list(self.means))} visual tokens, and there are {_shown([key])}; calibrate "
-                "it on as many pictures of this size, or use trend=exp."
+                f"The mean trend was fitted to {_shown(list(self.means))} visual tokens, and there are {_shown([key])}; "
+                "calibrate it on as many pictures of this size, or use trend=exp."
             )
         level = float(values.mean())
         return np.maximum(values / level, _LOWEST)
