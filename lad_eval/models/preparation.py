@@ -23,7 +23,7 @@ from lad_eval.models.candidates import CandidateTrie
 from lad_eval.models.continuation import mend_prompt
 from lad_eval.models.conversation import Conversation
 from lad_eval.models.features import RememberingImageProcessor
-from lad_eval.models.padding import CLIP_MEAN, Colour, mean_colour, pad_to_square, padding_share
+from lad_eval.models.padding import CLIP_MEAN, Colour, as_it_is, mean_colour, pad_to_square, padding_share
 from lad_eval.tasks.files import shown
 from lad_eval.tasks.request import showing
 
@@ -41,7 +41,7 @@ def size_faults(
     requests: Iterable[Request],
     options: Mapping[str, Any],
     known: set[Size] | None = None,
-    prepare: Callable[[Image], Image] = as_rgb,
+    prepare: Callable[[Image], Image] = as_it_is,
 ) -> list[PictureError]:
     """Pictures whose size alone an image processor refuses, found on blank pictures, each with a sample that shows it.
 
