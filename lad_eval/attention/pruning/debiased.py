@@ -50,9 +50,6 @@ class DebiasedPruner(Pruner, CalibratedIntervention):
     def is_ready(self) -> bool:
         return self.trend == "none" or super().is_ready
 
-    def calibrated(self, model: Any, passes: Passes) -> CalibratedIntervention:
-        return self if self.trend == "none" else super().calibrated(model, passes)
-
     @property
     def learned_trend(self) -> Trend | None:
         """None before calibration, and where nothing is learned."""
