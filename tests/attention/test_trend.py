@@ -120,11 +120,14 @@ def test_over_an_image_each_has_the_same_trend():
     np.testing.assert_allclose(curve[48:], image.curve((20,)))
 
 
-def test_a_mean_is_smoothed_inside_each_image():
+def test_a_mean_of_few_prompts_is_smoothed_inside_each_image():
     shape = np.array([1.0, 1.0, 5.0, 1.0, 2.0, 2.0, 2.0])
-    trend = Trend.fitted("mean", means_of(np.tile(shape, (100, 1)), (4, 3)))
+    # Of two prompts, (2 m + left + right) / 4; at an image's border it is its own neighbour.
+    few = Trend.fitted("mean", means_of(np.tile(shape, (2, 1)), (4, 3)))
     smooth = np.array([1.0, 2.0, 3.0, 2.0, 2.0, 2.0, 2.0])
-    np.testing.assert_allclose(trend.curve((4, 3)), smooth / 2.0)
+    np.testing.assert_allclose(few.curve((4, 3)), smooth / 2.0)
+    many = Trend.fitted("mean", means_of(np.tile(shape, (1000, 1)), (4, 3)))
+    np.testing.assert_allclose(many.curve((4, 3)), shape / 2.0, atol=0.005)
 
 
 def test_a_mean_repairs_a_bias_of_any_form_and_knows_its_grid_alone():
@@ -135,7 +138,7 @@ def test_a_mean_repairs_a_bias_of_any_form_and_knows_its_grid_alone():
     repaired = debiased(torch.as_tensor(fresh * border), visual, [trend.curve(GRID)] * 20, padding)
     overlap = float((kept_by(repaired) & kept_by(fresh)).sum() / kept_by(fresh).sum())
     before = float((kept_by(fresh * border) & kept_by(fresh)).sum() / kept_by(fresh).sum())
-    assert before < 0.6 < 0.85 < overlap
+    assert before < 0.6 < 0.9 < overlap
     with pytest.raises(UserError) as fault:
         trend.curve((72, 72))
     assert str(fault.value) == (

@@ -26,7 +26,6 @@ RAMP_R2 = 0.1
 ENOUGH_REQUESTS = 100
 # An index that is hardly ever looked at must not come first because of one sample that looks at it.
 _LOWEST = 0.01
-_SMOOTHING = np.array([0.25, 0.5, 0.25])
 _KINDS: tuple[TrendKind, ...] = ("exp", "mean")
 _OVERS: tuple[TrendOver, ...] = ("sequence", "image")
 _NO_TREND = "What was learned is not a trend of visual tokens; calibrate it again."
@@ -135,7 +134,7 @@ class Trend:
     """What scores are divided by at each index. Made by `Trend.fitted`, or from what `arrays` gave.
 
     Attributes:
-        kind: "exp", the exponential; "mean", the mean score of the index, smoothed over its neighbours.
+        kind: "exp", the exponential; "mean", the mean score of the index, smoothed where it is of few prompts.
         over: "sequence" or "image".
         exponential: fitted, whatever the kind.
         requests: calibration prompts that it was fitted to.
@@ -239,13 +238,17 @@ def _parts(grid: Grid, over: TrendOver) -> list[tuple[Grid, slice]]:
 
 
 def _smoothed(mean: Floats, count: Floats, grid: Grid) -> Floats:
-    """Each image's means averaged with their neighbours' in it; where all samples had padding, the mean of the others."""
-    values = np.where(count > 0, mean, np.average(mean, weights=count) if count.any() else 1.0)
-    smooth = []
+    """Means in which each neighbour of the same image counts as one prompt more.
+
+    So few prompts are smoothed, and many are not: the next index may be the other border of the picture, and its attention another.
+    """
+    # Where all prompts had padding there is no mean but that of the others.
+    values = np.where(count > 0, mean, np.average(mean, weights=count))
+    neighbours = np.zeros(len(values))
     for _, part in _parts(grid, "image"):
         padded = np.pad(values[part], 1, mode="edge")
-        smooth.append(np.convolve(padded, _SMOOTHING, mode="valid"))
-    return np.concatenate(smooth)
+        neighbours[part] = padded[:-2] + padded[2:]
+    return (count * values + neighbours) / (count + 2)
 
 
 def _shown(grids: Sequence[Grid]) -> str:
