@@ -240,7 +240,7 @@ def _parts(grid: Grid, over: TrendOver) -> list[tuple[Grid, slice]]:
 def _smoothed(mean: Floats, count: Floats, grid: Grid) -> Floats:
     """Means in which each neighbour of the same image counts as one prompt more.
 
-    So few prompts are smoothed, and many are not: the next index may be the other border of the picture, and its attention another.
+    Many prompts are hardly smoothed: the next index may be at the other border of the picture, and looked at less or more.
     """
     # Where all prompts had padding there is no mean but that of the others.
     values = np.where(count > 0, mean, np.average(mean, weights=count))
