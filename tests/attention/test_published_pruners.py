@@ -161,7 +161,7 @@ def test_a_trend_is_learned_from_plain_passes_and_divided_out(lab, name, trend, 
     stored = pruner.learned.arrays["mean/16-16-16"]
     np.testing.assert_allclose(stored, means, atol=1e-6)
     assert pruner.learned_trend.requests == 6
-    assert pruner.notes[-1].endswith("The trend is fitted to 6 requests only; at least 100 are advised.")
+    assert pruner.learned_notes[-1].endswith("The trend is fitted to 6 requests only; at least 100 are advised.")
     assert set(pruner.strengths) == {"attention", "kept before", "kept after"}
     assert pruner.facts["learned"] == pruner.learned.digest != fresh.facts["learned"]
 
@@ -192,7 +192,7 @@ def test_a_ramp_planted_in_attention_is_found_and_the_tokens_are_those_without_i
     monkeypatch.setattr(kind, "_attention", ramped)
     pruner, model, _ = calibrated(lab, kind(keep=0.25, layer=1, trend="exp"))
     assert pruner.strengths["attention"].sigma == pytest.approx(1.2, abs=0.05)
-    assert pruner.notes[0].endswith("late tokens are preferred (sigma 1.20, R2 1.00).")
+    assert pruner.learned_notes[0].endswith("late tokens are preferred (sigma 1.20, R2 1.00).")
     assert pruner.strengths["kept before"].sigma > 1
 
     def ramped_attention(self, entry, stage):

@@ -69,8 +69,7 @@ class DebiasedPruner(Pruner, CalibratedIntervention):
         return made
 
     @property
-    def notes(self) -> tuple[str, ...]:
-        """What a user should know of the trend, in sentences."""
+    def learned_notes(self) -> tuple[str, ...]:
         if (trend := self.learned_trend) is None:
             return ()
         shown = f"{self.label}: {trend.exponential}."
