@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lad_eval.metrics import Comparison
+    from lad_eval.models.base import ImagePreparation
 
 Names: TypeAlias = str | Path | Sequence[str | Path]
 
@@ -117,7 +118,7 @@ def evaluate(
     attn_implementation: str | None = None,
     revision: str | None = None,
     adapter: str | None = None,
-    image_preparation: Literal["protocol", "native"] = "protocol",
+    image_preparation: ImagePreparation = "protocol",
     trust_remote_code: bool = False,
     date: str = DEFAULT_DATE,
     calibrate_on: str | None = None,
@@ -143,7 +144,8 @@ def evaluate(
         attn_implementation: "sdpa", "flash_attention_2", ...; None: the model's.
         revision: branch, tag or commit on the hub.
         adapter: a LoRA or another adapter of peft, as a folder or hub id.
-        image_preparation: "protocol" resizes images as the task says, "native" leaves them to the model's processor.
+        image_preparation: "protocol" resizes images as the task says, "native" leaves them to the model's processor,
+            "pad" makes them square.
         trust_remote_code: run code that comes with the model.
         date: YYYY-MM-DD, printed by chat templates that ask for today's date.
         calibrate_on: another task of as many candidates that gives the calibration samples.

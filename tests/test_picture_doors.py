@@ -116,9 +116,9 @@ def test_every_door_shows_the_same_picture(tmp_path):
         picture = Picture(folder / name)
         assert np.array_equal(picture.load(), expected), name
         assert np.array_equal(NamedPicture(folder / name).load(), expected)
-        assert np.array_equal(ImageCache("native").get(picture), expected)
+        assert np.array_equal(ImageCache("native").get(picture).image, expected)
         squashed = left_and_right(left, right).resize(PROTOCOL_SIZE, Image.Resampling.BICUBIC)
-        assert np.array_equal(ImageCache("protocol").get(picture), squashed)
+        assert np.array_equal(ImageCache("protocol").get(picture).image, squashed)
         assert np.array_equal(encoder.seen[place], expected)
         # VLMEvalKit's own classes and data sets read files.
         with Image.open(Pictures(tmp_path / "written").write(picture)) as written:

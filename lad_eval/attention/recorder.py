@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from lad_eval.attention.hooks import AttentionCall, attending_layers, observe_attention
+from lad_eval.attention.rows import attention_rows
 from lad_eval.attention.spans import Spans
 from lad_eval.errors import UnsupportedModelError
 
@@ -104,52 +105,10 @@ def last_row(call: AttentionCall) -> torch.Tensor:
     """Post-softmax attention of the last query: Float32[batch, H, keys].
 
     Raises:
-        UnsupportedModelError: a mask or a position bias of a form that is not known here.
+        UnsupportedModelError: see `attention_rows`.
     """
-    query, key, options = call.query, call.key, call.options
-    if options.get("position_bias") is not None:
-        raise UnsupportedModelError(f"{type(call.module).__name__} is not supported: its attention adds a position bias.")
-    batch, heads, queries, width = query.shape
-    scaling = options.get("scaling")
-    last = query[:, :, -1].float() * (width**-0.5 if scaling is None else scaling)
-    # Query heads that share a key head are one small matrix, so that the keys are neither repeated nor copied.
-    last = last.reshape(batch, key.shape[1], heads // key.shape[1], width)
-    scores = torch.matmul(last, key.float().transpose(-1, -2)).reshape(batch, heads, key.shape[2])
-    if (cap := options.get("softcap")) is not None:
-        scores = torch.tanh(scores / cap) * cap
-    scores = _masked(scores, call, queries)
-    sink = options.get("s_aux")
-    if sink is None:
-        return scores.softmax(dim=-1)
-    total = torch.logaddexp(scores.logsumexp(dim=-1), sink.float().reshape(1, heads))
-    return (scores - total[..., None]).exp()
-
-
-def _masked(scores: torch.Tensor, call: AttentionCall, queries: int) -> torch.Tensor:
-    """Scores of the keys that the last query may not see become minus infinity (or as low as an additive mask says)."""
-    mask, keys = call.mask, scores.shape[-1]
-    if isinstance(mask, torch.Tensor) and mask.dim() == 4:
-        row = mask[:, :, -1, :keys]
-        return scores.masked_fill(~row, -torch.inf) if row.dtype == torch.bool else scores + row.float()
-    if isinstance(mask, torch.Tensor) and mask.dim() == 2:
-        seen = torch.nn.functional.pad(mask[:, :keys].bool(), (0, max(0, keys - mask.shape[1])))
-        scores = scores.masked_fill(~seen[:, None], -torch.inf)
-    elif mask is not None:
-        raise UnsupportedModelError(
-            f"{type(mask).__name__} attention masks are not supported; use attn_implementation sdpa, eager or flash_attention_2."
-        )
-    first, end = 0, keys
-    causal = call.options.get("is_causal")
-    if getattr(call.module, "is_causal", True) if causal is None else causal:
-        # A static cache is longer than the prompt that fills it. A single query comes after all keys.
-        end = keys if queries == 1 else min(keys, queries)
-    if (window := call.options.get("sliding_window")) is not None:
-        first = max(0, end - window)
-    if (first, end) == (0, keys):
-        return scores
-    hidden = torch.ones(keys, dtype=torch.bool, device=scores.device)
-    hidden[first:end] = False
-    return scores.masked_fill(hidden, -torch.inf)
+    batch, _, queries, _ = call.query.shape
+    return attention_rows(call, torch.full((batch, 1), queries - 1))[:, :, 0]
 
 
 def _named(layers: list[int]) -> str:

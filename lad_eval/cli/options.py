@@ -31,6 +31,7 @@ class ImagePreparation(str, Enum):
 
     protocol = "protocol"
     native = "native"
+    pad = "pad"
 
 
 Model = Annotated[
@@ -68,7 +69,8 @@ Seed = Annotated[int, typer.Option("--seed", help="Seed of the bootstrap and of 
 Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a hub model.")]
 Adapter = Annotated[str | None, typer.Option("--adapter", help="Folder or hub id of a PEFT adapter to merge into the model.")]
 PreparedAs = Annotated[
-    ImagePreparation, typer.Option("--image-preparation", help="protocol: 336 x 336, bicubic; native: as the model prefers.")
+    ImagePreparation,
+    typer.Option("--image-preparation", help="protocol: 336 x 336, bicubic; native: as the model prefers; pad: to squares."),
 ]
 TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with a hub model.")]
 Date = Annotated[str, typer.Option("--date", help="YYYY-MM-DD, what a chat template prints that asks for today's date.")]
@@ -227,7 +229,7 @@ def model_options(text: str, model: str) -> dict[str, Any]:
     if "trust_remote_code" in options:
         options["trust_remote_code"] = _choice(options, "trust_remote_code", _BOOLEANS)
     if "image_preparation" in options:
-        _choice(options, "image_preparation", dict.fromkeys(("protocol", "native")))
+        _choice(options, "image_preparation", dict.fromkeys(choice.value for choice in ImagePreparation))
     if "batch_size" in options:
         options["batch_size"] = check_batch_size(options["batch_size"])
     if "model" not in options and model in _CLASSES:

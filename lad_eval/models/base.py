@@ -15,6 +15,8 @@ from lad_eval.evidence.table import Evidence
 from lad_eval.tasks.request import Request
 
 BatchSize = int | Literal["auto"]
+ImagePreparation = Literal["protocol", "native", "pad"]
+"""How images reach a model: squashed to the protocol's size, as they are, or padded to a square."""
 
 
 Item = TypeVar("Item")

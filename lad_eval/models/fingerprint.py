@@ -36,7 +36,7 @@ def describe(
         processor: its processor; its settings decide what the model sees.
         name: see `lad_eval.models.source.Source.content_name`.
         weights: what identifies the weights; None: a digest of the loaded model is taken.
-        image_preparation: "protocol" or "native".
+        image_preparation: "protocol", "native" or "pad".
         chat_template: digest of the template.
         adapter: what identifies the adapter that was merged into the weights; None: there is none, and nothing is said of one.
         prompt: what determines a prompt besides the template, and a digest of one; None where nothing does.

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property, partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from lad_eval.evidence.replies import Decoding, Reply
 from lad_eval.evidence.table import Evidence
 from lad_eval.models.base import (
     BatchSize,
+    ImagePreparation,
     PromptReport,
     Repeated,
     by_identifiers,
@@ -95,7 +96,8 @@ class HuggingFaceVLM(UnderIntervention):
         weights: what identifies the weights (a hub revision, a digest of files); None: a digest of the weights themselves.
         adapter: what identifies the adapter that was merged into those weights; None: none was.
         batch_size: requests a pass, or "auto": as many as are useful. Both are halved, for good, when memory does not suffice.
-        image_preparation: "protocol" squashes every image to 336 x 336 (bicubic); "native" leaves sizes to the processor.
+        image_preparation: "protocol" squashes every image to 336 x 336 (bicubic); "native" leaves sizes to the processor;
+            "pad" makes squares, in the mean colour of the image processor.
         date: YYYY-MM-DD, what a chat template prints that asks for today's date.
 
     Raises:
@@ -113,7 +115,7 @@ class HuggingFaceVLM(UnderIntervention):
         weights: str | None = None,
         adapter: str | None = None,
         batch_size: BatchSize | str = "auto",
-        image_preparation: Literal["protocol", "native"] | str = "protocol",
+        image_preparation: ImagePreparation | str = "protocol",
         date: str = DEFAULT_DATE,
     ) -> None:
         self.model = model.eval()

@@ -1,19 +1,63 @@
-"""Which visual tokens show what an image processor put around a picture, found without knowing the processor's code."""
+"""What is put around pictures: padding to a square, and which visual tokens show padding, found without any processor's code."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from lad_eval.attention.spans import Spans
 from lad_eval.errors import UnsupportedModelError
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Colour = tuple[int, int, int]
+CLIP_MEAN: Colour = (122, 116, 104)
+"""Mean colour of the pictures that CLIP was trained on, of 255 and rounded down, as LLaVA-1.5 rounds it."""
+
+
+def mean_colour(image_processor: Any) -> Colour:
+    """The colour that an image processor makes 0 as it normalises, rounded down; CLIP_MEAN where it names none."""
+    mean = getattr(image_processor, "image_mean", None)
+    if not isinstance(mean, list | tuple) or len(mean) != 3:
+        return CLIP_MEAN
+    red, green, blue = (min(255, max(0, int(part * 255))) for part in mean)
+    return red, green, blue
+
+
+def pad_to_square(image: Image, colour: Colour) -> Image:
+    """The image in the middle of a square as wide as its longer side.
+
+    Source: `expand2square` of LLaVA-1.5 (github.com/haotian-liu/LLaVA), whose padding this is.
+
+    Args:
+        image: in RGB.
+        colour: of what is put around it.
+    """
+    from PIL import Image as Pil
+
+    side = max(image.size)
+    if image.size == (side, side):
+        return image
+    square = Pil.new("RGB", (side, side), colour)
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square
+
+
+def as_it_is(image: Image) -> Image:
+    """The image."""
+    return image
+
 
 def padding_share(
-    image_processor: Any, options: Mapping[str, Any], sizes: Sequence[Sequence[tuple[int, int]]], spans: Spans
+    image_processor: Any,
+    options: Mapping[str, Any],
+    sizes: Sequence[Sequence[tuple[int, int]]],
+    spans: Spans,
+    prepare: Callable[[Image], Image] = as_it_is,
 ) -> torch.Tensor:
     """Of the pixels that each visual token covers, the share that shows padding: Float[batch, T], 0 elsewhere.
 
@@ -23,8 +67,9 @@ def padding_share(
     Args:
         image_processor: takes images nested by request, as those of transformers do.
         options: of the image processor.
-        sizes: height and width of every picture, row by row.
+        sizes: height and width of every picture, row by row, before anything is done to it.
         spans: of the pictures.
+        prepare: makes of a picture what the image processor is given.
 
     Raises:
         UnsupportedModelError: there is padding, and pictures become something else than one square grid of tokens.
@@ -34,7 +79,7 @@ def padding_share(
     for b, row in enumerate(sizes):
         key = tuple(row)
         if key not in known:
-            known[key] = _padded_pixels(image_processor, options, key)
+            known[key] = _padded_pixels(image_processor, options, key, prepare)
         padded = known[key]
         if padded is None:
             continue
@@ -44,12 +89,16 @@ def padding_share(
     return shares
 
 
-def _padded_pixels(image_processor: Any, options: Mapping[str, Any], sizes: Sequence[tuple[int, int]]) -> torch.Tensor | None:
+def _padded_pixels(
+    image_processor: Any, options: Mapping[str, Any], sizes: Sequence[tuple[int, int]], prepare: Callable[[Image], Image]
+) -> torch.Tensor | None:
     """Bool[N, H, H] of the padded pixels of a request's pictures; None where there are none."""
-    from PIL import Image
+    from PIL import Image as Pil
 
     black, white = (
-        image_processor([[Image.new("RGB", (width, height), colour) for height, width in sizes]], **options)["pixel_values"]
+        image_processor([[prepare(Pil.new("RGB", (width, height), colour)) for height, width in sizes]], **options)[
+            "pixel_values"
+        ]
         for colour in ("black", "white")
     )
     same = black == white

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 
@@ -17,13 +17,14 @@ from lad_eval.attention.layout import PromptLayout, no_padding
 from lad_eval.attention.spans import NOT_FOR_THE_MODEL, Spans, image_spans, span_options
 from lad_eval.data.decoding import as_rgb
 from lad_eval.errors import PictureError, UserError
+from lad_eval.models.base import ImagePreparation
 from lad_eval.models.batching import is_out_of_memory
 from lad_eval.models.cache import CACHE_BYTES, ByteLRU
 from lad_eval.models.candidates import CandidateTrie
 from lad_eval.models.continuation import mend_prompt
 from lad_eval.models.conversation import Conversation
 from lad_eval.models.features import RememberingImageProcessor
-from lad_eval.models.padding import padding_share
+from lad_eval.models.padding import CLIP_MEAN, Colour, as_it_is, mean_colour, pad_to_square, padding_share
 from lad_eval.tasks.files import shown
 from lad_eval.tasks.request import showing
 
@@ -37,7 +38,11 @@ Size = tuple[int, int]
 
 
 def size_faults(
-    image_processor: Any, requests: Iterable[Request], options: Mapping[str, Any], known: set[Size] | None = None
+    image_processor: Any,
+    requests: Iterable[Request],
+    options: Mapping[str, Any],
+    known: set[Size] | None = None,
+    prepare: Callable[[Image], Image] = as_it_is,
 ) -> list[PictureError]:
     """Pictures whose size alone an image processor refuses, found on blank pictures, each with a sample that shows it.
 
@@ -48,6 +53,7 @@ def size_faults(
         requests: whose images are looked at; drawn ones, which have no size of their own, are passed over.
         options: of the image processor.
         known: sizes that are accepted, not tried again; sizes that prove to be are added.
+        prepare: makes of a picture what the image processor is given.
 
     Raises:
         PictureError: a picture cannot be read.
@@ -65,7 +71,7 @@ def size_faults(
     faults: list[PictureError] = []
     while untried := _extremes(left) - accepted:
         for size in sorted(untried):
-            reason = refusal(image_processor, Pil.new("RGB", size), options)
+            reason = refusal(image_processor, prepare(Pil.new("RGB", size)), options)
             if reason is None:
                 accepted.add(size)
                 continue
@@ -128,7 +134,6 @@ def _extremes(sizes: set[Size]) -> set[Size]:
     }
 
 
-ImagePreparation = Literal["protocol", "native"]
 PROTOCOL_SIZE = (336, 336)
 """Width and height, in pixels, to which the protocol of arXiv 2605.11591 squashes every image (bicubic)."""
 
@@ -152,39 +157,48 @@ def check_image_preparation(name: str) -> ImagePreparation:
     raise UserError(f"Unknown image preparation {name!r}: use {' or '.join(map(repr, known))}.")
 
 
+@dataclass(frozen=True)
+class PreparedImage:
+    """An image in RGB as the model's processor takes it, and the width and height that it came with."""
+
+    image: Image
+    original: Size
+
+
 class ImageCache:
     """Prepared images, the latest first out last: a sample's permutations show the same images again and again.
 
     Args:
-        preparation: "protocol" squashes to PROTOCOL_SIZE; "native" leaves the size to the model's processor.
+        preparation: "protocol" squashes to PROTOCOL_SIZE; "native" leaves the size to the model's processor; "pad" makes squares.
+        colour: of the padding.
         capacity_bytes: of pixels held.
     """
 
-    def __init__(self, preparation: ImagePreparation, capacity_bytes: int = CACHE_BYTES) -> None:
+    def __init__(self, preparation: ImagePreparation, colour: Colour = CLIP_MEAN, capacity_bytes: int = CACHE_BYTES) -> None:
         self.preparation = preparation
-        self._held: ByteLRU[str, Image] = ByteLRU(capacity_bytes, _bytes)
+        self._colour = colour
+        self._held: ByteLRU[str, PreparedImage] = ByteLRU(capacity_bytes, _bytes)
 
-    def get(self, source: ImageSource) -> Image:
-        """The image in RGB, prepared.
+    def get(self, source: ImageSource) -> PreparedImage:
+        """The image, prepared.
 
         Raises:
             DataError: it cannot be read.
         """
-        image = self._held.get(source.digest)
-        if image is None:
-            image = prepare_image(source.load(), self.preparation)
-            self._held.put(source.digest, image)
-        return image
+        held = self._held.get(source.digest)
+        if held is None:
+            image = as_rgb(source.load())
+            held = PreparedImage(self.prepare(image), image.size)
+            self._held.put(source.digest, held)
+        return held
 
+    def prepare(self, image: Image) -> Image:
+        """An image in RGB, squashed (without regard to its aspect ratio) or padded where the preparation says so."""
+        from PIL.Image import Resampling
 
-def prepare_image(image: Image, preparation: ImagePreparation) -> Image:
-    """The image in RGB, squashed (without regard to its aspect ratio) where the protocol says so."""
-    from PIL.Image import Resampling
-
-    image = as_rgb(image)
-    if preparation == "protocol" and image.size != PROTOCOL_SIZE:
-        image = image.resize(PROTOCOL_SIZE, Resampling.BICUBIC)
-    return image
+        if self.preparation == "protocol" and image.size != PROTOCOL_SIZE:
+            return image.resize(PROTOCOL_SIZE, Resampling.BICUBIC)
+        return pad_to_square(image, self._colour) if self.preparation == "pad" else image
 
 
 @dataclass(frozen=True)
@@ -230,7 +244,7 @@ class Preparation:
         self._accepted_sizes: set[tuple[int, int]] = set()
         self._conversation = conversation
         self._image_options = IMAGE_OPTIONS.get(str(getattr(model, "config", model).model_type), _no_options)
-        self.images = ImageCache(preparation)
+        self.images = ImageCache(preparation, mean_colour(processor.image_processor))
         self.lock = Lock()
 
     def check_sizes(self, requests: Sequence[Request]) -> None:
@@ -252,9 +266,9 @@ class Preparation:
             return []
         options = {"return_tensors": "pt", **self._image_options(len(requests[0].images))}
         with self.lock:
-            return size_faults(self._image_processor, requests, options, self._accepted_sizes)
+            return size_faults(self._image_processor, requests, options, self._accepted_sizes, self.images.prepare)
 
-    def _images_of(self, request: Request) -> list[Image]:
+    def _images_of(self, request: Request) -> list[PreparedImage]:
         with showing(request.sample_id):
             return [self.images.get(source) for source in request.images]
 
@@ -276,7 +290,8 @@ class Preparation:
         n_images = len(first.images)
         with self.lock:
             prompts = [self._conversation.prompt(request.question, n_images) for request in requests]
-            images = [self._images_of(request) for request in requests]
+            prepared = [self._images_of(request) for request in requests]
+            images = [[one.image for one in row] for row in prepared]
             digests = tuple(source.digest for request in requests for source in request.images)
             answers = self._conversation.answers(first.identifiers, n_images, first.question)
             try:
@@ -301,6 +316,7 @@ class Preparation:
             sizes = [[(image.height, image.width) for image in row] for row in images]
             spans = image_spans(self._model, self._processor, mended, n_images, image_sizes=sizes)
         given = {name: value for name, value in mended.items() if name not in NOT_FOR_THE_MODEL}
+        originals = [[(one.original[1], one.original[0]) for one in row] for row in prepared]
         mask = given.get("attention_mask")
         layout = PromptLayout(
             given["input_ids"],
@@ -308,7 +324,7 @@ class Preparation:
             torch.ones_like(given["input_ids"], dtype=torch.bool) if mask is None else mask.bool(),
             tuple(request.question for request in requests),
             self._decode,
-            no_padding if self.images.preparation == "protocol" else partial(self._padding_share, sizes),
+            no_padding if self.images.preparation == "protocol" else partial(self._padding_share, originals),
             digests,
             tuple(request.sample_id for request in requests),
             tuple(request.key for request in requests),
@@ -318,7 +334,7 @@ class Preparation:
     def _padding_share(self, sizes: Sequence[Sequence[Size]], spans: Spans) -> torch.Tensor:
         options = {"return_tensors": "pt", **self._image_options(len(sizes[0]))}
         with self.lock:
-            return padding_share(self._image_processor, options, sizes, spans)
+            return padding_share(self._image_processor, options, sizes, spans, self.images.prepare)
 
     def _decode(self, ids: list[int]) -> str:
         with self.lock:
@@ -329,5 +345,5 @@ def _no_options(n_images: int) -> dict[str, Any]:
     return {}
 
 
-def _bytes(image: Image) -> int:
-    return image.width * image.height * 4  # Pillow keeps a pixel of RGB in four bytes
+def _bytes(held: PreparedImage) -> int:
+    return held.image.width * held.image.height * 4  # Pillow keeps a pixel of RGB in four bytes

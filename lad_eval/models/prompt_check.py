@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from lad_eval.errors import PictureError
-from lad_eval.models.base import PromptFault, PromptReport
+from lad_eval.models.base import ImagePreparation, PromptFault, PromptReport
 from lad_eval.models.control import ControlTokens
 from lad_eval.models.conversation import TEMPLATE_FAULTS, Conversation
 from lad_eval.models.date import DEFAULT_DATE
@@ -273,7 +273,7 @@ class PromptReader:
         config: of an image-text-to-text model of transformers.
         processor: of the model, with a chat template.
         name: for error texts.
-        image_preparation: "protocol" or "native".
+        image_preparation: "protocol", "native" or "pad".
         date: YYYY-MM-DD, what a chat template prints that asks for today's date.
 
     Raises:
@@ -287,7 +287,7 @@ class PromptReader:
         processor: Any,
         *,
         name: str,
-        image_preparation: Literal["protocol", "native"] | str = "protocol",
+        image_preparation: ImagePreparation | str = "protocol",
         date: str = DEFAULT_DATE,
     ) -> None:
         self.name = name

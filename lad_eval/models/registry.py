@@ -14,7 +14,7 @@ from lad_eval.models.date import DEFAULT_DATE, check_date
 from lad_eval.models.source import EMBEDDED, HUB_ID, KIT, RANDOM, Source, local_folder, source_of
 
 if TYPE_CHECKING:
-    from lad_eval.models.base import VLM, ReadsPrompts
+    from lad_eval.models.base import VLM, ImagePreparation, ReadsPrompts
     from lad_eval.models.vlmeval.model import InterceptedVLM
 
 
@@ -90,7 +90,7 @@ def load_model(
     device: str = "auto",
     attn_implementation: str | None = None,
     batch_size: int | Literal["auto"] = "auto",
-    image_preparation: Literal["protocol", "native"] = "protocol",
+    image_preparation: ImagePreparation = "protocol",
     seed: int = 0,
     trust_remote_code: bool = False,
     date: str = DEFAULT_DATE,
@@ -108,7 +108,7 @@ def load_model(
         device: "cpu", "cuda", "cuda:1", "mps", or "auto": a GPU if there is one.
         attn_implementation: "sdpa", "eager", "flash_attention_2", ...; None: transformers' choice for the model.
         batch_size: requests a forward pass, or "auto".
-        image_preparation: "protocol" (336 x 336, bicubic) or "native".
+        image_preparation: "protocol" (336 x 336, bicubic), "native", or "pad" (to a square).
         seed: of random weights.
         trust_remote_code: run Python code that comes with a hub model.
         date: YYYY-MM-DD, what a chat template prints that asks for today's date.
@@ -213,7 +213,7 @@ def load_prompt_reader(
     *,
     revision: str | None = None,
     adapter: str | None = None,
-    image_preparation: Literal["protocol", "native"] = "protocol",
+    image_preparation: ImagePreparation = "protocol",
     trust_remote_code: bool = False,
     date: str = DEFAULT_DATE,
 ) -> ReadsPrompts:
@@ -244,7 +244,7 @@ def load_prompt_reader(
     return PromptReader(config, processor, name=source.name, image_preparation=image_preparation, date=date)
 
 
-def _of_kit(name: str, chosen: Mapping[str, Any], image_preparation: Literal["protocol", "native"], date: str) -> InterceptedVLM:
+def _of_kit(name: str, chosen: Mapping[str, Any], image_preparation: ImagePreparation, date: str) -> InterceptedVLM:
     """A model of VLMEvalKit, whose class chooses for itself what `chosen` names."""
     from lad_eval.models.preparation import check_image_preparation
     from lad_eval.models.vlmeval.loading import load_entry

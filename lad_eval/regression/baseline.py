@@ -15,6 +15,7 @@ from lad_eval.evidence.table import Ints
 from lad_eval.files.atomic import sweep, write_text
 from lad_eval.files.documents import read_json
 from lad_eval.metrics import UNPARSABLE, Grid, accuracy, consistency
+from lad_eval.models.base import ImagePreparation
 
 NONE = "-"
 """Stands for a reply in which no answer was found."""
@@ -142,7 +143,7 @@ class Options(_Strict):
     attn: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_|.-]{1,100}$")
     revision: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_./-]{1,200}$")
     adapter: str | None = Field(default=None, min_length=1, max_length=4096)
-    image_preparation: Literal["protocol", "native"] | None = None
+    image_preparation: ImagePreparation | None = None
     trust_remote_code: Literal[False] | None = None
     seed: Annotated[int, Field(strict=True, ge=0, le=2**63)] | None = None
 

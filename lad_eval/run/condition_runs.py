@@ -175,7 +175,8 @@ class Asking:
             ready = intervention.load_learned(folder, calibration_origin(self.model.fingerprint, requests))
             if not ready.is_ready:
                 raise UserError(f"{folder} does not show what the main process wrote there; give all processes one --runs.")
-        return replace(condition_run, intervention=ready)
+        planned = replace(condition_run.plan, notes=(*condition_run.plan.notes, *ready.learned_notes))
+        return replace(condition_run, intervention=ready, plan=planned)
 
     def _siblings(self, folder: Path, holding: str = PARQUET) -> list[Path]:
         """Folders of the model's other runs whose files may serve; none where nothing is taken."""

@@ -15,7 +15,7 @@ from lad_eval.evidence.store import EvidenceStore
 from lad_eval.files.atomic import write_atomically
 from lad_eval.files.documents import write_json
 from lad_eval.methods import PLAIN, Method
-from lad_eval.models.base import VLM
+from lad_eval.models.base import VLM, ImagePreparation
 from lad_eval.models.date import DEFAULT_DATE, check_date
 from lad_eval.models.registry import check_model, load_model
 from lad_eval.models.source import display_name
@@ -67,7 +67,7 @@ class Settings:
     attn: str | None = None
     revision: str | None = None
     adapter: str | None = None
-    image_preparation: Literal["protocol", "native"] = "protocol"
+    image_preparation: ImagePreparation = "protocol"
     trust_remote_code: bool = False
     date: str = DEFAULT_DATE
     out: Path = Path("results/runs")

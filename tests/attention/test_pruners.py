@@ -11,7 +11,7 @@ from lad_eval.attention.layout import PromptLayout, no_padding
 from lad_eval.attention.masks import additive_mask
 from lad_eval.attention.pruning.compaction import Slots, cut_entries, cut_keys, mask_form
 from lad_eval.attention.pruning.fastv import FastV
-from lad_eval.attention.pruning.pruner import _greatest
+from lad_eval.attention.pruning.keep import highest
 from lad_eval.attention.pruning.random_tokens import RandomTokens
 from lad_eval.attention.pruning.rows import over_prompt
 from lad_eval.attention.pruning.steps import Steps
@@ -35,7 +35,8 @@ def test_one_token_is_not_all_tokens():
     assert len({one, all_tokens, FastV(keep=1), FastV(keep=1.0)}) == 2
     assert (one.label, all_tokens.label) == ("fastv(keep=1)", "fastv(keep=1.0)")
     assert one.facts != all_tokens.facts
-    assert one.facts == {"name": "fastv", "keep": 1, "keep_is": "tokens", "layer": 2, "how": "drop", "keep_per": "prompt"}
+    shared = {"layer": 2, "how": "drop", "keep_per": "prompt", "trend": "none", "over": "sequence", "learned": None}
+    assert one.facts == {"name": "fastv", "keep": 1, "keep_is": "tokens", **shared}
     assert (parse_intervention("fastv(keep=0)"), parse_intervention("fastv(keep=0.0)")) == (FastV(keep=0), FastV(keep=0.0))
 
 
@@ -54,7 +55,13 @@ KEEP = "keep of fastv must be a whole number of tokens of at least 0, or a share
         ("fastv(layer=1.5)", "layer of fastv must be a whole number, not '1.5'."),
         ("fastv(how=hide)", "how of fastv must be 'drop' or 'mask', not 'hide'."),
         ("fastv(keep_per=row)", "keep_per of fastv must be 'prompt' or 'image', not 'row'."),
-        ("fastv(seed=1)", "fastv has no parameter 'seed'. Its parameters are keep, layer, how, keep_per."),
+        ("fastv(seed=1)", "fastv has no parameter 'seed'. Its parameters are keep, layer, how, keep_per, trend, over."),
+        ("fastv(trend=linear)", "trend of fastv must be 'exp' or 'mean' or 'none', not 'linear'."),
+        ("himap(over=row)", "over of himap must be 'sequence' or 'image', not 'row'."),
+        (
+            "random-tokens(trend=exp)",
+            "random-tokens has no parameter 'trend'. Its parameters are keep, layer, how, keep_per, seed.",
+        ),
         ("random-tokens(seed=x)", "seed of random-tokens must be a whole number, not 'x'."),
     ],
 )
@@ -127,7 +134,7 @@ def test_masks_of_other_forms_are_refused():
 def test_the_greatest_of_each_group_and_of_equals_the_first():
     scores = torch.tensor([[5.0, 1.0, 1.0, 9.0, 2.0, 2.0], [0.0, 0.0, 0.0, 0.0, 0.0, 0.0]])
     groups = torch.tensor([[0, 0, 0, -1, 1, 1], [0, 0, 0, 0, 1, 1]])
-    kept = _greatest(scores, groups, torch.tensor([[2, 1], [3, 0]]))
+    kept = highest(scores, groups, torch.tensor([[2, 1], [3, 0]]))
     assert kept.int().tolist() == [[1, 1, 0, 0, 1, 0], [1, 1, 1, 0, 0, 0]]
 
 

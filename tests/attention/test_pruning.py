@@ -42,7 +42,7 @@ class TwoStages(Pruner):
     def _shares(self, mean):
         return [mean, mean**2]
 
-    def _scores(self, entry):
+    def _scores(self, entry, stage):
         call = entry.coming()
         row = last_row(call).mean(dim=1)
         self.seen.append(row)

@@ -67,7 +67,7 @@ def test_a_wrong_config_file_is_one_line(content, text, capsys, tmp_path):
         ("dtype=float16", "hf", "needs --model_args pretrained="),
         ("pretrained=a/b", "lad-tiny", "name two models"),
         ("pretrained=a/b,trust_remote_code=maybe", "hf", "trust_remote_code is true or false"),
-        ("pretrained=a/b,image_preparation=big", "hf", "image_preparation is protocol or native"),
+        ("pretrained=a/b,image_preparation=big", "hf", "image_preparation is protocol or native or pad"),
         ("pretrained=a/b,batch_size=none", "hf", "batch size"),
     ],
 )

@@ -242,7 +242,7 @@ def test_the_protocol_squashes_every_image_to_one_size(vlm):
         if (model := vlm("qwen2.5-vl", image_preparation=preparation))
     }
     assert evidence["protocol"][0] == evidence["protocol"][1]
-    assert vlm("qwen2.5-vl", image_preparation="protocol")._prepare.images.get(Noise(0, (112, 28))).size == (336, 336)
+    assert vlm("qwen2.5-vl", image_preparation="protocol")._prepare.images.get(Noise(0, (112, 28))).image.size == (336, 336)
 
 
 @pytest.mark.parametrize(("family", "remembers"), [("qwen2.5-vl", True), ("llava-1.5", True), ("llava-onevision", False)])
@@ -280,7 +280,7 @@ def test_bad_input_is_refused_in_one_line(vlm, tiny):
         model.evidence([*make_requests(4, 1), *make_requests(3, 1)])
     with pytest.raises(UserError, match="batch size must be a positive whole number or 'auto', not 0"):
         vlm("qwen2.5-vl", batch_size=0)
-    with pytest.raises(UserError, match="Unknown image preparation 'square': use 'protocol' or 'native'"):
+    with pytest.raises(UserError, match="Unknown image preparation 'square': use 'protocol' or 'native' or 'pad'"):
         vlm("qwen2.5-vl", image_preparation="square")
     spoilt = dataclasses.replace(make_requests(4, 1)[0], question="what is <|image_pad|>?")
     with pytest.raises(DataError, match=r"Sample s0: its question becomes '<\|image_pad\|>', a control token or"):

@@ -40,6 +40,10 @@ INTERVENTIONS: Registry[type[Intervention]] = Registry(
     {
         "sofa": Sofa,
         "fastv": "lad_eval.attention.pruning.fastv:FastV",
+        "pyramiddrop": "lad_eval.attention.pruning.pyramiddrop:PyramidDrop",
+        "sparsevlm": "lad_eval.attention.pruning.sparsevlm:SparseVLM",
+        "himap": "lad_eval.attention.pruning.himap:HiMAP",
+        "tokencarve": "lad_eval.attention.pruning.tokencarve:TokenCarve",
         "random-tokens": "lad_eval.attention.pruning.random_tokens:RandomTokens",
     },
     group="lad_eval.interventions",

@@ -105,6 +105,11 @@ class Intervention(ABC):
         """What a reader of the figures should know of a calibration on so many samples, a line each."""
         return ()
 
+    @property
+    def learned_notes(self) -> tuple[str, ...]:
+        """What a reader of the figures should know of what was learned, a line each."""
+        return ()
+
     def save_learned(self, folder: Path) -> None:
         """Writes what was learned into a folder, a file for each part that learns; nothing for one that does not.
 
@@ -256,6 +261,10 @@ class JoinedIntervention(Intervention):
 
     def calibration_notes(self, samples: int) -> tuple[str, ...]:
         return tuple(note for part in self.parts for note in part.calibration_notes(samples))
+
+    @property
+    def learned_notes(self) -> tuple[str, ...]:
+        return tuple(note for part in self.parts for note in part.learned_notes)
 
     def load_learned(self, folder: Path, origin: Mapping[str, Any] | None = None) -> JoinedIntervention:
         return JoinedIntervention(tuple(part.load_learned(folder, origin) for part in self.parts))

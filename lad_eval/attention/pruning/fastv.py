@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from lad_eval.attention.pruning.pruner import Pruner
+from lad_eval.attention.pruning.debiased import DebiasedPruner
 
 if TYPE_CHECKING:
     import torch
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class FastV(Pruner):
+class FastV(DebiasedPruner):
     """Keeps the visual tokens to which the prompt's last token attends most, in the layer below the one before which they leave.
 
     Source: Chen et al. 2024, arXiv 2403.06764; github.com/pkunlp-icler/FastV, d165972, its in-place variant: attention after
@@ -23,7 +23,7 @@ class FastV(Pruner):
 
     name: ClassVar[str] = "fastv"
 
-    def _scores(self, entry: Entry) -> torch.Tensor:
+    def _attention(self, entry: Entry, stage: int) -> torch.Tensor:
         from lad_eval.attention.pruning.rows import last_token_attention
 
         return last_token_attention(entry.attention, entry.layout.length)

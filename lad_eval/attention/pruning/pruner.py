@@ -1,4 +1,4 @@
-"""What all pruners share: how many visual tokens stay, and that the ones with the greatest scores do."""
+"""What all pruners share: how many visual tokens stay, and that the ones with the highest scores do."""
 
 from __future__ import annotations
 
@@ -20,13 +20,11 @@ if TYPE_CHECKING:
 
 How = Literal["drop", "mask"]
 Per = Literal["prompt", "image"]
-# Above the rounding of a share that was computed from a number of tokens, and below any share that a user writes.
-_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
 class Pruner(Intervention):
-    """Visual tokens leave the prompt before a decoder layer: all but those with the greatest scores.
+    """Visual tokens leave the prompt before a decoder layer: all but those with the highest scores.
 
     Only tokens that carry image features leave; row breaks, tile marks, delimiters and text stay. The tokens that stay keep their
     positions. What is kept is chosen once, as the prompt is read, and is the same for all that continues it.
@@ -77,11 +75,20 @@ class Pruner(Intervention):
         return [mean]
 
     @abstractmethod
-    def _scores(self, entry: Entry) -> torch.Tensor:
-        """Float[batch, T], read at the visual tokens that remain, and finite there; the greatest are kept."""
+    def _scores(self, entry: Entry, stage: int) -> torch.Tensor:
+        """Float[batch, T], read at the visual tokens that remain, and finite there; the highest are kept.
+
+        Args:
+            entry: what is known there.
+            stage: its index among `_layers`.
+        """
+
+    def _candidates(self, entry: Entry, stage: int) -> torch.Tensor:
+        """Bool[batch, T]: the tokens that may stay; all that remain."""
+        return entry.remaining
 
     def _chosen(self, entry: Entry, stage: int) -> Choice:
-        """What remains from a stage on: all but the visual tokens whose scores are not among the greatest.
+        """What remains from a stage on: all but the visual tokens whose scores are not among the highest.
 
         Args:
             entry: what is known there.
@@ -90,17 +97,23 @@ class Pruner(Intervention):
         Raises:
             UserError: there are fewer tokens than are to be kept.
         """
+        from lad_eval.attention.pruning.keep import group_sizes, highest, token_counts
         from lad_eval.attention.pruning.stages import Choice
 
+        groups = self._groups(entry)
+        text, sizes = groups < 0, group_sizes(groups)
+        counts = token_counts(self._shares(self._mean_share(sizes))[stage], sizes)
+        candidates = self._candidates(entry, stage) & entry.remaining
+        left = groups.masked_fill(~candidates, -1)
+        if bool((counts >= group_sizes(left, sizes.shape[1])).all()):
+            return Choice(entry.remaining & (text | candidates))
+        kept = highest(self._scores(entry, stage).to(left.device), left, counts)
+        return Choice(entry.remaining & (text | kept))
+
+    def _groups(self, entry: Entry) -> torch.Tensor:
+        """Int[batch, T]: which visual tokens compete for places, by number; -1 on all other tokens."""
         owner = entry.layout.spans.owner.to(entry.remaining.device)
-        groups = owner if self.keep_per == "image" else owner.clamp(max=0)
-        sizes = _sizes(groups)
-        counts = (self._shares(self._mean_share(sizes))[stage] * sizes + _ROUNDING).floor().long()
-        left = groups.masked_fill(~entry.remaining, -1)
-        if bool((counts >= _sizes(left, sizes.shape[1])).all()):
-            return Choice(entry.remaining)
-        kept = _greatest(self._scores(entry), left, counts)
-        return Choice(entry.remaining & ((owner < 0) | kept))
+        return owner if self.keep_per == "image" else owner.clamp(max=0)
 
     def _mean_share(self, sizes: torch.Tensor) -> torch.Tensor:
         """Float64[batch, G]: `keep` as a share of groups of so many tokens."""
@@ -148,22 +161,3 @@ def _double() -> torch.dtype:
     import torch
 
     return torch.float64
-
-
-def _sizes(groups: torch.Tensor, total: int | None = None) -> torch.Tensor:
-    """Int[batch, G]: tokens of each group of Int[batch, T], -1 for none."""
-    import torch
-
-    total = max(1, int(groups.max()) + 1) if total is None else total
-    return (groups[:, :, None] == torch.arange(total, device=groups.device)).sum(dim=1)
-
-
-def _greatest(scores: torch.Tensor, groups: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """Bool[batch, T]: of each group as many tokens as its count, those with the greatest scores; of equals the first."""
-    order = scores.argsort(dim=1, descending=True, stable=True)
-    ranked = groups.gather(1, order)
-    chosen = groups.new_zeros(groups.shape).bool()
-    for group in range(counts.shape[1]):
-        member = ranked == group
-        chosen |= member & (member.cumsum(dim=1) <= counts[:, group : group + 1])
-    return chosen.new_zeros(chosen.shape).scatter(1, order, chosen)

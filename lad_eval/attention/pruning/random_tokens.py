@@ -31,7 +31,7 @@ class RandomTokens(Pruner):
         if not isinstance(self.seed, int) or isinstance(self.seed, bool):
             raise UserError(f"seed of random-tokens must be a whole number, not {self.seed!r}.")
 
-    def _scores(self, entry: Entry) -> torch.Tensor:
+    def _scores(self, entry: Entry, stage: int) -> torch.Tensor:
         import torch
 
         scores = torch.zeros(entry.remaining.shape)

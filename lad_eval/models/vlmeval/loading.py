@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 import traceback
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from lad_eval.errors import UnsupportedModelError, UserError
 from lad_eval.files.checkpoints import ADAPTER_CONFIG, check_no_pointers, model_files
 from lad_eval.models.adapters import check_no_stray_weights
+from lad_eval.models.base import ImagePreparation
 from lad_eval.models.batching import OutOfMemoryError, is_out_of_memory
 from lad_eval.models.date import DEFAULT_DATE
 from lad_eval.models.source import cached_adapter, local_folder
@@ -84,7 +85,7 @@ def load_entry(
     entry: str,
     *,
     dataset: str | None = DATASET,
-    image_preparation: Literal["protocol", "native"] = "protocol",
+    image_preparation: ImagePreparation = "protocol",
     date: str = DEFAULT_DATE,
 ) -> InterceptedVLM:
     """The model behind `vlmeval:<entry>`.

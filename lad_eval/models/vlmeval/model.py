@@ -6,7 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from lad_eval.attention.layout import PromptLayout
 from lad_eval.errors import DataError, UnsupportedModelError, UserError
 from lad_eval.evidence.replies import Decoding, Reply
 from lad_eval.evidence.table import Evidence
-from lad_eval.models.base import PromptReport, Repeated, calibration_origin, check_not_calibrated_on, refuse
+from lad_eval.models.base import ImagePreparation, PromptReport, Repeated, calibration_origin, check_not_calibrated_on, refuse
 from lad_eval.models.batching import OutOfMemoryError, is_out_of_memory
 from lad_eval.models.conversation import Conversation
 from lad_eval.models.date import DEFAULT_DATE, check_date
@@ -42,7 +42,8 @@ class InterceptedVLM(UnderIntervention):
         inner: a VLMEvalKit model object (`generate(message, dataset)`), with a model that answers through `generate`.
         name: for tables and error texts.
         dataset: VLMEvalKit's name of the data set, which some classes choose their prompt by.
-        image_preparation: of requests' images, before the class's own: "protocol" squashes to 336 x 336; "native" leaves them.
+        image_preparation: of requests' images, before the class's own: "protocol" squashes to 336 x 336; "native" leaves them;
+            "pad" makes squares, in the mean colour of CLIP.
         date: YYYY-MM-DD, what a chat template prints that asks for today's date.
         weights: what identifies the weights; None: a digest of the weights themselves.
         arguments: the class was made with, for the fingerprint.
@@ -57,7 +58,7 @@ class InterceptedVLM(UnderIntervention):
         *,
         name: str,
         dataset: str | None = None,
-        image_preparation: Literal["protocol", "native"] | str = "protocol",
+        image_preparation: ImagePreparation | str = "protocol",
         date: str = DEFAULT_DATE,
         weights: str | None = None,
         arguments: Mapping[str, Any] | None = None,

@@ -13,11 +13,11 @@ from typing import Any
 from lad_eval.data.pictures import picture_facts
 from lad_eval.errors import UnsupportedModelError
 from lad_eval.files.atomic import Scratch
-from lad_eval.models.base import PromptFault
+from lad_eval.models.base import ImagePreparation, PromptFault
 from lad_eval.models.control import ControlTokens
 from lad_eval.models.conversation import Answers, Conversation, joined
 from lad_eval.models.date import CLOCK, pin_date
-from lad_eval.models.preparation import ImageCache, ImagePreparation
+from lad_eval.models.preparation import ImageCache
 from lad_eval.models.prompt_check import control_problem
 from lad_eval.tasks.request import ImageSource, Request, showing
 
@@ -161,7 +161,8 @@ class Messages:
     """Writes images where VLMEvalKit's classes can read them, without loss, in a folder that goes when this object goes.
 
     Args:
-        preparation: "protocol" squashes every image to 336 x 336 pixels; "native" leaves its size to the model's class.
+        preparation: "protocol" squashes every image to 336 x 336 pixels; "native" leaves its size to the model's
+            class; "pad" makes it a square, in the mean colour of CLIP.
     """
 
     def __init__(self, preparation: ImagePreparation) -> None:
@@ -186,7 +187,7 @@ class Messages:
             if self._folder is None:
                 self._folder = Scratch("images")
             path = Path(self._folder.name, f"{hashlib.sha256(digest.encode()).hexdigest()[:32]}.png")
-            self._images.get(source).save(path, format="PNG", compress_level=1)
+            self._images.get(source).image.save(path, format="PNG", compress_level=1)
             self._files[digest] = path
             while len(self._files) > _FILES:
                 self._files.popitem(last=False)[1].unlink(missing_ok=True)

@@ -170,7 +170,7 @@ def describe(
         weights: what identifies the weights; None: the hub's commit or the folder's files if the model says where it is from,
             else a digest of the loaded weights.
         arguments: the class was made with.
-        image_preparation: "protocol" or "native".
+        image_preparation: "protocol", "native" or "pad".
         date: that a chat template prints; None where none asks for it.
     """
     config = model.config

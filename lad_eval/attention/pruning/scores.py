@@ -1,0 +1,185 @@
+"""What pruners rank visual tokens by. All scores are Float32[batch, T], by token of the prompt; the higher, the more it matters.
+
+They are computed from an attention call whose keys are the tokens that have not left (`AttentionCall.positions`); a token that
+has left scores 0, and what text tokens score is not looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lad_eval.attention.hooks import AttentionCall
+from lad_eval.attention.pruning.compaction import Slots
+from lad_eval.attention.pruning.rows import over_prompt
+from lad_eval.attention.rows import summed_rows
+from lad_eval.errors import UnsupportedModelError
+
+
+def pyramiddrop(call: AttentionCall, instruction_end: torch.Tensor, remaining: torch.Tensor) -> torch.Tensor:
+    """The attention of the instruction's last token, the mean over the heads.
+
+    Source: PyramidDrop (github.com/Cooperx521/PyramidDrop, 6444f30): by the queries and keys of the layer that comes next.
+
+    Args:
+        call: of a prefill.
+        instruction_end: Int[batch], index in the prompt (`PromptLayout.instruction_end`).
+        remaining: Bool[batch, T], the tokens that have not left.
+    """
+    return _sum(call, torch.nn.functional.one_hot(instruction_end, remaining.shape[1]).bool(), remaining)
+
+
+def text_after_images(visual: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+    """Bool[batch, T]: the tokens behind the prompt's last visual token.
+
+    Args:
+        visual: Bool[batch, T], the visual tokens.
+        attended: Bool[batch, T], False on padding of the batch.
+    """
+    behind = visual.flip(1).cumsum(dim=1).flip(1) == 0
+    return behind & attended
+
+
+def sparsevlm_raters(embeddings: torch.Tensor, visual: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+    """Bool[batch, T]: the text tokens behind the images that the images are nearer to than to the mean one.
+
+    Source: SparseVLM (github.com/Gumpest/SparseVLMs, 26a5f48): those with r_j > mean r, where r is the mean over the visual
+    tokens v of softmax_j(v . t_j). Where all r are equal, every one is a rater: the released code has none then, and its scores
+    are no numbers.
+
+    Args:
+        embeddings: Float[batch, T, D], what enters the decoder's first layer.
+        visual: Bool[batch, T].
+        attended: Bool[batch, T], False on padding of the batch.
+    """
+    text = text_after_images(visual, attended)
+    raters = torch.zeros_like(text)
+    for b in range(len(text)):
+        images, words = embeddings[b, visual[b].to(embeddings.device)].float(), text[b].nonzero()[:, 0]
+        nearness = (images @ embeddings[b, words.to(embeddings.device)].float().T).softmax(dim=1).mean(dim=0).cpu()
+        above = nearness > nearness.mean()
+        raters[b, words[above] if bool(above.any()) else words] = True
+    return raters
+
+
+def sparsevlm(call: AttentionCall, raters: torch.Tensor, remaining: torch.Tensor) -> torch.Tensor:
+    """The raters' attention, the mean over them and over the heads.
+
+    Source: SparseVLM version 1: of layers 2, 6 and 15, to prune as they are left.
+
+    Args:
+        call: of a prefill.
+        raters: Bool[batch, T], at least one for every prompt.
+        remaining: Bool[batch, T], the tokens that have not left.
+    """
+    total = _sum(call, raters, remaining)
+    return total / raters.sum(dim=1, keepdim=True).to(total.device)
+
+
+def himap_text(call: AttentionCall, text: torch.Tensor, remaining: torch.Tensor) -> torch.Tensor:
+    """The attention of all text tokens behind the images, the mean over the heads and the sum over them.
+
+    Source: HiMAP (6c279e7): of layer 1, to prune before layer 2.
+
+    Args:
+        call: of a prefill.
+        text: Bool[batch, T], see `text_after_images`.
+        remaining: Bool[batch, T], the tokens that have not left.
+    """
+    return _sum(call, text, remaining)
+
+
+def himap_image(call: AttentionCall, visual: torch.Tensor, remaining: torch.Tensor) -> torch.Tensor:
+    """The attention of the visual tokens that have not left, the mean over the heads and the sum over them.
+
+    Source: HiMAP (6c279e7): of layer 7, to prune before layer 8. The sum is over a causal matrix: early tokens are seen by more,
+    a bias towards them that is the method's own.
+
+    Args:
+        call: of a prefill.
+        visual: Bool[batch, T].
+        remaining: Bool[batch, T], the tokens that have not left.
+    """
+    return _sum(call, visual, remaining)
+
+
+def information(hidden: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
+    """How much each token of a group contributes: the L1 norm of its row of U S, of the group's hidden states H = U S V.
+
+    Source: TokenCarve (github.com/ShawnTan86/TokenCarve, a57bd59). 0 for tokens in no group.
+
+    Args:
+        hidden: Float[batch, T, D], what enters the layer that prunes.
+        groups: Int[batch, T], -1 for tokens in no group.
+    """
+    norms = torch.zeros(groups.shape, device=hidden.device)
+    groups = groups.to(hidden.device)
+    for b, row in enumerate(groups):
+        for group in row[row >= 0].unique():
+            member = row == group
+            left, singular, _ = torch.linalg.svd(hidden[b, member].float(), full_matrices=False)
+            norms[b, member] = (left * singular).abs().sum(dim=1)
+    return norms
+
+
+def tokencarve(attention: torch.Tensor, contribution: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
+    """The mean of two ranks in the group, the best one's being the number of its tokens and the worst one's 1.
+
+    Args:
+        attention: Float[batch, T], of the last token (`last_token_attention`).
+        contribution: Float[batch, T], see `information`.
+        groups: Int[batch, T], -1 for tokens in no group.
+    """
+    return (ranks(attention, groups) + ranks(contribution, groups)) / 2
+
+
+def ranks(scores: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
+    """Float32[batch, T]: in each group n for the highest of n scores, 1 for the lowest, of equals more for the first; else 0."""
+    groups = groups.to(scores.device)
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    by_score = groups.gather(1, order)
+    points = torch.zeros(scores.shape, device=scores.device)
+    for group in range(int(groups.max()) + 1):
+        member = by_score == group
+        points += (member.sum(dim=1, keepdim=True) + 1 - member.cumsum(dim=1)) * member
+    return torch.zeros_like(points).scatter(1, order, points)
+
+
+def debiased(
+    scores: torch.Tensor, visual: torch.Tensor, trends: Sequence[npt.NDArray[np.float64]], padding: torch.Tensor
+) -> torch.Tensor:
+    """Scores over the trend at their index, a_i / f(x_i), and 0 for tokens that show padding.
+
+    Source: arXiv 2508.17807.
+
+    Args:
+        scores: Float[batch, T], not negative.
+        visual: Bool[batch, T].
+        trends: for every prompt Float[L], the positive trend at each of its visual tokens (`Trend.curve`).
+        padding: Bool[batch, T].
+    """
+    divisor = torch.ones_like(scores)
+    for b, trend in enumerate(trends):
+        divisor[b, visual[b].to(scores.device)] = torch.from_numpy(trend).to(scores)
+    return (scores / divisor).masked_fill(padding.to(scores.device), 0.0)
+
+
+def _sum(call: AttentionCall, chosen: torch.Tensor, remaining: torch.Tensor) -> torch.Tensor:
+    """Float32[batch, T]: the attention of chosen tokens of the prompt that remain, mean over the heads, sum over them."""
+    chosen = chosen.to(remaining.device) & remaining
+    queries, length = call.query.shape[2], chosen.shape[1]
+    if queries != length:
+        positions = call.positions
+        if positions is None or positions.shape[1] != queries:
+            # A layer that uses the keys of a lower one has those of more tokens than it is run for.
+            positions = Slots.of(remaining).positions
+        if positions.shape[1] != queries:
+            raise UnsupportedModelError(
+                f"Decoder layer {call.layer} is not run for the tokens whose attention is needed there; choose another layer."
+            )
+        positions = positions.to(remaining.device)
+        chosen = chosen.gather(1, positions.clamp(min=0)) & (positions >= 0)
+    return over_prompt(summed_rows(call, chosen), call, length)

@@ -1,0 +1,61 @@
+"""TokenCarve: by attention and by what a token contributes to its image, with merging of the less good."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from lad_eval.attention.pruning.debiased import DebiasedPruner
+
+if TYPE_CHECKING:
+    import torch
+
+    from lad_eval.attention.pruning.stages import Choice, Entry
+
+
+@dataclass(frozen=True)
+class TokenCarve(DebiasedPruner):
+    """Ranks half by FastV's attention, half by information, keeps one and a half times `keep` and merges what is too much.
+
+    Source: TokenCarve, github.com/ShawnTan86/TokenCarve, a57bd59. The released code also takes what is dropped out of the caches
+    of the layers before, which is not done here. A trend is taken out of the attention before it is ranked.
+    """
+
+    name: ClassVar[str] = "tokencarve"
+
+    def _shares(self, mean: torch.Tensor) -> list[torch.Tensor]:
+        return [(1.5 * mean).clamp(max=1.0)]
+
+    def _attention(self, entry: Entry, stage: int) -> torch.Tensor:
+        from lad_eval.attention.pruning.rows import last_token_attention
+
+        return last_token_attention(entry.attention, entry.layout.length)
+
+    def _scores(self, entry: Entry, stage: int) -> torch.Tensor:
+        from lad_eval.attention.pruning.scores import information, tokencarve
+
+        groups = self._groups(entry).masked_fill(~self._candidates(entry, stage), -1)
+        attention = super()._scores(entry, stage).to(groups.device)
+        return tokencarve(attention, information(entry.hidden, groups).to(groups.device), groups)
+
+    def _chosen(self, entry: Entry, stage: int) -> Choice:
+        from lad_eval.attention.pruning.keep import group_sizes, token_counts
+        from lad_eval.attention.pruning.merging import merged_into_similar
+
+        choice = super()._chosen(entry, stage)
+        groups = self._groups(entry)
+        sizes = group_sizes(groups)
+        counts = token_counts(self._mean_share(sizes), sizes)
+        left = groups.masked_fill(~choice.remaining, -1)
+        surplus = group_sizes(left, sizes.shape[1]) - counts
+        if not bool((surplus > 0).any()):
+            return choice
+        scores = self._scores(entry, stage)
+        remaining, hidden = choice.remaining.clone(), entry.hidden.clone()
+        for b, group in (surplus > 0).nonzero().tolist():
+            tokens = (left[b] == group).nonzero()[:, 0]
+            ranked = tokens[scores[b, tokens].argsort(descending=True, stable=True)]
+            staying, hidden[b] = merged_into_similar(hidden[b], ranked, int(surplus[b, group]))
+            remaining[b, tokens] = False
+            remaining[b, staying] = True
+        return replace(choice, remaining=remaining, hidden=hidden)

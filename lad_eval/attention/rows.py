@@ -1,0 +1,95 @@
+"""Attention weights of single query tokens, computed beside the attention function, which gives none."""
+
+from __future__ import annotations
+
+import torch
+
+from lad_eval.attention.hooks import AttentionCall
+from lad_eval.errors import UnsupportedModelError
+
+# Rows that are computed at once: memory grows with batch x heads x CHUNK x keys, whatever the number of rows.
+CHUNK = 256
+
+
+def attention_rows(call: AttentionCall, rows: torch.Tensor) -> torch.Tensor:
+    """Post-softmax attention of some queries: Float32[batch, H, R, keys].
+
+    Args:
+        call: before it runs.
+        rows: Int[batch, R], indices of the queries.
+
+    Raises:
+        UnsupportedModelError: a mask or a position bias of a form that is not known here.
+    """
+    query, key, options = call.query, call.key, call.options
+    if options.get("position_bias") is not None:
+        raise UnsupportedModelError(f"{type(call.module).__name__} is not supported: its attention adds a position bias.")
+    batch, heads, _, width = query.shape
+    scaling = options.get("scaling")
+    rows = rows.to(query.device)
+    chosen = query.gather(2, rows[:, None, :, None].expand(-1, heads, -1, width)).float()
+    chosen = chosen * (width**-0.5 if scaling is None else scaling)
+    # Query heads that share a key head are one matrix, so that the keys are neither repeated nor copied.
+    chosen = chosen.reshape(batch, key.shape[1], heads // key.shape[1] * rows.shape[1], width)
+    scores = torch.matmul(chosen, key.float().transpose(-1, -2)).reshape(batch, heads, rows.shape[1], key.shape[2])
+    if (cap := options.get("softcap")) is not None:
+        scores = torch.tanh(scores / cap) * cap
+    scores = _masked(scores, call, rows)
+    sink = options.get("s_aux")
+    if sink is None:
+        return scores.softmax(dim=-1)
+    total = torch.logaddexp(scores.logsumexp(dim=-1), sink.float().reshape(1, heads, 1))
+    return (scores - total[..., None]).exp()
+
+
+def summed_rows(call: AttentionCall, chosen: torch.Tensor) -> torch.Tensor:
+    """Attention to each key, the mean over the heads and the sum over some queries: Float32[batch, keys].
+
+    Computed for CHUNK queries at a time.
+
+    Args:
+        call: before it runs.
+        chosen: Bool[batch, queries]; rows of a batch may choose different numbers, also none.
+
+    Raises:
+        UnsupportedModelError: see `attention_rows`.
+    """
+    chosen = chosen.to(call.query.device)
+    counts = chosen.sum(dim=1)
+    order = chosen.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
+    total = torch.zeros(len(chosen), call.key.shape[2], device=call.query.device)
+    for start in range(0, int(counts.max()), CHUNK):
+        place = torch.arange(start, min(start + CHUNK, int(counts.max())), device=chosen.device)
+        counted = place < counts[:, None]
+        # Where a row of the batch chose fewer, its last query fills up: one of padding could be hidden from all keys.
+        rows = torch.where(counted, order[:, place], chosen.shape[1] - 1)
+        total += (attention_rows(call, rows).mean(dim=1) * counted[..., None]).sum(dim=1)
+    return total
+
+
+def _masked(scores: torch.Tensor, call: AttentionCall, rows: torch.Tensor) -> torch.Tensor:
+    """Scores of the keys that a query may not see become minus infinity (or as low as an additive mask says)."""
+    mask, keys, queries = call.mask, scores.shape[-1], call.query.shape[2]
+    if isinstance(mask, torch.Tensor) and mask.dim() == 4:
+        # A mask of one row is every query's.
+        index = (rows if mask.shape[2] > 1 else torch.zeros_like(rows)).to(mask.device)
+        index = index[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3])
+        row = mask.expand(len(rows), -1, -1, -1).gather(2, index)[..., :keys]
+        return scores.masked_fill(~row, -torch.inf) if row.dtype == torch.bool else scores + row.float()
+    if isinstance(mask, torch.Tensor) and mask.dim() == 2:
+        seen = torch.nn.functional.pad(mask[:, :keys].bool(), (0, max(0, keys - mask.shape[1])))
+        scores = scores.masked_fill(~seen[:, None, None], -torch.inf)
+    elif mask is not None:
+        raise UnsupportedModelError(
+            f"{type(mask).__name__} attention masks are not supported; use attn_implementation sdpa, eager or flash_attention_2."
+        )
+    end = torch.full_like(rows, keys)
+    causal = call.options.get("is_causal")
+    if queries > 1 and (getattr(call.module, "is_causal", True) if causal is None else causal):
+        # A static cache is longer than the prompt that fills it. A single query comes after all keys.
+        end = (rows + 1).clamp(max=keys)
+    window = call.options.get("sliding_window")
+    first = torch.zeros_like(end) if window is None else (end - window).clamp(min=0)
+    place = torch.arange(keys, device=scores.device)
+    hidden = (place < first[..., None]) | (place >= end[..., None])
+    return scores.masked_fill(hidden[:, None], -torch.inf)
