@@ -1,6 +1,7 @@
 """Reading and changing a decoder's attention.
 
-hooks.py        observing attention calls, changing their masks, running around them; whether a model lets itself be hooked
+hooks.py        observing attention calls, changing their masks, running around them
+support.py      whether a model has what evidence needs
 rows.py         attention weights of single query tokens
 recorder.py     the last query row, summed over each image's tokens
 spans.py        which tokens of a prompt belong to which image
