@@ -85,7 +85,7 @@ def decoder_layers(model: Any) -> torch.nn.ModuleList:
     """The decoder's layers; some models (Llama 4) call a causal language model their decoder, whose layers are one level below.
 
     Raises:
-        UnsupportedModelError: there is no list of layers.
+        UnsupportedModelError: it has no list of layers.
     """
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
     seen: list[Any] = []
@@ -185,7 +185,7 @@ def kept_tokens(model: Any) -> Iterator[dict[int, torch.Tensor]]:
     """A table for what drops tokens between layers: layer index -> Int[batch, keys], where each key stood in the prompt.
 
     Whoever drops tokens writes a layer's entry before the layer runs, and takes it out before a step that continues the prompt.
-    Other hooks are told of it as `AttentionCall.positions`. Of several open tables the one opened last counts.
+    Other hooks see it as `AttentionCall.positions`. Of several open tables the one opened last counts.
 
     Raises:
         UnsupportedModelError: see `attention_layers`.
@@ -197,7 +197,7 @@ def kept_tokens(model: Any) -> Iterator[dict[int, torch.Tensor]]:
 
 @contextmanager
 def unobserved() -> Iterator[None]:
-    """Closes the observers opened so far to what happens in the context: passes that are no part of the model's own.
+    """Hides what happens in the context from the observers opened so far: passes that the model itself does not make.
 
     Hooks that change calls stay open, and observers may be opened inside.
     """

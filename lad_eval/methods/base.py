@@ -44,7 +44,7 @@ class Answers:
 
 
 class NotCalibratedError(UserError):
-    """A method was asked for answers before it was calibrated."""
+    """A method was used before it was calibrated."""
 
 
 class MethodWarning(UserWarning):
@@ -64,7 +64,7 @@ class Method(ABC):
         calibrates: whether `calibrate` must come before the first answer.
         orders: "cyclic" if an answer needs the evidence of all N cyclic shifts of the displayed order, "random" that of K random
             orders, "identity" if it needs the request's own pass only.
-        condition: how the model must have been asked; evidence does not say, whoever hands it over must know.
+        condition: under which the model must have been run; evidence does not record it, the caller must know.
         parameters: name -> allowed values, as the constructor declares them.
         n_candidates_: N of the calibration (after `calibrate`).
         n_layers_: L of the calibration; 0 for a method that reads no attention.
@@ -148,7 +148,7 @@ class Method(ABC):
         return self
 
     def predict_log_proba(self, evidence: Evidence) -> Floats:
-        """Normalised log-probabilities Float[n, N] of the displayed positions, one row a row of evidence.
+        """Normalised log-probabilities Float[n, N] of the displayed positions, one row per row of evidence.
 
         A method that has only a score gives the score's log-softmax.
 

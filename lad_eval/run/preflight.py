@@ -19,7 +19,7 @@ from lad_eval.tasks.task import Task
 
 
 def check_prompts(model: VLM, task: Task, methods: Mapping[str, Method], limit: int | None) -> None:
-    """Refuses a task of which a sample cannot be put to the model as the methods need it.
+    """Refuses a task with a sample that the model cannot take as the methods need it.
 
     Raises:
         DataError: a sample's text becomes a control token of the model, its prompt is longer than the model's context, or an
@@ -70,7 +70,7 @@ class Preflight:
 
 
 def preflight(model: ReadsPrompts, tasks: Iterable[Task]) -> list[Preflight]:
-    """Checks every sample of the tasks, those of calibration too, in the question's own wording.
+    """Checks every sample of the tasks, those of calibration too, with the question's own prompt.
 
     Raises:
         DataError: an image cannot be read.

@@ -36,7 +36,7 @@ def figures_of(decision: Decision, evaluated: Rows, plan_index: PlanIndex, *, se
     Args:
         decision: answers to the evaluated requests.
         evaluated: their rows, in the same order.
-        asked: what was asked.
+        plan_index: of the condition.
         seed: of the bootstrap.
     """
     answers = decision.answers

@@ -70,7 +70,7 @@ def sparsevlm_raters(embeddings: torch.Tensor, visual: torch.Tensor, attended: t
 
     Source: SparseVLM (github.com/Gumpest/SparseVLMs, 26a5f48): those with r_j > mean r, where r is the mean over the visual
     tokens v of softmax_j(v . t_j). Where all r are equal, every one is a rater: the released code has none then, and its scores
-    are no numbers.
+    are NaN.
 
     Args:
         embeddings: Float[batch, T, D], what enters the decoder's first layer.
