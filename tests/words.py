@@ -68,15 +68,14 @@ NAMES = {
 # Files, and beginnings of paths, where the words are not gone yet.
 OPEN = (
     "attention/",
-    "metrics/paired.py",
     "models/continuation.py",
     "models/huggingface.py",
     "models/preparation.py",
     "models/vlmeval/answering.py",
     "models/vlmeval/interception.py",
     "models/vlmeval/model.py",
-    "regression/",
-    "report/",
+    "regression/baseline.py",  # `asked` is a field of stored baselines
+    "report/sheet.py",
     "studies/",
 )
 

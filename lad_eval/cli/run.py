@@ -227,7 +227,7 @@ def check(
     methods: Annotated[str | None, typer.Option("--methods", help="Methods to write; default: those of `run`.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Samples to write; default: all.")] = None,
     no_evidence: Annotated[bool, typer.Option("--no-evidence", help="Write no evidence to replay.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the verdict as one JSON object.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
     quiet: Quiet = False,
     include_path: IncludePath = None,
 ) -> int:
@@ -250,13 +250,13 @@ def check(
         from lad_eval.models.base import check_batch_size
 
         options["batch_size"] = check_batch_size(batch_size)
-    how = work.Circumstances(model, options, runs, quiet)
+    how = work.CheckOptions(model, options, runs, quiet)
     if write:
         made = work.write(baseline, how, reason or "", _questions(tasks, methods, limit), with_evidence=not no_evidence)
         if made is not None:
             _say_written(baseline, *made, json=json)
         return 0
-    from lad_eval.regression.text import Rule, verdict_as_json, verdict_as_text
+    from lad_eval.regression.text import Rule, result_as_json, result_as_text
 
     result = work.replay(baseline, evidence) if replayed else work.check(baseline, how, Rule(confidence, max_drop))
     if result is None:
@@ -265,9 +265,9 @@ def check(
     from lad_eval.terminal import write_json
 
     if json:
-        write_json(verdict_as_json(result))
+        write_json(result_as_json(result))
     else:
-        print_text(verdict_as_text(result) + "\n")
+        print_text(result_as_text(result) + "\n")
     return 0 if result.passed else MOVED
 
 
@@ -295,13 +295,13 @@ def _questions(tasks: str | None, methods: str | None, limit: int | None) -> Any
 
 
 def _say_written(path: Path, baseline: Any, result: Any, *, json: bool) -> None:
-    from lad_eval.regression.text import verdict_as_json, verdict_as_text
+    from lad_eval.regression.text import result_as_json, result_as_text
     from lad_eval.terminal import write as print_text
     from lad_eval.terminal import write_json
 
     if json:
-        write_json(verdict_as_json(result))
+        write_json(result_as_json(result))
         return
     if result.compared:
-        print_text(f"Against the baseline before:\n\n{verdict_as_text(result)}\n\n")
+        print_text(f"Against the baseline before:\n\n{result_as_text(result)}\n\n")
     print_text(f"Wrote {path}: {', '.join(baseline.tasks)}; {baseline.renewals[-1].reason}\n")

@@ -1,7 +1,7 @@
 """What the answers are worth: figures, their intervals, and tests between methods.
 
 `Predictions` is the table, `summarise` measures one, `compare` several, `changes` says what became of a method,
-`standings` says which are no worse than the best;
+`significance` says which are no worse than the best;
 `figures` holds every figure as a function of arrays.
 """
 
@@ -28,7 +28,7 @@ from lad_eval.metrics.paired import (
     Comparison,
     McNemar,
     Outcome,
-    Standing,
+    Significance,
     can_differ,
     compare,
     detectable,
@@ -40,8 +40,8 @@ from lad_eval.metrics.paired import (
     mcnemar,
     outcomes,
     paired_test,
-    standings,
-    standings_by,
+    significance,
+    significance_by,
 )
 from lad_eval.metrics.power import noticeable_mean, noticeable_rise, noticeable_share, rstd_swap_test
 from lad_eval.metrics.predictions import UNPARSABLE, Grid, Predictions, PredictionsError
@@ -61,7 +61,7 @@ __all__ = [
     "PositionTest",
     "Predictions",
     "PredictionsError",
-    "Standing",
+    "Significance",
     "Summary",
     "accuracy",
     "accuracy_std",
@@ -92,8 +92,8 @@ __all__ = [
     "row_shares",
     "rstd",
     "rstd_swap_test",
-    "standings",
-    "standings_by",
+    "significance",
+    "significance_by",
     "summarise",
     "unparsable",
 ]

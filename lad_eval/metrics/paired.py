@@ -224,7 +224,7 @@ def _paired(a: Grid, b: Grid) -> bool:
 Name = TypeVar("Name", bound=Hashable)
 
 
-class Standing(NamedTuple):
+class Significance(NamedTuple):
     """A row against the best row of its table: `p_value` as tested, `p_holm` corrected for all rows of the table.
 
     Rows with exactly the greatest accuracy are all best, so that equal figures carry equal marks.
@@ -240,25 +240,27 @@ class Standing(NamedTuple):
         return not self.best and self.p_holm >= ALPHA
 
 
-def standings(correct: Mapping[Name, Bools]) -> dict[Name, Standing]:
+def significance(correct: Mapping[Name, Bools]) -> dict[Name, Significance]:
     """Every row against the one with the greatest accuracy (of equals the first), by the exact paired test; Holm over the others.
 
     Args:
         correct: Bool[S, T] by row, all of the same samples and orders.
     """
     accuracies = {name: float(right.mean()) for name, right in correct.items()}
-    return standings_by(accuracies, lambda best, name: paired_test(correct[best], correct[name]))
+    return significance_by(accuracies, lambda best, name: paired_test(correct[best], correct[name]))
 
 
-def standings_by(accuracies: Mapping[Name, float], p_value: Callable[[Name, Name], float]) -> dict[Name, Standing]:
+def significance_by(accuracies: Mapping[Name, float], p_value: Callable[[Name, Name], float]) -> dict[Name, Significance]:
     """The same from accuracies and a test of two rows."""
     if not accuracies:
         return {}
     best = max(accuracies, key=lambda name: accuracies[name])
     others = [name for name in accuracies if name != best]
     p_values = [p_value(best, name) for name in others]
-    tested = {name: Standing(False, p, float(h)) for name, p, h in zip(others, p_values, holm(p_values), strict=True)}
-    return {name: Standing(True, 1.0, 1.0) if equal(accuracies[name], accuracies[best]) else tested[name] for name in accuracies}
+    tested = {name: Significance(False, p, float(h)) for name, p, h in zip(others, p_values, holm(p_values), strict=True)}
+    return {
+        name: Significance(True, 1.0, 1.0) if equal(accuracies[name], accuracies[best]) else tested[name] for name in accuracies
+    }
 
 
 def equal(first: float, second: float) -> bool:
@@ -279,7 +281,7 @@ def detectable_in(correct: Mapping[Name, Bools]) -> float:
     Args:
         correct: Bool[S, T] by row, all of the same samples and orders.
     """
-    by_method = standings(correct)
-    best = next(name for name, standing in by_method.items() if standing.best)
-    points = [detectable_between(correct[best], correct[name]) for name, standing in by_method.items() if standing.tied]
+    by_method = significance(correct)
+    best = next(name for name, significance in by_method.items() if significance.best)
+    points = [detectable_between(correct[best], correct[name]) for name, significance in by_method.items() if significance.tied]
     return max((value for value in points if np.isfinite(value)), default=float("nan"))

@@ -35,8 +35,8 @@ from lad_eval.regression.evidence import (
     kept_evidence,
     run_with_evidence,
 )
-from lad_eval.regression.text import Rule, Verdict
-from lad_eval.regression.verdict import Pair, asked_otherwise, judge, other_circumstances, pair_up
+from lad_eval.regression.result import Pair, asked_otherwise, environment_changes, judge, pair_up
+from lad_eval.regression.text import CheckResult, Rule
 from lad_eval.run.condition_runs import Interrupted
 from lad_eval.run.execute import Settings, run_tasks
 from lad_eval.run.folder import read_spec
@@ -49,7 +49,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Circumstances:
+class CheckOptions:
     """How a fresh check asks.
 
     Attributes:
@@ -74,7 +74,7 @@ class Questions:
     limit: int | None
 
 
-def replay(path: Path, runs: Path | None = None) -> Verdict:
+def replay(path: Path, runs: Path | None = None) -> CheckResult:
     """Decides again from stored evidence: no model, seconds. Any flipped decision is a finding.
 
     Args:
@@ -84,19 +84,19 @@ def replay(path: Path, runs: Path | None = None) -> Verdict:
     Raises:
         UserError: the baseline or the evidence is missing or damaged.
     """
-    baseline, verdict = read_baseline(path), Verdict(replayed=True)
+    baseline, result = read_baseline(path), CheckResult(replayed=True)
     pairs: list[Pair] = []
     for name, base in baseline.tasks.items():
-        _compare_questions(verdict, name, base)
+        _compare_questions(result, name, base)
         model = display_name(baseline.model, baseline.options.adapter)
         folder = kept_evidence(path, name, base) if runs is None else run_with_evidence(runs, model, name, base)
         grids = decided_again(folder, base.methods, base.samples)
-        pairs += pair_up(verdict, name, base, grids)
-    judge(verdict, pairs)
-    return verdict
+        pairs += pair_up(result, name, base, grids)
+    judge(result, pairs)
+    return result
 
 
-def check(path: Path, how: Circumstances, rule: Rule | None = None) -> Verdict | None:
+def check(path: Path, how: CheckOptions, rule: Rule | None = None) -> CheckResult | None:
     """Asks the model anew and compares; None in a process that does not lead.
 
     Args:
@@ -107,25 +107,25 @@ def check(path: Path, how: Circumstances, rule: Rule | None = None) -> Verdict |
     Raises:
         UserError: the baseline is missing or damaged, or the model cannot be run.
     """
-    baseline, verdict = read_baseline(path), Verdict(replayed=False, rule=rule or Rule())
+    baseline, result = read_baseline(path), CheckResult(replayed=False, rule=rule or Rule())
     pairs: list[Pair] = []
     for name, base in baseline.tasks.items():
-        _compare_questions(verdict, name, base)
+        _compare_questions(result, name, base)
     settings = _settings(how.model or baseline.model, {**baseline.options.given(), **how.options}, how)
-    with _asked(settings, _questions(baseline.tasks.values()), how.out) as runs:
+    with _runs_of(settings, _questions(baseline.tasks.values()), how.out) as runs:
         if runs is None:
             return None
         for name, base in baseline.tasks.items():
             run = _run_of(runs, name, base.limit)
-            other_circumstances(verdict, name, base, read_spec(run.path)["fingerprint"])
-            pairs += pair_up(verdict, name, base, _grids(run, base.methods))
-    judge(verdict, pairs)
-    return verdict
+            environment_changes(result, name, base, read_spec(run.path)["fingerprint"])
+            pairs += pair_up(result, name, base, _grids(run, base.methods))
+    judge(result, pairs)
+    return result
 
 
 def write(
-    path: Path, how: Circumstances, reason: str, questions: Questions | None = None, *, with_evidence: bool = True
-) -> tuple[Baseline, Verdict] | None:
+    path: Path, how: CheckOptions, reason: str, questions: Questions | None = None, *, with_evidence: bool = True
+) -> tuple[Baseline, CheckResult] | None:
     """Makes or renews a baseline from a fresh run; None in a process that does not lead.
 
     Args:
@@ -145,26 +145,26 @@ def write(
         raise UserError("A baseline is written for a reason: --reason 'why the answers may change'.")
     old = read_baseline(path) if path.exists() else None
     model = how.model or (old.model if old else None)
-    asked = [questions] if questions else _questions(old.tasks.values()) if old else []
-    if model is None or not asked:
+    groups = [questions] if questions else _questions(old.tasks.values()) if old else []
+    if model is None or not groups:
         raise BaselineError(f"There is no baseline {path} to renew; a new one needs --model and --tasks.")
     settings = _settings(model, {**(old.options.given() if old else {}), **how.options}, how)
-    verdict, tasks = Verdict(replayed=False), dict(old.tasks) if old else {}
+    result, tasks = CheckResult(replayed=False), dict(old.tasks) if old else {}
     pairs: list[Pair] = []
-    with _asked(settings, asked, how.out) as runs:
+    with _runs_of(settings, groups, how.out) as runs:
         if runs is None:
             return None
-        for group in asked:
+        for group in groups:
             for task in resolve(group.tasks):
                 name = load_spec(task).name
                 run = _run_of(runs, name, group.limit)
                 made = _task_baseline(task, group, run)
                 if name in tasks and tasks[name].methods == made.methods:
                     grids = {m: grid.only(tasks[name].samples) for m, grid in _grids(run, made.methods).items()}
-                    pairs += pair_up(verdict, name, tasks[name], grids)
+                    pairs += pair_up(result, name, tasks[name], grids)
                 stored = keep_evidence(run.path, path, name) if with_evidence else {}
                 tasks[name] = made.model_copy(update={"evidence": stored})
-    judge(verdict, pairs)
+    judge(result, pairs)
     fingerprint = next(iter(tasks.values())).fingerprint
     loaded = {name: value for name, value in settings_options(settings).items() if value is not None}
     # What runs code of others is said on the command line, each time, and not in a file that others may have written.
@@ -176,7 +176,7 @@ def write(
     renewals = (*(old.renewals if old else ()), renewal)
     baseline = Baseline(renewals=renewals, model=model, options=options, tasks=tasks)
     write_baseline(path, baseline)
-    return baseline, verdict
+    return baseline, result
 
 
 def settings_options(settings: Settings) -> dict[str, Any]:
@@ -185,14 +185,14 @@ def settings_options(settings: Settings) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in names}
 
 
-def _compare_questions(verdict: Verdict, name: str, base: TaskBaseline) -> None:
+def _compare_questions(result: CheckResult, name: str, base: TaskBaseline) -> None:
     now, unseen = asked_now(base.task, base.limit, base.methods)
-    verdict.findings += asked_otherwise(name, base.asked, now)
+    result.findings += asked_otherwise(name, base.asked, now)
     if unseen is not None:
-        verdict.notes.append(f"{name}: only its definition and prompt were compared, not its data. {unseen}")
+        result.notes.append(f"{name}: only its definition and prompt were compared, not its data. {unseen}")
 
 
-def _settings(model: str, options: dict[str, Any], how: Circumstances) -> Settings:
+def _settings(model: str, options: dict[str, Any], how: CheckOptions) -> Settings:
     return Settings(model=model, quiet=how.quiet, **options)
 
 
@@ -207,14 +207,14 @@ def _questions(tasks: Any) -> list[Questions]:
 
 
 @contextmanager
-def _asked(settings: Settings, groups: Sequence[Questions], out: Path | None) -> Iterator[list[StoredRun] | None]:
+def _runs_of(settings: Settings, groups: Sequence[Questions], out: Path | None) -> Iterator[list[StoredRun] | None]:
     """The finished runs of all groups; None in a process that does not lead."""
     with Scratch("check") as scratch:
         place = Path(scratch) if out is None else out
         for group in groups:
-            asked = replace(settings, tasks=group.tasks, methods=group.methods, limit=group.limit, out=place)
+            settings_of_group = replace(settings, tasks=group.tasks, methods=group.methods, limit=group.limit, out=place)
             try:
-                rows = run_tasks(asked)
+                rows = run_tasks(settings_of_group)
             except Interrupted:
                 if out is not None:
                     raise

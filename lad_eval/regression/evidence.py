@@ -14,7 +14,7 @@ from lad_eval.files.documents import named
 from lad_eval.metrics import Grid, Predictions
 from lad_eval.models.fingerprint import file_digest
 from lad_eval.regression.baseline import BaselineError, TaskBaseline
-from lad_eval.regression.verdict import Now
+from lad_eval.regression.result import Now
 from lad_eval.run.collect import resolve_methods
 from lad_eval.run.condition_results import read_condition_results
 from lad_eval.run.condition_runs import condition_runs_of
@@ -110,7 +110,7 @@ def asked_now(task: str, limit: int | None, methods: Iterable[str]) -> tuple[Now
     Args:
         task: a name, or the path of a YAML file.
         limit: of the samples.
-        methods: their prompt_variants, orders and calibration belong to what is asked.
+        methods: their prompt variants, orders and calibration belong to what is asked.
 
     Raises:
         UserError: there is no such task or method, or the definition cannot be used.

@@ -88,7 +88,7 @@ class Compared:
 
 
 @dataclass
-class Verdict:
+class CheckResult:
     """Everything a check found; it passed if nothing is in `findings`."""
 
     replayed: bool
@@ -124,33 +124,33 @@ class Verdict:
         return {name: min(filter(math.isfinite, points), default=math.nan) for name, points in every.items()}
 
 
-def verdict_as_json(verdict: Verdict) -> str:
+def result_as_json(result: CheckResult) -> str:
     """One object with everything: the result's line first, all figures, and every flip."""
-    rule = verdict.rule
+    rule = result.rule
     document = {
-        "result": result_line(verdict),
-        "passed": verdict.passed,
-        "replayed": verdict.replayed,
+        "result": result_line(result),
+        "passed": result.passed,
+        "replayed": result.replayed,
         "level": rule.level,
         "max_drop": rule.max_drop,
-        "detectable": {name: _known(points) for name, points in verdict.smallest.items()},
-        "findings": [asdict(finding) for finding in verdict.findings],
+        "detectable": {name: _known(points) for name, points in result.smallest.items()},
+        "findings": [asdict(finding) for finding in result.findings],
         "compared": [
-            {**asdict(compared), "changes": [_change(verdict, change) for change in compared.changes]}
-            for compared in verdict.compared
+            {**asdict(compared), "changes": [_change(result, change) for change in compared.changes]}
+            for compared in result.compared
         ],
-        "flips": [{**asdict(flip), "effect": flip.effect} for flip in verdict.flips],
-        "warnings": verdict.warnings,
-        "notes": verdict.notes,
+        "flips": [{**asdict(flip), "effect": flip.effect} for flip in result.flips],
+        "warnings": result.warnings,
+        "notes": result.notes,
     }
     return json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False)
 
 
-def _change(verdict: Verdict, change: Change) -> dict[str, object]:
+def _change(result: CheckResult, change: Change) -> dict[str, object]:
     document: dict[str, object] = {**asdict(change), "difference": change.difference._asdict()}
     document["detectable"] = _known(change.detectable)
-    document["failed"] = not verdict.replayed and verdict.rule.fails(change)
-    document["improved"] = verdict.rule.improved(change)
+    document["failed"] = not result.replayed and result.rule.fails(change)
+    document["improved"] = result.rule.improved(change)
     return document
 
 
@@ -158,49 +158,49 @@ def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def verdict_as_text(verdict: Verdict, *, shown: int = SHOWN) -> str:
+def result_as_text(result: CheckResult, *, shown: int = SHOWN) -> str:
     """The result in the first line, then what failed, at most `shown` examples of flipped decisions, warnings and notes."""
-    lines = [result_line(verdict)]
-    if verdict.passed:
-        lines += [] if verdict.replayed else _resolution(verdict)
+    lines = [result_line(result)]
+    if result.passed:
+        lines += [] if result.replayed else _resolution(result)
     else:
-        lines += [f"  {_where(finding)}: {finding.text}" for finding in _others(verdict)]
-        lines += _failed(verdict)
-    lines += [f"better: {text}" for text in _better(verdict)]
-    lines += [f"warning: {text}" for text in verdict.warnings]
-    lines += [f"note: {text}" for text in verdict.notes]
-    return "\n".join([*lines, *_examples(verdict, shown)])
+        lines += [f"  {_where(finding)}: {finding.text}" for finding in _others(result)]
+        lines += _failed(result)
+    lines += [f"better: {text}" for text in _better(result)]
+    lines += [f"warning: {text}" for text in result.warnings]
+    lines += [f"note: {text}" for text in result.notes]
+    return "\n".join([*lines, *_examples(result, shown)])
 
 
-def result_line(verdict: Verdict) -> str:
+def result_line(result: CheckResult) -> str:
     """Passed or failed, why, and the smallest change that would have been noticed."""
     outcome = (
-        "FAILED" if not verdict.passed else f"ok, with {_count(warned, 'warning')}" if (warned := len(verdict.warnings)) else "ok"
+        "FAILED" if not result.passed else f"ok, with {_count(warned, 'warning')}" if (warned := len(result.warnings)) else "ok"
     )
-    others = len(_others(verdict))
+    others = len(_others(result))
     faults = f"{_count(others, 'fault')} in what is compared; " if others else ""
-    if verdict.replayed:
-        return f"{outcome}: {faults}{_flipped(verdict)}, decided again from stored evidence; one would have been noticed."
-    return f"{outcome}: {faults}{_outcome(verdict)}. {_noticeable(verdict)}"
+    if result.replayed:
+        return f"{outcome}: {faults}{_flipped(result)}, decided again from stored evidence; one would have been noticed."
+    return f"{outcome}: {faults}{_outcome(result)}. {_noticeable(result)}"
 
 
-def _others(verdict: Verdict) -> list[Finding]:
+def _others(result: CheckResult) -> list[Finding]:
     """Findings that no table shows."""
-    return [finding for finding in verdict.findings if finding.kind not in {*NAMES, "flipped"}]
+    return [finding for finding in result.findings if finding.kind not in {*NAMES, "flipped"}]
 
 
-def _outcome(verdict: Verdict) -> str:
-    failed = sum(verdict.rule.fails(change) for _, change in verdict.changes)
-    tasks = len({compared.task for compared in verdict.compared})
-    where = f"{_count(len(verdict.changes), 'comparison')} on {_count(tasks, 'task')}"
-    if verdict.rule.max_drop is None:
+def _outcome(result: CheckResult) -> str:
+    failed = sum(result.rule.fails(change) for _, change in result.changes)
+    tasks = len({compared.task for compared in result.compared})
+    where = f"{_count(len(result.changes), 'comparison')} on {_count(tasks, 'task')}"
+    if result.rule.max_drop is None:
         return f"{failed} of {where} became significantly worse" if failed else f"nothing became significantly worse in {where}"
-    drop = f"a drop of more than {verdict.rule.max_drop:g} points is"
+    drop = f"a drop of more than {result.rule.max_drop:g} points is"
     return f"{drop} not excluded in {failed} of {where}" if failed else f"{drop} excluded in {where}"
 
 
-def _noticeable(verdict: Verdict) -> str:
-    accuracy, consistency, rstd = verdict.smallest.values()
+def _noticeable(result: CheckResult) -> str:
+    accuracy, consistency, rstd = result.smallest.values()
     if not any(map(math.isfinite, (accuracy, consistency, rstd))):
         return "No change would have been noticed: there are too few samples for so many comparisons."
     falls = f"accuracy {_points(accuracy)}, consistency {_points(consistency)}, rise of RStd {_points(rstd)} points"
@@ -211,25 +211,24 @@ def _points(value: float) -> str:
     return f"{value:.1f}" if math.isfinite(value) else "none"
 
 
-def _flipped(verdict: Verdict) -> str:
-    decisions = sum(compared.samples * compared.orders for compared in verdict.compared)
-    return f"{len(verdict.flips)} of {_count(decisions, 'decision')} flipped in {_count(len(verdict.compared), 'comparison')}"
+def _flipped(result: CheckResult) -> str:
+    decisions = sum(compared.samples * compared.orders for compared in result.compared)
+    return f"{len(result.flips)} of {_count(decisions, 'decision')} flipped in {_count(len(result.compared), 'comparison')}"
 
 
-def _resolution(verdict: Verdict) -> list[str]:
+def _resolution(result: CheckResult) -> list[str]:
     """The smallest noticeable changes by task."""
-    blocks = [(task, next(iter(block))) for task, block in groupby(verdict.compared, key=lambda compared: compared.task)]
+    blocks = [(task, next(iter(block))) for task, block in groupby(result.compared, key=lambda compared: compared.task)]
     rows = [
-        [task, str(compared.samples), *(_points(verdict.detectable(name, task)) for name in MEASURED)]
-        for task, compared in blocks
+        [task, str(compared.samples), *(_points(result.detectable(name, task)) for name in MEASURED)] for task, compared in blocks
     ]
     headers = ["Noticeable on", "Samples", "Accuracy", "Consistency", "RStd"]
-    return [*_table(headers, rows, words=1), f"{_flipped(verdict)}, run anew."]
+    return [*_table(headers, rows, words=1), f"{_flipped(result)}, run anew."]
 
 
-def _failed(verdict: Verdict) -> list[str]:
-    if verdict.replayed:
-        flipped = [compared for compared in verdict.compared if compared.flipped]
+def _failed(result: CheckResult) -> list[str]:
+    if result.replayed:
+        flipped = [compared for compared in result.compared if compared.flipped]
         rows = [[f.task, f.method, f"{f.flipped} of {f.samples * f.orders}"] for f in flipped]
         return _table(["Task", "Method", "Flipped"], rows, words=2)
     rows = [
@@ -243,8 +242,8 @@ def _failed(verdict: Verdict) -> list[str]:
             f"{change.p_holm:.2g}",
             _points(change.detectable),
         ]
-        for compared, change in verdict.changes
-        if verdict.rule.fails(change)
+        for compared, change in result.changes
+        if result.rule.fails(change)
     ]
     headers = [
         "Task",
@@ -252,30 +251,30 @@ def _failed(verdict: Verdict) -> list[str]:
         "Figure",
         "Baseline",
         "Now",
-        f"Difference [{100 * verdict.rule.level:g} %]",
+        f"Difference [{100 * result.rule.level:g} %]",
         "p (Holm)",
         "Noticeable",
     ]
     return _table(headers, rows, words=3)
 
 
-def _better(verdict: Verdict) -> Iterator[str]:
-    if verdict.replayed:
+def _better(result: CheckResult) -> Iterator[str]:
+    if result.replayed:
         return
-    for compared in verdict.compared:
+    for compared in result.compared:
         gains = [
             f"{NAMES[c.figure]} {c.before:.1f} -> {c.now:.1f} [{c.difference.low:+.1f}, {c.difference.high:+.1f}]"
             for c in compared.changes
-            if verdict.rule.improved(c)
+            if result.rule.improved(c)
         ]
         if gains:
             yield f"{compared.task}, {compared.method}: {', '.join(gains)}"
 
 
-def _examples(verdict: Verdict, shown: int) -> list[str]:
+def _examples(result: CheckResult, shown: int) -> list[str]:
     """Flips of what failed, the lost answers first, of as many methods as there is room for."""
-    failed = {(finding.task, finding.method) for finding in verdict.findings}
-    flips = [flip for flip in verdict.flips if (flip.task, flip.method) in failed]
+    failed = {(finding.task, finding.method) for finding in result.findings}
+    flips = [flip for flip in result.flips if (flip.task, flip.method) in failed]
     flips.sort(key=lambda flip: (flip.task, flip.method, flip.effect != "lost"))
     blocks = [list(block) for _, block in groupby(flips, key=lambda flip: (flip.task, flip.method))]
     in_turn = [flip for round_ in zip_longest(*blocks) for flip in round_ if flip is not None][:shown]

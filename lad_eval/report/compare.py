@@ -87,8 +87,8 @@ def title_of(run: Path) -> str:
     """
     stored = load_run(run)
     figures = next(iter(stored.metrics["methods"].values()))
-    asked = f"{figures['samples']} samples x {figures['permutations']} orders"
-    return f"{stored.metrics['task']} · {stored.metrics['model']} · {asked}"
+    size = f"{figures['samples']} samples x {figures['permutations']} orders"
+    return f"{stored.metrics['task']} · {stored.metrics['model']} · {size}"
 
 
 def _samples(run: Path) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lad_eval.errors import UserError
-from lad_eval.metrics import Standing, standings
+from lad_eval.metrics import Significance, significance
 from lad_eval.metrics.predictions import Bools
 from lad_eval.models.source import display_name
 from lad_eval.report.leaderboard_forms import Board, Line, TaskFigures, check_sort, in_order
@@ -34,7 +34,7 @@ class Filters:
 
 
 @dataclass(frozen=True)
-class Found:
+class PlacedRun:
     """A finished run and what sets it apart.
 
     Attributes:
@@ -84,14 +84,16 @@ def gather_board(
     """
     chosen = filters or Filters()
     wanted = [display_name(glob) for glob in chosen.models]  # a folder is meant by every spelling of it
-    runs = [_found(run) for run in finished_runs(out, studies=studies, with_predictions=True)]
+    runs = [_placed(run) for run in finished_runs(out, studies=studies, with_predictions=True)]
     if not runs:
         raise UserError(none_in(out, studies=studies))
-    runs = _told_apart(sorted(runs, key=lambda placed: (placed.task, placed.label, placed.hash)))
+    runs = _with_distinct_labels(sorted(runs, key=lambda placed: (placed.task, placed.label, placed.hash)))
     runs = [placed for placed in runs if _fits(chosen.tasks, placed.task) and _fits(wanted, *_names(placed))]
     methods = {name for placed in runs for name in placed.run.methods if _fits(chosen.methods, name)}
     if not runs or not methods:
-        raise UserError(f"No finished run in {out} fits {_asked(chosen)}; `lad-eval leaderboard` without them shows all.")
+        raise UserError(
+            f"No finished run in {out} fits {_filters_in_words(chosen)}; `lad-eval leaderboard` without them shows all."
+        )
     tasks = tuple(tasks_in_order({placed.task for placed in runs}))
     check_sort(sort, tasks)
     marks = _marks(runs, tasks, allow_mixed=allow_mixed)
@@ -102,7 +104,7 @@ def gather_board(
     return Board(tasks, (*in_order(lines, tasks, sort), *in_order(theirs, tasks, sort)), letters, tuple(notes))
 
 
-def _found(run: StoredRun) -> Found:
+def _placed(run: StoredRun) -> PlacedRun:
     spec, metrics = read_spec(run.path), run.metrics
     digests, definition = spec.get("digests", {}), spec.get("definition", {})
     setup = (
@@ -116,7 +118,7 @@ def _found(run: StoredRun) -> Found:
     remarks = [f"first {limit}"] if limit is not None else []
     remarks += [f"calibrated on {elsewhere}"] if elsewhere else []
     label = metrics["model"] + (f" ({', '.join(remarks)})" if remarks else "")
-    return Found(run, label, dict(zip(SETUP, setup, strict=True)))
+    return PlacedRun(run, label, dict(zip(SETUP, setup, strict=True)))
 
 
 def _digest(definition: Mapping[str, Any]) -> str:
@@ -130,22 +132,22 @@ def _fits(globs: Sequence[str], *names: str) -> bool:
     return not globs or any(fnmatchcase(name, glob) for glob in globs for name in names)
 
 
-def _names(run: Found) -> list[str]:
+def _names(run: PlacedRun) -> list[str]:
     """What a run's model can be chosen by: its label, its name, and its name with one part of its setup."""
     return [run.label, run.model, *(_tagged(run.model, [run.setup[part]]) for part in SETUP[:3])]
 
 
-def _asked(filters: Filters) -> str:
+def _filters_in_words(filters: Filters) -> str:
     named = {"--model": filters.models, "--methods": filters.methods, "--tasks": filters.tasks}
     return " ".join(f"{option} {','.join(globs)}" for option, globs in named.items() if globs) or "anything"
 
 
-def _told_apart(runs: Sequence[Found]) -> list[Found]:
+def _with_distinct_labels(runs: Sequence[PlacedRun]) -> list[PlacedRun]:
     """Runs of one label on one task get labels of their own: by what differs in their setup, else by their hashes."""
-    groups: dict[str, list[Found]] = defaultdict(list)
+    groups: dict[str, list[PlacedRun]] = defaultdict(list)
     for run in runs:
         groups[run.label].append(run)
-    labelled: dict[int, Found] = {}
+    labelled: dict[int, PlacedRun] = {}
     for group in groups.values():
         if len({run.task for run in group}) < len(group):
             varying = [part for part in SETUP[:3] if len({run.setup[part] for run in group}) > 1]
@@ -161,7 +163,7 @@ def _tagged(label: str, tags: Sequence[str]) -> str:
     return f"{label} [{', '.join(tags)}]" if tags else label
 
 
-def _marks(runs: Sequence[Found], tasks: Sequence[str], *, allow_mixed: bool) -> dict[str, tuple[str, str]]:
+def _marks(runs: Sequence[PlacedRun], tasks: Sequence[str], *, allow_mixed: bool) -> dict[str, tuple[str, str]]:
     """By run hash the letter and its meaning, where a column is mixed; ("", "") elsewhere."""
     texts: dict[str, str] = {}
     for task in tasks:
@@ -182,7 +184,7 @@ def _letter(place: int) -> str:
     return chr(ord("a") + place) if place < 26 else f"{_letter(place // 26 - 1)}{chr(ord('a') + place % 26)}"
 
 
-def _lines(runs: Sequence[Found], methods: set[str], marks: Mapping[str, tuple[str, str]]) -> list[Line]:
+def _lines(runs: Sequence[PlacedRun], methods: set[str], marks: Mapping[str, tuple[str, str]]) -> list[Line]:
     tested = _tested(runs, methods)
     cells: dict[tuple[str, str], dict[str, TaskFigures]] = defaultdict(dict)
     for placed in runs:
@@ -199,7 +201,7 @@ def _lines(runs: Sequence[Found], methods: set[str], marks: Mapping[str, tuple[s
                     unparsable=row.unparsable,
                     passes=row.forward_passes,
                     position_p=placed.run.metrics["methods"][row.method].get("position_test", {}).get("p_value"),
-                    standing=tested.get((placed.hash, row.method)),
+                    significance=tested.get((placed.hash, row.method)),
                     setup=placed.setup,
                     mark=marks[placed.hash][0],
                     run=placed.hash,
@@ -223,17 +225,17 @@ def _transferred_from(metrics: Mapping[str, Any]) -> str | None:
     return str(calibration["task"]) if calibration.get("transferred") else None
 
 
-def _tested(runs: Sequence[Found], methods: set[str]) -> dict[tuple[str, str], Standing]:
+def _tested(runs: Sequence[PlacedRun], methods: set[str]) -> dict[tuple[str, str], Significance]:
     """By run hash and method: against the best of those with equal setup, task, samples and orders."""
     groups: dict[Any, dict[tuple[str, str], Bools]] = defaultdict(dict)
     for placed in runs:
         shown = methods.intersection(placed.run.methods)
-        for method, (asked, correct) in _outcomes(placed.run, shown).items():
-            groups[placed.task, tuple(placed.setup.values()), asked][placed.hash, method] = correct
-    found_out: dict[tuple[str, str], Standing] = {}
+        for method, (questions, correct) in _outcomes(placed.run, shown).items():
+            groups[placed.task, tuple(placed.setup.values()), questions][placed.hash, method] = correct
+    found_out: dict[tuple[str, str], Significance] = {}
     for group in groups.values():
         if len(group) > 1:
-            found_out.update(standings(group))
+            found_out.update(significance(group))
     return found_out
 
 
@@ -246,7 +248,7 @@ def _outcomes(run: StoredRun, methods: set[str]) -> dict[str, tuple[Any, Bools]]
     }
 
 
-def _reported(runs: Sequence[Found], methods: set[str]) -> list[Line]:
+def _reported(runs: Sequence[PlacedRun], methods: set[str]) -> list[Line]:
     cells: dict[tuple[str, str], dict[str, TaskFigures]] = defaultdict(dict)
     for placed in runs:
         for row in reported_rows(placed.run.metrics):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lad_eval.errors import UnknownNameError, UserError
-from lad_eval.metrics import Standing
+from lad_eval.metrics import Significance
 from lad_eval.report.forms import comma_separated, html, latex, markdown, terminal
 from lad_eval.report.table import TIED, Content, Table, figure
 
@@ -25,7 +25,7 @@ class TaskFigures:
         samples: None for figures published elsewhere.
         passes: decoder passes a query.
         position_p: of the test of "position does not matter".
-        standing: against the best of those that were asked the same under the same setup; None where there is nothing to test.
+        significance: against the best of those asked the same under the same setup; None: nothing to test.
         setup: dtype, attention implementation and task version, by name.
         mark: letter of what sets this cell apart from others of its column, see `Board.marks`; empty if nothing does.
         run: hash of the run.
@@ -41,19 +41,19 @@ class TaskFigures:
     unparsable: int | None = None
     passes: float | None = None
     position_p: float | None = None
-    standing: Standing | None = None
+    significance: Significance | None = None
     setup: Mapping[str, str] = field(default_factory=dict)
     mark: str = ""
     run: str | None = None
 
     @property
     def best(self) -> bool:
-        return self.standing is not None and self.standing.best
+        return self.significance is not None and self.significance.best
 
     @property
     def tied(self) -> bool:
         """Not the best, and not significantly different from it."""
-        return self.standing is not None and self.standing.tied
+        return self.significance is not None and self.significance.tied
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Board:
     @property
     def tested(self) -> bool:
         """Whether any cell was tested against a best one."""
-        return any(cell.standing is not None and not cell.best for line in self.lines for cell in line.cells.values())
+        return any(cell.significance is not None and not cell.best for line in self.lines for cell in line.cells.values())
 
 
 def check_sort(by: str, tasks: Sequence[str]) -> None:
@@ -218,12 +218,12 @@ def _who(line: Line) -> dict[str, Any]:
 
 
 def _document(cell: TaskFigures) -> dict[str, Any]:
-    standing = cell.standing
+    significance = cell.significance
     return {
         **{name: getattr(cell, name) for name in _CSV},
         "best": cell.best,
         "tied": cell.tied,
-        "p_holm": None if standing is None or standing.best else standing.p_holm,
+        "p_holm": None if significance is None or significance.best else significance.p_holm,
         "setup": dict(cell.setup),
         "run": cell.run,
     }
@@ -241,6 +241,6 @@ def _legend(board: Board) -> list[str]:
     notes += [f"[{letter}]: {text}. Rows of different marks are not comparable." for letter, text in board.marks.items()]
     for line in board.lines:
         if lost := sum(cell.unparsable or 0 for cell in line.cells.values()):
-            asked = sum((cell.samples or 0) * (cell.permutations or 0) for cell in line.cells.values())
-            notes.append(f"{line.model}, {line.method}: {lost} of {asked} replies had no answer and count as wrong.")
+            replies = sum((cell.samples or 0) * (cell.permutations or 0) for cell in line.cells.values())
+            notes.append(f"{line.model}, {line.method}: {lost} of {replies} replies had no answer and count as wrong.")
     return [" ".join(note.split()) for note in [*notes, *board.notes]]

@@ -57,7 +57,7 @@ def rich_tables(rows: Sequence[Row], width: int = WIDTH_OF_FILES) -> Text:
 
     tables = [
         Table(
-            " · ".join([block[0].task, block[0].model, *_calibration(block), _asked(block)]),
+            " · ".join([block[0].task, block[0].model, *_calibration(block), _questions_in_words(block)]),
             _HEADERS,
             [_cells(row, block) for row in block],
         )
@@ -147,7 +147,7 @@ def _samples(row: Row) -> str:
     return f"{row.samples}{'*' if row.limited else ''} x {row.permutations}"
 
 
-def _asked(block: Sequence[Row]) -> str:
+def _questions_in_words(block: Sequence[Row]) -> str:
     """What the block's rows were measured on; rows of different sizes are told apart."""
     if all(row.samples is None for row in block):
         return "published elsewhere"

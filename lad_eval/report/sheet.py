@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lad_eval.evidence.table import Floats
-from lad_eval.metrics import Predictions, Summary, can_differ, detectable_in, standings, summarise
+from lad_eval.metrics import Predictions, Summary, can_differ, detectable_in, significance, summarise
 from lad_eval.report.forms import latex, markdown, markdown_text
 from lad_eval.report.table import Cell, Table, figure
 
@@ -122,10 +122,10 @@ def accuracy(summary: Summary) -> Cell:
 
 def measured(predictions: Mapping[str, Predictions], *, seed: int) -> dict[str, tuple[Summary, Cell]]:
     """Summary and accuracy of every method, the best and what ties with it marked; all on the same samples."""
-    standing = standings({name: table.grid.correct for name, table in predictions.items()})
+    tested = significance({name: table.grid.correct for name, table in predictions.items()})
     summaries = {name: summarise(table, seed=seed) for name, table in predictions.items()}
     return {
-        name: (summary, replace(accuracy(summary), tied=standing[name].tied, best=standing[name].best))
+        name: (summary, replace(accuracy(summary), tied=tested[name].tied, best=tested[name].best))
         for name, summary in summaries.items()
     }
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lad_eval.metrics import ALPHA, standings_by
+from lad_eval.metrics import ALPHA, significance_by
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def _p_best(metrics: Mapping[str, Any], shown: Sequence[str]) -> dict[str, float
     if len(shown) < 2 or any((a, b) not in pairs for a in shown for b in shown if a != b):
         return {}
     accuracies = {name: float(metrics["methods"][name]["accuracy"]["value"]) for name in shown}
-    tests = standings_by(accuracies, lambda best, name: float(pairs[best, name]))
+    tests = significance_by(accuracies, lambda best, name: float(pairs[best, name]))
     return {name: test.p_holm for name, test in tests.items() if not test.best}
 
 

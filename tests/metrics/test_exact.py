@@ -17,7 +17,7 @@ from lad_eval.metrics import (
     gains,
     mcnemar,
     paired_test,
-    standings,
+    significance,
 )
 
 
@@ -98,17 +98,17 @@ def test_standings_by_hand():
     b = np.ones((8, 1), dtype=bool)
     a, c = b.copy(), b.copy()
     a[:6], c[:2] = False, False
-    found = standings({"a": a, "b": b, "c": c})
+    found = significance({"a": a, "b": b, "c": c})
     assert found["a"] == (False, pytest.approx(2 / 64), pytest.approx(4 / 64))
     assert found["b"] == (True, 1.0, 1.0)
     assert found["c"] == (False, pytest.approx(0.5), pytest.approx(0.5))
-    assert [name for name, standing in found.items() if standing.tied] == ["a", "c"]
-    assert not standings({"a": a, "b": b})["a"].tied
-    assert standings({}) == {}
+    assert [name for name, significance in found.items() if significance.tied] == ["a", "c"]
+    assert not significance({"a": a, "b": b})["a"].tied
+    assert significance({}) == {}
 
 
 def test_equally_good_rows_are_marked_alike():
-    found = standings({"x": right("10", "01"), "y": right("01", "10")})
+    found = significance({"x": right("10", "01"), "y": right("01", "10")})
     assert (found["x"].best, found["x"].tied, found["y"].best, found["y"].tied) == (True, False, True, False)
 
 
@@ -117,7 +117,7 @@ def test_equal_rows_do_not_spare_the_others_their_correction():
     a = np.ones((8, 1), dtype=bool)
     c = a.copy()
     c[:6] = False
-    assert standings({"a": a, "b": a.copy(), "c": c})["c"].p_holm == pytest.approx(4 / 64)
+    assert significance({"a": a, "b": a.copy(), "c": c})["c"].p_holm == pytest.approx(4 / 64)
 
 
 def test_what_a_table_could_have_shown():

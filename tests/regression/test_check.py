@@ -14,14 +14,14 @@ from lad_eval.errors import UserError
 from lad_eval.methods import LAD
 from lad_eval.regression import evidence as check_evidence
 from lad_eval.regression.baseline import read_baseline, write_baseline
-from lad_eval.regression.check import Circumstances, Questions, check, replay, write
-from lad_eval.regression.text import Rule, verdict_as_text
+from lad_eval.regression.check import CheckOptions, Questions, check, replay, write
+from lad_eval.regression.text import Rule, result_as_text
 from lad_eval.run import execute
 from lad_eval.run.condition_runs import Interrupted
 from lad_eval.tasks.prompts import PARTS
 from tests.run.conftest import Counted
 
-QUIET = Circumstances(model="lad-tiny", quiet=True)
+QUIET = CheckOptions(model="lad-tiny", quiet=True)
 METHODS = ("vanilla", "lad")
 TASK = """
 source: scenes
@@ -83,24 +83,24 @@ def change(path, how):
     path.write_text(json.dumps(document))
 
 
-def figure(verdict, method, name):
+def figure(result, method, name):
     """A method's change of one figure."""
-    (found,) = [change for compared, change in verdict.changes if (compared.method, change.figure) == (method, name)]
+    (found,) = [change for compared, change in result.changes if (compared.method, change.figure) == (method, name)]
     return found
 
 
-def kinds(verdict):
-    return {(finding.kind, finding.method) for finding in verdict.findings}
+def kinds(result):
+    return {(finding.kind, finding.method) for finding in result.findings}
 
 
 def test_an_ordinary_rerun_passes_and_nothing_flips(baseline):
-    for verdict in (check(baseline, QUIET), replay(baseline)):
-        assert verdict.passed
-        assert not verdict.flips
-        assert [(c.method, c.samples, c.orders, c.flipped) for c in verdict.compared] == [("vanilla", 8, 5, 0), ("lad", 8, 5, 0)]
-        assert [change.figure for change in verdict.compared[0].changes] == ["accuracy", "consistency", "rstd"]
-        assert all(c.difference == (0, 0, 0) and c.before == c.now and c.p_holm == 1 for _, c in verdict.changes)
-        assert figure(verdict, "lad", "accuracy").now > 90  # the test below has something to break
+    for result in (check(baseline, QUIET), replay(baseline)):
+        assert result.passed
+        assert not result.flips
+        assert [(c.method, c.samples, c.orders, c.flipped) for c in result.compared] == [("vanilla", 8, 5, 0), ("lad", 8, 5, 0)]
+        assert [change.figure for change in result.compared[0].changes] == ["accuracy", "consistency", "rstd"]
+        assert all(c.difference == (0, 0, 0) and c.before == c.now and c.p_holm == 1 for _, c in result.changes)
+        assert figure(result, "lad", "accuracy").now > 90  # the test below has something to break
 
 
 @pytest.mark.usefixtures("broken_lad")
@@ -144,9 +144,9 @@ def test_the_command_prints_the_samples_that_flipped_and_exits_with_1(baseline, 
 def test_a_changed_prompt_without_a_version_is_caught(baseline, monkeypatch, mode):
     parts = PARTS["retrieval"]
     monkeypatch.setitem(PARTS, "retrieval", parts._replace(ask=parts.ask.replace("best matches", "fits")))
-    verdict = mode(baseline)
-    assert not verdict.passed
-    texts = [finding.text for finding in verdict.findings if finding.kind == "asked"]
+    result = mode(baseline)
+    assert not result.passed
+    texts = [finding.text for finding in result.findings if finding.kind == "asked"]
     assert len(texts) == 2
     assert "its prompt changed without a new version (from 'Given 4 images" in texts[0]
     assert texts[1].startswith("its requests changed without a new version")
@@ -157,9 +157,9 @@ def test_a_changed_prompt_without_a_version_is_caught(baseline, monkeypatch, mod
 )
 def test_a_changed_task_or_other_data_without_a_version_is_caught(baseline, changes, what):
     define(baseline.with_name("task.yaml"), **changes)
-    verdict = replay(baseline)
-    assert {finding.text.split()[1] for finding in verdict.findings} == what
-    assert {finding.kind for finding in verdict.findings} == {"asked"}
+    result = replay(baseline)
+    assert {finding.text.split()[1] for finding in result.findings} == what
+    assert {finding.kind for finding in result.findings} == {"asked"}
 
 
 def test_a_new_version_asks_for_a_new_baseline(baseline):
@@ -183,9 +183,9 @@ def test_data_that_is_elsewhere_is_a_note(baseline, monkeypatch):
         raise DataError("No pictures here.")
 
     monkeypatch.setattr(check_evidence, "load_task", load)
-    verdict = replay(baseline)
-    assert verdict.passed
-    assert verdict.notes == ["task: only its definition and prompt were compared, not its data. No pictures here."]
+    result = replay(baseline)
+    assert result.passed
+    assert result.notes == ["task: only its definition and prompt were compared, not its data. No pictures here."]
 
 
 def test_a_chat_template_that_changed_under_the_same_weights_is_caught(baseline):
@@ -194,9 +194,9 @@ def test_a_chat_template_that_changed_under_the_same_weights_is_caught(baseline)
         "its chat template changed while the model's weights did not: renew the baseline, or undo the change"
     ]
     change(baseline, lambda d: d["tasks"]["task"]["fingerprint"].update(weights="an earlier checkpoint"))
-    verdict = check(baseline, QUIET)
-    assert verdict.passed
-    assert "weights is 'an earlier checkpoint' and 'sha256:" in verdict.notes[0]
+    result = check(baseline, QUIET)
+    assert result.passed
+    assert "weights is 'an earlier checkpoint' and 'sha256:" in result.notes[0]
 
 
 def lose(document, samples):
@@ -207,11 +207,11 @@ def lose(document, samples):
 
 def test_replies_without_an_answer_are_compared_where_there_are_any(baseline, monkeypatch):
     change(baseline, lambda document: lose(document, 1))
-    verdict = check(baseline, QUIET)
-    assert verdict.passed
-    assert figure(verdict, "vanilla", "unparsable").drop == -2.5
-    assert [(flip.before, flip.sample) for flip in verdict.flips] == [(None, "scenes-random-n4-s0-test-0000")]
-    assert {c.figure for c in verdict.compared[1].changes} == {"accuracy", "consistency", "rstd"}
+    result = check(baseline, QUIET)
+    assert result.passed
+    assert figure(result, "vanilla", "unparsable").drop == -2.5
+    assert [(flip.before, flip.sample) for flip in result.flips] == [(None, "scenes-random-n4-s0-test-0000")]
+    assert {c.figure for c in result.compared[1].changes} == {"accuracy", "consistency", "rstd"}
 
 
 def test_many_more_replies_without_an_answer_fail(baseline, monkeypatch):
@@ -228,9 +228,9 @@ def test_many_more_replies_without_an_answer_fail(baseline, monkeypatch):
         }
 
     monkeypatch.setattr(module, "_grids", silent)
-    verdict = check(baseline, QUIET, Rule(level=0.9))
-    assert ("unparsable", "vanilla") in kinds(verdict)
-    assert figure(verdict, "vanilla", "unparsable").p_value == pytest.approx(2 / 2**8)
+    result = check(baseline, QUIET, Rule(level=0.9))
+    assert ("unparsable", "vanilla") in kinds(result)
+    assert figure(result, "vanilla", "unparsable").p_value == pytest.approx(2 / 2**8)
 
 
 def test_a_gain_is_reported_and_passes(baseline, tiny, monkeypatch, broken_lad):
@@ -238,17 +238,17 @@ def test_a_gain_is_reported_and_passes(baseline, tiny, monkeypatch, broken_lad):
     monkeypatch.undo()
     monkeypatch.setattr(execute, "load_model", lambda name, **options: tiny)
     for rule in (Rule(), Rule(max_drop=0)):
-        verdict = check(baseline, QUIET, rule)
-        assert figure(verdict, "lad", "accuracy").difference.low > 0
-        assert not {finding for finding in verdict.findings if (finding.kind, finding.method) == ("accuracy", "lad")}
-        assert [line for line in verdict_as_text(verdict).splitlines() if line.startswith("better: task, lad: accuracy ")]
+        result = check(baseline, QUIET, rule)
+        assert figure(result, "lad", "accuracy").difference.low > 0
+        assert not {finding for finding in result.findings if (finding.kind, finding.method) == ("accuracy", "lad")}
+        assert [line for line in result_as_text(result).splitlines() if line.startswith("better: task, lad: accuracy ")]
     assert check(baseline, QUIET).passed
 
 
 def test_a_baseline_too_small_for_the_largest_drop_says_so_first(baseline):
-    verdict = check(baseline, QUIET, Rule(max_drop=3))
-    assert verdict.passed
-    first, *lines = verdict_as_text(verdict).splitlines()
+    result = check(baseline, QUIET, Rule(max_drop=3))
+    assert result.passed
+    first, *lines = result_as_text(result).splitlines()
     assert first.startswith("ok, with 1 warning: a drop of more than 3 points is excluded in 6 comparisons on 1 task. ")
     warning = "task: 8 samples are too few for --max-drop 3: a drop of up to 36.9 points may show on none of them"
     assert f"warning: {warning}" in lines
@@ -256,7 +256,7 @@ def test_a_baseline_too_small_for_the_largest_drop_says_so_first(baseline):
 
 
 def test_runs_elsewhere_can_be_replayed(baseline, tmp_path):
-    check(baseline, Circumstances(model="lad-tiny", quiet=True, out=tmp_path / "runs"))
+    check(baseline, CheckOptions(model="lad-tiny", quiet=True, out=tmp_path / "runs"))
     shutil.rmtree(check_evidence.evidence_folder(baseline))
     assert replay(baseline, tmp_path / "runs").passed
     with pytest.raises(UserError, match=r"There is no run of lad-tiny on task in .*nowhere to replay"):
@@ -273,7 +273,7 @@ def test_an_interrupted_check_keeps_what_it_was_told_to_keep(baseline, tiny, tmp
     monkeypatch.setattr(execute, "load_model", lambda name, **options: stopped)
     with pytest.raises(Interrupted, match=r"nothing is kept\. With --runs the same command goes on"):
         check(baseline, QUIET)
-    kept = Circumstances(model="lad-tiny", quiet=True, out=tmp_path / "runs")
+    kept = CheckOptions(model="lad-tiny", quiet=True, out=tmp_path / "runs")
     with pytest.raises(Interrupted, match=r"of 60 answers, all kept; the same command goes on from there"):
         check(baseline, kept)
     first = len(stopped.asked)

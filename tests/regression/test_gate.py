@@ -3,7 +3,7 @@
 import pytest
 
 from lad_eval.cli.main import invoke
-from lad_eval.regression.check import Circumstances, Questions, check, write
+from lad_eval.regression.check import CheckOptions, Questions, check, write
 from lad_eval.regression.text import Rule, result_line
 from tests.run.copies import FAIR, TILTED, noisy, scaled
 
@@ -18,12 +18,12 @@ class Gate:
     def __init__(self, folder, model):
         self.path, self.runs = folder / "baseline.json", folder / "runs"
         questions = Questions(("scenes_adversarial_n4",), ("vanilla", "lad"), SAMPLES)
-        write(self.path, Circumstances(model=str(model), quiet=True), "what the copies are held to", questions)
+        write(self.path, CheckOptions(model=str(model), quiet=True), "what the copies are held to", questions)
 
     def check(self, model, max_drop=None):
-        how = Circumstances(model=str(model), quiet=True, out=self.runs)
-        verdict = check(self.path, how, Rule(max_drop=max_drop))
-        return verdict, {(found.method, change.figure): change for found, change in verdict.changes}
+        how = CheckOptions(model=str(model), quiet=True, out=self.runs)
+        result = check(self.path, how, Rule(max_drop=max_drop))
+        return result, {(found.method, change.figure): change for found, change in result.changes}
 
 
 @pytest.fixture(scope="module")
@@ -31,33 +31,33 @@ def gate(tmp_path_factory):
     return Gate(tmp_path_factory.mktemp("gate"), "lad-tiny")
 
 
-def failed(verdict):
-    return {(finding.method, finding.kind) for finding in verdict.findings}
+def failed(result):
+    return {(finding.method, finding.kind) for finding in result.findings}
 
 
 def test_a_little_noise_passes(gate, tmp_path):
     copy = noisy(tmp_path / "copy", 0.02)
-    verdict, changes = gate.check(copy)
-    assert verdict.passed
-    assert 0 < len(verdict.flips) < 10
+    result, changes = gate.check(copy)
+    assert result.passed
+    assert 0 < len(result.flips) < 10
     assert abs(changes["lad", "accuracy"].drop) < 2
     assert gate.check(copy, max_drop=15)[0].passed
 
 
 def test_a_fall_that_so_few_samples_cannot_tell_from_chance_fails_where_it_must_be_excluded(gate, tmp_path, capsys):
     copy = noisy(tmp_path / "copy", 0.25)
-    verdict, changes = gate.check(copy)
-    assert verdict.passed
+    result, changes = gate.check(copy)
+    assert result.passed
     fall = changes["lad", "accuracy"]
     assert 3 < fall.drop < 10 < fall.largest_drop
     assert fall.detectable > 20  # and the first line says so
-    assert result_line(verdict).startswith(
+    assert result_line(result).startswith(
         "ok: nothing became significantly worse in 6 comparisons on 1 task. Smallest noticeable fall: accuracy "
         f"{max(c.detectable for (_, name), c in changes.items() if name == 'accuracy'):.1f}, consistency 32.2, rise of RStd "
     )
-    verdict, _ = gate.check(copy, max_drop=3)
-    assert {("lad", "accuracy"), ("lad", "consistency"), ("lad", "rstd")} <= failed(verdict)
-    (warning,) = verdict.warnings
+    result, _ = gate.check(copy, max_drop=3)
+    assert {("lad", "accuracy"), ("lad", "consistency"), ("lad", "rstd")} <= failed(result)
+    (warning,) = result.warnings
     assert warning.startswith("scenes_adversarial_n4: 30 samples are too few for --max-drop 3: the interval of ")
     command = ["check", str(gate.path), "--model", str(copy), "--runs", str(gate.runs), "--quiet"]
     assert invoke(command) == 0
@@ -70,9 +70,9 @@ def test_a_fall_that_so_few_samples_cannot_tell_from_chance_fails_where_it_must_
 
 def test_much_noise_fails(gate, tmp_path):
     copy = noisy(tmp_path / "copy", 0.6)
-    verdict, changes = gate.check(copy)
-    assert not verdict.passed
-    assert all(changes[key].p_holm < 0.05 and changes[key].drop > 0 for key in failed(verdict))
+    result, changes = gate.check(copy)
+    assert not result.passed
+    assert all(changes[key].p_holm < 0.05 and changes[key].drop > 0 for key in failed(result))
     assert changes["lad", "accuracy"].drop > 5
     assert {("vanilla", "accuracy"), ("lad", "accuracy"), ("lad", "consistency")} <= failed(gate.check(copy, max_drop=3)[0])
 
@@ -80,9 +80,9 @@ def test_much_noise_fails(gate, tmp_path):
 def test_a_bias_that_grows_fails_though_the_accuracy_stays(tmp_path):
     gate = Gate(tmp_path, scaled(tmp_path / "fair", FAIR))
     copy = scaled(tmp_path / "tilted", TILTED)
-    verdict, changes = gate.check(copy)
+    result, changes = gate.check(copy)
     assert abs(changes["vanilla", "accuracy"].drop) < 3
     assert changes["vanilla", "rstd"].now > 2 * changes["vanilla", "rstd"].before > 20
-    assert failed(verdict) == {("vanilla", "rstd")}
+    assert failed(result) == {("vanilla", "rstd")}
     assert ("vanilla", "rstd") in failed(gate.check(copy, max_drop=10)[0])
     assert not {("lad", "accuracy"), ("lad", "rstd")} & failed(gate.check(copy, max_drop=10)[0])

@@ -9,11 +9,11 @@ from html.parser import HTMLParser
 import pytest
 
 from lad_eval.errors import UserError
-from lad_eval.metrics import Standing
+from lad_eval.metrics import Significance
 from lad_eval.report.forms import terminal
 from lad_eval.report.leaderboard_forms import FORMATS, Board, Line, TaskFigures, render_board, table_of
 
-BEST, TIED, WORSE = Standing(True, 1, 1), Standing(False, 0.4, 0.4), Standing(False, 0.001, 0.002)
+BEST, TIED, WORSE = Significance(True, 1, 1), Significance(False, 0.4, 0.4), Significance(False, 0.001, 0.002)
 
 
 def cell(accuracy, **changes):
@@ -25,9 +25,9 @@ def board():
     return Board(
         tasks=("x_n4", "y"),
         lines=(
-            Line("a|<b>&_", "lad", {"x_n4": cell(91.04, standing=BEST), "y": cell(70, mark="a", passes=4.0)}),
-            Line("a|<b>&_", "pride", {"x_n4": cell(90, standing=TIED, unparsable=3)}),
-            Line("c", "vanilla", {"x_n4": cell(40, standing=WORSE), "y": TaskFigures(None, None, None)}),
+            Line("a|<b>&_", "lad", {"x_n4": cell(91.04, significance=BEST), "y": cell(70, mark="a", passes=4.0)}),
+            Line("a|<b>&_", "pride", {"x_n4": cell(90, significance=TIED, unparsable=3)}),
+            Line("c", "vanilla", {"x_n4": cell(40, significance=WORSE), "y": TaskFigures(None, None, None)}),
             Line("M (reported)", "lad", {"y": TaskFigures(94.9, 4.2, None)}, reported=True),
         ),
         marks={"a": "bfloat16"},

@@ -151,8 +151,8 @@ def test_only_what_was_asked_the_same_is_tested_together(tmp_path):
     found = {(line.model, line.method): line.cells["t"] for line in gather_board(tmp_path).lines}
     assert [name for name, cell in found.items() if cell.best] == [("a", "lad"), ("b", "lad")]
     assert [name for name, cell in found.items() if cell.tied] == [("a", "pride")]  # 3 discordant samples: p = 1 / 4
-    assert found["a", "pride"].standing.p_holm == pytest.approx(0.25)
-    assert found["a", "vanilla"].standing.p_holm == pytest.approx(2 * 2 / 2**30)
+    assert found["a", "pride"].significance.p_holm == pytest.approx(0.25)
+    assert found["a", "vanilla"].significance.p_holm == pytest.approx(2 * 2 / 2**30)
 
 
 def test_published_figures_stand_below_and_are_never_tested(tmp_path):
@@ -166,7 +166,11 @@ def test_published_figures_stand_below_and_are_never_tested(tmp_path):
     assert rows(gather_board(tmp_path)) == [("org/M-Instruct", "lad")]
     board = gather_board(tmp_path, reported=True)
     assert rows(board) == [("org/M-Instruct", "lad"), ("M (reported)", "lad")]
-    assert (board.lines[1].reported, board.lines[1].cells["t"].accuracy, board.lines[1].cells["t"].standing) == (True, 94.9, None)
+    assert (board.lines[1].reported, board.lines[1].cells["t"].accuracy, board.lines[1].cells["t"].significance) == (
+        True,
+        94.9,
+        None,
+    )
 
 
 def damage_json(path, **changes):

@@ -257,8 +257,8 @@ def lines(
     places = spread(ends, TOP, TOP + tall)
     for line, at in zip(series, places[: len(series)], strict=True):
         group = add(root, "g", class_=f"line {line.colour}", data_method=line.method)
-        told = ", ".join("–" if v is None or not known(v) else percent(v) for v in line.values)
-        add(group, "title", f"{line.name}: {told}")
+        shown = ", ".join("–" if v is None or not known(v) else percent(v) for v in line.values)
+        add(group, "title", f"{line.name}: {shown}")
         _draw(group, line, x, y, dots=n <= 16)
         add(group, "text", line.name, x=LEFT + inner + 8, y=at + 4, class_="name")
     if chance is not None:

@@ -42,11 +42,11 @@ def divergences(answers: Answers) -> Divergences | None:
     attention = next((name for name in ATTENTION if name in answers.grids), None)
     if attention is None or LOGITS not in answers.grids:
         return None
-    apart = answers.grids[attention].correct & ~answers.grids[LOGITS].correct
-    sure = np.where(apart, _confidence(answers), -1.0)
-    samples = np.flatnonzero(apart.any(axis=1))
+    divergences = answers.grids[attention].correct & ~answers.grids[LOGITS].correct
+    sure = np.where(divergences, _confidence(answers), -1.0)
+    samples = np.flatnonzero(divergences.any(axis=1))
     ranked = samples[np.argsort(-sure[samples].max(axis=1), kind="stable")]
-    return Divergences(attention, int(apart.sum()), apart.size, ranked, sure[ranked].argmax(axis=1))
+    return Divergences(attention, int(divergences.sum()), divergences.size, ranked, sure[ranked].argmax(axis=1))
 
 
 def _confidence(answers: Answers) -> Floats:
@@ -92,7 +92,7 @@ def payload(
     shared = bool((orders == orders[:1]).all())
     cells = S * orders.shape[1] * orders.shape[2]
     numbered = [name for name in answers.methods if name in answers.probability][: MOST_NUMBERS // max(cells, 1)]
-    apart = [] if divergent is None else [int(sample) for sample in divergent.samples if sample < S]
+    divergences = [] if divergent is None else [int(sample) for sample in divergent.samples if sample < S]
     return {
         "methods": [{"name": clean(name), "colour": colours[name]} for name in answers.methods],
         "sample": [clean(name) for name in ids],
@@ -103,7 +103,7 @@ def payload(
         "image": [answers.grids[name].chosen[:S].tolist() for name in answers.methods],
         "percent": [_percents(answers.probability[name][:S]) if name in numbered else None for name in answers.methods],
         "pictures": [list(pictures[name]) if name in pictures else None for name in ids],
-        "apart": apart,
+        "apart": divergences,
     }
 
 
@@ -165,12 +165,12 @@ def cards(
     divergent: Divergences,
     captions: Mapping[str, str],
     pictures: Mapping[str, tuple[str, ...]],
-    album: Mapping[str, str],
+    bundle: Mapping[str, str],
     colours: Mapping[str, str],
 ) -> list[Card]:
     """The first `SHOWN` divergent samples."""
     pairs = zip(divergent.samples[:SHOWN].tolist(), divergent.order[:SHOWN].tolist(), strict=True)
-    return [_card(answers, divergent, sample, turn, captions, pictures, album, colours) for sample, turn in pairs]
+    return [_card(answers, divergent, sample, turn, captions, pictures, bundle, colours) for sample, turn in pairs]
 
 
 def _card(
@@ -180,7 +180,7 @@ def _card(
     turn: int,
     captions: Mapping[str, str],
     pictures: Mapping[str, tuple[str, ...]],
-    album: Mapping[str, str],
+    bundle: Mapping[str, str],
     colours: Mapping[str, str],
 ) -> Card:
     name, names = answers.sample_id[sample], image_names(answers.n_candidates)
@@ -195,7 +195,7 @@ def _card(
                 position=position + 1,
                 image=names[image],
                 picture=picture,
-                data=None if picture is None else album.get(picture),
+                data=None if picture is None else bundle.get(picture),
                 right=position == int(answers.shown.gold[sample, turn]),
                 shares=[s for m in shown if (s := _share(answers, m, sample, turn, position, colours)) is not None],
                 chosen_by=[

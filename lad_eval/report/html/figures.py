@@ -120,10 +120,10 @@ def shares_by_position(answers: Answers, method: str) -> tuple[Floats, bool]:
 
 def attention_figure(material: Material) -> Group:
     """The right image's share of the attention by layer, a line for each position of it."""
-    looked = material.looked[""]
-    if isinstance(looked, str):
-        return Group(missing=[clean(looked)])
-    evaluated = looked.evaluated
+    evidence = material.evidence_of[""]
+    if isinstance(evidence, str):
+        return Group(missing=[clean(evidence)])
+    evaluated = evidence.evaluated
     if evaluated.attention is None:
         return Group(missing=["This run's evidence holds no attention."])
     shares = 100 * measures.gold_attention(evaluated)
@@ -229,12 +229,12 @@ def learned_figures(material: Material) -> Group:
 
 def _learned(material: Material, name: str, parameters: Mapping[str, Any]) -> measures.Learned:
     method = measures.made(name, parameters)
-    looked = material.looked.get(method.condition.label, "This run holds no evidence of it.")
-    if isinstance(looked, str):
-        raise EvidenceError(looked)
-    if looked.calibration is None:
+    evidence = material.evidence_of.get(method.condition.label, "This run holds no evidence of it.")
+    if isinstance(evidence, str):
+        raise EvidenceError(evidence)
+    if evidence.calibration is None:
         raise EvidenceError("This run holds no calibration of it.")
-    return measures.learn(method, looked.calibration)
+    return measures.learn(method, evidence.calibration)
 
 
 def _bias(method: str, learned: measures.Learned, percents: Floats) -> Figure:

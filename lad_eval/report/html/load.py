@@ -74,11 +74,11 @@ def answers_of(predictions: pd.DataFrame, candidates: int) -> Answers:
     tables = {str(name): rows for name, rows in predictions.groupby("method", sort=False)}
     first = next(iter(tables.values()))
     ids = list(dict.fromkeys(first["sample_id"]))
-    asked = set(zip(first["sample_id"], first["permutation"], strict=True))
+    cells = set(zip(first["sample_id"], first["permutation"], strict=True))
     grids: dict[str, Grid] = {}
     probability: dict[str, Floats] = {}
     for name, rows in tables.items():
-        if len(rows) != len(first) or set(zip(rows["sample_id"], rows["permutation"], strict=True)) != asked:
+        if len(rows) != len(first) or set(zip(rows["sample_id"], rows["permutation"], strict=True)) != cells:
             continue
         answers = predictions_in(rows)
         grids[name] = answers.grid.only(ids)
@@ -99,7 +99,7 @@ def _probability(rows: list[object], candidates: int) -> Floats | None:
 
 
 @dataclass(frozen=True)
-class Looked:
+class MethodEvidence:
     """Evidence under one condition: of the evaluated requests, and of the calibration; None where nothing was calibrated."""
 
     evaluated: Evidence
@@ -113,7 +113,7 @@ class Material:
     Attributes:
         metrics: `metrics.json`, `spec`: `spec.json`.
         answers: from `predictions.parquet`.
-        looked: evidence by the label of the condition under which the model was asked, "" for the question and the model as they
+        evidence_of: evidence by the label of the condition of its pass, "" for the question and the model as they
             are; or why there is none.
         task: with its data, the same that the run asked; for captions and pictures.
     """
@@ -121,7 +121,7 @@ class Material:
     metrics: Mapping[str, Any]
     spec: Mapping[str, Any]
     answers: Answers | None
-    looked: Mapping[str, Looked | str]
+    evidence_of: Mapping[str, MethodEvidence | str]
     task: Task | None
     lacks: Mapping[str, str]
 
@@ -152,8 +152,10 @@ def load_material(run: StoredRun, definitions: Mapping[str, Path] | None = None)
     except UserError as error:
         lacks["task"] = without_paths(str(error))
     digest = str(run.metrics["run"])
-    looked = {condition.label: _looked(run.path, condition, digest) for condition in _conditions(run.metrics["methods"])}
-    return Material(run.metrics, spec, answers, looked, task, lacks)
+    evidence_of = {
+        condition.label: _evidence_of(run.path, condition, digest) for condition in _conditions(run.metrics["methods"])
+    }
+    return Material(run.metrics, spec, answers, evidence_of, task, lacks)
 
 
 def _conditions(methods: Mapping[str, Any]) -> list[Condition]:
@@ -162,16 +164,16 @@ def _conditions(methods: Mapping[str, Any]) -> list[Condition]:
     return list(dict.fromkeys([PLAIN, *(make_method(name).condition for name in calibrated)]))
 
 
-def _looked(run: Path, condition: Condition, run_digest: str) -> Looked | str:
+def _evidence_of(run: Path, condition: Condition, run_digest: str) -> MethodEvidence | str:
     folder = condition_folder(run, condition)
     if not files_of(folder):
         how = f"under {condition.label}" if condition.label else "of the question as it is"
         return f"This run's folder holds no evidence {how}."
     try:
         evidence = read_evidence(folder)
-        asked = PlanIndex.read(folder, run_digest)
-        calibration = evidence.select_keys(list(asked.calibration)) if asked.calibration else None
-        return Looked(evidence.select_keys(list(asked.evaluated)), calibration)
+        plan_index = PlanIndex.read(folder, run_digest)
+        calibration = evidence.select_keys(list(plan_index.calibration)) if plan_index.calibration else None
+        return MethodEvidence(evidence.select_keys(list(plan_index.evaluated)), calibration)
     except UserError as error:
         return without_paths(str(error))
 

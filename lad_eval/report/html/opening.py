@@ -144,6 +144,6 @@ def position_picture(path: Path, out: Path, methods: Sequence[str] | None = None
     alike = finding is not None and set(shown) == set(finding.methods)
     title = finding.title if finding is not None and alike else "Found, by the position of the right image"
     samples, orders = run.metrics.get("counts", {}).get("samples"), run.metrics.get("counts", {}).get("permutations")
-    asked = f"{samples} samples x {orders} orders, 95 % intervals"
+    size = f"{samples} samples x {orders} orders, 95 % intervals"
     bars = [PositionBars(one.name, one.values, one.low, one.high) for one in map(recalls.__getitem__, shown)]
-    draw_positions(bars, title, f"{clean(run.metrics['model'])} · {clean(run.metrics['task'])} · {asked}", out)
+    draw_positions(bars, title, f"{clean(run.metrics['model'])} · {clean(run.metrics['task'])} · {size}", out)

@@ -15,7 +15,7 @@ from lad_eval.files.atomic import sweep, write_atomically
 from lad_eval.report.html.finding import Finding, said
 from lad_eval.report.html.frame import page
 from lad_eval.report.html.load import load_material
-from lad_eval.report.html.pictures import MOST_BYTES, Album
+from lad_eval.report.html.pictures import MOST_BYTES, ImageBundle
 from lad_eval.report.html.section import PICTURED, Section, section_of
 from lad_eval.report.html.summary import accuracy_cells
 from lad_eval.report.html.text import SPACE, clean, share_text, value_of
@@ -23,12 +23,12 @@ from lad_eval.report.table import Table
 from lad_eval.run.folder import ResultsError
 from lad_eval.run.stored import StoredRun
 
-Found = tuple[Mapping[str, Any], Finding]
+RunFinding = tuple[Mapping[str, Any], Finding]
 
 MOST_MODELS = 6
 
 
-def sentences_across(runs: Sequence[Found]) -> list[str]:
+def sentences_across(runs: Sequence[RunFinding]) -> list[str]:
     """A sentence a model that has more than one run; more than `MOST_MODELS` models share one.
 
     Args:
@@ -44,7 +44,7 @@ def sentences_across(runs: Sequence[Found]) -> list[str]:
     return [_sentence([run for run in runs if str(run[0]["model"]) == model], clean(model)) for model in models]
 
 
-def _sentence(runs: Sequence[Found], who: str) -> str:
+def _sentence(runs: Sequence[RunFinding], who: str) -> str:
     """Of runs that have both sides, how both stand; of runs without any such, the one side."""
     pairs = [(metrics, f.base, f.other, f.helps) for metrics, f in runs if f.base is not None and f.other is not None]
     if not pairs:
@@ -116,13 +116,13 @@ def write_report(
     """
     if not runs:
         raise UserError("There is no run to report on.")
-    album, sections = Album(), []
+    bundle, sections = ImageBundle(), []
     for number, run in enumerate(runs, start=1):
-        album.most = MOST_BYTES * number // len(runs)
-        sections.append(section_of(load_material(run, definitions), number, album, pictured=pictured))
+        bundle.most = MOST_BYTES * number // len(runs)
+        sections.append(section_of(load_material(run, definitions), number, bundle, pictured=pictured))
         advance(1)
-    sections = _told_apart(sections, [str(run.metrics["run"])[:6] for run in runs])
-    content = render(sections, [run.metrics for run in runs], album).encode("utf-8", "replace")
+    sections = _with_distinct_names(sections, [str(run.metrics["run"])[:6] for run in runs])
+    content = render(sections, [run.metrics for run in runs], bundle).encode("utf-8", "replace")
     try:
         sweep(out.parent, out.name)
         write_atomically(out, lambda temporary: temporary.write_bytes(content))
@@ -132,19 +132,19 @@ def write_report(
     return Written(out, len(runs), samples, sum(section.pictured for section in sections), len(content))
 
 
-def render(sections: Sequence[Section], metrics: Sequence[Mapping[str, Any]], album: Album) -> str:
+def render(sections: Sequence[Section], metrics: Sequence[Mapping[str, Any]], bundle: ImageBundle) -> str:
     """The page as text.
 
     Args:
         sections: one a run.
         metrics: `metrics.json` of each.
-        album: the pictures that the sections name.
+        bundle: the pictures that the sections name.
     """
     inline = {card.picture for s in sections for c in s.cards for card in c.candidates if card.picture}
     data = {
         "runs": {section.id: section.explorer for section in sections if section.explorer is not None},
         # Those that stand in the page already are found there.
-        "pictures": {name: uri for name, uri in album.pictures.items() if name not in inline},
+        "pictures": {name: uri for name, uri in bundle.pictures.items() if name not in inline},
     }
     models = list(dict.fromkeys(section.model for section in sections))
     return page(
@@ -160,7 +160,7 @@ def render(sections: Sequence[Section], metrics: Sequence[Mapping[str, Any]], al
     )
 
 
-def _told_apart(sections: Sequence[Section], hashes: Sequence[str]) -> list[Section]:
+def _with_distinct_names(sections: Sequence[Section], hashes: Sequence[str]) -> list[Section]:
     places = [(section.model, section.task) for section in sections]
     pairs = zip(sections, places, hashes, strict=True)
     return [replace(s, run=clean(name)) if places.count(place) > 1 else s for s, place, name in pairs]

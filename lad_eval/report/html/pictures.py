@@ -25,7 +25,7 @@ MOST_BYTES = 2 * 2**20
 
 
 @dataclass
-class Album:
+class ImageBundle:
     """The pictures of one page, each once.
 
     Attributes:

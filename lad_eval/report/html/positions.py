@@ -108,8 +108,8 @@ def _ground(root: Element, frame: _Frame, ticks: Sequence[int], chance: float) -
 
 def _method(root: Element, frame: _Frame, one: Recall, *, radius: float) -> Element:
     group = add(root, "g", class_=f"line {one.colour}")
-    told = ", ".join("–" if v is None else f"{place + 1}: {percent(v)} %" for place, v in enumerate(one.values))
-    add(group, "title", f"{one.name}, by position: {told}")
+    shown = ", ".join("–" if v is None else f"{place + 1}: {percent(v)} %" for place, v in enumerate(one.values))
+    add(group, "title", f"{one.name}, by position: {shown}")
     for place, (low, high) in enumerate(zip(one.low, one.high, strict=True)):
         if low is not None and high is not None:
             x = frame.x(place)

@@ -20,7 +20,7 @@ from lad_eval.report.html.finding import finding_of, short_of
 from lad_eval.report.html.load import Material
 from lad_eval.report.html.measures import recalls_of
 from lad_eval.report.html.opening import Opening, marks_note, opening_of
-from lad_eval.report.html.pictures import Album, first_of
+from lad_eval.report.html.pictures import ImageBundle, first_of
 from lad_eval.report.html.summary import Headline, SummaryRow, facts, headlines, published, summary_rows
 from lad_eval.report.html.text import clean, colours_of, without_paths
 from lad_eval.report.table import Table
@@ -57,7 +57,7 @@ class Section:
     missing_answers: str
     learned: Group
     attention: Group
-    found: Divergences | None
+    divergences: Divergences | None
     missing_examples: str
     cards: Sequence[Card]
     notes: Sequence[str]
@@ -68,13 +68,13 @@ class Section:
     facts: Sequence[tuple[str, str]]
 
 
-def section_of(material: Material, number: int, album: Album, *, pictured: int = PICTURED) -> Section:
+def section_of(material: Material, number: int, bundle: ImageBundle, *, pictured: int = PICTURED) -> Section:
     """Makes a run's section.
 
     Args:
         material: the run.
         number: of the section on its page, from 1.
-        album: the page's pictures; those of this run are added.
+        bundle: the page's pictures; those of this run are added.
         pictured: at most so many samples get their pictures.
     """
     metrics, answers = material.metrics, material.answers
@@ -88,8 +88,8 @@ def section_of(material: Material, number: int, album: Album, *, pictured: int =
         flips = flipping(answers, LOGITS if LOGITS in answers.grids else answers.methods[0])
         everyone = range(len(answers.sample_id))
         wanted = first_of([[] if divergent is None else divergent.samples.tolist(), flips.tolist(), everyone], pictured)
-        asked = [samples[answers.sample_id[i]] for i in wanted if answers.sample_id[i] in samples]
-        pictures, problem = album.add_all(asked)
+        shown = [samples[answers.sample_id[i]] for i in wanted if answers.sample_id[i] in samples]
+        pictures, problem = bundle.add_all(shown)
         if problem:
             notes.append(problem)
     finding, recalls, rows = finding_of(metrics), recalls_of(metrics, answers, colours), summary_rows(material, colours)
@@ -114,11 +114,11 @@ def section_of(material: Material, number: int, album: Album, *, pictured: int =
         missing_answers=material.lacks.get("answers", ""),
         learned=learned_figures(material),
         attention=attention_figure(material),
-        found=divergent,
+        divergences=divergent,
         missing_examples=_no_examples(material, divergent),
         cards=[]
         if answers is None or divergent is None
-        else cards(answers, divergent, captions, pictures, album.pictures, colours),
+        else cards(answers, divergent, captions, pictures, bundle.pictures, colours),
         notes=[clean(note) for note in notes],
         remarks=[clean(note) for note in metrics.get("notes") or ()],
         pictured=len(pictures),
@@ -132,9 +132,9 @@ def _samples(material: Material) -> tuple[dict[str, Sample], str]:
     """Samples of the answers by id, and why there are none."""
     if material.task is None or material.answers is None:
         return {}, ""
-    asked = set(material.answers.sample_id)
+    evaluated = set(material.answers.sample_id)
     try:
-        return {s.id: s for s in material.task.samples("test", material.metrics.get("limit")) if s.id in asked}, ""
+        return {s.id: s for s in material.task.samples("test", material.metrics.get("limit")) if s.id in evaluated}, ""
     except (UserError, OSError) as error:
         return {}, f"Captions and pictures are missing: {without_paths(str(error))}"
 
@@ -142,8 +142,8 @@ def _samples(material: Material) -> tuple[dict[str, Sample], str]:
 def _subtitle(material: Material) -> str:
     counts, limit = material.metrics.get("counts", {}), material.metrics.get("limit")
     samples, orders = counts.get("samples", "?"), counts.get("permutations", "?")
-    asked = f"{samples} samples" if limit is None else f"first {samples} samples"
-    return f"{asked} × {orders} order{'' if orders == 1 else 's'} · {material.candidates} images, chance {_chance(material)} %"
+    size = f"{samples} samples" if limit is None else f"first {samples} samples"
+    return f"{size} × {orders} order{'' if orders == 1 else 's'} · {material.candidates} images, chance {_chance(material)} %"
 
 
 def _chance(material: Material) -> str:

@@ -158,13 +158,13 @@ def accuracy_cells(metrics: Mapping[str, Any], methods: Iterable[str]) -> list[C
     figures = {name: metrics["methods"].get(name, {}) for name in methods}
     return [
         figure(
-            value_of(found, "accuracy"),
-            part_of(found, "accuracy", "low"),
-            part_of(found, "accuracy", "high"),
+            value_of(figures_of, "accuracy"),
+            part_of(figures_of, "accuracy", "low"),
+            part_of(figures_of, "accuracy", "high"),
             best=name in best,
             tied=name in rows and name not in best and rows[name].tied,
         )
-        for name, found in figures.items()
+        for name, figures_of in figures.items()
     ]
 
 

@@ -90,7 +90,7 @@ def position_names(n: int) -> tuple[str, ...]:
 
 
 # The methods of the paper have colours of their own; others take the rest in turn.
-OWN = {
+COLOURS = {
     "vanilla": "c0",
     "pride": "c1",
     "lad": "c2",
@@ -105,7 +105,7 @@ def colours_of(methods: Iterable[str]) -> dict[str, str]:
     """Class of the style sheet by method."""
     others = list(dict.fromkeys(methods))
     rest = iter(range(len(others)))
-    return {name: OWN[name] if name in OWN else REST[next(rest) % len(REST)] for name in others}
+    return {name: COLOURS[name] if name in COLOURS else REST[next(rest) % len(REST)] for name in others}
 
 
 def of_position(position: int) -> str:

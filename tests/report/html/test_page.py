@@ -10,7 +10,7 @@ import pytest
 
 from lad_eval.cli.main import invoke
 from lad_eval.errors import UserError
-from lad_eval.metrics import standings
+from lad_eval.metrics import significance
 from lad_eval.report.html import pictures, write_report
 from lad_eval.report.html.load import choose, definitions_of
 from lad_eval.report.html.text import clean, without_paths
@@ -225,8 +225,8 @@ def test_a_page_reports_what_metrics_json_says(album, text):
 def test_methods_that_are_no_worse_than_the_best_are_marked(album, text):
     tables = {name: album[0].predictions_of(name) for name in album[0].methods}
     accuracies = {name: figure["accuracy"]["value"] for name, figure in album[0].metrics["methods"].items()}
-    standing = standings({name: table.grid.correct for name, table in tables.items()})
-    tied = {name for name, found in standing.items() if found.tied and accuracies[name] < max(accuracies.values())}
+    tested = significance({name: table.grid.correct for name, table in tables.items()})
+    tied = {name for name, found in tested.items() if found.tied and accuracies[name] < max(accuracies.values())}
     rows = re.findall(r'data-method="([^"]+)"><th.*?<td class="main">(.*?)</td>', text)
     assert {name for name, cell in rows if "†" in cell} == tied
 
@@ -402,7 +402,7 @@ class TestMissing:
         list(material.task.samples("test"))
         for picture in (tmp_path / "photos").iterdir():
             picture.unlink()
-        section = section_of(material, 1, pictures.Album())
+        section = section_of(material, 1, pictures.ImageBundle())
         assert section.pictured == 0
         assert section.notes[0].startswith("Pictures are missing: ")
 

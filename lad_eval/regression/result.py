@@ -13,7 +13,7 @@ import numpy as np
 from lad_eval.evidence.table import difference
 from lad_eval.metrics import UNPARSABLE, Change, Grid, changes
 from lad_eval.regression.baseline import PlanIndex, TaskBaseline
-from lad_eval.regression.text import NAMES, Compared, Finding, Flip, Rule, Verdict
+from lad_eval.regression.text import NAMES, CheckResult, Compared, Finding, Flip, Rule
 from lad_eval.tasks.prompts import identifiers
 
 
@@ -55,11 +55,11 @@ class Pair(NamedTuple):
     now: Grid
 
 
-def pair_up(verdict: Verdict, task: str, base: TaskBaseline, grids: Mapping[str, Grid]) -> list[Pair]:
-    """Each method's answers beside the baseline's; a finding is added to the verdict where they cannot be compared.
+def pair_up(result: CheckResult, task: str, base: TaskBaseline, grids: Mapping[str, Grid]) -> list[Pair]:
+    """Each method's answers beside the baseline's; a finding is added to the result where they cannot be compared.
 
     Args:
-        verdict: is added to.
+        result: is added to.
         task: its name.
         base: the baseline's part.
         grids: by method, now.
@@ -68,38 +68,38 @@ def pair_up(verdict: Verdict, task: str, base: TaskBaseline, grids: Mapping[str,
     for method in base.methods:
         grid, before = grids[method], base.chosen(method)
         if grid.sample_id.tolist() != base.samples or grid.chosen.shape != before.shape:
-            verdict.findings.append(Finding("samples", task, method, "it was asked about other samples or orders"))
+            result.findings.append(Finding("samples", task, method, "it was asked about other samples or orders"))
         elif not np.array_equal(grid.gold_image, base.gold):
-            verdict.findings.append(Finding("samples", task, method, "the right images of its samples are others"))
+            result.findings.append(Finding("samples", task, method, "the right images of its samples are others"))
         else:
             pairs.append(Pair(task, method, _with(grid, before), grid))
     return pairs
 
 
-def judge(verdict: Verdict, pairs: Sequence[Pair]) -> None:
-    """Adds to a verdict how all answers of a check differ from the baseline's; Holm's correction runs over all of them.
+def judge(result: CheckResult, pairs: Sequence[Pair]) -> None:
+    """Adds to a result how all answers of a check differ from the baseline's; Holm's correction runs over all of them.
 
-    A replay fails on any flip, a fresh run by the verdict's rule.
+    A replay fails on any flip, a fresh run by the result's rule.
 
     Args:
-        verdict: is added to.
+        result: is added to.
         pairs: all of the check.
     """
-    rule = verdict.rule
+    rule = result.rule
     measured = changes([(pair.before, pair.now) for pair in pairs], level=rule.level)
     for pair, of_pair in zip(pairs, measured, strict=True):
         (S, T), flipped = pair.now.chosen.shape, pair.before.chosen != pair.now.chosen
         count = int(flipped.sum())
-        verdict.compared.append(Compared(pair.task, pair.method, S, T, count, of_pair))
-        verdict.flips += _flips(pair)
-        if verdict.replayed and count:
+        result.compared.append(Compared(pair.task, pair.method, S, T, count, of_pair))
+        result.flips += _flips(pair)
+        if result.replayed and count:
             text = f"{count} of {flipped.size} decisions flipped, on {int(flipped.any(axis=1).sum())} samples"
-            verdict.findings.append(Finding("flipped", pair.task, pair.method, text))
-        if not verdict.replayed:
+            result.findings.append(Finding("flipped", pair.task, pair.method, text))
+        if not result.replayed:
             failed = [change for change in of_pair if rule.fails(change)]
-            verdict.findings += [Finding(c.figure, pair.task, pair.method, _worse(c, rule)) for c in failed]
+            result.findings += [Finding(c.figure, pair.task, pair.method, _worse(c, rule)) for c in failed]
     if rule.max_drop is not None:
-        verdict.warnings += _too_small(verdict, rule.max_drop)
+        result.warnings += _too_small(result, rule.max_drop)
 
 
 def _worse(change: Change, rule: Rule) -> str:
@@ -112,17 +112,17 @@ def _worse(change: Change, rule: Rule) -> str:
     return f"{text}: a drop of more than {rule.max_drop:g} points is not excluded"
 
 
-def _too_small(verdict: Verdict, max_drop: float) -> list[str]:
+def _too_small(result: CheckResult, max_drop: float) -> list[str]:
     """A warning for each task whose samples are too few to exclude such a drop."""
     warnings = []
-    for task, block in groupby(verdict.compared, key=lambda compared: compared.task):
+    for task, block in groupby(result.compared, key=lambda compared: compared.task):
         group = list(block)
         samples = group[0].samples
         widest, figure, method = max(
             (c.half_width, NAMES[c.figure], compared.method) for compared in group for c in compared.changes
         )
         # Where no sample changed the interval is a point, and yet so many samples could have missed a drop.
-        unseen = 100 * (1 - ((1 - verdict.rule.level) / 2) ** (1 / samples))
+        unseen = 100 * (1 - ((1 - result.rule.level) / 2) ** (1 / samples))
         if widest > max_drop:
             needed = math.ceil(samples * (widest / max_drop) ** 2) if max_drop else None
             cure = f"about {needed:,} samples would do" if needed else "no number of samples would do"
@@ -165,16 +165,16 @@ def _flips(pair: Pair) -> list[Flip]:
     ]
 
 
-def other_circumstances(verdict: Verdict, task: str, base: TaskBaseline, fingerprint: Mapping[str, Any]) -> None:
+def environment_changes(result: CheckResult, task: str, base: TaskBaseline, fingerprint: Mapping[str, Any]) -> None:
     """Notes what differs in how the answers came about; a chat template that changed under the same weights is a finding."""
     then, now = dict(base.fingerprint), dict(fingerprint)
     if then.get("weights") == now.get("weights") and then.get("chat_template") != now.get("chat_template"):
         text = "its chat template changed while the model's weights did not: renew the baseline, or undo the change"
-        verdict.findings.append(Finding("asked", task, None, text))
+        result.findings.append(Finding("asked", task, None, text))
     then, now = ({key: _short(value) for key, value in fingerprint.items()} for fingerprint in (then, now))
     versions = difference(then.pop("versions", {}), now.pop("versions", {}))
     differences = [f"versions: {versions}" if versions else "", f"model: {others}" if (others := difference(then, now)) else ""]
-    verdict.notes += [note for text in differences if text and (note := f"{text} (baseline, and now)") not in verdict.notes]
+    result.notes += [note for text in differences if text and (note := f"{text} (baseline, and now)") not in result.notes]
 
 
 def _short(value: Any) -> Any:
