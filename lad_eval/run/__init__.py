@@ -11,6 +11,7 @@ spec.py               what determines a run
 folder.py             the folder of a run and its files
 metadata.py           what a run notes besides its figures
 preflight.py          whether a model can take a task's prompts
+task_data.py          which data a run was made with
 reuse.py              evidence that other runs hold
 stored.py             finished runs, read back
 progress.py           how far a run is

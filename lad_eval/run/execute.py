@@ -25,12 +25,13 @@ from lad_eval.run.condition_results import ConditionResults
 from lad_eval.run.condition_runs import Asking, ConditionRun, Interrupted, condition_runs_of
 from lad_eval.run.distributed import DistributedContext
 from lad_eval.run.metadata import RunMetadata, about
-from lad_eval.run.preflight import check_prompts, note_data
+from lad_eval.run.preflight import check_prompts
 from lad_eval.run.progress import Overall
 from lad_eval.run.results import metrics_document, predictions_table, stored_methods, stored_metrics, write_predictions
 from lad_eval.run.reuse import reuse_evidence, sibling_runs
 from lad_eval.run.rows import Row, reported_rows, rows_of
 from lad_eval.run.spec import RunSpec
+from lad_eval.run.task_data import note_data
 from lad_eval.tasks.registry import load_spec, load_task, resolve
 from lad_eval.tasks.task import Task
 
@@ -93,6 +94,14 @@ class Settings:
             UserError: its folder holds an adapter that names no base.
         """
         return display_name(self.model, self.adapter, self.revision)
+
+
+@dataclass(frozen=True)
+class Session:
+    """What this call of the program did on top of what was stored: requests run by all processes, seconds of the main one."""
+
+    requests: int
+    seconds: float
 
 
 def _ignore(task: str, folder: Path) -> None:
@@ -292,11 +301,3 @@ def opened(
             if not context.is_main_process:
                 stack.enter_context(store)
         yield store
-
-
-@dataclass(frozen=True)
-class Session:
-    """What this call of the program did on top of what was stored: requests run by all processes, seconds of the main one."""
-
-    requests: int
-    seconds: float

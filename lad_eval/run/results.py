@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lad_eval.evidence.replies import UNKNOWN_PASSES, Replies
-from lad_eval.evidence.table import Evidence, Rows
+from lad_eval.evidence.table import Evidence
 from lad_eval.files.tables import write_table
 from lad_eval.methods import Method
 from lad_eval.metrics import Predictions, paired_test, summarise
@@ -30,20 +30,23 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def figures_of(decision: Decision, evaluated: Rows, plan_index: PlanIndex, *, seed: int) -> dict[str, Any]:
+FORMAT = 1
+logger = logging.getLogger(__name__)
+
+
+def figures_of(decision: Decision, plan_index: PlanIndex, *, seed: int) -> dict[str, Any]:
     """Every figure; None where one is not defined.
 
     Args:
         decision: answers to the evaluated requests.
-        evaluated: their rows, in the same order.
         plan_index: of the condition.
         seed: of the bootstrap.
     """
     answers = decision.answers
     if answers.draws is not None:
         single = [replace(decision, answers=replace(answers, position=position, draws=None)) for position in answers.draws]
-        return _mean_of([figures_of(one, evaluated, plan_index, seed=seed) for one in single])
-    summary = summarise(Predictions.of(evaluated, decision.answers.position, plan_index.permutation_index), seed=seed)
+        return _mean_of([figures_of(one, plan_index, seed=seed) for one in single])
+    summary = summarise(Predictions.of(decision.rows, decision.answers.position, plan_index.permutation_index), seed=seed)
     return {
         "samples": summary.samples,
         "permutations": summary.permutations,
@@ -105,10 +108,6 @@ def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-FORMAT = 1
-logger = logging.getLogger(__name__)
-
-
 def metrics_document(
     spec: RunSpec,
     condition_runs: Sequence[ConditionResults],
@@ -130,7 +129,7 @@ def metrics_document(
     """
     first = condition_runs[0].plan_index
     figures = {
-        name: figures_of(decision, decision.rows, _results_of(condition_runs, methods[name]).plan_index, seed=seed)
+        name: figures_of(decision, _results_of(condition_runs, methods[name]).plan_index, seed=seed)
         for name, decision in decisions.items()
     }
     used = [condition_run.used(methods.values()) for condition_run in condition_runs]
