@@ -57,7 +57,7 @@ class StoredEvidence:
             model: the one whose evidence this is.
             requests: at least one.
             label: what the progress bar calls it.
-            show_progress: on stderr, by the leading process.
+            show_progress: on stderr, by the main process.
 
         Raises:
             UserError: an image cannot be read, memory or the disk does not suffice.

@@ -24,7 +24,7 @@ from lad_eval.run.decide import Decision, PlanIndex
 from lad_eval.run.folder import AGAIN, METRICS, ResultsError, read_metrics, read_spec
 from lad_eval.run.metadata import RunMetadata, checkout, versions
 from lad_eval.run.spec import RunSpec
-from lad_eval.run.stored import find_run
+from lad_eval.run.stored import load_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -273,10 +273,8 @@ def rescore(run: Path, names: Sequence[str] | None = None, *, settings: Sequence
     Raises:
         UserError: there is no finished run, it did not ask what a method needs, or a method, parameter or value does not exist.
     """
-    folder = find_run(run)
-    if not (folder / METRICS).is_file():
-        raise ResultsError(f"The run in {folder} is not finished; the command that began it goes on with it.")
-    stored = read_metrics(folder)
+    finished = load_run(run)
+    folder, stored = finished.path, finished.metrics
     methods = resolve_methods(names or (), settings)
     if names is None:
         methods = {**resolve_methods(stored["methods"]), **methods}
