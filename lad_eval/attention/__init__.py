@@ -1,10 +1,11 @@
 """Reading and changing a decoder's attention.
 
-hooks.py        observing attention calls, changing their masks, running around them; whether a model lets itself be hooked
+hooks.py        observing attention calls, changing their masks, running around them
+support.py      whether a model has what evidence needs
 rows.py         attention weights of single query tokens
 recorder.py     the last query row, summed over each image's tokens
 spans.py        which tokens of a prompt belong to which image
-layout.py       all that an intervention may ask about a batch of prompts
+layout.py       all that an intervention may need to know of a batch of prompts
 masks.py        attention masks written out entry by entry
 interventions/  changes of a model's forward pass, by name
 """

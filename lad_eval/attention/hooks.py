@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 
-from lad_eval.attention.spans import image_token_id
 from lad_eval.errors import UnsupportedModelError
 
 
@@ -52,6 +51,12 @@ class AttentionCall:
         """Whether the queries are all those tokens of a prompt of `length` tokens that have not been dropped."""
         return self.query.shape[2] == (length if self.positions is None else self.positions.shape[1])
 
+    @property
+    def is_causal(self) -> bool:
+        """Whether a query sees no later keys where `mask` does not say what it sees; a single query comes after all keys."""
+        causal = self.options.get("is_causal")
+        return self.query.shape[2] > 1 and bool(getattr(self.module, "is_causal", True) if causal is None else causal)
+
 
 AttentionOutput = tuple[torch.Tensor, torch.Tensor | None]
 """What an attention function returns: Float[batch, queries, H, head_dim], before `o_proj`, and the weights or None."""
@@ -80,7 +85,7 @@ def decoder_layers(model: Any) -> torch.nn.ModuleList:
     """The decoder's layers; some models (Llama 4) call a causal language model their decoder, whose layers are one level below.
 
     Raises:
-        UnsupportedModelError: there is no list of layers.
+        UnsupportedModelError: it has no list of layers.
     """
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
     seen: list[Any] = []
@@ -123,6 +128,11 @@ def attending_layers(model: Any, every: int = 1) -> tuple[int, ...]:
         UnsupportedModelError: see `attention_layers`.
     """
     return tuple(sorted(attention_layers(model))[::every])
+
+
+def attention_implementation(module: torch.nn.Module) -> str:
+    """The implementation that an attention module runs: "sdpa", "eager", "flash_attention_2", ..."""
+    return str(getattr(getattr(module, "config", None), "_attn_implementation", None) or "eager")
 
 
 @contextmanager
@@ -175,7 +185,7 @@ def kept_tokens(model: Any) -> Iterator[dict[int, torch.Tensor]]:
     """A table for what drops tokens between layers: layer index -> Int[batch, keys], where each key stood in the prompt.
 
     Whoever drops tokens writes a layer's entry before the layer runs, and takes it out before a step that continues the prompt.
-    Other hooks are told of it as `AttentionCall.positions`. Of several open tables the one opened last counts.
+    Other hooks see it as `AttentionCall.positions`. Of several open tables the one opened last counts.
 
     Raises:
         UnsupportedModelError: see `attention_layers`.
@@ -187,7 +197,7 @@ def kept_tokens(model: Any) -> Iterator[dict[int, torch.Tensor]]:
 
 @contextmanager
 def unobserved() -> Iterator[None]:
-    """Closes the observers opened so far to what happens in the context: passes that are no part of the model's own.
+    """Hides what happens in the context from the observers opened so far: passes that the model itself does not make.
 
     Hooks that change calls stay open, and observers may be opened inside.
     """
@@ -235,7 +245,7 @@ _HELD: dict[_Place, tuple[int, Any, Any]] = {}
 def _place(module: torch.nn.Module) -> _Place:
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    implementation = getattr(getattr(module, "config", None), "_attn_implementation", None) or "eager"
+    implementation = attention_implementation(module)
     names = sys.modules[type(module).__module__].__dict__
     if forward := inspect.unwrap(type(module).forward):
         names = getattr(forward, "__globals__", names)
@@ -311,47 +321,3 @@ def _positions(hooks: list[_Hook], layer: int, keys: int) -> torch.Tensor | None
     if positions is not None and positions.shape[1] != keys:
         raise ValueError(f"layer {layer} attends to {keys} keys, and positions of {positions.shape[1]} kept tokens were given")
     return positions
-
-
-def check_supported(model: Any, processor: Any) -> None:
-    """Looks for what the evidence needs, and lets the model read a few words to see that its attention can be observed.
-
-    Raises:
-        UnsupportedModelError: one line that says what is missing.
-    """
-    name = type(model).__name__
-    tokenizer = getattr(processor, "tokenizer", None)
-    if tokenizer is None or getattr(processor, "image_processor", None) is None:
-        raise UnsupportedModelError(
-            f"{name} is not supported: its processor ({type(processor).__name__}) is no tokenizer joined with an image processor."
-        )
-    if not (getattr(processor, "chat_template", None) or getattr(tokenizer, "chat_template", None)):
-        raise UnsupportedModelError(
-            f"{name} is not supported: its processor has no chat template; use a checkpoint tuned to follow instructions."
-        )
-    image_token_id(model)
-    expected = attention_layers(model)
-    seen: set[int] = set()
-
-    def note(call: AttentionCall) -> None:
-        seen.add(call.layer)
-
-    device = model.get_input_embeddings().weight.device
-    if device.type == "meta":
-        return
-    words = torch.tensor([tokenizer.encode("Answer: 1", add_special_tokens=False)], device=device)
-    with torch.no_grad(), observe_attention(model, note):
-        try:
-            model(input_ids=words, attention_mask=torch.ones_like(words), use_cache=False)
-        # Whatever the model's own code trips over is told with its type, and no evidence is taken from it.
-        except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, NotImplementedError) as fault:
-            reason = (str(fault).strip().splitlines() or [""])[0]
-            raise UnsupportedModelError(
-                f"{name} is not supported: it fails on a prompt of a few words ({type(fault).__name__}: {reason})."
-            ) from fault
-    if missing := sorted(set(expected) - seen):
-        layers = ", ".join(map(str, missing))
-        raise UnsupportedModelError(
-            f"{name} is not supported: {type(expected[missing[0]]).__name__} (decoder layers {layers}) does not go through "
-            "transformers' attention functions, so its attention cannot be read."
-        )

@@ -1,4 +1,4 @@
-"""What a batch of prompts is made of, token by token: all that an intervention may ask about the prompts that it acts on."""
+"""What a batch of prompts is made of, token by token: all that an intervention may need to know of them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class PromptLayout:
         ids: Int[batch, T].
         spans: of the images; `spans.owner` has the exact positions of the visual tokens.
         attended: Bool[batch, T], the attention mask: False on the padding of the batch.
-        questions: the text that each prompt puts to the model, as it was handed over.
+        questions: the text of each prompt before the chat template.
         decode: from token ids to their text.
-        find_padding: makes `padding_share`, when it is asked for.
+        find_padding: computes `padding_share` when it is first read.
         images: digests of all images, row by row; empty where they are not known.
-        sample_ids: of the samples that the prompts ask.
+        sample_ids: of the prompts' samples.
         keys: of the requests that the prompts are, row by row; empty where they are not known.
         appended: text tokens that were put behind the prompts.
     """

@@ -1,14 +1,15 @@
-"""Attention masks written out entry by entry, and changed."""
+"""Attention masks written out entry by entry: blocked entries opened, keys hidden."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from lad_eval.attention.hooks import AttentionCall
+from lad_eval.attention.hooks import AttentionCall, attention_implementation, transform_mask
 from lad_eval.attention.spans import Spans
 from lad_eval.errors import UnsupportedModelError
 
@@ -100,15 +101,14 @@ def additive_mask(call: AttentionCall) -> torch.Tensor:
     mask, dtype, device = call.mask, call.query.dtype, call.query.device
     queries, keys = call.query.shape[2], call.key.shape[2]
     lowest = torch.finfo(dtype).min
-    implementation = str(getattr(getattr(call.module, "config", None), "_attn_implementation", None) or "eager")
+    implementation = attention_implementation(call.module)
     if implementation not in ("sdpa", "eager"):
         raise UnsupportedModelError(
             f"Attention implementation {implementation!r} takes no mask of single entries, which this intervention needs; "
             "use --attn sdpa or eager."
         )
     if mask is None:
-        # A single query without a mask comes after all keys.
-        if queries == 1 or not getattr(call.module, "is_causal", True) or call.options.get("is_causal") is False:
+        if not call.is_causal:
             return torch.zeros(1, 1, queries, keys, dtype=dtype, device=device)
         seen = torch.ones(queries, keys, dtype=torch.bool, device=device).tril()
         if (window := call.options.get("sliding_window")) is not None:
@@ -121,3 +121,25 @@ def additive_mask(call: AttentionCall) -> torch.Tensor:
     if mask.dtype == torch.bool:
         return torch.zeros(mask.shape, dtype=dtype, device=device).masked_fill_(~mask, lowest)
     return mask.to(dtype).clamp(min=lowest)
+
+
+@contextmanager
+def hide_keys(model: Any, hidden: Callable[[AttentionCall], torch.Tensor | None]) -> Iterator[None]:
+    """Hides keys from the model's attention calls while the context is open.
+
+    Args:
+        model: of transformers.
+        hidden: of a call the keys to hide, Bool[batch, keys]; None leaves it as it is.
+    """
+
+    def transform(call: AttentionCall) -> Any:
+        keys = hidden(call)
+        if keys is None:
+            return call.mask
+        mask = additive_mask(call)
+        return mask.expand(len(keys), *mask.shape[1:]).masked_fill(
+            keys[:, None, None].to(mask.device), torch.finfo(mask.dtype).min
+        )
+
+    with transform_mask(model, transform):
+        yield

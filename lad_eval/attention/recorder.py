@@ -33,9 +33,9 @@ class Recorder:
         self._membership: dict[torch.device, torch.Tensor] = {}
 
     def observe(self, call: AttentionCall) -> None:
-        """Takes the last row of a prefill's call; decoding steps, which are shorter than the prompt, pass by.
+        """Takes the last row of a prefill's call; decoding steps, which are shorter than the prompt, are ignored.
 
-        A layer that uses the keys of a lower one (Gemma 4) is asked for the prompt's last token only, with the prompt's keys.
+        A layer that uses the keys of a lower one (Gemma 4) is run for the prompt's last token only, with the prompt's keys.
         Where tokens were dropped before the layer, a dropped token takes no attention, and the others count for their images.
         """
         keys = self._spans.length if call.positions is None else call.positions.shape[1]

@@ -69,7 +69,7 @@ def summed_rows(call: AttentionCall, chosen: torch.Tensor) -> torch.Tensor:
 
 def _masked(scores: torch.Tensor, call: AttentionCall, rows: torch.Tensor) -> torch.Tensor:
     """Scores of the keys that a query may not see become minus infinity (or as low as an additive mask says)."""
-    mask, keys, queries = call.mask, scores.shape[-1], call.query.shape[2]
+    mask, keys = call.mask, scores.shape[-1]
     if isinstance(mask, torch.Tensor) and mask.dim() == 4:
         # A mask of one row is every query's.
         index = (rows if mask.shape[2] > 1 else torch.zeros_like(rows)).to(mask.device)
@@ -84,9 +84,8 @@ def _masked(scores: torch.Tensor, call: AttentionCall, rows: torch.Tensor) -> to
             f"{type(mask).__name__} attention masks are not supported; use attn_implementation sdpa, eager or flash_attention_2."
         )
     end = torch.full_like(rows, keys)
-    causal = call.options.get("is_causal")
-    if queries > 1 and (getattr(call.module, "is_causal", True) if causal is None else causal):
-        # A static cache is longer than the prompt that fills it. A single query comes after all keys.
+    if call.is_causal:
+        # A static cache is longer than the prompt that fills it.
         end = (rows + 1).clamp(max=keys)
     window = call.options.get("sliding_window")
     first = torch.zeros_like(end) if window is None else (end - window).clamp(min=0)

@@ -85,12 +85,12 @@ def image_spans(
         model_or_config: names the image token.
         processor: made `inputs`; its tokenizer knows which tokens are special.
         inputs: the processor's answer: input_ids Int[batch, T], attention_mask, and text_replacement_offsets if asked for. The
-            latter is no input of the model: see `NOT_FOR_THE_MODEL`.
+            latter is not an input of the model: see `NOT_FOR_THE_MODEL`.
         n_images: images of every row.
         image_sizes: (height, width) of every image as given to the processor, row by row; for processors that report nothing.
 
     Raises:
-        UnsupportedModelError: the padding is on the right, or the images' tokens cannot be told apart.
+        UnsupportedModelError: the padding is on the right, or which tokens belong to which image cannot be determined.
     """
     ids = inputs["input_ids"].cpu()
     mask = inputs.get("attention_mask")

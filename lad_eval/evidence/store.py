@@ -66,7 +66,7 @@ class EvidenceStore:
             fingerprint: JSON-serialisable facts about the model and everything else that determines a row.
             task: the task's fingerprint; {} if there is none.
             rank: this process's number where several write at once; None for one process.
-            afresh: removes all evidence of the folder on opening, whatever it is; of several processes the first to open says so.
+            start_over: removes all evidence of the folder on opening; of several processes the first to open decides.
         """
         self.folder = Path(folder)
         self.fingerprint: Mapping[str, Any] = json.loads(json.dumps(dict(fingerprint)))

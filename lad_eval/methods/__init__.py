@@ -72,7 +72,7 @@ __all__ = [
 
 
 DEFAULT_METHODS = ("vanilla", "pride", "lad", "raw-attention", "purified-attention")
-"""What a run compares unless told otherwise: one forward pass serves all of them; averaging over orders would cost N."""
+"""What a run compares by default: one forward pass serves all of them; averaging over orders would cost N."""
 
 
 def _accepted(name: str, value: object) -> NamedMethod:
@@ -80,7 +80,7 @@ def _accepted(name: str, value: object) -> NamedMethod:
         return value
     if not (isinstance(value, type) and issubclass(value, Method)):
         raise TypeError(f"the method {name!r} must be a subclass of lad_eval.methods.Method")
-    return named(value, prompt_variants=("cot",) if issubclass(value, ChainOfThought | SelfConsistency) else ())
+    return named(value, prompt_variants=("cot",) if issubclass(value, ChainOfThought) else ())
 
 
 METHODS: Registry[NamedMethod] = Registry(
@@ -117,7 +117,7 @@ def canonical_name(name: str) -> str:
     """The one spelling of a method's name: `lad+instruction` and `instruction+lad` are `instruction+lad`.
 
     Raises:
-        UserError: it is no method's name.
+        UserError: it is not the name of a method.
     """
     return composition(name, METHODS).name
 
@@ -130,7 +130,7 @@ def with_parameters(name: str, changes: Mapping[str, Any]) -> str:
 
 
 def stored_name(name: str) -> str:
-    """A method's name as a run stored it, in today's spelling; one that nobody here knows as it stands.
+    """A method's name as a run stored it, in today's spelling; unknown names are returned unchanged.
 
     Versions before 0.11 wrote parameters of interventions behind colons, and those of all parts behind the last one:
     `sofa:sigma=0.3+average-random+lad(k=4, top_k=1)`.
@@ -166,8 +166,8 @@ def describe_method(name: str) -> str:
     Raises:
         UnknownNameError: no method has this name.
     """
-    described = {**{key: entry.summary for key, entry in {**PROTOCOLS, **ORDERS, **REPLYING}.items()}}
-    composition(name, METHODS)  # refuses what is no name
+    described = {key: entry.summary for key, entry in {**PROTOCOLS, **ORDERS, **REPLYING}.items()}
+    composition(name, METHODS)  # refuses unknown names
     lines = []
     for part in parse_parts(name):
         if part.name in described:
@@ -185,7 +185,7 @@ def make_method(name: str, **overrides: Any) -> Method:
     """A new method by its name, its preset changed by `overrides`.
 
     Args:
-        name: of a method, or of several parts joined by "+", see `compose`; its `condition` says how the model must be asked.
+        name: of a method, or of several parts joined by "+", see `compose`; its `condition` says how the model must be run.
             The parameters of each stand in brackets behind it, "sofa(sigma=0.3)+lad(top_k=1)".
         overrides: parameters.
 

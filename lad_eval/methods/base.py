@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,11 +14,10 @@ import numpy.typing as npt
 from lad_eval.errors import EvidenceError, UserError
 from lad_eval.evidence.replies import UNKNOWN_PASSES, Decoding, Replies
 from lad_eval.evidence.table import Evidence, Floats, Ints
-from lad_eval.files.documents import parse
-from lad_eval.files.tensors import read_tensors, tensors_as_bytes
 from lad_eval.methods import calibration
 from lad_eval.methods.calibration import log_softmax
 from lad_eval.methods.parameters import PLAIN, Condition, Parameter, declared, unacceptable, unknown
+from lad_eval.methods.state import load_state, save_state
 from lad_eval.tasks.plan import Orders, displayed_orders
 from lad_eval.tasks.request import Permutation
 
@@ -47,7 +44,7 @@ class Answers:
 
 
 class NotCalibratedError(UserError):
-    """A method was asked for answers before it was calibrated."""
+    """A method was used before it was calibrated."""
 
 
 class MethodWarning(UserWarning):
@@ -67,7 +64,7 @@ class Method(ABC):
         calibrates: whether `calibrate` must come before the first answer.
         orders: "cyclic" if an answer needs the evidence of all N cyclic shifts of the displayed order, "random" that of K random
             orders, "identity" if it needs the request's own pass only.
-        condition: how the model must have been asked; evidence does not say, whoever hands it over must know.
+        condition: under which the model must have been run; evidence does not record it, the caller must know.
         parameters: name -> allowed values, as the constructor declares them.
         n_candidates_: N of the calibration (after `calibrate`).
         n_layers_: L of the calibration; 0 for a method that reads no attention.
@@ -151,7 +148,7 @@ class Method(ABC):
         return self
 
     def predict_log_proba(self, evidence: Evidence) -> Floats:
-        """Normalised log-probabilities Float[n, N] of the displayed positions, one row a row of evidence.
+        """Normalised log-probabilities Float[n, N] of the displayed positions, one row per row of evidence.
 
         A method that has only a score gives the score's log-softmax.
 
@@ -290,72 +287,6 @@ class Method(ABC):
 
 def _some(names: npt.NDArray[np.str_], most: int = 3) -> str:
     return ", ".join(names[:most].tolist()) + (", ..." if len(names) > most else "")
-
-
-_LEARNED = re.compile(r"[a-z][a-z0-9_]*_")
-
-
-def save_state(path: Path, kind: str, params: Mapping[str, Any], learned: Mapping[str, Any]) -> None:
-    """Writes the file; missing folders are made.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    tensors = {k: np.ascontiguousarray(v) for k, v in learned.items() if isinstance(v, np.ndarray) and v.dtype.kind in "fiub"}
-    others = {k: v.tolist() if isinstance(v, np.ndarray | np.generic) else v for k, v in learned.items() if k not in tensors}
-    metadata = {
-        "method": kind,
-        "params": json.dumps(params, default=_plain),
-        "learned": json.dumps(others),
-        "texts": json.dumps([k for k, v in learned.items() if k in others and isinstance(v, np.ndarray)]),
-    }
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(tensors_as_bytes(tensors, metadata))
-    except OSError as error:
-        raise UserError(f"Cannot write {path}: {error.strerror or error}.") from error
-
-
-def load_state(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Parameters and learned state that `save` wrote for a method of class `kind`.
-
-    Raises:
-        UserError: the file is missing, damaged, or holds another method.
-    """
-    try:
-        tensors, metadata = read_tensors(path)
-        held = metadata["method"]
-        params = {k: tuple(v) if isinstance(v, list) else v for k, v in parse(metadata["params"]).items()}
-        learned = dict(parse(metadata["learned"]))
-        texts = list(parse(metadata["texts"]))
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is not the saved state of a method, or is damaged; save one with Method.save.") from error
-    if held != kind:
-        raise UserError(f"{path} holds a {held}, not a {kind}: load it with {held}.load.")
-    state = {**tensors, **{k: np.asarray(v, dtype=np.str_) if k in texts else v for k, v in learned.items()}}
-    if not _sound(state):
-        raise UserError(f"{path} is not the saved state of a method, or is damaged; save one with Method.save.")
-    return params, state
-
-
-def _sound(state: Mapping[str, Any]) -> bool:
-    """Whether what is learned is named and shaped as what methods learn: finite, and of N candidates in its last dimension."""
-    candidates = state.get("n_candidates_")
-    arrays = [v for v in state.values() if isinstance(v, np.ndarray) and v.dtype.kind == "f"]
-    return (
-        all(_LEARNED.fullmatch(name) for name in state)
-        and (not state or (isinstance(candidates, int) and candidates >= 2))
-        and all(np.isfinite(array).all() and (not array.ndim or array.shape[-1] == candidates) for array in arrays)
-    )
-
-
-def _plain(value: Any) -> Any:
-    """What JSON does not know of numpy: scalars and arrays."""
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} cannot be saved")
 
 
 def passes_of(results: Results, index: Ints) -> Floats:

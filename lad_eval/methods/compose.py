@@ -82,7 +82,7 @@ class Composition:
 
     @property
     def name(self) -> str:
-        """The name in its one spelling: prompt_variants, interventions in written order, orders, decision."""
+        """The name in its one spelling: prompt variants, interventions in written order, orders, decision."""
         intervention = [] if self.intervention is None else [self.intervention.label]
         orders = [] if self.orders is None else [spell(self.orders, self.order_changes)]
         decision = self.decision or ("vanilla" if self.decision_changes else "")
@@ -110,8 +110,7 @@ class Composition:
         )
 
 
-_KINDS = {"prompt variant": "prompt variant", "intervention": "intervention", "orders": "set of orders", "decision": "decision"}
-"""Kinds of parts, and what one of them is called in messages."""
+_KINDS = ("prompt variant", "intervention", "orders", "decision")
 
 
 def _kind_of(name: str, decisions: Registry[NamedMethod]) -> str:
@@ -142,7 +141,7 @@ def composition(name: str, decisions: Registry[NamedMethod]) -> Composition:
         decisions: methods that decide from evidence.
 
     Raises:
-        UnknownNameError: a part is no name.
+        UnknownNameError: a part is not a known name.
         ParameterError: two parts are of one kind, they do not go together, or a parameter cannot have its value.
         RegistryError: a part is another package's, which does not load.
         UserError: the text is not a name with parameters.
@@ -150,17 +149,15 @@ def composition(name: str, decisions: Registry[NamedMethod]) -> Composition:
     parts_of: dict[str, list[Part]] = {kind: [] for kind in _KINDS}
     for part in parse_parts(name):
         parts_of[_kind_of(part.name, decisions)].append(part)
-    for kind in ("orders", "decision"):
+    for kind, words in (("orders", "set of orders"), ("decision", "decision")):
         if len(parts := parts_of[kind]) > 1:
-            raise ParameterError(
-                f"{name!r} joins {' and '.join(p.name for p in parts)}, and a method has one {_KINDS[kind]} at most."
-            )
+            raise ParameterError(f"{name!r} joins {' and '.join(p.name for p in parts)}, and a method has one {words} at most.")
     for kind in ("prompt variant", "intervention"):
         names = [part.name for part in parts_of[kind]]
         if twice := [each for each in dict.fromkeys(names) if names.count(each) > 1]:
             raise ParameterError(f"{name!r} has {twice[0]!r} twice.")
     for part in parts_of["prompt variant"]:
-        PROMPT_VARIANTS[part.name]  # one of a package that does not load is told now, and not when a model has been loaded
+        PROMPT_VARIANTS[part.name]  # a variant that does not load fails here, before a model is loaded
         if part.settings:
             raise unknown(part.name, list(part.settings), [])
     orders, decision = (next(iter(parts_of[kind]), None) for kind in ("orders", "decision"))

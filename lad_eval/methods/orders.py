@@ -1,4 +1,4 @@
-"""Asking under several displayed orders and combining the answers: averages, and a vote that needs answers only."""
+"""Answers under several displayed orders, combined: averages, and a vote that needs answers only."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ class RandomAverage(OverOrders):
     K, all orders.
 
     Args:
-        k: K, at most the 16 orders that a run asks.
+        k: K, at most the 16 orders that a run evaluates.
     """
 
     name = "average-random"

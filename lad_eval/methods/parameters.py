@@ -32,7 +32,7 @@ class Parameter(Protocol):
     def accepts(self, value: Any) -> bool: ...
 
     def parse(self, text: str) -> Any:
-        """The value that `text` writes. Raises ValueError if it writes none; the value may still be refused by `accepts`."""
+        """The value that `text` writes. Raises ValueError if it is not one; the value may still be refused by `accepts`."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ class Condition:
 
     Attributes:
         prompt_variants: names of `lad_eval.tasks.prompts.PROMPT_VARIANTS`.
-        intervention: under which the model is asked.
+        intervention: under which the model is run.
     """
 
     prompt_variants: tuple[str, ...] = ()
@@ -224,7 +224,7 @@ class Condition:
 
     @property
     def learns(self) -> bool:
-        """Whether its intervention must be calibrated before the model is asked under it."""
+        """Whether its intervention must be calibrated before the model is run under it."""
         return self.intervention is not None and not self.intervention.is_ready
 
     def document(self) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def _flags(identifiers: Sequence[str]) -> re.RegexFlag:
 
 
 class Generate(Method):
-    """The model's own greedy reply, parsed strictly; one that does not name exactly one candidate is wrong, and counted apart.
+    """The model's greedy reply, parsed strictly; one that does not name exactly one candidate is wrong and counted as unparsable.
 
     Args:
         max_new_tokens: the longest reply.
@@ -123,7 +123,7 @@ class ChainOfThought(Generate):
 
 
 class SelfConsistency(ChainOfThought):
-    """Several replies are drawn, each reasons first, and most of the answers they give win; none at all is no answer.
+    """Several replies are sampled, each reasons first, and the majority of their answers wins; without any there is no answer.
 
     Source: arXiv 2605.11591, baseline "self-consistency": 10 samples, temperature 0.7, majority. Of answers with equally many
     votes the one that was given first wins.

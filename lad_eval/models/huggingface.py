@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from lad_eval.attention.hooks import check_supported
 from lad_eval.attention.interventions import Intervention, join_interventions
 from lad_eval.attention.layout import PromptLayout
 from lad_eval.attention.recorder import record_last_row
+from lad_eval.attention.support import check_supported
 from lad_eval.errors import UnsupportedModelError, UserError
 from lad_eval.evidence.replies import Decoding, Reply
 from lad_eval.evidence.table import Evidence

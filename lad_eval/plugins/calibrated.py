@@ -41,9 +41,7 @@ class StoredEvidence:
         context = DistributedContext.from_environment()
         self.folder = folder
         self._is_main_process = context.is_main_process
-        self._store = EvidenceStore(
-            folder, spec.fingerprint, task=task.fingerprint, rank=None if context.size == 1 else context.rank
-        )
+        self._store = EvidenceStore(folder, spec.fingerprint, task=task.fingerprint, rank=context.store_rank)
         self._store.open()
         weakref.finalize(self, self._store.close)
         claim(folder, spec)
@@ -59,7 +57,7 @@ class StoredEvidence:
             model: the one whose evidence this is.
             requests: at least one.
             label: what the progress bar calls it.
-            show_progress: on stderr, by the leading process.
+            show_progress: on stderr, by the main process.
 
         Raises:
             UserError: an image cannot be read, memory or the disk does not suffice.

@@ -1,4 +1,4 @@
-"""Asking a model the requests of a task."""
+"""Running a model on the requests of a task."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def resolve_methods(names: Iterable[str], settings: Sequence[str] = ()) -> dict[
 
     Args:
         names: as `make_method` takes them.
-        settings: texts such as "lad(top_k=4)"; a setting's method is lined up even if it is not named.
+        settings: texts such as "lad(top_k=4)"; a setting's method is included even if it is not named.
 
     Raises:
         UserError: a method, a parameter or a value does not exist.
@@ -95,7 +95,7 @@ def collect(
     Args:
         model: from `load_model`.
         task: from `load_task`.
-        methods: only what these need is asked; default: what any method with one pass per question needs. The name
+        methods: only what these need is run; default: what any method with one pass per question needs. The name
             "permutation-average" adds every cyclic shift of each order. Of methods such as "sofa+lad" the evidence is that under
             their condition, which must be the same for all.
         limit: only the first so many test samples.
@@ -149,7 +149,7 @@ def _condition_of(methods: Sequence[Method]) -> Condition:
 
 
 def under(model: VLM, intervention: Intervention | None) -> AbstractContextManager[None]:
-    """While open the model is asked under the intervention, if there is one.
+    """While open the model runs under the intervention, if there is one.
 
     Raises:
         UserError: the model's attention is out of reach.
@@ -221,10 +221,10 @@ def calibrate_intervention(
 def in_batches(model: VLM, requests: Sequence[Request]) -> Iterator[Evidence]:
     """Evidence of the requests, each in some order of the model's own, as soon as it is there.
 
-    A call of a model has one set of identifiers; where samples bring their own, those of one set are asked together.
+    A call of a model has one set of identifiers; where samples bring their own, those of one set are run together.
 
     Raises:
-        DataError: a request cannot be put to the model; none is asked then.
+        DataError: the model cannot take a request; none is run then.
     """
     if isinstance(model, ReadsPrompts):
         refuse(model.check_prompts(requests, exact=0).faults)

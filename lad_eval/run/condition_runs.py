@@ -185,10 +185,10 @@ class Asking:
         return sibling_runs(self.out, folder, str(self.model.fingerprint.get("model", self.model.name)), holding)
 
     def ask(self, condition_run: ConditionRun, store: EvidenceStore) -> tuple[int, float]:
-        """Asks this process's share of what a leg misses; nothing is asked twice.
+        """Runs this process's share of the requests that a condition run still lacks; none is run twice.
 
         Args:
-            leg: what to ask.
+            condition_run: what is needed.
             store: the run's own evidence, open.
 
         Returns:
@@ -196,7 +196,7 @@ class Asking:
 
         Raises:
             Interrupted: Ctrl-C.
-            UserError: the model cannot be asked so, an image cannot be read, memory or the disk does not suffice.
+            UserError: the model cannot be run in this way, an image cannot be read, memory or the disk does not suffice.
         """
         started, count = time.monotonic(), 0
         fingerprint = fingerprint_under(self.model, condition_run.intervention)
@@ -207,7 +207,7 @@ class Asking:
         return count, time.monotonic() - started
 
     def finish(self, condition_run: ConditionRun, store: EvidenceStore) -> ConditionResults:
-        """Joins the files of all processes, writes the plan beside them, and reads what the leg was answered.
+        """Joins the files of all processes, writes the plan beside them, and reads the results of the condition.
 
         The store's folder is the run's, and bears the digest of its spec.
         """
@@ -228,12 +228,11 @@ class Asking:
     def _store(
         self, condition_run: ConditionRun, store: EvidenceStore, stack: ExitStack, fingerprint: Mapping[str, Any]
     ) -> EvidenceStore:
-        """The store of the leg's evidence: the run's own, or one of the condition, opened for as long as the stack is."""
+        """The store of the condition's evidence: the run's own, or one of the condition, opened for as long as the stack is."""
         if condition_run.condition == PLAIN:
             return store
-        rank = None if self.context.size == 1 else self.context.rank
         return stack.enter_context(
-            EvidenceStore(condition_run.folder, fingerprint, task=condition_run.task.fingerprint, rank=rank)
+            EvidenceStore(condition_run.folder, fingerprint, task=condition_run.task.fingerprint, rank=self.context.store_rank)
         )
 
     def _evidence(self, condition_run: ConditionRun, store: EvidenceStore, fingerprint: Mapping[str, Any]) -> int:
@@ -272,8 +271,9 @@ class Asking:
         return decoding.samples * len(needed - have)
 
     def _reply_store(self, condition_run: ConditionRun, decoding: Decoding, fingerprint: Mapping[str, Any]) -> ReplyStore:
-        rank = None if self.context.size == 1 else self.context.rank
-        return ReplyStore(condition_run.folder, decoding, fingerprint, task=condition_run.task.fingerprint, rank=rank)
+        return ReplyStore(
+            condition_run.folder, decoding, fingerprint, task=condition_run.task.fingerprint, rank=self.context.store_rank
+        )
 
     def _requests(self, condition_run: ConditionRun, keys: set[str]) -> list[Request]:
         return [request for request in condition_run.plan.requests if request.key in keys]

@@ -45,7 +45,7 @@ class _Document(BaseModel):
 
 @dataclass(frozen=True)
 class PlanIndex:
-    """Keys of the asked requests by their purpose; fields as in `tasks.plan.Plan`."""
+    """Keys of the planned requests by their purpose; fields as in `tasks.plan.Plan`."""
 
     evaluated: tuple[str, ...]
     permutation_index: tuple[int, ...]
@@ -150,7 +150,7 @@ def decide(results: Results, plan_index: PlanIndex, method: Method, calibration_
 
     Args:
         results: evidence or replies, whichever the method reads.
-        asked: which request serves what.
+        plan_index: which request serves what.
         method: decides; calibrated where it calibrates.
         calibration_passes: decoder passes that its calibration took.
 

@@ -23,12 +23,12 @@ class RankError(UserError):
 
 
 class FollowerError(UserError):
-    """The run failed, and its leading process says why; the others end in silence."""
+    """The run failed, and the main process says why; the others exit without a message."""
 
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """This process's place among those of the run: rank 0 leads, writes the results and speaks."""
+    """This process's place among those of the run: rank 0 is the main process, which writes the results and the log."""
 
     rank: int = 0
     size: int = 1
@@ -39,7 +39,7 @@ class DistributedContext:
         """The place that the launcher's environment variables RANK, WORLD_SIZE and LOCAL_RANK name.
 
         Raises:
-            UserError: they are no place.
+            UserError: they do not name a process of a run.
         """
         try:
             rank, size, local = (int(os.environ.get(name, default)) for name, default in _VARIABLES)
@@ -53,6 +53,11 @@ class DistributedContext:
     @property
     def is_main_process(self) -> bool:
         return self.rank == 0
+
+    @property
+    def store_rank(self) -> int | None:
+        """The rank that this process's files are named after; None where it is the only process."""
+        return None if self.size == 1 else self.rank
 
     @contextmanager
     def joined(self) -> Iterator[DistributedContext]:
@@ -85,11 +90,11 @@ class DistributedContext:
         """A step that all processes take; at its end each waits for all, and none goes on if one failed.
 
         Args:
-            leave_at_once: a process that fails speaks and leaves without waiting for the others: for steps that last.
+            fail_fast: a process that fails reports its error and exits without waiting for the others: for long steps.
 
         Raises:
             RankError: another process failed, or is gone.
-            FollowerError: this process, or another, failed, and the leader says so.
+            FollowerError: this process, or another, failed, and the main process says so.
         """
         error_here: Exception | None = None
         try:

@@ -25,12 +25,13 @@ from lad_eval.run.condition_results import ConditionResults
 from lad_eval.run.condition_runs import Asking, ConditionRun, Interrupted, condition_runs_of
 from lad_eval.run.distributed import DistributedContext
 from lad_eval.run.metadata import RunMetadata, about
-from lad_eval.run.preflight import check_prompts, note_data
+from lad_eval.run.preflight import check_prompts
 from lad_eval.run.progress import Overall
 from lad_eval.run.results import metrics_document, predictions_table, stored_methods, stored_metrics, write_predictions
 from lad_eval.run.reuse import reuse_evidence, sibling_runs
 from lad_eval.run.rows import Row, reported_rows, rows_of
 from lad_eval.run.spec import RunSpec
+from lad_eval.run.task_data import note_data
 from lad_eval.tasks.registry import load_spec, load_task, resolve
 from lad_eval.tasks.task import Task
 
@@ -79,7 +80,7 @@ class Settings:
     study: str | None = None
 
     def samples_of(self, task: Task) -> int | None:
-        """How many samples of a task are asked; None: all."""
+        """How many samples of a task are evaluated; None: all."""
         if self.limit is None or self.limit >= 1:
             return None if self.limit is None else int(self.limit)
         total = sum(1 for _ in task.samples("test"))
@@ -95,8 +96,16 @@ class Settings:
         return display_name(self.model, self.adapter, self.revision)
 
 
+@dataclass(frozen=True)
+class Session:
+    """What this call of the program did on top of what was stored: requests run by all processes, seconds of the main one."""
+
+    requests: int
+    seconds: float
+
+
 def _ignore(task: str, folder: Path) -> None:
-    """For callers who do not ask where a run lies."""
+    """For callers who do not need the path of a run."""
 
 
 def run_tasks(settings: Settings, finished: Callable[[str, Path], None] = _ignore) -> list[Row] | None:
@@ -107,11 +116,11 @@ def run_tasks(settings: Settings, finished: Callable[[str, Path], None] = _ignor
         finished: called in the main process with a task's name and run folder as soon as its figures stand.
 
     Returns:
-        The rows of the asked methods, and None in a process that does not lead.
+        The rows of the methods; None in every process but the main one.
 
     Raises:
         UserError: something that was given is wrong; unknown names and missing data are found before the model is loaded, an
-            unsupported model, bad data and prompts that the model cannot take before anything is asked.
+            unsupported model, bad data and prompts that the model cannot take before any request is run.
         Interrupted: Ctrl-C; what was answered is kept.
     """
     context = DistributedContext.from_environment()
@@ -146,7 +155,7 @@ def run_task(
     overall: Overall | None = None,
     finished: Callable[[str, Path], None] = _ignore,
 ) -> list[Row]:
-    """One task: what is missing is asked, and every method decides; rows of `methods`, none in a process that does not lead.
+    """One task: missing requests are run, and every method decides; rows of `methods`, none but in the main process.
 
     Raises:
         UserError: as `run_tasks`.
@@ -270,13 +279,12 @@ def opened(
     context: DistributedContext,
     condition_runs: Sequence[ConditionRun],
 ) -> Iterator[EvidenceStore]:
-    """The run's folder, claimed for its spec, and its store; the leader is the first in, so that two runs cannot mix.
+    """The run's folder, claimed for its spec, and its store; the main process opens it first, so that two runs cannot mix.
 
-    Unless it starts over, the leader fills the store with what the model's other runs hold already.
+    Unless it starts over, the main process fills the store with what the model's other runs hold already.
     """
     start_over = settings.overwrite == "always" and context.is_main_process
-    rank = None if context.size == 1 else context.rank
-    store = EvidenceStore(folder, spec.fingerprint, task=task.fingerprint, rank=rank, start_over=start_over)
+    store = EvidenceStore(folder, spec.fingerprint, task=task.fingerprint, rank=context.store_rank, start_over=start_over)
     with ExitStack() as stack:
         with context.barrier():
             if context.is_main_process:
@@ -293,11 +301,3 @@ def opened(
             if not context.is_main_process:
                 stack.enter_context(store)
         yield store
-
-
-@dataclass(frozen=True)
-class Session:
-    """What this call of the program did on top of what was stored: requests answered by all processes, seconds of the leader."""
-
-    requests: int
-    seconds: float

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from lad_eval.errors import DataError
-from lad_eval.files.documents import write_json
 from lad_eval.methods import Method
 from lad_eval.models.base import VLM, PromptReport, ReadsPrompts, refuse
 from lad_eval.run.collect import calibrates
-from lad_eval.run.folder import AGAIN, SPEC, TASK, ResultsError, read_run_json
-from lad_eval.tasks.files import Document
 from lad_eval.tasks.plan import one_request_per_sample
 from lad_eval.tasks.task import Task
 
 
 def check_prompts(model: VLM, task: Task, methods: Mapping[str, Method], limit: int | None) -> None:
-    """Refuses a task of which a sample cannot be put to the model as the methods need it.
+    """Refuses a task with a sample that the model cannot take as the methods need it.
 
     Raises:
         DataError: a sample's text becomes a control token of the model, its prompt is longer than the model's context, or an
@@ -70,7 +65,7 @@ class Preflight:
 
 
 def preflight(model: ReadsPrompts, tasks: Iterable[Task]) -> list[Preflight]:
-    """Checks every sample of the tasks, those of calibration too, in the question's own wording.
+    """Checks every sample of the tasks, those of calibration too, with the question's own prompt.
 
     Raises:
         DataError: an image cannot be read.
@@ -82,43 +77,3 @@ def preflight(model: ReadsPrompts, tasks: Iterable[Task]) -> list[Preflight]:
             raise DataError(f"{task.name} has no samples.")
         reports.append(Preflight(task.name, model.name, len(requests), model.check_prompts(requests, exact=None)))
     return reports
-
-
-logger = logging.getLogger(__name__)
-
-
-def note_data(folder: Path, task: Task) -> None:
-    """Writes the task's data options, and the folder in which relative paths in them start, into a run's folder."""
-    if task.folder is None:
-        return
-    document = {"data": dict(task.spec.data), "folder": str(task.folder.resolve())}
-    try:
-        if has_data(folder) and read_run_json(folder / TASK) == document:
-            return
-    except ResultsError as error:
-        logger.warning("%s It is rewritten.", str(error).removesuffix(AGAIN).rstrip())
-    write_json(folder / TASK, document)
-
-
-def has_data(folder: Path) -> bool:
-    """Whether a run's folder says where the data is; runs of earlier versions do not."""
-    return (folder / TASK).is_file()
-
-
-def open_noted(folder: Path) -> Task:
-    """The task of a run, by its stored definition and the data that the run was made with.
-
-    Raises:
-        UserError: the files in the run's folder are damaged, or the data is missing or unreadable.
-    """
-    from lad_eval.tasks.spec import spec_of
-
-    stored, noted = read_run_json(folder / SPEC), read_run_json(folder / TASK)
-    definition, data, start = stored.get("definition"), noted.get("data"), noted.get("folder")
-    if not (isinstance(definition, dict) and isinstance(data, dict) and isinstance(start, str)):
-        raise ResultsError(f"{folder / TASK} does not name the data of a task.")
-    # Where calibration samples come from plays no part for the evaluated samples.
-    calibration = {key: value for key, value in (definition.get("calibration") or {}).items() if key != "on"}
-    values = {**definition, "calibration": calibration, "data": data}
-    spec = spec_of(Document(folder / f"{definition.get('name')}.yaml", values, {}))
-    return Task.of(spec, Path(start))

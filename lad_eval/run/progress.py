@@ -20,7 +20,7 @@ Advance = Callable[[int], None]
 def progress(
     label: str, total: int, done: int = 0, *, shown: bool = True, unit: str = "requests", whole: Callable[[], str] | None = None
 ) -> Iterator[Advance]:
-    """Yields a function that is told how many more units were done; writes to stderr only.
+    """Yields a function to call with the number of units done since the last call; writes to stderr only.
 
     Args:
         label: what is being done.
@@ -108,7 +108,7 @@ def _amount(count: float, unit: str) -> str:
 
 @dataclass(frozen=True)
 class Portion:
-    """What will be asked under one label.
+    """Requests that will be run under one label.
 
     Attributes:
         label: as its progress is labelled.
@@ -132,7 +132,7 @@ class Overall:
     then said to be at least that of the others. What is found stored counts as done without taking time.
 
     Args:
-        portions: everything that will be asked, in order.
+        portions: everything that will be run, in order.
         label: what it is all for.
         shown: False keeps silent.
     """

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lad_eval.evidence.replies import UNKNOWN_PASSES, Replies
-from lad_eval.evidence.table import Evidence, Rows
+from lad_eval.evidence.table import Evidence
 from lad_eval.files.tables import write_table
 from lad_eval.methods import Method
 from lad_eval.metrics import Predictions, paired_test, summarise
@@ -24,26 +24,29 @@ from lad_eval.run.decide import Decision, PlanIndex
 from lad_eval.run.folder import AGAIN, METRICS, ResultsError, read_metrics, read_spec
 from lad_eval.run.metadata import RunMetadata, checkout, versions
 from lad_eval.run.spec import RunSpec
-from lad_eval.run.stored import find_run
+from lad_eval.run.stored import load_run
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def figures_of(decision: Decision, evaluated: Rows, plan_index: PlanIndex, *, seed: int) -> dict[str, Any]:
+FORMAT = 1
+logger = logging.getLogger(__name__)
+
+
+def figures_of(decision: Decision, plan_index: PlanIndex, *, seed: int) -> dict[str, Any]:
     """Every figure; None where one is not defined.
 
     Args:
         decision: answers to the evaluated requests.
-        evaluated: their rows, in the same order.
-        asked: what was asked.
+        plan_index: of the condition.
         seed: of the bootstrap.
     """
     answers = decision.answers
     if answers.draws is not None:
         single = [replace(decision, answers=replace(answers, position=position, draws=None)) for position in answers.draws]
-        return _mean_of([figures_of(one, evaluated, plan_index, seed=seed) for one in single])
-    summary = summarise(Predictions.of(evaluated, decision.answers.position, plan_index.permutation_index), seed=seed)
+        return _mean_of([figures_of(one, plan_index, seed=seed) for one in single])
+    summary = summarise(Predictions.of(decision.rows, decision.answers.position, plan_index.permutation_index), seed=seed)
     return {
         "samples": summary.samples,
         "permutations": summary.permutations,
@@ -105,10 +108,6 @@ def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-FORMAT = 1
-logger = logging.getLogger(__name__)
-
-
 def metrics_document(
     spec: RunSpec,
     condition_runs: Sequence[ConditionResults],
@@ -130,7 +129,7 @@ def metrics_document(
     """
     first = condition_runs[0].plan_index
     figures = {
-        name: figures_of(decision, decision.rows, _results_of(condition_runs, methods[name]).plan_index, seed=seed)
+        name: figures_of(decision, _results_of(condition_runs, methods[name]).plan_index, seed=seed)
         for name, decision in decisions.items()
     }
     used = [condition_run.used(methods.values()) for condition_run in condition_runs]
@@ -274,10 +273,8 @@ def rescore(run: Path, names: Sequence[str] | None = None, *, settings: Sequence
     Raises:
         UserError: there is no finished run, it did not ask what a method needs, or a method, parameter or value does not exist.
     """
-    folder = find_run(run)
-    if not (folder / METRICS).is_file():
-        raise ResultsError(f"The run in {folder} is not finished; the command that began it goes on with it.")
-    stored = read_metrics(folder)
+    finished = load_run(run)
+    folder, stored = finished.path, finished.metrics
     methods = resolve_methods(names or (), settings)
     if names is None:
         methods = {**resolve_methods(stored["methods"]), **methods}

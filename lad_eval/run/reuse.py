@@ -27,7 +27,7 @@ def reuse_evidence(store: EvidenceStore, requests: Iterable[Request], folders: I
 
     Args:
         store: open; its fingerprint says whose evidence will do.
-        requests: what the run asks.
+        requests: of the run.
         folders: of other runs.
     """
     have = store.keys()

@@ -16,13 +16,13 @@ class Row:
     """Figures of a method; accuracies, RStd and consistency in points (0-100), None where a figure is not defined.
 
     Attributes:
-        samples: evaluated samples, each asked under `permutations` displayed orders; None for figures published elsewhere.
+        samples: evaluated samples, each run under `permutations` displayed orders; None for figures published elsewhere.
         accuracy: mean over permutations; `accuracy_std` over permutations; `accuracy_low` and `accuracy_high` bound its interval.
         unparsable: replies that named no candidate, counted as wrong.
         forward_passes: decoder passes per query that the method alone would cost.
         p_best: of the exact paired test against the most accurate method shown of the run, corrected by Holm over those shown;
             None for that method, for those with exactly its accuracy, and where there is nothing to test.
-        limit: only the first so many samples of the task were asked; None: all.
+        limit: only the first so many samples of the task were evaluated; None: all.
         calibrated_on: another task that gave the calibration samples; None where the task's own did.
         notes: what a reader should know of the task's data or of the run, a line each.
         reported: published elsewhere, not measured here.
@@ -54,7 +54,7 @@ class Row:
 
     @property
     def limited(self) -> bool:
-        """Whether only a part of the task was asked (`--limit`)."""
+        """Whether only a part of the task was evaluated (`--limit`)."""
         return self.limit is not None
 
     def as_dict(self) -> dict[str, Any]:

@@ -16,10 +16,10 @@ _NO_CONSEQUENCE = {"description", "data", "citation", "reported", "metadata"}
 
 
 class RunSpec(BaseModel):
-    """What was asked, and of whom.
+    """What was run, on which model.
 
     Methods, bootstrap seed, batch size and device are absent: the same evidence serves every decision, and the rest does not
-    change what is asked.
+    change the requests.
 
     Attributes:
         model: the name to show, see `lad_eval.models.source.display_name`.
@@ -27,7 +27,7 @@ class RunSpec(BaseModel):
         task: name of the task.
         definition: the task's definition, without what has no consequence for a request.
         digests: of the definition and of the data's content.
-        limit: only the first so many samples are asked.
+        limit: only the first so many samples are evaluated.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

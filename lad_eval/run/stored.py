@@ -133,7 +133,7 @@ def find_run(path: Path) -> Path:
 
 
 def _extent(run: StoredRun | None) -> str:
-    """How much of its task a run asked."""
+    """How much of its task a run evaluated."""
     if run is None:
         return "not finished"
     limit = run.metrics.get("limit")

@@ -13,7 +13,7 @@ from lad_eval.attention.pruning.compaction import Slots, cut_entries, cut_keys, 
 from lad_eval.attention.pruning.fastv import FastV
 from lad_eval.attention.pruning.keep import highest
 from lad_eval.attention.pruning.random_tokens import RandomTokens
-from lad_eval.attention.pruning.rows import over_prompt
+from lad_eval.attention.pruning.scores import over_prompt
 from lad_eval.attention.pruning.steps import Steps
 from lad_eval.attention.spans import Spans
 from lad_eval.errors import UnsupportedModelError, UserError

@@ -12,7 +12,7 @@ from lad_eval.attention.hooks import attention_layers
 from lad_eval.attention.interventions import INTERVENTIONS, parse_intervention
 from lad_eval.attention.interventions.learned import LearnedState
 from lad_eval.attention.layout import PromptLayout, no_padding
-from lad_eval.attention.pruning.rows import last_token_attention
+from lad_eval.attention.pruning.scores import last_token_attention
 from lad_eval.attention.pruning.stages import Choice, pruned
 from lad_eval.attention.spans import image_spans
 from lad_eval.errors import UserError

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from lad_eval.attention.hooks import check_supported
+from lad_eval.attention.support import check_supported
 from lad_eval.errors import UnsupportedModelError
 from lad_eval.models.random import FAMILIES, load_random
 
@@ -56,7 +56,7 @@ def test_no_chat_template(lab):
 
 def test_a_tokenizer_is_no_processor(lab):
     model, processor = lab.load("llava-1.5")
-    with pytest.raises(UnsupportedModelError, match="is no tokenizer joined with an image processor"):
+    with pytest.raises(UnsupportedModelError, match="lacks a tokenizer or an image processor"):
         check_supported(model, processor.tokenizer)
 
 

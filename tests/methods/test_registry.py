@@ -30,7 +30,7 @@ def test_presets_and_overrides():
 
 
 def test_unknown_names():
-    with pytest.raises(UnknownNameError, match=r"Unknown method 'prid'\. Did you mean 'pride'\?"):
+    with pytest.raises(UnknownNameError, match=r"Unknown method 'prid'\. Did you mean 'pride'"):
         make_method("prid")
     with pytest.raises(ParameterError, match=r"lad has no parameter 'topk'\. Its parameters are top_k, temperature, layers, "):
         make_method("lad", topk=3)

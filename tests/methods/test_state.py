@@ -3,8 +3,8 @@ import pytest
 
 from lad_eval.errors import UserError
 from lad_eval.methods import LAD, NotCalibratedError, PriDe, Vanilla
-from lad_eval.methods.base import save_state
 from lad_eval.methods.conformance import random_calibration, random_evidence
+from lad_eval.methods.state import save_state
 
 
 def test_parameters_come_back_as_they_were(tmp_path):

@@ -102,16 +102,16 @@ class Intervention(ABC):
         return self
 
     def calibration_notes(self, samples: int) -> tuple[str, ...]:
-        """What a reader of the figures should know of a calibration on so many samples, a line each."""
+        """What a reader of the figures should know of a calibration on so many samples, one line per note."""
         return ()
 
     @property
     def learned_notes(self) -> tuple[str, ...]:
-        """What a reader of the figures should know of what was learned, a line each."""
+        """What a reader of the figures should know of what was learned, one line per note."""
         return ()
 
     def save_learned(self, folder: Path) -> None:
-        """Writes what was learned into a folder, a file for each part that learns; nothing for one that does not.
+        """Writes what was learned into a folder, one file per part that learns.
 
         Raises:
             UserError: a file cannot be written.

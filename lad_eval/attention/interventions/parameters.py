@@ -41,7 +41,7 @@ def parse_parameter(annotation: Any, text: str) -> Any:
     In `int | float`, "1" is the whole number and "1.0" the number.
 
     Raises:
-        ValueError: it writes none.
+        ValueError: the text is not such a value.
     """
     for member in _members(annotation):
         with suppress(ValueError):
@@ -77,8 +77,32 @@ def _value(owner: str, name: str, annotation: Any, text: str) -> Any:
         raise UserError(f"{name} of {owner} must be {expected(annotation)}, not {text!r}.") from None
 
 
+def check_choices(intervention: Any) -> None:
+    """Checks the parameters of a dataclass that are annotated with a `Literal`.
+
+    Raises:
+        UserError: a value is not among the allowed ones.
+    """
+    kind = type(intervention)
+    for name, annotation in get_type_hints(kind).items():
+        if _is_literal(annotation) and getattr(intervention, name) not in get_args(annotation):
+            raise UserError(f"{name} of {kind.name} must be {expected(annotation)}, not {getattr(intervention, name)!r}.")
+
+
+def check_whole(intervention: Any, name: str, least: int | None = None) -> None:
+    """Checks a parameter that is a whole number, of at least `least` if that is given.
+
+    Raises:
+        UserError: it is not one.
+    """
+    value = getattr(intervention, name)
+    if not isinstance(value, int) or isinstance(value, bool) or (least is not None and value < least):
+        words = "a whole number" if least is None else f"a whole number of at least {least}"
+        raise UserError(f"{name} of {intervention.name} must be {words}, not {value!r}.")
+
+
 def parameter_defaults(kind: type[Any]) -> dict[str, Any]:
-    """Parameters of an intervention's class and their defaults; learned state is none."""
+    """Parameters of an intervention's class and their defaults, without learned state."""
     return {f.name: f.default for f in fields(kind) if not f.metadata}
 
 

@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lad_eval.attention.interventions.base import Acted, Intervention
+from lad_eval.attention.interventions.parameters import check_choices, check_whole
 from lad_eval.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,10 +45,8 @@ class Sofa(Intervention):
     def __post_init__(self) -> None:
         if not (isinstance(self.sigma, float | int) and math.isfinite(self.sigma) and 0 < self.sigma <= 1):
             raise UserError(f"sigma of sofa must be above 0 and at most 1, not {self.sigma!r}.")
-        if not isinstance(self.every, int) or isinstance(self.every, bool) or self.every < 1:
-            raise UserError(f"every of sofa must be a whole number of at least 1, not {self.every!r}.")
-        if self.pairs not in get_args(Pairs):
-            raise UserError(f"pairs of sofa must be 'between' or 'all', not {self.pairs!r}.")
+        check_whole(self, "every", 1)
+        check_choices(self)
 
     @contextmanager
     def _attached(self, model: Any, layout: PromptLayout, acted: Acted) -> Iterator[None]:

@@ -14,8 +14,6 @@ random_tokens.py  by chance: the control
 stages.py         the layers before which tokens leave, and what is known of them there
 steps.py          what continues pruned prompts
 compaction.py     layers that see the remaining tokens alone
-masking.py        layers that see all tokens and attend to the remaining ones: the reference
-rows.py           attention over the tokens of the prompt
 scores.py         what pruners rank tokens by
 schedule.py       how many tokens stay at each of several layers
 merging.py        dropped tokens that live on inside others

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from lad_eval.attention.hooks import attention_implementation
 from lad_eval.errors import UnsupportedModelError
 
 
@@ -115,7 +116,7 @@ def mask_form(attention: torch.nn.Module) -> str:
     Raises:
         UnsupportedModelError: others.
     """
-    implementation = str(getattr(getattr(attention, "config", None), "_attn_implementation", None) or "eager")
+    implementation = attention_implementation(attention)
     form = "keys" if implementation.startswith("flash_attention") else {"sdpa": "bool", "eager": "float"}.get(implementation)
     if form is None:
         raise UnsupportedModelError(

@@ -6,12 +6,11 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lad_eval.attention.interventions.base import CalibratedIntervention, Passes
 from lad_eval.attention.pruning.pruner import Pruner
 from lad_eval.attention.pruning.trend import Exponential, Grid, ScoreMeans, Trend, TrendKind, TrendOver, fit_exponential
-from lad_eval.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -38,13 +37,6 @@ class DebiasedPruner(Pruner, CalibratedIntervention):
     trend: TrendKind = "none"
     over: TrendOver = "sequence"
     padding: ClassVar[float] = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for parameter, kind in (("trend", TrendKind), ("over", TrendOver)):
-            if getattr(self, parameter) not in get_args(kind):
-                choices = " or ".join(map(repr, get_args(kind)))
-                raise UserError(f"{parameter} of {self.name} must be {choices}, not {getattr(self, parameter)!r}.")
 
     @property
     def is_ready(self) -> bool:

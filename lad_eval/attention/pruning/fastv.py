@@ -24,6 +24,6 @@ class FastV(DebiasedPruner):
     name: ClassVar[str] = "fastv"
 
     def _attention(self, entry: Entry, stage: int) -> torch.Tensor:
-        from lad_eval.attention.pruning.rows import last_token_attention
+        from lad_eval.attention.pruning.scores import last_token_attention
 
         return last_token_attention(entry.attention, entry.layout.length)

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lad_eval.attention.interventions.base import Acted, Intervention
+from lad_eval.attention.interventions.parameters import check_choices, check_whole
 from lad_eval.errors import UserError
 
 if TYPE_CHECKING:
@@ -55,12 +56,8 @@ class Pruner(Intervention):
     def __post_init__(self) -> None:
         object.__setattr__(self, "is_share", isinstance(self.keep, float))
         check_keep(self.name, self.keep)
-        if not isinstance(self.layer, int) or isinstance(self.layer, bool) or self.layer < 1:
-            raise UserError(f"layer of {self.name} must be a whole number of at least 1, not {self.layer!r}.")
-        for parameter, kind in (("how", How), ("keep_per", Per)):
-            if getattr(self, parameter) not in get_args(kind):
-                choices = " or ".join(map(repr, get_args(kind)))
-                raise UserError(f"{parameter} of {self.name} must be {choices}, not {getattr(self, parameter)!r}.")
+        check_whole(self, "layer", 1)
+        check_choices(self)
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from lad_eval.attention.interventions.parameters import check_whole
 from lad_eval.attention.pruning.pruner import Pruner
-from lad_eval.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -28,8 +28,7 @@ class RandomTokens(Pruner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool):
-            raise UserError(f"seed of random-tokens must be a whole number, not {self.seed!r}.")
+        check_whole(self, "seed")
 
     def _scores(self, entry: Entry, stage: int) -> torch.Tensor:
         import torch

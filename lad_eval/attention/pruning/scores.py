@@ -14,9 +14,31 @@ import torch
 
 from lad_eval.attention.hooks import AttentionCall
 from lad_eval.attention.pruning.compaction import Slots
-from lad_eval.attention.pruning.rows import over_prompt
+from lad_eval.attention.recorder import last_row
 from lad_eval.attention.rows import summed_rows
 from lad_eval.errors import UnsupportedModelError
+
+
+def over_prompt(values: torch.Tensor, call: AttentionCall, length: int) -> torch.Tensor:
+    """Values of a call's keys at the tokens of the prompt, Float[batch, ..., T]; 0 at tokens that had left.
+
+    Args:
+        values: Float[batch, ..., keys].
+        call: of the prompt's prefill.
+        length: tokens of the padded prompt, T.
+    """
+    if call.positions is None:
+        return values[..., :length]
+    positions = call.positions.to(values.device)
+    index = positions.clamp(min=0).reshape(len(positions), *(1,) * (values.dim() - 2), -1).expand_as(values)
+    real = (positions >= 0).reshape(len(positions), *(1,) * (values.dim() - 2), -1)
+    return values.new_zeros(*values.shape[:-1], length).scatter_add(-1, index, values * real)
+
+
+def last_token_attention(call: AttentionCall, length: int) -> torch.Tensor:
+    """Attention of the prompt's last token, mean of the heads, after softmax: Float32[batch, T]."""
+    with torch.no_grad():
+        return over_prompt(last_row(call).mean(dim=1), call, length)
 
 
 def pyramiddrop(call: AttentionCall, instruction_end: torch.Tensor, remaining: torch.Tensor) -> torch.Tensor:
@@ -48,7 +70,7 @@ def sparsevlm_raters(embeddings: torch.Tensor, visual: torch.Tensor, attended: t
 
     Source: SparseVLM (github.com/Gumpest/SparseVLMs, 26a5f48): those with r_j > mean r, where r is the mean over the visual
     tokens v of softmax_j(v . t_j). Where all r are equal, every one is a rater: the released code has none then, and its scores
-    are no numbers.
+    are NaN.
 
     Args:
         embeddings: Float[batch, T, D], what enters the decoder's first layer.

@@ -26,8 +26,8 @@ from lad_eval.attention.hooks import (
     unobserved,
 )
 from lad_eval.attention.layout import PromptLayout
+from lad_eval.attention.masks import hide_keys
 from lad_eval.attention.pruning.compaction import Slots, compacted_inputs, cut_entries, cut_keys, mask_form
-from lad_eval.attention.pruning.masking import hide_keys
 from lad_eval.attention.pruning.steps import Steps
 from lad_eval.errors import UnsupportedModelError, UserError
 

@@ -27,7 +27,7 @@ class TokenCarve(DebiasedPruner):
         return [(1.5 * mean).clamp(max=1.0)]
 
     def _attention(self, entry: Entry, stage: int) -> torch.Tensor:
-        from lad_eval.attention.pruning.rows import last_token_attention
+        from lad_eval.attention.pruning.scores import last_token_attention
 
         return last_token_attention(entry.attention, entry.layout.length)
 

@@ -1,4 +1,4 @@
-"""The frame of every page that we write: one HTML file that asks nothing of the network, in one style."""
+"""The frame of every page that we write: one HTML file that needs no network, in one style."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def page(template: str, *, script: str | None = None, **values: object) -> str:
 
     Args:
         template: file in `templates`, as `script` is; None: the page has no script.
-        values: what the template shows; `heading`, `title` and `across`, lines under the heading, are asked of all.
+        values: what the template shows; `heading`, `title` and `across`, lines under the heading, are needed by every template.
     """
     style = _asset("style.css")
     sources = ["default-src 'none'", "img-src data:", f"style-src {_hash(style)}", "base-uri 'none'", "form-action 'none'"]
