@@ -163,6 +163,12 @@ def evaluate(
         >>> result.to_frame()[["method", "accuracy", "accuracy_low", "accuracy_high"]]
         >>> result.compare(against="vanilla")[0].p_value
     """
+    for method in (methods,) if isinstance(methods, str) else methods:
+        if not isinstance(method, str) or ".py:" in method:
+            raise UserError(
+                f"evaluate takes methods by name, not {method!r}; a class that no package registers goes as an instance to "
+                "lad_eval.collect(model, task, methods=[...]), or as file.py:Class to `lad-eval run --methods`."
+            )
     settings = Settings(
         model=model,
         tasks=_names(tasks),

@@ -10,6 +10,7 @@ from pathlib import Path
 from lad_eval.errors import UserError
 
 _TYPED = re.compile(r"([^\s,+()]+\.py):([A-Za-z_]\w*)")
+_CLASSLESS = re.compile(r"[^\s,+()]+\.py(?=\s*(?:[,+(]|$))")
 
 
 def own_methods(text: str) -> str:
@@ -20,6 +21,8 @@ def own_methods(text: str) -> str:
     Raises:
         UserError: there is no such file or class, the file fails, or the method's name is taken.
     """
+    if match := _CLASSLESS.search(text):
+        raise UserError(f"{match[0]} does not say which class; write --methods {match[0]}:<name of the class>.")
     return _TYPED.sub(lambda match: _registered(match[1], match[2]), text)
 
 

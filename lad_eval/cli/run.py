@@ -34,6 +34,7 @@ from lad_eval.cli.options import (
     listed,
     model_options,
 )
+from lad_eval.errors import UserError
 from lad_eval.methods import DEFAULT_METHODS
 from lad_eval.models.date import DEFAULT_DATE
 
@@ -128,8 +129,21 @@ def run(
         from lad_eval.cli.options import show_rows
 
         show_rows(result.rows, "json" if json else "rich")
-        task = next(iter(result.folders.values())).parent
-        log_next_steps("lad-eval report", f"lad-eval compare {task} --against vanilla", written=task.parent)
+        folder = next(iter(result.folders.values()))
+        steps = ["lad-eval report"]
+        if len(named := {row.method for row in result.rows}) > 1 and "vanilla" in named:
+            steps.append(f"lad-eval compare {_shortest(folder)} --against vanilla")
+        log_next_steps(*steps, written=folder.parent.parent)
+
+
+def _shortest(folder: Path) -> Path:
+    """The folder of a run's task, where it holds this run alone; else the run's own."""
+    from lad_eval.run.stored import find_run
+
+    try:
+        return folder.parent if find_run(folder.parent) == folder else folder
+    except UserError:
+        return folder
 
 
 def score(
@@ -147,14 +161,18 @@ def score(
     from lad_eval.methods import method_names
     from lad_eval.run.results import rescore
     from lad_eval.run.rows import reported_rows, rows_of
+    from lad_eval.run.stored import load_run
 
     quiet_libraries(quiet=False)
     names = None if methods is None else expanded(listed(methods, "methods"), method_names(), "method")
     metrics = rescore(run, names, settings=set_ or (), seed=seed)
     temporary = reported_rows(metrics) if reported else []
     show_rows([*rows_of(metrics), *temporary], "json" if json else "rich")
-    decided = ",".join(metrics["methods"])
-    log_next_steps(f"these figures are not stored; to store them, repeat the run's command with --methods '{decided}'")
+    if set(metrics["methods"]) <= set(load_run(run).methods):
+        log_next_steps("lad-eval report")
+    else:
+        decided = ",".join(metrics["methods"])
+        log_next_steps(f"these figures are not stored; to store them, repeat the run's command with --methods '{decided}'")
 
 
 def compare(

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from textwrap import fill
 
-from lad_eval.errors import UnknownNameError, UserError
+from lad_eval.errors import UserError, did_you_mean
 from lad_eval.metrics import Comparison, compare, holm
 from lad_eval.report.forms import terminal
 from lad_eval.report.table import SOFT_HYPHEN, Cell, Table, figure, interval_note
@@ -124,7 +124,10 @@ def compare_runs(
     if len(stored) == 1:
         names = list(methods or stored[0].methods)
         if against is not None and against not in stored[0].methods:
-            raise UnknownNameError("method", against, stored[0].methods)
+            raise UserError(
+                f"The run in {stored[0].path} has no method {against!r}, only {', '.join(stored[0].methods)}."
+                f"{did_you_mean(against, stored[0].methods)}"
+            )
         names += [against] if against is not None and against not in names else []
         if len(names) < 2:
             raise UserError(f"There is nothing to compare {', '.join(names)} with; name two methods, or two runs.")

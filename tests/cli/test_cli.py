@@ -141,7 +141,8 @@ def test_the_package_imports_nothing_by_itself():
 
 
 def test_ls_names_tasks_methods_and_models(capsys):
-    assert [line.split()[0] for line in call(capsys, "ls", "methods")[1].splitlines()][:3] == ["vanilla", "pride", "lad"]
+    listed = [line.split() for line in call(capsys, "ls", "methods")[1].splitlines()]
+    assert [words[0] for words in listed if words][:3] == ["vanilla", "pride", "lad"]
     assert "scenes_adversarial_n12" in call(capsys, "ls", "tasks")[1]
     assert "lad-tiny" in call(capsys, "ls", "models")[1]
 
