@@ -25,7 +25,8 @@ def own_methods(text: str) -> str:
 
 def _registered(file: str, attribute: str) -> str:
     from lad_eval.attention.interventions import INTERVENTIONS
-    from lad_eval.methods import METHODS, ORDERS, PROTOCOLS, REPLYING
+    from lad_eval.methods import METHODS
+    from lad_eval.methods.compose import ORDERS, PROTOCOLS, REPLYING
     from lad_eval.tasks.prompts import PROMPT_VARIANTS
 
     method = getattr(_module(Path(file)), attribute, None)
