@@ -143,7 +143,7 @@ class Registry(Mapping[str, T], Generic[T]):
         package, entry = offers[0]
         try:
             return self._accept(name, entry.load())
-        except Exception as error:  # code of others, which may fail in any way
+        except (Exception, SystemExit) as error:  # code of others, which may fail in any way
             text = " ".join(str(error).split())[:300].rstrip(".")
             raise RegistryError(
                 f"The {self.kind} {name!r} of package {package} ({entry.value}) cannot be loaded: "

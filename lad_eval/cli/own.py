@@ -27,7 +27,10 @@ def own_methods(text: str) -> str:
 
 
 def _registered(file: str, attribute: str) -> str:
+    from lad_eval.attention.interventions import INTERVENTIONS
     from lad_eval.methods import METHODS
+    from lad_eval.methods.compose import ORDERS, PROTOCOLS, REPLYING
+    from lad_eval.tasks.prompts import PROMPT_VARIANTS
 
     method = getattr(_module(Path(file)), attribute, None)
     if method is None:
@@ -35,6 +38,8 @@ def _registered(file: str, attribute: str) -> str:
     name = getattr(method, "name", None)
     if not isinstance(name, str):
         raise UserError(f"{file}:{attribute} has no name; a method is a subclass of lad_eval.methods.Method with a `name`.")
+    if name in {*ORDERS, *REPLYING, *PROTOCOLS, *INTERVENTIONS.own, *PROMPT_VARIANTS.own}:
+        raise UserError(f"{file}:{attribute}: the name {name!r} is taken by lad_eval; choose another name.")
     METHODS.add(name, method, f"{Path(file).resolve()}:{attribute}")
     return name
 
@@ -49,7 +54,7 @@ def _module(path: Path) -> object:
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # the user's code, which may fail in any way
+    except (Exception, SystemExit) as error:  # the user's code, which may fail in any way
         text = " ".join(str(error).split())[:300].rstrip(".")
         raise UserError(f"{path} cannot be loaded: {type(error).__name__}: {text}.") from error
     return module

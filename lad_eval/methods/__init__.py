@@ -76,6 +76,8 @@ DEFAULT_METHODS = ("vanilla", "pride", "lad", "raw-attention", "purified-attenti
 
 
 def _accepted(name: str, value: object) -> NamedMethod:
+    if "_" in name:
+        raise TypeError(f"the method {name!r} must be named with hyphens, {name.replace('_', '-')!r}, as names are read so")
     if isinstance(value, NamedMethod):
         return value
     if not (isinstance(value, type) and issubclass(value, Method)):

@@ -36,9 +36,8 @@ class NamedMethod(NamedTuple):
 
 
 def named(method: type[Method], summary: str = "", *, prompt_variants: tuple[str, ...] = (), **preset: Any) -> NamedMethod:
-    return NamedMethod(
-        method, MappingProxyType(preset), summary or (method.__doc__ or "").strip().splitlines()[0], prompt_variants
-    )
+    line, *_ = (summary or method.__doc__ or "").strip().splitlines() or [method.__name__]
+    return NamedMethod(method, MappingProxyType(preset), line, prompt_variants)
 
 
 ORDERS: Mapping[str, NamedMethod] = MappingProxyType(
@@ -226,7 +225,9 @@ def compose(parts: Composition, decisions: Registry[NamedMethod], overrides: Map
 
 def entry_of(parts: Composition, decisions: Registry[NamedMethod]) -> NamedMethod:
     """The decision's entry."""
-    return {**decisions, **PROTOCOLS, **REPLYING}[parts.decision or "vanilla"]
+    name = parts.decision or "vanilla"
+    # One by one: another package's method that does not load is no matter of this one.
+    return PROTOCOLS[name] if name in PROTOCOLS else REPLYING[name] if name in REPLYING else decisions[name]
 
 
 def parameters_of(parts: Composition, decisions: Registry[NamedMethod]) -> dict[str, Parameter]:

@@ -51,6 +51,12 @@ def test_a_method_of_a_file_is_run_and_joined(tmp_path, capsys, monkeypatch):
             "mine.py:Last",
             "the method name 'lad' is taken by lad_eval; choose another name.",
         ),
+        *(
+            (METHOD.replace("own-last-{n}", name), "mine.py:Last", f"the name {name!r} is taken by lad_eval")
+            for name in ("sofa", "fastv", "generate", "majority", "instruction")
+        ),
+        (METHOD.replace("own-last-{n}", "own_last"), "mine.py:Last", "must be named with hyphens, 'own-last'"),
+        ("raise SystemExit(3)", "mine.py:Last", "mine.py cannot be loaded: SystemExit: 3."),
     ],
 )
 def test_faults_of_a_file_are_one_line(tmp_path, capsys, monkeypatch, code, named, says):
@@ -69,3 +75,11 @@ def test_the_task_index_is_built_once_a_command(capsys, monkeypatch):
     monkeypatch.setattr(registry, "_build", lambda folders: built.append(folders) or build(folders))
     assert invoke(["ls", "tasks"]) == 0
     assert len(built) == 1
+
+
+def test_a_method_needs_no_docstring(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(METHOD.format(n=3).replace('"""The last position."""', ""))
+    words = ["--model", "random:llava-1.5", "--tasks", "scenes_random_n2", "--limit", "1", "--quiet", "--json"]
+    assert invoke(["run", *words, "--methods", "mine.py:Last"]) == 0
+    assert '"own-last-3"' in capsys.readouterr().out

@@ -69,6 +69,7 @@ def test_a_name_has_one_spelling():
     [
         ("lad+pride", "joins lad and pride, and a method has one decision at most"),
         ("sofa+sofa(sigma=0.1)", "has 'sofa' twice"),
+        ("fastv(layer=1)+instruction+random-tokens", "fastv and random-tokens are pruners, and a method has one pruner at most"),
         ("majority+average_cyclic", "one set of orders at most"),
         ("instruction+instruction", "has 'instruction' twice"),
         ("average_cyclic+generate", "generate gives no probabilities to average; use majority"),

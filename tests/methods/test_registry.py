@@ -4,7 +4,8 @@ import sys
 import pytest
 
 from lad_eval.errors import UnknownNameError, UserError
-from lad_eval.methods import LAD, ParameterError, PriDe, describe_method, make_method, method_names, parse_setting
+from lad_eval.methods import LAD, ParameterError, PriDe, canonical_name, describe_method, make_method, method_names, parse_setting
+from lad_eval.registry import RegistryError
 
 
 def test_names_and_descriptions():
@@ -118,3 +119,17 @@ def test_listing_needs_neither_torch_nor_scipy():
     heavy = {"torch", "scipy", "pandas", "safetensors"}
     code = f"import sys, lad_eval.methods, lad_eval.metrics; print(sorted({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_a_broken_package_is_no_matter_of_other_methods(tmp_path, monkeypatch):
+    info = tmp_path / "broken-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[lad_eval.methods]\nbad = nowhere_at_all:X\nends = broken_ends:X\n")
+    (tmp_path / "broken_ends.py").write_text("raise SystemExit(3)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert make_method("sofa+lad").condition.label == "sofa"
+    assert canonical_name("lad(top_k=1)") == "lad(top_k=1)"
+    for name in ("bad", "ends"):
+        with pytest.raises(RegistryError, match=f"The method '{name}' of package broken .* cannot be loaded"):
+            make_method(name)

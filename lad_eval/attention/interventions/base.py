@@ -40,10 +40,12 @@ class Intervention(ABC):
     Attributes:
         name: by which it is called.
         idle: why there may be nothing to change, to follow "changed no attention call".
+        sole: what of which a method has one at most, such as "pruner"; empty: any number.
     """
 
     name: ClassVar[str]
     idle: ClassVar[str] = ""
+    sole: ClassVar[str] = ""
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -279,6 +281,13 @@ class JoinedIntervention(Intervention):
 
 
 def join_interventions(parts: Sequence[Intervention]) -> Intervention | None:
-    """One intervention that does what all of them do, in their order; None of none."""
+    """One intervention that does what all of them do, in their order; None of none.
+
+    Raises:
+        UserError: two are of a kind of which a method has one at most.
+    """
     single = [inner for part in parts for inner in (part.parts if type(part) is JoinedIntervention else (part,))]
+    for kind in dict.fromkeys(part.sole for part in single if part.sole):
+        if len(names := [part.name for part in single if part.sole == kind]) > 1:
+            raise UserError(f"{' and '.join(names)} are {kind}s, and a method has one {kind} at most.")
     return JoinedIntervention(tuple(single)) if len(single) > 1 else next(iter(single), None)

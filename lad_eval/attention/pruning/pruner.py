@@ -52,6 +52,7 @@ class Pruner(Intervention):
     is_share: bool = field(init=False, repr=False, default=True, metadata={"derived": True})
     name: ClassVar[str]
     idle: ClassVar[str] = "as it read no prompt"
+    sole: ClassVar[str] = "pruner"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "is_share", isinstance(self.keep, float))
