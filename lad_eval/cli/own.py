@@ -38,7 +38,7 @@ def _registered(file: str, attribute: str) -> str:
     name = getattr(method, "name", None)
     if not isinstance(name, str):
         raise UserError(f"{file}:{attribute} has no name; a method is a subclass of lad_eval.methods.Method with a `name`.")
-    if name in {*ORDERS, *REPLYING, *PROTOCOLS, *INTERVENTIONS.own, *PROMPT_VARIANTS.own}:
+    if name in {*ORDERS, *REPLYING, *PROTOCOLS, *INTERVENTIONS.built_in, *PROMPT_VARIANTS.built_in}:
         raise UserError(f"{file}:{attribute}: the name {name!r} is taken by lad_eval; choose another name.")
     METHODS.add(name, method, f"{Path(file).resolve()}:{attribute}")
     return name
