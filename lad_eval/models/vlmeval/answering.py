@@ -83,7 +83,7 @@ class ShownPrompt:
         return str(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
 
-class _Standing:
+class Standing:
     """Keeps the first fault: the classes of VLMEvalKit catch what they should not.
 
     Attributes:
@@ -120,7 +120,7 @@ class _Standing:
         raise NotImplementedError
 
 
-class Writing(_Standing):
+class Writing(Standing):
     """Free text, written as `decoding` says, whatever the class asks for.
 
     Args:
@@ -156,7 +156,7 @@ class Writing(_Standing):
         return tokens, tokens
 
 
-class Looking(_Standing):
+class Looking(Standing):
     """Looks at the prompt, and answers with the candidate that `choose` picks.
 
     Args:
