@@ -152,7 +152,7 @@ class InterceptedVLM(UnderIntervention):
     def write(self, message: Message) -> str:
         """The class's own reply to a message of any data set, as it asks for it, under what the model is under.
 
-        Nothing of how the class asks is changed: without an intervention, or under one that does nothing, the reply is the class's.
+        Nothing of how the class asks is changed: under an intervention that leaves all as it is, the reply is the class's.
 
         Raises:
             UserError: something else than pictures is shown.

@@ -352,8 +352,8 @@ def _intervention(suffix: str) -> Intervention | None:
     intervention = parse_intervention(suffix.lower())
     if not intervention.is_ready:
         raise UserError(
-            f"{intervention.label} learns from calibration samples, and VLMEvalKit's data sets have none; leave trend out, or use "
-            "`lad-eval run`."
+            f"{intervention.label} learns from calibration samples, and VLMEvalKit's data sets have none; leave "
+            "trend out, or use `lad-eval run`."
         )
     return intervention
 

@@ -1,0 +1,114 @@
+"""Models of VLMEvalKit under interventions, on data sets of VLMEvalKit's own."""
+
+import json
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from lad_eval.cli.main import invoke
+
+# Not imported here: it would switch gradients off for every test of the process.
+pytestmark = pytest.mark.skipif(find_spec("vlmeval") is None, reason="VLMEvalKit is an extra")
+
+ROWS = 4
+KEPT = ("", "+fastv(keep=1.0, layer=1)", "+fastv(keep=0.25, layer=1)", "+random-tokens(keep=0, layer=1)")
+
+
+@pytest.fixture(scope="module")
+def data(kit, place):
+    """The name of a table of questions on one picture each, all of one size, in VLMEvalKit's data folder."""
+    rows = []
+    for index in range(ROWS):
+        pixels = np.random.default_rng(index).integers(0, 255, (112, 112, 3), dtype=np.uint8)
+        path = place / f"picture{index}.png"
+        Image.fromarray(pixels).save(path)
+        rows.append({"index": index, "image_path": str(path), "question": f"what is {index}?", "A": "a dog", "B": "a cat", "answer": "A"})
+    pd.DataFrame(rows).to_csv(place / "lmu" / "Pictures.tsv", sep="\t", index=False)
+    return "Pictures"
+
+
+@pytest.fixture(scope="module")
+def entries(kit, place):
+    """Tiny models by the classes of VLMEvalKit, as entries; and through our own class."""
+    import vlmeval.config
+    import vlmeval.vlm
+    from lad_eval.models.vlmeval.kit import kit as module_of
+    from tests.models import internvl_shaped
+    from tests.models.vlmeval_classes import on_the_cpu, save
+
+    table = vlmeval.config.supported_VLM
+    model, tokenizer = internvl_shaped.make()
+    module = module_of("vlmeval.vlm.internvl.internvl_chat")
+    with ExitStack() as stack:
+        stack.enter_context(on_the_cpu())
+        for kind, made in ((module.AutoModel, model), (module.AutoTokenizer, tokenizer)):
+            read = kind.from_pretrained
+            given = lambda place, *a, made=made, read=read, **k: made if "InternVL" in str(place) else read(place, *a, **k)  # noqa: E731
+            stack.enter_context(patch.object(kind, "from_pretrained", given))
+        chat = partial(vlmeval.vlm.InternVLChat, model_path="OpenGVLab/InternVL3-8B", version="V2.0", max_new_tokens=5)
+        qwen = partial(vlmeval.vlm.Qwen2VLChat, model_path=save("qwen2.5-vl", place / "qwen2.5-vl"), max_new_tokens=5)
+        stack.enter_context(patch.dict(table, {"TinyChat": chat, "TinyQwen": qwen}))
+        yield {"Qwen2.5-VL": "TinyQwen", "InternVL": "TinyChat", "LLaVA-1.5": f"HF:{save('llava-1.5', place / 'llava-1.5')}"}
+
+
+@contextmanager
+def lengths():
+    """Tokens that each layer of the decoder reads of each prompt."""
+    seen = []
+
+    def note(module, inputs):
+        if type(module).__name__ in ("Qwen2MLP", "LlamaMLP") and inputs[0].shape[1] > 1:
+            seen.append(inputs[0].shape[1])
+
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(note)
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+def run(model, data, folder, *words):
+    with lengths() as seen:
+        code = invoke(["vlmeval", "--data", data, "--model", model, "--work-dir", folder, "--judge", "exact_matching", *words])
+    return code, seen
+
+
+def replies(folder, data):
+    (path,) = (path for path in Path(folder).rglob(f"*_{data}.xlsx") if not path.is_symlink())
+    table = pd.read_excel(path, dtype=str, keep_default_na=False)
+    return path, dict(zip(table["index"], table["prediction"], strict=True))
+
+
+@pytest.mark.parametrize("kind", ["Qwen2.5-VL", "InternVL", "LLaVA-1.5"])
+def test_tokens_leave_and_without_that_replies_are_the_class_s(entries, data, kind, capsys):
+    answers, read, names = [], [], []
+    for number, suffix in enumerate(KEPT):
+        folder = f"W-{kind}-{number}"
+        code, seen = run(entries[kind] + suffix, data, folder)
+        assert code == 0, capsys.readouterr().err[-3000:]
+        path, texts = replies(folder, data)
+        depth = len(seen) // ROWS
+        assert len(texts) == ROWS
+        assert len(seen) == ROWS * depth
+        answers.append(texts)
+        read.append(np.asarray(seen).reshape(ROWS, depth))
+        names.append(path.name)
+    plain, whole, quarter, none = read
+    assert answers[0] == answers[1]
+    assert (plain == whole).all()
+    assert (quarter[:, 0] == plain[:, 0]).all()
+    visual = (plain - none)[:, 1:]
+    assert (visual > 0).all()
+    assert (plain[:, 1:] - quarter[:, 1:] == visual - np.floor(visual * 0.25 + 0.5)).all()
+    assert answers[3] != answers[0]
+    assert [name.partition("+")[2] for name in names[1:]] == [
+        f"{label}_Pictures.xlsx" for label in ("fastv(keep=1.0,layer=1)", "fastv(keep=0.25,layer=1)", "random-tokens(keep=0,layer=1)")
+    ]
