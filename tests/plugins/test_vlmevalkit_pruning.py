@@ -1,6 +1,7 @@
 """Models of VLMEvalKit under interventions, on data sets of VLMEvalKit's own."""
 
 import json
+import os
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.util import find_spec
@@ -30,7 +31,8 @@ def data(kit, place):
         pixels = np.random.default_rng(index).integers(0, 255, (112, 112, 3), dtype=np.uint8)
         path = place / f"picture{index}.png"
         Image.fromarray(pixels).save(path)
-        rows.append({"index": index, "image_path": str(path), "question": f"what is {index}?", "A": "a dog", "B": "a cat", "answer": "A"})
+        question = {"question": f"what is {index}?", "A": "a dog", "B": "a cat", "answer": "A"}
+        rows.append({"index": index, "image_path": str(path), **question})
     pd.DataFrame(rows).to_csv(place / "lmu" / "Pictures.tsv", sep="\t", index=False)
     return "Pictures"
 
@@ -40,6 +42,7 @@ def entries(kit, place):
     """Tiny models by the classes of VLMEvalKit, as entries; and through our own class."""
     import vlmeval.config
     import vlmeval.vlm
+
     from lad_eval.models.vlmeval.kit import kit as module_of
     from tests.models import internvl_shaped
     from tests.models.vlmeval_classes import on_the_cpu, save
@@ -50,8 +53,7 @@ def entries(kit, place):
     with ExitStack() as stack:
         stack.enter_context(on_the_cpu())
         for kind, made in ((module.AutoModel, model), (module.AutoTokenizer, tokenizer)):
-            read = kind.from_pretrained
-            given = lambda place, *a, made=made, read=read, **k: made if "InternVL" in str(place) else read(place, *a, **k)  # noqa: E731
+            given = partial(_shaped_or_read, made, kind.from_pretrained)
             stack.enter_context(patch.object(kind, "from_pretrained", given))
         chat = partial(vlmeval.vlm.InternVLChat, model_path="OpenGVLab/InternVL3-8B", version="V2.0", max_new_tokens=5)
         qwen = partial(vlmeval.vlm.Qwen2VLChat, model_path=save("qwen2.5-vl", place / "qwen2.5-vl"), max_new_tokens=5)
@@ -59,13 +61,17 @@ def entries(kit, place):
         yield {"Qwen2.5-VL": "TinyQwen", "InternVL": "TinyChat", "LLaVA-1.5": f"HF:{save('llava-1.5', place / 'llava-1.5')}"}
 
 
+def _shaped_or_read(made, read, place, *args, **options):
+    return made if "InternVL" in str(place) else read(place, *args, **options)
+
+
 @contextmanager
 def lengths():
-    """Tokens that each layer of the decoder reads of each prompt."""
+    """Tokens that each layer of the decoder reads of each prompt; neither of replies, nor of the few words of a model's check."""
     seen = []
 
     def note(module, inputs):
-        if type(module).__name__ in ("Qwen2MLP", "LlamaMLP") and inputs[0].shape[1] > 1:
+        if type(module).__name__ in ("Qwen2MLP", "LlamaMLP") and inputs[0].shape[1] > 8:
             seen.append(inputs[0].shape[1])
 
     hook = torch.nn.modules.module.register_module_forward_pre_hook(note)
@@ -109,6 +115,73 @@ def test_tokens_leave_and_without_that_replies_are_the_class_s(entries, data, ki
     assert (visual > 0).all()
     assert (plain[:, 1:] - quarter[:, 1:] == visual - np.floor(visual * 0.25 + 0.5)).all()
     assert answers[3] != answers[0]
-    assert [name.partition("+")[2] for name in names[1:]] == [
-        f"{label}_Pictures.xlsx" for label in ("fastv(keep=1.0,layer=1)", "fastv(keep=0.25,layer=1)", "random-tokens(keep=0,layer=1)")
-    ]
+    labels = ("fastv(keep=1.0,layer=1)", "fastv(keep=0.25,layer=1)", "random-tokens(keep=0,layer=1)")
+    assert [name.partition("+")[2] for name in names[1:]] == [f"{label}_Pictures.xlsx" for label in labels]
+
+
+def test_answers_of_other_pruners_or_none_are_not_gone_on_from(entries, data):
+    """`--reuse` takes results of the same name: every pruner, and the model without one, has a name of its own."""
+    suffixes = ("", "+fastv(keep=0.5,layer=1)", "+random-tokens(keep=0,layer=1)", "+random-tokens(layer=1,keep=0)")
+    made, read = [], []
+    for suffix in suffixes:
+        code, seen = run(entries["Qwen2.5-VL"] + suffix, data, "W-reuse", "--reuse")
+        assert code == 0
+        read.append(len(seen))
+        made.append(sorted(path.name for path in Path("W-reuse").iterdir()))
+    assert min(read[:3]) > 0
+    assert read[3] == 0  # the same pruner, spelt otherwise
+    assert made[3] == sorted(["TinyQwen", "TinyQwen+fastv(layer=1)", "TinyQwen+random-tokens(keep=0,layer=1)", "lad_eval"])
+    note = json.loads(Path("W-reuse/lad_eval/answers/TinyQwen+fastv(layer=1)_Pictures.json").read_text())
+    assert (note["model"], note["method"], note["params"]["keep"]) == ("TinyQwen", "fastv(layer=1)", 0.5)
+
+
+def test_other_weights_under_the_same_name_are_refused(entries, data, place, capsys):
+    model = "TinyQwen+fastv(keep=0.5, layer=1)"
+    assert run(model, data, "W-weights", "--reuse")[0] == 0
+    os.utime(place / "qwen2.5-vl" / "config.json", (0, 0))
+    assert run(model, data, "W-weights", "--reuse")[0] == 2
+    assert "of TinyQwen with other weights; choose another --work-dir" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("base", ["TinyQwen", "lad-tiny"])
+@pytest.mark.parametrize(
+    ("suffix", "fault"),
+    [
+        ("fastv(keep=-1)", "keep of fastv must be a whole number of tokens of at least 0, or a share"),
+        ("fastv(keep=1.5)", "keep of fastv must be a whole number of tokens of at least 0, or a share"),
+        ("fastv(kep=1)", "fastv has no parameter 'kep'. Its parameters are keep,"),
+        ("fastv,keep=0.25", "Write fastv(keep=0.25), not 'fastv,keep=0.25'."),
+        ("fastv(keep=0.25, trend=exp)", "learns from calibration samples, and VLMEvalKit's data sets have none; leave trend out"),
+        ("random-tokens+fastv(trend=mean)", "learns from calibration samples, and VLMEvalKit's data sets have none; leave trend"),
+        ("fastv(keep=0.25)+LAD", "fastv(keep=0.25) changes how the model is asked"),
+    ],
+)
+def test_wrong_pruners_end_before_anything_runs(entries, data, base, suffix, fault, capsys):
+    code, seen = run(f"{base}+{suffix}", data, "W-wrong-pruners")
+    assert (code, seen) == (2, [])
+    assert fault in capsys.readouterr().err.splitlines()[-1]
+    assert not Path("W-wrong-pruners").exists()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "fault"),
+    [
+        ("fastv(keep=5000, layer=1)", "cannot keep 5000 visual tokens, as a prompt has"),
+        ("fastv(keep=0.5, layer=77)", "layer"),
+    ],
+)
+def test_what_the_model_does_not_have_is_the_reason_of_the_failure(entries, data, suffix, fault, capsys):
+    code, _ = run(f"TinyQwen+{suffix}", data, f"W-{suffix[6:8]}")
+    assert code == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("error: 1 of the combinations failed. TinyQwen+fastv(")
+    assert fault in line
+
+
+def test_several_pictures_and_a_question_of_ours(entries, place, capsys):
+    model = "TinyQwen+fastv(keep=0.25, layer=1)"
+    code, seen = run(model, "scenes_few.yaml", "W-ours")
+    assert code == 0, capsys.readouterr().err[-3000:]
+    assert len(set(seen)) > 1
+    (table,) = Path("W-ours").rglob("*_Scenes_Few_acc.csv")
+    assert pd.read_csv(table)["Samples"].item() == 4

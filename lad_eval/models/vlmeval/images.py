@@ -2,8 +2,8 @@
 
 The prompt is seen only when it reaches `generate`: its tokens, and what goes with them. A single image owns all image tokens.
 Of several, facts that are sure decide, in this order: the processor's own count (`image_grid_thw`), a mark that the family writes
-once for every image, one run of image tokens for every image, and a family whose pixels come one row an image. Where none decides,
-an error; never a guess.
+once for every image, one run of image tokens for every image, and a family whose pixels come one row an image. Where none
+decides, an error; never a guess.
 """
 
 from __future__ import annotations

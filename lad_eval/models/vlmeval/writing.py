@@ -18,6 +18,8 @@ from lad_eval.tasks.request import Permutation, Request
 from lad_eval.tasks.sources.base import Picture
 
 _SHOWN = 40
+# Requests have at least one candidate; of those that are answered freely it is not asked for.
+_CHOICES = ("1",)
 
 
 def request_of(message: Message) -> Request:
@@ -31,7 +33,7 @@ def request_of(message: Message) -> Request:
     text = "\n".join(str(part["value"]) for part in message if part["type"] == "text")
     images = tuple(Picture(Path(path)) for path in images_of(message))
     named = repr(text if len(text) <= _SHOWN else f"...{text[-_SHOWN:]}")
-    return Request(named, Permutation.identity(len(images)), images, text, (), 0, "test")
+    return Request(named, Permutation.identity(len(images)), images, text, _CHOICES, 0, "test")
 
 
 class Replying(Standing):
