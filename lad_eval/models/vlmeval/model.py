@@ -159,7 +159,7 @@ class InterceptedVLM(UnderIntervention):
             UnsupportedModelError: see the class; or the intervention cannot be applied.
         """
         request = request_of(message)
-        shown = Shown(len(request.images), len(request.images) < 2 or equal_sizes(images_of(message)))
+        shown = Shown(len(request.images), not request.images or equal_sizes(images_of(message)))
         prompt = ShownPrompt(self.name, self.model, self.processor, shown, request, self._context, self._intervention)
         return self._ask(Replying(prompt), message, request, date=None)
 
