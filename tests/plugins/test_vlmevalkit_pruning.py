@@ -185,3 +185,16 @@ def test_several_pictures_and_a_question_of_ours(entries, place, capsys):
     assert len(set(seen)) > 1
     (table,) = Path("W-ours").rglob("*_Scenes_Few_acc.csv")
     assert pd.read_csv(table)["Samples"].item() == 4
+
+
+@pytest.mark.parametrize("suffix", ["+average-cyclic+LAD", "+sofa+fastv(keep=0.25)"])
+def test_a_folder_behind_a_name_of_several_parts_is_found(entries, suffix):
+    import vlmeval.config
+
+    from lad_eval.plugins.vlmevalkit.names import flat
+
+    table, aliases = vlmeval.config.supported_VLM, {}
+    short = flat(entries["LLaVA-1.5"] + suffix, aliases)
+    table.aliases.update(aliases)
+    assert short in table
+    assert table.served(short).model == str(Path(entries["LLaVA-1.5"].removeprefix("HF:")).resolve())
