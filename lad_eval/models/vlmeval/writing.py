@@ -50,7 +50,7 @@ class Replying(Standing):
         self._shown = shown
         self._layout: PromptLayout | None = None
 
-    def _mend(self, ids: torch.Tensor, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def _prepare(self, ids: torch.Tensor, inputs: Mapping[str, Any]) -> dict[str, Any]:
         if inputs.get("past_key_values") is not None:
             raise UnsupportedModelError(f"{self.name} is not supported: its class reads the prompt before it calls `generate`.")
         self._layout = self._shown.layout(ids.cpu(), inputs) if self._shown.request.images else None
