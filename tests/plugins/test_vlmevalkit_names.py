@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from lad_eval.attention.pruning.fastv import FastV
+from lad_eval.attention.pruning.random_tokens import RandomTokens
 from lad_eval.cli.main import invoke
 from lad_eval.errors import UserError
 from lad_eval.plugins.vlmevalkit.names import TELLING_WORDS, CommandLine, Served, dataset_name, expanded, flat, parse
@@ -58,10 +60,28 @@ def test_a_task_is_found_by_its_data_set_its_name_and_its_group():
         ("a+b+LAD+majority", Served("a+b", "majority+lad")),
         ("HF:org/some-model+LAD", Served("HF:org/some-model", "lad")),
         ("HF--org--some-model+LAD", Served("HF:org/some-model", "lad")),
+        ("X+FastV(keep=128)", Served("X", intervention=FastV(keep=128))),
+        ("HF--org--m+random_tokens(keep=1.0,layer=3)", Served("HF:org/m", intervention=RandomTokens(keep=1.0, layer=3))),
     ],
 )
 def test_a_model_name_is_taken_apart(name, served):
     assert parse(name) == served
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [
+        ("X+FastV(keep=128, layer=3)", "X+fastv(keep=128,layer=3)"),
+        ("X+fastv( layer=3,keep=128 )", "X+fastv(keep=128,layer=3)"),
+        ("X+fastv(keep=1)", "X+fastv(keep=1)"),
+        ("X+fastv(keep=1.0)", "X+fastv(keep=1.0)"),
+        ("HF:org/m+sofa+fastv(keep=0.5)", "HF--org--m+sofa+fastv"),
+        ("lad-tiny+random_tokens", "lad-tiny+random-tokens"),
+    ],
+)
+def test_a_pruned_model_has_one_name_however_it_is_spelt(name, short):
+    assert flat(name, {}) == short
+    assert parse(short).intervention == parse(name).intervention
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ model.py         InterceptedVLM: the VLM protocol around a VLMEvalKit model obje
 interception.py  `generate` replaced on an instance, and put back
 passes.py        one prefill through the model's own `generate`, and what the candidates' later tokens need
 answering.py     what stands in for `generate`: candidates' evidence, free text, or a prompt held for calibration
+writing.py       free replies to any message as the class asks for them, under an intervention
 prompts.py       where a prompt made by somebody else ends and the candidates begin
 images.py        which image tokens of such a prompt belong to which image
 support.py       which registry entries can be served, told from the classes' sources without constructing anything

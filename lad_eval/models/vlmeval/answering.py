@@ -83,7 +83,7 @@ class ShownPrompt:
         return str(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
 
-class _Standing:
+class Standing:
     """Keeps the first fault: the classes of VLMEvalKit catch what they should not.
 
     Attributes:
@@ -100,7 +100,7 @@ class _Standing:
 
     def mend(self, ids: torch.Tensor, inputs: Mapping[str, Any]) -> dict[str, Any]:
         self.asked = True
-        return self._kept(lambda: self._mend(ids, inputs))
+        return self._kept(lambda: self._prepare(ids, inputs))
 
     def answer(self, call: Call) -> tuple[list[int], list[int]]:
         self.asked = True
@@ -113,14 +113,14 @@ class _Standing:
             self.fault = self.fault or fault
             raise
 
-    def _mend(self, ids: torch.Tensor, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def _prepare(self, ids: torch.Tensor, inputs: Mapping[str, Any]) -> dict[str, Any]:
         return dict(inputs)
 
     def _answer(self, call: Call) -> tuple[list[int], list[int]]:
         raise NotImplementedError
 
 
-class Writing(_Standing):
+class Writing(Standing):
     """Free text, written as `decoding` says, whatever the class asks for.
 
     Args:
@@ -138,7 +138,7 @@ class Writing(_Standing):
         self._drawing = [Draw(decoding, [key], sample)] if decoding.temperature else []
         self._layout: PromptLayout | None = None
 
-    def _mend(self, ids: torch.Tensor, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def _prepare(self, ids: torch.Tensor, inputs: Mapping[str, Any]) -> dict[str, Any]:
         self._shown.check_length(ids.shape[1], self._decoding.max_new_tokens)
         if self._shown.intervention is not None:
             self._layout = self._shown.layout(ids.cpu(), inputs)
@@ -156,7 +156,7 @@ class Writing(_Standing):
         return tokens, tokens
 
 
-class Looking(_Standing):
+class Looking(Standing):
     """Looks at the prompt, and answers with the candidate that `choose` picks.
 
     Args:
@@ -189,7 +189,7 @@ class Looking(_Standing):
             raise UnsupportedModelError(f"{self.name} is not supported: its class has not asked for an answer.")
         return self._seen
 
-    def _mend(self, ids: torch.Tensor, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def _prepare(self, ids: torch.Tensor, inputs: Mapping[str, Any]) -> dict[str, Any]:
         prompt = ids[0].tolist()
         if self._prompt is not None and prompt != self._prompt:
             raise UnsupportedModelError(

@@ -1,8 +1,9 @@
 """Which image tokens of a prompt made by a VLMEvalKit class belong to which image.
 
-The prompt is seen only when it reaches `generate`: its tokens, and what goes with them. Facts that are sure decide, in this
-order: the processor's own count (`image_grid_thw`), a mark that the family writes once for every image, one run of image tokens
-for every image, and a family whose pixels come one row an image. Where none decides, an error; never a guess.
+The prompt is seen only when it reaches `generate`: its tokens, and what goes with them. A single image owns all image tokens.
+Of several, facts that are sure decide, in this order: the processor's own count (`image_grid_thw`), a mark that the family writes
+once for every image, one run of image tokens for every image, and a family whose pixels come one row an image. Where none
+decides, an error; never a guess.
 """
 
 from __future__ import annotations
@@ -91,6 +92,8 @@ def _counts(
 ) -> list[int] | None:
     """Image tokens of every image, or None where no fact decides."""
     n, total = shown.n_images, len(positions)
+    if n == 1:
+        return [total]
     grid = inputs.get("image_grid_thw")
     if isinstance(grid, torch.Tensor):
         merge = getattr(getattr(processor, "image_processor", None), "merge_size", None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -24,11 +25,12 @@ from lad_eval.models.huggingface import UnderIntervention
 from lad_eval.models.loading import repair
 from lad_eval.models.preparation import check_image_preparation
 from lad_eval.models.prompt_check import context_length
-from lad_eval.models.vlmeval.answering import Holding, Looking, ShownPrompt, Writing
+from lad_eval.models.vlmeval.answering import Holding, Looking, ShownPrompt, Standing, Writing
 from lad_eval.models.vlmeval.images import Shown
 from lad_eval.models.vlmeval.interception import Answerer, intercepted
 from lad_eval.models.vlmeval.prompts import Message, Messages, PromptEnd, TextCheck, dated, equal_sizes, images_of, reads_clock
 from lad_eval.models.vlmeval.source import describe
+from lad_eval.models.vlmeval.writing import Replying, request_of
 from lad_eval.tasks.request import Request
 
 Choice = Callable[[Evidence], int]
@@ -130,7 +132,7 @@ class InterceptedVLM(UnderIntervention):
     def answer(self, message: Message, request: Request, choose: Choice | None = None) -> tuple[str, Evidence]:
         """The class's text for the candidate that `choose` picks (None: the likeliest), and the evidence, from one pass."""
         looking = self._looking(message, request, choose, self._intervention)
-        text = self._ask(looking, message, request)
+        text = self._ask(looking, message, request, date=self._date)
         return text, self._row(looking, request)
 
     def generate(self, requests: Sequence[Request], *, max_new_tokens: int = 16) -> list[str]:
@@ -147,6 +149,20 @@ class InterceptedVLM(UnderIntervention):
         each_once = {request.key: request for request in requests}.values()
         return ([self._reply(request, decoding, intervention)] for request in each_once)
 
+    def write(self, message: Message) -> str:
+        """The class's own reply to a message of any data set, as it asks for it, under what the model is under.
+
+        Nothing of how the class asks is changed: under an intervention that leaves all as it is, the reply is the class's.
+
+        Raises:
+            UserError: something else than pictures is shown.
+            UnsupportedModelError: see the class; or the intervention cannot be applied.
+        """
+        request = request_of(message)
+        shown = Shown(len(request.images), not request.images or equal_sizes(images_of(message)))
+        prompt = ShownPrompt(self.name, self.model, self.processor, shown, request, self._context, self._intervention)
+        return self._ask(Replying(prompt), message, request, date=None)
+
     def calibrated(self, intervention: Intervention, requests: Sequence[Request]) -> Intervention:
         """The intervention with what it learns from the unchanged model's passes over calibration requests, one at a time."""
         refuse(self.check_prompts(_some(requests)).faults)
@@ -162,19 +178,19 @@ class InterceptedVLM(UnderIntervention):
     def _held(self, request: Request) -> Holding:
         message = self.messages.of(request)
         holding = Holding(self._shown_prompt(message, request, None), self._end, request.identifiers)
-        self._ask(holding, message, request)
+        self._ask(holding, message, request, date=self._date)
         return holding
 
     def _reply(self, request: Request, decoding: Decoding, intervention: Intervention | None) -> Reply:
         message = self.messages.of(request)
         shown = self._shown_prompt(message, request, intervention)
         writings = [Writing(shown, decoding, request.key, sample) for sample in range(decoding.samples)]
-        texts = tuple(self._ask(writing, message, request).strip() for writing in writings)
+        texts = tuple(self._ask(writing, message, request, date=self._date).strip() for writing in writings)
         return Reply(request.key, texts, sum(w.passes for w in writings), sum(w.seconds for w in writings))
 
     def _look(self, message: Message, request: Request, intervention: Intervention | None) -> Evidence:
         looking = self._looking(message, request, None, intervention)
-        self._ask(looking, message, request)
+        self._ask(looking, message, request, date=self._date)
         return self._row(looking, request)
 
     def _looking(self, message: Message, request: Request, choose: Choice | None, intervention: Intervention | None) -> Looking:
@@ -195,12 +211,12 @@ class InterceptedVLM(UnderIntervention):
         shown = Shown(len(paths), equal_sizes(paths))
         return ShownPrompt(self.name, self.model, self.processor, shown, request, self._context, intervention)
 
-    def _ask(self, answerer: Any, message: Message, request: Request) -> str:
+    def _ask(self, answerer: Standing, message: Message, request: Request, *, date: str | None) -> str:
         """What the class makes of the answer; faults of the answerer come through whatever the class catches."""
         started = time.perf_counter()
         fault: Exception | None = None
         text: Any = None
-        with dated(self.processor, self._date), intercepted(self.model, answerer), torch.no_grad():
+        with nullcontext() if date is None else dated(self.processor, date), intercepted(self.model, answerer), torch.no_grad():
             try:
                 text = self.inner.generate(message=copy.deepcopy(message), dataset=self.dataset)
             except UserError:

@@ -2,7 +2,8 @@
 
     from lad_eval.plugins.vlmevalkit import register
     register()
-    # from here on VLMEvalKit knows ScenesRetrieval_Random_N4, "<its model>+LAD", "HF:<hub id or folder>", lad-tiny
+    # from here on VLMEvalKit knows ScenesRetrieval_Random_N4, "<its model>+LAD", "HF:<hub id or folder>", lad-tiny, and
+    # "<model>+fastv(keep=0.25)", which answers its own data sets
 
 `register` makes VLMEvalKit know them; `main` does so and runs VLMEvalKit's own main loop, as `lad-eval vlmeval` does.
 

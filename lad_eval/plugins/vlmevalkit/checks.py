@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lad_eval.errors import UnknownNameError, UserError
-from lad_eval.methods import Method
 from lad_eval.models.vlmeval.kit import kit
-from lad_eval.plugins.vlmevalkit.names import OUR_DATA, OUR_MODEL, VANILLA, Configuration
+from lad_eval.plugins.vlmevalkit.names import OUR_DATA, OUR_MODEL, Configuration
 from lad_eval.plugins.vlmevalkit.scores import read_pointer, work_dir
 from lad_eval.run.folder import ResultsError, ensure_writable
 
@@ -135,10 +134,9 @@ def check_reuse(entries: Entries, model: str, dataset: str, *, runs_model: bool,
     options = {key: value for key, value in (made or {}).items() if key not in ("class", "model", "name", "use_vllm")}
     before, now = dict(pointer.settings), made_with(served, options)
     weights = before.pop("weights", None), now.pop("weights", None)
-    method = served.make()
-    if (pointer.model, pointer.method) != (served.base, served.method or VANILLA):
+    if (pointer.model, pointer.method) != (served.base, served.answered_by):
         what = f"{pointer.model}+{pointer.method}"
-    elif dict(pointer.params) != _as_kept(method):
+    elif dict(pointer.params) != _as_kept(served.facts):
         what = f"{pointer.model}+{pointer.method} with other parameters"
     elif None not in weights and weights[0] != weights[1]:
         what = f"{served.base} with other weights"
@@ -183,9 +181,9 @@ def _pickle_problem(path: Path) -> str | None:
     return "would run code" if names & _CALLS else None
 
 
-def _as_kept(method: Method) -> dict[str, Any]:
-    """The method's parameters as they are read back from JSON."""
-    stored: dict[str, Any] = json.loads(json.dumps(method.get_params(), default=str))
+def _as_kept(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters as they are read back from JSON."""
+    stored: dict[str, Any] = json.loads(json.dumps(params, default=str))
     return stored
 
 

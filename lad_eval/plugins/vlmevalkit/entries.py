@@ -18,6 +18,7 @@ from lad_eval.plugins.calibrated import CalibratedMethod, check_answers_here
 from lad_eval.plugins.vlmevalkit.datasets import LADDataset
 from lad_eval.plugins.vlmevalkit.names import VANILLA, Served, parse, suggestion, weights_at
 from lad_eval.plugins.vlmevalkit.scores import Pointer, store_folder, write_pointer
+from lad_eval.plugins.vlmevalkit.writer import Writer, writer_of_entry, writer_of_ours
 from lad_eval.run.distributed import DistributedContext
 
 if TYPE_CHECKING:
@@ -73,8 +74,8 @@ class Entries(dict[str, Builder]):
         return parse(self._full(name))
 
     def _full(self, name: str) -> str:
-        base, plus, suffix = name.rpartition("+") if name not in self.aliases else (name, "", "")
-        return f"{self.aliases[base]}{plus}{suffix}" if base in self.aliases else name
+        short = next((alias for alias in self.aliases if f"{name}+".startswith(f"{alias}+")), None)
+        return name if short is None else self.aliases[short] + name.removeprefix(short)
 
 
 def check(served: Served, name: str, entries: list[str]) -> None:
@@ -90,7 +91,7 @@ def check(served: Served, name: str, entries: list[str]) -> None:
             check_model_name(served.model)
         check_answers_here(served.make())
         return
-    if served.method is None or served.base not in entries:
+    if (served.method is None and served.intervention is None) or served.base not in entries:
         raise suggestion(served.base, entries)
     check_answers_here(served.make())
     from lad_eval.models.vlmeval.loading import check_entry
@@ -148,7 +149,9 @@ ROWS_AHEAD = 64
 
 
 class LADModel(Base):  # type: ignore[misc]  # VLMEvalKit has no types
-    """A model behind a method; answers the tasks of lad_eval, and no other data set.
+    """A model behind a method, which answers the tasks of lad_eval; without one it writes, to questions of any data set.
+
+    An entry of VLMEvalKit under an intervention asks as its class does; a model of ours is asked once a row, pictures first.
 
     In a JSON file for `--config`:
 
@@ -176,6 +179,8 @@ class LADModel(Base):  # type: ignore[misc]  # VLMEvalKit has no types
         self._method: Method = self.served.make()
         self._inner, self._vlm = self._load(options)
         self._options = options
+        self.INTERLEAVE = True if self._inner is None else bool(getattr(self._inner, "INTERLEAVE", False))
+        self._writer: Writer | None = None
         self._dataset: LADDataset | None = None
         self._answers: dict[str, int] = {}
         self._calibrated: CalibratedMethod | None = None
@@ -184,25 +189,29 @@ class LADModel(Base):  # type: ignore[misc]  # VLMEvalKit has no types
     def set_dump_image(self, dump_image_func: Callable[..., Any]) -> None:
         """VLMEvalKit hands over the data set's function, and so the data set, before it asks."""
         super().set_dump_image(dump_image_func)
+        if self._inner is not None:
+            self._inner.set_dump_image(dump_image_func)
         dataset = getattr(dump_image_func, "__self__", None)
         self._dataset = dataset if isinstance(dataset, LADDataset) else None
         self._answers.clear()
-        self._calibrated = None
+        self._calibrated = self._writer = None
 
     def use_custom_prompt(self, dataset: str) -> bool:
-        """Never: a task of ours is asked as it is."""
-        return False
+        """As the entry's class says; never of a task of ours, which is asked as it is."""
+        return self._inner is not None and self._dataset is None and bool(self._inner.use_custom_prompt(dataset))
 
     def build_prompt(self, line: Any, dataset: str | None = None) -> Any:
-        """Not called, as `use_custom_prompt` says."""
-        raise NotImplementedError
+        """By the entry's class."""
+        return self._inner.build_prompt(line, dataset=dataset)
 
     def generate_inner(self, message: list[dict[str, Any]], dataset: str | None = None) -> str:
-        """The identifier of the answer to one row; the rows that come next are asked with it, in batches.
+        """What the model writes, or by a method the identifier of the answer to one row; rows that come next are asked with it.
 
         Raises:
-            UserError: it is no question of a task of ours, or the task cannot be calibrated.
+            UserError: the method is given no question of a task of ours, or the task cannot be calibrated.
         """
+        if self.served.method is None and (self.served.intervention is not None or self._dataset is None):
+            return self._write(message, str(dataset))
         if self._dataset is None:
             raise UserError(f"{self.name} answers the tasks of lad_eval only, not {dataset}; `lad-eval ls tasks` lists them.")
         request = self._dataset.request_of(message)
@@ -215,6 +224,16 @@ class LADModel(Base):  # type: ignore[misc]  # VLMEvalKit has no types
             fresh = [other for other in ahead if other.key not in self._answers]
             self._answers.update(zip([r.key for r in fresh], method.answer(fresh), strict=True))
         return request.identifiers[self._answers[request.key]]
+
+    def _write(self, message: list[dict[str, Any]], dataset: str) -> str:
+        if self._writer is None:
+            under = self.served.intervention
+            model: Any = self._vlm_for(dataset)
+            self._writer = writer_of_ours(model, under, self._options) if self._inner is None else writer_of_entry(model, under)
+            settings = made_with(self.served, self._options)
+            pointer = Pointer(self.served.base, self.served.answered_by, self.served.facts, settings, "", None)
+            write_pointer(self.name, dataset, pointer)
+        return self._writer(message)
 
     def _ready(self, dataset: LADDataset) -> CalibratedMethod:
         """The method, calibrated on the data set's task; what it keeps is noted for the evaluation."""

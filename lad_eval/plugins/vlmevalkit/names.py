@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lad_eval.attention.interventions import INTERVENTIONS, Intervention, parse_intervention
 from lad_eval.errors import UnknownNameError, UserError
 from lad_eval.files.checkpoints import ADAPTER_CONFIG, adapter_files, model_files
 from lad_eval.files.documents import read_json
@@ -229,16 +230,32 @@ class Served:
         base: an entry of VLMEvalKit, `lad-tiny`, or `HF:<hub id or folder>`.
         method: a name of `lad_eval.methods`; None for an entry of VLMEvalKit as it is.
         params: parameters that differ from the method's own.
+        intervention: under which it writes its replies; it has no method then.
     """
 
     base: str
     method: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
+    intervention: Intervention | None = None
 
     @property
     def ours(self) -> bool:
         """Whether lad_eval's own model class serves it, and not one of VLMEvalKit's."""
         return self.base == EMBEDDED or self.base.startswith(HUB)
+
+    @property
+    def answered_by(self) -> str:
+        """What stands between the model and its answers: a method, an intervention, or vanilla where none is named."""
+        return self.method or (VANILLA if self.intervention is None else self.intervention.label)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The parameters of that.
+
+        Raises:
+            UserError: as of `make`.
+        """
+        return self.make().get_params() if self.intervention is None else self.intervention.facts
 
     @property
     def model(self) -> str:
@@ -258,13 +275,16 @@ def parse(name: str) -> Served:
     """Takes `<model>+<method>[,<parameter>=<value>...]` apart; `lad-tiny` and `HF:` entries may stand without a method.
 
     Methods are found whatever their case: `+LAD`, `+PriDe`, `+average-cyclic+LAD`. `HF--org--name` stands for `HF:org/name`.
+    `<model>+<intervention>(<parameter>=<value>, ...)`, or several of them, is the model that writes under them.
 
     Raises:
-        UserError: the method or a parameter does not exist.
+        UserError: the method, the intervention or a parameter does not exist; or the intervention would have to learn first.
     """
     base, suffix = _split(name)
     if not suffix:
         return Served(_unflat(base))
+    if (intervention := _intervention(suffix)) is not None:
+        return Served(_unflat(base), intervention=intervention)
     method, *settings = re.split("," + OUTSIDE_BRACKETS, suffix)
     method = canonical_name(method.lower())
     params: dict[str, Any] = {}
@@ -286,8 +306,11 @@ def flat(name: str, aliases: dict[str, str]) -> str:
         UserError: no such folder, no form of a hub id, or no such method.
     """
     base, suffix = _split(name)
+    if (intervention := _intervention(suffix)) is not None:
+        # One name for every spelling, without blanks, since files are named by it.
+        suffix = intervention.label.replace(" ", "")
     if not base.startswith(HUB):
-        return name
+        return f"{base}+{suffix}" if intervention is not None else name
     model = base.removeprefix(HUB)
     if model.startswith(KIT):
         raise UserError(f"Here VLMEvalKit's own models stand without a prefix: write {name.removeprefix(HUB + KIT)}.")
@@ -313,6 +336,26 @@ def _split(name: str) -> tuple[str, str]:
             raise UnknownNameError("method", word, {*method_names(), *part_names()})
         base, suffix = before, f"{part}+{suffix}" if suffix else part
     return base, suffix
+
+
+def _intervention(suffix: str) -> Intervention | None:
+    """What stands behind a model's plus sign, if that are interventions only.
+
+    Raises:
+        UserError: a parameter does not exist, is in a form of methods, or asks for calibration.
+    """
+    words = [re.split("[,(:]", part)[0].strip().lower().replace("_", "-") for part in re.split(r"\+" + OUTSIDE_BRACKETS, suffix)]
+    if not suffix or not all(word in INTERVENTIONS.usable() for word in words):
+        return None
+    if comma := re.search("," + OUTSIDE_BRACKETS, suffix):
+        raise ParameterError(f"Write {suffix[: comma.start()]}({suffix[comma.end() :]}), not {suffix!r}.")
+    intervention = parse_intervention(suffix.lower())
+    if not intervention.is_ready:
+        raise UserError(
+            f"{intervention.label} learns from calibration samples, and VLMEvalKit's data sets have none; leave "
+            "trend out, or use `lad-eval run`."
+        )
+    return intervention
 
 
 def suggestion(name: str, entries: Iterable[str]) -> UnknownNameError:

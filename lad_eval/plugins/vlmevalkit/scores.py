@@ -41,7 +41,7 @@ class Pointer:
         method: how its answers were decided.
         params: the method's parameters.
         settings: what else makes the answers, as `entries.made_with` tells it: options, an entry's class and arguments, weights.
-        evidence: folder of the stored evidence.
+        evidence: folder of the stored evidence; empty where the model writes its replies.
         calibration: file of the learned state; None for a method that learns nothing.
         task: the task's fingerprint.
     """
@@ -216,7 +216,7 @@ def write_scores(eval_file: str | Path, dataset: str, measured: Score) -> None:
     path = Path(eval_file)
     model = path.stem.removesuffix(f"_{dataset}")
     pointer = read_pointer(model, dataset)
-    if pointer is not None:
+    if pointer is not None and pointer.evidence:
         _write_evidence(path, measured.keys, pointer)
 
 

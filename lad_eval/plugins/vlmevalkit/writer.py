@@ -1,0 +1,46 @@
+"""Models that write their replies, to the questions of any data set of VLMEvalKit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lad_eval.attention.interventions import Intervention
+from lad_eval.errors import UserError
+from lad_eval.models.huggingface import HuggingFaceVLM
+from lad_eval.models.vlmeval.model import InterceptedVLM
+from lad_eval.models.vlmeval.prompts import Message
+from lad_eval.models.vlmeval.writing import request_of
+
+Writer = Callable[[Message], str]
+REPLY_TOKENS = 512
+"""That a model of ours may write; classes of VLMEvalKit have limits of their own."""
+
+
+def writer_of_entry(model: InterceptedVLM, intervention: Intervention | None) -> Writer:
+    """Asks as the entry's class does, under an intervention."""
+
+    def write(message: Message) -> str:
+        with model.under(intervention):
+            return model.write(message)
+
+    return write
+
+
+def writer_of_ours(loaded: HuggingFaceVLM, intervention: Intervention | None, options: Mapping[str, Any]) -> Writer:
+    """Shows the pictures and then the text, and writes greedily.
+
+    Pictures go to the model's processor in their own sizes, unless an `image_preparation` is among the options: squares of the
+    LAD paper's protocol are for its tasks.
+    """
+    options = {"image_preparation": "native", **{key: options[key] for key in ("image_preparation", "date") if key in options}}
+    model = HuggingFaceVLM(loaded.model, loaded.processor, name=loaded.name, batch_size=1, **options)
+
+    def write(message: Message) -> str:
+        request = request_of(message)
+        if not request.images:
+            raise UserError(f"{model.name}: the question {request.sample_id} comes without a picture.")
+        with model.under(intervention):
+            return model.generate([request], max_new_tokens=REPLY_TOKENS)[0]
+
+    return write

@@ -1,0 +1,200 @@
+"""Models of VLMEvalKit under interventions, on data sets of VLMEvalKit's own."""
+
+import json
+import os
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from lad_eval.cli.main import invoke
+
+# Not imported here: it would switch gradients off for every test of the process.
+pytestmark = pytest.mark.skipif(find_spec("vlmeval") is None, reason="VLMEvalKit is an extra")
+
+ROWS = 4
+KEPT = ("", "+fastv(keep=1.0, layer=1)", "+fastv(keep=0.25, layer=1)", "+random-tokens(keep=0, layer=1)")
+
+
+@pytest.fixture(scope="module")
+def data(kit, place):
+    """The name of a table of questions on one picture each, all of one size, in VLMEvalKit's data folder."""
+    rows = []
+    for index in range(ROWS):
+        pixels = np.random.default_rng(index).integers(0, 255, (112, 112, 3), dtype=np.uint8)
+        path = place / f"picture{index}.png"
+        Image.fromarray(pixels).save(path)
+        question = {"question": f"what is {index}?", "A": "a dog", "B": "a cat", "answer": "A"}
+        rows.append({"index": index, "image_path": str(path), **question})
+    pd.DataFrame(rows).to_csv(place / "lmu" / "Pictures.tsv", sep="\t", index=False)
+    return "Pictures"
+
+
+@pytest.fixture(scope="module")
+def entries(kit, place):
+    """Tiny models by the classes of VLMEvalKit, as entries; and through our own class."""
+    import vlmeval.config
+    import vlmeval.vlm
+
+    from lad_eval.models.vlmeval.kit import kit as module_of
+    from tests.models import internvl_shaped
+    from tests.models.vlmeval_classes import on_the_cpu, save
+
+    table = vlmeval.config.supported_VLM
+    model, tokenizer = internvl_shaped.make()
+    module = module_of("vlmeval.vlm.internvl.internvl_chat")
+    with ExitStack() as stack:
+        stack.enter_context(on_the_cpu())
+        for kind, made in ((module.AutoModel, model), (module.AutoTokenizer, tokenizer)):
+            given = partial(_shaped_or_read, made, kind.from_pretrained)
+            stack.enter_context(patch.object(kind, "from_pretrained", given))
+        chat = partial(vlmeval.vlm.InternVLChat, model_path="OpenGVLab/InternVL3-8B", version="V2.0", max_new_tokens=5)
+        qwen = partial(vlmeval.vlm.Qwen2VLChat, model_path=save("qwen2.5-vl", place / "qwen2.5-vl"), max_new_tokens=5)
+        stack.enter_context(patch.dict(table, {"TinyChat": chat, "TinyQwen": qwen}))
+        yield {"Qwen2.5-VL": "TinyQwen", "InternVL": "TinyChat", "LLaVA-1.5": f"HF:{save('llava-1.5', place / 'llava-1.5')}"}
+
+
+def _shaped_or_read(made, read, place, *args, **options):
+    return made if "InternVL" in str(place) else read(place, *args, **options)
+
+
+@contextmanager
+def lengths():
+    """Tokens that each layer of the decoder reads of each prompt; neither of replies, nor of the few words of a model's check."""
+    seen = []
+
+    def note(module, inputs):
+        if type(module).__name__ in ("Qwen2MLP", "LlamaMLP") and inputs[0].shape[1] > 8:
+            seen.append(inputs[0].shape[1])
+
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(note)
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+def run(model, data, folder, *words):
+    with lengths() as seen:
+        code = invoke(["vlmeval", "--data", data, "--model", model, "--work-dir", folder, "--judge", "exact_matching", *words])
+    return code, seen
+
+
+def replies(folder, data):
+    (path,) = (path for path in Path(folder).rglob(f"*_{data}.xlsx") if not path.is_symlink())
+    table = pd.read_excel(path, dtype=str, keep_default_na=False)
+    return path, dict(zip(table["index"], table["prediction"], strict=True))
+
+
+@pytest.mark.parametrize("kind", ["Qwen2.5-VL", "InternVL", "LLaVA-1.5"])
+def test_tokens_leave_and_without_that_replies_are_the_class_s(entries, data, kind, capsys):
+    answers, read, names = [], [], []
+    for number, suffix in enumerate(KEPT):
+        folder = f"W-{kind}-{number}"
+        code, seen = run(entries[kind] + suffix, data, folder)
+        assert code == 0, capsys.readouterr().err[-3000:]
+        path, texts = replies(folder, data)
+        depth = len(seen) // ROWS
+        assert len(texts) == ROWS
+        assert len(seen) == ROWS * depth
+        answers.append(texts)
+        read.append(np.asarray(seen).reshape(ROWS, depth))
+        names.append(path.name)
+    plain, whole, quarter, none = read
+    assert answers[0] == answers[1]
+    assert (plain == whole).all()
+    assert (quarter[:, 0] == plain[:, 0]).all()
+    visual = (plain - none)[:, 1:]
+    assert (visual > 0).all()
+    assert (plain[:, 1:] - quarter[:, 1:] == visual - np.floor(visual * 0.25 + 0.5)).all()
+    assert answers[3] != answers[0]
+    labels = ("fastv(keep=1.0,layer=1)", "fastv(keep=0.25,layer=1)", "random-tokens(keep=0,layer=1)")
+    assert [name.partition("+")[2] for name in names[1:]] == [f"{label}_Pictures.xlsx" for label in labels]
+
+
+def test_answers_of_other_pruners_or_none_are_not_gone_on_from(entries, data):
+    """`--reuse` takes results of the same name: every pruner, and the model without one, has a name of its own."""
+    suffixes = ("", "+fastv(keep=0.5,layer=1)", "+random-tokens(keep=0,layer=1)", "+random-tokens(layer=1,keep=0)")
+    made, read = [], []
+    for suffix in suffixes:
+        code, seen = run(entries["Qwen2.5-VL"] + suffix, data, "W-reuse", "--reuse")
+        assert code == 0
+        read.append(len(seen))
+        made.append(sorted(path.name for path in Path("W-reuse").iterdir()))
+    assert min(read[:3]) > 0
+    assert read[3] == 0  # the same pruner, spelt otherwise
+    assert made[3] == sorted(["TinyQwen", "TinyQwen+fastv(layer=1)", "TinyQwen+random-tokens(keep=0,layer=1)", "lad_eval"])
+    note = json.loads(Path("W-reuse/lad_eval/answers/TinyQwen+fastv(layer=1)_Pictures.json").read_text())
+    assert (note["model"], note["method"], note["params"]["keep"]) == ("TinyQwen", "fastv(layer=1)", 0.5)
+
+
+def test_other_weights_under_the_same_name_are_refused(entries, data, place, capsys):
+    model = "TinyQwen+fastv(keep=0.5, layer=1)"
+    assert run(model, data, "W-weights", "--reuse")[0] == 0
+    os.utime(place / "qwen2.5-vl" / "config.json", (0, 0))
+    assert run(model, data, "W-weights", "--reuse")[0] == 2
+    assert "of TinyQwen with other weights; choose another --work-dir" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("base", ["TinyQwen", "lad-tiny"])
+@pytest.mark.parametrize(
+    ("suffix", "fault"),
+    [
+        ("fastv(keep=-1)", "keep of fastv must be a whole number of tokens of at least 0, or a share"),
+        ("fastv(keep=1.5)", "keep of fastv must be a whole number of tokens of at least 0, or a share"),
+        ("fastv(kep=1)", "fastv has no parameter 'kep'. Its parameters are keep,"),
+        ("fastv,keep=0.25", "Write fastv(keep=0.25), not 'fastv,keep=0.25'."),
+        ("fastv(keep=0.25, trend=exp)", "learns from calibration samples, and VLMEvalKit's data sets have none; leave trend out"),
+        ("random-tokens+fastv(trend=mean)", "learns from calibration samples, and VLMEvalKit's data sets have none; leave trend"),
+        ("fastv(keep=0.25)+LAD", "fastv(keep=0.25) changes how the model is asked"),
+    ],
+)
+def test_wrong_pruners_end_before_anything_runs(entries, data, base, suffix, fault, capsys):
+    code, seen = run(f"{base}+{suffix}", data, "W-wrong-pruners")
+    assert (code, seen) == (2, [])
+    assert fault in capsys.readouterr().err.splitlines()[-1]
+    assert not Path("W-wrong-pruners").exists()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "fault"),
+    [
+        ("fastv(keep=5000, layer=1)", "cannot keep 5000 visual tokens, as a prompt has"),
+        ("fastv(keep=0.5, layer=77)", "layer"),
+    ],
+)
+def test_what_the_model_does_not_have_is_the_reason_of_the_failure(entries, data, suffix, fault, capsys):
+    code, _ = run(f"TinyQwen+{suffix}", data, f"W-{suffix[6:8]}")
+    assert code == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("error: 1 of the combinations failed. TinyQwen+fastv(")
+    assert fault in line
+
+
+def test_several_pictures_and_a_question_of_ours(entries, place, capsys):
+    model = "TinyQwen+fastv(keep=0.25, layer=1)"
+    code, seen = run(model, "scenes_few.yaml", "W-ours")
+    assert code == 0, capsys.readouterr().err[-3000:]
+    assert len(set(seen)) > 1
+    (table,) = Path("W-ours").rglob("*_Scenes_Few_acc.csv")
+    assert pd.read_csv(table)["Samples"].item() == 4
+
+
+@pytest.mark.parametrize("suffix", ["+average-cyclic+LAD", "+sofa+fastv(keep=0.25)"])
+def test_a_folder_behind_a_name_of_several_parts_is_found(entries, suffix):
+    import vlmeval.config
+
+    from lad_eval.plugins.vlmevalkit.names import flat
+
+    table, aliases = vlmeval.config.supported_VLM, {}
+    short = flat(entries["LLaVA-1.5"] + suffix, aliases)
+    table.aliases.update(aliases)
+    assert short in table
+    assert table.served(short).model == str(Path(entries["LLaVA-1.5"].removeprefix("HF:")).resolve())
