@@ -17,7 +17,7 @@ from lad_eval.report.table import Cell, Table, figure
 
 @dataclass(frozen=True)
 class Matrix:
-    """A heat map, Float[rows, columns]: `low` and `high` are the ends of the colour scale; without ticks cells bear no numbers."""
+    """A heat map, Float[rows, columns]: `low` and `high` are the ends of the colour scale; without ticks no cell is numbered."""
 
     title: str
     values: Floats

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from lad_eval.attention.pruning.fastv import FastV
 from lad_eval.attention.pruning.trend import RAMP_R2, Exponential
-from lad_eval.metrics import Comparison, Predictions, Summary, compare, summarise
+from lad_eval.metrics import Comparison, Predictions, Summary, compare, holm, paired_test, summarise
 from lad_eval.report.sheet import Sheet
 from lad_eval.report.table import Content, Table, figure, interval_note, p_value
 from lad_eval.run.stored import StoredRun
@@ -53,9 +53,12 @@ def _accuracy(
     for keep in keeps:
         tables = {rank: predictions[keep, rank] for rank in rankings_of(keep)}
         pairs = {pair.first: pair for pair in compare(tables, against="none", seed=seed)} if len(tables) > 1 else {}
+        right = {rank: table.grid.correct for rank, table in tables.items()}
+        tested = holm([paired_test(right[rank], right["none"]) for rank in pairs])
+        p_values = dict(zip(pairs, tested.tolist(), strict=True))
         for rank in tables:
             name = RANKING_NAMES[rank] if chooses(keep) else "any"
-            rows.append((share(keep), name, *_figures(summaries[keep, rank]), *_differences(pairs.get(rank))))
+            rows.append((share(keep), name, *_figures(summaries[keep, rank]), *_differences(pairs.get(rank), p_values.get(rank))))
     headers = (
         "Kept",
         "Ranked by",
@@ -70,14 +73,14 @@ def _accuracy(
     summary = summaries[None, ""]
     notes = [
         "Δ: minus attention at the same share, on the same samples, with paired 95 % intervals; below 0 in RStd is less bias. "
-        "McNemar's exact test of samples that only one of the two gets right in all orders, Holm's correction over the rows of a "
-        "share. Of all tokens, or none, there is nothing to choose."
+        "p: exact paired test over samples of the difference in accuracy, Holm's correction over the rows of a share. Of all "
+        "tokens, or none, there is nothing to choose."
     ]
     ends = [(one.accuracy_low, one.accuracy_high) for one in summaries.values()]
     if (note := interval_note(summary.samples, ends)) is not None:
         notes.append(note)
     title = f"{decision} ({summary.samples} samples x {summary.permutations} orders)"
-    return Table(title, headers, rows, notes, groups=(("", 2), ("With 95 % intervals", 3), ("Minus attention", 4)))
+    return Table(title, headers, rows, notes)
 
 
 def _figures(summary: Summary) -> tuple[Content, ...]:
@@ -88,10 +91,10 @@ def _figures(summary: Summary) -> tuple[Content, ...]:
     )
 
 
-def _differences(pair: Comparison | None) -> tuple[Content, ...]:
+def _differences(pair: Comparison | None, p_holm: float | None) -> tuple[Content, ...]:
     if pair is None:
         return (None,) * 4
-    return (figure(*pair.accuracy), figure(*pair.rstd), figure(*pair.consistency), p_value(pair.p_holm))
+    return (figure(*pair.accuracy), figure(*pair.rstd), figure(*pair.consistency), p_value(p_holm))
 
 
 def ramp(fit: Exponential) -> str:
@@ -146,8 +149,8 @@ def cost_sheet(costs: Sequence[Cost], shape: Shape, visual: int) -> Sheet:
     notes = [
         "Time of a request's forward pass, its share of a batch: medians of rounds that took turns on the same requests, whose "
         "images had been encoded before. The attention that tokens are ranked by is part of it.",
-        f"Cache: computed; all {shape.tokens} tokens of the longest prompt in the {FastV.layer} layers below, the remaining in the others of "
-        f"{shape.layers} that attend.",
+        f"Cache: computed. All {shape.tokens} tokens of the longest prompt in the {FastV.layer} layers below, those that remain "
+        f"in the others of {shape.layers} that attend.",
     ]
     headers = ("Kept", "Visual tokens", "ms / request", "Time by unpruned", "KV cache by unpruned")
     return Sheet("cost", "What pruning saves", (Table("Time and memory as ratios", headers, rows, notes),))
