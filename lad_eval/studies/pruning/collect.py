@@ -150,8 +150,8 @@ def _bias_by_layer(model: VLM, task: Task, limit: int | None, depth: int, folder
             learned = calibrate_intervention(model, pruner, requests, folder=place)
         except EvidenceError:  # of another task or limit, which the study was made of before
             learned = calibrate_intervention(model, pruner, requests)
+            cast("DebiasedPruner", learned).save_learned(place)
         pruners[layer] = cast("DebiasedPruner", learned)
-        pruners[layer].save_learned(place)
     return pruners
 
 

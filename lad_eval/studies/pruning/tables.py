@@ -59,17 +59,7 @@ def _accuracy(
         for rank in tables:
             name = RANKING_NAMES[rank] if chooses(keep) else "any"
             rows.append((share(keep), name, *_figures(summaries[keep, rank]), *_differences(pairs.get(rank), p_values.get(rank))))
-    headers = (
-        "Kept",
-        "Ranked by",
-        "Accuracy",
-        "RStd",
-        "Consistency",
-        "Δ accuracy",
-        "Δ RStd",
-        "Δ consistency",
-        "McNemar p (Holm)",
-    )
+    headers = ("Kept", "Ranked by", "Accuracy", "RStd", "Consistency", "Δ accuracy", "Δ RStd", "Δ consistency", "p (Holm)")
     summary = summaries[None, ""]
     notes = [
         "Δ: minus attention at the same share, on the same samples, with paired 95 % intervals; below 0 in RStd is less bias. "
