@@ -152,7 +152,7 @@ class Theme:
 LIGHT = Theme("#3c4043", "#80868b", "#e8eaed", "#f4f7fb", "#0b4f9e", "#ffffff", "#ffffff", 0.0)
 DARK = Theme("#dfe2e6", "#9aa0a6", "#3c4043", "#23272e", "#7db7f5", "#0d1116", "#1b1e23", 0.35)
 
-_LINE_COLOURS = {**COLOURS, "lad-unlabelled": MORE[1], "random": COLOURS["lad"], "adversarial": MORE[0]}
+_LINE_COLOURS = {**COLOURS, "lad-unlabelled": MORE[1], "random": COLOURS["lad"], "adversarial": MORE[0], "attention": QUIET}
 _STYLES = (("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"))  # lines that lie on each other, and prints without colour
 _MORE = MORE[2:]
 

@@ -39,8 +39,8 @@ def test_everything_is_written(made):
         ("unpruned", ""),
         ("100 %", "any"),
         ("25 %", "attention"),
-        ("25 %", "attention / mean trend"),
-        ("25 %", "attention / exponential trend"),
+        ("25 %", "attention / mean"),
+        ("25 %", "attention / exponential"),
         ("25 %", "random"),
     ]
     # All tokens kept is the unpruned model.

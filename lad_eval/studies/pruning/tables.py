@@ -13,7 +13,7 @@ from lad_eval.run.stored import StoredRun
 from lad_eval.studies.pruning.collect import Collected, Cost, Shape
 from lad_eval.studies.pruning.conditions import DECISIONS, RANDOM, chooses, method_name, rankings_of
 
-RANKING_NAMES = {"none": "attention", "mean": "attention / mean trend", "exp": "attention / exponential trend", RANDOM: "random"}
+RANKING_NAMES = {"none": "attention", "mean": "attention / mean", "exp": "attention / exponential", RANDOM: "random"}
 """As tables and figures call them."""
 
 # Mean of 10 benchmarks, LLaVA-1.5-7B with 128 of 576 tokens, unpruned 63.1; arXiv 2508.17807.
