@@ -41,9 +41,9 @@ def index_charts(collected: Collected) -> tuple[Chart, ...]:
     top = 1.1 * float(max(relative.max(), curve.max()))
     shown = Lines("attention", lines, "visual token", "relative to the mean", top=top)
     frequencies = {
-        "before": _frequency(mean, "before", grid),
-        "mean trend": _frequency(mean, "after", grid),
-        "exponential trend": _frequency(exponential, "after", grid),
+        RANKING_NAMES["none"]: _frequency(mean, "before", grid),
+        RANKING_NAMES["mean"]: _frequency(mean, "after", grid),
+        RANKING_NAMES["exp"]: _frequency(exponential, "after", grid),
     }
     chosen = tuple(Line(name, index, 100 * values) for name, values in frequencies.items() if values is not None)
     panels = (shown, Lines(f"{share(keep)} kept", chosen, "visual token", "kept (% of prompts)"))
