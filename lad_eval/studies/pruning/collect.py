@@ -164,7 +164,8 @@ def _longest(model: VLM, task: Task, limit: int | None) -> int:
 
 def _costs(model: VLM, task: Task, keeps: Sequence[float], folder: Path) -> tuple[Cost, ...]:
     """Passes under each share, taking turns on the same requests, whose pictures were all seen before."""
-    facts = {"model": dict(model.fingerprint), "task": task.name, "keeps": list(keeps), "queries": QUERIES}
+    device = str(getattr(getattr(model, "model", None), "device", None))
+    facts = {"model": dict(model.fingerprint), "device": device, "task": task.name, "keeps": list(keeps), "queries": QUERIES}
     path = folder / "costs.json"
     if path.is_file() and (stored := files.read_run_json(path)).get("facts") == json.loads(json.dumps(facts)):
         return tuple(Cost(**cost) for cost in stored["costs"])
