@@ -137,7 +137,7 @@ def test_the_readmes_commands_run(tmp_path, monkeypatch):
         if words[0] == "run" and "--limit" not in words:
             words += ["--limit", "3"]
         if words[0] == "study":
-            words += ["--only", "table4", "--limit", "2"]
+            words += ["--limit", "2", *(["--only", "table4"] if words[1] == "lad" else ["--keep", "0.25"])]
         if "scenes_main" in words:
             words[words.index("scenes_main")] = "scenes_random_n4"
         assert invoke(words) == 0, words

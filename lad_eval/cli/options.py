@@ -75,7 +75,7 @@ PreparedAs = Annotated[
 TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with a hub model.")]
 Date = Annotated[str, typer.Option("--date", help="YYYY-MM-DD, what a chat template prints that asks for today's date.")]
 Runs = Annotated[Path, typer.Option("--runs", "--output-path", help="The folder of all runs.", file_okay=False)]
-Studies = Annotated[bool, typer.Option("--studies", help="Show runs that `lad-eval study lad` made for its own tables too.")]
+Studies = Annotated[bool, typer.Option("--studies", help="Show runs that `lad-eval study` made for its own tables too.")]
 Run = Annotated[
     Path, typer.Argument(help="A run folder: results/runs/<model>/<task>/<hash>, or a folder above it that holds only one run.")
 ]

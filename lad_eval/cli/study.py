@@ -8,12 +8,14 @@ from typing import Annotated
 import typer
 
 from lad_eval.cli.console import log_next_steps
-from lad_eval.cli.options import RESULTS, IncludePath, Model, Quiet, Runs, Seed
+from lad_eval.cli.options import RESULTS, ImagePreparation, IncludePath, Model, PreparedAs, Quiet, Runs, Seed
 
 app = typer.Typer(name="study", help="Regenerate a paper's tables and figures for a model.", no_args_is_help=True)
 
 WRITTEN = Path("results/paper")
 SCENES_LIMIT = 50
+PRUNING = Path("results/study/pruning")
+KEEP = "1.0,0.5,0.25,0.125,0"
 
 
 @app.command("lad")
@@ -75,5 +77,58 @@ def lad(
         for document in written.sheets:
             for line in document.missing:
                 typer.echo(visible(f"{document.name}: not shown: {line}"), err=True)
+        typer.echo(visible(f"{written.folder / 'report.html'}"))
+        log_next_steps(f"open {written.folder / 'report.html'} in a browser", written=written.folder)
+
+
+@app.command("pruning")
+def pruning(
+    model: Model,
+    task: Annotated[str, typer.Option("--task", "-t", help="The task to ask.")] = "scenes_adversarial_n4",
+    keep: Annotated[str, typer.Option("--keep", help="Shares of the visual tokens, separated by commas.")] = KEEP,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Ask the first samples only. 0: all.")] = SCENES_LIMIT,
+    batch_size: Annotated[str, typer.Option("--batch-size", help="Requests a pass, or auto.")] = "auto",
+    dtype: Annotated[str, typer.Option("--dtype", help="float32, bfloat16, float16, or auto.")] = "auto",
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps, or auto.")] = "auto",
+    attn: Annotated[str | None, typer.Option("--attn", help="sdpa, flash_attention_2, ...; default: the model's.")] = None,
+    revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a hub model.")] = None,
+    image_preparation: PreparedAs = ImagePreparation.protocol,
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with a hub model.")] = False,
+    runs: Runs = RESULTS,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where tables and figures are written.", file_okay=False)] = PRUNING,
+    seed: Seed = 42,
+    quiet: Quiet = False,
+    include_path: IncludePath = None,
+) -> None:
+    """Pruning visual tokens: what it costs and saves, and what taking attention's trend out of the ranking recovers."""
+    from lad_eval.cli.console import log_to_stderr, quiet_libraries
+
+    log_to_stderr(quiet=quiet)
+    quiet_libraries(quiet=quiet)
+    from lad_eval.models.base import check_batch_size
+    from lad_eval.run.execute import Settings
+    from lad_eval.studies.pruning.conditions import parse_keeps
+    from lad_eval.studies.pruning.run import STUDY
+    from lad_eval.studies.pruning.run import pruning as make
+    from lad_eval.terminal import visible
+
+    keeps = parse_keeps(keep)
+    settings = Settings(
+        model=model,
+        limit=limit or None,
+        batch_size=check_batch_size(batch_size),
+        dtype=dtype,
+        device=device,
+        attn=attn,
+        revision=revision,
+        image_preparation=image_preparation.value,
+        trust_remote_code=trust_remote_code,
+        out=runs,
+        seed=seed,
+        quiet=quiet,
+        study=STUDY,
+    )
+    written = make(settings, task, keeps, out)
+    if written is not None:
         typer.echo(visible(f"{written.folder / 'report.html'}"))
         log_next_steps(f"open {written.folder / 'report.html'} in a browser", written=written.folder)

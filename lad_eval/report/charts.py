@@ -36,6 +36,8 @@ MOST_TOGETHER = 4
 """Methods in one panel; more get a panel each."""
 MOST_NUMBERED = 24
 """Bars of a panel that carry their numbers."""
+MOST_MARKED = 24
+"""Points of a line that carry a mark, and a tick each."""
 
 Values = Sequence[float | None]
 
@@ -150,7 +152,7 @@ class Theme:
 LIGHT = Theme("#3c4043", "#80868b", "#e8eaed", "#f4f7fb", "#0b4f9e", "#ffffff", "#ffffff", 0.0)
 DARK = Theme("#dfe2e6", "#9aa0a6", "#3c4043", "#23272e", "#7db7f5", "#0d1116", "#1b1e23", 0.35)
 
-_LINE_COLOURS = {**COLOURS, "lad-unlabelled": MORE[1], "random": COLOURS["lad"], "adversarial": MORE[0]}
+_LINE_COLOURS = {**COLOURS, "lad-unlabelled": MORE[1], "random": COLOURS["lad"], "adversarial": MORE[0], "attention": QUIET}
 _STYLES = (("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"))  # lines that lie on each other, and prints without colour
 _MORE = MORE[2:]
 
@@ -222,11 +224,11 @@ def _line_colour(colour: str, theme: Theme) -> str:
 def _draw_matrix(axes: Any, panel: Matrix, theme: Theme) -> None:
     n = len(panel.ticks)
     axes.imshow(panel.values, cmap=_scale(theme), vmin=panel.low, vmax=panel.high)
-    axes.set_xticks(range(n), panel.ticks, rotation=45 if max(map(len, panel.ticks)) > 2 else 0)
+    axes.set_xticks(range(n), panel.ticks, rotation=45 if max(map(len, panel.ticks), default=0) > 2 else 0)
     axes.set_yticks(range(n), panel.ticks)
     axes.spines[:].set_visible(False)
     middle = (panel.low + panel.high) / 2
-    for (row, column), value in np.ndenumerate(panel.values):
+    for (row, column), value in np.ndenumerate(panel.values) if n else ():
         if math.isfinite(value):
             colour = theme.on_high if value > middle else theme.ink
             axes.text(
@@ -250,15 +252,17 @@ def _draw_lines(axes: Any, panel: Lines, theme: Theme) -> None:
     for line in panel.lines:
         colour = _line_colour(_LINE_COLOURS.get(line.name) or next(more), theme)
         marker, dashes = next(styles)
-        axes.plot(line.x, line.y, color=colour, marker=marker, markersize=4, ls=dashes, linewidth=1.4, label=line.name, alpha=0.9)
+        shape = marker if len(line.x) <= MOST_MARKED else None
+        axes.plot(line.x, line.y, color=colour, marker=shape, markersize=4, ls=dashes, linewidth=1.4, label=line.name, alpha=0.9)
         if line.low is not None and line.high is not None:
             axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
     if panel.chance is not None:
         axes.plot(*panel.chance, color=theme.faint, linestyle=":", linewidth=1, label="chance")
     ticks = sorted({float(x) for line in panel.lines for x in line.x})
-    axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
+    if len(ticks) <= MOST_MARKED:
+        axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
     axes.minorticks_off()
-    axes.set_ylim(0, 100)
+    axes.set_ylim(0, panel.top)
     axes.grid(axis="y", color=theme.grid, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(

@@ -17,7 +17,7 @@ from lad_eval.report.table import Cell, Table, figure
 
 @dataclass(frozen=True)
 class Matrix:
-    """A heat map, Float[rows, columns]: `low` and `high` are the ends of the colour scale."""
+    """A heat map, Float[rows, columns]: `low` and `high` are the ends of the colour scale; without ticks no cell is numbered."""
 
     title: str
     values: Floats
@@ -41,7 +41,7 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Lines:
-    """Series over one axis; `chance` is a level to compare with."""
+    """Series over one axis up to `top`; `chance` is a level to compare with."""
 
     title: str
     lines: tuple[Line, ...]
@@ -49,6 +49,7 @@ class Lines:
     y_label: str
     log_x: bool = False
     chance: tuple[Floats, Floats] | None = None
+    top: float = 100.0
 
 
 @dataclass(frozen=True)

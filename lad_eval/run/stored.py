@@ -184,5 +184,5 @@ def _whole(folder: Path, *, with_predictions: bool) -> StoredRun | None:
 def none_in(folder: Path, *, studies: bool) -> str:
     """What is wrong where no run was found to show."""
     if not studies and (hidden := sum(run.study is not None for run in finished_runs(folder))):
-        return f"There is no run of your own in {folder}, and {hidden} that `lad-eval study lad` made; --studies shows those."
+        return f"There is no run of your own in {folder}, and {hidden} that `lad-eval study` made; --studies shows those."
     return f"There is no finished run in {folder}; `lad-eval run` makes one, or finishes it."

@@ -260,7 +260,7 @@ def test_predictions_that_answer_an_order_twice_are_not_taken(tmp_path, caplog, 
 
 def test_runs_that_a_study_made_are_shown_when_asked_for(tmp_path):
     write(tmp_path, "1", {"lad": GOOD}, model="a", study="lad")
-    with pytest.raises(UserError, match=r"no run of your own in .*, and 1 that `lad-eval study lad` made; --studies shows"):
+    with pytest.raises(UserError, match=r"no run of your own in .*, and 1 that `lad-eval study` made; --studies shows"):
         gather_board(tmp_path, studies=False)
     write(tmp_path, "2", {"lad": GOOD}, model="b")
     assert rows(gather_board(tmp_path, studies=False)) == [("b", "lad")]

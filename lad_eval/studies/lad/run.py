@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 from collections.abc import Collection as Names
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from lad_eval.errors import UnknownNameError, UserError
-from lad_eval.files.atomic import write_atomically
 from lad_eval.files.documents import write_json
-from lad_eval.report.charts import DARK, LIGHT, Theme, draw
-from lad_eval.report.forms import comma_separated
 from lad_eval.report.html import frame
 from lad_eval.report.html.finding import finding_of
 from lad_eval.report.html.page import sentences_across
-from lad_eval.report.sheet import Chart, Sheet
+from lad_eval.report.sheet import Sheet
 from lad_eval.run import folder as files
 from lad_eval.run.execute import Settings
 from lad_eval.run.metadata import checkout
 from lad_eval.run.progress import progress
 from lad_eval.run.stored import finished_runs
+from lad_eval.studies.files import pictures, write_parts, write_text
 from lad_eval.studies.lad import STUDIES
 from lad_eval.studies.lad.collect import collected
 from lad_eval.studies.lad.library import Cost, Library
@@ -60,26 +57,8 @@ def page(
         sheets=sheets,
         preface=preface,
         provenance=provenance,
-        pictures=_pictures,
+        pictures=pictures,
     )
-
-
-class Picture(NamedTuple):
-    """One panel as data URIs for a light and a dark page."""
-
-    title: str
-    light: str
-    dark: str
-
-
-def _pictures(chart: Chart) -> list[Picture]:
-    """A picture a panel, so that they stand side by side or, on a phone, below each other."""
-    alone = [replace(chart, panels=(panel,)) for panel in chart.panels]
-    return [Picture(one.panels[0].title or chart.title, _uri(one, LIGHT), _uri(one, DARK)) for one in alone]
-
-
-def _uri(chart: Chart, theme: Theme) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(draw(chart, "svg", theme)).decode()
 
 
 COSTS = "costs.json"
@@ -207,20 +186,12 @@ def _read_costs(path: Path) -> list[Cost]:
 
 def _write(sheets: Sequence[Sheet], folder: Path, settings: Settings, family: Family, runs: Sequence[Mapping[str, Any]]) -> None:
     """One folder: paper.md, report.html, tables as CSV and LaTeX, figures as SVG and PDF."""
-    for sheet in sheets:
-        for number, table in enumerate(sheet.tables, 1):
-            name = sheet.name if len(sheet.tables) == 1 else f"{sheet.name}-{number}"
-            _text(folder / "tables" / f"{name}.csv", comma_separated(table) + "\n")
-        if sheet.tables:
-            _text(folder / "tables" / f"{sheet.name}.tex", sheet.latex() + "\n")
-        for chart in sheet.charts:
-            _bytes(folder / "figures" / f"{chart.name}.svg", draw(chart, "svg"))
-            _bytes(folder / "figures" / f"{chart.name}.pdf", draw(chart, "pdf"))
+    write_parts(folder, sheets)
     preface = _preface(settings)
     tasks = f"the {family.name} tasks"
     finding = _finding(runs, family)
     title = f"# Position bias of {settings.model_name} on {tasks}\n\n" + "\n\n".join([*finding, *preface])
-    _text(folder / "paper.md", "\n\n".join([title, *(sheet.markdown() for sheet in sheets)]) + "\n")
+    write_text(folder / "paper.md", "\n\n".join([title, *(sheet.markdown() for sheet in sheets)]) + "\n")
     html = page(
         sheets,
         model=settings.model_name,
@@ -229,7 +200,7 @@ def _write(sheets: Sequence[Sheet], folder: Path, settings: Settings, family: Fa
         preface=preface,
         provenance=_provenance(runs),
     )
-    _text(folder / "report.html", html)
+    write_text(folder / "report.html", html)
 
 
 def _finding(runs: Sequence[Mapping[str, Any]], family: Family) -> list[str]:
@@ -258,11 +229,3 @@ def _provenance(runs: Sequence[Mapping[str, object]]) -> list[str]:
     lines = [f"{key.replace('_', ' ')}: {', '.join(values)}".replace('"', "") for key, values in values_of.items()]
     commit = checkout()
     return [*lines, f"made with lad_eval {__version__}, {json.dumps(commit)}"]
-
-
-def _text(path: Path, text: str) -> None:
-    _bytes(path, text.encode())
-
-
-def _bytes(path: Path, content: bytes) -> None:
-    write_atomically(path, lambda temporary: temporary.write_bytes(content))
