@@ -30,7 +30,7 @@ def places(model: HuggingFaceVLM) -> list[tuple[Any, str, str]]:
     network = model.model.model
     return [
         (Scene, "load", "drawing pictures"),
-        (preparation, "prepare_image", "resizing pictures"),
+        (preparation.ImageCache, "prepare", "resizing pictures"),
         (type(model.processor.image_processor), "preprocess", "image processor"),
         (type(model.processor), "__call__", "text and tokens"),
         (network.visual, "forward", "vision tower"),

@@ -143,7 +143,7 @@ def test_the_command_prints_the_samples_that_flipped_and_exits_with_1(baseline, 
 @pytest.mark.parametrize("mode", [replay, lambda path: check(path, QUIET)], ids=["replay", "fresh"])
 def test_a_changed_prompt_without_a_version_is_caught(baseline, monkeypatch, mode):
     parts = PARTS["retrieval"]
-    monkeypatch.setitem(PARTS, "retrieval", parts._replace(ask=parts.ask.replace("best matches", "fits")))
+    monkeypatch.setitem(PARTS, "retrieval", parts._replace(question=parts.question.replace("best matches", "fits")))
     result = mode(baseline)
     assert not result.passed
     texts = [finding.text for finding in result.findings if finding.kind == "asked"]
