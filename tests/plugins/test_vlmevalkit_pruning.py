@@ -152,7 +152,7 @@ def test_other_weights_under_the_same_name_are_refused(entries, data, place, cap
         ("fastv(kep=1)", "fastv has no parameter 'kep'. Its parameters are keep,"),
         ("fastv,keep=0.25", "Write fastv(keep=0.25), not 'fastv,keep=0.25'."),
         ("fastv(keep=0.25, trend=exp)", "learns from calibration samples, and VLMEvalKit's data sets have none; leave trend out"),
-        ("random-tokens+fastv(trend=mean)", "learns from calibration samples, and VLMEvalKit's data sets have none; leave trend"),
+        ("sofa+fastv(trend=mean)", "learns from calibration samples, and VLMEvalKit's data sets have none; leave trend"),
         ("fastv(keep=0.25)+LAD", "fastv(keep=0.25) changes how the model is asked"),
     ],
 )
