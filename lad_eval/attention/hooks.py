@@ -170,7 +170,7 @@ def transform_mask(model: Any, transform: MaskTransform) -> Iterator[None]:
 def around_attention(model: Any, around: Around) -> Iterator[None]:
     """Lets `around(call, run)` make the output of every attention call of the model's decoder layers, in this thread.
 
-    Several may be open, and mask transforms beside them: `run` goes on with what was opened next, and in the end with the
+    Several may be open, and mask transforms with them: `run` goes on with what was opened next, and in the end with the
     implementation. It may be called several times, and with some of the query's rows if the mask has the same ones.
 
     Raises:

@@ -221,7 +221,7 @@ def calibration_samples(task: Task, test: Sequence[Sample], *, distinct: bool = 
 def _too_few(task: Task, count: int, passed_over: Sequence[Sample], right: Mapping[str, str]) -> str:
     wanted = task.spec.calibration.samples
     if task.other is not None:
-        evaluated_too = f" beside {len(passed_over)} that are evaluated here (first {passed_over[0].id!r})" if passed_over else ""
+        evaluated_too = f" and {len(passed_over)} that are evaluated here (first {passed_over[0].id!r})" if passed_over else ""
         return (
             f"{task.name}: the calibration split of {task.other.name} has {count} samples to calibrate on{evaluated_too}, "
             f"but the task asks for {wanted}; lower `calibration.samples` or give {task.other.name} more."

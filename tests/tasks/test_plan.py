@@ -221,9 +221,7 @@ def test_samples_that_are_evaluated_too_are_passed_over_by_id_and_by_the_right_p
     made = plan(transferred(task(), *kept), calibration=True)
     assert dict.fromkeys(r.sample_id for r in made.requests if r.key in made.calibration) == dict.fromkeys("abcde")
     assert made.notes == ("2 calibration samples of others passed over: evaluated here too.",)
-    with pytest.raises(
-        DataError, match=r"of others has 4 samples to calibrate on beside 2 that are evaluated here \(first 'tx'\)"
-    ):
+    with pytest.raises(DataError, match=r"of others has 4 samples to calibrate on and 2 that are evaluated here \(first 'tx'\)"):
         plan(transferred(task(), *kept[:-1]), calibration=True)
 
 
