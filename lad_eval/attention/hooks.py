@@ -74,7 +74,7 @@ class _Hook:
     layers: Mapping[int, int]
     observe: Observer | None = None
     around: Around | None = None
-    kept: Mapping[int, torch.Tensor] | None = None
+    positions: Mapping[int, torch.Tensor] | None = None
 
 
 _HOOKS: ContextVar[tuple[_Hook, ...]] = ContextVar("lad_eval_attention_hooks", default=())
@@ -112,10 +112,10 @@ def attention_layers(model: Any) -> dict[int, torch.nn.Module]:
     if any(hasattr(layer, "cross_attn") for layer in layers):
         raise UnsupportedModelError(f"{name} is not supported: images enter it by cross-attention, not as tokens of the prompt.")
     modules = ((index, getattr(layer, "self_attn", None)) for index, layer in enumerate(layers))
-    found = {index: module for index, module in modules if isinstance(module, torch.nn.Module)}
-    if not found:
+    attending = {index: module for index, module in modules if isinstance(module, torch.nn.Module)}
+    if not attending:
         raise UnsupportedModelError(f"{name} is not supported: no decoder layer has an attention module (self_attn).")
-    return found
+    return attending
 
 
 def attending_layers(model: Any, every: int = 1) -> tuple[int, ...]:
@@ -190,9 +190,9 @@ def kept_tokens(model: Any) -> Iterator[dict[int, torch.Tensor]]:
     Raises:
         UnsupportedModelError: see `attention_layers`.
     """
-    kept: dict[int, torch.Tensor] = {}
-    with _open(model, kept=kept):
-        yield kept
+    positions: dict[int, torch.Tensor] = {}
+    with _open(model, positions=positions):
+        yield positions
 
 
 @contextmanager
@@ -213,12 +213,12 @@ def _open(
     model: Any,
     observe: Observer | None = None,
     around: Around | None = None,
-    kept: Mapping[int, torch.Tensor] | None = None,
+    positions: Mapping[int, torch.Tensor] | None = None,
 ) -> Iterator[None]:
     layers = attention_layers(model)
     held = _hold({_place(module) for module in layers.values()})
     indices = {id(module): index for index, module in layers.items()}
-    token = _HOOKS.set((*_HOOKS.get(), _Hook(indices, observe, around, kept)))
+    token = _HOOKS.set((*_HOOKS.get(), _Hook(indices, observe, around, positions)))
     try:
         yield
     finally:
@@ -317,7 +317,8 @@ def _hooked(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _positions(hooks: list[_Hook], layer: int, keys: int) -> torch.Tensor | None:
-    positions = next((hook.kept[layer] for hook in reversed(hooks) if hook.kept is not None and layer in hook.kept), None)
+    tables = (hook.positions for hook in reversed(hooks) if hook.positions is not None)
+    positions = next((table[layer] for table in tables if layer in table), None)
     if positions is not None and positions.shape[1] != keys:
         raise ValueError(f"layer {layer} attends to {keys} keys, and positions of {positions.shape[1]} kept tokens were given")
     return positions

@@ -112,15 +112,15 @@ def padding_unknown(spans: Spans) -> torch.Tensor:
 def _ending(decode: Callable[[list[int]], str], row: list[int], text: str) -> int:
     """The first token after which the row, decoded, ends as the text does; of several such places the last."""
     wanted = "".join(text.split())[-_ENDING:]
-    found = None
+    last = None
     for end in range(len(row), 0, -1):
         shown = decode(row[max(0, end - _WINDOW) : end])
         if "".join(shown.split()).endswith(wanted):
-            found = end - 1
-        elif found is not None:
-            return found
-    if found is None or not wanted:
+            last = end - 1
+        elif last is not None:
+            return last
+    if last is None or not wanted:
         raise UnsupportedModelError(
             f"The prompt does not show its question ({text[-40:]!r} at its end), so that nothing says where the instruction ends."
         )
-    return found
+    return last

@@ -88,8 +88,8 @@ def entries_at(entries: torch.Tensor, positions: torch.Tensor | None) -> torch.T
     positions = positions.to(entries.device)
     index, real = positions.clamp(min=0), positions >= 0
     rows = entries.gather(1, index[:, :, None].expand(-1, -1, entries.shape[2]))
-    kept = rows.gather(2, index[:, None, :].expand(-1, index.shape[1], -1))
-    return kept & real[:, :, None] & real[:, None, :]
+    remaining = rows.gather(2, index[:, None, :].expand(-1, index.shape[1], -1))
+    return remaining & real[:, :, None] & real[:, None, :]
 
 
 def additive_mask(call: AttentionCall) -> torch.Tensor:

@@ -57,8 +57,8 @@ class Recorder:
         if call.positions is None:
             return members
         positions = call.positions.to(device)
-        kept = members.gather(1, positions.clamp(min=0)[..., None].expand(-1, -1, members.shape[2]))
-        return kept * (positions >= 0)[..., None]
+        remaining = members.gather(1, positions.clamp(min=0)[..., None].expand(-1, -1, members.shape[2]))
+        return remaining * (positions >= 0)[..., None]
 
     def attention(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Attention to each image: Float32[batch, L, N] over its own tokens, and the same with delimiters; layers as in `layers`.

@@ -60,8 +60,8 @@ def image_token_id(model_or_config: Any) -> int:
     """
     config = getattr(model_or_config, "config", model_or_config)
     for entry in ("image_token_id", "image_token_index"):
-        if isinstance(found := getattr(config, entry, None), int):
-            return found
+        if isinstance(token := getattr(config, entry, None), int):
+            return token
     raise UnsupportedModelError(
         f"{_name(config)} is not supported: its configuration names no image token (image_token_id), so images cannot be found."
     )

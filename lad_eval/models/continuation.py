@@ -15,25 +15,25 @@ from typing import Any
 import torch
 
 from lad_eval.errors import UnsupportedModelError
-from lad_eval.models.conversation import Answers
+from lad_eval.models.conversation import CandidateTokens
 
 # Rows (requests x prefixes) of one continuation pass; each holds its own copy of a request's cache.
 _ROWS = 32
 
 
-def mend_prompt(inputs: Mapping[str, Any], answers: Answers) -> dict[str, Any]:
-    """Inputs whose prompt ends where the candidates' token sequences begin: `drop` tokens less, `lead` tokens more."""
-    if not answers.drop and not answers.lead:
+def align_prompt_end(inputs: Mapping[str, Any], candidates: CandidateTokens) -> dict[str, Any]:
+    """Inputs whose prompt ends where the candidates' tokens begin: `drop` tokens removed from its end, `lead` tokens appended."""
+    if not candidates.drop and not candidates.lead:
         return dict(inputs)
     shape = inputs["input_ids"].shape
-    mended = dict(inputs)
-    lead = torch.tensor(answers.lead, dtype=torch.long).expand(shape[0], -1)
-    fillings = {"input_ids": lead, "attention_mask": torch.ones_like(lead)}
+    aligned = dict(inputs)
+    lead = torch.tensor(candidates.lead, dtype=torch.long).expand(shape[0], -1)
+    values_of = {"input_ids": lead, "attention_mask": torch.ones_like(lead)}
     for key, value in inputs.items():
         if isinstance(value, torch.Tensor) and value.shape == shape:
-            filling = fillings.get(key, torch.zeros_like(lead))  # token types: 0 is text
-            mended[key] = torch.cat([value[:, : shape[1] - answers.drop], filling.to(value)], dim=1)
-    return mended
+            added = values_of.get(key, torch.zeros_like(lead))  # token types: 0 is text
+            aligned[key] = torch.cat([value[:, : shape[1] - candidates.drop], added.to(value)], dim=1)
+    return aligned
 
 
 def with_positions(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def continue_prefixes(
 
     Args:
         model: the model that made the cache; its last forward pass must be the prefill.
-        cache: key-value cache of the prompts, n rows; spoilt afterwards.
+        cache: key-value cache of the prompts, n rows; it is consumed: do not use it afterwards.
         attention_mask: Int[n, T] of the prompts, left-padded.
         prefixes: token sequences, none empty.
         columns: for every prefix the token ids whose logits are wanted.
@@ -71,7 +71,7 @@ def continue_prefixes(
     for start in range(0, len(prefixes), step):
         chosen = prefixes[start : start + step]
         m, longest = len(chosen), max(map(len, chosen))
-        # Shorter prefixes are filled up behind their end, where causal attention cannot look.
+        # Shorter prefixes are padded on the right, which causal attention does not see.
         tokens = torch.tensor([[*p, *[p[-1]] * (longest - len(p))] for p in chosen], device=device).repeat(n, 1)
         rows = torch.arange(n, device=device).repeat_interleave(m)
         mask = torch.cat([attention_mask[rows], attention_mask.new_ones(n * m, longest)], dim=1)

@@ -25,13 +25,13 @@ _OTHER_DATES = ("1999-12-31", "2031-05-04")
 
 
 @dataclass(frozen=True)
-class Answers:
-    """The candidates as tokens after the prompt's own.
+class CandidateTokens:
+    """The candidates as continuations of a prompt.
 
     Attributes:
-        trie: token sequences of the candidates, after the prompt mended by `drop` and `lead`.
-        drop: how many tokens to take off the prompt's end: those that merge with an answer's beginning (seldom any).
-        lead: tokens that stand between the prompt and every answer, such as the space that a template puts after "ASSISTANT:".
+        trie: token sequences of the candidates, after the prompt as `drop` and `lead` change it.
+        drop: how many tokens to remove from the prompt's end: those that merge with a candidate's beginning (usually none).
+        lead: tokens between the prompt and every candidate, such as the space that a template puts after "ASSISTANT:".
     """
 
     trie: CandidateTrie
@@ -39,16 +39,21 @@ class Answers:
     lead: tuple[int, ...]
 
 
-def joined(before: Sequence[int], led: Sequence[int], answers: Sequence[Sequence[int]]) -> Answers:
-    """Candidates from tokenized texts: the prompt, the prompt with its lead, and these two with each candidate behind them.
+def cut_candidates(prompt: Sequence[int], led: Sequence[int], continued: Sequence[Sequence[int]]) -> CandidateTokens:
+    """Cuts the candidates out of tokenized texts.
+
+    Args:
+        prompt: tokens of the prompt.
+        led: tokens of the prompt and its lead.
+        continued: tokens of the prompt, its lead and one candidate, for every candidate.
 
     Raises:
         UserError: two candidates have the same tokens.
     """
-    stem = common_prefix([led, *answers])
-    shared = len(common_prefix([before, stem]))
-    trie = CandidateTrie(tuple(tuple(answer[len(stem) :]) for answer in answers))
-    return Answers(trie=trie, drop=len(before) - shared, lead=stem[shared:])
+    stem = common_prefix([led, *continued])
+    shared = len(common_prefix([prompt, stem]))
+    trie = CandidateTrie(tuple(tuple(tokens[len(stem) :]) for tokens in continued))
+    return CandidateTokens(trie=trie, drop=len(prompt) - shared, lead=stem[shared:])
 
 
 class Conversation:
@@ -74,7 +79,7 @@ class Conversation:
         self._options = {"enable_thinking": False} if "enable_thinking" in self.template else {}
         self._listed = self._takes_lists()
         self.prompt = lru_cache(maxsize=4096)(self._prompt)
-        self._cached_answers = lru_cache(maxsize=64)(self._answers)
+        self._cached_candidates = lru_cache(maxsize=64)(self._candidate_tokens)
 
     @property
     def digest(self) -> str:
@@ -106,7 +111,7 @@ class Conversation:
         begin = self._tokenizer.bos_token
         return not (begin and prompt.startswith(begin))
 
-    def answers(self, identifiers: tuple[str, ...], n_images: int, question: str) -> Answers:
+    def candidate_tokens(self, identifiers: tuple[str, ...], n_images: int, question: str) -> CandidateTokens:
         """The identifiers as the beginning of the model's reply to this question.
 
         Tokenized after the prompt, not alone: a tokenizer may put a space mark before a lone word, or merge a word with what
@@ -116,7 +121,7 @@ class Conversation:
             UserError: two identifiers have the same tokens.
         """
         # Only the question's end can touch an answer, and only in templates that put nothing between them.
-        return self._cached_answers(identifiers, n_images, question.rpartition("\n")[2][-16:])
+        return self._cached_candidates(identifiers, n_images, question.rpartition("\n")[2][-16:])
 
     def ending(self) -> tuple[str, str]:
         """What the template writes after a question up to where a reply begins, and between there and the reply."""
@@ -163,12 +168,12 @@ class Conversation:
             "give the model folder a chat_template.jinja that does."
         )
 
-    def _answers(self, identifiers: tuple[str, ...], n_images: int, tail: str) -> Answers:
+    def _candidate_tokens(self, identifiers: tuple[str, ...], n_images: int, tail: str) -> CandidateTokens:
         prompt = self._prompt(_MARK + tail, n_images)
         lead = self._lead(prompt, _MARK + tail, n_images)
         before = self._tokens(prompt, prompt)
         led = self._tokens(prompt, prompt + lead)
-        return joined(before, led, [self._tokens(prompt, prompt + lead + name) for name in identifiers])
+        return cut_candidates(before, led, [self._tokens(prompt, prompt + lead + name) for name in identifiers])
 
     def _lead(self, prompt: str, question: str, n_images: int) -> str:
         """Text that the template itself puts between the prompt and a reply."""

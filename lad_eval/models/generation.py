@@ -44,7 +44,7 @@ def neutral_generation(model: Any, *, ends: Sequence[int], max_new_tokens: int, 
         model.generation_config = before
 
 
-class Draw:
+class GumbelSampler:
     """A logits processor that draws from softmax(logits / temperature) by the Gumbel-max trick: noise, then the greatest.
 
     Each row's noise has a generator of its own, seeded by the decoding's seed, the request's key and the number of the sample, on

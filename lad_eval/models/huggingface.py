@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from lad_eval.attention.interventions import Intervention, join_interventions
+from lad_eval.attention.interventions import Intervention
 from lad_eval.attention.layout import PromptLayout
 from lad_eval.attention.recorder import record_last_row
 from lad_eval.attention.support import check_supported
@@ -36,7 +35,8 @@ from lad_eval.models.conversation import Conversation
 from lad_eval.models.date import DEFAULT_DATE
 from lad_eval.models.features import RememberedFeatures
 from lad_eval.models.fingerprint import describe
-from lad_eval.models.generation import Draw, neutral_generation, reply_length
+from lad_eval.models.generation import GumbelSampler, neutral_generation, reply_length
+from lad_eval.models.interventions import InterventionMixin
 from lad_eval.models.loading import repair
 from lad_eval.models.preparation import Batch, Preparation, check_image_preparation
 from lad_eval.models.prompt_check import PromptChecker
@@ -44,48 +44,7 @@ from lad_eval.models.source import display_name
 from lad_eval.tasks.request import Request
 
 
-class UnderIntervention(ABC):
-    """The part of a VLM that implements `lad_eval.models.base.Changeable`; the model applies `_intervention` where it asks."""
-
-    name: str
-    model: Any
-    _intervention: Intervention | None = None
-
-    @property
-    def fingerprint(self) -> Mapping[str, Any]:
-        """What determines the evidence, the intervention included."""
-        return self._fingerprint_under(self._intervention)
-
-    def _fingerprint_under(self, intervention: Intervention | None) -> Mapping[str, Any]:
-        if intervention is None:
-            return self._described
-        return {**self._described, "intervention": {**intervention.facts, **_attending(self.model)}}
-
-    @property
-    @abstractmethod
-    def _described(self) -> Mapping[str, Any]:
-        """The fingerprint of the model as it is."""
-
-    @contextmanager
-    def under(self, intervention: Intervention | None) -> Iterator[None]:
-        """Lets the model be asked under an intervention, beside those it is under already; None leaves it as it is."""
-        outer = self._intervention
-        self._intervention = join_interventions([part for part in (outer, intervention) if part is not None])
-        try:
-            yield
-        finally:
-            self._intervention = outer
-
-
-def _attending(model: Any) -> dict[str, list[int]]:
-    """Of a hybrid the decoder layers that attend, since an intervention counts those; nothing where all layers attend."""
-    from lad_eval.attention.hooks import attention_layers, decoder_layers
-
-    layers = sorted(attention_layers(model))
-    return {} if len(layers) == len(decoder_layers(model)) else {"attending_layers": layers}
-
-
-class HuggingFaceVLM(UnderIntervention):
+class HuggingFaceVLM(InterventionMixin):
     """Implements `lad_eval.models.base.VLM`.
 
     Args:
@@ -171,10 +130,10 @@ class HuggingFaceVLM(UnderIntervention):
         intervention = self._intervention
         check_not_calibrated_on(intervention, requests)
 
-        def look(batch: Sequence[tuple[int, Request]], prepared: Batch) -> Evidence:
-            return self._look(batch, prepared, intervention)
+        def evidence_of(batch: Sequence[tuple[int, Request]], prepared: Batch) -> Evidence:
+            return self._evidence_of(batch, prepared, intervention)
 
-        return self._batches(requests, look)
+        return self._batches(requests, evidence_of)
 
     def generate(self, requests: Sequence[Request], *, max_new_tokens: int = 16) -> list[str]:
         """Greedy free text, one reply a request, without special tokens and without the hub's generation penalties."""
@@ -250,7 +209,7 @@ class HuggingFaceVLM(UnderIntervention):
 
         def prepare(batch: Sequence[tuple[int, Request]]) -> Batch:
             chosen = [request for _, request in batch]
-            prepared = self._prepare(chosen, answered=reply_tokens is None)
+            prepared = self._prepare(chosen, for_candidates=reply_tokens is None)
             refuse(self._prompts.length_faults(chosen, prepared, reply_tokens))
             return prepared
 
@@ -288,7 +247,7 @@ class HuggingFaceVLM(UnderIntervention):
 
         return {key: moved(value) for key, value in inputs.items()}
 
-    def _look(self, batch: Sequence[tuple[int, Request]], prepared: Batch, intervention: Intervention | None) -> Evidence:
+    def _evidence_of(self, batch: Sequence[tuple[int, Request]], prepared: Batch, intervention: Intervention | None) -> Evidence:
         started = time.perf_counter()
         requests = [request for _, request in batch]
         log_probs, attention, delimited = self._forward(prepared, intervention)
@@ -343,7 +302,7 @@ class HuggingFaceVLM(UnderIntervention):
         tokenizer = self.processor.tokenizer
         ends = end_ids(self.model, tokenizer)
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
-        drawing = [Draw(decoding, keys, sample)] if decoding.temperature else []
+        drawing = [GumbelSampler(decoding, keys, sample)] if decoding.temperature else []
         neutral = neutral_generation(self.model, ends=ends, max_new_tokens=decoding.max_new_tokens, pad_token_id=pad)
         with self._changed(batch, intervention), neutral as config:
             written = self.model.generate(**inputs, generation_config=config, logits_processor=drawing)

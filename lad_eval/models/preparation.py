@@ -21,7 +21,7 @@ from lad_eval.models.base import ImagePreparation
 from lad_eval.models.batching import is_out_of_memory
 from lad_eval.models.cache import CACHE_BYTES, ByteLRU
 from lad_eval.models.candidates import CandidateTrie
-from lad_eval.models.continuation import mend_prompt
+from lad_eval.models.continuation import align_prompt_end
 from lad_eval.models.conversation import Conversation
 from lad_eval.models.features import RememberingImageProcessor
 from lad_eval.models.padding import CLIP_MEAN, Colour, as_it_is, mean_colour, pad_to_square, padding_share
@@ -272,11 +272,11 @@ class Preparation:
         with showing(request.sample_id):
             return [self.images.get(source) for source in request.images]
 
-    def __call__(self, requests: Sequence[Request], *, answered: bool = True) -> Batch:
+    def __call__(self, requests: Sequence[Request], *, for_candidates: bool = True) -> Batch:
         """Inputs for requests of one number of images and the same identifiers.
 
         Questions are taken as they are; `PromptChecker` says whether they can be. A prompt ends where the candidates' tokens
-        begin, or, if not `answered`, where the chat template ends it.
+        begin, or, if not `for_candidates`, where the chat template ends it.
 
         Images are nested by request, as every processor of transformers takes them (and as LLaVA-OneVision needs them: it shows
         several images of one request by their base tile only).
@@ -293,7 +293,7 @@ class Preparation:
             prepared = [self._images_of(request) for request in requests]
             images = [[one.image for one in row] for row in prepared]
             digests = tuple(source.digest for request in requests for source in request.images)
-            answers = self._conversation.answers(first.identifiers, n_images, first.question)
+            candidates = self._conversation.candidate_tokens(first.identifiers, n_images, first.question)
             try:
                 with self._pixels.naming(chain.from_iterable(images), digests):
                     inputs = self._processor(
@@ -312,16 +312,16 @@ class Preparation:
                     if (fault := refused(self._image_processor, requests, images, options)) is not None:
                         raise fault from error
                 raise
-            mended = mend_prompt(inputs, answers) if answered else dict(inputs)
+            aligned = align_prompt_end(inputs, candidates) if for_candidates else dict(inputs)
             sizes = [[(image.height, image.width) for image in row] for row in images]
-            spans = image_spans(self._model, self._processor, mended, n_images, image_sizes=sizes)
-        given = {name: value for name, value in mended.items() if name not in NOT_FOR_THE_MODEL}
+            spans = image_spans(self._model, self._processor, aligned, n_images, image_sizes=sizes)
+        arguments = {name: value for name, value in aligned.items() if name not in NOT_FOR_THE_MODEL}
         originals = [[(one.original[1], one.original[0]) for one in row] for row in prepared]
-        mask = given.get("attention_mask")
+        mask = arguments.get("attention_mask")
         layout = PromptLayout(
-            given["input_ids"],
+            arguments["input_ids"],
             spans,
-            torch.ones_like(given["input_ids"], dtype=torch.bool) if mask is None else mask.bool(),
+            torch.ones_like(arguments["input_ids"], dtype=torch.bool) if mask is None else mask.bool(),
             tuple(request.question for request in requests),
             self._decode,
             no_padding if self.images.preparation == "protocol" else partial(self._padding_share, originals),
@@ -329,7 +329,7 @@ class Preparation:
             tuple(request.sample_id for request in requests),
             tuple(request.key for request in requests),
         )
-        return Batch(given, layout, answers.trie, digests)
+        return Batch(arguments, layout, candidates.trie, digests)
 
     def _padding_share(self, sizes: Sequence[Sequence[Size]], spans: Spans) -> torch.Tensor:
         options = {"return_tensors": "pt", **self._image_options(len(sizes[0]))}

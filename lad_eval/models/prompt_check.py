@@ -223,15 +223,15 @@ class PromptChecker:
         return self._prepared_tokens(request) if prepare else self._text_tokens(request)
 
     def _prepared_tokens(self, request: Request) -> int:
-        return int(self._prepare([request], answered=False).inputs["attention_mask"].sum())
+        return int(self._prepare([request], for_candidates=False).inputs["attention_mask"].sum())
 
     def _answer_tokens(self, request: Request) -> int:
         """Tokens from the prompt's end to the end of the longest candidate."""
         key = request.identifiers, len(request.images)
         if key not in self._answer_lengths:
             with self._prepare.lock:
-                answers = self._conversation.answers(*key, request.question)
-            self._answer_lengths[key] = len(answers.lead) - answers.drop + max(map(len, answers.trie.candidates))
+                candidates = self._conversation.candidate_tokens(*key, request.question)
+            self._answer_lengths[key] = len(candidates.lead) - candidates.drop + max(map(len, candidates.trie.candidates))
         return self._answer_lengths[key]
 
     def _too_long(self, tokens: int, following: int) -> str | None:

@@ -86,29 +86,33 @@ def test_an_open_thought_is_closed(processor):
 
 def test_answers_follow_at_once_where_the_template_puts_nothing_between(processor):
     chat = processor(LISTS)
-    assert words(chat, Conversation(chat, "x").answers(("1", "2", "12"), 2, "?")) == (0, [], [["1"], ["2"], ["1", "2"]])
+    assert words(chat, Conversation(chat, "x").candidate_tokens(("1", "2", "12"), 2, "?")) == (0, [], [["1"], ["2"], ["1", "2"]])
 
 
 def test_a_space_of_the_template_belongs_to_the_prompt_where_it_is_a_token_of_its_own(processor):
     chat = processor(SPACED)
-    assert words(chat, Conversation(chat, "x").answers(("1", "2"), 2, "?")) == (0, ["▁"], [["1"], ["2"]])
+    assert words(chat, Conversation(chat, "x").candidate_tokens(("1", "2"), 2, "?")) == (0, ["▁"], [["1"], ["2"]])
 
 
 def test_a_space_that_merges_with_the_answer_begins_the_answer(processor):
     chat = processor(SPACED, merges=[("▁", "1"), ("▁", "2")])
-    assert words(chat, Conversation(chat, "x").answers(("1", "2", "12"), 2, "?")) == (0, [], [["▁1"], ["▁2"], ["▁1", "2"]])
+    assert words(chat, Conversation(chat, "x").candidate_tokens(("1", "2", "12"), 2, "?")) == (
+        0,
+        [],
+        [["▁1"], ["▁2"], ["▁1", "2"]],
+    )
 
 
 def test_a_space_at_the_prompts_end_that_merges_is_taken_back(processor):
     chat = processor(TRAILING, merges=[("▁", "1"), ("▁", "2")])
-    assert words(chat, Conversation(chat, "x").answers(("1", "2"), 2, "?")) == (1, [], [["▁1"], ["▁2"]])
+    assert words(chat, Conversation(chat, "x").candidate_tokens(("1", "2"), 2, "?")) == (1, [], [["▁1"], ["▁2"]])
 
 
 def test_a_space_that_merges_with_some_answers_only(processor):
     chat = processor(TRAILING, merges=[("▁", "1")])
-    assert words(chat, Conversation(chat, "x").answers(("1", "2"), 2, "?")) == (1, [], [["▁1"], ["▁", "2"]])
+    assert words(chat, Conversation(chat, "x").candidate_tokens(("1", "2"), 2, "?")) == (1, [], [["▁1"], ["▁", "2"]])
 
 
 def test_identifiers_that_the_tokenizer_does_not_know(processor):
     with pytest.raises(UserError, match="gives candidates 1 and 2 the same tokens"):
-        Conversation(processor(LISTS), "x").answers(("図", "絵"), 2, "?")
+        Conversation(processor(LISTS), "x").candidate_tokens(("図", "絵"), 2, "?")

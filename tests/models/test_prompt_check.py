@@ -335,7 +335,7 @@ class TestLength:
             requests = [request_of("blue " * count, sample_id=f"s{count}") for count in (1, 650, 2)]
             report = checker.report(requests, exact=None)
             [fault] = report.faults
-            tokens = int(prepare([requests[1]], answered=False).inputs["attention_mask"].sum())
+            tokens = int(prepare([requests[1]], for_candidates=False).inputs["attention_mask"].sum())
             assert str(fault).startswith(
                 f"Sample s650: its prompt has {tokens} tokens (and 1 for the answer), and qwen2.5-vl takes 700;"
             )
@@ -354,7 +354,7 @@ class TestLength:
     def test_a_reply_counts(self, vlm, tiny):
         model, _ = tiny("qwen2.5-vl")
         request = request_of("blue")
-        tokens = int(vlm("qwen2.5-vl")._prepare([request], answered=False).inputs["attention_mask"].sum())
+        tokens = int(vlm("qwen2.5-vl")._prepare([request], for_candidates=False).inputs["attention_mask"].sum())
         text = model.config.get_text_config()
         before = text.max_position_embeddings
         try:

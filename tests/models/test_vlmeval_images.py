@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lad_eval.errors import UnsupportedModelError
-from lad_eval.models.vlmeval.images import Shown, spans_in
+from lad_eval.models.vlmeval.images import ImageFacts, spans_in
 
 TOKENS = {"<image>": 9, "<global-img>": 7, "[IMG_END]": 6, "<fake>": 5, "[IMG_BREAK]": 4}
 G, E, F, B, X = 7, 6, 5, 4, 9
@@ -23,7 +23,7 @@ class Tokenizer:
 def spans(row, n, *, model_type="unknown", equal=True, processor=None, **inputs):
     model = SimpleNamespace(config=SimpleNamespace(model_type=model_type, image_token_id=X))
     made = SimpleNamespace(tokenizer=Tokenizer(), **(processor or {}))
-    found = spans_in(torch.tensor([row]), inputs, [model], made, Shown(n, equal), "kit")
+    found = spans_in(torch.tensor([row]), inputs, [model], made, ImageFacts(n, equal), "kit")
     return [tuple(span) for span in found.image[0].tolist()]
 
 
@@ -82,4 +82,4 @@ def test_a_prompt_without_image_tokens():
         spans([20, 21], 2)
     bare = SimpleNamespace(config=SimpleNamespace(model_type="bare"))
     with pytest.raises(UnsupportedModelError, match="neither its model's configuration nor its processor names an image token"):
-        spans_in(torch.tensor([[20]]), {}, [bare], Tokenizer(), Shown(2, True), "kit")
+        spans_in(torch.tensor([[20]]), {}, [bare], Tokenizer(), ImageFacts(2, True), "kit")

@@ -158,7 +158,7 @@ def test_a_class_that_asks_the_same_again_and_another_question(made, parts):
         tokens = ("input_ids", "attention_mask", "mm_token_type_ids")
         return kit.plain({key: value[:, 1:] if key in tokens else value for key, value in inputs.items()})
 
-    with pytest.raises(UnsupportedModelError, match="more than one question"):
+    with pytest.raises(UnsupportedModelError, match="more than one prompt"):
         answer(made(ask))
 
 
@@ -167,7 +167,7 @@ def test_a_class_that_asks_the_same_again_and_another_question(made, parts):
     [
         (lambda model, inputs: {"inputs_embeds": torch.zeros(1, 9, 64)}, "without the prompt's tokens"),
         (lambda model, inputs: {**inputs, "past_key_values": object()}, "reads the prompt before"),
-        (lambda model, inputs: {**inputs, "input_ids": inputs["input_ids"].repeat(2, 1)}, "asks 2 prompts at once"),
+        (lambda model, inputs: {**inputs, "input_ids": inputs["input_ids"].repeat(2, 1)}, "runs 2 prompts at once"),
     ],
 )
 def test_calls_that_cannot_be_read_are_refused(made, change, text):
@@ -179,22 +179,22 @@ def test_messages_must_fit_their_requests(made):
     vlm = made()
     message = vlm.messages.of(REQUEST)
     with pytest.raises(DataError, match=r"^Sample s0: its message shows 3 images, and its request has 4\.$"):
-        vlm.look([message[1:]], [REQUEST])
+        vlm.evidence_of([message[1:]], [REQUEST])
     with pytest.raises(UserError, match=r"^2 messages and 1 requests do not belong together\.$"):
-        vlm.look([message, message], [REQUEST])
+        vlm.evidence_of([message, message], [REQUEST])
     with pytest.raises(UserError, match="There are no requests"):
-        vlm.look([], [])
+        vlm.evidence_of([], [])
     with pytest.raises(UserError, match="the same number of images"):
         vlm.evidence([REQUEST, make_requests(3, 1)[0]])
     with pytest.raises(DataError, match=r"/nowhere\.png: no such image"):
-        vlm.look([[{**part, "value": "/nowhere.png"} if part["type"] == "image" else part for part in message]], [REQUEST])
+        vlm.evidence_of([[{**part, "value": "/nowhere.png"} if part["type"] == "image" else part for part in message]], [REQUEST])
 
 
 def test_the_message_is_the_class_s_to_change(made):
     vlm = made(dataset="COCORetrieval_Random_N4")
     message = vlm.messages.of(REQUEST)
     vlm.inner.ask = lambda inputs: vlm.inner.given["message"].clear() or vlm.inner.plain(inputs)
-    vlm.look([message], [REQUEST])
+    vlm.evidence_of([message], [REQUEST])
     assert len(message) == 5
     assert vlm.inner.given["dataset"] == "COCORetrieval_Random_N4"
     assert vlm.fingerprint["harness"]["dataset"] == "COCORetrieval_Random_N4"
@@ -255,7 +255,7 @@ def test_candidates_go_on_from_the_end_of_any_prompt(tiny, family, end, lead):
     tokenizer = processor.tokenizer
     ids = tokenizer(f"a red circle {end}", add_special_tokens=False)["input_ids"]
     names = ("1", "2", "10")
-    found = PromptEnd(tokenizer, Conversation(processor, family), family).answers(ids, names)
+    found = PromptEnd(tokenizer, Conversation(processor, family), family).candidate_tokens(ids, names)
     kept = ids[: len(ids) - found.drop]
     for name, tokens in zip(names, found.trie.candidates, strict=True):
         whole = [*kept, *found.lead, *tokens]
@@ -321,7 +321,7 @@ def test_a_control_token_is_refused_in_whatever_text_the_class_is_given(made, to
     assert vlm.inner.given == {}
     message = [*vlm.messages.of(REQUEST), {"type": "text", "value": f"and {token}"}]
     with pytest.raises(DataError, match="its question becomes"):
-        vlm.look([message], [REQUEST])
+        vlm.evidence_of([message], [REQUEST])
 
 
 def test_a_prompt_longer_than_the_context_is_refused_by_name(made, parts, monkeypatch):

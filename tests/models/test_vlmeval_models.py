@@ -12,7 +12,7 @@ import torch
 from examples.lad_eval_example.lad_eval_example.evened import Evened
 from lad_eval.errors import EvidenceError, UnsupportedModelError, UserError
 from lad_eval.models.vlmeval import InterceptedVLM
-from lad_eval.models.vlmeval.images import Shown, spans_in
+from lad_eval.models.vlmeval.images import ImageFacts, spans_in
 from lad_eval.models.vlmeval.kit import kit
 from tests.models import internvl_shaped
 from tests.models.requests import Noise, make_requests
@@ -165,10 +165,10 @@ def test_images_of_unequal_sizes(build, name, family):
     request = make_requests(3, 1)[0]
     images = tuple(Noise(i, size) for i, size in enumerate([(56, 56), (112, 56), (56, 168)]))
     message = vlm.messages.of(dataclasses.replace(request, images=images))
-    evidence = vlm.look([message], [request])
+    evidence = vlm.evidence_of([message], [request])
     assert (evidence.attention > 0).all()
     inputs = given_to_generate(vlm, message)
-    found = spans_in(inputs["input_ids"], inputs, [vlm.model], vlm.processor, Shown(3, False), name).image[0].tolist()
+    found = spans_in(inputs["input_ids"], inputs, [vlm.model], vlm.processor, ImageFacts(3, False), name).image[0].tolist()
     token = vlm.processor.image_token
     asked = {"text": [token * 3], "images": [source.load() for source in images], "return_text_replacement_offsets": True}
     parts = vlm.processor(**asked, return_tensors="pt")["text_replacement_offsets"][0]

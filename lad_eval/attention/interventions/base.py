@@ -55,8 +55,8 @@ class Intervention(ABC):
     @property
     def label(self) -> str:
         """The name, and the parameters that are not the defaults: "sofa", "sofa(sigma=0.3)"."""
-        own = [f for f in fields(self) if not f.metadata]
-        return spell(self.name, {f.name: getattr(self, f.name) for f in own if getattr(self, f.name) != f.default})
+        parameters = [f for f in fields(self) if not f.metadata]
+        return spell(self.name, {f.name: getattr(self, f.name) for f in parameters if getattr(self, f.name) != f.default})
 
     @contextmanager
     def applied(self, model: Any, layout: PromptLayout) -> Iterator[None]:

@@ -31,7 +31,7 @@ _CONTEXT = "img_context_token_id"  # InternVL's remote code keeps the image toke
 
 
 @dataclass(frozen=True)
-class Shown:
+class ImageFacts:
     """What is known of the images apart from the prompt.
 
     Attributes:
@@ -44,7 +44,7 @@ class Shown:
 
 
 def spans_in(
-    ids: torch.Tensor, inputs: Mapping[str, Any], models: Sequence[Any], processor: Any, shown: Shown, name: str
+    ids: torch.Tensor, inputs: Mapping[str, Any], models: Sequence[Any], processor: Any, images: ImageFacts, name: str
 ) -> Spans:
     """Spans of the images in a prompt.
 
@@ -63,11 +63,11 @@ def spans_in(
     token = _image_token(models, processor, name)
     positions = [i for i, other in enumerate(row) if other == token]
     tokenizer = getattr(processor, "tokenizer", processor)
-    counts = _counts(row, positions, inputs, models, processor, shown)
-    if counts is None or len(counts) != shown.n_images or min(counts, default=0) < 1 or sum(counts) != len(positions):
+    counts = _counts(row, positions, inputs, models, processor, images)
+    if counts is None or len(counts) != images.n_images or min(counts, default=0) < 1 or sum(counts) != len(positions):
         raise UnsupportedModelError(
             f"{name} is not supported here: its prompt holds {len(positions)} image tokens in {len(_runs(positions))} runs, and "
-            f"nothing says which of them belong to which of {shown.n_images} images."
+            f"nothing says which of them belong to which of {images.n_images} images."
         )
     return cut_spans(ids, token, [counts], tokenizer)
 
@@ -88,10 +88,15 @@ def _image_token(models: Sequence[Any], processor: Any, name: str) -> int:
 
 
 def _counts(
-    row: Sequence[int], positions: Sequence[int], inputs: Mapping[str, Any], models: Sequence[Any], processor: Any, shown: Shown
+    row: Sequence[int],
+    positions: Sequence[int],
+    inputs: Mapping[str, Any],
+    models: Sequence[Any],
+    processor: Any,
+    images: ImageFacts,
 ) -> list[int] | None:
     """Image tokens of every image, or None where no fact decides."""
-    n, total = shown.n_images, len(positions)
+    n, total = images.n_images, len(positions)
     if n == 1:
         return [total]
     grid = inputs.get("image_grid_thw")
@@ -115,7 +120,7 @@ def _counts(
         return [len(run) for run in runs]
     pixels = inputs.get("pixel_values")
     rows = len(pixels) if isinstance(pixels, torch.Tensor) else None
-    if kind in _ROW_AN_IMAGE and rows == n and shown.equal_sizes and total % n == 0:
+    if kind in _ROW_AN_IMAGE and rows == n and images.equal_sizes and total % n == 0:
         return [total // n] * n
     return None
 

@@ -1,8 +1,8 @@
-"""`generate` replaced on the instance of a model, for the time of one answer, and put back.
+"""Replaces `generate` on the instance of a model while it gives one reply, and restores it.
 
-Two shapes exist. A model that generates through transformers' own `generate` is asked directly. A model with a `generate` of its
-own (remote code such as InternVL's: it puts the images' features among the embeddings and then calls its language model's
-`generate`) is let run, and its language model is asked in its place.
+There are two cases. Where a model generates with transformers' own `generate`, that one is replaced. Where a model has a
+`generate` of its own (remote code such as InternVL's, which merges the images' features into the embeddings and then calls
+`generate` of its language model), it runs, and the one of its language model is replaced.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _MACHINERY = frozenset({"tokenizer", "assistant_tokenizer", "trust_remote_code",
 
 
 @dataclass(frozen=True)
-class Call:
-    """One call of `generate`, with its arguments told apart.
+class GenerateCall:
+    """One call of `generate`, its arguments separated into inputs and settings.
 
     Attributes:
         module: the model whose forward pass gives the logits.
@@ -40,29 +40,29 @@ class Call:
     settings: dict[str, Any]
 
 
-class Answerer(Protocol):
-    """What is done at the place of `generate`."""
+class GenerateHandler(Protocol):
+    """What runs in place of `generate`."""
 
-    def mend(self, ids: torch.Tensor, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """The inputs, ending where the candidates begin. Sees the prompt, Int[1, T], before anything is run."""
+    def prepare_inputs(self, ids: torch.Tensor, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The inputs, their prompt ending where the candidates begin; `ids` is the prompt, Int[1, T], before anything is run."""
         ...
 
-    def answer(self, call: Call) -> tuple[list[int], list[int]]:
-        """Tokens of the reply: behind the prompt as the class made it, and behind the mended one."""
+    def answer(self, call: GenerateCall) -> tuple[list[int], list[int]]:
+        """Tokens of the reply, as they follow the class's own prompt, and as they follow the prompt of `prepare_inputs`."""
         ...
 
 
 @contextmanager
-def intercepted(model: Any, answerer: Answerer) -> Iterator[None]:
-    """While the context is open, `model.generate` is `answerer`; afterwards the instance is exactly as before.
+def intercepted(model: Any, handler: GenerateHandler) -> Iterator[None]:
+    """While the context is open, `handler` replaces `model.generate`; afterwards the instance is exactly as before.
 
     Raises:
         UnsupportedModelError: nothing in the model generates through transformers' `generate`.
     """
-    stand_in = _StandIn(model, answerer)
+    replacement = _GenerateReplacement(model, handler)
     held: list[tuple[dict[str, Any], Any]] = []
     try:
-        for module, function in stand_in.functions():
+        for module, function in replacement.functions():
             held.append((vars(module), vars(module).get("generate", _ABSENT)))
             vars(module)["generate"] = function
         yield
@@ -81,11 +81,11 @@ def generates_itself(model: Any) -> bool:
     return isinstance(model, GenerationMixin) and _function(type(model).generate) is _function(GenerationMixin.generate)
 
 
-class _StandIn:
-    def __init__(self, model: Any, answerer: Answerer) -> None:
+class _GenerateReplacement:
+    def __init__(self, model: Any, handler: GenerateHandler) -> None:
         self._model = model
-        self._answerer = answerer
-        self._mended: dict[str, Any] | None = None
+        self._handler = handler
+        self._aligned: dict[str, Any] | None = None
         self._length = 0
 
     def functions(self) -> list[tuple[Any, Callable[..., Any]]]:
@@ -111,11 +111,12 @@ class _StandIn:
             ids = _prompt(inputs, type(model).__name__)
             if inputs.get("inputs_embeds") is not None:
                 raise UnsupportedModelError(
-                    f"{type(model).__name__} is given embeddings beside its prompt's tokens, so that its images cannot be placed."
+                    f"{type(model).__name__} is given embeddings in addition to its prompt's tokens, so that its images "
+                    "cannot be placed."
                 )
-            mended = self._answerer.mend(ids, inputs)
-            plain, _ = self._answerer.answer(Call(model, original, mended, settings))
-            return _packed(model, torch.cat([ids, _row(plain, ids)], dim=1), settings)
+            aligned = self._handler.prepare_inputs(ids, inputs)
+            reply, _ = self._handler.answer(GenerateCall(model, original, aligned, settings))
+            return _packed(model, torch.cat([ids, _row(reply, ids)], dim=1), settings)
 
         return generate
 
@@ -128,14 +129,14 @@ class _StandIn:
             key = next(key for key in _IDS if arguments.get(key) is not None)
             ids = arguments[key]
             arguments["input_ids"] = arguments.pop(key)
-            mended = self._answerer.mend(ids, arguments)
-            self._length = mended["input_ids"].shape[1]
-            self._mended = dict(mended)
-            mended[key] = mended.pop("input_ids")
+            aligned = self._handler.prepare_inputs(ids, arguments)
+            self._length = aligned["input_ids"].shape[1]
+            self._aligned = dict(aligned)
+            aligned[key] = aligned.pop("input_ids")
             try:
-                return original(**mended)
+                return original(**aligned)
             finally:
-                self._mended = None
+                self._aligned = None
 
         return generate
 
@@ -145,25 +146,25 @@ class _StandIn:
         def generate(*args: Any, **kwargs: Any) -> Any:
             inputs, settings = _inputs_and_settings(_flat(original, args, kwargs))
             name = type(module).__name__
-            if self._mended is None:
+            if self._aligned is None:
                 raise UnsupportedModelError(
-                    f"{type(self._model).__name__} is not supported: its class calls {name} with embeddings, so that nothing "
-                    "says which of them are images."
+                    f"{type(self._model).__name__} is not supported: its class calls {name} with embeddings, so it is "
+                    "unknown which of them are images."
                 )
             if "inputs" in inputs:
                 inputs["input_ids"] = inputs.pop("inputs")
             embeds = inputs.get("inputs_embeds")
-            shown = embeds if embeds is not None else inputs.get("input_ids")
-            if shown is None or shown.shape[:2] != (1, self._length):
+            features = embeds if embeds is not None else inputs.get("input_ids")
+            if features is None or features.shape[:2] != (1, self._length):
                 raise UnsupportedModelError(
                     f"{type(self._model).__name__} is not supported: it turns a prompt of {self._length} tokens into "
-                    f"{'something else' if shown is None else list(shown.shape[:2])}, so that its images cannot be placed."
+                    f"{'something else' if features is None else list(features.shape[:2])}, so that its images cannot be placed."
                 )
-            _, mended = self._answerer.answer(Call(module, original, inputs, settings))
+            _, reply = self._handler.answer(GenerateCall(module, original, inputs, settings))
             ids = inputs.get("input_ids")
             if ids is None:  # as transformers does it, a reply to embeddings comes without a prompt
-                ids = torch.zeros((1, 0), dtype=torch.long, device=shown.device)
-            return _packed(module, torch.cat([ids, _row(mended, ids)], dim=1), settings)
+                ids = torch.zeros((1, 0), dtype=torch.long, device=features.device)
+            return _packed(module, torch.cat([ids, _row(reply, ids)], dim=1), settings)
 
         return generate
 
@@ -201,7 +202,7 @@ def _prompt(inputs: Mapping[str, Any], name: str) -> torch.Tensor:
     if not isinstance(ids, torch.Tensor) or ids.dim() != 2 or ids.is_floating_point():
         raise UnsupportedModelError(f"{name} is not supported: its class calls `generate` without the prompt's tokens.")
     if len(ids) != 1:
-        raise UnsupportedModelError(f"{name} is not supported: its class asks {len(ids)} prompts at once.")
+        raise UnsupportedModelError(f"{name} is not supported: its class runs {len(ids)} prompts at once.")
     return ids
 
 
@@ -210,9 +211,9 @@ def _row(tokens: list[int], like: torch.Tensor) -> torch.Tensor:
 
 
 def _packed(module: Any, sequences: torch.Tensor, settings: Mapping[str, Any]) -> Any:
-    """The answer in the form that was asked for."""
-    asked = settings.get("generation_config")
-    wants = settings.get("return_dict_in_generate", getattr(asked, "return_dict_in_generate", None))
+    """The sequences in the form that the settings ask for."""
+    config = settings.get("generation_config")
+    wants = settings.get("return_dict_in_generate", getattr(config, "return_dict_in_generate", None))
     if wants is None:
         wants = getattr(getattr(module, "generation_config", None), "return_dict_in_generate", False)
     if not wants:

@@ -1,4 +1,4 @@
-"""A VLMEvalKit model, looked at while it answers."""
+"""A VLMEvalKit model as a VLM: its evidence is recorded while its class answers."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from lad_eval.models.base import ImagePreparation, PromptReport, Repeated, calib
 from lad_eval.models.batching import OutOfMemoryError, is_out_of_memory
 from lad_eval.models.conversation import Conversation
 from lad_eval.models.date import DEFAULT_DATE, check_date
-from lad_eval.models.huggingface import UnderIntervention
+from lad_eval.models.interventions import InterventionMixin
 from lad_eval.models.loading import repair
 from lad_eval.models.preparation import check_image_preparation
 from lad_eval.models.prompt_check import context_length
-from lad_eval.models.vlmeval.answering import Holding, Looking, ShownPrompt, Standing, Writing
-from lad_eval.models.vlmeval.images import Shown
-from lad_eval.models.vlmeval.interception import Answerer, intercepted
+from lad_eval.models.vlmeval.handlers import BaseHandler, CalibrationHandler, EvidenceHandler, PromptContext, ReplyHandler
+from lad_eval.models.vlmeval.images import ImageFacts
+from lad_eval.models.vlmeval.interception import GenerateHandler, intercepted
 from lad_eval.models.vlmeval.prompts import Message, Messages, PromptEnd, TextCheck, dated, equal_sizes, images_of, reads_clock
 from lad_eval.models.vlmeval.source import describe
-from lad_eval.models.vlmeval.writing import Replying, request_of
+from lad_eval.models.vlmeval.writing import PassThroughHandler, request_of
 from lad_eval.tasks.request import Request
 
-Choice = Callable[[Evidence], int]
+ChooseCandidate = Callable[[Evidence], int]
 """From one row of evidence to the position answered, 0-based."""
 
 
-class InterceptedVLM(UnderIntervention):
+class InterceptedVLM(InterventionMixin):
     """Implements the protocols of `lad_eval.models.base` around a VLMEvalKit model, one message at a time.
 
     Args:
@@ -79,9 +79,9 @@ class InterceptedVLM(UnderIntervention):
         self._end = PromptEnd(
             getattr(self.processor, "tokenizer", self.processor), _conversation(self.processor, name, date), name
         )
-        with intercepted(self.model, _Nobody()):
+        with intercepted(self.model, _NoHandler()):
             pass  # says at once whether there is anything to intercept
-        self._context = context_length(self.model.config, getattr(self.processor, "tokenizer", self.processor))
+        self._context_length = context_length(self.model.config, getattr(self.processor, "tokenizer", self.processor))
 
     @cached_property
     def _described(self) -> Mapping[str, Any]:
@@ -101,7 +101,7 @@ class InterceptedVLM(UnderIntervention):
         """Control tokens in samples' texts; how long prompts are is seen only when the class makes them."""
         unique = {(request.sample_id, request.question, request.identifiers): request for request in requests}
         faults = (self._texts.fault(request) for request in unique.values())
-        return PromptReport(tuple(fault for fault in faults if fault is not None), context=self._context)
+        return PromptReport(tuple(fault for fault in faults if fault is not None), context=self._context_length)
 
     def evidence(self, requests: Sequence[Request]) -> Evidence:
         """One row a request, in their order; see the protocol."""
@@ -113,9 +113,9 @@ class InterceptedVLM(UnderIntervention):
         refuse(self.check_prompts(requests).faults)
         intervention = self._intervention
         check_not_calibrated_on(intervention, requests)
-        return (self._look(self.messages.of(request), request, intervention) for request in requests)
+        return (self._evidence_of(self.messages.of(request), request, intervention) for request in requests)
 
-    def look(self, messages: Sequence[Message], requests: Sequence[Request]) -> Evidence:
+    def evidence_of(self, messages: Sequence[Message], requests: Sequence[Request]) -> Evidence:
         """Evidence for messages that are built already, each aligned with its request.
 
         Raises:
@@ -127,13 +127,15 @@ class InterceptedVLM(UnderIntervention):
             raise UserError(f"{len(messages)} messages and {len(requests)} requests do not belong together.")
         _check_alike(_some(requests))
         check_not_calibrated_on(self._intervention, requests)
-        return Evidence.concatenate([self._look(m, r, self._intervention) for m, r in zip(messages, requests, strict=True)])
+        return Evidence.concatenate(
+            [self._evidence_of(m, r, self._intervention) for m, r in zip(messages, requests, strict=True)]
+        )
 
-    def answer(self, message: Message, request: Request, choose: Choice | None = None) -> tuple[str, Evidence]:
+    def answer(self, message: Message, request: Request, choose: ChooseCandidate | None = None) -> tuple[str, Evidence]:
         """The class's text for the candidate that `choose` picks (None: the likeliest), and the evidence, from one pass."""
-        looking = self._looking(message, request, choose, self._intervention)
-        text = self._ask(looking, message, request, date=self._date)
-        return text, self._row(looking, request)
+        handler = self._evidence_handler(message, request, choose, self._intervention)
+        text = self._generate_with(handler, message, request, date=self._date)
+        return text, self._row(handler, request)
 
     def generate(self, requests: Sequence[Request], *, max_new_tokens: int = 16) -> list[str]:
         """Greedy free text to the class's own prompt, as the class decodes it."""
@@ -159,47 +161,49 @@ class InterceptedVLM(UnderIntervention):
             UnsupportedModelError: see the class; or the intervention cannot be applied.
         """
         request = request_of(message)
-        shown = Shown(len(request.images), not request.images or equal_sizes(images_of(message)))
-        prompt = ShownPrompt(self.name, self.model, self.processor, shown, request, self._context, self._intervention)
-        return self._ask(Replying(prompt), message, request, date=None)
+        images = ImageFacts(len(request.images), not request.images or equal_sizes(images_of(message)))
+        context = PromptContext(self.name, self.model, self.processor, images, request, self._context_length, self._intervention)
+        return self._generate_with(PassThroughHandler(context), message, request, date=None)
 
     def calibrated(self, intervention: Intervention, requests: Sequence[Request]) -> Intervention:
         """The intervention with what it learns from the unchanged model's passes over calibration requests, one at a time."""
         refuse(self.check_prompts(_some(requests)).faults)
-        module = self._held(requests[0]).module
+        module = self._calibration_handler(requests[0]).module
 
         def passes() -> Iterator[tuple[PromptLayout, Callable[[], None]]]:
             for request in requests:
-                held = self._held(request)
-                yield held.layout, held.run
+                handler = self._calibration_handler(request)
+                yield handler.layout, handler.run
 
         return intervention.calibrated(module, Repeated(passes), calibration_origin(self.fingerprint, requests))
 
-    def _held(self, request: Request) -> Holding:
+    def _calibration_handler(self, request: Request) -> CalibrationHandler:
         message = self.messages.of(request)
-        holding = Holding(self._shown_prompt(message, request, None), self._end, request.identifiers)
-        self._ask(holding, message, request, date=self._date)
-        return holding
+        handler = CalibrationHandler(self._prompt_context(message, request, None), self._end, request.identifiers)
+        self._generate_with(handler, message, request, date=self._date)
+        return handler
 
     def _reply(self, request: Request, decoding: Decoding, intervention: Intervention | None) -> Reply:
         message = self.messages.of(request)
-        shown = self._shown_prompt(message, request, intervention)
-        writings = [Writing(shown, decoding, request.key, sample) for sample in range(decoding.samples)]
-        texts = tuple(self._ask(writing, message, request, date=self._date).strip() for writing in writings)
-        return Reply(request.key, texts, sum(w.passes for w in writings), sum(w.seconds for w in writings))
+        context = self._prompt_context(message, request, intervention)
+        handlers = [ReplyHandler(context, decoding, request.key, sample) for sample in range(decoding.samples)]
+        texts = tuple(self._generate_with(handler, message, request, date=self._date).strip() for handler in handlers)
+        return Reply(request.key, texts, sum(h.passes for h in handlers), sum(h.seconds for h in handlers))
 
-    def _look(self, message: Message, request: Request, intervention: Intervention | None) -> Evidence:
-        looking = self._looking(message, request, None, intervention)
-        self._ask(looking, message, request, date=self._date)
-        return self._row(looking, request)
+    def _evidence_of(self, message: Message, request: Request, intervention: Intervention | None) -> Evidence:
+        handler = self._evidence_handler(message, request, None, intervention)
+        self._generate_with(handler, message, request, date=self._date)
+        return self._row(handler, request)
 
-    def _looking(self, message: Message, request: Request, choose: Choice | None, intervention: Intervention | None) -> Looking:
-        def chosen(looking: Looking) -> int:
-            return int(looking.seen.log_probs[0].argmax()) if choose is None else choose(self._row(looking, request))
+    def _evidence_handler(
+        self, message: Message, request: Request, choose: ChooseCandidate | None, intervention: Intervention | None
+    ) -> EvidenceHandler:
+        def chosen(handler: EvidenceHandler) -> int:
+            return int(handler.result.log_probs[0].argmax()) if choose is None else choose(self._row(handler, request))
 
-        return Looking(self._shown_prompt(message, request, intervention), self._end, request.identifiers, chosen)
+        return EvidenceHandler(self._prompt_context(message, request, intervention), self._end, request.identifiers, chosen)
 
-    def _shown_prompt(self, message: Message, request: Request, intervention: Intervention | None) -> ShownPrompt:
+    def _prompt_context(self, message: Message, request: Request, intervention: Intervention | None) -> PromptContext:
         paths = images_of(message)
         if len(paths) != len(request.images):
             raise DataError(
@@ -208,30 +212,30 @@ class InterceptedVLM(UnderIntervention):
         texts = [str(part["value"]) for part in message if part.get("type") == "text"]
         if fault := self._texts.fault(request, texts):
             refuse([fault])
-        shown = Shown(len(paths), equal_sizes(paths))
-        return ShownPrompt(self.name, self.model, self.processor, shown, request, self._context, intervention)
+        images = ImageFacts(len(paths), equal_sizes(paths))
+        return PromptContext(self.name, self.model, self.processor, images, request, self._context_length, intervention)
 
-    def _ask(self, answerer: Standing, message: Message, request: Request, *, date: str | None) -> str:
+    def _generate_with(self, handler: BaseHandler, message: Message, request: Request, *, date: str | None) -> str:
         """What the class makes of the answer; faults of the answerer come through whatever the class catches."""
         started = time.perf_counter()
         fault: Exception | None = None
         text: Any = None
-        with nullcontext() if date is None else dated(self.processor, date), intercepted(self.model, answerer), torch.no_grad():
+        with nullcontext() if date is None else dated(self.processor, date), intercepted(self.model, handler), torch.no_grad():
             try:
                 text = self.inner.generate(message=copy.deepcopy(message), dataset=self.dataset)
             except UserError:
                 raise
             except Exception as error:  # the class is somebody else's program and may fail as it likes
                 fault = error
-        fault = answerer.fault or fault
+        fault = handler.fault or fault
         if fault is not None:
             user_error = self._as_user_error(fault, request.sample_id)
             raise user_error from (None if user_error is fault else fault)
-        if not answerer.asked:
+        if not handler.called:
             raise UnsupportedModelError(
                 f"{self.name} is not supported: its class {type(self.inner).__name__} answered without calling `generate`."
             )
-        answerer.seconds = time.perf_counter() - started
+        handler.seconds = time.perf_counter() - started
         return text if isinstance(text, str) else str(text[0] if isinstance(text, (list, tuple)) and text else text)
 
     def _as_user_error(self, fault: Exception, sample_id: str) -> UserError:
@@ -239,27 +243,27 @@ class InterceptedVLM(UnderIntervention):
         if isinstance(fault, UserError):
             return fault
         if is_out_of_memory(fault):
-            return OutOfMemoryError(f"{self.name}: one request does not fit in memory; its class asks one at a time.")
+            return OutOfMemoryError(f"{self.name}: one request does not fit in memory; its class runs one request at a time.")
         reason = next((line.strip() for line in str(fault).splitlines() if line.strip()), "no reason given")
         return UnsupportedModelError(
             f"{self.name} is not supported here: its class {type(self.inner).__name__} fails on sample {sample_id} "
             f"({type(fault).__name__}: {reason})."
         )
 
-    def _row(self, looking: Looking, request: Request) -> Evidence:
-        seen = looking.seen
+    def _row(self, handler: EvidenceHandler, request: Request) -> Evidence:
+        result = handler.result
         return Evidence.from_arrays(
-            seen.log_probs,
-            seen.attention,
+            result.log_probs,
+            result.attention,
             [request.gold_position],
             [request.sample_id],
-            attention_delimited=seen.attention_delimited,
+            attention_delimited=result.attention_delimited,
             perm=[request.permutation.order],
             split=[request.split],
             key=[request.key],
-            forward_passes=np.full(1, seen.forward_passes),
-            seconds=np.full(1, looking.seconds),
-            fingerprint=self._fingerprint_under(looking.intervention),
+            forward_passes=np.full(1, result.forward_passes),
+            seconds=np.full(1, handler.seconds),
+            fingerprint=self._fingerprint_under(handler.intervention),
         )
 
 
@@ -314,8 +318,8 @@ def _some(requests: Sequence[Request]) -> Sequence[Request]:
     return requests
 
 
-class _Nobody(Answerer):
-    def mend(self, ids: torch.Tensor, inputs: Mapping[str, Any]) -> dict[str, Any]:
+class _NoHandler(GenerateHandler):
+    def prepare_inputs(self, ids: torch.Tensor, inputs: Mapping[str, Any]) -> dict[str, Any]:
         raise NotImplementedError
 
     def answer(self, call: Any) -> tuple[list[int], list[int]]:

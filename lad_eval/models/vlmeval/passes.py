@@ -19,7 +19,7 @@ from lad_eval.errors import UnsupportedModelError
 from lad_eval.models.candidates import CandidateTrie
 from lad_eval.models.continuation import continue_prefixes, end_ids, select
 from lad_eval.models.generation import neutral_generation
-from lad_eval.models.vlmeval.interception import Call
+from lad_eval.models.vlmeval.interception import GenerateCall
 
 Floats = npt.NDArray[np.float64]
 
@@ -43,7 +43,7 @@ class PassResult:
 
 @torch.no_grad()
 def run_pass(
-    call: Call, layout: PromptLayout, trie: CandidateTrie, ends: Sequence[int], intervention: Intervention | None = None
+    call: GenerateCall, layout: PromptLayout, trie: CandidateTrie, ends: Sequence[int], intervention: Intervention | None = None
 ) -> PassResult:
     """Candidate log-probabilities and attention after the call's prompt, read under an intervention if there is one.
 
@@ -79,7 +79,7 @@ def run_pass(
     return PassResult(trie.log_probs(logits, counted), _array(attention), _array(delimited), passes)
 
 
-def ends_of(call: Call, tokenizer: Any) -> tuple[int, ...]:
+def ends_of(call: GenerateCall, tokenizer: Any) -> tuple[int, ...]:
     """Every token id that would end this call's reply: as its class asks, else the model's own."""
     wanted = call.settings.get("eos_token_id")
     if wanted is None:
@@ -91,7 +91,7 @@ def ends_of(call: Call, tokenizer: Any) -> tuple[int, ...]:
     return tuple(dict.fromkeys(map(int, wanted if isinstance(wanted, (list, tuple)) else [wanted])))
 
 
-def padding_of(call: Call) -> dict[str, Any]:
+def padding_of(call: GenerateCall) -> dict[str, Any]:
     """The padding token that the call's class asks for, if it does."""
     token = call.settings.get("pad_token_id")
     return {} if token is None else {"pad_token_id": token}
@@ -120,7 +120,7 @@ def lengthened(module: Any, inputs: dict[str, Any], tokens: Sequence[int]) -> di
     return longer
 
 
-def prefill(call: Call, inputs: dict[str, Any], ends: Sequence[int]) -> Any:
+def prefill(call: GenerateCall, inputs: dict[str, Any], ends: Sequence[int]) -> Any:
     """The model's output for one pass over a prompt."""
     options = {"output_logits": True, "return_dict_in_generate": True}
     with neutral_generation(call.module, ends=ends, max_new_tokens=1, **options) as config:

@@ -15,7 +15,7 @@ from lad_eval.errors import UnsupportedModelError
 from lad_eval.files.atomic import Scratch
 from lad_eval.models.base import ImagePreparation, PromptFault
 from lad_eval.models.control import ControlTokens
-from lad_eval.models.conversation import Answers, Conversation, joined
+from lad_eval.models.conversation import CandidateTokens, Conversation, cut_candidates
 from lad_eval.models.date import CLOCK, pin_date
 from lad_eval.models.preparation import ImageCache
 from lad_eval.models.prompt_check import control_problem
@@ -46,9 +46,9 @@ class PromptEnd:
         self._name = name
         self._template = conversation.ending() if conversation else None
         self._special = _special_ids(tokenizer)
-        self._cached = lru_cache(maxsize=64)(self._answers)
+        self._cached = lru_cache(maxsize=64)(self._candidate_tokens)
 
-    def answers(self, ids: Sequence[int], identifiers: tuple[str, ...]) -> Answers:
+    def candidate_tokens(self, ids: Sequence[int], identifiers: tuple[str, ...]) -> CandidateTokens:
         """The identifiers as the beginning of the model's reply to a prompt.
 
         Raises:
@@ -57,7 +57,7 @@ class PromptEnd:
         """
         return self._cached(tuple(map(int, ids[-_TAIL:])), identifiers)
 
-    def _answers(self, tail: tuple[int, ...], identifiers: tuple[str, ...]) -> Answers:
+    def _candidate_tokens(self, tail: tuple[int, ...], identifiers: tuple[str, ...]) -> CandidateTokens:
         # From the last special token on: across it nothing merges, so that the piece reads alone as it reads in the prompt.
         begin = max((i for i, token in enumerate(tail) if token in self._special), default=0)
         piece = tail[begin:]
@@ -70,7 +70,7 @@ class PromptEnd:
                 f"{self._name} is not supported: its tokenizer does not read {text[-24:]!r}, the end of its own prompt, back "
                 "as it was."
             )
-        return joined(before, self._tokens(text + lead), [self._tokens(text + lead + name) for name in identifiers])
+        return cut_candidates(before, self._tokens(text + lead), [self._tokens(text + lead + name) for name in identifiers])
 
     def _lead(self, text: str, special: bool) -> str:
         if self._template is not None:
