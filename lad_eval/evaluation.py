@@ -13,7 +13,7 @@ from lad_eval.evidence.table import Evidence
 from lad_eval.methods import DEFAULT_METHODS
 from lad_eval.models.date import DEFAULT_DATE
 from lad_eval.report.compare import compare_runs
-from lad_eval.report.html import Written, write_report
+from lad_eval.report.html import WrittenReport, write_report
 from lad_eval.report.render import render
 from lad_eval.run.execute import Overwrite, Settings, run_tasks
 from lad_eval.run.rows import Row
@@ -78,7 +78,7 @@ class RunResult:
         methods = list(dict.fromkeys(row.method for row in self.rows if not row.reported))
         return compare_runs([self._folder(task)], methods, against=against)
 
-    def report(self, path: str | Path, *, pictures: int = 24) -> Written:
+    def report(self, path: str | Path, *, pictures: int = 24) -> WrittenReport:
         """Writes the runs as one self-contained HTML page.
 
         Args:

@@ -60,7 +60,7 @@ class RefusedError(ValueError):
 
 
 @dataclass(frozen=True)
-class Header:
+class PictureHeader:
     """What a picture is, before its pixels are decoded.
 
     Attributes:
@@ -104,7 +104,7 @@ def decode(content: bytes) -> Image:
     return rgb
 
 
-def inspect(content: bytes) -> Header:
+def inspect(content: bytes) -> PictureHeader:
     """What `decode` will do; the pixels are not decoded unless only they can tell.
 
     Raises:
@@ -122,7 +122,7 @@ def inspect(content: bytes) -> Header:
             "first frame": _has_frames(image),
         }
         done = tuple(name for name, needed in treatments.items() if needed)
-        return Header((width, height) if orientation < 5 else (height, width), mode, done)
+        return PictureHeader((width, height) if orientation < 5 else (height, width), mode, done)
 
 
 def as_rgb(image: Image) -> Image:

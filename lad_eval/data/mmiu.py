@@ -38,7 +38,7 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Row:
+class MmiuRow:
     """A question as the Parquet file has it; `number` counts the rows of its task from 0."""
 
     task: str
@@ -50,7 +50,7 @@ class Row:
     output: str | None
 
 
-def read_rows(root: Path, tasks: Collection[str] | None = None) -> list[Row]:
+def read_rows(root: Path, tasks: Collection[str] | None = None) -> list[MmiuRow]:
     """The rows of some tasks, or of all, in the file's order.
 
     Raises:
@@ -59,7 +59,7 @@ def read_rows(root: Path, tasks: Collection[str] | None = None) -> list[Row]:
     path = root / QUESTIONS
     if not path.is_file():
         raise missing(MMIU.files[0], root)
-    rows: list[Row] = []
+    rows: list[MmiuRow] = []
     numbers: dict[str, int] = {}
     for values in _table(path):
         task = str(values["task"])
@@ -110,9 +110,9 @@ def _silent(datasets: Any) -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _row(task: str, number: int, values: Mapping[str, Any]) -> Row:
+def _row(task: str, number: int, values: Mapping[str, Any]) -> MmiuRow:
     output = values["output"]
-    return Row(
+    return MmiuRow(
         task=task,
         number=number,
         question=str(values["question"] or ""),
@@ -149,7 +149,7 @@ class _Mmiu(DataSet):
         with temporary_path(root / file.path) as temporary:
             temporary.write_bytes(cached.read_bytes())
 
-    def _pictures(self, file: DataFile, root: Path, rows: Sequence[Row], options: PrepareOptions, progress: Progress) -> None:
+    def _pictures(self, file: DataFile, root: Path, rows: Sequence[MmiuRow], options: PrepareOptions, progress: Progress) -> None:
         """Unpacks an archive that is there, or is in the hub's cache; fetches it only for pictures that are missing."""
         there = root / file.path
         archive = there if there.is_file() else self._brought(file, root, rows, options, progress)
@@ -157,7 +157,7 @@ class _Mmiu(DataSet):
             _LOG.info("%s: %d pictures unpacked.", archive.name, count)
 
     def _brought(
-        self, file: DataFile, root: Path, rows: Sequence[Row], options: PrepareOptions, progress: Progress
+        self, file: DataFile, root: Path, rows: Sequence[MmiuRow], options: PrepareOptions, progress: Progress
     ) -> Path | None:
         """An archive that is not there; None if it is not needed, or if a part of its pictures must do without a network."""
         folder = file.path.removesuffix(".zip")
@@ -224,11 +224,11 @@ def _all_there(root: Path, stored: Iterable[str]) -> bool:
     return all((path := place(root, each)) is not None and path.is_file() for each in stored)
 
 
-def _present(root: Path, row: Row) -> bool:
+def _present(root: Path, row: MmiuRow) -> bool:
     return bool(row.images) and _all_there(root, row.images)
 
 
-def _tasks(root: Path, rows: Sequence[Row]) -> list[str]:
+def _tasks(root: Path, rows: Sequence[MmiuRow]) -> list[str]:
     """A line a task: its rows, and how many lack something."""
     lines = []
     for task in TASKS:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING
 
-from lad_eval.data.decoding import DECODER_ERRORS, Header, RefusedError, Treatment, decode, inspect
+from lad_eval.data.decoding import DECODER_ERRORS, PictureHeader, RefusedError, Treatment, decode, inspect
 from lad_eval.errors import DataError, PictureError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class PictureFacts:
     """
 
     digest: str
-    header: Header
+    header: PictureHeader
 
 
 def picture_facts(path: Path, name: str | None = None) -> PictureFacts:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from lad_eval.errors import DamagedError, EvidenceError
 from lad_eval.evidence.table import Evidence
-from lad_eval.files.log import Contents, rank_paths, read_log
+from lad_eval.files.log import Contents, LogRow, rank_paths, read_log
 from lad_eval.files.tables import read_table, write_table
 
 FORMAT = 1
@@ -38,11 +38,9 @@ MAX_ATTENTION = 1.01
 _MOST = 2**53
 _AGAIN = "move it away and run again."
 
-Row = Mapping[str, Any]
-
 
 @dataclass(frozen=True)
-class Header:
+class EvidenceHeader:
     """What made the rows of a file, and their shape: N candidates, L layers (0: no attention)."""
 
     fingerprint: Mapping[str, Any]
@@ -54,7 +52,7 @@ class Header:
         return {"format": FORMAT, **vars(self)}
 
     @classmethod
-    def of(cls, document: Any, path: Path) -> Header:
+    def of(cls, document: Any, path: Path) -> EvidenceHeader:
         """A header from JSON.
 
         Raises:
@@ -71,15 +69,15 @@ class Header:
             ) from None
         raise EvidenceError(f"{path} has evidence format {version!r}, and this version of lad_eval reads {FORMAT}.")
 
-    def _checked(self) -> Header:
+    def _checked(self) -> EvidenceHeader:
         named = isinstance(self.fingerprint, Mapping) and isinstance(self.task, Mapping)
         if not (named and is_count(self.candidates) and self.candidates >= 2 and is_count(self.layers)):
             raise TypeError("no shape")
         return self
 
 
-def rows_of(evidence: Evidence) -> list[Row]:
-    """The rows as JSON has them, for a log whose header is `Header.document`.
+def rows_of(evidence: Evidence) -> list[LogRow]:
+    """The rows as JSON has them, for a log whose header is `EvidenceHeader.document`.
 
     Raises:
         EvidenceError: a value is not finite, or is not what its column may hold.
@@ -115,17 +113,17 @@ def check_ranges(evidence: Evidence) -> None:
             raise EvidenceError(f"{name} must lie in 0..1, as shares of a softmax do; it cannot be stored.")
 
 
-def scan(path: Path) -> Contents[Header]:
+def scan(path: Path) -> Contents[EvidenceHeader]:
     """Reads a JSONL file, whole lines only.
 
     Raises:
         DamagedError: anything stands below a header that cannot be read.
         EvidenceError: it is of another format.
     """
-    return read_log(path, Header.of, _is_row)
+    return read_log(path, EvidenceHeader.of, _is_row)
 
 
-def _is_row(row: Row, header: Header) -> bool:
+def _is_row(row: LogRow, header: EvidenceHeader) -> bool:
     """Whether every value of a row is there and is what its column may hold."""
     if not all(name in row for name in (*_SCALARS, *_VECTORS)):
         return False
@@ -165,7 +163,7 @@ def is_permutation(value: Any, candidates: int) -> bool:
     return isinstance(value, list) and all(is_count(v) for v in value) and sorted(value) == list(range(candidates))
 
 
-def _is_attention(text: Any, header: Header) -> bool:
+def _is_attention(text: Any, header: EvidenceHeader) -> bool:
     if not isinstance(text, str) or len(text) != 4 * -(-4 * header.layers * header.candidates // 3):
         return False
     try:
@@ -175,7 +173,7 @@ def _is_attention(text: Any, header: Header) -> bool:
     return len(values) == header.layers * header.candidates and bool(((values >= 0) & (values <= MAX_ATTENTION)).all())
 
 
-def evidence_of(rows: Sequence[Row], header: Header) -> Evidence:
+def evidence_of(rows: Sequence[LogRow], header: EvidenceHeader) -> Evidence:
     """Rows as a table."""
     shape = (len(rows), header.layers, header.candidates)
     attention: dict[str, npt.NDArray[np.float64] | None] = dict.fromkeys(_ATTENTION)
@@ -187,7 +185,7 @@ def evidence_of(rows: Sequence[Row], header: Header) -> Evidence:
     return _table({**columns, **attention}, header)
 
 
-def _table(columns: Mapping[str, Any], header: Header) -> Evidence:
+def _table(columns: Mapping[str, Any], header: EvidenceHeader) -> Evidence:
     if not all(isinstance(text, str) for name in ("key", "sample_id", "split") for text in columns[name]):
         raise EvidenceError("a name is not text.")
     if (columns["attention"] is None) != (header.layers == 0):
@@ -207,7 +205,7 @@ def _table(columns: Mapping[str, Any], header: Header) -> Evidence:
     )
 
 
-def write_parquet(path: Path, evidence: Evidence, header: Header) -> None:
+def write_parquet(path: Path, evidence: Evidence, header: EvidenceHeader) -> None:
     """A Parquet file: a row a request; lists of fixed length for what is an array, attention flattened from [L, N]."""
     import pyarrow as pa
 
@@ -225,9 +223,9 @@ def _lists(pa: Any, array: npt.NDArray[Any]) -> Any:
     return pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), array.shape[1])
 
 
-def _read(path: Path, columns: list[str] | None = None) -> tuple[Any, Header]:
+def _read(path: Path, columns: list[str] | None = None) -> tuple[Any, EvidenceHeader]:
     table, document = read_table(path, cure=_AGAIN, columns=columns)
-    return table, Header.of(document, path)
+    return table, EvidenceHeader.of(document, path)
 
 
 def read_parquet(path: Path) -> Evidence:
@@ -258,7 +256,7 @@ def files_of(folder: Path) -> list[Path]:
     return [*([finished] if finished.exists() else []), *rank_paths(folder, LOG)]
 
 
-def header_of(path: Path) -> Header:
+def header_of(path: Path) -> EvidenceHeader:
     """What made the rows of a Parquet file; its values are not looked at.
 
     Raises:

@@ -14,7 +14,7 @@ from lad_eval.evidence.replies import UNKNOWN_PASSES, Decoding, Replies, Reply, 
 from lad_eval.evidence.table import difference
 from lad_eval.files.log import (
     Contents,
-    Row,
+    LogRow,
     append,
     left_out,
     rank_path,
@@ -150,7 +150,7 @@ def read_replies(folder: Path, decoding: Decoding) -> Replies:
     Raises:
         EvidenceError: there are none, a file is damaged beyond single lines, or the files do not belong together.
     """
-    rows: dict[str, Row] = {}
+    rows: dict[str, LogRow] = {}
     fingerprint: Mapping[str, Any] | None = None
     for file in reply_files(folder, decoding):
         contents = read_file(file)
@@ -205,7 +205,7 @@ def _is_header(header: Mapping[str, Any]) -> bool:
     return named and "format" in header and is_count(header["decoding"].get("samples"))
 
 
-def _is_row(row: Row, header: Mapping[str, Any]) -> bool:
+def _is_row(row: LogRow, header: Mapping[str, Any]) -> bool:
     """Whether every value of a row is there and is what its column may hold."""
     if not all(name in row for name in _COLUMNS):
         return False

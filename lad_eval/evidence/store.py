@@ -16,7 +16,7 @@ from lad_eval.errors import DamagedError, EvidenceError
 from lad_eval.evidence.files import (
     LOG,
     PARQUET,
-    Header,
+    EvidenceHeader,
     evidence_of,
     files_of,
     first_of_each,
@@ -130,7 +130,7 @@ class EvidenceStore:
             UserError: the disk is full or fails; nothing stored before is lost, and the store can still be appended to.
         """
         self._check_open()
-        header = Header(self.fingerprint, self.task, evidence.n_candidates, evidence.n_layers)
+        header = EvidenceHeader(self.fingerprint, self.task, evidence.n_candidates, evidence.n_layers)
         fingerprint = json.loads(json.dumps(dict(evidence.fingerprint)))
         if off := difference({**self.fingerprint, **fingerprint}, self.fingerprint):
             raise EvidenceError(f"The evidence was made under another fingerprint than the store's: {off}.")
@@ -170,7 +170,7 @@ class EvidenceStore:
         if not parts and target.exists():
             return target
         evidence = self.load()
-        header = Header(self.fingerprint, self.task, evidence.n_candidates, evidence.n_layers)
+        header = EvidenceHeader(self.fingerprint, self.task, evidence.n_candidates, evidence.n_layers)
         with storage_errors(target):
             with temporary_path(target) as temporary:
                 write_parquet(temporary, evidence, header)
@@ -239,7 +239,7 @@ class EvidenceStore:
             if other_lock is not None:
                 other_lock.release()
 
-    def _accept(self, header: Header, file: Path) -> None:
+    def _accept(self, header: EvidenceHeader, file: Path) -> None:
         for kind, there, here in (("fingerprint", header.fingerprint, self.fingerprint), ("task", header.task, self.task)):
             if off := difference(there, here):
                 raise EvidenceError(

@@ -24,7 +24,7 @@ _LOG = logging.getLogger(__name__)
 _SUFFIX = ".jsonl"
 
 Header = TypeVar("Header")
-Row = Mapping[str, Any]
+LogRow = Mapping[str, Any]
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Contents(Generic[Header]):
     """
 
     header: Header | None = None
-    rows: list[Row] = field(default_factory=list)
+    rows: list[LogRow] = field(default_factory=list)
     damaged: list[int] = field(default_factory=list)
     cut: bool = False
     end: int = 0
@@ -61,7 +61,7 @@ def rank_paths(folder: Path, name: str) -> list[Path]:
 
 
 def read_log(
-    path: Path, header_of: Callable[[dict[str, Any], Path], Header], is_row: Callable[[Row, Header], bool]
+    path: Path, header_of: Callable[[dict[str, Any], Path], Header], is_row: Callable[[LogRow, Header], bool]
 ) -> Contents[Header]:
     """Header and rows of a log, whole lines only.
 
@@ -106,7 +106,7 @@ def read_log(
     return contents
 
 
-def append(path: Path, header: Mapping[str, Any], rows: Iterable[Row]) -> None:
+def append(path: Path, header: Mapping[str, Any], rows: Iterable[LogRow]) -> None:
     """Adds rows to a log, which is begun with its header if it is missing or empty; all are on the disk then, or none.
 
     Raises:
@@ -127,7 +127,7 @@ def append(path: Path, header: Mapping[str, Any], rows: Iterable[Row]) -> None:
             sync(path.parent)
 
 
-def write_log(path: Path, header: Mapping[str, Any], rows: Iterable[Row]) -> None:
+def write_log(path: Path, header: Mapping[str, Any], rows: Iterable[LogRow]) -> None:
     """Puts a log of these rows in the place of what is there, whole or not at all.
 
     Raises:
@@ -210,7 +210,7 @@ def storage_errors(path: Path, what: str = "write") -> Iterator[None]:
         raise UserError(f"{fault} free the disk, set the permissions, or choose another folder.") from error
 
 
-def _lines(header: Mapping[str, Any], rows: Iterable[Row]) -> bytes:
+def _lines(header: Mapping[str, Any], rows: Iterable[LogRow]) -> bytes:
     salt = salt_of(header)
     return b"".join(sealed(row, salt) for row in rows)
 

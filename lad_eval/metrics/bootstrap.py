@@ -28,7 +28,7 @@ class Estimate(NamedTuple):
     high: float
 
 
-class Figures(NamedTuple):
+class FigureArrays(NamedTuple):
     """Figures in points, each Float[B], of B resamples; or of the data themselves, Float[]."""
 
     accuracy: Floats
@@ -52,11 +52,11 @@ def sample_sums(grid: Grid) -> Floats:
     ).astype(np.float64)
 
 
-def figures(means: Floats) -> Figures:
+def figures(means: Floats) -> FigureArrays:
     """Figures from means over samples of `sample_sums`, Float[..., 3 + 2N]."""
     N = (means.shape[-1] - 3) // 2
     recall = share(means[..., 3 : 3 + N], means[..., 3 + N :])
-    return Figures(100 * means[..., 0], 100 * spread(recall), 100 * means[..., 1], 100 * means[..., 2])
+    return FigureArrays(100 * means[..., 0], 100 * spread(recall), 100 * means[..., 1], 100 * means[..., 2])
 
 
 def resampled_means(sums: Floats, resamples: int = RESAMPLES, seed: int = 42) -> Floats:

@@ -12,7 +12,7 @@ import numpy as np
 
 from lad_eval.errors import UnknownNameError
 from lad_eval.evidence.table import Floats
-from lad_eval.metrics.bootstrap import RESAMPLES, Estimate, Figures, figures, interval, resampled_means, sample_sums
+from lad_eval.metrics.bootstrap import RESAMPLES, Estimate, FigureArrays, figures, interval, resampled_means, sample_sums
 from lad_eval.metrics.predictions import Bools, Grid, Predictions, PredictionsError
 
 ALPHA = 0.05
@@ -208,7 +208,7 @@ def compare(
     ]
 
 
-def _difference(a: Figures, b: Figures, draws_a: Figures, draws_b: Figures, figure: str) -> Estimate:
+def _difference(a: FigureArrays, b: FigureArrays, draws_a: FigureArrays, draws_b: FigureArrays, figure: str) -> Estimate:
     value = float(getattr(a, figure) - getattr(b, figure))
     return Estimate(value, *interval(getattr(draws_a, figure) - getattr(draws_b, figure)))
 

@@ -28,11 +28,11 @@ class BaselineError(UserError):
     """A baseline that cannot be read, or does not fit what it is used for."""
 
 
-class _Strict(BaseModel):
+class _BaselinePart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Renewal(_Strict):
+class Renewal(_BaselinePart):
     """When the baseline was written, from what, and why."""
 
     date: str
@@ -41,7 +41,7 @@ class Renewal(_Strict):
     commit: str | None
 
 
-class PlanIndex(_Strict):
+class QuestionDigests(_BaselinePart):
     """What determines the questions of a task; none of it may change while `version` stays.
 
     Attributes:
@@ -59,7 +59,7 @@ class PlanIndex(_Strict):
     requests: str
 
 
-class Figures(_Strict):
+class BaselineFigures(_BaselinePart):
     """Figures of one method, in points; for people, as everything can be computed from the answers."""
 
     accuracy: float
@@ -67,7 +67,7 @@ class Figures(_Strict):
     unparsable: int
 
 
-class TaskBaseline(_Strict):
+class TaskBaseline(_BaselinePart):
     """One task's part of a baseline.
 
     Attributes:
@@ -84,11 +84,11 @@ class TaskBaseline(_Strict):
     task: str
     limit: Annotated[int, Field(ge=1, le=2**53)] | None
     candidates: int = Field(ge=2, le=2**20)
-    asked: PlanIndex
+    asked: QuestionDigests
     orders: tuple[str, ...] = ()
     fingerprint: dict[str, Any]
     evidence: dict[str, str] = Field(default_factory=dict)
-    figures: dict[str, Figures] = Field(min_length=1)
+    figures: dict[str, BaselineFigures] = Field(min_length=1)
     answers: dict[str, dict[str, int | str]] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -132,7 +132,7 @@ class TaskBaseline(_Strict):
         return np.asarray(images, dtype=np.int64)
 
 
-class Options(_Strict):
+class Options(_BaselinePart):
     """How the model of a baseline is loaded; fields of `Settings`.
 
     A file may not ask for code that comes with a model to be run: `trust_remote_code` is only ever false here, and true where the
@@ -152,7 +152,7 @@ class Options(_Strict):
         return {name: value for name, value in self if value is not None}
 
 
-class Baseline(_Strict):
+class Baseline(_BaselinePart):
     """The whole file.
 
     Attributes:
@@ -185,9 +185,9 @@ def answers_of(grids: Mapping[str, Grid]) -> dict[str, dict[str, int | str]]:
     }
 
 
-def figures_of(grid: Grid) -> Figures:
+def figures_of(grid: Grid) -> BaselineFigures:
     """The figures that stand beside the answers."""
-    return Figures(
+    return BaselineFigures(
         accuracy=round(accuracy(grid.correct), 2),
         consistency=round(consistency(grid.chosen), 2),
         unparsable=int((grid.predicted == UNPARSABLE).sum()),

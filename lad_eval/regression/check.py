@@ -19,7 +19,7 @@ from lad_eval.regression.baseline import (
     Baseline,
     BaselineError,
     Options,
-    PlanIndex,
+    QuestionDigests,
     Renewal,
     TaskBaseline,
     answers_of,
@@ -245,7 +245,9 @@ def _task_baseline(task: str, group: Questions, run: StoredRun) -> TaskBaseline:
         task=task,
         limit=group.limit,
         candidates=grid.n_candidates,
-        asked=PlanIndex(version=now.version, definition=now.definition, data=now.data, prompt=now.prompt, requests=now.requests),
+        asked=QuestionDigests(
+            version=now.version, definition=now.definition, data=now.data, prompt=now.prompt, requests=now.requests
+        ),
         orders=shared_orders(grid),
         fingerprint=read_spec(run.path)["fingerprint"],
         figures={name: figures_of(grid) for name, grid in grids.items()},

@@ -12,8 +12,8 @@ import numpy as np
 
 from lad_eval.evidence.table import difference
 from lad_eval.metrics import UNPARSABLE, Change, Grid, changes
-from lad_eval.regression.baseline import PlanIndex, TaskBaseline
-from lad_eval.regression.text import NAMES, CheckResult, Compared, Finding, Flip, Rule
+from lad_eval.regression.baseline import QuestionDigests, TaskBaseline
+from lad_eval.regression.text import NAMES, CheckFinding, CheckResult, Compared, Flip, Rule
 from lad_eval.tasks.prompts import identifiers
 
 
@@ -28,11 +28,11 @@ class Now:
     requests: str | None
 
 
-def asked_otherwise(task: str, base: PlanIndex, now: Now) -> list[Finding]:
+def asked_otherwise(task: str, base: QuestionDigests, now: Now) -> list[CheckFinding]:
     """Findings where a task is not what the baseline was made of."""
     if now.version != base.version:
         text = f"its version is {now.version}, the baseline's {base.version}: renew the baseline, and say why"
-        return [Finding("outdated", task, None, text)]
+        return [CheckFinding("outdated", task, None, text)]
     changed = {
         "prompt": None if now.prompt == base.prompt else f"from {base.prompt!r} to {now.prompt!r}",
         "definition": None if now.definition == base.definition else f"digest {base.definition} is now {now.definition}",
@@ -40,7 +40,9 @@ def asked_otherwise(task: str, base: PlanIndex, now: Now) -> list[Finding]:
         "requests": None if now.requests in (None, base.requests) else f"digest {base.requests} is now {now.requests}",
     }
     return [
-        Finding("asked", task, None, f"its {what} changed without a new version ({how}): raise `version`, or undo the change")
+        CheckFinding(
+            "asked", task, None, f"its {what} changed without a new version ({how}): raise `version`, or undo the change"
+        )
         for what, how in changed.items()
         if how is not None
     ]
@@ -68,9 +70,9 @@ def pair_up(result: CheckResult, task: str, base: TaskBaseline, grids: Mapping[s
     for method in base.methods:
         grid, before = grids[method], base.chosen(method)
         if grid.sample_id.tolist() != base.samples or grid.chosen.shape != before.shape:
-            result.findings.append(Finding("samples", task, method, "it was asked about other samples or orders"))
+            result.findings.append(CheckFinding("samples", task, method, "it was asked about other samples or orders"))
         elif not np.array_equal(grid.gold_image, base.gold):
-            result.findings.append(Finding("samples", task, method, "the right images of its samples are others"))
+            result.findings.append(CheckFinding("samples", task, method, "the right images of its samples are others"))
         else:
             pairs.append(Pair(task, method, _with(grid, before), grid))
     return pairs
@@ -94,10 +96,10 @@ def judge(result: CheckResult, pairs: Sequence[Pair]) -> None:
         result.flips += _flips(pair)
         if result.replayed and count:
             text = f"{count} of {flipped.size} decisions flipped, on {int(flipped.any(axis=1).sum())} samples"
-            result.findings.append(Finding("flipped", pair.task, pair.method, text))
+            result.findings.append(CheckFinding("flipped", pair.task, pair.method, text))
         if not result.replayed:
             failed = [change for change in of_pair if rule.fails(change)]
-            result.findings += [Finding(c.figure, pair.task, pair.method, _worse(c, rule)) for c in failed]
+            result.findings += [CheckFinding(c.figure, pair.task, pair.method, _worse(c, rule)) for c in failed]
     if rule.max_drop is not None:
         result.warnings += _too_small(result, rule.max_drop)
 
@@ -170,7 +172,7 @@ def environment_changes(result: CheckResult, task: str, base: TaskBaseline, fing
     then, now = dict(base.fingerprint), dict(fingerprint)
     if then.get("weights") == now.get("weights") and then.get("chat_template") != now.get("chat_template"):
         text = "its chat template changed while the model's weights did not: renew the baseline, or undo the change"
-        result.findings.append(Finding("asked", task, None, text))
+        result.findings.append(CheckFinding("asked", task, None, text))
     then, now = ({key: _short(value) for key, value in fingerprint.items()} for fingerprint in (then, now))
     versions = difference(then.pop("versions", {}), now.pop("versions", {}))
     differences = [f"versions: {versions}" if versions else "", f"model: {others}" if (others := difference(then, now)) else ""]

@@ -48,7 +48,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckFinding:
     """One reason to fail: what kind, where, and a sentence; `method` is None where it concerns the whole task."""
 
     kind: Kind
@@ -94,7 +94,7 @@ class CheckResult:
     replayed: bool
     rule: Rule = Rule()
     compared: list[Compared] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[CheckFinding] = field(default_factory=list)
     flips: list[Flip] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -184,7 +184,7 @@ def result_line(result: CheckResult) -> str:
     return f"{outcome}: {faults}{_outcome(result)}. {_noticeable(result)}"
 
 
-def _others(result: CheckResult) -> list[Finding]:
+def _others(result: CheckResult) -> list[CheckFinding]:
     """Findings that no table shows."""
     return [finding for finding in result.findings if finding.kind not in {*NAMES, "flipped"}]
 
@@ -298,7 +298,7 @@ def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, words: int)
     return [*table.splitlines(), *([f"... and {more} more; --json has them all"] if more > 0 else [])]
 
 
-def _where(finding: Finding) -> str:
+def _where(finding: CheckFinding) -> str:
     return finding.task if finding.method is None else f"{finding.task}, {finding.method}"
 
 

@@ -15,7 +15,7 @@ from lad_eval.errors import UserError
 from lad_eval.metrics import Significance, significance
 from lad_eval.metrics.predictions import Bools
 from lad_eval.models.source import display_name
-from lad_eval.report.leaderboard_forms import Board, Line, TaskFigures, check_sort, in_order
+from lad_eval.report.leaderboard_forms import Board, BoardLine, TaskFigures, check_sort, in_order
 from lad_eval.run.folder import read_spec
 from lad_eval.run.rows import reported_rows, rows_of
 from lad_eval.run.stored import StoredRun, finished_runs, none_in
@@ -184,7 +184,7 @@ def _letter(place: int) -> str:
     return chr(ord("a") + place) if place < 26 else f"{_letter(place // 26 - 1)}{chr(ord('a') + place % 26)}"
 
 
-def _lines(runs: Sequence[PlacedRun], methods: set[str], marks: Mapping[str, tuple[str, str]]) -> list[Line]:
+def _lines(runs: Sequence[PlacedRun], methods: set[str], marks: Mapping[str, tuple[str, str]]) -> list[BoardLine]:
     tested = _tested(runs, methods)
     cells: dict[tuple[str, str], dict[str, TaskFigures]] = defaultdict(dict)
     for placed in runs:
@@ -208,7 +208,7 @@ def _lines(runs: Sequence[PlacedRun], methods: set[str], marks: Mapping[str, tup
                 )
     of = {placed.label: placed for placed in runs}
     return [
-        Line(
+        BoardLine(
             label,
             method,
             by_task,
@@ -248,10 +248,10 @@ def _outcomes(run: StoredRun, methods: set[str]) -> dict[str, tuple[Any, Bools]]
     }
 
 
-def _reported(runs: Sequence[PlacedRun], methods: set[str]) -> list[Line]:
+def _reported(runs: Sequence[PlacedRun], methods: set[str]) -> list[BoardLine]:
     cells: dict[tuple[str, str], dict[str, TaskFigures]] = defaultdict(dict)
     for placed in runs:
         for row in reported_rows(placed.run.metrics):
             if row.method in methods:
                 cells[row.model, row.method][row.task] = TaskFigures(row.accuracy, row.rstd, row.consistency)
-    return [Line(model, method, by_task, reported=True) for (model, method), by_task in cells.items()]
+    return [BoardLine(model, method, by_task, reported=True) for (model, method), by_task in cells.items()]

@@ -57,7 +57,7 @@ class TaskFigures:
 
 
 @dataclass(frozen=True)
-class Line:
+class BoardLine:
     """A model and a method.
 
     Attributes:
@@ -89,7 +89,7 @@ class Board:
     """Tasks are the columns, in order; `marks`: what a letter beside a figure means; `notes`: what a reader should know."""
 
     tasks: tuple[str, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[BoardLine, ...]
     marks: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -110,7 +110,7 @@ def check_sort(by: str, tasks: Sequence[str]) -> None:
         raise UnknownNameError("sort", by, [*SORTS, *tasks, *(f"{task}:{figure}" for task in tasks for figure in _FIGURES)])
 
 
-def in_order(lines: Sequence[Line], tasks: Sequence[str], by: str) -> list[Line]:
+def in_order(lines: Sequence[BoardLine], tasks: Sequence[str], by: str) -> list[BoardLine]:
     """The best first; a figure is the mean over the tasks, and a line that lacks tasks stands below those that have more of them.
 
     Args:
@@ -121,7 +121,7 @@ def in_order(lines: Sequence[Line], tasks: Sequence[str], by: str) -> list[Line]
     task, _, figure = by.partition(":")
     columns, what = (list(tasks), by) if by in SORTS else ([task], figure or "accuracy")
 
-    def place(line: Line) -> tuple[int, float, str]:
+    def place(line: BoardLine) -> tuple[int, float, str]:
         if what in ("model", "method"):
             return 0, 0.0, str(getattr(line, what))
         known = [value for name in columns if (value := _value(line.cells.get(name), what)) is not None]
@@ -174,7 +174,7 @@ def table_of(board: Board) -> Table:
     return Table("", columns, rows, _legend(board), reported, groups)
 
 
-def _row(board: Board, line: Line) -> list[Content]:
+def _row(board: Board, line: BoardLine) -> list[Content]:
     cells = [line.cells.get(task) for task in board.tasks]
     figures = [figures for cell in cells for figures in ((None, None, None) if cell is None else _figures(cell))]
     return [line.model, line.method, _passes(line), *figures]
@@ -185,7 +185,7 @@ def _figures(cell: TaskFigures) -> tuple[Content, Content, Content]:
     return replace(figure(cell.accuracy, best=cell.best, tied=cell.tied), mark=mark), cell.rstd, cell.consistency
 
 
-def _passes(line: Line) -> Content:
+def _passes(line: BoardLine) -> Content:
     if line.passes is None:
         return None
     least, most = line.passes
@@ -211,7 +211,7 @@ def _json(board: Board) -> str:
     return json.dumps(lines, indent=2, allow_nan=False, ensure_ascii=False)
 
 
-def _who(line: Line) -> dict[str, Any]:
+def _who(line: BoardLine) -> dict[str, Any]:
     """What a line is of; `label` is the model's name as tables show it."""
     values = (line.name or line.model, line.model, line.limit, line.calibrated_on, line.method, line.reported)
     return dict(zip(_KEYS, values, strict=True))

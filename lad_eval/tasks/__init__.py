@@ -7,7 +7,7 @@ requests, `validate` names every fault; `sources` turns data into samples.
 from lad_eval.tasks.plan import Plan
 from lad_eval.tasks.prompts import PROMPTS, IdentifierStyle, question
 from lad_eval.tasks.registry import groups, load_spec, load_task, resolve, task_names
-from lad_eval.tasks.request import ImageSource, Permutation, Request, Sample, Source, Split, draw_permutations
+from lad_eval.tasks.request import ImageSource, Permutation, Request, Sample, SampleSource, Split, draw_permutations
 from lad_eval.tasks.search import task_search
 from lad_eval.tasks.task import Task
 
@@ -19,7 +19,7 @@ __all__ = [
     "Plan",
     "Request",
     "Sample",
-    "Source",
+    "SampleSource",
     "Split",
     "Task",
     "draw_permutations",

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Choice(Generic[T]):
+class CalibrationCandidates(Generic[T]):
     """Candidates for calibration, as far as they were looked at.
 
     Attributes:
@@ -46,7 +46,7 @@ def right_picture(sample: Sample) -> str:
     return content_digest(sample.images[sample.gold])
 
 
-def choose_distinct(candidates: Iterable[T], is_evaluated: Callable[[T], bool], count: int) -> Choice[T]:
+def choose_distinct(candidates: Iterable[T], is_evaluated: Callable[[T], bool], count: int) -> CalibrationCandidates[T]:
     """The first candidates whose right picture is not the right picture of an evaluated sample.
 
     Args:
@@ -60,7 +60,7 @@ def choose_distinct(candidates: Iterable[T], is_evaluated: Callable[[T], bool], 
         (passed_over if is_evaluated(candidate) else chosen).append(candidate)
         if len(chosen) == count:
             break
-    return Choice(tuple(chosen), tuple(passed_over), count)
+    return CalibrationCandidates(tuple(chosen), tuple(passed_over), count)
 
 
 def shared_pictures(calibration: Sequence[Sample], test: Sequence[Sample]) -> int:

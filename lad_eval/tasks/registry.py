@@ -52,7 +52,7 @@ _GROUP_KEYS = ("group", "description", "tasks")
 
 
 @dataclass(frozen=True)
-class Group:
+class TaskGroup:
     """A name for a set of tasks; `members` are names, globs or other groups, as the file has them."""
 
     name: str
@@ -62,11 +62,11 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Index:
+class TaskIndex:
     """Where every name is defined."""
 
     tasks: dict[str, Path]
-    groups: dict[str, Group]
+    groups: dict[str, TaskGroup]
 
 
 def bundled_folder() -> Path:
@@ -80,7 +80,7 @@ def definitions(folder: Path) -> Iterator[Path]:
     return iter(below(folder, lambda name: name.endswith(SUFFIXES) and not name.startswith(("_", "."))))
 
 
-def index() -> Index:
+def index() -> TaskIndex:
     """All names of the bundled tasks, of those below the folders of the open `task_search`, and of installed packages; within one
     search built once.
 
@@ -90,12 +90,12 @@ def index() -> Index:
         UserError: a folder is missing, or a name is defined twice.
     """
     built = current_search().index(_build)
-    assert isinstance(built, Index)
+    assert isinstance(built, TaskIndex)
     return built
 
 
-def _build(folders: Sequence[Path]) -> Index:
-    known = Index({}, {})
+def _build(folders: Sequence[Path]) -> TaskIndex:
+    known = TaskIndex({}, {})
     for folder in [bundled_folder(), *folders]:
         if not folder.is_dir():
             raise UserError(f"No folder of task definitions: {shown(folder)}.")
@@ -111,7 +111,7 @@ def _build(folders: Sequence[Path]) -> Index:
     return known
 
 
-def _enter(path: Path, known: Index) -> Path | None:
+def _enter(path: Path, known: TaskIndex) -> Path | None:
     """Enters a definition; where its name is taken, the file that has it."""
     name = path.stem
     other = known.tasks.get(name) or (known.groups[name].path if name in known.groups else None)
@@ -128,7 +128,7 @@ def _enter(path: Path, known: Index) -> Path | None:
     return None
 
 
-def read_group(path: Path) -> Group | None:
+def read_group(path: Path) -> TaskGroup | None:
     """The group that a YAML file defines; None if it defines no group.
 
     Raises:
@@ -142,7 +142,7 @@ def read_group(path: Path) -> Group | None:
         problems.append("tasks: this key is missing.")
     if faults := [f"{shown(path)}: {problem}" for problem in problems if problem]:
         raise SpecError(faults)
-    return Group(values["group"], values.get("description", ""), tuple(values["tasks"]), path)
+    return TaskGroup(values["group"], values.get("description", ""), tuple(values["tasks"]), path)
 
 
 def _group_problem(key: str, value: Any, path: Path) -> str | None:
@@ -168,7 +168,7 @@ def tasks_in_order(names: Iterable[str]) -> list[str]:
     return _in_order(names, index())
 
 
-def _in_order(names: Iterable[str], known: Index) -> list[str]:
+def _in_order(names: Iterable[str], known: TaskIndex) -> list[str]:
     ordered = sorted(names, key=task_order)
     for group in known.groups.values():
         if all(member in known.tasks for member in group.members):
@@ -301,11 +301,11 @@ def _in_file(path: Path) -> list[str]:
         return [str(path)]
     temporary = [p for suffix in SUFFIXES for p in sorted(path.parent.glob(f"*{suffix}")) if not p.name.startswith(("_", "."))]
     bundled = index()
-    known = Index({**bundled.tasks, **{p.stem: p for p in temporary if p != path}}, {**bundled.groups, group.name: group})
+    known = TaskIndex({**bundled.tasks, **{p.stem: p for p in temporary if p != path}}, {**bundled.groups, group.name: group})
     return [str(known.tasks[name]) for name in _expand(group.name, known, ())]
 
 
-def _expand(word: str, known: Index, outer: tuple[str, ...]) -> list[str]:
+def _expand(word: str, known: TaskIndex, outer: tuple[str, ...]) -> list[str]:
     if word in known.tasks:
         return [word]
     if word in known.groups:

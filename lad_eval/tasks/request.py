@@ -63,7 +63,7 @@ class Sample:
             raise ValueError(f"sample {self.id}: {self.identifiers} do not name {len(self.images)} positions")
 
 
-class Source(Protocol):
+class SampleSource(Protocol):
     """Turns data into samples; one module of `lad_eval.tasks.sources` each."""
 
     @property

@@ -28,7 +28,7 @@ from lad_eval.tasks.sources import options_of
 
 Setting = Literal["random", "adversarial", "given"]
 _Points = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
-Figures = tuple[_Points, _Points | None, _Points | None]
+PublishedFigures = tuple[_Points, _Points | None, _Points | None]
 """Accuracy, RStd and consistency in points; None where the source gives none."""
 
 _Count = Annotated[StrictInt, Field(ge=1, le=1_000_000)]
@@ -116,7 +116,7 @@ class TaskSpec(_Strict):
     permutations: PermutationSpec = PermutationSpec()
     calibration: CalibrationSpec = CalibrationSpec()
     citation: StrictStr | None = None
-    reported: dict[str, dict[str, Figures]] = Field(default_factory=dict)
+    reported: dict[str, dict[str, PublishedFigures]] = Field(default_factory=dict)
     metadata: Metadata = Metadata()
 
     @field_validator("source")

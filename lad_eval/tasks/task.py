@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lad_eval.errors import DataError
 from lad_eval.tasks.prompts import identifiers, question
-from lad_eval.tasks.request import Permutation, Request, Sample, Source, Split
+from lad_eval.tasks.request import Permutation, Request, Sample, SampleSource, Split
 from lad_eval.tasks.sources import options_of
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Task:
     """
 
     spec: TaskSpec
-    source: Source
+    source: SampleSource
     other: Task | None = None
     prompt_variants: tuple[str, ...] = ()
     folder: Path | None = None

@@ -189,7 +189,7 @@ def test_other_modes_are_converted_and_nothing_else_is_done(mode):
     if mode not in ("HSV", "YCbCr"):  # not written as a TIFF, or not by every version of Pillow
         content = saved(image, "TIFF")
         assert np.abs(np.asarray(decode(content))[3, 3].astype(int) - expected).max() <= tolerance
-        assert inspect(content) == decoding.Header((8, 8), mode, ())
+        assert inspect(content) == decoding.PictureHeader((8, 8), mode, ())
 
 
 @pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF", "AVIF"])
@@ -205,7 +205,7 @@ def test_an_animation_or_a_page_shows_its_first_frame(form):
 
 def test_a_second_picture_inside_a_jpeg_is_no_frame():
     first, second = Image.new("RGB", (16, 16), (200, 0, 0)), Image.new("RGB", (8, 8), (0, 0, 200))
-    assert inspect(saved(first, "MPO", save_all=True, append_images=[second])) == decoding.Header((16, 16), "RGB", ())
+    assert inspect(saved(first, "MPO", save_all=True, append_images=[second])) == decoding.PictureHeader((16, 16), "RGB", ())
 
 
 def oriented(number):
@@ -251,7 +251,7 @@ def test_deep_and_transparent_pictures_are_turned_too():
     clear = two("RGBA", (1, 2, 3, 255), (0, 0, 0, 0))
     content = saved(clear, "PNG", exif=oriented(6))
     assert pixels(content) == [[(1, 2, 3)], [WHITE]]
-    assert inspect(content) == decoding.Header((1, 2), "RGBA", ("turned", "flattened"))
+    assert inspect(content) == decoding.PictureHeader((1, 2), "RGBA", ("turned", "flattened"))
 
 
 def test_a_png_that_is_to_be_turned_says_so_before_or_behind_its_pixels():
@@ -259,7 +259,7 @@ def test_a_png_that_is_to_be_turned_says_so_before_or_behind_its_pixels():
     row = [bytes([1, 2])]
     for content in (png(2, 1, 8, 0, row, before=[(b"eXIf", exif)]), png(2, 1, 8, 0, row, after=[(b"eXIf", exif)])):
         assert [pixel[0][0] for pixel in pixels(content)] == [2, 1]
-        assert inspect(content) == decoding.Header((1, 2), "L", ("turned",))
+        assert inspect(content) == decoding.PictureHeader((1, 2), "L", ("turned",))
     plain = png(2, 1, 8, 0, row, after=[(b"tEXt", b"date:create\x002020-01-01")])
     assert inspect(plain).treatments == ()
 

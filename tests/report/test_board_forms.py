@@ -11,7 +11,7 @@ import pytest
 from lad_eval.errors import UserError
 from lad_eval.metrics import Significance
 from lad_eval.report.forms import terminal
-from lad_eval.report.leaderboard_forms import FORMATS, Board, Line, TaskFigures, render_board, table_of
+from lad_eval.report.leaderboard_forms import FORMATS, Board, BoardLine, TaskFigures, render_board, table_of
 
 BEST, TIED, WORSE = Significance(True, 1, 1), Significance(False, 0.4, 0.4), Significance(False, 0.001, 0.002)
 
@@ -25,10 +25,10 @@ def board():
     return Board(
         tasks=("x_n4", "y"),
         lines=(
-            Line("a|<b>&_", "lad", {"x_n4": cell(91.04, significance=BEST), "y": cell(70, mark="a", passes=4.0)}),
-            Line("a|<b>&_", "pride", {"x_n4": cell(90, significance=TIED, unparsable=3)}),
-            Line("c", "vanilla", {"x_n4": cell(40, significance=WORSE), "y": TaskFigures(None, None, None)}),
-            Line("M (reported)", "lad", {"y": TaskFigures(94.9, 4.2, None)}, reported=True),
+            BoardLine("a|<b>&_", "lad", {"x_n4": cell(91.04, significance=BEST), "y": cell(70, mark="a", passes=4.0)}),
+            BoardLine("a|<b>&_", "pride", {"x_n4": cell(90, significance=TIED, unparsable=3)}),
+            BoardLine("c", "vanilla", {"x_n4": cell(40, significance=WORSE), "y": TaskFigures(None, None, None)}),
+            BoardLine("M (reported)", "lad", {"y": TaskFigures(94.9, 4.2, None)}, reported=True),
         ),
         marks={"a": "bfloat16"},
         notes=("a note\non two lines",),
@@ -131,7 +131,7 @@ def test_tasks_that_do_not_fit_side_by_side_stand_below_each_other(board):
 
 
 def test_no_marks_no_legend(board):
-    plain = Board(("y",), (Line("m", "lad", {"y": cell(5)}),))
+    plain = Board(("y",), (BoardLine("m", "lad", {"y": cell(5)}),))
     assert "Bold" not in render_board(plain, "rich")
     with pytest.raises(UserError, match=r"Unknown format 'xml'\. Choose from rich, md, latex, html, csv, json"):
         render_board(plain, "xml")

@@ -113,12 +113,12 @@ def test_files_of_another_run_are_not_taken_for_this_ones(run, counted, tmp_path
 
 
 def test_evidence_of_another_model_is_not_decided_from(run, counted, model, tmp_path):
-    from lad_eval.evidence.files import Header, header_of, read_parquet, write_parquet
+    from lad_eval.evidence.files import EvidenceHeader, header_of, read_parquet, write_parquet
 
     path = run / "evidence.parquet"
     header, evidence = header_of(path), read_parquet(path)
     other = {**header.fingerprint, "dtype": "bfloat16"}
-    write_parquet(path, evidence, Header(other, header.task, header.candidates, header.layers))
+    write_parquet(path, evidence, EvidenceHeader(other, header.task, header.candidates, header.layers))
     with pytest.raises(UserError, match=r"holds answers of another model than .*spec\.json names: dtype is 'bfloat16'"):
         rescore(run)
 

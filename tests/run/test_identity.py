@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from lad_eval.errors import UserError
-from lad_eval.evidence.files import Header, read_parquet, write_parquet
+from lad_eval.evidence.files import EvidenceHeader, read_parquet, write_parquet
 from lad_eval.models.tiny import folder as tiny_folder
 from lad_eval.report.html.load import choose
 from lad_eval.report.leaderboard import Filters, gather_board
@@ -96,7 +96,7 @@ def older(out, **changes):
     for path in place.rglob("evidence.parquet"):
         evidence = read_parquet(path)
         fingerprint = {**evidence.fingerprint, **changes}
-        header = Header(fingerprint, {}, evidence.n_candidates, evidence.n_layers)
+        header = EvidenceHeader(fingerprint, {}, evidence.n_candidates, evidence.n_layers)
         write_parquet(path, evidence, header)
     shutil.rmtree(out / "checkpoint-500", ignore_errors=True)
     place.rename(out / "checkpoint-500")

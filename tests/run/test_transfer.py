@@ -4,7 +4,7 @@ import pytest
 
 from lad_eval.cli.console import log_to_stderr
 from lad_eval.errors import DataError
-from lad_eval.evidence.files import Header, read_parquet, write_parquet
+from lad_eval.evidence.files import EvidenceHeader, read_parquet, write_parquet
 from lad_eval.methods import make_method
 from lad_eval.models.registry import load_model
 from lad_eval.run import execute
@@ -87,7 +87,7 @@ def test_a_damaged_neighbour_and_one_of_another_model_are_passed_over(counted, t
     folders = sorted(path.parent for path in tmp_path.rglob("spec.json"))
     (folders[0] / "evidence.parquet").write_bytes(b"nothing")
     evidence = read_parquet(folders[1] / "evidence.parquet")
-    other = Header({**model.fingerprint, "dtype": "float16"}, {}, evidence.n_candidates, evidence.n_layers)
+    other = EvidenceHeader({**model.fingerprint, "dtype": "float16"}, {}, evidence.n_candidates, evidence.n_layers)
     write_parquet(folders[1] / "evidence.parquet", evidence, other)
     rest = counted()
     run_tasks(settings(tmp_path, limit=4, methods=("vanilla",)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lad_eval.models.random.family import TINY_TEXT, Family, Shape
+from lad_eval.models.random.family import TINY_TEXT, ModelFamily, ModelShape
 from lad_eval.models.random.llava import PIXTRAL_TEMPLATE, PIXTRAL_TOKENS, TINY_PIXTRAL, TINY_SIGLIP, pixtral_processor
 from lad_eval.models.random.qwen import QWEN3_VL
 
@@ -25,7 +25,7 @@ _PALIGEMMA_TEMPLATE = (
 )
 
 
-def _gemma3_processor(tokenizer: Any, shape: Shape) -> Any:
+def _gemma3_processor(tokenizer: Any, shape: ModelShape) -> Any:
     import transformers
 
     side = shape.vision["image_size"]
@@ -36,7 +36,7 @@ def _gemma3_processor(tokenizer: Any, shape: Shape) -> Any:
     )
 
 
-def _paligemma_processor(tokenizer: Any, shape: Shape) -> Any:
+def _paligemma_processor(tokenizer: Any, shape: ModelShape) -> Any:
     import transformers
 
     side = shape.vision["image_size"]
@@ -45,7 +45,7 @@ def _paligemma_processor(tokenizer: Any, shape: Shape) -> Any:
     return transformers.PaliGemmaProcessor(image_processor=images, tokenizer=tokenizer)
 
 
-GEMMA3 = Family(
+GEMMA3 = ModelFamily(
     model_type="gemma3",
     vision_type="siglip_vision_model",
     tokens={
@@ -64,7 +64,7 @@ GEMMA3 = Family(
     template=_GEMMA_TEMPLATE,
     processor=_gemma3_processor,
     shapes={
-        "": Shape(
+        "": ModelShape(
             text={
                 **TINY_TEXT,
                 "head_dim": 16,
@@ -75,7 +75,7 @@ GEMMA3 = Family(
             vision=TINY_SIGLIP,
             top={"mm_tokens_per_image": 4},
         ),
-        "4b": Shape(
+        "4b": ModelShape(
             text={
                 "vocab_size": 262_208,
                 "hidden_size": 2560,
@@ -104,7 +104,7 @@ GEMMA3 = Family(
         ),
     },
 )
-MISTRAL3 = Family(
+MISTRAL3 = ModelFamily(
     model_type="mistral3",
     text_type="mistral",
     vision_type="pixtral",
@@ -113,14 +113,14 @@ MISTRAL3 = Family(
     template=PIXTRAL_TEMPLATE,
     processor=pixtral_processor,
     shapes={
-        "": Shape(
+        "": ModelShape(
             text={**TINY_TEXT, "head_dim": 16},
             vision=TINY_PIXTRAL,
             top={"spatial_merge_size": 2, "vision_feature_layer": -1, "tie_word_embeddings": False},
         ),
     },
 )
-PALIGEMMA = Family(
+PALIGEMMA = ModelFamily(
     model_type="paligemma",
     text_type="gemma",
     vision_type="siglip_vision_model",
@@ -129,7 +129,7 @@ PALIGEMMA = Family(
     template=_PALIGEMMA_TEMPLATE,
     processor=_paligemma_processor,
     shapes={
-        "": Shape(
+        "": ModelShape(
             text={**TINY_TEXT, "head_dim": 16},
             vision={**TINY_SIGLIP, "projection_dim": 64},
             top={"projection_dim": 64, "hidden_size": 64},
@@ -147,7 +147,7 @@ _LLAMA4_TEMPLATE = (
 )
 
 
-def _llama4_processor(tokenizer: Any, shape: Shape) -> Any:
+def _llama4_processor(tokenizer: Any, shape: ModelShape) -> Any:
     import transformers
 
     side = shape.vision["image_size"]
@@ -159,7 +159,7 @@ def _llama4_processor(tokenizer: Any, shape: Shape) -> Any:
     )
 
 
-LLAMA4 = Family(
+LLAMA4 = ModelFamily(
     model_type="llama4",
     tokens={
         "named": {"image_token": "<|image|>", "patch_token": "<|patch|>"},
@@ -184,7 +184,7 @@ LLAMA4 = Family(
     template=_LLAMA4_TEMPLATE,
     processor=_llama4_processor,
     shapes={
-        "": Shape(
+        "": ModelShape(
             text={
                 **TINY_TEXT,
                 "head_dim": 16,
@@ -211,14 +211,14 @@ LLAMA4 = Family(
     },
 )
 _TINY_QWEN3 = QWEN3_VL.shapes[""]
-QWEN3_VL_MOE = Family(
+QWEN3_VL_MOE = ModelFamily(
     model_type="qwen3_vl_moe",
     tokens=QWEN3_VL.tokens,
     token_ids=QWEN3_VL.token_ids,
     template=QWEN3_VL.template,
     processor=QWEN3_VL.processor,
     shapes={
-        "": Shape(
+        "": ModelShape(
             text={
                 **_TINY_QWEN3.text,
                 "num_experts": 4,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lad_eval.models.random.family import TINY_TEXT, Family, Shape
+from lad_eval.models.random.family import TINY_TEXT, ModelFamily, ModelShape
 from lad_eval.models.random.llava import TINY_SIGLIP
 from lad_eval.models.random.qwen import QWEN3_5
 
@@ -32,7 +32,7 @@ def _chatml(image: str, *, begin: str = "") -> str:
     return begin + _CHATML.replace("IMAGE", image)
 
 
-def _ovis2_processor(tokenizer: Any, shape: Shape) -> Any:
+def _ovis2_processor(tokenizer: Any, shape: ModelShape) -> Any:
     import transformers
 
     side, patch = shape.vision["image_size"], shape.vision["patch_size"]
@@ -43,7 +43,7 @@ def _ovis2_processor(tokenizer: Any, shape: Shape) -> Any:
     )
 
 
-def _cohere2_vision_processor(tokenizer: Any, shape: Shape) -> Any:
+def _cohere2_vision_processor(tokenizer: Any, shape: ModelShape) -> Any:
     import transformers
 
     side = shape.vision["image_size"]
@@ -53,13 +53,13 @@ def _cohere2_vision_processor(tokenizer: Any, shape: Shape) -> Any:
     )
 
 
-def _lfm2_processor(tokenizer: Any, shape: Shape) -> Any:
+def _lfm2_processor(tokenizer: Any, shape: ModelShape) -> Any:
     import transformers
 
     return transformers.Lfm2VlProcessor(transformers.Lfm2VlImageProcessor(**shape.images), tokenizer)
 
 
-def _minicpm_processor(tokenizer: Any, shape: Shape) -> Any:
+def _minicpm_processor(tokenizer: Any, shape: ModelShape) -> Any:
     import transformers
 
     return transformers.MiniCPMV4_6Processor(
@@ -69,7 +69,7 @@ def _minicpm_processor(tokenizer: Any, shape: Shape) -> Any:
     )
 
 
-def _molmo2_processor(tokenizer: Any, shape: Shape) -> Any:
+def _molmo2_processor(tokenizer: Any, shape: ModelShape) -> Any:
     import transformers
 
     height, width = shape.vision["image_size"]
@@ -81,7 +81,7 @@ def _molmo2_processor(tokenizer: Any, shape: Shape) -> Any:
     )
 
 
-OVIS2 = Family(
+OVIS2 = ModelFamily(
     model_type="ovis2",
     text_type="qwen2",
     tokens={
@@ -98,7 +98,7 @@ OVIS2 = Family(
     template=_chatml("<image>"),
     processor=_ovis2_processor,
     shapes={
-        "": Shape(
+        "": ModelShape(
             text=TINY_TEXT,
             vision={
                 "hidden_size": 32,
@@ -115,7 +115,7 @@ OVIS2 = Family(
         ),
     },
 )
-COHERE2_VISION = Family(
+COHERE2_VISION = ModelFamily(
     model_type="cohere2_vision",
     text_type="cohere2",
     vision_type="siglip_vision_model",
@@ -136,7 +136,7 @@ COHERE2_VISION = Family(
     template=_COHERE_TEMPLATE,
     processor=_cohere2_vision_processor,
     shapes={
-        "": Shape(
+        "": ModelShape(
             text={
                 **TINY_TEXT,
                 "logit_scale": 1.0,
@@ -150,7 +150,7 @@ COHERE2_VISION = Family(
         ),
     },
 )
-LFM2_VL = Family(
+LFM2_VL = ModelFamily(
     model_type="lfm2_vl",
     text_type="lfm2",
     vision_type="siglip2_vision_model",
@@ -170,7 +170,7 @@ LFM2_VL = Family(
     template=_chatml("<image>", begin="{{ bos_token }}"),
     processor=_lfm2_processor,
     shapes={
-        "": Shape(
+        "": ModelShape(
             text={
                 **TINY_TEXT,
                 "layer_types": ["full_attention", "conv", "full_attention"],
@@ -199,7 +199,7 @@ LFM2_VL = Family(
         ),
     },
 )
-MINICPM_V_4_6 = Family(
+MINICPM_V_4_6 = ModelFamily(
     model_type="minicpmv4_6",
     text_type="qwen3_5_text",
     tokens={
@@ -222,7 +222,7 @@ MINICPM_V_4_6 = Family(
     template=_chatml("<|image_pad|>"),
     processor=_minicpm_processor,
     shapes={
-        "": Shape(
+        "": ModelShape(
             text=QWEN3_5.shapes[""].text,
             vision={
                 "hidden_size": 32,
@@ -238,7 +238,7 @@ MINICPM_V_4_6 = Family(
     },
     since="5.19",
 )
-MOLMO2 = Family(
+MOLMO2 = ModelFamily(
     model_type="molmo2",
     tokens={
         "named": {"image_token": "<|image|>", "video_token": "<|video|>"},
@@ -268,7 +268,7 @@ MOLMO2 = Family(
     template=_chatml("<|image|>", begin="{{ bos_token }}"),
     processor=_molmo2_processor,
     shapes={
-        "": Shape(
+        "": ModelShape(
             text={**TINY_TEXT, "head_dim": 16, "additional_vocab_size": 0},
             vision={
                 "hidden_size": 32,

@@ -18,7 +18,7 @@ TINY_TEXT: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelShape:
     """Numbers of one size, in the words of the family's configuration classes.
 
     Attributes:
@@ -35,7 +35,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Family:
+class ModelFamily:
     """A family of image-text-to-text models.
 
     Attributes:
@@ -55,8 +55,8 @@ class Family:
     tokens: Mapping[str, Any]
     token_ids: Mapping[str, str | tuple[str, ...]]
     template: str
-    processor: Callable[[Any, Shape], Any]
-    shapes: Mapping[str, Shape]
+    processor: Callable[[Any, ModelShape], Any]
+    shapes: Mapping[str, ModelShape]
     text_type: str | None = None
     vision_type: str | None = None
     since: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lad_eval.models.random.family import TINY_TEXT, Family, Shape
+from lad_eval.models.random.family import TINY_TEXT, ModelFamily, ModelShape
 
 _VICUNA_TEMPLATE = (
     "{% for message in messages %}"
@@ -79,8 +79,8 @@ _NEXT_PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
 _ONEVISION_PINPOINTS = [[384 * rows, 384 * columns] for rows in range(1, 7) for columns in range(1, 7)]
 
 
-def _clip_processor(kind: str, images: str) -> Callable[[Any, Shape], Any]:
-    def make(tokenizer: Any, shape: Shape) -> Any:
+def _clip_processor(kind: str, images: str) -> Callable[[Any, ModelShape], Any]:
+    def make(tokenizer: Any, shape: ModelShape) -> Any:
         import transformers
 
         side = shape.vision["image_size"]
@@ -98,7 +98,7 @@ def _clip_processor(kind: str, images: str) -> Callable[[Any, Shape], Any]:
     return make
 
 
-def _onevision_processor(tokenizer: Any, shape: Shape) -> Any:
+def _onevision_processor(tokenizer: Any, shape: ModelShape) -> Any:
     import transformers
 
     side = shape.vision["image_size"]
@@ -114,7 +114,7 @@ def _onevision_processor(tokenizer: Any, shape: Shape) -> Any:
     )
 
 
-def pixtral_processor(tokenizer: Any, shape: Shape) -> Any:
+def pixtral_processor(tokenizer: Any, shape: ModelShape) -> Any:
     """Mistral3 and Pixtral differ in how many patches become one token."""
     import transformers
 
@@ -129,7 +129,7 @@ def pixtral_processor(tokenizer: Any, shape: Shape) -> Any:
     )
 
 
-LLAVA_1_5 = Family(
+LLAVA_1_5 = ModelFamily(
     model_type="llava",
     text_type="llama",
     vision_type="clip_vision_model",
@@ -138,8 +138,8 @@ LLAVA_1_5 = Family(
     template=_VICUNA_TEMPLATE,
     processor=_clip_processor("LlavaProcessor", "CLIPImageProcessor"),
     shapes={
-        "": Shape(text=TINY_TEXT, vision=_TINY_CLIP),
-        "7b": Shape(
+        "": ModelShape(text=TINY_TEXT, vision=_TINY_CLIP),
+        "7b": ModelShape(
             text={
                 "vocab_size": 32_064,
                 "hidden_size": 4096,
@@ -154,7 +154,7 @@ LLAVA_1_5 = Family(
         ),
     },
 )
-LLAVA_NEXT = Family(
+LLAVA_NEXT = ModelFamily(
     model_type="llava_next",
     text_type="mistral",
     vision_type="clip_vision_model",
@@ -163,8 +163,8 @@ LLAVA_NEXT = Family(
     template=_MISTRAL_TEMPLATE,
     processor=_clip_processor("LlavaNextProcessor", "LlavaNextImageProcessor"),
     shapes={
-        "": Shape(text=TINY_TEXT, vision=_TINY_CLIP, top={"image_grid_pinpoints": _TINY_PINPOINTS}),
-        "7b": Shape(
+        "": ModelShape(text=TINY_TEXT, vision=_TINY_CLIP, top={"image_grid_pinpoints": _TINY_PINPOINTS}),
+        "7b": ModelShape(
             text={
                 "vocab_size": 32_064,
                 "hidden_size": 4096,
@@ -182,7 +182,7 @@ LLAVA_NEXT = Family(
         ),
     },
 )
-LLAVA_ONEVISION = Family(
+LLAVA_ONEVISION = ModelFamily(
     model_type="llava_onevision",
     text_type="qwen2",
     vision_type="siglip_vision_model",
@@ -197,8 +197,8 @@ LLAVA_ONEVISION = Family(
     template=_ONEVISION_TEMPLATE,
     processor=_onevision_processor,
     shapes={
-        "": Shape(text=TINY_TEXT, vision=TINY_SIGLIP, top={"image_grid_pinpoints": _TINY_PINPOINTS}),
-        "7b": Shape(
+        "": ModelShape(text=TINY_TEXT, vision=TINY_SIGLIP, top={"image_grid_pinpoints": _TINY_PINPOINTS}),
+        "7b": ModelShape(
             text={
                 "vocab_size": 152_000,
                 "hidden_size": 3584,
@@ -223,7 +223,7 @@ LLAVA_ONEVISION = Family(
         ),
     },
 )
-PIXTRAL = Family(
+PIXTRAL = ModelFamily(
     model_type="llava",
     text_type="mistral",
     vision_type="pixtral",
@@ -232,7 +232,7 @@ PIXTRAL = Family(
     template=PIXTRAL_TEMPLATE,
     processor=pixtral_processor,
     shapes={
-        "": Shape(
+        "": ModelShape(
             text={**TINY_TEXT, "head_dim": 16},
             vision=TINY_PIXTRAL,
             top={"vision_feature_layer": -1, "vision_feature_select_strategy": "full", "image_seq_length": 1},

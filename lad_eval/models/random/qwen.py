@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lad_eval.models.random.family import TINY_TEXT, Family, Shape
+from lad_eval.models.random.family import TINY_TEXT, ModelFamily, ModelShape
 
 TEMPLATE = (
     "{% for message in messages %}"
@@ -39,7 +39,7 @@ TOKEN_IDS = {
 
 
 def _qwen_processor(kind: str) -> Any:
-    def make(tokenizer: Any, shape: Shape) -> Any:
+    def make(tokenizer: Any, shape: ModelShape) -> Any:
         import transformers
 
         images = dict(shape.images)
@@ -129,35 +129,37 @@ _TINY_QWEN3_VISION = {
     "num_position_embeddings": 16,
 }
 
-QWEN2_VL = Family(
+QWEN2_VL = ModelFamily(
     model_type="qwen2_vl",
     tokens=TOKENS,
     token_ids=TOKEN_IDS,
     template=TEMPLATE,
     processor=_qwen_processor("Qwen2VLProcessor"),
     shapes={
-        "": Shape(
+        "": ModelShape(
             text=_TINY_TEXT,
             vision={"depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "mlp_ratio": 2},
             images=_TINY_IMAGES,
         ),
-        "2b": Shape(
+        "2b": ModelShape(
             text=_qwen2_text(1536, 8960, 28, 12, 2, vocabulary=151_936),
             vision=_qwen2_vision(1536),
             top={"tie_word_embeddings": True},
             images=_IMAGES,
         ),
-        "7b": Shape(text=_qwen2_text(3584, 18_944, 28, 28, 4, vocabulary=152_064), vision=_qwen2_vision(3584), images=_IMAGES),
+        "7b": ModelShape(
+            text=_qwen2_text(3584, 18_944, 28, 28, 4, vocabulary=152_064), vision=_qwen2_vision(3584), images=_IMAGES
+        ),
     },
 )
-QWEN2_5_VL = Family(
+QWEN2_5_VL = ModelFamily(
     model_type="qwen2_5_vl",
     tokens=TOKENS,
     token_ids=TOKEN_IDS,
     template=TEMPLATE,
     processor=_qwen_processor("Qwen2_5_VLProcessor"),
     shapes={
-        "": Shape(
+        "": ModelShape(
             text=_TINY_TEXT,
             vision={
                 "depth": 2,
@@ -170,46 +172,48 @@ QWEN2_5_VL = Family(
             },
             images=_TINY_IMAGES,
         ),
-        "3b": Shape(
+        "3b": ModelShape(
             text=_qwen2_text(2048, 11_008, 36, 16, 2, vocabulary=151_936),
             vision=_qwen2_5_vision(2048),
             top={"tie_word_embeddings": True},
             images=_IMAGES,
         ),
-        "7b": Shape(text=_qwen2_text(3584, 18_944, 28, 28, 4, vocabulary=152_064), vision=_qwen2_5_vision(3584), images=_IMAGES),
+        "7b": ModelShape(
+            text=_qwen2_text(3584, 18_944, 28, 28, 4, vocabulary=152_064), vision=_qwen2_5_vision(3584), images=_IMAGES
+        ),
     },
 )
-QWEN3_VL = Family(
+QWEN3_VL = ModelFamily(
     model_type="qwen3_vl",
     tokens=TOKENS,
     token_ids=TOKEN_IDS,
     template=TEMPLATE,
     processor=_qwen_processor("Qwen3VLProcessor"),
     shapes={
-        "": Shape(
+        "": ModelShape(
             text={**TINY_TEXT, "head_dim": 16, "rope_parameters": _mrope([4, 2, 2], mrope_interleaved=True)},
             vision={**_TINY_QWEN3_VISION, "deepstack_visual_indexes": [0]},
             images=_TINY_IMAGES,
         ),
-        "4b": Shape(
+        "4b": ModelShape(
             text=_qwen3_text(2560, 9728),
             vision=_qwen3_vision(24, 1024, 4096, 2560, [5, 11, 17]),
             top={"tie_word_embeddings": True},
             images=_QWEN3_IMAGES,
         ),
-        "8b": Shape(
+        "8b": ModelShape(
             text=_qwen3_text(4096, 12_288), vision=_qwen3_vision(27, 1152, 4304, 4096, [8, 16, 24]), images=_QWEN3_IMAGES
         ),
     },
 )
-QWEN3_5 = Family(
+QWEN3_5 = ModelFamily(
     model_type="qwen3_5",
     tokens=TOKENS,
     token_ids=TOKEN_IDS,
     template=TEMPLATE,
     processor=_qwen_processor("Qwen3VLProcessor"),
     shapes={
-        "": Shape(
+        "": ModelShape(
             text={
                 **TINY_TEXT,
                 "num_hidden_layers": 4,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lad_eval.errors import UnsupportedModelError
-from lad_eval.models.random.family import TINY_TEXT, Family, Shape
+from lad_eval.models.random.family import TINY_TEXT, ModelFamily, ModelShape
 
 _INTERNVL_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -26,7 +26,7 @@ _IDEFICS_TEMPLATE = (
 _ROWS_AND_COLUMNS = tuple(f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7))
 
 
-def _internvl_processor(tokenizer: Any, shape: Shape) -> Any:
+def _internvl_processor(tokenizer: Any, shape: ModelShape) -> Any:
     import transformers
 
     side, patch = shape.vision["image_size"], shape.vision["patch_size"]
@@ -39,11 +39,11 @@ def _internvl_processor(tokenizer: Any, shape: Shape) -> Any:
     )
 
 
-def _tile_tokens(shape: Shape) -> int:
+def _tile_tokens(shape: ModelShape) -> int:
     return int(shape.vision["image_size"] // shape.vision["patch_size"] // shape.top["scale_factor"]) ** 2
 
 
-def _idefics3_processor(tokenizer: Any, shape: Shape) -> Any:
+def _idefics3_processor(tokenizer: Any, shape: ModelShape) -> Any:
     import transformers
 
     return transformers.Idefics3Processor(
@@ -51,7 +51,7 @@ def _idefics3_processor(tokenizer: Any, shape: Shape) -> Any:
     )
 
 
-def _smolvlm_processor(tokenizer: Any, shape: Shape) -> Any:
+def _smolvlm_processor(tokenizer: Any, shape: ModelShape) -> Any:
     import transformers
 
     try:
@@ -75,7 +75,7 @@ _TINY_VISION = {
     "patch_size": 8,
 }
 
-INTERNVL = Family(
+INTERNVL = ModelFamily(
     model_type="internvl",
     text_type="qwen2",
     tokens={
@@ -94,13 +94,13 @@ INTERNVL = Family(
     template=_INTERNVL_TEMPLATE,
     processor=_internvl_processor,
     shapes={
-        "": Shape(
+        "": ModelShape(
             text=TINY_TEXT,
             vision=_TINY_VISION,
             top={"image_seq_length": 4, "tie_word_embeddings": False},
             images={"min_patches": 1, "max_patches": 4},
         ),
-        "8b": Shape(
+        "8b": ModelShape(
             text={
                 "vocab_size": 151_674,
                 "hidden_size": 3584,
@@ -138,23 +138,23 @@ _IDEFICS_TOKENS = {
     "eos": "<end_of_utterance>",
     "pad": "<|pad|>",
 }
-IDEFICS3 = Family(
+IDEFICS3 = ModelFamily(
     model_type="idefics3",
     text_type="llama",
     tokens=_IDEFICS_TOKENS,
     token_ids={"image_token_id": "<image>"},
     template=_IDEFICS_TEMPLATE,
     processor=_idefics3_processor,
-    shapes={"": Shape(text=TINY_TEXT, vision=_TINY_VISION, top={"scale_factor": 2}, images=_TINY_TILES)},
+    shapes={"": ModelShape(text=TINY_TEXT, vision=_TINY_VISION, top={"scale_factor": 2}, images=_TINY_TILES)},
 )
-SMOLVLM = Family(
+SMOLVLM = ModelFamily(
     model_type="smolvlm",
     text_type="llama",
     tokens={**_IDEFICS_TOKENS, "bos": "<|im_start|>", "pad": "<|im_end|>"},
     token_ids={"image_token_id": "<image>"},
     template=_IDEFICS_TEMPLATE,
     processor=_smolvlm_processor,
-    shapes={"": Shape(text=TINY_TEXT, vision=_TINY_VISION, top={"scale_factor": 2}, images=_TINY_TILES)},
+    shapes={"": ModelShape(text=TINY_TEXT, vision=_TINY_VISION, top={"scale_factor": 2}, images=_TINY_TILES)},
 )
 
 
@@ -178,7 +178,7 @@ _GEMMA4_TEMPLATE = (
 )
 
 
-def _glm4v_processor(tokenizer: Any, shape: Shape) -> Any:
+def _glm4v_processor(tokenizer: Any, shape: ModelShape) -> Any:
     import transformers
 
     return transformers.Glm4vProcessor(
@@ -188,7 +188,7 @@ def _glm4v_processor(tokenizer: Any, shape: Shape) -> Any:
     )
 
 
-def _gemma4_processor(tokenizer: Any, shape: Shape) -> Any:
+def _gemma4_processor(tokenizer: Any, shape: ModelShape) -> Any:
     import transformers
 
     images = dict(shape.images)
@@ -201,7 +201,7 @@ def _gemma4_processor(tokenizer: Any, shape: Shape) -> Any:
     )
 
 
-GLM4V = Family(
+GLM4V = ModelFamily(
     model_type="glm4v",
     tokens={
         "named": {"image_token": "<|image|>", "video_token": "<|video|>"},
@@ -230,7 +230,7 @@ GLM4V = Family(
     template=_GLM_TEMPLATE,
     processor=_glm4v_processor,
     shapes={
-        "": Shape(
+        "": ModelShape(
             text={
                 **TINY_TEXT,
                 "rope_parameters": {
@@ -254,7 +254,7 @@ GLM4V = Family(
         ),
     },
 )
-GEMMA4 = Family(
+GEMMA4 = ModelFamily(
     model_type="gemma4",
     tokens={
         "named": {
@@ -283,7 +283,7 @@ GEMMA4 = Family(
     template=_GEMMA4_TEMPLATE,
     processor=_gemma4_processor,
     shapes={
-        "": Shape(
+        "": ModelShape(
             text={
                 **TINY_TEXT,
                 "num_hidden_layers": 4,

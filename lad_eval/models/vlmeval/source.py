@@ -119,8 +119,8 @@ def _module(kind: Any) -> ast.AST | None:
     return ast.Module(body=[node for node in tree.body if isinstance(node, ast.ImportFrom)], type_ignores=[]) if tree else None
 
 
-def _calls(tree: ast.AST) -> Iterator[ast.GenerateCall]:
-    return (node for node in ast.walk(tree) if isinstance(node, ast.GenerateCall))
+def _calls(tree: ast.AST) -> Iterator[ast.Call]:
+    return (node for node in ast.walk(tree) if isinstance(node, ast.Call))
 
 
 def _chain(node: ast.AST) -> str:
@@ -139,7 +139,7 @@ def _imported(tree: ast.AST | None) -> Iterator[str]:
             yield from (name.name for name in node.names)
 
 
-def _trusts(call: ast.GenerateCall) -> bool:
+def _trusts(call: ast.Call) -> bool:
     return any(k.arg == "trust_remote_code" and getattr(k.value, "value", None) is True for k in call.keywords)
 
 

@@ -221,7 +221,7 @@ def write_scores(eval_file: str | Path, dataset: str, measured: Score) -> None:
 
 
 def _write_evidence(path: Path, keys: tuple[str, ...], pointer: Pointer) -> None:
-    from lad_eval.evidence.files import Header, write_parquet
+    from lad_eval.evidence.files import EvidenceHeader, write_parquet
     from lad_eval.evidence.store import read_evidence
 
     try:
@@ -231,7 +231,7 @@ def _write_evidence(path: Path, keys: tuple[str, ...], pointer: Pointer) -> None
             f"Some answers in {path} were not made as the others were: weights, packages or settings have changed since. "
             "Remove it and run again."
         ) from error
-    header = Header(rows.fingerprint, pointer.task, rows.n_candidates, rows.n_layers)
+    header = EvidenceHeader(rows.fingerprint, pointer.task, rows.n_candidates, rows.n_layers)
     write_atomically(path.with_name(f"{path.stem}_evidence.parquet"), lambda temporary: write_parquet(temporary, rows, header))
     state = Path(pointer.calibration) if pointer.calibration else None
     if state is not None and state.is_file():

@@ -7,6 +7,6 @@ only through the template engine's escaping, the XML writer of the charts, or JS
 
 from __future__ import annotations
 
-from lad_eval.report.html.page import Written, write_report
+from lad_eval.report.html.page import WrittenReport, write_report
 
-__all__ = ["Written", "write_report"]
+__all__ = ["WrittenReport", "write_report"]

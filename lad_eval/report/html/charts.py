@@ -196,7 +196,7 @@ Height = Callable[[float], float]
 
 
 @dataclass(frozen=True)
-class Line:
+class ChartLine:
     """A named line; `values` in percent, unknown ones break it. `method` lets the page hide it."""
 
     name: str
@@ -206,7 +206,7 @@ class Line:
 
 
 def lines(
-    series: Sequence[Line],
+    series: Sequence[ChartLine],
     ticks: Sequence[str],
     *,
     x_title: str,
@@ -266,7 +266,7 @@ def lines(
     return markup(root)
 
 
-def _draw(group: Element, line: Line, x: Height, y: Height, *, dots: bool) -> None:
+def _draw(group: Element, line: ChartLine, x: Height, y: Height, *, dots: bool) -> None:
     runs: list[list[tuple[float, float]]] = [[]]
     for place, value in enumerate(line.values):
         if value is None or not known(value):
@@ -281,7 +281,7 @@ def _draw(group: Element, line: Line, x: Height, y: Height, *, dots: bool) -> No
                 add(group, "circle", cx=px, cy=py, r=3.0)
 
 
-def _end(line: Line, y: Height) -> float:
+def _end(line: ChartLine, y: Height) -> float:
     """Height of the line's last known value."""
     for value in reversed(line.values):
         if value is not None and known(value):

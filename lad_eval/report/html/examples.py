@@ -12,7 +12,7 @@ from markupsafe import Markup
 from lad_eval.evidence.table import Floats, Ints
 from lad_eval.metrics.predictions import UNPARSABLE
 from lad_eval.report.html.charts import bar, percent
-from lad_eval.report.html.load import Answers
+from lad_eval.report.html.load import MethodAnswers
 from lad_eval.report.html.text import caption_text, clean, image_names
 
 LOGITS = "vanilla"
@@ -37,7 +37,7 @@ class Divergences:
     order: Ints
 
 
-def divergences(answers: Answers) -> Divergences | None:
+def divergences(answers: MethodAnswers) -> Divergences | None:
     """None where the run holds no answers of the logits or of the attention."""
     attention = next((name for name in ATTENTION if name in answers.grids), None)
     if attention is None or LOGITS not in answers.grids:
@@ -49,7 +49,7 @@ def divergences(answers: Answers) -> Divergences | None:
     return Divergences(attention, int(divergences.sum()), divergences.size, ranked, sure[ranked].argmax(axis=1))
 
 
-def _confidence(answers: Answers) -> Floats:
+def _confidence(answers: MethodAnswers) -> Floats:
     """Probability of the logits' own answer, Float[S, T]; 0 where it has none."""
     known = answers.probability.get(LOGITS)
     if known is None:
@@ -59,7 +59,7 @@ def _confidence(answers: Answers) -> Floats:
     return confidence
 
 
-def flipping(answers: Answers, method: str) -> Ints:
+def flipping(answers: MethodAnswers, method: str) -> Ints:
     """The samples for which the method chooses different images under the orders, Int[K]."""
     chosen = answers.grids[method].chosen
     samples: Ints = np.flatnonzero((chosen != chosen[:, :1]).any(axis=1))
@@ -71,7 +71,7 @@ MOST_NUMBERS = 200_000
 
 
 def payload(
-    answers: Answers,
+    answers: MethodAnswers,
     captions: Mapping[str, str],
     pictures: Mapping[str, tuple[str, ...]],
     divergent: Divergences | None,
@@ -116,7 +116,7 @@ SHOWN = 6
 
 
 @dataclass(frozen=True)
-class Share:
+class CandidateProbability:
     """One method's probability of one candidate."""
 
     name: str
@@ -134,12 +134,12 @@ class Candidate:
     picture: str | None
     data: str | None
     right: bool
-    shares: Sequence[Share]
+    shares: Sequence[CandidateProbability]
     chosen_by: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChosenImage:
     """What a method chose under one order."""
 
     text: str
@@ -148,7 +148,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Card:
+class SampleCard:
     """One sample in one displayed order, and every method's choices under all orders."""
 
     sample: str
@@ -156,25 +156,25 @@ class Card:
     turn: int
     turns: int
     candidates: Sequence[Candidate]
-    orders: Sequence[tuple[str, Sequence[Choice]]]
+    orders: Sequence[tuple[str, Sequence[ChosenImage]]]
     methods: Sequence[tuple[str, str]]
 
 
 def cards(
-    answers: Answers,
+    answers: MethodAnswers,
     divergent: Divergences,
     captions: Mapping[str, str],
     pictures: Mapping[str, tuple[str, ...]],
     bundle: Mapping[str, str],
     colours: Mapping[str, str],
-) -> list[Card]:
+) -> list[SampleCard]:
     """The first `SHOWN` divergent samples."""
     pairs = zip(divergent.samples[:SHOWN].tolist(), divergent.order[:SHOWN].tolist(), strict=True)
     return [_card(answers, divergent, sample, turn, captions, pictures, bundle, colours) for sample, turn in pairs]
 
 
 def _card(
-    answers: Answers,
+    answers: MethodAnswers,
     divergent: Divergences,
     sample: int,
     turn: int,
@@ -182,7 +182,7 @@ def _card(
     pictures: Mapping[str, tuple[str, ...]],
     bundle: Mapping[str, str],
     colours: Mapping[str, str],
-) -> Card:
+) -> SampleCard:
     name, names = answers.sample_id[sample], image_names(answers.n_candidates)
     caption = captions.get(name)
     held = pictures.get(name)
@@ -207,7 +207,7 @@ def _card(
         (" ".join(names[i] for i in order), [_choice(answers, m, sample, t, names) for m in answers.methods])
         for t, order in enumerate(answers.shown.perm[sample].tolist())
     ]
-    return Card(
+    return SampleCard(
         sample=clean(name),
         caption=None if caption is None else caption_text(caption),
         turn=turn + 1,
@@ -218,7 +218,9 @@ def _card(
     )
 
 
-def _share(answers: Answers, method: str, sample: int, turn: int, position: int, colours: Mapping[str, str]) -> Share | None:
+def _share(
+    answers: MethodAnswers, method: str, sample: int, turn: int, position: int, colours: Mapping[str, str]
+) -> CandidateProbability | None:
     known = answers.probability.get(method)
     if known is None:
         return None
@@ -226,13 +228,13 @@ def _share(answers: Answers, method: str, sample: int, turn: int, position: int,
     if value != value:
         return None
     name = {"vanilla": "logits", "purified-attention": "attention", "raw-attention": "attention"}.get(method, method)
-    return Share(name, colours[method], percent(value), bar(value, name, colour=colours[method]))
+    return CandidateProbability(name, colours[method], percent(value), bar(value, name, colour=colours[method]))
 
 
-def _choice(answers: Answers, method: str, sample: int, turn: int, names: Sequence[str]) -> Choice:
+def _choice(answers: MethodAnswers, method: str, sample: int, turn: int, names: Sequence[str]) -> ChosenImage:
     position = int(answers.grids[method].predicted[sample, turn])
     if position == UNPARSABLE:
-        return Choice("–", False, "no answer")
+        return ChosenImage("–", False, "no answer")
     image = names[int(answers.shown.perm[sample, turn, position])]
     right = position == int(answers.shown.gold[sample, turn])
-    return Choice(image, right, f"position {position + 1}, image {image}, {'right' if right else 'wrong'}")
+    return ChosenImage(image, right, f"position {position + 1}, image {image}, {'right' if right else 'wrong'}")

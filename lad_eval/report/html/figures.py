@@ -14,9 +14,9 @@ from lad_eval.evidence.table import Floats
 from lad_eval.methods import Method
 from lad_eval.metrics import confusion, row_shares
 from lad_eval.report.html import measures
-from lad_eval.report.html.charts import Line, bars, heatmap, lines
+from lad_eval.report.html.charts import ChartLine, bars, heatmap, lines
 from lad_eval.report.html.finding import BASE
-from lad_eval.report.html.load import Answers, Material
+from lad_eval.report.html.load import Material, MethodAnswers
 from lad_eval.report.html.measures import recall_table
 from lad_eval.report.html.positions import Recall, multiple
 from lad_eval.report.html.text import clean, of_position, position_names
@@ -40,30 +40,30 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Group:
+class FigureGroup:
     """Figures that belong together, or why there are none."""
 
     figures: Sequence[Figure] = ()
     missing: Sequence[str] = field(default_factory=tuple)
 
 
-def recall_figure(material: Material, recalls: Mapping[str, Recall]) -> Group:
+def recall_figure(material: Material, recalls: Mapping[str, Recall]) -> FigureGroup:
     """Share of right answers by the right image's position: a line a method, or a small chart each where lines would tangle."""
     N = material.candidates
     if not recalls:
-        return Group(missing=["metrics.json holds no recall by position."])
+        return FigureGroup(missing=["metrics.json holds no recall by position."])
     table = recall_table(list(recalls.values()))
     if len(recalls) > MOST_LINES:
-        return Group([Figure("Found, by position", _multiples(material, recalls), table, wide=True)])
+        return FigureGroup([Figure("Found, by position", _multiples(material, recalls), table, wide=True)])
     chart = lines(
-        [Line(one.name, one.values, one.colour, name) for name, one in recalls.items()],
+        [ChartLine(one.name, one.values, one.colour, name) for name, one in recalls.items()],
         position_names(N),
         x_title="position of the right image",
         y_title="found, %",
         label="Share of right answers by the position of the right image, a line for each method; the table has the numbers.",
         chance=100 / N,
     )
-    return Group([Figure("Found, by position", chart, table)])
+    return FigureGroup([Figure("Found, by position", chart, table)])
 
 
 def _multiples(material: Material, recalls: Mapping[str, Recall]) -> Markup:
@@ -85,12 +85,12 @@ def _multiples(material: Material, recalls: Mapping[str, Recall]) -> Markup:
     return Markup('<div class="multiples">{}</div>').format(Markup("").join(small))
 
 
-def confusion_figures(answers: Answers, colours: Mapping[str, str]) -> list[Figure]:
+def confusion_figures(answers: MethodAnswers, colours: Mapping[str, str]) -> list[Figure]:
     """A matrix a method: right position against answered position."""
     return [_confusion(answers, name, colours[name]) for name in answers.methods]
 
 
-def _confusion(answers: Answers, method: str, colour: str) -> Figure:
+def _confusion(answers: MethodAnswers, method: str, colour: str) -> Figure:
     N = answers.n_candidates
     counts = confusion(answers.shown.gold, answers.grids[method].predicted, N)
     shares, silent = shares_by_position(answers, method)
@@ -112,20 +112,20 @@ def _confusion(answers: Answers, method: str, colour: str) -> Figure:
     return Figure(clean(method), chart, Table("", ["Right at", *columns], rows), note, method, colour)
 
 
-def shares_by_position(answers: Answers, method: str) -> tuple[Floats, bool]:
+def shares_by_position(answers: MethodAnswers, method: str) -> tuple[Floats, bool]:
     """Float[N, N + 1], of the right image's position answered with each or with none, in percent; and whether any had none."""
     counts = confusion(answers.shown.gold, answers.grids[method].predicted, answers.n_candidates)
     return row_shares(counts), bool(counts[:, -1].any())
 
 
-def attention_figure(material: Material) -> Group:
+def attention_figure(material: Material) -> FigureGroup:
     """The right image's share of the attention by layer, a line for each position of it."""
     evidence = material.evidence_of[""]
     if isinstance(evidence, str):
-        return Group(missing=[clean(evidence)])
+        return FigureGroup(missing=[clean(evidence)])
     evaluated = evidence.evaluated
     if evaluated.attention is None:
-        return Group(missing=["This run's evidence holds no attention."])
+        return FigureGroup(missing=["This run's evidence holds no attention."])
     shares = 100 * measures.gold_attention(evaluated)
     N, L = shares.shape
     names = position_names(N)
@@ -144,7 +144,7 @@ def attention_figure(material: Material) -> Group:
     figures = [Figure("Attention to the right image, by layer", chart, table, note)]
     if lad is not None and (chosen := measures.layers_chosen(lad, evaluated)) is not None:
         figures.append(_read_figure(chosen, layers))
-    return Group(figures)
+    return FigureGroup(figures)
 
 
 def _attention_chart(shares: Floats, layers: Sequence[str], read: tuple[int, int] | None) -> Markup:
@@ -166,7 +166,7 @@ def _attention_chart(shares: Floats, layers: Sequence[str], read: tuple[int, int
             cell=(max(9.0, min(40.0, 420.0 / L)), 24.0),
         )
     return lines(
-        [Line(f"at {name}", row.tolist(), of_position(i)) for i, (name, row) in enumerate(zip(names, shares, strict=True))],
+        [ChartLine(f"at {name}", row.tolist(), of_position(i)) for i, (name, row) in enumerate(zip(names, shares, strict=True))],
         layers,
         x_title="decoder layer",
         y_title="share of attention, %",
@@ -201,7 +201,7 @@ def _lad(material: Material) -> Method | None:
         return None
 
 
-def learned_figures(material: Material) -> Group:
+def learned_figures(material: Material) -> FigureGroup:
     """Matrices and priors of every method that learned some, without repeating equal ones."""
     figures: list[Figure] = []
     missing: list[str] = []
@@ -224,7 +224,7 @@ def learned_figures(material: Material) -> Group:
                 figures.append(drawn(clean(name), learned, 100 * array))
     if not figures and not missing:
         missing.append("No method of this run calibrates.")
-    return Group(figures, list(dict.fromkeys(missing)))
+    return FigureGroup(figures, list(dict.fromkeys(missing)))
 
 
 def _learned(material: Material, name: str, parameters: Mapping[str, Any]) -> measures.Learned:

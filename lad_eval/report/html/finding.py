@@ -15,18 +15,18 @@ MAIN = "lad"
 
 
 @dataclass(frozen=True)
-class Part:
+class TextPart:
     """A stretch of a sentence; `method` is the one whose figure it is, "" for plain words."""
 
     text: str
     method: str = ""
 
 
-Sentence = Sequence[Part]
+Sentence = Sequence[TextPart]
 
 
 @dataclass(frozen=True)
-class Finding:
+class RunFinding:
     """The finding of a run.
 
     Attributes:
@@ -58,7 +58,7 @@ def said(method: str) -> str:
     return "LAD" if method == MAIN else clean(method)
 
 
-def finding_of(metrics: Mapping[str, Any]) -> Finding | None:
+def finding_of(metrics: Mapping[str, Any]) -> RunFinding | None:
     """The finding; None where no method has an accuracy.
 
     LAD is set against the model's own answers where it is significantly more accurate; else the most accurate of the methods that
@@ -79,10 +79,10 @@ def finding_of(metrics: Mapping[str, Any]) -> Finding | None:
         _consistency(metrics, base, other),
         _better(metrics, other),
     ]
-    return Finding(base, other, helps, _headline(metrics, accuracies, base, other, significant), [s for s in sentences if s])
+    return RunFinding(base, other, helps, _headline(metrics, accuracies, base, other, significant), [s for s in sentences if s])
 
 
-def short_of(metrics: Mapping[str, Any], finding: Finding) -> str:
+def short_of(metrics: Mapping[str, Any], finding: RunFinding) -> str:
     """The headline's figures alone: "54 → 98 %"."""
     values = [value for name in finding.methods if (value := value_of(metrics["methods"][name], "accuracy")) is not None]
     texts = shares_text(values[0], values[1]) if len(values) == 2 else tuple(share_text(value) for value in values)
@@ -118,19 +118,19 @@ def _headline(
         name = base or other
         assert name is not None
         chance = ", not shown to be better than guessing" if by_chance else ""
-        start = [Part("Right ")] if name == base else [Part(f"With {said(name)}, right ")]
-        return [*start, Part(share_text(accuracies[name]), name), Part(f" of the time{chance}.")]
+        start = [TextPart("Right ")] if name == base else [TextPart(f"With {said(name)}, right ")]
+        return [*start, TextPart(share_text(accuracies[name]), name), TextPart(f" of the time{chance}.")]
     first, second = shares_text(accuracies[base], accuracies[other])
     chance = ", not shown to be better than guessing" if base in by_chance else ""
-    start = [Part("Right "), Part(first, base), Part(f" of the time{chance}; with {said(other)} ")]
+    start = [TextPart("Right "), TextPart(first, base), TextPart(f" of the time{chance}; with {said(other)} ")]
     if significant is not None and other not in significant:
         figure = metrics["methods"][base]
         few = not can_differ(int(figure["samples"]), len(accuracies))
         alike = equal(accuracies[base], accuracies[other])
         judged = "the same" if alike else "too few samples to tell" if few else "no significant difference"
-        return [*start, Part(second, other), Part(f", {judged}.")]
+        return [*start, TextPart(second, other), TextPart(f", {judged}.")]
     lower = accuracies[other] < accuracies[base]
-    return [*start, *([Part("only ")] if lower else []), Part(second, other), Part(".")]
+    return [*start, *([TextPart("only ")] if lower else []), TextPart(second, other), TextPart(".")]
 
 
 def _at_chance(metrics: Mapping[str, Any], method: str) -> bool:
@@ -150,24 +150,28 @@ def _position(metrics: Mapping[str, Any], base: str | None, other: str | None) -
     if len(recall) < 2 or p is None:
         return []
     if figure.get("permutations") == 1:
-        return [Part("Every question was asked in one order only, so position and content cannot be told apart.")]
+        return [TextPart("Every question was asked in one order only, so position and content cannot be told apart.")]
     (least, worst), (most, best) = min(recall), max(recall)
     low, high = shares_text(least, most)
     if p >= ALPHA:
         return [
-            Part("No effect of the position was found: the right image is found "),
-            Part(low, first),
-            Part(" to "),
-            Part(high, first),
-            Part(f" of the time, depending on where it is (p = {p:.2f})."),
+            TextPart("No effect of the position was found: the right image is found "),
+            TextPart(low, first),
+            TextPart(" to "),
+            TextPart(high, first),
+            TextPart(f" of the time, depending on where it is (p = {p:.2f})."),
         ]
-    start = [Part(f"When the right image is at position {worst + 1}, it is found "), Part(low, first), Part(" of the time")]
+    start = [
+        TextPart(f"When the right image is at position {worst + 1}, it is found "),
+        TextPart(low, first),
+        TextPart(" of the time"),
+    ]
     if base is None or other is None:
-        return [*start, Part(f"; at position {best + 1}, "), Part(high, first), Part(".")]
+        return [*start, TextPart(f"; at position {best + 1}, "), TextPart(high, first), TextPart(".")]
     there = (metrics["methods"][other].get("recall") or ())[worst]
     if there is None:
-        return [*start, Part(".")]
-    return [*start, Part(f"; with {said(other)}, "), Part(shares_text(least, there)[1], other), Part(".")]
+        return [*start, TextPart(".")]
+    return [*start, TextPart(f"; with {said(other)}, "), TextPart(shares_text(least, there)[1], other), TextPart(".")]
 
 
 def _consistency(metrics: Mapping[str, Any], base: str | None, other: str | None) -> Sentence:
@@ -181,13 +185,13 @@ def _consistency(metrics: Mapping[str, Any], base: str | None, other: str | None
     counts = [round(samples * (1 - value / 100)) for value in values if value is not None]
     missing = " or is missing" if any(figure.get("unparsable") for figure in figures) else ""
     start = [
-        Part("In "),
-        Part(str(counts[0]), named[0]),
-        Part(f" of {samples} questions the answer changes with the order{missing}"),
+        TextPart("In "),
+        TextPart(str(counts[0]), named[0]),
+        TextPart(f" of {samples} questions the answer changes with the order{missing}"),
     ]
     if len(counts) < 2:
-        return [*start, Part(".")]
-    return [*start, Part(f"; with {said(named[1])}, in "), Part(str(counts[1]), named[1]), Part(".")]
+        return [*start, TextPart(".")]
+    return [*start, TextPart(f"; with {said(named[1])}, in "), TextPart(str(counts[1]), named[1]), TextPart(".")]
 
 
 def _better(metrics: Mapping[str, Any], other: str | None) -> Sentence:
@@ -201,4 +205,4 @@ def _better(metrics: Mapping[str, Any], other: str | None) -> Sentence:
     if best in (BASE, other):
         return []
     cost = f", at {passes:.3g} passes a question" if passes is not None and passes > 1 else ""
-    return [Part(f"Most accurate here: {said(best)}, "), Part(share_text(value), best), Part(f"{cost}.")]
+    return [TextPart(f"Most accurate here: {said(best)}, "), TextPart(share_text(value), best), TextPart(f"{cost}.")]

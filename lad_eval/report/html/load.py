@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Answers:
+class MethodAnswers:
     """What every method of a run answered to the same questions.
 
     Attributes:
@@ -61,7 +61,7 @@ class Answers:
         return self.shown.n_candidates
 
 
-def answers_of(predictions: pd.DataFrame, candidates: int) -> Answers:
+def answers_of(predictions: pd.DataFrame, candidates: int) -> MethodAnswers:
     """The rows of `predictions.parquet` as arrays; a method whose rows are not those of the first is left out.
 
     Args:
@@ -85,7 +85,7 @@ def answers_of(predictions: pd.DataFrame, candidates: int) -> Answers:
         if (known := _probability(rows["log_proba"].tolist(), candidates)) is not None:
             place = {sample: row for row, sample in enumerate(answers.grid.sample_id.tolist())}
             probability[name] = known[answers.cells[[place[sample] for sample in ids]]]
-    return Answers(grids, probability)
+    return MethodAnswers(grids, probability)
 
 
 def _probability(rows: list[object], candidates: int) -> Floats | None:
@@ -120,7 +120,7 @@ class Material:
 
     metrics: Mapping[str, Any]
     spec: Mapping[str, Any]
-    answers: Answers | None
+    answers: MethodAnswers | None
     evidence_of: Mapping[str, MethodEvidence | str]
     task: Task | None
     lacks: Mapping[str, str]

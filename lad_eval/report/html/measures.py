@@ -14,7 +14,7 @@ from lad_eval.evidence.table import Evidence, Floats
 from lad_eval.methods import Method, MethodWarning, make_method
 from lad_eval.methods.readout import layer_range
 from lad_eval.metrics import recall_intervals
-from lad_eval.report.html.load import Answers
+from lad_eval.report.html.load import MethodAnswers
 from lad_eval.report.html.positions import Recall
 from lad_eval.report.html.text import clean, position_names
 from lad_eval.report.table import Content, Table, figure
@@ -117,7 +117,7 @@ def _exp(array: object) -> Floats | None:
 
 
 def recalls_of(
-    metrics: Mapping[str, Any], answers: Answers | None, colours: Mapping[str, str] | None = None
+    metrics: Mapping[str, Any], answers: MethodAnswers | None, colours: Mapping[str, str] | None = None
 ) -> dict[str, Recall]:
     """By method, those that have a recall.
 

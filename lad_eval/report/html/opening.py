@@ -13,7 +13,7 @@ from lad_eval.metrics import can_differ, detectable_in
 from lad_eval.report.charts import PositionBars, draw_positions
 from lad_eval.report.html.charts import heatmap
 from lad_eval.report.html.figures import shares_by_position
-from lad_eval.report.html.finding import BASE, Finding, finding_of, said
+from lad_eval.report.html.finding import BASE, RunFinding, finding_of, said
 from lad_eval.report.html.load import Material, answers_of
 from lad_eval.report.html.measures import recall_table, recalls_of
 from lad_eval.report.html.positions import Recall, positions
@@ -28,7 +28,7 @@ NARROW = 350.0
 
 
 @dataclass(frozen=True)
-class Matrix:
+class ConfusionChart:
     """Right position against answered position of one method, a share of each row in percent."""
 
     title: str
@@ -40,14 +40,14 @@ class Matrix:
 class Opening:
     """What the page shows first; charts are None and matrices absent where the run lacks what they are made of."""
 
-    finding: Finding
+    finding: RunFinding
     wide: Markup | None
     narrow: Markup | None
     numbers: Table | None
-    matrices: Sequence[Matrix]
+    matrices: Sequence[ConfusionChart]
 
 
-def opening_of(material: Material, finding: Finding, recalls: Mapping[str, Recall], colours: Mapping[str, str]) -> Opening:
+def opening_of(material: Material, finding: RunFinding, recalls: Mapping[str, Recall], colours: Mapping[str, str]) -> Opening:
     """The first screen of a run with this finding."""
     shown = [recalls[name] for name in finding.methods if name in recalls]
     matrices = _matrices(material, finding, colours)
@@ -67,7 +67,7 @@ def opening_of(material: Material, finding: Finding, recalls: Mapping[str, Recal
     )
 
 
-def _matrices(material: Material, finding: Finding, colours: Mapping[str, str]) -> list[Matrix]:
+def _matrices(material: Material, finding: RunFinding, colours: Mapping[str, str]) -> list[ConfusionChart]:
     answers = material.answers
     if answers is None:
         return []
@@ -92,7 +92,7 @@ def _matrices(material: Material, finding: Finding, colours: Mapping[str, str]) 
             diagonal=True,
             colour=colours[method],
         )
-        matrices.append(Matrix(title, colours[method], chart))
+        matrices.append(ConfusionChart(title, colours[method], chart))
     return matrices
 
 

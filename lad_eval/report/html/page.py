@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from lad_eval.errors import UserError
 from lad_eval.files.atomic import sweep, write_atomically
-from lad_eval.report.html.finding import Finding, said
+from lad_eval.report.html.finding import RunFinding, said
 from lad_eval.report.html.frame import page
 from lad_eval.report.html.load import load_material
 from lad_eval.report.html.pictures import MOST_BYTES, ImageBundle
@@ -23,12 +23,12 @@ from lad_eval.report.table import Table
 from lad_eval.run.folder import ResultsError
 from lad_eval.run.stored import StoredRun
 
-RunFinding = tuple[Mapping[str, Any], Finding]
+MetricsAndFinding = tuple[Mapping[str, Any], RunFinding]
 
 MOST_MODELS = 6
 
 
-def sentences_across(runs: Sequence[RunFinding]) -> list[str]:
+def sentences_across(runs: Sequence[MetricsAndFinding]) -> list[str]:
     """A sentence a model that has more than one run; more than `MOST_MODELS` models share one.
 
     Args:
@@ -44,7 +44,7 @@ def sentences_across(runs: Sequence[RunFinding]) -> list[str]:
     return [_sentence([run for run in runs if str(run[0]["model"]) == model], clean(model)) for model in models]
 
 
-def _sentence(runs: Sequence[RunFinding], who: str) -> str:
+def _sentence(runs: Sequence[MetricsAndFinding], who: str) -> str:
     """Of runs that have both sides, how both stand; of runs without any such, the one side."""
     pairs = [(metrics, f.base, f.other, f.helps) for metrics, f in runs if f.base is not None and f.other is not None]
     if not pairs:
@@ -84,7 +84,7 @@ def _range(values: Sequence[float]) -> str:
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenReport:
     """What `write_report` wrote: `size` in bytes; `pictured` of `samples` have their pictures in the page."""
 
     path: Path
@@ -101,7 +101,7 @@ def write_report(
     definitions: Mapping[str, Path] | None = None,
     pictured: int = PICTURED,
     advance: Callable[[int], None] = lambda done: None,
-) -> Written:
+) -> WrittenReport:
     """Writes one self-contained HTML file of finished runs; the same runs give the same bytes.
 
     Args:
@@ -129,7 +129,7 @@ def write_report(
     except OSError as error:
         raise ResultsError(f"Cannot write {out}: {error.strerror}. Choose another file with --out.") from error
     samples = sum(len(s.explorer["sample"]) if s.explorer else 0 for s in sections)
-    return Written(out, len(runs), samples, sum(section.pictured for section in sections), len(content))
+    return WrittenReport(out, len(runs), samples, sum(section.pictured for section in sections), len(content))
 
 
 def render(sections: Sequence[Section], metrics: Sequence[Mapping[str, Any]], bundle: ImageBundle) -> str:

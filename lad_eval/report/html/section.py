@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from lad_eval.errors import UserError
-from lad_eval.report.html.examples import LOGITS, MOST_SAMPLES, Card, Divergences, cards, divergences, flipping, payload
+from lad_eval.report.html.examples import LOGITS, MOST_SAMPLES, Divergences, SampleCard, cards, divergences, flipping, payload
 from lad_eval.report.html.figures import (
     Figure,
-    Group,
+    FigureGroup,
     attention_figure,
     confusion_figures,
     learned_figures,
@@ -52,14 +52,14 @@ class Section:
     divergence: str
     rows: Sequence[SummaryRow]
     published: Table | None
-    recall: Group
+    recall: FigureGroup
     confusion: Sequence[Figure]
     missing_answers: str
-    learned: Group
-    attention: Group
+    learned: FigureGroup
+    attention: FigureGroup
     divergences: Divergences | None
     missing_examples: str
-    cards: Sequence[Card]
+    cards: Sequence[SampleCard]
     notes: Sequence[str]
     remarks: Sequence[str]
     pictured: int

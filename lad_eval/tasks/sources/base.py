@@ -18,7 +18,7 @@ from lad_eval.data.decoding import Treatment
 from lad_eval.data.pictures import PictureFacts, picture_facts, picture_faults, read_picture
 from lad_eval.errors import PictureError
 from lad_eval.tasks.files import shown
-from lad_eval.tasks.request import Source, Split, showing
+from lad_eval.tasks.request import SampleSource, Split, showing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,7 +30,7 @@ class SourceOptions(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @abstractmethod
-    def open(self, *, setting: str, candidates: int, samples: int | None, calibration_samples: int, folder: Path) -> Source:
+    def open(self, *, setting: str, candidates: int, samples: int | None, calibration_samples: int, folder: Path) -> SampleSource:
         """The source itself.
 
         Args:
@@ -72,7 +72,7 @@ class Noted(Protocol):
         """Rows of the data by what became of them, as {"rows": 132, "left out: no output": 2}."""
 
 
-def digest_of_samples(source: Source, *also: Any) -> str:
+def digest_of_samples(source: SampleSource, *also: Any) -> str:
     """SHA-256 hex digest, 32 characters, of every sample of both splits: ids, pictures, captions, answers, identifiers.
 
     Args:

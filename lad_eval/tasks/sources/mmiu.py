@@ -21,12 +21,12 @@ from pydantic import Field, StrictInt, StrictStr, field_validator
 from lad_eval.errors import DataError
 from lad_eval.tasks.leakage import choose_distinct
 from lad_eval.tasks.prompts import MAX_CANDIDATES, identifiers
-from lad_eval.tasks.request import Sample, Source, Split
+from lad_eval.tasks.request import Sample, SampleSource, Split
 from lad_eval.tasks.sources.base import Picture, SourceOptions, digest_of_samples, treatments_of
 
 if TYPE_CHECKING:
     from lad_eval.data.decoding import Treatment
-    from lad_eval.data.mmiu import Row
+    from lad_eval.data.mmiu import MmiuRow
 
 
 _ORDINALS = {name: number for number, name in enumerate(identifiers("first..", MAX_CANDIDATES), start=1)}
@@ -122,7 +122,7 @@ class MmiuOptions(SourceOptions):
             raise ValueError(f"unknown revision {revision!r}; this version of lad_eval knows {REVISION}")
         return revision
 
-    def open(self, *, setting: str, candidates: int, samples: int | None, calibration_samples: int, folder: Path) -> Source:
+    def open(self, *, setting: str, candidates: int, samples: int | None, calibration_samples: int, folder: Path) -> SampleSource:
         from lad_eval.data.dataset import root_of
 
         if setting != "given":
@@ -142,7 +142,7 @@ class MmiuOptions(SourceOptions):
 class _Question:
     """A row that can be asked."""
 
-    row: Row
+    row: MmiuRow
     letters: Letters
     images: tuple[Picture, ...]
     gold: int
@@ -248,14 +248,14 @@ class MmiuSource:
         """The images of the rows that are asked, each once."""
         return list(dict.fromkeys(p for split in _SPLITS for usable in self._questions[split] for p in usable.images))
 
-    def _usable(self, row: Row, candidates: int) -> _Question | None:
+    def _usable(self, row: MmiuRow, candidates: int) -> _Question | None:
         """The row as it can be asked; None, and its reason counted, if it cannot."""
         reason, usable = self._reason(row, candidates)
         if usable is None:
             self._left_out[reason] += 1
         return usable
 
-    def _reason(self, row: Row, candidates: int) -> tuple[str, _Question | None]:
+    def _reason(self, row: MmiuRow, candidates: int) -> tuple[str, _Question | None]:
         from lad_eval.data.mmiu import place
 
         if row.output is None:
@@ -283,7 +283,7 @@ class MmiuSource:
             return "one picture is shown twice", None
         return "", _Question(row, letters, pictures, letters.names.index(row.output))
 
-    def _shown(self, row: Row) -> str:
+    def _shown(self, row: MmiuRow) -> str:
         parts = {"question": row.question, "context": row.context}
         return "\n".join(text for part in self._text if (text := parts[part].strip()))
 

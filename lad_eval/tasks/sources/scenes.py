@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 from pydantic import Field, StrictInt
 
 from lad_eval.errors import DataError
-from lad_eval.tasks.request import Sample, Source, Split
+from lad_eval.tasks.request import Sample, SampleSource, Split
 from lad_eval.tasks.sources.base import SourceOptions
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class ScenesOptions(SourceOptions):
     seed: StrictInt = 0
     calibration_samples: Annotated[StrictInt, Field(ge=1)] = 20
 
-    def open(self, *, setting: str, candidates: int, samples: int | None, calibration_samples: int, folder: Path) -> Source:
+    def open(self, *, setting: str, candidates: int, samples: int | None, calibration_samples: int, folder: Path) -> SampleSource:
 
         if samples is None:
             raise DataError("The source 'scenes' has no end: set `samples:` in the task.")
