@@ -2,11 +2,31 @@
 
 import pytest
 
-from tests.words import NAMES, OPEN, PACKAGE, WORDS, faults_in, package_faults, words_of
+from tests.words import (
+    NAMES,
+    OPEN,
+    PACKAGE,
+    STORED,
+    WORDS,
+    class_faults,
+    classes_by_name,
+    faults_in,
+    word_faults,
+    words_of,
+)
 
 
 def test_the_package_has_none_of_the_words():
-    assert package_faults() == []
+    assert word_faults() == []
+
+
+def test_a_class_name_stands_for_one_class():
+    assert class_faults() == []
+
+
+def test_classes_are_gathered_by_name_wherever_they_are_defined():
+    sources = [("a.py", "class A: ...\ndef f():\n    class B: ..."), ("b.py", "class C:\n    class A: ...")]
+    assert classes_by_name(sources) == {"A": ["a.py:1", "b.py:2"], "B": ["a.py:3"], "C": ["b.py:1"]}
 
 
 @pytest.mark.parametrize(
@@ -64,3 +84,8 @@ def test_a_word_is_listed_once():
 
 def test_what_is_left_open_exists():
     assert [place for place in OPEN if not (PACKAGE / place).exists()] == []
+
+
+def test_what_stored_files_hold_is_still_there():
+    names = {place: {name for _, name, _, _ in faults_in((PACKAGE / place).read_text())} for place in STORED}
+    assert names == STORED

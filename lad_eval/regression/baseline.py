@@ -147,8 +147,8 @@ class Options(_BaselinePart):
     trust_remote_code: Literal[False] | None = None
     seed: Annotated[int, Field(strict=True, ge=0, le=2**63)] | None = None
 
-    def given(self) -> dict[str, Any]:
-        """Those that the file gives."""
+    def settings(self) -> dict[str, Any]:
+        """The options that the file sets."""
         return {name: value for name, value in self if value is not None}
 
 
@@ -232,7 +232,7 @@ def read_baseline(path: Path) -> Baseline:
 
 def write_baseline(path: Path, baseline: Baseline) -> None:
     """Writes the file, whole or not at all; a line a sample."""
-    text = _text({**baseline.model_dump(mode="json"), "options": baseline.options.given()}, 0) + "\n"
+    text = _text({**baseline.model_dump(mode="json"), "options": baseline.options.settings()}, 0) + "\n"
     sweep(path.parent, path.name)
     write_text(path, text)
 

@@ -111,7 +111,7 @@ def check(path: Path, how: CheckOptions, rule: Rule | None = None) -> CheckResul
     pairs: list[Pair] = []
     for name, base in baseline.tasks.items():
         _compare_questions(result, name, base)
-    settings = _settings(how.model or baseline.model, {**baseline.options.given(), **how.options}, how)
+    settings = _settings(how.model or baseline.model, {**baseline.options.settings(), **how.options}, how)
     with _runs_of(settings, _questions(baseline.tasks.values()), how.out) as runs:
         if runs is None:
             return None
@@ -148,7 +148,7 @@ def write(
     groups = [questions] if questions else _questions(old.tasks.values()) if old else []
     if model is None or not groups:
         raise BaselineError(f"There is no baseline {path} to renew; a new one needs --model and --tasks.")
-    settings = _settings(model, {**(old.options.given() if old else {}), **how.options}, how)
+    settings = _settings(model, {**(old.options.settings() if old else {}), **how.options}, how)
     result, tasks = CheckResult(replayed=False), dict(old.tasks) if old else {}
     pairs: list[Pair] = []
     with _runs_of(settings, groups, how.out) as runs:
