@@ -139,8 +139,8 @@ def attention_implementation(module: torch.nn.Module) -> str:
 def observe_attention(model: Any, observe: Observer) -> Iterator[None]:
     """Calls `observe` once for every attention call of the model's decoder layers, in this thread, while the context is open.
 
-    It sees the query and the mask that the implementation is given, whoever changed them, and of a call that is run several times
-    those of the first run. Of several open observers every one is called, the one opened first before the others.
+    It sees the query and the mask that the implementation receives, after all changes by other hooks; of a call that is run
+    several times, those of the first run. Of several open observers every one is called, the one opened first before the others.
 
     Raises:
         UnsupportedModelError: see `attention_layers`.
@@ -184,7 +184,7 @@ def around_attention(model: Any, around: Around) -> Iterator[None]:
 def kept_tokens(model: Any) -> Iterator[dict[int, torch.Tensor]]:
     """A table for what drops tokens between layers: layer index -> Int[batch, keys], where each key stood in the prompt.
 
-    Whoever drops tokens writes a layer's entry before the layer runs, and takes it out before a step that continues the prompt.
+    Code that drops tokens writes a layer's entry before the layer runs, and removes it before a step that continues the prompt.
     Other hooks see it as `AttentionCall.positions`. Of several open tables the one opened last counts.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Attention weights of single query tokens, computed beside the attention function, which gives none."""
+"""Attention weights of single query tokens, computed separately from the attention function, which returns none."""
 
 from __future__ import annotations
 

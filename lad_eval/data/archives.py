@@ -26,7 +26,7 @@ _ENCRYPTED = 0x1
 def unpack(archive: Path, into: Path, progress: Progress) -> int:
     """Unpacks a zip; members that are there with the right size are not unpacked again.
 
-    Every member is written beside its place and then renamed, so that a killed process leaves no half of one, and the next
+    Every member is written to a temporary file and then renamed, so that a killed process leaves no partial file, and the next
     call goes on. All names are looked at before the first is written.
 
     Returns:
@@ -89,7 +89,7 @@ def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
     # zipfile says NotImplementedError of methods and versions that it cannot unpack, ValueError of impossible fields.
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
         raise DataError(
-            f"{archive} is no zip or is damaged ({_plain(error)}); remove it, so that it can be fetched again."
+            f"{archive} is not a zip archive or is damaged ({_plain(error)}); remove it, so that it can be fetched again."
         ) from None
     except OSError as error:
         raise DataError(f"{error.filename or archive}: {error.strerror or error}.") from None

@@ -108,13 +108,13 @@ COCO = _Coco(
     name="coco",
     title="MS-COCO val2014",
     homepage="https://cocodataset.org",
-    licence="annotations CC BY 4.0; pictures under the licence that their Flickr users chose, told for each in the annotations",
+    licence="annotations CC BY 4.0; pictures under the licence that their Flickr users chose, given for each in the annotations",
     files=(
         DataFile(
             "val2014.zip",
             "http://images.cocodataset.org/zips/val2014.zip",
             "the pictures",
-            "Flickr users' own, told for each in the annotations",
+            "Flickr users' own, given for each in the annotations",
             md5="a3d79f5ed8d289b7a7554ce06a5782b3",
             manual=f"Or unpack it yourself: the pictures belong into {PICTURES}/.",
         ),

@@ -1,4 +1,4 @@
-"""What a data set is: its files, and how it is prepared, looked through and told about.
+"""What a data set is: its files, and how it is prepared, checked and described.
 
 To add one: a module with a constant of a subclass of `DataSet`, and its place in `DATASETS`.
 """
@@ -30,7 +30,7 @@ class Progress(Protocol):
     """Shows how far something long is; `lad_eval.run.progress.progress` is one."""
 
     def __call__(self, label: str, total: int, done: int = 0, *, unit: str = "requests") -> AbstractContextManager[Advance]:
-        """Yields a function that is told how many more units were done; `unit` may be "bytes", which is shown as MB, GB."""
+        """Yields a function to call with the number of further units done; `unit` may be "bytes", which is shown as MB, GB."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Status:
 
     Attributes:
         ready: whether tasks can be run on it.
-        lines: one a file or step, as shown to the user.
+        lines: one per file or step, as shown to the user.
     """
 
     ready: bool
@@ -108,7 +108,7 @@ class DataSet(ABC):
         licence: in one sentence.
         files: what it is made of.
         revision: pinned revision, where its publisher has such.
-        takes: fields of `PrepareOptions`, beside `download`, that it understands; others are refused.
+        takes: fields of `PrepareOptions`, besides `download`, that it understands; others are refused.
     """
 
     name: str

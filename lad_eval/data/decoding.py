@@ -1,4 +1,4 @@
-"""From the bytes of a picture file to RGB: the only decoder, whoever asks.
+"""From the bytes of a picture file to RGB: the only decoder of the package.
 
 Only raster formats are opened, by decoders inside Pillow: a file that another program would have to draw (EPS, PDF, WMF) is
 refused, so that no program is started. What had to be done to the pixels is a `Treatment`; it belongs to the picture's identity.
@@ -99,7 +99,7 @@ def decode(content: bytes) -> Image:
         rgb = as_rgb(image)
     if orientation in turns:
         rgb = rgb.transpose(turns[orientation])
-    # Else whoever saves or opens the result would turn it, or make a colour of it transparent, a second time.
+    # Otherwise a program that saves or opens the result would turn it, or make a colour of it transparent, a second time.
     rgb.info = {}
     return rgb
 
@@ -310,7 +310,7 @@ def eight_bits(values: npt.NDArray[Any], white: float | None = None) -> npt.NDAr
     is black, and white is the least of 1 (floats only), 2**8 - 1, 2**16 - 1, 2**31 - 1 and 2**32 - 1 that holds all values, if
     the brightest is more than a sixteenth of it. Else the picture's least value is black and its greatest is white.
 
-    NaN is no measurement and becomes white, as a transparent pixel does; infinities become black and white. A picture of one
+    NaN is not a measurement and becomes white, as a transparent pixel does; infinities become black and white. A picture of one
     value outside of every customary range is mid-grey, since nothing says how bright it is.
 
     Args:

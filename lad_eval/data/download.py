@@ -41,7 +41,7 @@ def fetch(
     """The file below `root`: as it lies there, or fetched.
 
     A transfer that breaks is taken up where it broke, at once and, when the process was killed, by the next call; the file takes
-    its name only when it is whole and its checksum right. The bytes so far lie beside it, as `<name>.part`.
+    its name only when it is whole and its checksum right. The bytes so far are in the same folder, as `<name>.part`.
 
     Args:
         download: False: nothing is fetched.
@@ -106,7 +106,7 @@ class _Transfer:
         self.total = self.file.bytes
         if not self.part.is_file():
             return
-        # What was fetched from another address, or cannot be told to be of one version, is not continued.
+        # What was fetched from another address, or may be of another version, is not continued.
         note: dict[str, Any] = {}
         with contextlib.suppress(DataError):
             note = read_json(self.note, error=DataError)

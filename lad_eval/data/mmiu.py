@@ -229,7 +229,7 @@ def _present(root: Path, row: MmiuRow) -> bool:
 
 
 def _tasks(root: Path, rows: Sequence[MmiuRow]) -> list[str]:
-    """A line a task: its rows, and how many lack something."""
+    """One line per task: its rows, and how many lack something."""
     lines = []
     for task in TASKS:
         of_task = [row for row in rows if row.task == task]

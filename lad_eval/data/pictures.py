@@ -140,7 +140,7 @@ class PictureFolder:
 
     A name that is not there as it is spelled is looked up again with backslashes read as separators, and in whichever Unicode
     normal form the file system has it: macOS stores "é" decomposed, and most files of captions have it composed. Links below the
-    folder are followed, as whoever made the folder made them.
+    folder are followed: they were made on purpose.
     """
 
     path: Path

@@ -206,7 +206,7 @@ def _table(columns: Mapping[str, Any], header: EvidenceHeader) -> Evidence:
 
 
 def write_parquet(path: Path, evidence: Evidence, header: EvidenceHeader) -> None:
-    """A Parquet file: a row a request; lists of fixed length for what is an array, attention flattened from [L, N]."""
+    """A Parquet file with one row per request; arrays are lists of fixed length, attention flattened from [L, N]."""
     import pyarrow as pa
 
     columns = {name: pa.array(getattr(evidence, name).tolist()) for name in _SCALARS}

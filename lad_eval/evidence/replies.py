@@ -27,7 +27,7 @@ class Decoding:
         samples: replies to each request.
         temperature: 0: the most probable token each time; above 0: drawn from softmax(logits / temperature).
         max_new_tokens: the longest reply, in tokens.
-        seed: of the draws; with it, the request and the reply's number a draw is determined, whatever else is asked at once.
+        seed: of sampling; the seed, the request and the reply's number determine a reply, whatever else is in the batch.
     """
 
     samples: int = 1
@@ -51,7 +51,7 @@ class Reply:
     """What was written to one request.
 
     Attributes:
-        texts: one a sample.
+        texts: one per sample.
         forward_passes: decoder passes spent on all of them: each token written is one, the end of the reply counted in;
             UNKNOWN_PASSES of a model that does not tell.
         seconds: wall-clock time, the request's share of its batches.
@@ -65,7 +65,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Replies:
-    """n rows, one a request; columns as in `Evidence`.
+    """n rows, one per request; columns as in `Evidence`.
 
     Attributes:
         texts: n tuples of replies.

@@ -46,7 +46,7 @@ class EvidenceStore:
 
     A batch is on the disk when `append` returns. A process that is killed at any moment loses at most the batch in flight: on
     opening, a line that was cut off is removed and reported, and every whole row counts. A file that is damaged beyond single
-    lines is set aside under another name, so that its requests are asked again. Of several processes each gives its `rank` and
+    lines is set aside under another name, so that its requests are run again. Of several processes each gives its `rank` and
     writes a file of its own; `keys`, `load` and `finish` see the files of all, whatever their number was before.
     """
 

@@ -36,7 +36,7 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class Evidence:
-    """n rows, one a request, of N candidates and L decoder layers.
+    """n rows, one per request, of N candidates and L decoder layers.
 
     Attributes:
         log_probs: Float[n, N], natural log-probability of every candidate, displayed order; each row's exp sums to 1
@@ -84,10 +84,10 @@ class Evidence:
     ) -> Evidence:
         """Evidence from arrays of one's own; shapes as in the class.
 
-        `attention_delimited` defaults to `attention`; `perm` to the identity; `sample_id` to one sample a row.
+        `attention_delimited` defaults to `attention`; `perm` to the identity; `sample_id` to one sample per row.
 
         Raises:
-            EvidenceError: a shape does not fit, a value is not finite or a gold position is no position.
+            EvidenceError: a shape does not fit, a value is not finite or a gold position is not one of the N.
         """
         logs = _floats(log_probs, "log_probs")
         if logs.ndim != 2 or logs.shape[1] < 2:
@@ -129,7 +129,7 @@ class Evidence:
         if not np.isfinite(self.log_probs).all():
             raise EvidenceError("log_probs must be finite.")
         if self.attention is None and self.attention_delimited is not None:
-            raise EvidenceError("attention_delimited comes beside attention, and attention is missing.")
+            raise EvidenceError("attention_delimited needs attention, which is missing.")
         if self.attention is not None and self.attention_delimited is not None:
             shapes = list(self.attention.shape), list(self.attention_delimited.shape)
             if shapes[0] != shapes[1]:

@@ -113,7 +113,7 @@ def check_no_pointer(path: Path) -> None:
         with path.open("rb") as file:
             start = file.read(len(_POINTER))
     except OSError:
-        return  # whoever needs the file says why it cannot be read
+        return  # the code that needs the file says why it cannot be read
     if start == _POINTER:
         raise UserError(f"{path} is a Git LFS pointer, not the file itself; run `git lfs pull` in {path.parent}.")
 

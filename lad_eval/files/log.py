@@ -150,7 +150,7 @@ def repair(path: Path, contents: Contents[Header]) -> None:
     if contents.size and contents.end == 0:
         _LOG.warning("%s: its only line was cut off and is removed.", path)
     elif contents.damaged:
-        _LOG.warning("%s: %s; the requests are asked again.", path, left_out(contents.damaged))
+        _LOG.warning("%s: %s; the requests are run again.", path, left_out(contents.damaged))
     if contents.size != (contents.end + 1 if contents.end else 0):  # one line break, or nothing at all
         with storage_errors(path):
             os.truncate(path, contents.end)
@@ -162,7 +162,7 @@ def warn_of_damage(path: Path, contents: Contents[Header]) -> bool:
     """Reports the damaged lines of a log that another process may be writing; whether there are any."""
     damaged = contents.damaged[:-1] if contents.cut else contents.damaged
     if damaged:
-        _LOG.warning("%s: %s; the requests are asked again.", path, left_out(damaged))
+        _LOG.warning("%s: %s; the requests are run again.", path, left_out(damaged))
     return bool(damaged)
 
 
@@ -176,7 +176,7 @@ def set_aside(path: Path, error: DamagedError) -> None:
     with storage_errors(path):
         path.replace(target)
     problem = str(error).partition(";")[0]
-    _LOG.warning("%s; it is set aside as %s, and its requests are asked again.", problem, target.name)
+    _LOG.warning("%s; it is set aside as %s, and its requests are run again.", problem, target.name)
 
 
 def left_out(damaged: Sequence[int]) -> str:

@@ -35,7 +35,7 @@ def read_tensors(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - the handle is no mapping
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - the handle is not a mapping
     except SafetensorError as error:
         raise ValueError((str(error).splitlines() or ["it is not safetensors"])[0]) from None
     stored = metadata.pop(CHECKSUM, None)

@@ -20,8 +20,9 @@ def noticeable_share(samples: int, both_ways: float = 0.0, *, alpha: float = ALP
     """The smallest share of samples that must be lost for the exact paired test to find it with chance `power`.
 
     A sample is lost as a whole, under all its orders: of all falls by as much this one varies most from sample to sample, so that
-    any other fall in one direction is found at least as well. Beside the lost samples, a share `both_ways` of the samples changes
-    without a change on the whole, half of them for the better. So the paired differences have the variance both_ways + d - d^2 at
+    any other fall in one direction is found at least as well. In addition to the lost samples, a share `both_ways` of the samples
+    changes without a change on the whole, half of them for the better. So the paired differences have the variance both_ways + d
+    - d^2 at
     a loss of d, and the chance is exact: the numbers of changed and of lost samples are binomial, the test is the sign test.
 
     Args:
@@ -53,7 +54,7 @@ def noticeable_mean(differences: Floats, whole: float, *, alpha: float = ALPHA, 
     size = (b + whole^2) / (a + whole), and the mean is size * noticeable_share(S, (a - c) / (size * S)).
 
     Args:
-        differences: Float[S], one a sample.
+        differences: Float[S], one per sample.
         whole: the difference of a sample that is lost as a whole, in the same unit.
         alpha: level of the two-sided test.
         power: the chance.

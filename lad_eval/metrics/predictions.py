@@ -82,7 +82,7 @@ class Grid(NamedTuple):
 
 @dataclass(frozen=True)
 class Predictions:
-    """n rows, one a sample and permutation; every sample has the same T permutations.
+    """n rows, one per sample and permutation; every sample has the same T permutations.
 
     Attributes:
         sample_id: Str[n].
@@ -126,7 +126,7 @@ class Predictions:
         """Answers Int[n] to rows of evidence or of replies.
 
         Args:
-            rows: what was asked.
+            rows: of the questions.
             predicted: positions, or UNPARSABLE.
             permutation: Int[n]; None: the displayed orders that occur are numbered in lexicographic order.
         """

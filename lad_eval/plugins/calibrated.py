@@ -1,4 +1,4 @@
-"""A method of ours behind another harness: calibrated on first use, then asked request by request."""
+"""A method of lad_eval inside another harness: calibrated on first use, then run request by request."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from lad_eval.tasks.task import Task
 
 
 class StoredEvidence:
-    """What a model was asked on a task: every request once, whatever the method, the call or the process that needs it.
+    """The evidence of a model on a task: every request is run once, whatever the method, the call or the process that needs it.
 
     Of several processes each writes a file of its own. Get one from `stored_evidence`.
 
@@ -51,7 +51,7 @@ class StoredEvidence:
             self._remember(self._store.load())
 
     def of(self, model: VLM, requests: Sequence[Request], label: str, *, show_progress: bool = True) -> Evidence:
-        """One row a request, in their order; what is missing is asked and stored, batch by batch.
+        """One row per request, in their order; what is missing is run and stored, batch by batch.
 
         Args:
             model: the one whose evidence this is.
@@ -109,8 +109,8 @@ logger = logging.getLogger(__name__)
 class CalibratedMethod:
     """One method on one model and one task; answers as `lad-eval run` gives them.
 
-    The calibration samples are asked before the first answer. Evidence and learned state stay in `folder`, which belongs to
-    this model, task and data alone: a second process, and every other method, asks only what is missing.
+    The calibration samples are run before the first answer. Evidence and learned state stay in `folder`, which belongs to
+    this model, task and data alone: a second process, and every other method, runs only what is missing.
 
     Args:
         model: who answers.
@@ -174,7 +174,7 @@ class CalibratedMethod:
 
     @cached_property
     def _ready(self) -> Method:
-        """The method, calibrated from the stored state, else from stored evidence, else by asking."""
+        """The method, calibrated from the stored state, else from stored evidence, else by running the model."""
         method, learner = self.method, self.method.learner
         if not learner.calibrates or learner.is_calibrated:
             return method
@@ -203,11 +203,11 @@ def check_answers_here(method: Method) -> None:
     """Refuses methods that do not decide from evidence of the question as it is.
 
     Raises:
-        UserError: the method reads replies, or changes how the model is asked.
+        UserError: the method reads replies, or changes the prompt or the model.
     """
     if "replies" in method.needs:
         raise UserError(f"{method.name} reads what the model writes, and not evidence; use `lad-eval run`.")
     if method.condition != PLAIN:
         raise UserError(
-            f"{method.condition.label} changes how the model is asked, which harnesses do themselves; use `lad-eval run`."
+            f"{method.condition.label} changes the prompt or the model, which the harness controls; use `lad-eval run`."
         )

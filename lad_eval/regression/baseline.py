@@ -1,4 +1,4 @@
-"""A baseline: what a model answered to every sample of some tasks, and what it was asked, in a file that a person can diff."""
+"""A baseline: a model's answers to every sample of some tasks, and what determines the questions, in a diffable file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lad_eval.models.base import ImagePreparation
 NONE = "-"
 """Stands for a reply in which no answer was found."""
 
-_LINES_DOWN_TO = 4  # below this depth a value has one line: a line a sample
+_LINES_DOWN_TO = 4  # below this depth a value has one line: one line per sample
 _GOLD = "gold"
 
 
@@ -72,13 +72,13 @@ class TaskBaseline(_BaselinePart):
 
     Attributes:
         task: as it was named: a name, or the path of a YAML file.
-        limit: how many samples were asked; None: all.
+        limit: how many samples were run; None: all.
         candidates: N.
         orders: the T displayed orders, if all samples share them.
         fingerprint: what determined the model's evidence.
         evidence: SHA-256 of the stored evidence, by the names of its files; empty if none is kept.
         figures: by method.
-        answers: by sample: {"gold": image, method: "image image ..."}, an image an order, `-` for no answer.
+        answers: by sample: {"gold": image, method: "image image ..."}, one image per order, `-` for no answer.
     """
 
     task: str
@@ -121,7 +121,7 @@ class TaskBaseline(_BaselinePart):
         """Int[S, T], images or UNPARSABLE.
 
         Raises:
-            ValueError: the answers are no images, or not equally many a sample.
+            ValueError: the answers are not images, or their number differs between samples.
         """
         words = [str(answer[method]).split() for answer in self.answers.values()]
         if len({len(row) for row in words}) != 1:
@@ -186,7 +186,7 @@ def answers_of(grids: Mapping[str, Grid]) -> dict[str, dict[str, int | str]]:
 
 
 def figures_of(grid: Grid) -> BaselineFigures:
-    """The figures that stand beside the answers."""
+    """The figures that are stored with the answers."""
     return BaselineFigures(
         accuracy=round(accuracy(grid.correct), 2),
         consistency=round(consistency(grid.chosen), 2),
@@ -231,7 +231,7 @@ def read_baseline(path: Path) -> Baseline:
 
 
 def write_baseline(path: Path, baseline: Baseline) -> None:
-    """Writes the file, whole or not at all; a line a sample."""
+    """Writes the file, whole or not at all; one line per sample."""
     text = _text({**baseline.model_dump(mode="json"), "options": baseline.options.settings()}, 0) + "\n"
     sweep(path.parent, path.name)
     write_text(path, text)

@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """How a fresh check asks.
+    """How a fresh check runs the model.
 
     Attributes:
         model: in place of the baseline's.
@@ -67,7 +67,7 @@ class CheckOptions:
 
 @dataclass(frozen=True)
 class Questions:
-    """Some tasks that are asked alike."""
+    """Some tasks that are run with the same options."""
 
     tasks: tuple[str, ...]
     methods: tuple[str, ...]
@@ -101,7 +101,7 @@ def check(path: Path, how: CheckOptions, rule: Rule | None = None) -> CheckResul
 
     Args:
         path: of the baseline.
-        how: the model is asked.
+        how: the model is run.
         rule: when it fails; None: where a figure became significantly worse.
 
     Raises:
@@ -130,10 +130,10 @@ def write(
 
     Args:
         path: of the baseline; what it says of other tasks stays.
-        how: the model is asked; where it says nothing, as the baseline that is renewed.
+        how: the model is run; where it says nothing, as for the baseline that is renewed.
         reason: is kept in the file.
         questions: None: those of the baseline that is renewed.
-        with_evidence: keep the evidence beside it, so that it can be replayed.
+        with_evidence: keep the evidence next to it, so that it can be replayed.
 
     Returns:
         The baseline, and how it differs from the one before.
@@ -197,7 +197,7 @@ def _settings(model: str, options: dict[str, Any], how: CheckOptions) -> Setting
 
 
 def _questions(tasks: Any) -> list[Questions]:
-    """The tasks, those that are asked alike together, so that the model is loaded once for them."""
+    """The tasks, those with the same options together, so that the model is loaded once for them."""
 
     def alike(base: TaskBaseline) -> tuple[tuple[str, ...], int]:
         return base.methods, -1 if base.limit is None else base.limit

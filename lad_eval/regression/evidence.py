@@ -1,4 +1,4 @@
-"""Stored evidence of a baseline: kept beside its file, found in a folder of runs, and decided again."""
+"""Stored evidence of a baseline: kept next to its file, found in a folder of runs, and decided again."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from lad_eval.tasks.registry import load_spec, load_task
 
 
 def evidence_folder(baseline: Path) -> Path:
-    """Where a baseline's evidence lies: `lad-tiny.evidence` beside `lad-tiny.json`."""
+    """Where a baseline's evidence lies: `lad-tiny.evidence` next to `lad-tiny.json`."""
     return baseline.with_name(f"{baseline.stem}.evidence")
 
 
 def keep_evidence(run: Path, baseline: Path, task: str) -> dict[str, str]:
-    """Copies what deciding again needs of a run beside a baseline; returns the digests of the files by their names.
+    """Copies what deciding again needs from a run to the folder next to a baseline; returns digests by file name.
 
     What an earlier baseline kept of the task and this one does not is removed.
     """
@@ -49,7 +49,7 @@ def _files(folder: Path) -> list[str]:
 
 
 def kept_evidence(baseline: Path, task: str, base: TaskBaseline) -> Path:
-    """The folder with a task's evidence beside a baseline.
+    """The folder with a task's evidence next to a baseline.
 
     Raises:
         BaselineError: it is not there, or not what the baseline was made of.
@@ -105,12 +105,12 @@ def decided_again(folder: Path, methods: Iterable[str], samples: Iterable[str]) 
 
 
 def asked_now(task: str, limit: int | None, methods: Iterable[str]) -> tuple[Now, str | None]:
-    """What a task asks now for some methods, and why its data could not be looked at, if so.
+    """The present questions of a task for some methods, and why its data could not be read, if so.
 
     Args:
         task: a name, or the path of a YAML file.
         limit: of the samples.
-        methods: their prompt variants, orders and calibration belong to what is asked.
+        methods: their prompt variants, orders and calibration determine the requests.
 
     Raises:
         UserError: there is no such task or method, or the definition cannot be used.

@@ -19,7 +19,7 @@ from lad_eval.tasks.prompts import identifiers
 
 @dataclass(frozen=True)
 class Now:
-    """What is asked now; None for what could not be looked at here."""
+    """What determines the questions now; None for what could not be read here."""
 
     version: int
     definition: str
@@ -58,7 +58,7 @@ class Pair(NamedTuple):
 
 
 def pair_up(result: CheckResult, task: str, base: TaskBaseline, grids: Mapping[str, Grid]) -> list[Pair]:
-    """Each method's answers beside the baseline's; a finding is added to the result where they cannot be compared.
+    """Compares each method's answers with the baseline's; a finding is added to the result where they cannot be compared.
 
     Args:
         result: is added to.
@@ -70,7 +70,7 @@ def pair_up(result: CheckResult, task: str, base: TaskBaseline, grids: Mapping[s
     for method in base.methods:
         grid, before = grids[method], base.chosen(method)
         if grid.sample_id.tolist() != base.samples or grid.chosen.shape != before.shape:
-            result.findings.append(CheckFinding("samples", task, method, "it was asked about other samples or orders"))
+            result.findings.append(CheckFinding("samples", task, method, "its samples or orders are others"))
         elif not np.array_equal(grid.gold_image, base.gold):
             result.findings.append(CheckFinding("samples", task, method, "the right images of its samples are others"))
         else:

@@ -61,7 +61,7 @@ def eval_results(
     dataset: str,
     source_url: str | None = None,
 ) -> str:
-    """A file for `.eval_results/`: the accuracy of one method, an entry a task.
+    """A file for `.eval_results/`: the accuracy of one method, one entry per task.
 
     Args:
         runs: as for `model_card`.
@@ -77,7 +77,7 @@ def eval_results(
 
     _one_model([metrics for metrics, _ in runs])
     if dataset.count("/") != 1 or not all(dataset.split("/")):
-        raise CardError(f"{dataset!r} is no id of a data set on the hub: write owner/name.")
+        raise CardError(f"{dataset!r} is not the id of a data set on the hub: write owner/name.")
     entries = []
     for metrics, spec in runs:
         (row,) = _rows(metrics, [method])
@@ -144,7 +144,7 @@ def _rows(metrics: Mapping[str, Any], methods: Sequence[str] | None) -> list[Row
 
 def _one_model(all_metrics: Sequence[Mapping[str, Any]]) -> str:
     if any("model" not in metrics or "task" not in metrics for metrics in all_metrics):
-        raise CardError("A file of figures names no model or no task: it is no file of lad_eval.")
+        raise CardError("A file of figures names no model or no task: it is not a file of lad_eval.")
     models = list(dict.fromkeys(str(metrics["model"]) for metrics in all_metrics))
     if len(models) != 1:
         which = f"these are of {', '.join(models)}" if models else "there are none"

@@ -65,7 +65,7 @@ def terminal(table: Table, width: int | None = WIDTH_OF_FILES) -> Text:
 
 
 def _lines(table: Table, cell: Cell, column: int) -> list[str]:
-    """A cell in a terminal; beside figures with a dagger, those without leave its place free."""
+    """A cell in a terminal; figures without a dagger leave its place free, so that columns stay aligned."""
     aligned = not table.left[column] and any(row[column].tied for row in table.cells)
     text = f"{cell.text}{TIED if cell.tied else ' ' if aligned else ''}{cell.mark}"
     return (f"{text} {cell.interval}" if cell.interval else text).split("\n")

@@ -122,7 +122,7 @@ def _placed(run: StoredRun) -> PlacedRun:
 
 
 def _digest(definition: Mapping[str, Any]) -> str:
-    """Of what determines the questions; which task the calibration samples come from is told by the label."""
+    """Of what determines the questions; the label says which task the calibration samples come from."""
     defining = {key: value for key, value in definition.items() if key not in ("name", "version")}
     defining["calibration"] = {key: value for key, value in (defining.get("calibration") or {}).items() if key != "on"}
     return hashlib.sha256(json.dumps(defining, sort_keys=True).encode()).hexdigest()
@@ -240,7 +240,7 @@ def _tested(runs: Sequence[PlacedRun], methods: set[str]) -> dict[tuple[str, str
 
 
 def _outcomes(run: StoredRun, methods: set[str]) -> dict[str, tuple[Any, Bools]]:
-    """By method: what was asked, to be equal where two can be paired, and Bool[S, T], in the order of the run's methods."""
+    """By method: the questions, which must be equal for two to be paired, and Bool[S, T], in the order of the run's methods."""
     grids = {name: run.predictions_of(name).grid for name in run.methods if name in methods}
     return {
         name: ((tuple(grid.sample_id.tolist()), grid.perm.tobytes(), grid.gold.tobytes()), grid.correct)

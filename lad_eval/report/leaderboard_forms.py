@@ -1,4 +1,4 @@
-"""The leaderboard as data: a line a model and method, a cell a task."""
+"""The leaderboard as data: one line per model and method, one cell per task."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TaskFigures:
         samples: None for figures published elsewhere.
         passes: decoder passes a query.
         position_p: of the test of "position does not matter".
-        significance: against the best of those asked the same under the same setup; None: nothing to test.
+        significance: against the best of those with the same questions and setup; None: nothing to test.
         setup: dtype, attention implementation and task version, by name.
         mark: letter of what sets this cell apart from others of its column, see `Board.marks`; empty if nothing does.
         run: hash of the run.
@@ -65,7 +65,7 @@ class BoardLine:
         cells: by task.
         reported: published elsewhere.
         name: the model's own name; None: as `model`.
-        limit: only the first so many samples of each task were asked; None: all.
+        limit: only the first so many samples of each task were run; None: all.
         calibrated_on: another task that gave the calibration samples; None: the task's own did.
     """
 
@@ -86,7 +86,7 @@ class BoardLine:
 
 @dataclass(frozen=True)
 class Board:
-    """Tasks are the columns, in order; `marks`: what a letter beside a figure means; `notes`: what a reader should know."""
+    """Tasks are the columns, in order; `marks`: what a letter after a figure means; `notes`: what a reader should know."""
 
     tasks: tuple[str, ...]
     lines: tuple[BoardLine, ...]
@@ -166,7 +166,7 @@ _WRITTEN = "<!-- Written by `lad-eval leaderboard --format md` from the runs; do
 
 
 def table_of(board: Board) -> Table:
-    """A row a model and method, three columns a task; the notes say what the marks mean."""
+    """One row per model and method, three columns per task; the notes say what the marks mean."""
     rows = [_row(board, line) for line in board.lines if not line.reported]
     reported = [_row(board, line) for line in board.lines if line.reported]
     columns = ("Model", "Method", "Passes", *("Acc", "RStd", "Cons") * len(board.tasks))
@@ -193,7 +193,7 @@ def _passes(line: BoardLine) -> Content:
 
 
 def _machine_table(board: Board) -> Table:
-    """A row a model and method; the figures of a task are columns named `task.figure`."""
+    """One row per model and method; the figures of a task are columns named `task.figure`."""
     figures = (*_CSV, "best", "tied", "p_holm")
     rows = []
     for line in board.lines:

@@ -31,7 +31,7 @@ _HEADERS = (
     "Passes\n/ query",
 )
 _TIED = "† not significantly different from the most accurate method of its run (exact paired test over samples, Holm, 0.05)."
-_LIMITED = "* only a part of the task was asked (--limit)."
+_LIMITED = "* only a part of the task was run (--limit)."
 
 
 def render(rows: Sequence[Row], form: str) -> str:
@@ -52,7 +52,7 @@ def render(rows: Sequence[Row], form: str) -> str:
 
 
 def rich_tables(rows: Sequence[Row], width: int = WIDTH_OF_FILES) -> Text:
-    """One block a task and model, for a terminal of so many columns."""
+    """One block per task and model, for a terminal of so many columns."""
     from rich.text import Text
 
     tables = [
@@ -148,7 +148,7 @@ def _samples(row: Row) -> str:
 
 
 def _questions_in_words(block: Sequence[Row]) -> str:
-    """What the block's rows were measured on; rows of different sizes are told apart."""
+    """What the block's rows were measured on; rows of different sizes are described separately."""
     if all(row.samples is None for row in block):
         return "published elsewhere"
     sizes = list(dict.fromkeys(_samples(row) for row in block))

@@ -81,7 +81,7 @@ class Table:
         notes: what a reader should know, below the table, a paragraph each.
         reported: rows of figures published elsewhere, below a rule and never mixed into ours.
         groups: (name, number of columns) of columns that stand together, from the left; columns of one group are not parted where
-            a terminal is too narrow for all, and the first group is repeated beside the others.
+            a terminal is too narrow for all, and the first group is repeated with the others.
         fold: the column whose words are folded where a terminal is too narrow.
     """
 
@@ -141,7 +141,7 @@ def interval_note(samples: int, ends: Sequence[tuple[float | None, float | None]
         ends: lower and upper ends of the table's intervals.
     """
     if samples < FEWEST_SAMPLES:
-        return f"{samples} sample{'s' if samples > 1 else ''}: the intervals say little; ask more samples."
+        return f"{samples} sample{'s' if samples > 1 else ''}: the intervals say little; run more samples."
     if ends and all(low == high for low, high in ends):
         return "Every interval is a point: samples that all agree show no spread, which does not make a figure exact."
     return None

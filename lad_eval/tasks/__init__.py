@@ -1,4 +1,4 @@
-"""What is asked: task definitions, samples, displayed orders, requests.
+"""The questions: task definitions, samples, displayed orders, requests.
 
 `registry` finds tasks, `spec` says what a definition holds (`TaskSpec`), `task` joins it with its data, `plan` lists the
 requests, `validate` names every fault; `sources` turns data into samples.

@@ -179,7 +179,7 @@ def read_document(path: Path) -> Document:
     `reported` is not taken over.
 
     Raises:
-        SpecError: as for `read_yaml`, or an include is missing, is no path or includes itself.
+        SpecError: as for `read_yaml`, or an include is missing, is not a path or includes itself.
     """
     values, origins = _read(path, ())
     return Document(path, values, origins)

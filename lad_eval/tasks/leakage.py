@@ -34,7 +34,7 @@ class CalibrationCandidates(Generic[T]):
 def content_digest(image: ImageSource) -> str:
     """Hex digest of what the picture shows alone.
 
-    `digest` may also hold the name by which a data set knows a picture; an image then has a `content_digest` beside it. Files
+    `digest` may also hold the name by which a data set knows a picture; an image then has a `content_digest` as well. Files
     that were encoded anew or resized count as other pictures.
     """
     digest = getattr(image, "content_digest", None)

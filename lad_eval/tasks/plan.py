@@ -1,4 +1,4 @@
-"""The requests that a task and its methods need, each asked once."""
+"""The requests that a task and its methods need, each once."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def displayed_orders(orders: Orders, order: Permutation) -> tuple[Permutation, .
 
 @dataclass(frozen=True)
 class Plan:
-    """What to ask, and which answers belong to what.
+    """The requests to run, and which answers belong to what.
 
     Attributes:
-        requests: every request once, in the order of asking: calibration first, then sample by sample.
+        requests: every request once, in the order in which they are run: calibration first, then sample by sample.
         evaluated: keys of the test requests that figures are made of, sample by sample, T orders each.
         permutation_index: for every evaluated key the index 0..T-1 of its order.
         cyclic: for every evaluated key the keys of its N cyclic shifts, itself first; empty where no method needs them.
@@ -103,7 +103,7 @@ def plan(
 
     Every test sample under its T orders; with the orders `cyclic`, each of these also under its N cyclic shifts; with `random`,
     under RANDOM_ORDERS orders drawn once; with `calibration`, every calibration sample under the N cyclic shifts of its own
-    order, so that the right image stands at every position once (arXiv 2605.11591, Eq. 1-3). Equal requests are asked once.
+    order, so that the right image stands at every position once (arXiv 2605.11591, Eq. 1-3). Equal requests are run once.
 
     What is evaluated is never calibrated on: see `calibration_samples`.
 
@@ -183,7 +183,7 @@ def calibration_samples(task: Task, test: Sequence[Sample], *, distinct: bool = 
     none of their pictures is shown in an evaluated sample.
 
     Raises:
-        DataError: there are too few, they cannot be asked, or a sample stands in both splits of the task.
+        DataError: there are too few, they cannot be used, or a sample stands in both splits of the task.
     """
     origin, wanted = task.other or task, task.spec.calibration.samples
     ids = {sample.id for sample in test}

@@ -70,7 +70,7 @@ class TaskIndex:
 
 
 def bundled_folder() -> Path:
-    """The task definitions that come with the package: inside a wheel, or beside the package in a source checkout."""
+    """The task definitions that come with the package: inside a wheel, or next to the package in a source checkout."""
     inside = _PACKAGE / "_tasks"
     return inside if inside.is_dir() else _PACKAGE.parent / "tasks"
 
@@ -267,7 +267,7 @@ def open_task(document: Document, *, calibrate_on: str | Path | None = None) -> 
 
 
 def _named_in(document: Document, name: str) -> Document:
-    """The document of a task that another names under `calibration.on`: a path or a name beside it, or a name known anywhere."""
+    """The document of a task that another names under `calibration.on`: a path, a name in the same folder, or any known name."""
     folder = document.path.parent
     temporary = [folder / name] if is_path(name) else [p for s in SUFFIXES if (p := folder / f"{name}{s}").is_file()]
     try:

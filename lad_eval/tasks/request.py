@@ -58,7 +58,7 @@ class Sample:
 
     def __post_init__(self) -> None:
         if not 0 <= self.gold < len(self.images):
-            raise ValueError(f"sample {self.id}: gold {self.gold} is no index of {len(self.images)} images")
+            raise ValueError(f"sample {self.id}: gold {self.gold} is not an index of {len(self.images)} images")
         if self.identifiers is not None and not len(set(self.identifiers)) == len(self.identifiers) == len(self.images):
             raise ValueError(f"sample {self.id}: {self.identifiers} do not name {len(self.images)} positions")
 
@@ -165,7 +165,7 @@ def draw_permutations(n: int, count: int, seed: int = 42) -> tuple[Permutation, 
 class Request:
     """Images in displayed order, the question after them, and the candidates' names.
 
-    The answer is a position. `key` is a digest of the content, so that equal questions are asked once. `caption` is what of the
+    The answer is a position. `key` is a digest of the content, so that equal questions are run once. `caption` is what of the
     question comes from the data and not from the task's wording; None: nobody says it.
     """
 

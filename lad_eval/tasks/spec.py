@@ -65,7 +65,7 @@ class CalibrationSpec(_Strict):
     """Calibration samples, disjoint from the test samples; `cyclic`: each is shown under its N cyclic shifts.
 
     `on` names another task, by its name or by a path that starts at this file's folder: the samples come from its calibration
-    split and are asked as it asks them.
+    split and use its prompt.
     """
 
     samples: _Count = 5
@@ -210,7 +210,7 @@ def _line(
 
 
 def _fields(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    """Keys that the model knows at a place; none where the place is no model."""
+    """Keys that the model knows at a place; none where the place is not a model."""
     for step in loc:
         field = model.model_fields.get(str(step))
         if field is None:

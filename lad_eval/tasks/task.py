@@ -1,4 +1,4 @@
-"""A task that is ready to be asked: its definition together with its opened data."""
+"""A task that is ready to run: its definition together with its opened data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked: `spec` says how, `source` holds the samples.
+    """A task: `spec` is its definition, `source` holds the samples.
 
     Attributes:
         spec: the definition.

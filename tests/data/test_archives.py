@@ -180,7 +180,7 @@ def test_damage_is_told_in_one_line_and_leaves_no_half_file(make, tmp_path, prog
     cut = tmp_path / "cut.zip"
     for content in (whole[: len(whole) // 2], b"", b"<html>not found</html>"):
         cut.write_bytes(content)
-        with pytest.raises(DataError, match=r"cut\.zip is no zip or is damaged \(File is not a zip file\); remove it"):
+        with pytest.raises(DataError, match=r"cut\.zip is not a zip archive or is damaged \(File is not a zip file\); remove it"):
             unpack(cut, tmp_path / "into", progress)
     flipped = bytearray(whole)
     flipped[200] ^= 0xFF

@@ -104,7 +104,7 @@ def test_categories_beyond_one_word_of_bits_count():
 
 def test_too_few_candidates_name_the_anchor_and_how_many_there_are():
     miner = Miner(["a", "b", "c"], np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32), {n: frozenset({1}) for n in "abc"})
-    with pytest.raises(TooFewCandidatesError, match=r"a: 0 of the pool's 3 images can stand beside it .* but 2 are needed"):
+    with pytest.raises(TooFewCandidatesError, match=r"a: 0 of .* 3 images can be its hard negatives, but 2 are needed"):
         miner(["a"], ["a", "b", "c"], 2)
 
 

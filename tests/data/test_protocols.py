@@ -146,7 +146,7 @@ def test_too_few_pictures_are_told_in_one_line():
         official(NAMES[:4], Order("random", 4, 2, 5), MINER)
     with pytest.raises(TooFewImagesError, match="calibration samples of other images: only"):
         official(list(CATEGORIES), Order("random", 4, 36, 30), MINER)
-    with pytest.raises(DataError, match="can stand beside it as hard negatives, but 37 are needed"):
+    with pytest.raises(DataError, match="can be its hard negatives, but 37 are needed"):
         official(list(CATEGORIES), Order("adversarial", 38, 5, 1), MINER)
 
 

@@ -55,7 +55,7 @@ def test_a_line_that_was_cut_off_is_asked_again(tmp_path, requests, cut, caplog)
     logging.getLogger("lad_eval").propagate = True
     again = store(tmp_path)
     assert again.keys() == set(keys[:-1])
-    assert f"line {len(keys) + 1} is damaged and left out; the requests are asked again" in caplog.text
+    assert f"line {len(keys) + 1} is damaged and left out; the requests are run again" in caplog.text
     assert again.append(requests, replies(keys)) == 1
     assert again.path.read_bytes() == whole
 
@@ -81,7 +81,7 @@ def test_a_damaged_line_is_left_out_and_a_file_with_a_damaged_header_set_aside(t
     with pytest.raises(EvidenceError, match="its first line, which says what made the rows, is damaged"):
         read_replies(tmp_path, GREEDY)
     assert store(tmp_path).keys() == set()
-    assert "it is set aside as replies.greedy-16.jsonl.damaged, and its requests are asked again" in caplog.text
+    assert "it is set aside as replies.greedy-16.jsonl.damaged, and its requests are run again" in caplog.text
 
 
 def test_a_changed_reply_is_left_out_reported_once_and_gone_when_the_run_is_finished(tmp_path, requests, caplog):
@@ -92,7 +92,7 @@ def test_a_changed_reply_is_left_out_reported_once_and_gone_when_the_run_is_fini
     made.path.write_bytes(whole.replace(b'"texts": ["2"]', b'"texts": ["3"]', 1))
     again = store(tmp_path)
     assert again.keys() == set(keys[1:])
-    assert "line 2 is damaged and left out; the requests are asked again" in caplog.text
+    assert "line 2 is damaged and left out; the requests are run again" in caplog.text
     again.append(requests, replies(keys))
     again.finish()
     caplog.clear()

@@ -363,7 +363,7 @@ def test_a_damaged_line_between_whole_ones_is_reported_and_asked_again(tmp_path,
         lines[3] = lines[3].replace(b'"perm": [', b'"perm": [7, ')
         it.path.write_bytes(b"\n".join(lines))
     with caplog.at_level(logging.WARNING), store(tmp_path) as it:
-        assert "lines 3, 4 are damaged and left out; the requests are asked again" in caplog.text
+        assert "lines 3, 4 are damaged and left out; the requests are run again" in caplog.text
         assert it.keys() == keys([0, 3])
         assert it.append(rows(range(4))) == 2
         assert equal(it.load().select_keys(sorted(keys(range(4)))), rows(range(4)))
@@ -605,7 +605,7 @@ def test_a_file_that_is_no_evidence_is_told_and_kept_under_another_name(tmp_path
     with store(tmp_path) as it:
         assert it.keys() == frozenset()
         assert says in caplog.text
-        assert f"it is set aside as {name}.damaged, and its requests are asked again" in caplog.text
+        assert f"it is set aside as {name}.damaged, and its requests are run again" in caplog.text
         it.append(rows(range(2)))
     assert path.with_name(f"{name}.damaged").read_bytes() == content
     assert len(read_evidence(tmp_path)) == 2

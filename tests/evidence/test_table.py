@@ -87,7 +87,7 @@ def test_the_span_with_delimiters_defaults_to_the_one_without():
             {"attention_delimited": np.zeros((6, 3, 3))},
             "attention and attention_delimited differ in shape: [6, 2, 3] and [6, 3, 3].",
         ),
-        ({"attention": None}, "attention_delimited comes beside attention, and attention is missing."),
+        ({"attention": None}, "attention_delimited needs attention, which is missing."),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused_in_one_line(columns, says):

@@ -170,8 +170,8 @@ def test_faults_are_told_before_anything_is_asked(tiny, task, tmp_path):
     ("name", "fault"),
     [
         ("generate", "generate reads what the model writes, and not evidence; use `lad-eval run`"),
-        ("evened+lad", "evened changes how the model is asked, which harnesses do themselves; use `lad-eval run`"),
-        ("instruction+lad", "instruction changes how the model is asked, which harnesses do themselves; use `lad-eval run`"),
+        ("evened+lad", "evened changes the prompt or the model, which the harness controls; use `lad-eval run`"),
+        ("instruction+lad", "instruction changes the prompt or the model, which the harness controls; use `lad-eval run`"),
     ],
 )
 @pytest.mark.usefixtures("example")

@@ -152,7 +152,7 @@ def test_a_folder_of_an_older_definition_is_refused():
 
 
 def test_a_document_of_another_task_is_refused():
-    with pytest.raises(UserError, match="This is no task of lad_eval"):
+    with pytest.raises(UserError, match="This is not a task of lad_eval"):
         documents.request_of({"question": "?", "answer": "A"})
 
 

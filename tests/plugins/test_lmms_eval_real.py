@@ -139,12 +139,12 @@ def test_wrong_arguments_are_named(model_args, fault):
 
 def test_our_model_takes_our_tasks_only(capsys):
     assert invoke(["lmms-eval", "run", "--model", "lad_eval", "--model_args", "pretrained=lad-tiny", "--tasks", "mme"]) == 2
-    assert "mme is no task of lad_eval, which `--model lad_eval` needs" in capsys.readouterr().err
+    assert "mme is not a task of lad_eval, which `--model lad_eval` needs" in capsys.readouterr().err
 
 
 def test_what_the_model_cannot_answer_is_refused(evaluate, tmp_path):
     model = f"pretrained=lad-tiny,method=lad,store={tmp_path}"
-    with pytest.raises(UserError, match="other is no task of lad_eval"):
+    with pytest.raises(UserError, match="other is not a task of lad_eval"):
         evaluate("lad_eval", model, task="other", limit=None)
     with pytest.raises(UserError, match="asks the task's own question, without examples, system prompt or chat template"):
         evaluate("lad_eval", model, limit=5, system_instruction="Be brief.")

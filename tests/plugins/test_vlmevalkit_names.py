@@ -90,7 +90,7 @@ def test_a_pruned_model_has_one_name_however_it_is_spelt(name, short):
         ("lad-tiny+LOD", r"Unknown method 'lod'\. Did you mean 'lad'\?"),
         ("lad-tiny+LAD,top_q=1", r"lad has no parameter 'top_q'"),
         ("lad-tiny+LAD,top_k=many", r"top_k of lad must be"),
-        ("lad-tiny+LAD,top_k", r"'top_k' in 'lad-tiny\+LAD,top_k' is no setting"),
+        ("lad-tiny+LAD,top_k", r"'top_k' in 'lad-tiny\+LAD,top_k' is not a setting"),
     ],
 )
 def test_a_model_name_that_cannot_be(name, fault):
@@ -166,7 +166,7 @@ def test_the_command_line_is_changed_only_behind_its_flag():
         (["--config", "missing.json"], "Cannot read missing.json"),
         (
             ["--kit", "nowhere", "--data", "scenes_random_n4", "--model", "lad-tiny"],
-            "nowhere is no source checkout",
+            "nowhere is not a source checkout",
         ),
     ],
 )

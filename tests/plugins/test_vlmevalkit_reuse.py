@@ -45,7 +45,7 @@ def test_predictions_of_another_task_or_none_are_refused(kit, tmp_path):
     dataset = LADDataset("Scenes_Few")
     for content, fault in (
         (pd.DataFrame({"index": ["q0"], "prediction": ["1"]}), "answers other questions"),
-        (pd.DataFrame({"index": dataset.data["index"][:1], "prediction": ["1"]}), "No sample was asked in all 2 orders"),
+        (pd.DataFrame({"index": dataset.data["index"][:1], "prediction": ["1"]}), "No sample was run in all 2 orders"),
         (pd.DataFrame({"other": [1]}), "Cannot read the predictions"),
     ):
         path = tmp_path / "lad-tiny_Scenes_Few.xlsx"

@@ -115,7 +115,7 @@ def test_intervals_of_very_few_samples_are_said_to_say_little(samples, said):
     rows = [row(task=task, method=m, samples=samples) for task in ("t", "u") for m in ("vanilla", "lad")] + [row(task="large")]
     for form in ("rich", "md", "latex"):
         notes = [line.lstrip("%- ") for line in render(rows, form).splitlines() if "the intervals say little" in line]
-        assert notes == ([f"t, u: {said}the intervals say little; ask more samples."] if said else [])
+        assert notes == ([f"t, u: {said}the intervals say little; run more samples."] if said else [])
 
 
 def test_intervals_that_all_are_points_are_said_to_show_no_spread():

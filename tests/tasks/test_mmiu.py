@@ -228,7 +228,7 @@ def test_rows_that_cannot_be_asked_are_counted_by_reason(prepared):
         "test": 6,
         "calibration": 5,
         "left out: no output": 2,
-        "left out: the output is no letter of the options": 1,
+        "left out: the output is not a letter of the options": 1,
         "left out: the options do not name the images one by one": 1,
         "left out: not 4 images": 1,
         "left out: an image's path leads out of the folder": 1,
@@ -329,7 +329,7 @@ def test_what_is_missing_is_told(prepared, tmp_path, monkeypatch):
     prepared([row(BLINK, i) for i in range(5)])
     with pytest.raises(DataError, match=r"no rows of a task 'emotion_recognition_expw'; it has forensic_detection_blink\."):
         load_task("mmiu_emotion_expw")
-    with pytest.raises(DataError, match="5 of 5 rows of 'forensic_detection_blink' can be asked, too few: calibration takes 5"):
+    with pytest.raises(DataError, match="5 of 5 rows of 'forensic_detection_blink' can be used, too few: calibration takes 5"):
         load_task("mmiu_forensic_blink")
 
 

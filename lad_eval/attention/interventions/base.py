@@ -214,7 +214,7 @@ class CalibratedIntervention(Intervention):
         return replace(self, learned=state)
 
     def _made_from(self, origin: Mapping[str, Any]) -> dict[str, Any]:
-        """The parameters, beside what the origin says of model and prompts."""
+        """The parameters, without what the origin says of model and prompts."""
         return {**origin, "parameters": super().facts}
 
     def check_disjoint(self, sample_ids: Sequence[str], images: Sequence[str]) -> None:

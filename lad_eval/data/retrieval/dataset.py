@@ -240,7 +240,7 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _stored(root: Path) -> Iterator[tuple[Path, Recipe | None]]:
-    """Folders with annotations, and the recipe of each; None where that cannot be told."""
+    """Folders with annotations, and the recipe of each; None where that is unknown."""
     for folder in _folders(root / FOLDER / "annotations"):
         recipe = None
         with contextlib.suppress(DataError, ValueError, KeyError, TypeError, AttributeError):

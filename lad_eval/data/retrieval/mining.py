@@ -85,7 +85,7 @@ class Miner:
             for offset in np.flatnonzero((~banned).sum(axis=1) < k):
                 count = int((~banned[offset]).sum())
                 raise TooFewCandidatesError(
-                    f"{anchors[start + offset]}: {count} of the pool's {len(pool)} images can stand beside it as hard negatives, "
+                    f"{anchors[start + offset]}: {count} of the pool's {len(pool)} images can be its hard negatives, "
                     f"but {k} are needed; give more images, or a task with fewer candidates."
                 )
             chosen.append(top_k(self.images[rows], images, banned, k))

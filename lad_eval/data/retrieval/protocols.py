@@ -1,7 +1,7 @@
 """Which pictures make a sample: the draws of the released code, and those of the paper's text.
 
 `official` repeats the released code (github.com/brightXian/LAD, c704b9d, `data/build_eval_dataset.py`) call by call of its random
-generator, so that results stand beside the paper's. What comes with that:
+generator, so that results are comparable with the paper's. What comes with that:
 
 - The two settings are drawn one after the other from one generator, random first: more samples change the adversarial ones.
 - An anchor may return (26 of 1,000 on COCO), and a wrong candidate of the random setting may carry the anchor's very caption.
@@ -91,7 +91,7 @@ class Order:
 
 
 def official(names: Sequence[str], order: Order, mine: Mine) -> NamedSplits:
-    """The released code's draws, and calibration samples beside them.
+    """The released code's samples, and calibration samples in addition.
 
     Args:
         names: of pictures with a caption and categories; sorted here.

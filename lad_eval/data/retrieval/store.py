@@ -26,12 +26,12 @@ _TEST, _CALIBRATION, _PROVENANCE = "test.json", "calibration.json", "provenance.
 
 
 class NoEmbeddingsError(DataError):
-    """Hard negatives are asked for and there are no embeddings of the encoder."""
+    """Hard negatives are requested and there are no embeddings of the encoder."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that determines annotation files beside the data.
+    """Everything that determines annotation files, except for the data.
 
     Attributes:
         protocol: how samples are drawn.

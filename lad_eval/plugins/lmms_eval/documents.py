@@ -116,7 +116,7 @@ def request_of(document: Document) -> Request:
         UserError: the document is not one of ours.
     """
     if not {"task", "key"} <= document.keys():
-        raise UserError("This is no task of lad_eval; `lad-eval lmms-eval tasks` writes those that it knows.")
+        raise UserError("This is not a task of lad_eval; `lad-eval lmms-eval tasks` writes those that it knows.")
     return open_task(document["task"]).requests[document["key"]]
 
 

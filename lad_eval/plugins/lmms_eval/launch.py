@@ -58,7 +58,7 @@ _METRIC = """\
 def write_tasks(out: Path, names: Iterable[str] = ()) -> list[str]:
     """Writes tasks and those groups of ours whose tasks are all among them; no data is opened.
 
-    A task can be run as long as lad_eval is installed beside lmms-eval; one of a YAML file also needs that file.
+    A task can be run as long as lad_eval is installed together with lmms-eval; one of a YAML file also needs that file.
 
     Args:
         out: the folder, made if it is missing.
@@ -157,7 +157,7 @@ def launch(arguments: Sequence[str]) -> int:
     unknown_names = [word for word in _others(arguments) if not word.startswith("list")]  # `--tasks list` lists lmms-eval's
     if unknown_names and _value(arguments, "--model") == MODEL and _value(arguments, "--include_path") is None:
         raise UserError(
-            f"{unknown_names[0]} is no task of lad_eval, which `--model {MODEL}` needs; `lad-eval ls tasks` lists them."
+            f"{unknown_names[0]} is not a task of lad_eval, which `--model {MODEL}` needs; `lad-eval ls tasks` lists them."
         )
     with Scratch("lmms") as folder:
         flags = list(arguments)

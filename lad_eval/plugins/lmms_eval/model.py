@@ -32,7 +32,7 @@ class LadEval(lmms):  # type: ignore[misc]
     """A vision-language model under one method; replies are identifiers.
 
     Evidence and calibration are kept below `store`, where `lad-eval run` keeps its own: another method on the same model and
-    task, and a run that was killed, asks only what is missing.
+    task, and a run that was killed, runs only what is missing.
 
     Args:
         pretrained: `lad-tiny`, `random:<family>`, a model folder, or a hub id.
@@ -111,7 +111,7 @@ class LadEval(lmms):  # type: ignore[misc]
             return cls(**settings)
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
-        """One reply a request; lmms-eval's generation arguments have no effect, since methods read log-probabilities."""
+        """One reply per request; lmms-eval's generation arguments have no effect, since methods read log-probabilities."""
         by_task: dict[str, list[int]] = defaultdict(list)
         with one_line():
             in_order: list[Request] = []
@@ -145,12 +145,12 @@ class LadEval(lmms):  # type: ignore[misc]
         document = self.task_dict[task][split][doc_id]
         if not {"task", "key"} <= document.keys():
             raise UserError(
-                f"{task} is no task of lad_eval, which `--model lad_eval` needs; `lad-eval lmms-eval tasks` writes them."
+                f"{task} is not a task of lad_eval, which `--model lad_eval` needs; `lad-eval lmms-eval tasks` writes them."
             )
         request = request_of(document)
         if context != request.question:
             raise UserError(
-                f"{task}: lad_eval asks the task's own question, without examples, system prompt or chat template around it; "
+                f"{task}: lad_eval uses the task's own question, without examples, system prompt or chat template around it; "
                 "leave out --num_fewshot, --system_instruction and --apply_chat_template."
             )
         return request, document["task"]

@@ -57,7 +57,7 @@ def accuracy(values: Sequence[Value]) -> float:
 
 
 def accuracy_std(values: Sequence[Value]) -> float:
-    """Standard deviation of the T orders' accuracies; NaN without a sample that was asked under all its orders."""
+    """Standard deviation of the T orders' accuracies; NaN without a sample that was answered under all its orders."""
     grid = _grid(values)
     return math.nan if grid is None else figures.accuracy_std(grid.correct) / 100
 
@@ -69,7 +69,7 @@ def rstd(values: Sequence[Value]) -> float:
 
 
 def consistency(values: Sequence[Value]) -> float:
-    """Share of samples whose chosen image is the same under all orders; NaN without a sample that was asked under all."""
+    """Share of samples whose chosen image is the same under all orders; NaN without a sample that was answered under all."""
     grid = _grid(values)
     return math.nan if grid is None else figures.consistency(grid.chosen) / 100
 
@@ -80,7 +80,7 @@ def unparsable(values: Sequence[Value]) -> int:
 
 
 def _grid(values: Sequence[Value]) -> Grid | None:
-    """The answers to the samples that were asked under all their orders, of a repeated one the first; None without any."""
+    """The answers to the samples that were answered under all their orders, of a repeated one the first; None without any."""
     groups: dict[str, dict[int, Value]] = defaultdict(dict)
     for value in values:
         groups[value["group"]].setdefault(value["permutation"], value)

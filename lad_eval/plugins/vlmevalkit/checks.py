@@ -151,8 +151,8 @@ def check_files(model: str, dataset: str) -> None:
     """Sees to the files that VLMEvalKit goes on from, which a kill may have cut off, as it does not write them in one piece.
 
     What it noted on the way, in pickles, is set aside where it is damaged, and where it is more than plain data: VLMEvalKit
-    unpickles it, and so would run what somebody else put there. Here nothing is unpickled. Answers of ours are kept elsewhere,
-    others are asked again.
+    unpickles it, and so would run code that somebody else put there. Here nothing is unpickled. Answers of ours are kept
+    elsewhere, others are run again.
 
     Raises:
         ResultsError: finished predictions that cannot be read.
@@ -166,7 +166,7 @@ def check_files(model: str, dataset: str) -> None:
     for path in folder.rglob(f"*_{glob.escape(dataset)}*.pkl"):
         if (problem := _pickle_problem(path)) is not None:
             path.rename(path.with_name(f"{path.name}.damaged"))
-            logger.warning("%s %s and set aside; what it held is asked again.", path, problem)
+            logger.warning("%s %s and set aside; what it held is run again.", path, problem)
 
 
 def _pickle_problem(path: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""The tasks as a data set of VLMEvalKit: a row a sample and displayed order. Imports VLMEvalKit."""
+"""The tasks as a data set of VLMEvalKit: one row per sample and displayed order. Imports VLMEvalKit."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ class LADDataset(Base):  # type: ignore[misc]  # VLMEvalKit has no types
     def evaluate(self, eval_file: str, **judge_kwargs: Any) -> pd.DataFrame:
         """The figures of a prediction file as a table of one row; no judge is asked.
 
-        `<file>_acc.csv` (VLMEvalKit's score table) is written beside the file, and for a model of ours what it saw.
+        `<file>_acc.csv` (VLMEvalKit's score table) is written next to the file, and for a model of ours what it saw.
 
         Raises:
             UserError: the file cannot be read or answers other questions.

@@ -129,7 +129,7 @@ def made_with(served: Served, options: Mapping[str, Any] | None = None) -> dict[
 
     Args:
         served: the model.
-        options: it is loaded with beside its own.
+        options: loading options in addition to its own.
     """
     arguments = dict(options or {})
     if served.ours:
@@ -159,7 +159,7 @@ class LADModel(Base):  # type: ignore[misc]  # VLMEvalKit has no types
 
     Args:
         model: as on the command line: `<entry>+<method>`, `lad-tiny`, `HF:<hub id or folder>`, ...
-        name: the name under which VLMEvalKit runs it, where that is another; the evidence beside its results is found by it.
+        name: the name under which VLMEvalKit runs it, where that is another; it is the name of the evidence next to its results.
         use_vllm: VLMEvalKit gives this to models with some names; vLLM gives no evidence.
         options: of `lad_eval.models.load_model` for a model of ours, of the entry's class for an entry of VLMEvalKit.
 

@@ -33,7 +33,7 @@ PROGRAM = "lad-eval vlmeval"
 
 
 class RunError(UserError):
-    """VLMEvalKit went on, but not everything it was asked to do was done."""
+    """VLMEvalKit went on, but did not do everything that was requested."""
 
     exit_code = 1
 
@@ -75,7 +75,7 @@ def _run(words: list[str], kit_folder: str | Path | None) -> None:
     named = configuration.data_sets if configuration else data
     ours = {name: {dataset_name(stem(task)): task for task in expanded(name)} for name in named}
     tasks = {name: task for members in ours.values() for name, task in members.items()}
-    # Faults of the data are told now, and not after VLMEvalKit has been imported and a model loaded.
+    # Faults of the data are reported now, and not after VLMEvalKit has been imported and a model loaded.
     opened = {task: load_task(task) for task in tasks.values()}
     aliases: dict[str, str] = {}
     served_elsewhere = line.has("--base-url")
@@ -117,7 +117,7 @@ def _run(words: list[str], kit_folder: str | Path | None) -> None:
 
 def _put_first(folder: Path) -> None:
     if not (folder / "run.py").is_file() or not (folder / "vlmeval").is_dir():
-        raise UserError(f"{folder} is no source checkout of VLMEvalKit: it has no run.py beside a folder vlmeval.")
+        raise UserError(f"{folder} is not a source checkout of VLMEvalKit: it has no run.py next to a folder vlmeval.")
     loaded = sys.modules.get("vlmeval")
     here = str(folder.resolve())
     if loaded is not None and not str(loaded.__file__).startswith(here):

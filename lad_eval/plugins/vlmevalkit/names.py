@@ -175,7 +175,7 @@ HUB = "HF:"
 FLAT_HUB = "HF--"
 VANILLA = "vanilla"
 
-# VLMEvalKit changes how it asks or scores where one of these occurs in a data set's name, whatever its case.
+# VLMEvalKit changes its prompt or scoring where one of these occurs in a data set's name, whatever its case.
 TELLING_WORDS = ("circular", "mmbench", "mmt", "openended", "video")
 
 _SPELLED = {"coco": "COCO", "mmiu": "MMIU"}
@@ -197,7 +197,7 @@ def dataset_name(task: str) -> str:
     name = "_".join(words)
     if telling := [word for word in TELLING_WORDS if word in name.lower()]:
         raise UserError(
-            f"The task's name {task!r} holds {telling[0]!r}, by which VLMEvalKit changes how it asks or scores; "
+            f"The task's name {task!r} holds {telling[0]!r}, by which VLMEvalKit changes its prompt or scoring; "
             "rename the task's file."
         )
     return name
@@ -290,7 +290,7 @@ def parse(name: str) -> Served:
     params: dict[str, Any] = {}
     for setting in settings:
         if "=" not in setting:
-            raise ParameterError(f"{setting!r} in {name!r} is no setting: write <model>+<method>,<parameter>=<value>.")
+            raise ParameterError(f"{setting!r} in {name!r} is not a setting: write <model>+<method>,<parameter>=<value>.")
         params.update(parse_setting(f"{method}({setting})")[1])
     return Served(_unflat(base), method, params)
 

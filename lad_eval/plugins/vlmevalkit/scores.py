@@ -1,4 +1,4 @@
-"""From a prediction file of VLMEvalKit to figures, and our evidence beside it."""
+"""From a prediction file of VLMEvalKit to figures, and our evidence next to it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Pointer:
     """What made the answers of one model to one data set.
 
     Attributes:
-        model: the entry or model that was asked.
+        model: the entry or model that was run.
         method: how its answers were decided.
         params: the method's parameters.
         settings: what else makes the answers, as `entries.made_with` tells it: options, an entry's class and arguments, weights.
@@ -148,11 +148,11 @@ def score(requests: Mapping[str, Request], permutation: Mapping[str, int], eval_
     warnings = []
     if cut := len(with_reply) - len(whole):
         warnings.append(
-            f"{cut} of {len(with_reply)} answers are left out: their samples were not asked in all {T} orders. "
+            f"{cut} of {len(with_reply)} answers are left out: their samples were not run in all {T} orders. "
             f"A --limit counts rows; use a multiple of {T}."
         )
     if not whole:
-        raise ResultsError(f"No sample was asked in all {T} orders; use a --limit of {T} or more.")
+        raise ResultsError(f"No sample was run in all {T} orders; use a --limit of {T} or more.")
     evaluated = list(whole.values())
     positions = [parse_reply(replies[index], request.identifiers) for index, request in whole.items()]
     summary = summarise(
@@ -181,7 +181,7 @@ def read_replies(eval_file: str | Path) -> dict[str, str]:
     """Index -> reply, as near to what was written as the file gives it back.
 
     Raises:
-        ResultsError: the file cannot be read or is no prediction file.
+        ResultsError: the file cannot be read or is not a prediction file.
     """
     import pandas as pd
 
@@ -241,7 +241,7 @@ def _write_evidence(path: Path, keys: tuple[str, ...], pointer: Pointer) -> None
     try:
         write_json(path.with_name(f"{path.stem}_lad_eval.json"), document)
     except OSError as error:
-        raise UserError(f"Cannot write beside {path}: {error.strerror or error}.") from error
+        raise UserError(f"Cannot write next to {path}: {error.strerror or error}.") from error
 
 
 def _sound(state: Path, method: str, predictions: Path) -> bytes:

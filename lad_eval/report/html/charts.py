@@ -86,7 +86,7 @@ def bars(values: Sequence[float], names: Sequence[str], *, x_title: str, label: 
 
 
 def bar(value: float | None, label: str, *, colour: str = "") -> Markup:
-    """A lying bar for a share of 100 %, to stand beside its number; nothing for an unknown one."""
+    """A horizontal bar for a share of 100 %, shown next to its number; empty for an unknown share."""
     if value is None or not known(value):
         return Markup("")
     root = drawing(100.0, 8.0, f"{label}: {percent(value)} %")

@@ -82,9 +82,9 @@ def payload(
     Probabilities are whole percents, of as many methods as `MOST_NUMBERS` allows, in the order of the table.
 
     Returns:
-        sample, caption, gold (image), pictures: a list each, an entry a sample; orders: T lists of images, or a list of them for
-        each sample where they differ; image: by method, a list of T images a sample, -1 without an answer; percent: by method, a
-        list of T lists of N a sample.
+        sample, caption, gold (image), pictures: a list each, one entry per sample; orders: T lists of images, or a list of them
+        for each sample where they differ; image: by method, a list of T images a sample, -1 without an answer; percent: by
+        method, a list of T lists of N a sample.
     """
     S = min(len(answers.sample_id), MOST_SAMPLES)
     ids = answers.sample_id[:S]

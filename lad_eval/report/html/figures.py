@@ -23,7 +23,7 @@ from lad_eval.report.html.text import clean, of_position, position_names
 from lad_eval.report.table import Table
 
 MOST_LINES = 6
-"""Of one chart: more would be a tangle."""
+"""Of one chart; more would overlap."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class FigureGroup:
 
 
 def recall_figure(material: Material, recalls: Mapping[str, Recall]) -> FigureGroup:
-    """Share of right answers by the right image's position: a line a method, or a small chart each where lines would tangle."""
+    """Share of right answers by the right image's position: one line per method, or a small chart each where they would overlap."""
     N = material.candidates
     if not recalls:
         return FigureGroup(missing=["metrics.json holds no recall by position."])
@@ -86,7 +86,7 @@ def _multiples(material: Material, recalls: Mapping[str, Recall]) -> Markup:
 
 
 def confusion_figures(answers: MethodAnswers, colours: Mapping[str, str]) -> list[Figure]:
-    """A matrix a method: right position against answered position."""
+    """One matrix per method: right position against answered position."""
     return [_confusion(answers, name, colours[name]) for name in answers.methods]
 
 
@@ -148,7 +148,7 @@ def attention_figure(material: Material) -> FigureGroup:
 
 
 def _attention_chart(shares: Floats, layers: Sequence[str], read: tuple[int, int] | None) -> Markup:
-    """Float[N, L] in percent: a line a position, or a matrix where lines would tangle."""
+    """Float[N, L] in percent: one line per position, or a matrix where lines would overlap."""
     N, L = shares.shape
     names = position_names(N)
     label = (

@@ -150,7 +150,7 @@ def _position(metrics: Mapping[str, Any], base: str | None, other: str | None) -
     if len(recall) < 2 or p is None:
         return []
     if figure.get("permutations") == 1:
-        return [TextPart("Every question was asked in one order only, so position and content cannot be told apart.")]
+        return [TextPart("Every question was asked in one order only, so position and content cannot be separated.")]
     (least, worst), (most, best) = min(recall), max(recall)
     low, high = shares_text(least, most)
     if p >= ALPHA:

@@ -141,7 +141,7 @@ def recalls_of(
 
 
 def recall_table(recalls: Sequence[Recall]) -> Table:
-    """The numbers of a chart of recalls: a row a method, a column a position."""
+    """The numbers of a chart of recalls: one row per method, one column per position."""
     names = position_names(len(recalls[0].values))
     rows: list[list[Content]] = [[one.name, *map(figure, one.values, one.low, one.high)] for one in recalls]
     return Table("", ["Method", *names], rows)

@@ -1,4 +1,4 @@
-"""The page: sections into one HTML file that asks nothing of anyone."""
+"""The page: sections into one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MOST_MODELS = 6
 
 
 def sentences_across(runs: Sequence[MetricsAndFinding]) -> list[str]:
-    """A sentence a model that has more than one run; more than `MOST_MODELS` models share one.
+    """One sentence per model that has more than one run; more than `MOST_MODELS` models share one.
 
     Args:
         runs: `metrics.json` and the finding of each.
@@ -109,7 +109,7 @@ def write_report(
         out: the file; replaced when the page is whole.
         definitions: YAML files by task name, for tasks that do not come with the package.
         pictured: at most so many samples of a run get their pictures.
-        advance: told 1 after each run.
+        advance: called with 1 after each run.
 
     Raises:
         UserError: there is no run, a run cannot be read, or the file cannot be written.
@@ -136,7 +136,7 @@ def render(sections: Sequence[Section], metrics: Sequence[Mapping[str, Any]], bu
     """The page as text.
 
     Args:
-        sections: one a run.
+        sections: one per run.
         metrics: `metrics.json` of each.
         bundle: the pictures that the sections name.
     """

@@ -52,7 +52,7 @@ class Headline:
 
 
 def summary_rows(material: Material, colours: Mapping[str, str]) -> list[SummaryRow]:
-    """A row a method, in the order of the run."""
+    """One row per method, in the order of the run."""
     figures = material.metrics["methods"]
     rows = {row.method: row for row in rows_of(material.metrics)}
     best = best_of(material.metrics)
@@ -130,7 +130,7 @@ def facts(material: Material) -> list[tuple[str, str]]:
         ("Weights", spec.get("fingerprint", {}).get("weights") or spec.get("fingerprint", {}).get("revision")),
         ("Task", f"{metrics['task']}, version {definition.get('version', '?')}, {definition.get('setting', '?')}"),
         ("Asked", f"{counts.get('samples', '?')} samples × {counts.get('permutations', '?')} displayed orders"),
-        ("Part of the task", None if limit is None else f"only the first {limit} samples were asked (--limit)"),
+        ("Part of the task", None if limit is None else f"only the first {limit} samples were run (--limit)"),
         ("Candidates", metrics["candidates"]),
         ("Calibration", _calibration(metrics)),
         ("Decoder passes", f"{passes.get('all', '?')} in all, {passes.get('calibration', '?')} of them for calibration"),
@@ -153,7 +153,7 @@ def _calibration(metrics: Mapping[str, Any]) -> str:
 
 
 def accuracy_cells(metrics: Mapping[str, Any], methods: Iterable[str]) -> list[Cell]:
-    """A cell a method in one of several runs, with the marks of its run's table; a dash where the run has none."""
+    """One cell per method in one of several runs, with the marks of its run's table; a dash where the run has none."""
     rows, best = {row.method: row for row in rows_of(metrics)}, best_of(metrics)
     figures = {name: metrics["methods"].get(name, {}) for name in methods}
     return [

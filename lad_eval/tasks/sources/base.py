@@ -36,8 +36,8 @@ class SourceOptions(BaseModel, ABC):
         Args:
             setting: the task's setting.
             candidates: N, images a sample.
-            samples: test samples asked for; None: all there are.
-            calibration_samples: calibration samples that the task will ask for.
+            samples: number of test samples; None: all there are.
+            calibration_samples: number of calibration samples that the task needs.
             folder: where the task's YAML file lies; relative paths in the options start there.
 
         Raises:
@@ -47,7 +47,7 @@ class SourceOptions(BaseModel, ABC):
 
 @runtime_checkable
 class Checkable(Protocol):
-    """A source that can look through all its data, as `lad-eval validate` wants it."""
+    """A source that can check all its data, as `lad-eval validate` does."""
 
     def problems(self) -> list[str]:
         """Every fault in the data, one line each."""
@@ -63,7 +63,7 @@ class Illustrated(Protocol):
 
 @runtime_checkable
 class Noted(Protocol):
-    """A source with something to tell that tables and `metrics.json` show beside the figures."""
+    """A source with notes that tables and `metrics.json` show with the figures."""
 
     def notes(self) -> list[str]:
         """One line each, as "unpermuted: the options are not the ordinals"."""
@@ -77,7 +77,7 @@ def digest_of_samples(source: SampleSource, *also: Any) -> str:
 
     Args:
         source: whose samples.
-        also: plain JSON values that determine the requests beside the samples.
+        also: plain JSON values that determine the requests in addition to the samples.
     """
     total = hashlib.sha256(json.dumps(also).encode() if also else b"")
     for split in get_args(Split):

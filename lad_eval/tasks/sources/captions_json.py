@@ -27,7 +27,7 @@ def find_keys(keys: Iterable[str], seen: str) -> tuple[str, tuple[str, ...]]:
 
     Args:
         keys: of an object, or columns of a table; capitals and spaces around them do not matter.
-        seen: what to say of the file if there are no such keys.
+        seen: a description of the file for the error text if it has no such keys.
 
     Raises:
         DataError: one of the two is missing.

@@ -45,7 +45,7 @@ def table_entries(text: str, where: str, suffix: str) -> Iterator[Entry]:
     """Names and captions of a table, a picture's captions in the order of their numbers, where it has them.
 
     Raises:
-        DataError: the columns cannot be told, a line has too many cells, or a quotation mark is not closed.
+        DataError: the columns are ambiguous, a line has too many cells, or a quotation mark is not closed.
     """
     numbered: dict[str, list[tuple[int, int, str]]] = {}
     rows = _token_rows(text, where) if _TOKEN.fullmatch(_first_line(text)) else _rows(text, where, suffix)

@@ -1,6 +1,6 @@
 """A folder of pictures and a captions file, made into N-way retrieval: which of N pictures does the caption describe?
 
-A task on pictures of one's own, beside a folder `photos`:
+A task on your own pictures, in a folder `photos` next to the file:
 
     name: my_photos
     source: folder

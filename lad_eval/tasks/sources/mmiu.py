@@ -72,7 +72,7 @@ def read_letters(options: str, n: int) -> Letters | None:
 
 
 def speaks_of_order(text: str) -> bool:
-    """Whether a question names images by their places beside quoting the options, as "more like the first image"."""
+    """Whether a question names images by their places in addition to quoting the options, as "more like the first image"."""
     return _SPEAKS_OF_ORDER.search(_QUOTED_OPTION.sub(" ", _plain(text))) is not None
 
 
@@ -140,7 +140,7 @@ class MmiuOptions(SourceOptions):
 
 @dataclass(frozen=True)
 class _Question:
-    """A row that can be asked."""
+    """A row that can be used."""
 
     row: MmiuRow
     letters: Letters
@@ -149,7 +149,7 @@ class _Question:
 
 
 class MmiuSource:
-    """Rows of one task, except those that cannot be asked; these are counted by reason and never guessed.
+    """Rows of one task, except those that cannot be used; these are counted by reason and never guessed.
 
     Calibration rows are drawn with the seed, if possible among those whose right picture is that of no other row; the rest is the
     test, in the data's order. `permutable` is False where a row's text does not go with other orders than its own.
@@ -161,7 +161,7 @@ class MmiuSource:
         """Reads the rows, and looks at every image's bytes.
 
         Raises:
-            DataError: no data, no such task, or too few rows that can be asked.
+            DataError: no data, no such task, or too few usable rows.
         """
         from lad_eval.data.mmiu import read_rows
 
@@ -177,7 +177,7 @@ class MmiuSource:
         usable = [k for row in rows if (k := self._usable(row, candidates)) is not None]
         if len(usable) <= calibration_samples:
             raise DataError(
-                f"MMIU in {root}: {len(usable)} of {len(rows)} rows of {task!r} can be asked, too few: calibration takes "
+                f"MMIU in {root}: {len(usable)} of {len(rows)} rows of {task!r} can be used, too few: calibration takes "
                 f"{calibration_samples}{self._why()}"
             )
         self._fixed = [k.row for k in usable if not k.letters.exact or speaks_of_order(self._shown(k.row))]
@@ -237,19 +237,19 @@ class MmiuSource:
         return counted
 
     def problems(self) -> list[str]:
-        """Every image of the rows that are asked that cannot be decoded."""
+        """Every image of the used rows that cannot be decoded."""
         return [fault for picture in self._pictures() for fault in picture.faults()]
 
     def treatments(self) -> Iterator[Treatment]:
-        """What decoding does to every image of the rows that are asked."""
+        """What decoding does to every image of the used rows."""
         return treatments_of(self._pictures())
 
     def _pictures(self) -> list[Picture]:
-        """The images of the rows that are asked, each once."""
+        """The images of the used rows, each once."""
         return list(dict.fromkeys(p for split in _SPLITS for usable in self._questions[split] for p in usable.images))
 
     def _usable(self, row: MmiuRow, candidates: int) -> _Question | None:
-        """The row as it can be asked; None, and its reason counted, if it cannot."""
+        """The row as a question; None, and its reason counted, if it cannot."""
         reason, usable = self._reason(row, candidates)
         if usable is None:
             self._left_out[reason] += 1
@@ -266,7 +266,7 @@ class MmiuSource:
         if letters is None:
             return "the options do not name the images one by one", None
         if row.output not in letters.names:
-            return "the output is no letter of the options", None
+            return "the output is not a letter of the options", None
         if not self._shown(row):
             return "no text", None
         paths = [place(self._root, stored) for stored in row.images]

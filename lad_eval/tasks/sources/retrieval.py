@@ -26,7 +26,7 @@ class AnnotatedSource:
     """Samples as annotation files have them.
 
     A sample's id is its right picture's name: the file name or, of a picture in a folder below, the path to it. So samples of
-    several tasks on one data set can be told to ask about the same picture. From the second sample of that picture on, `#2`,
+    several tasks on one data set can be seen to ask about the same picture. From the second sample of that picture on, `#2`,
     `#3`, ... stand behind it (`annotations.sample_ids`).
     """
 
@@ -50,10 +50,10 @@ class AnnotatedSource:
             calibration: samples to calibrate on, of other right pictures.
             images: folder of the pictures.
             candidates: N, that every sample must have.
-            samples: test samples asked for; None: all.
-            calibration_samples: calibration samples asked for.
+            samples: number of test samples; None: all.
+            calibration_samples: number of calibration samples.
             where: what to name in errors.
-            notes: what tables should say beside the figures.
+            notes: what tables should say with the figures.
             pictures: that are looked up already, by name.
 
         Raises:
@@ -127,7 +127,7 @@ class RetrievalOptions(SourceOptions):
             adversarial samples for another number.
         pool: pictures from which samples are made.
         seed: of all draws.
-        root: folder of the data set, relative to the YAML file; None: where `lad-eval data prepare` was told.
+        root: folder of the data set, relative to the YAML file; None: where `lad-eval data prepare` put it.
     """
 
     dataset: ClassVar[str]

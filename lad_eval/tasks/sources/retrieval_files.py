@@ -31,7 +31,7 @@ def export_task(task: Task, path: Path, *, split: Split = "test", images: str | 
         How many samples were written.
 
     Raises:
-        DataError: the pictures are no files, or the file cannot be written.
+        DataError: the pictures are not files, or the file cannot be written.
     """
     entries = []
     for number, sample in enumerate(task.samples(split)):

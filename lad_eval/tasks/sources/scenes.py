@@ -83,7 +83,7 @@ class Scene:
     """A picture's description; an `ImageSource` that draws itself.
 
     `first` stands above (vertical) or left of (horizontal) `second`. `background` and `jitter` (pixels of
-    336 by which the two things are moved: first x, first y, second x, second y) are told by no caption.
+    336 by which the two things are moved: first x, first y, second x, second y) are in no caption.
     """
 
     first: Thing
@@ -104,7 +104,7 @@ class Scene:
 
         The sum of the four indices is even in training and odd elsewhere. So no combination that a test, calibration or
         validation scene shows is ever trained on, while any three of the four attributes occur together on both sides. The
-        other three splits are told apart by the jitter: they share no picture, but share combinations.
+        other three splits differ by the jitter: they share no picture, but share combinations.
         """
         things = (self.first, self.second)
         if sum(COLOURS.index(t.colour) + SHAPES.index(t.shape) for t in things) % 2 == 0:

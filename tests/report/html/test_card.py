@@ -78,7 +78,7 @@ def test_faults_name_the_mend(runs):
         model_card([runs[0], runs[0]])
     with pytest.raises(CardError, match="scenes_random_n4 holds no cot, only vanilla, pride"):
         model_card(runs, ["cot"])
-    with pytest.raises(CardError, match=r"'scenes' is no id of a data set on the hub: write owner/name\."):
+    with pytest.raises(CardError, match=r"'scenes' is not the id of a data set on the hub: write owner/name\."):
         eval_results(runs, "lad", dataset="scenes")
 
 

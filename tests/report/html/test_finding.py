@@ -149,7 +149,7 @@ def test_what_guessing_would_give_is_called_so():
 def test_one_order_says_nothing_of_position():
     once = {**VANILLA, "permutations": 1}
     _, lines = told(metrics({"vanilla": once}))
-    assert lines[1:] == ["Every question was asked in one order only, so position and content cannot be told apart."]
+    assert lines[1:] == ["Every question was asked in one order only, so position and content cannot be separated."]
 
 
 def test_missing_answers_are_not_called_changes():
