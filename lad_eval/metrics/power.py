@@ -21,9 +21,9 @@ def noticeable_share(samples: int, both_ways: float = 0.0, *, alpha: float = ALP
 
     A sample is lost as a whole, under all its orders: of all falls by as much this one varies most from sample to sample, so that
     any other fall in one direction is found at least as well. In addition to the lost samples, a share `both_ways` of the samples
-    changes without a change on the whole, half of them for the better. So the paired differences have the variance both_ways + d
-    - d^2 at
-    a loss of d, and the chance is exact: the numbers of changed and of lost samples are binomial, the test is the sign test.
+    changes without a change on the whole, half of them for the better. So the paired differences have the variance
+    both_ways + d - d^2 at a loss of d, and the chance is exact: the numbers of changed and of lost samples are binomial, the test
+    is the sign test.
 
     Args:
         samples: S.

@@ -1,6 +1,7 @@
-"""Who answers: the VLM protocol, any image-text-to-text model of transformers behind it, and the names of models.
+"""Models: the VLM protocol, its implementation for image-text-to-text models of transformers, and model names.
 
-`load_model(name)` is the way in; `base.VLM` is what a model of your own must offer. Nothing here imports torch before it is used.
+`load_model(name)` loads a model by name; `base.VLM` is the protocol that a model of your own must implement. Nothing here imports
+torch before it is used.
 """
 
 from __future__ import annotations

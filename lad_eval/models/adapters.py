@@ -1,4 +1,4 @@
-"""PEFT adapters: applied to their base on purpose, or refused; never by transformers itself, and never left out in silence."""
+"""PEFT adapters: merged into their base explicitly, or refused; never applied by transformers itself, never ignored silently."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _NOT_FETCHED = ["*/*", "optimizer.*", "training_args.bin"]
 
 
 def check_adapter(source: Source) -> None:
-    """Sees that a model's adapter can be applied here, before anything is loaded; nothing to see for a model without one.
+    """Checks, before anything is loaded, that a model's adapter can be applied here; does nothing for a model without one.
 
     Raises:
-        UserError: peft is not installed, a file is missing, damaged or a Git LFS pointer, the adapter asks for code, or its base
-            is not to be found.
+        UserError: peft is not installed, a file is missing, damaged or a Git LFS pointer, the adapter needs code that is not run,
+            or its base is not found.
         UnsupportedModelError: a kind of adapter that cannot be merged into weights.
     """
     folder = source.adapter
@@ -48,7 +48,7 @@ def check_adapter(source: Source) -> None:
         )
     check_no_pointers(adapter_files(folder))
     if config.get("megatron_config"):
-        raise UserError(f"The adapter {folder} asks for Megatron's modules (megatron_config), which are not imported for it.")
+        raise UserError(f"The adapter {folder} needs Megatron's modules (megatron_config), which are not supported.")
     base = source.folder
     if base is None and not is_built_in(source.base) and not HUB_ID.fullmatch(source.base):
         raise UserError(
@@ -64,7 +64,7 @@ def check_adapter(source: Source) -> None:
 
 
 def check_no_stray_weights(folder: Path) -> None:
-    """Refuses a model's folder with adapter weights that nothing would load.
+    """Refuses a model folder with adapter weights that would not be loaded.
 
     Raises:
         UserError: they are there, and the adapter's configuration is not.
@@ -73,12 +73,12 @@ def check_no_stray_weights(folder: Path) -> None:
     if stray is not None and not (folder / ADAPTER_CONFIG).is_file():
         raise UserError(
             f"{folder} holds {stray.name} without its {ADAPTER_CONFIG}: add it for the base with the adapter, "
-            f"or move {stray.name} away for the base alone."
+            f"or move {stray.name} elsewhere to use the base alone."
         )
 
 
 def fetch_adapter(repository: str, revision: str | None, *, local_files_only: bool) -> Path | None:
-    """Brings the files of an adapter on the hub into the local cache; None if the repository holds no adapter.
+    """Downloads the files of an adapter on the hub into the local cache; None if the repository holds no adapter.
 
     Raises:
         what huggingface_hub raises, where the repository or the revision does not exist or is gated.
@@ -96,7 +96,7 @@ def fetch_adapter(repository: str, revision: str | None, *, local_files_only: bo
 
 @contextmanager
 def without_adapter(folder: Path) -> Iterator[str]:
-    """A folder with a model's own files only, for as long as it is open: transformers applies an adapter that it sees."""
+    """While open, a folder with a model's own files only, since transformers applies any adapter it finds."""
     with tempfile.TemporaryDirectory(prefix="lad-eval-base-") as scratch:
         for path in model_files(folder, code=True):
             link = Path(scratch) / path.relative_to(folder)
@@ -114,7 +114,7 @@ def processor_folder(adapter: Path) -> Path | None:
 
 
 def check_same_vocabulary(adapter: Path, processor: Any) -> None:
-    """Sees that a tokenizer that was saved with an adapter, without a processor, is the base's.
+    """Checks that a tokenizer saved with an adapter, without a processor, is the base's.
 
     Raises:
         UserError: it has other tokens than the base's processor.
@@ -145,7 +145,7 @@ def merged(model: Any, folder: Path, base: str) -> Any:
     from peft import PeftConfig, PeftModel, load_peft_weights, set_peft_model_state_dict
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what they say of missing weights is checked here
+        warnings.simplefilter("ignore")  # missing weights are checked below
         config: Any = PeftConfig.from_pretrained(str(folder))
         kind = str(getattr(config.peft_type, "value", config.peft_type))
         if config.is_prompt_learning or config.is_adaption_prompt or kind == "XLORA":
@@ -157,7 +157,7 @@ def merged(model: Any, folder: Path, base: str) -> Any:
             weights = load_peft_weights(str(folder), device=str(model.device), key_mapping=mapping)
             loaded = set_peft_model_state_dict(wrapped, weights, adapter_name=_NAME)
         except KeyError as error:
-            raise UserError(f"The adapter {folder} is not whole: its weights lack {error}.") from error
+            raise UserError(f"The adapter {folder} is incomplete: its weights lack {error}.") from error
         except (ValueError, RuntimeError) as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             reason = lines[1] if len(lines) > 1 and lines[0].endswith(":") else lines[0] if lines else type(error).__name__
@@ -180,14 +180,14 @@ def merged(model: Any, folder: Path, base: str) -> Any:
 def _check_complete(wrapped: Any, loaded: Any, folder: Path, base: str, count: int) -> None:
     if loaded.unexpected_keys:
         raise UserError(
-            f"The adapter {folder} does not fit its base {base}: {len(loaded.unexpected_keys)} of its {count} tensors have no "
-            f"place there, {loaded.unexpected_keys[0]} for one."
+            f"The adapter {folder} does not fit its base {base}: {len(loaded.unexpected_keys)} of its {count} tensors are "
+            f"unknown there, {loaded.unexpected_keys[0]} for one."
         )
     parts = (f"{wrapped.base_model.prefix}", *_WHOLE_MODULES)
     lacking = [key for key in loaded.missing_keys if any(part in key for part in parts) and f".{_NAME}" in key]
     if lacking:
         raise UserError(
-            f"The adapter {folder} is not whole: {len(lacking)} of the tensors that its configuration names are missing, "
+            f"The adapter {folder} is incomplete: {len(lacking)} of the tensors that its configuration names are missing, "
             f"{lacking[0].replace(f'.{_NAME}', '')} for one."
         )
 

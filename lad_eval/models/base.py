@@ -1,4 +1,4 @@
-"""What the harness asks of a model."""
+"""The protocols that models implement."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from lad_eval.tasks.request import Request
 
 BatchSize = int | Literal["auto"]
 ImagePreparation = Literal["protocol", "native", "pad"]
-"""How images reach a model: squashed to the protocol's size, as they are, or padded to a square."""
+"""How images are prepared for a model: resized to the protocol's size, unchanged, or padded to a square."""
 
 
 Item = TypeVar("Item")
 
 
 class Repeated(Generic[Item]):
-    """What a function yields, yielded anew whenever it is walked through, so that nothing of it must be held."""
+    """An iterable that calls a generator function on every iteration, so that its items need not be held in memory."""
 
     def __init__(self, walk: Callable[[], Iterator[Item]]) -> None:
         self._walk = walk
@@ -33,7 +33,7 @@ class Repeated(Generic[Item]):
 
 
 def by_identifiers(requests: Sequence[Request]) -> list[list[Request]]:
-    """The requests in groups of one set of identifiers each, which is what one call of a model takes."""
+    """The requests grouped by their identifiers, since one call of a model takes requests with the same identifiers."""
     groups: dict[tuple[str, ...], list[Request]] = {}
     for request in requests:
         groups.setdefault(request.identifiers, []).append(request)
@@ -56,10 +56,10 @@ def check_batch_size(size: int | str) -> BatchSize:
 
 
 def check_not_calibrated_on(intervention: Intervention | None, requests: Sequence[Request]) -> None:
-    """Refuses to evaluate what an intervention learned from; requests of the calibration split are not evaluated.
+    """Refuses to evaluate samples that an intervention was calibrated on; requests of the calibration split are not evaluated.
 
     Raises:
-        EvidenceError: a test request's sample or picture was calibrated on.
+        EvidenceError: a test request has a sample or an image of the calibration.
     """
     if intervention is None:
         return
@@ -69,11 +69,11 @@ def check_not_calibrated_on(intervention: Intervention | None, requests: Sequenc
 
 
 class VLM(Protocol):
-    """A vision-language model that can be looked at.
+    """A vision-language model that returns evidence.
 
     Attributes:
         name: as the user gave it.
-        fingerprint: JSON-serialisable facts that determine its evidence: weights (revision or file hashes), dtype, attention
+        fingerprint: JSON-serialisable facts that determine the evidence: weights (revision or file hashes), dtype, attention
             implementation, image preparation, chat template, library versions. Not the device, not the batch size.
     """
 
@@ -83,7 +83,7 @@ class VLM(Protocol):
     def fingerprint(self) -> Mapping[str, Any]: ...
 
     def evidence(self, requests: Sequence[Request]) -> Evidence:
-        """One row a request, in their order; all requests have the same number of candidates.
+        """One row per request, in their order; all requests have the same number of candidates.
 
         The model splits them into batches that fit in memory.
 
@@ -94,28 +94,28 @@ class VLM(Protocol):
         ...
 
     def evidence_batches(self, requests: Sequence[Request]) -> Iterator[Evidence]:
-        """The same rows, batch after batch as each is done, in an order of the model's own; `key` says which is which.
+        """The same rows, yielded batch by batch in any order; `key` identifies the rows.
 
-        What has been yielded can be stored, so that a killed run loses at most the batch in flight.
+        Each batch can be stored at once, so that a killed run loses at most the batch in progress.
         """
         ...
 
     def generate(self, requests: Sequence[Request], *, max_new_tokens: int = 16) -> list[str]:
-        """Greedy free text, one reply a request, without special tokens."""
+        """Greedy free text, one reply per request, without special tokens."""
         ...
 
 
 @runtime_checkable
 class Changeable(Protocol):
-    """A model that can be asked under an intervention."""
+    """A model that can run under an intervention."""
 
     def under(self, intervention: Intervention | None) -> AbstractContextManager[None]:
-        """While open the model is asked under the intervention, and its `fingerprint` says so; None leaves it as it is.
+        """While open, the model runs under the intervention, and its `fingerprint` includes it; None changes nothing.
 
         Contexts nest: the one opened first is the first in written order.
 
         Raises:
-            UnsupportedModelError: its attention cannot be changed in this way; told at the latest when it is asked.
+            UnsupportedModelError: its attention cannot be changed in this way; raised by the first forward pass at the latest.
         """
 
 
@@ -126,35 +126,35 @@ class Calibratable(Protocol):
     def calibrated(self, intervention: Intervention, requests: Sequence[Request]) -> Intervention:
         """The intervention with what it learns from the unchanged model's passes over calibration requests.
 
-        With what it learned it keeps `calibration_origin` of the model and the requests.
+        The returned intervention also stores `calibration_origin` of the model and the requests.
 
         Raises:
-            UserError: a request cannot be put to the model, or what was learned is not finite.
-            UnsupportedModelError: the model does not have what the intervention learns from.
+            UserError: the model cannot take a request, or a learned value is not finite.
+            UnsupportedModelError: the model lacks what the intervention learns from.
         """
 
 
 def calibration_origin(fingerprint: Mapping[str, Any], requests: Sequence[Request]) -> dict[str, Any]:
-    """What determines what an intervention learns, beside its parameters: the unchanged model and the requests."""
+    """What determines the learned values of an intervention besides its parameters: the unchanged model and the requests."""
     keys = hashlib.sha256("\n".join(sorted(request.key for request in requests)).encode()).hexdigest()[:32]
     return {"model": dict(fingerprint), "requests": keys}
 
 
 @runtime_checkable
 class Writer(Protocol):
-    """A model that can write replies in more ways than greedily, and says what they cost."""
+    """A model that generates replies with any `Decoding`, and reports their cost."""
 
     def reply_batches(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[list[Reply]]:
-        """Replies, each key once, batch after batch, in an order of the model's own."""
+        """Replies, one per key, yielded batch by batch in any order."""
 
 
 @dataclass(frozen=True)
 class PromptFault:
-    """Why a sample cannot be put to a model.
+    """Why a model cannot take a sample.
 
     Attributes:
         sample_id: of the sample.
-        problem: what is wrong and what to do about it, one sentence that goes on from the sample's name.
+        problem: what is wrong and how to fix it, a sentence that continues the sample's name.
     """
 
     sample_id: str
@@ -166,12 +166,12 @@ class PromptFault:
 
 @dataclass(frozen=True)
 class PromptReport:
-    """What a check of prompts found.
+    """Result of a check of prompts.
 
     Attributes:
         faults: in the order of the requests.
-        longest: tokens of the longest prompt whose text is sound, as far as they were counted; 0 where nothing was.
-        context: tokens that the model takes; None where nothing says it.
+        longest: number of tokens of the longest valid prompt that was counted; 0 if none was.
+        context: the model's maximum sequence length in tokens; None if it is unknown.
     """
 
     faults: tuple[PromptFault, ...] = ()
@@ -180,21 +180,21 @@ class PromptReport:
 
 
 def refuse(faults: Sequence[PromptFault]) -> None:
-    """Raises the first of the faults, if there is one.
+    """Raises an error for the first fault, if there is any.
 
     Raises:
-        DataError: there is one.
+        DataError: there is a fault.
     """
     if not faults:
         return
     samples = len({fault.sample_id for fault in faults})
-    others = f" ({samples - 1} more sample{'s' if samples > 2 else ''} likewise; `lad-eval validate` with --model names all.)"
+    others = f" ({samples - 1} more sample{'s' if samples > 2 else ''} likewise; `lad-eval validate` with --model lists all.)"
     raise DataError(f"{faults[0]}{others if samples > 1 else ''}")
 
 
 @runtime_checkable
 class ReadsPrompts(Protocol):
-    """What can say of requests, without running a model, whether it could put them to the model."""
+    """Checks, without running a model, whether it can take requests."""
 
     name: str
 
@@ -203,8 +203,8 @@ class ReadsPrompts(Protocol):
 
         Args:
             requests: to check.
-            reply_tokens: that a reply to each may have.
-            exact: how many of the longest are prepared whole, pictures included, where nothing less says how long they are;
-                None: all. 0 leaves pictures alone as far as possible.
+            reply_tokens: maximum length of a reply.
+            exact: number of the longest prompts to prepare with their images, where their length cannot be computed otherwise;
+                None: all. With 0, images are not read where that is possible.
         """
         ...

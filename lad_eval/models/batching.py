@@ -1,4 +1,4 @@
-"""Batches: requests of similar length together, as many at once as fit in memory, the next one prepared meanwhile."""
+"""Batches: requests of similar length together, as many as fit in memory, while the next batch is prepared."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 _log = logging.getLogger(__name__)
 
-# Tokens of one batch beyond which a larger batch gains no speed (16 k on a GPU; a CPU is busy with far fewer).
+# Number of tokens beyond which a larger batch is not faster (16 k on a GPU; far fewer on a CPU).
 _TOKENS = {"cuda": 16_384, "cpu": 4_096}
 _MOST = 64
 
@@ -27,12 +27,12 @@ class OutOfMemoryError(UserError):
 
 
 def automatic_size(tokens: int, device: str) -> int:
-    """Requests to begin with, given the number of tokens of one and the kind of device; memory may force fewer."""
+    """Initial batch size for requests of this many tokens on a kind of device; reduced later where memory does not suffice."""
     return max(1, min(_MOST, _TOKENS.get(device, _TOKENS["cpu"]) // max(1, tokens)))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a GPU's or the machine's memory did not suffice."""
+    """Whether an error says that the GPU or the machine ran out of memory."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     text = str(error).lower()
@@ -42,18 +42,18 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_memory() -> None:
-    """Gives back what a pass that did not fit has left behind."""
+    """Frees the memory that a failed forward pass still holds."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 class Batcher:
-    """Walks over items in batches, and remembers the batch size that fits.
+    """Iterates over items in batches, and remembers the batch size that fits.
 
     Args:
-        size: of a batch to begin with; halved whenever memory does not suffice.
-        ahead: prepare the next batch in a thread while the current one runs; pays where the model runs on a GPU.
+        size: initial batch size; halved whenever memory does not suffice.
+        ahead: prepare the next batch in a thread while the current one runs; useful where the model runs on a GPU.
     """
 
     def __init__(self, size: int, *, ahead: bool = False) -> None:
@@ -61,7 +61,7 @@ class Batcher:
         self._ahead = ahead
 
     def run(self, items: Sequence[T], prepare: Callable[[Sequence[T]], R], use: Callable[[Sequence[T], R], Any]) -> Iterator[Any]:
-        """`use(batch, prepare(batch))` for batch after batch, in order.
+        """`use(batch, prepare(batch))` for every batch, in order.
 
         Raises:
             OutOfMemoryError: a batch of one does not fit.
@@ -103,16 +103,16 @@ class Batcher:
             return False, None
 
     def _shrink(self, tried: int) -> None:
-        # Outside the except block: there the traceback would still hold the tensors that are to be freed.
+        # Outside the except block, where the traceback would still reference the tensors to be freed.
         self.size = max(1, min(self.size, tried) // 2)
-        _log.warning("Out of memory with a batch of %d; going on with %d.", tried, self.size)
+        _log.warning("Out of memory with a batch of %d; continuing with %d.", tried, self.size)
         free_memory()
 
 
 def by_length(lengths: Sequence[int], groups: Sequence[str]) -> list[int]:
-    """Order of visiting: longest first, so that what does not fit in memory shows at once; then one group after the other.
+    """Indices sorted by length, longest first, so that running out of memory shows at once; within a length, group by group.
 
-    Batches of one length need no padding, and attention without a mask is faster. A group's items share their images.
+    Batches of one length need no padding, and attention without a mask is faster. The items of a group share their images.
     """
     first = {group: i for i, group in reversed(list(enumerate(groups)))}
     return sorted(range(len(lengths)), key=lambda i: (-lengths[i], first[groups[i]]))

@@ -1,4 +1,4 @@
-"""What was used last, up to so many bytes: a sample's permutations show the same images again and again."""
+"""A least-recently-used cache bounded in bytes: a sample's permutations show the same images again and again."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from threading import Lock
 from typing import Generic, TypeVar
 
 CACHE_BYTES = 64 * 2**20
-"""Bound of each of a model's three caches: images, their pixels, and their features (which lie on the model's device)."""
+"""Capacity of each of a model's three caches: images, their pixels, and their features (on the model's device)."""
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 
 class ByteLRU(Generic[Key, Value]):
-    """Drops the values that were not used for longest as soon as all together are larger than the capacity; safe among threads.
+    """Drops the least recently used values when the total size exceeds the capacity; thread-safe.
 
     Args:
-        capacity_bytes: of all values held; one that alone is larger is not held.
+        capacity_bytes: of all values together; a value that is larger by itself is not stored.
         size_of: a value's size in bytes.
     """
 
@@ -33,14 +33,14 @@ class ByteLRU(Generic[Key, Value]):
         return len(self._held)
 
     def get(self, key: Key) -> Value | None:
-        """The value, which counts as used; None if it is not held."""
+        """The value, marked as used; None if it is not stored."""
         with self._lock:
             if key in self._held:
                 self._held.move_to_end(key)
             return self._held.get(key)
 
     def put(self, key: Key, value: Value) -> None:
-        """Holds a value, which counts as used, in the place of an earlier one; one that is too large drops no others."""
+        """Stores a value, marked as used; one larger than the capacity is not stored and drops no others."""
         size = self._size_of(value)
         with self._lock:
             if key in self._held:

@@ -1,10 +1,10 @@
 """Joint log-probabilities of the candidates from a model's raw next-token logits.
 
 The candidates' token sequences form a trie. At every node the model chooses among the node's valid next tokens only: its
-children and, where one candidate ends and others go on, the end of the sequence. The probabilities of all candidates then
+children and, where one candidate ends and others continue, the end of the sequence. The probabilities of all candidates then
 sum to one, whatever their lengths (arXiv 2605.11591, Eq. 15-16).
 
-No torch here: the model's side (what to run, which logits to read) is `lad_eval.models.continuation`.
+This module does not import torch; running the model and reading its logits is in `lad_eval.models.continuation`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Branch:
-    """A node of the trie at which the model has a choice.
+    """A node of the trie with more than one valid next token.
 
     Attributes:
         prefix: tokens from the root to the node; empty at the root.
         tokens: the node's children, as token ids.
-        ends: whether a candidate ends here, so that the end of the sequence is a choice too.
+        ends: whether a candidate ends here, so that the end of the sequence is valid too.
     """
 
     prefix: tuple[int, ...]
@@ -37,7 +37,7 @@ class Branch:
     ends: bool
 
     def columns(self, end_ids: Sequence[int]) -> list[int]:
-        """Token ids whose logits decide here: the children, then (where a candidate ends) every end-of-sequence id."""
+        """Token ids whose logits are compared here: the children, then (where a candidate ends) every end-of-sequence id."""
         return [*self.tokens, *(e for e in end_ids if e not in self.tokens)] if self.ends else list(self.tokens)
 
 
@@ -46,7 +46,7 @@ class CandidateTrie:
     """The candidates' token sequences, as the model would continue the prompt.
 
     Raises:
-        UserError: two candidates have the same tokens, so that no model could tell them apart.
+        UserError: two candidates have the same tokens.
     """
 
     candidates: tuple[tuple[int, ...], ...]
@@ -63,7 +63,7 @@ class CandidateTrie:
 
     @cached_property
     def branches(self) -> tuple[Branch, ...]:
-        """Nodes with more than one valid next token, shortest prefix first; a node without a choice costs nothing."""
+        """Nodes with more than one valid next token, shortest prefix first; one without a choice adds nothing."""
         children: dict[tuple[int, ...], list[int]] = {}
         for tokens in self.candidates:
             for depth, token in enumerate(tokens):
@@ -76,7 +76,7 @@ class CandidateTrie:
 
     @property
     def prefixes(self) -> tuple[tuple[int, ...], ...]:
-        """Prefixes that must be run through the model beyond the prompt itself."""
+        """Prefixes that must be run through the model in addition to the prompt."""
         return tuple(b.prefix for b in self.branches if b.prefix)
 
     @property
@@ -99,7 +99,7 @@ class CandidateTrie:
             k = len(branch.tokens)
             if branch.ends:
                 if values.shape[1] == k:
-                    raise ValueError("a candidate ends where others go on, but no end-of-sequence id was given")
+                    raise ValueError("a candidate ends where others continue, but no end-of-sequence id was given")
                 values = np.concatenate([values[:, :k], logsumexp(values[:, k:], axis=1, keepdims=True)], axis=1)
             choice = log_softmax(values, axis=1)
             depth = len(branch.prefix)

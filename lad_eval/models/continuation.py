@@ -1,7 +1,7 @@
-"""The model's side of candidate scoring: logits after the prompt, and after the prefixes of longer candidates.
+"""Logits for scoring candidates: after the prompt, and after the prefixes of candidates of several tokens.
 
-Longer candidates need logits after prompt + prefix. The prompt is not run again: its key-value cache is repeated once for every
-prefix, and all prefixes go through the model in one pass.
+Candidates of several tokens need logits after prompt + prefix. The prompt is not run again: its key-value cache is repeated once
+per prefix, and all prefixes go through the model in one pass.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def align_prompt_end(inputs: Mapping[str, Any], candidates: CandidateTokens) -> 
 
 
 def with_positions(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Inputs with the positions counted from each row's first real token, so that padding moves nothing.
+    """Inputs with position ids counted from each row's first real token, so that padding shifts nothing.
 
     Models with multi-axis rotary positions compute their own.
     """
@@ -61,7 +61,7 @@ def continue_prefixes(
         cache: key-value cache of the prompts, n rows; it is consumed: do not use it afterwards.
         attention_mask: Int[n, T] of the prompts, left-padded.
         prefixes: token sequences, none empty.
-        columns: for every prefix the token ids whose logits are wanted.
+        columns: token ids whose logits to return, per prefix.
     """
     n = attention_mask.shape[0]
     device = attention_mask.device
@@ -97,11 +97,10 @@ def continue_prefixes(
 
 @contextmanager
 def last_logits(model: Any, count: int) -> Iterator[dict[str, int]]:
-    """Options for a forward pass that is to give the logits of the last `count` tokens only.
+    """Options for a forward pass that computes the logits of the last `count` tokens only.
 
-    Logits of a whole prompt are its length times the vocabulary, often more memory than all else. A model whose `forward` does
-    not know `logits_to_keep` (MiniCPM-V 4.6) would compute them; while the context is open, its output layer is given the last
-    tokens only.
+    Logits of a whole prompt have its length times the vocabulary, often more memory than everything else. For a model whose
+    `forward` has no `logits_to_keep` (MiniCPM-V 4.6), the output layer receives the last tokens only while the context is open.
     """
     if "logits_to_keep" in inspect.signature(type(model).forward).parameters:
         yield {"logits_to_keep": count}
@@ -126,7 +125,7 @@ def end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     """Every token id that ends the model's reply.
 
     Raises:
-        UnsupportedModelError: neither the generation configuration nor the tokenizer knows one.
+        UnsupportedModelError: neither the generation configuration nor the tokenizer names one.
     """
     ids = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     if ids is None:
@@ -139,10 +138,10 @@ def end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
 
 
 def _repeated(cache: Any, rows: torch.Tensor) -> Any:
-    """A cache whose row i is the given cache's row `rows[i]`; the given one stays as it is.
+    """A cache whose row i is row `rows[i]` of another one, which is not changed.
 
-    `reorder_cache` is what every kind of layer has, recurrent ones too; it makes new tensors, so that only the containers need
-    copying first.
+    Every kind of cache layer, recurrent ones too, has `reorder_cache`; it makes new tensors, so that only the containers must be
+    copied first.
     """
     twin = copy.copy(cache)
     twin.layers = [copy.copy(layer) for layer in cache.layers]
@@ -155,7 +154,7 @@ def _repeated(cache: Any, rows: torch.Tensor) -> Any:
 
 
 def _rope_deltas(model: Any) -> torch.Tensor | None:
-    """What the last prefill added to the text positions, Int[n, 1], in models with multi-axis rotary positions."""
+    """Offset that the last prefill added to the text positions, Int[n, 1], in models with multi-axis rotary positions."""
     deltas = getattr(getattr(model, "model", model), "rope_deltas", None)
     return deltas if isinstance(deltas, torch.Tensor) else None
 

@@ -1,4 +1,4 @@
-"""Control tokens of a tokenizer: what ends a turn, stands for an image, opens a thought. In a sample's text they are a fault."""
+"""Control tokens of a tokenizer: they end a turn, stand for an image, open a thought. In a sample's text they are an error."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-# How an added token looks that is a mark and not a word: "<think>", "[INST]", "<|im_end|>".
+# Form of an added token that is markup and not a word: "<think>", "[INST]", "<|im_end|>".
 _MARK = re.compile(r"[^\w\s].*\w.*[^\w\s]", re.DOTALL)
-# Some vocabularies (Gemma's) hold elements of HTML as added tokens; they are text like any other.
+# Some vocabularies (Gemma's) have HTML tags as added tokens; they are ordinary text.
 _HTML = re.compile(
     r"</?(a|b|blockquote|body|br|caption|code|div|em|h[1-6]|head|hr|html|i|li|ol|p|pre|s|small|span|strong|sub|sup|table|tbody|td"
     r"|tfoot|th|thead|title|tr|u|ul)>"
 )
-# Under these names processors keep what they replace in a prompt by an image's, a video's or a sound's tokens.
+# Processor attributes that name the placeholders of images, videos and audio in a prompt.
 _PLACEHOLDER = re.compile(r"(\w+_)?token|global_image_tag")
 
 
 class ControlTokens:
-    """The control tokens that a tokenizer makes of text.
+    """The control tokens that a tokenizer can produce from text.
 
     Args:
         tokenizer: of transformers.
-        processor: around it; its attributes name the placeholders of media. None if there is none.
+        processor: of the model, whose attributes name the placeholders of media; None if there is none.
 
     Attributes:
         special: content by id of the tokens flagged as special; a single character is text, whatever its flag.
-        marks: content by id of other added tokens that have the form of a mark, such as "<think>" or "<tool_call>".
+        marks: content by id of other added tokens that have the form of markup, such as "<think>" or "<tool_call>".
     """
 
     def __init__(self, tokenizer: Any, processor: Any = None) -> None:
@@ -38,7 +38,7 @@ class ControlTokens:
         for token in tokenizer.all_special_ids:
             names.setdefault(int(token), str(tokenizer.convert_ids_to_tokens(int(token))))
             special.add(int(token))
-        # What the vocabulary does not know becomes the unknown token too, and is no fault: this one is looked for by its name.
+        # Text outside the vocabulary becomes the unknown token too and is not an error, so the token is searched by its name.
         unknown = tokenizer.unk_token_id
         self._literal = {names[unknown]} if unknown in added and len(names[unknown]) > 1 else set()
         self.special = {t: n for t, n in names.items() if t in special and t != unknown and len(n) > 1 and n.strip()}
@@ -54,22 +54,22 @@ class ControlTokens:
         return self.special.get(token) or self.marks[token]
 
     def count(self, ids: Iterable[int]) -> Counter[int]:
-        """How often each control token is among these."""
+        """Number of occurrences of each control token."""
         return Counter(token for token in ids if token in self.special or token in self.marks)
 
     def literal(self, text: str) -> list[str]:
-        """Placeholders that a processor would find in the text, whatever the tokenizer makes of it."""
+        """Placeholders that a processor would find in the text, however it is tokenized."""
         return sorted((name for name in self._literal if name in text), key=text.index)
 
     def within(self, text: str) -> list[str]:
-        """Control tokens that the text, read alone, becomes."""
+        """Control tokens that the text alone is tokenized to."""
         controls = self.count(map(int, self._tokenizer(text, add_special_tokens=False)["input_ids"]))
         return list(dict.fromkeys([*self.literal(text), *map(self.name, controls)]))
 
     def unwanted(self, names: Iterable[str], question: str, caption: str | None) -> list[str]:
-        """Those of the control tokens in a question that do not belong there.
+        """The control tokens that must not be in a question.
 
-        All of them, but for marks in the wording around the caption: who words a question may ask for "<think>".
+        All of them, except for markup around the caption: a prompt template may request "<think>".
         """
         if caption is None or caption not in question:
             return list(names)

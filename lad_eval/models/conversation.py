@@ -1,4 +1,4 @@
-"""The one chat message of every family: the images, then the question; and how the model would begin its reply."""
+"""The chat message, the same for every family: the images, then the question; and the beginning of the model's reply."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from lad_eval.errors import UnsupportedModelError
 from lad_eval.models.candidates import CandidateTrie, common_prefix
 from lad_eval.models.date import CLOCK, DEFAULT_DATE, check_date, pin_date
 
-# A character of Unicode's private use area: no template and no tokenizer gives it a meaning.
+# A character of Unicode's private use area, which has no meaning in templates and tokenizers.
 _MARK = "\ue000"
 THOUGHT = "<think>"
-# What a template, a small program of the model's author, raises where it refuses a form of message or trips over it.
+# What a template, a program by the model's author, may raise for a form of message that it does not take.
 TEMPLATE_FAULTS = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
 
 # Days that differ from each other, and each from any third, in year, month, day or weekday.
@@ -62,7 +62,7 @@ class Conversation:
     Args:
         processor: a multi-modal processor of transformers.
         name: the model's name, for error texts.
-        date: YYYY-MM-DD, what a template prints that asks for today's date.
+        date: YYYY-MM-DD, printed by templates that print today's date.
 
     Raises:
         UnsupportedModelError: there is no chat template, or it has no place for images.
@@ -75,7 +75,7 @@ class Conversation:
         self._name = name
         self.template = _template(processor, name)
         self._date = check_date(date)
-        # Templates of reasoning models open a thought unless told not to; an answer of one index needs none.
+        # Templates of reasoning models open a thought by default; an answer of one index needs none.
         self._options = {"enable_thinking": False} if "enable_thinking" in self.template else {}
         self._listed = self._takes_lists()
         self.prompt = lru_cache(maxsize=4096)(self._prompt)
@@ -88,7 +88,7 @@ class Conversation:
 
     @cached_property
     def dated(self) -> dict[str, str] | None:
-        """Of a template that prints a date: that date, and a hex digest of a prompt with it; None for any other template."""
+        """The date that the template prints, and a hex digest of a prompt with it; None if it prints none."""
         if CLOCK not in self.template:
             return None
         rendered = [self._render(_MARK, 2, None, date) for date in (self._date, *_OTHER_DATES)]
@@ -98,7 +98,7 @@ class Conversation:
 
     @property
     def placeholder(self) -> str:
-        """What stands for one image in a prompt before the processor expands it."""
+        """The placeholder of one image in a prompt, before the processor expands it."""
         for holder in (self._processor, self._tokenizer):
             for attribute in ("image_token", "boi_token"):
                 token = getattr(holder, attribute, None)
@@ -107,34 +107,34 @@ class Conversation:
         return "<image>"
 
     def adds_special_tokens(self, prompt: str) -> bool:
-        """Whether the tokenizer still has to add its own: not if the template has written the first one."""
+        """Whether the tokenizer must add its special tokens: not if the template has already added the first one."""
         begin = self._tokenizer.bos_token
         return not (begin and prompt.startswith(begin))
 
     def candidate_tokens(self, identifiers: tuple[str, ...], n_images: int, question: str) -> CandidateTokens:
         """The identifiers as the beginning of the model's reply to this question.
 
-        Tokenized after the prompt, not alone: a tokenizer may put a space mark before a lone word, or merge a word with what
-        stands before it. The prompt's tokens and all answers' tokens are cut at their last common token.
+        Tokenized together with the prompt, not alone: a tokenizer may put a space mark before a single word, or merge a word
+        with what precedes it. The tokens of the prompt and of all candidates are cut at their last common token.
 
         Raises:
             UserError: two identifiers have the same tokens.
         """
-        # Only the question's end can touch an answer, and only in templates that put nothing between them.
+        # Only the end of the question can merge with a candidate, and only in templates that put nothing between them.
         return self._cached_candidates(identifiers, n_images, question.rpartition("\n")[2][-16:])
 
     def ending(self) -> tuple[str, str]:
-        """What the template writes after a question up to where a reply begins, and between there and the reply."""
+        """The template's text after a question, up to the reply's turn, and its text between there and the reply."""
         prompt = self._prompt(_MARK, 1)
         return prompt.rpartition(_MARK)[2], self._lead(prompt, _MARK, 1)
 
     @cached_property
     def begun(self) -> str:
-        """What of a reply the template has written itself: "<think>" where it opens a thought, which the reply then goes on."""
+        """The beginning of a reply that the template adds itself: "<think>" if it opens a thought, else ""."""
         return THOUGHT if self.ending()[0].rstrip().endswith(THOUGHT) else ""
 
     def _prompt(self, question: str, n_images: int) -> str:
-        """The text up to where the model's reply begins, with one placeholder an image."""
+        """The text up to the beginning of the model's reply, with one placeholder per image."""
         return self._render(question, n_images, None)
 
     def _render(self, question: str, n_images: int, reply: str | None, date: str | None = None) -> str:
@@ -155,7 +155,7 @@ class Conversation:
         return str(rendered)
 
     def _takes_lists(self) -> bool:
-        """Whether the template takes a list of parts; older ones take strings only."""
+        """Whether the template takes a list of content parts; older ones take strings only."""
         for self._listed in (True, False):
             try:
                 rendered = self._render(_MARK, 2, None)
@@ -179,7 +179,7 @@ class Conversation:
         """Text that the template itself puts between the prompt and a reply."""
         try:
             rendered = self._render(question, n_images, _MARK)
-        except TEMPLATE_FAULTS:  # templates without assistant turns exist; then the reply follows at once
+        except TEMPLATE_FAULTS:  # a template without assistant turns: the reply follows directly
             return ""
         begun, marked, _ = rendered.removeprefix(prompt).partition(_MARK)
         return begun if marked and rendered.startswith(prompt) else ""
@@ -200,4 +200,4 @@ def _template(processor: Any, name: str) -> str:
             template = template.get("default")
         if isinstance(template, str) and template:
             return template
-    raise UnsupportedModelError(f"{name} has no chat template; put one into its folder as chat_template.jinja.")
+    raise UnsupportedModelError(f"{name} has no chat template; add one to its folder as chat_template.jinja.")

@@ -1,4 +1,4 @@
-"""Remembers what the vision tower made of an image: a sample's permutations show the same images in another order."""
+"""Caches of image features and pixels: a sample's permutations show the same images in other orders."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ import torch
 from lad_eval.models.cache import CACHE_BYTES, ByteLRU
 
 _PIXELS, _GRID = "pixel_values", "image_grid_thw"
-# Greatest distance, by the features' length, of two computations in float32; a half as precise dtype rounds more.
+# Greatest distance of two computations in float32, relative to the norm; half-precision dtypes round more.
 _ROUNDING, _COARSE_ROUNDING = 1e-4, 0.1
 
-# Fields of a vision tower's answer that a model reads, and those that it does not.
+# Known fields of a vision tower's output, whether or not the model reads them.
 _KNOWN = frozenset({"pooler_output", "deepstack_features", "last_hidden_state", "hidden_states", "attentions"})
 
 Inputs = Mapping[str, Any]
 Pieces = dict[str, tuple[torch.Tensor, list[int]]]
-"""The vision tower's arguments: a tensor, and how many of its rows belong to each image."""
+"""The vision tower's arguments: a tensor, and the number of its rows that belong to each image."""
 
 
 class RememberedFeatures:
-    """Puts images' features in the place of their pixels, so that each image is encoded once.
+    """Replaces images' pixels by their features, so that each image is encoded once.
 
-    It takes a forward pass that accepts features (`mm_encoder_outputs`), pixels that can be told apart by image, and a vision
-    tower to which the images of a batch are independent of each other and whose answer is told whole by `pooler_output` (and
-    `deepstack_features`). Where that is not so, inputs stay as they are.
-    Independence is not guessed: two images of each kind (shape of pixels) are encoded together and alone, and compared.
+    This needs a forward pass that accepts features (`mm_encoder_outputs`), pixels that can be split by image, and a vision tower
+    that encodes the images of a batch independently and whose output consists of `pooler_output` (and `deepstack_features`).
+    Otherwise inputs are left unchanged. Independence is verified: two images of each kind (shape of pixels) are encoded together
+    and separately, and compared.
 
     Args:
         model: an image-text-to-text model of transformers.
-        capacity_bytes: of features held, on the model's device.
+        capacity_bytes: of the cached features, on the model's device.
     """
 
     def __init__(self, model: Any, capacity_bytes: int = CACHE_BYTES) -> None:
@@ -46,12 +46,12 @@ class RememberedFeatures:
         self._form: Callable[[list[list[torch.Tensor]]], Any] = list
 
     def __call__(self, inputs: Inputs, images: Sequence[str], move: Callable[[Inputs], dict[str, Any]]) -> dict[str, Any]:
-        """The inputs, with `mm_encoder_outputs` for `pixel_values` where that can be.
+        """The inputs, with `mm_encoder_outputs` instead of `pixel_values` where that is possible.
 
         Args:
             inputs: of the model, on the CPU.
             images: a digest for each image of the batch, in order.
-            move: brings inputs to the model's device and dtype.
+            move: moves inputs to the model's device and dtype.
         """
         arguments = dict(inputs)
         where = {digest: i for i, digest in reversed(list(enumerate(images)))}
@@ -62,7 +62,7 @@ class RememberedFeatures:
         fresh = sorted((digest for digest, parts in features.items() if parts is None), key=where.__getitem__)
         if fresh:
             made, self._form = self._features(pieces, [where[digest] for digest in fresh], move)
-            # Clones, as parts of one tensor would keep all of it in memory.
+            # Clones, since views would keep the whole tensor in memory.
             features |= {digest: [part.clone() for part in parts] for digest, parts in zip(fresh, made, strict=True)}
             del made
         every = {digest: parts for digest, parts in features.items() if parts is not None}
@@ -73,11 +73,11 @@ class RememberedFeatures:
         return arguments
 
     def clear(self) -> None:
-        """Forgets all images."""
+        """Removes all images from the cache."""
         self._held.clear()
 
     def _pieces(self, inputs: Inputs, count: int) -> Pieces | None:
-        """The vision tower's arguments; None where it cannot be told what belongs to which image."""
+        """The vision tower's arguments; None where they cannot be split by image."""
         if _PIXELS not in self._names or _PIXELS not in inputs:
             return None
         pieces: Pieces = {}
@@ -92,17 +92,17 @@ class RememberedFeatures:
         return pieces
 
     def _checked(self, pieces: Pieces, images: Sequence[int], move: Callable[[Inputs], dict[str, Any]]) -> bool:
-        """Whether images of this kind may be encoded apart."""
+        """Whether images of this kind may be encoded separately."""
         kind = tuple(pieces[_PIXELS][0].shape[1:])
         if kind not in self._independent and len(images) > 1:
             self._independent[kind] = self._alike(pieces, images[:2], move)
         return self._independent.get(kind, False)
 
     def _alike(self, pieces: Pieces, pair: Sequence[int], move: Callable[[Inputs], dict[str, Any]]) -> bool:
-        """Whether two images encoded together are what they are alone, and the tower's answer can be put together again."""
+        """Whether two images encoded together equal the same images encoded alone, and the tower's output can be reassembled."""
         output = self._output(pieces, pair, move)
         if output.pooler_output is None or any(name not in _KNOWN and output[name] is not None for name in output):
-            return False  # the model reads something else of the answer: Llama 4 the last hidden state, Ovis2 its indicators
+            return False  # the model reads other fields of the output: Llama 4 the last hidden state, Ovis2 its indicators
         joint, _ = self._features(pieces, pair, move, output)
         alone = [self._features(pieces, [i], move)[0] for i in pair]
         return len(joint) == 2 and all(len(one) == 1 and _close(one[0], both) for one, both in zip(alone, joint, strict=True))
@@ -114,13 +114,13 @@ class RememberedFeatures:
     def _features(
         self, pieces: Pieces, images: Sequence[int], move: Callable[[Inputs], dict[str, Any]], output: Any = None
     ) -> tuple[list[list[torch.Tensor]], Callable[[list[list[torch.Tensor]]], Any]]:
-        """Features of some images, one after the other, and what makes an answer like the vision tower's of them.
+        """Features of some images, and a function that builds an output like the vision tower's from such features.
 
-        An image's features are its tokens, and in some families tokens for the decoder's lower layers.
+        An image's features are its tokens, and in some families further tokens for the decoder's lower layers.
         """
         output = self._output(pieces, images, move) if output is None else output
         tokens, layers = output.pooler_output, getattr(output, "deepstack_features", None) or []
-        # Nothing else of the answer may be kept: its parts hold all of it in memory.
+        # Nothing else of the output may be referenced: its views would keep all of it in memory.
         kind, stacked, deep = type(output), isinstance(tokens, torch.Tensor), bool(layers)
 
         def answer(features: list[list[torch.Tensor]]) -> Any:
@@ -132,7 +132,7 @@ class RememberedFeatures:
 
 
 def _join(whole: torch.Tensor, rows: Sequence[int], chosen: Sequence[int]) -> torch.Tensor:
-    """The rows of the chosen images; pixels are large, so that all of them are not copied."""
+    """The rows of the chosen images; pixels are large, so they are not copied if all are chosen."""
     if list(chosen) == list(range(len(rows))):
         return whole
     parts = torch.split(whole, list(rows))
@@ -140,7 +140,7 @@ def _join(whole: torch.Tensor, rows: Sequence[int], chosen: Sequence[int]) -> to
 
 
 def _close(features: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> bool:
-    """Whether they differ by no more than rounding."""
+    """Whether features differ by rounding only."""
     for one, other in zip(features, others, strict=True):
         if one.shape != other.shape:
             return False
@@ -155,15 +155,15 @@ def _bytes(features: Sequence[torch.Tensor]) -> int:
 
 
 class RememberingImageProcessor:
-    """Stands in for an image processor of transformers.
+    """Wraps an image processor of transformers with a cache.
 
-    For most families the answer for many images is that for each, one after the other, and the answers for single images can be
-    kept. Where it is not (images counted by request, another layout), every call is passed on as it came. Which of the two holds
-    is not guessed: the first call of each kind (options, images a request, image size) is computed both ways and compared.
+    For most families the output for many images is the concatenation of the outputs for each, which can be cached. Where it is
+    not (images counted by request, another layout), every call is passed on unchanged. This is verified: the first call of each
+    kind (options, images per request, image size) is computed both ways and compared.
 
     Args:
         inner: the image processor.
-        capacity_bytes: of tensors held. Images are not: they are known by their digests, see `naming`.
+        capacity_bytes: of the cached tensors. Images themselves are not cached, only identified by their digests, see `naming`.
     """
 
     def __init__(self, inner: Any, capacity_bytes: int = CACHE_BYTES) -> None:
@@ -177,7 +177,7 @@ class RememberingImageProcessor:
 
     @contextmanager
     def naming(self, images: Iterable[Any], digests: Iterable[str]) -> Iterator[None]:
-        """While open, these images, which live as long, are known by their digests; of no other image an answer is remembered."""
+        """While open, these images are identified by their digests; outputs for other images are not cached."""
         self._digests = {id(image): digest for image, digest in zip(images, digests, strict=True)}
         try:
             yield
@@ -185,7 +185,7 @@ class RememberingImageProcessor:
             self._digests = {}
 
     def __call__(self, images: Any, *args: Any, **options: Any) -> Any:
-        """The processor's answer; remembered where `images` are nested by request, of one size, and named."""
+        """The processor's output; cached where `images` are nested by request, of one size, and named."""
         rows = images if isinstance(images, list) and all(isinstance(row, list) for row in images) else []
         flat = [image for row in rows for image in row]
         if args or not flat or len({(len(row), image.size) for row in rows for image in row}) > 1 or not self._named(flat):
@@ -217,7 +217,7 @@ class RememberingImageProcessor:
 
 
 def _joined(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """The answers one after the other; None where they have no common form."""
+    """The concatenated outputs; None where they do not have the same form."""
     joined: dict[str, Any] = {}
     for name in answers[0]:
         parts = [answer.get(name) for answer in answers]

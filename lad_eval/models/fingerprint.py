@@ -1,4 +1,4 @@
-"""What determines a model's evidence, as JSON-serialisable facts."""
+"""The facts that determine a model's evidence, JSON-serialisable."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def describe(
     adapter: str | None = None,
     prompt: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The fingerprint: everything but the device and the batch size, which may move figures by rounding only.
+    """The fingerprint: everything but the device and the batch size, which may change figures by rounding only.
 
     Args:
         model: a transformers model.
-        processor: its processor; its settings decide what the model sees.
+        processor: its processor; its settings determine the model's inputs.
         name: see `lad_eval.models.source.Source.content_name`.
         weights: what identifies the weights; None: a digest of the loaded model is taken.
         image_preparation: "protocol", "native" or "pad".
         chat_template: digest of the template.
-        adapter: what identifies the adapter that was merged into the weights; None: there is none, and nothing is said of one.
-        prompt: what determines a prompt besides the template, and a digest of one; None where nothing does.
+        adapter: what identifies the adapter that was merged into the weights; None: there is none, and no such entry.
+        prompt: what determines a prompt besides the template, and a digest of a prompt; None if nothing does.
     """
     text = model.config.get_text_config()
     peft = {} if adapter is None else {"peft": _version("peft")}
@@ -64,7 +64,7 @@ def package_versions() -> dict[str, str | None]:
 
 
 def folder_identity(folder: Path, *, code: bool = False) -> str:
-    """What identifies the model in a folder: the commit if it is untouched in the hub's cache, else a digest of its files.
+    """Identifier of the model in a folder: its commit if the folder is unchanged in the hub's cache, else a digest of its files.
 
     Args:
         folder: absolute, without links in its path.
@@ -84,7 +84,7 @@ def _identity(folder: Path, files: Iterable[Path]) -> str:
     if cached is None or cached.subfolder:
         return f"sha256:{_digest(folder, paths)}"
     commit = f"{cached.repository}@{cached.commit}"
-    # The hub's cache holds links to content; a file in the place of a link was put there by someone else.
+    # The hub's cache consists of links; a regular file in place of a link was added later.
     return commit if all(path.is_symlink() for path in paths) else f"{commit} sha256:{_digest(folder, paths)}"
 
 

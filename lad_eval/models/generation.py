@@ -1,4 +1,4 @@
-"""One neutral way of generating, whatever the model's own generation configuration asks for."""
+"""Neutral generation settings, which replace the model's own generation configuration."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import torch
 from lad_eval.evidence.replies import Decoding
 from lad_eval.models.continuation import last_logits
 
-# What says which tokens begin, fill up and end a text, and so belongs to the model; everything else is a choice of its author.
+# The tokens that begin, pad and end a text belong to the model; all other settings are choices of its author.
 _TOKENS = ("bos_token_id", "pad_token_id", "decoder_start_token_id")
 
 
 @contextmanager
 def neutral_generation(model: Any, *, ends: Sequence[int], max_new_tokens: int, **changes: Any) -> Iterator[Any]:
-    """A `GenerationConfig` that neither draws nor searches nor touches a logit, and the model's own for as long as it is open.
+    """While open, a `GenerationConfig` without sampling, beam search and logits processors, which is also the model's own.
 
-    `generate` fills every entry that is None in the configuration it is given from `model.generation_config`, and None is the
-    neutral value of most (`suppress_tokens`, `bad_words_ids`, `min_new_tokens`, ...). So handing over a fresh one is not enough:
-    the model's is put aside, and is back when the context closes.
+    `generate` takes every entry that is None in the configuration it receives from `model.generation_config`, and None is the
+    neutral value of most (`suppress_tokens`, `bad_words_ids`, `min_new_tokens`, ...). Passing a new configuration is therefore
+    not enough: the model's own is replaced, and restored when the context closes.
 
     Args:
-        model: whose `generate` is called while the context is open, with `generation_config` as yielded.
+        model: to call `generate` of while the context is open, with the yielded `generation_config`.
         ends: token ids that end a reply, at least one.
-        max_new_tokens: the longest reply.
+        max_new_tokens: maximum length of a reply.
         changes: further entries, such as `output_logits`.
     """
     from transformers import GenerationConfig
@@ -45,14 +45,14 @@ def neutral_generation(model: Any, *, ends: Sequence[int], max_new_tokens: int, 
 
 
 class GumbelSampler:
-    """A logits processor that draws from softmax(logits / temperature) by the Gumbel-max trick: noise, then the greatest.
+    """A logits processor that samples from softmax(logits / temperature) with the Gumbel-max trick: add noise, take the maximum.
 
-    Each row's noise has a generator of its own, seeded by the decoding's seed, the request's key and the number of the sample, on
-    the CPU, whose numbers are the same on every machine.
+    Each row's noise has its own generator, seeded by the decoding's seed, the request's key and the number of the sample, on the
+    CPU, whose random numbers are the same on every machine.
 
     Args:
         decoding: temperature and seed.
-        keys: of the batch's requests, row by row.
+        keys: of the batch's requests, one per row.
         sample: number of the reply.
     """
 
@@ -61,7 +61,7 @@ class GumbelSampler:
         self._generators = [torch.Generator().manual_seed(_seed(decoding.seed, key, sample)) for key in keys]
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.Tensor) -> torch.Tensor:
-        """Float32[n, V]: scores whose greatest is the draw."""
+        """Float32[n, V]: scores whose maximum is the sampled token."""
         noise = torch.stack([torch.rand(scores.shape[1], generator=generator) for generator in self._generators])
         tiny = torch.finfo(torch.float32).tiny
         gumbel = -torch.log((-torch.log(noise.clamp(min=tiny))).clamp(min=tiny))
@@ -69,7 +69,7 @@ class GumbelSampler:
 
 
 def reply_length(tokens: Sequence[int], ends: Sequence[int]) -> int:
-    """Tokens up to the first that ends the reply, it counted in; all of them where none does."""
+    """Number of tokens up to and including the first that ends the reply; of all tokens if none does."""
     return next((place for place, token in enumerate(tokens, start=1) if token in ends), len(tokens))
 
 

@@ -1,4 +1,4 @@
-"""Any image-text-to-text model of transformers, looked at: candidate log-probabilities and attention from one pass."""
+"""Any image-text-to-text model of transformers: candidate log-probabilities and attention from one forward pass."""
 
 from __future__ import annotations
 
@@ -48,20 +48,20 @@ class HuggingFaceVLM(InterventionMixin):
     """Implements `lad_eval.models.base.VLM`.
 
     Args:
-        model: an image-text-to-text model of transformers; it stays where it is, in its dtype.
+        model: an image-text-to-text model of transformers; its device and dtype are not changed.
         processor: the model's multi-modal processor, with a chat template.
-        name: for tables and error texts; None: that of the place that the model says it was loaded from, or its class's.
-        content_name: the name in the fingerprint, which says nothing of the place of a folder; None: `name`.
+        name: for tables and error texts; None: the name of the place that the model was loaded from, or of its class.
+        content_name: the name in the fingerprint, which does not depend on a folder's location; None: `name`.
         weights: what identifies the weights (a hub revision, a digest of files); None: a digest of the weights themselves.
-        adapter: what identifies the adapter that was merged into those weights; None: none was.
-        batch_size: requests a pass, or "auto": as many as are useful. Both are halved, for good, when memory does not suffice.
-        image_preparation: "protocol" squashes every image to 336 x 336 (bicubic); "native" leaves sizes to the processor;
-            "pad" makes squares, in the mean colour of the image processor.
-        date: YYYY-MM-DD, what a chat template prints that asks for today's date.
+        adapter: what identifies the adapter that was merged into those weights; None: there is none.
+        batch_size: requests per forward pass, or "auto". Either is halved permanently when memory does not suffice.
+        image_preparation: "protocol" resizes every image to 336 x 336 (bicubic); "native" leaves sizes to the processor;
+            "pad" pads to a square, in the mean colour of the image processor.
+        date: YYYY-MM-DD, printed by chat templates that print today's date.
 
     Raises:
-        UnsupportedModelError: the model cannot give the evidence; the text says what is missing.
-        UserError: a wrong batch size, image preparation or date.
+        UnsupportedModelError: the model cannot give evidence; the message says what is missing.
+        UserError: an invalid batch size, image preparation or date.
     """
 
     def __init__(
@@ -111,9 +111,9 @@ class HuggingFaceVLM(InterventionMixin):
         return self._prompts.report(requests, reply_tokens=reply_tokens, exact=exact)
 
     def evidence(self, requests: Sequence[Request]) -> Evidence:
-        """One row a request, in their order; see the protocol."""
+        """One row per request, in their order; see the protocol."""
         if not requests:
-            raise UserError("There are no requests to answer.")
+            raise UserError("There are no requests to run.")
         rows = Evidence.concatenate(list(self.evidence_batches(requests)))
         where: dict[str, list[int]] = {}
         for row, key in enumerate(rows.key.tolist()):
@@ -121,9 +121,9 @@ class HuggingFaceVLM(InterventionMixin):
         return rows.select([where[request.key].pop() for request in requests])
 
     def evidence_batches(self, requests: Sequence[Request]) -> Iterator[Evidence]:
-        """Evidence of batch after batch, each as soon as it is there; longest questions first, so in an order of its own.
+        """Evidence batch by batch, each as soon as it is computed, longest questions first.
 
-        What the model is under when this is called holds for all batches, whenever they are taken.
+        The interventions that are open when this is called apply to all batches, whenever they are consumed.
         """
         if len({(len(request.images), request.identifiers) for request in requests}) > 1:
             raise UserError("Requests of one call must have the same number of images and the same identifiers.")
@@ -136,18 +136,18 @@ class HuggingFaceVLM(InterventionMixin):
         return self._batches(requests, evidence_of)
 
     def generate(self, requests: Sequence[Request], *, max_new_tokens: int = 16) -> list[str]:
-        """Greedy free text, one reply a request, without special tokens and without the hub's generation penalties."""
+        """Greedy free text, one reply per request, without special tokens and without the model's generation settings."""
         replies: dict[str, str] = {}
         for batch in self.reply_batches(requests, Decoding(max_new_tokens=max_new_tokens)):
             replies.update({reply.key: reply.texts[0] for reply in batch})
         return [replies[request.key] for request in requests]
 
     def reply_batches(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[list[Reply]]:
-        """Replies of batch after batch, each as soon as it is there, in an order of its own; texts as of `generate`.
+        """Replies batch by batch, each as soon as it is generated, in any order; texts as of `generate`.
 
         Args:
-            requests: each key once counts.
-            decoding: how they are written. What is drawn depends on a request and the decoding alone, not on the batch.
+            requests: of equal keys the last one is run.
+            decoding: generation settings. Sampling depends on the request and the decoding only, not on the batch.
         """
         intervention = self._intervention
         check_not_calibrated_on(intervention, requests)
@@ -176,12 +176,12 @@ class HuggingFaceVLM(InterventionMixin):
                     raise
                 if max(sizes) == 1:
                     raise OutOfMemoryError(f"Out of memory as {intervention.label} was calibrated on single requests.") from error
-            # What was learned of the batch that did not fit is not known, so all is learned anew from smaller ones.
+            # How far the failed batch was used is unknown, so calibration starts again with smaller batches.
             free_memory()
             self._tokens_that_fit = max(sizes) // 2 * max(map(self._tokens, requests))
 
     def _passes(self, requests: Sequence[Request], sizes: list[int]) -> Iterator[tuple[PromptLayout, Callable[[], None]]]:
-        """Passes of the unchanged model, batch by batch; the batches' sizes are added to `sizes`."""
+        """Forward passes of the unchanged model, batch by batch; the batch sizes are appended to `sizes`."""
 
         def ready(batch: Sequence[tuple[int, Request]], prepared: Batch) -> tuple[PromptLayout, Callable[[], None]]:
             sizes.append(len(batch))
@@ -197,10 +197,10 @@ class HuggingFaceVLM(InterventionMixin):
             self.model(**inputs, use_cache=False, **options)
 
     def _batches(self, requests: Sequence[Request], use: Any, reply_tokens: int | None = None) -> Iterator[Any]:
-        """What `use` makes of batch after batch; without replies to write, prompts go on to where the candidates begin.
+        """Results of `use` on every batch; with `reply_tokens` None, prompts end where the candidates begin.
 
         Raises:
-            DataError: a sample's text becomes a control token, or a prompt is longer than the context.
+            DataError: a sample's text contains a control token, or a prompt is longer than the context.
         """
         if not requests:
             return
@@ -227,7 +227,7 @@ class HuggingFaceVLM(InterventionMixin):
                 self._tokens_that_fit = batcher.size * self._tokens(items[0][1])
 
     def _size(self, longest: Request) -> int:
-        """Requests of a batch to begin with: as asked, but not more tokens than have proved to fit."""
+        """Initial batch size: the one that was set, but no more tokens than are known to fit."""
         if self.batch_size != "auto" and self._tokens_that_fit is None:
             return self.batch_size
         tokens = self._tokens(longest)
@@ -284,7 +284,7 @@ class HuggingFaceVLM(InterventionMixin):
             if trie.prefixes:
                 cache, mask = output.past_key_values, inputs["attention_mask"]
                 del output
-                # Prompts that were pruned are continued on shorter caches, which the intervention knows.
+                # Pruned prompts are continued on shorter caches, which the intervention handles.
                 rooted += continue_prefixes(self.model, cache, mask, trie.prefixes, columns[len(rooted) :])
         logits = [branch.double().cpu().numpy() for branch in rooted]
         if not all(np.isfinite(branch).all() for branch in logits):
@@ -297,7 +297,7 @@ class HuggingFaceVLM(InterventionMixin):
     def _write(
         self, batch: Batch, decoding: Decoding, keys: Sequence[str], sample: int, intervention: Intervention | None
     ) -> tuple[list[str], list[int]]:
-        """One reply a row, with what the chat template began of it, and how many tokens the model wrote, the end counted in."""
+        """One reply per row, with the beginning that the chat template added, and the number of generated tokens."""
         inputs = self._to_device(batch.inputs)
         tokenizer = self.processor.tokenizer
         ends = end_ids(self.model, tokenizer)

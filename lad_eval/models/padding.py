@@ -1,4 +1,4 @@
-"""What is put around pictures: padding to a square, and which visual tokens show padding, found without any processor's code."""
+"""Padding of images: padding to a square, and the share of padding in each visual token, for any image processor."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 Colour = tuple[int, int, int]
 CLIP_MEAN: Colour = (122, 116, 104)
-"""Mean colour of the pictures that CLIP was trained on, of 255 and rounded down, as LLaVA-1.5 rounds it."""
+"""Mean colour of CLIP's training images, 0 to 255 and rounded down, as in LLaVA-1.5."""
 
 
 def mean_colour(image_processor: Any) -> Colour:
-    """The colour that an image processor makes 0 as it normalises, rounded down; CLIP_MEAN where it names none."""
+    """The colour that an image processor normalises to 0, rounded down; CLIP_MEAN if it has no mean."""
     mean = getattr(image_processor, "image_mean", None)
     if not isinstance(mean, list | tuple) or len(mean) != 3:
         return CLIP_MEAN
@@ -29,13 +29,13 @@ def mean_colour(image_processor: Any) -> Colour:
 
 
 def pad_to_square(image: Image, colour: Colour) -> Image:
-    """The image in the middle of a square as wide as its longer side.
+    """The image centred in a square of its longer side.
 
     Source: `expand2square` of LLaVA-1.5 (github.com/haotian-liu/LLaVA), whose padding this is.
 
     Args:
         image: in RGB.
-        colour: of what is put around it.
+        colour: of the padding.
     """
     from PIL import Image as Pil
 
@@ -48,7 +48,7 @@ def pad_to_square(image: Image, colour: Colour) -> Image:
 
 
 def as_it_is(image: Image) -> Image:
-    """The image."""
+    """The image unchanged."""
     return image
 
 
@@ -59,20 +59,20 @@ def padding_share(
     spans: Spans,
     prepare: Callable[[Image], Image] = as_it_is,
 ) -> torch.Tensor:
-    """Of the pixels that each visual token covers, the share that shows padding: Float[batch, T], 0 elsewhere.
+    """Share of padding in the pixels that each visual token covers: Float[batch, T], 0 elsewhere.
 
-    Padding are the pixels that are the same for black pictures and for white ones. Which token covers which pixels is known where
-    each picture becomes one square of pixels, and a square grid of tokens, row by row.
+    Padding pixels are those that are equal for black images and for white ones. Which token covers which pixels is known where
+    each image becomes one square of pixels and a square grid of tokens, row by row.
 
     Args:
         image_processor: takes images nested by request, as those of transformers do.
         options: of the image processor.
         sizes: height and width of every picture, row by row, before anything is done to it.
         spans: of the pictures.
-        prepare: makes of a picture what the image processor is given.
+        prepare: applied to an image before the image processor.
 
     Raises:
-        UnsupportedModelError: there is padding, and pictures become something else than one square grid of tokens.
+        UnsupportedModelError: there is padding, and an image does not become one square grid of tokens.
     """
     shares = torch.zeros(spans.owner.shape)
     known: dict[tuple[tuple[int, int], ...], torch.Tensor | None] = {}

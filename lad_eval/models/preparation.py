@@ -1,4 +1,4 @@
-"""From requests to a model's inputs: images in the protocol's size, the chat message, left padding."""
+"""From requests to a model's inputs: image preparation, the chat message, left padding."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ def size_faults(
     known: set[Size] | None = None,
     prepare: Callable[[Image], Image] = as_it_is,
 ) -> list[PictureError]:
-    """Pictures whose size alone an image processor refuses, found on blank pictures, each with a sample that shows it.
+    """Images that an image processor refuses because of their size, tested with blank images, each with a sample that shows it.
 
-    Limits concern the narrowest and the smallest pictures, so only those are tried; and where one is refused, the next.
+    Limits concern the narrowest and the smallest images, so only those are tried, and the next ones where one is refused.
 
     Args:
         image_processor: takes images nested by request, as those of transformers do.
-        requests: whose images are looked at; drawn ones, which have no size of their own, are passed over.
+        requests: with the images to check; rendered images, which have no fixed size, are skipped.
         options: of the image processor.
-        known: sizes that are accepted, not tried again; sizes that prove to be are added.
-        prepare: makes of a picture what the image processor is given.
+        known: accepted sizes, which are not tried again; newly accepted sizes are added.
+        prepare: applied to an image before the image processor.
 
     Raises:
         PictureError: a picture cannot be read.
@@ -84,12 +84,12 @@ def size_faults(
 def refused(
     image_processor: Any, requests: Sequence[Request], images: Sequence[Sequence[Image]], options: Mapping[str, Any]
 ) -> PictureError | None:
-    """The first of the images that the image processor refuses by itself; None where it takes each of them.
+    """The first image that the image processor refuses by itself; None if it takes each of them.
 
     Args:
         image_processor: as of `size_faults`.
         requests: that show the images.
-        images: as they go to the processor, row by row.
+        images: as passed to the processor, row by row.
         options: of the image processor.
     """
     for request, row in zip(requests, images, strict=True):
@@ -101,10 +101,10 @@ def refused(
 
 
 def refusal(image_processor: Any, image: Image, options: Mapping[str, Any]) -> str | None:
-    """Why an image processor does not take an image, in one line; None where it does."""
+    """Why an image processor refuses an image, in one line; None if it takes it."""
     try:
         image_processor([[image]], **options)
-    except Exception as error:  # somebody else's program, which promises no kind of error
+    except Exception as error:  # third-party code, which may raise any exception
         if is_out_of_memory(error):
             raise
         return " ".join(str(error).split()).rstrip(".") or type(error).__name__
@@ -112,7 +112,7 @@ def refusal(image_processor: Any, image: Image, options: Mapping[str, Any]) -> s
 
 
 def fault(request: Request, source: ImageSource, size: Size, reason: str) -> PictureError:
-    """A refused image in one line: sample, picture, size, the processor's reason, and what can be done."""
+    """A refused image in one line: sample, image, size, the processor's reason, and what to do."""
     path = getattr(source, "path", None)
     picture = shown(path) if isinstance(path, Path) else f"image {request.images.index(source)}"
     return PictureError(
@@ -135,9 +135,9 @@ def _extremes(sizes: set[Size]) -> set[Size]:
 
 
 PROTOCOL_SIZE = (336, 336)
-"""Width and height, in pixels, to which the protocol of arXiv 2605.11591 squashes every image (bicubic)."""
+"""Width and height, in pixels, to which the protocol of arXiv 2605.11591 resizes every image (bicubic)."""
 
-# Options of a family's image processor that depend on the number of images, by the configuration's `model_type`.
+# Options of a family's image processor that depend on the number of images, by `model_type` of the configuration.
 IMAGE_OPTIONS: Mapping[str, Callable[[int], dict[str, Any]]] = {
     # Tiles of an image: the released code of LAD shares 28 among all images, at most 12 for one.
     "internvl": lambda n_images: {"max_patches": max(1, min(12, 28 // n_images))},
@@ -145,7 +145,7 @@ IMAGE_OPTIONS: Mapping[str, Callable[[int], dict[str, Any]]] = {
 
 
 def check_image_preparation(name: str) -> ImagePreparation:
-    """The name, if it is one.
+    """The name, after checking it.
 
     Raises:
         UserError: it is not.
@@ -159,19 +159,19 @@ def check_image_preparation(name: str) -> ImagePreparation:
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """An image in RGB as the model's processor takes it, and the width and height that it came with."""
+    """An image in RGB as passed to the model's processor, and its original width and height."""
 
     image: Image
     original: Size
 
 
 class ImageCache:
-    """Prepared images, the latest first out last: a sample's permutations show the same images again and again.
+    """A cache of prepared images: a sample's permutations show the same images again and again.
 
     Args:
-        preparation: "protocol" squashes to PROTOCOL_SIZE; "native" leaves the size to the model's processor; "pad" makes squares.
+        preparation: "protocol" resizes to PROTOCOL_SIZE; "native" leaves the size to the processor; "pad" pads to a square.
         colour: of the padding.
-        capacity_bytes: of pixels held.
+        capacity_bytes: of the cached pixels.
     """
 
     def __init__(self, preparation: ImagePreparation, colour: Colour = CLIP_MEAN, capacity_bytes: int = CACHE_BYTES) -> None:
@@ -193,7 +193,7 @@ class ImageCache:
         return held
 
     def prepare(self, image: Image) -> Image:
-        """An image in RGB, squashed (without regard to its aspect ratio) or padded where the preparation says so."""
+        """An image in RGB, resized (without keeping its aspect ratio) or padded if the preparation says so."""
         from PIL.Image import Resampling
 
         if self.preparation == "protocol" and image.size != PROTOCOL_SIZE:
@@ -203,12 +203,12 @@ class ImageCache:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a model is given for n requests, on the CPU.
+    """A model's inputs for n requests, on the CPU.
 
     Attributes:
         inputs: input_ids Int[n, T] padded on the left, attention_mask, pixels, ...
-        layout: what the prompts are made of, token by token.
-        trie: the candidates, as they go on from the end of the prompt.
+        layout: the parts of the prompts, token by token.
+        trie: the candidates, as they continue the prompt.
         images: digests of all images, row by row.
     """
 
@@ -219,21 +219,21 @@ class Batch:
 
     @property
     def spans(self) -> Spans:
-        """Where the images' tokens are."""
+        """Positions of the images' tokens."""
         return self.layout.spans
 
 
 class Preparation:
-    """Makes a batch's tensors.
+    """Prepares a batch's tensors.
 
     Args:
-        model: its configuration says what the processor does not; the configuration alone will do.
+        model: or its configuration alone, which has what the processor does not say.
         processor: the model's multi-modal processor.
         conversation: renders the questions.
         preparation: of the images.
 
     Attributes:
-        lock: held while the processor works; whoever else uses its tokenizer at the same time must hold it too.
+        lock: held while the processor runs; other threads must hold it to use the tokenizer.
     """
 
     def __init__(self, model: Any, processor: Any, conversation: Conversation, preparation: ImagePreparation) -> None:
@@ -248,16 +248,16 @@ class Preparation:
         self.lock = Lock()
 
     def check_sizes(self, requests: Sequence[Request]) -> None:
-        """Finds pictures whose size the image processor refuses before any work is done on the requests.
+        """Checks the sizes of all images before any work is done on the requests.
 
         Raises:
-            PictureError: one is refused, or cannot be read.
+            PictureError: the image processor refuses an image because of its size, or an image cannot be read.
         """
         if faults := self.size_faults(requests):
             raise faults[0]
 
     def size_faults(self, requests: Sequence[Request]) -> list[PictureError]:
-        """Pictures whose size the image processor refuses, each with a sample that shows it; none under the protocol's one size.
+        """Images whose size the image processor refuses, each with a sample that shows it; none with the protocol's fixed size.
 
         Raises:
             PictureError: a picture cannot be read.
@@ -273,13 +273,13 @@ class Preparation:
             return [self.images.get(source) for source in request.images]
 
     def __call__(self, requests: Sequence[Request], *, for_candidates: bool = True) -> Batch:
-        """Inputs for requests of one number of images and the same identifiers.
+        """Inputs for requests with the same number of images and the same identifiers.
 
-        Questions are taken as they are; `PromptChecker` says whether they can be. A prompt ends where the candidates' tokens
-        begin, or, if not `for_candidates`, where the chat template ends it.
+        Questions are not checked here; `PromptChecker` does that. A prompt ends where the candidates' tokens begin, or, if not
+        `for_candidates`, where the chat template ends it.
 
-        Images are nested by request, as every processor of transformers takes them (and as LLaVA-OneVision needs them: it shows
-        several images of one request by their base tile only).
+        Images are nested by request, as every processor of transformers accepts (and LLaVA-OneVision requires: of several images
+        of one request it uses the base tile only).
 
         Raises:
             DataError: an image cannot be read or is refused by the image processor.
@@ -306,7 +306,7 @@ class Preparation:
                         **self._image_options(n_images),
                         **span_options(self._processor),
                     )
-            except Exception as error:  # somebody else's program, which promises no kind of error
+            except Exception as error:  # third-party code, which may raise any exception
                 if not is_out_of_memory(error):
                     options = {"return_tensors": "pt", **self._image_options(n_images)}
                     if (fault := refused(self._image_processor, requests, images, options)) is not None:

@@ -1,4 +1,4 @@
-"""Looks through prompts before a model reads them: control tokens in a sample's text, and prompts longer than the context."""
+"""Checks prompts before a model runs them: control tokens in a sample's text, and prompts longer than the context."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ if TYPE_CHECKING:
     from lad_eval.tasks.request import Request
 
 
-# Tokenizers without a length of their own carry a number beyond all sense.
+# Tokenizers without a maximum length have a huge placeholder number.
 _NO_LENGTH = 10**9
-# Scalings under which, by the documentation of transformers, `max_position_embeddings` stays what it was before.
+# Scalings for which transformers documents that `max_position_embeddings` is the unscaled length.
 _MULTIPLYING = ("linear", "dynamic", "yarn")
 
 
 def context_length(config: Any, tokenizer: Any = None) -> int | None:
-    """Tokens of the longest sequence that a model takes, its reply counted in; None if nothing says it.
+    """Maximum sequence length of a model in tokens, including its reply; None if it is unknown.
 
     `max_position_embeddings` of the text configuration, times the factor of its rotary scaling; where the configuration has none,
-    the tokenizer's `model_max_length`. A sliding window is not a limit: it bounds how far a layer sees, not how long a text is.
+    the tokenizer's `model_max_length`. A sliding window is not a limit: it bounds how far a layer attends, not the length of a
+    text.
 
     Args:
         config: of the model, or of its decoder.
@@ -44,7 +45,7 @@ def context_length(config: Any, tokenizer: Any = None) -> int | None:
 
 
 def _scaled(text: Any, positions: int) -> int:
-    """Positions after the rotary scaling; 0 where there is none, or where it differs from layer to layer."""
+    """Number of positions after rotary scaling; 0 if there is none, or if it differs between layers."""
     scaling = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None)
     if not isinstance(scaling, dict):
         return 0
@@ -57,24 +58,24 @@ def _scaled(text: Any, positions: int) -> int:
     return int(positions * factor) if kind in _MULTIPLYING else 0
 
 
-# A question like any other: words, lines, signs, and a space at the end.
+# An ordinary question: words, lines, punctuation, and a space at the end.
 _PROBE = 'Which "one"?\nIt\'s a < b & {c}:  d\nAnswer: '
-# Prompts tokenized at once.
+# Number of prompts to tokenize at once.
 _CHUNK = 512
 
 
 class PromptChecker:
     """Checks the prompts of one model.
 
-    A sample's text must add no control token to those that the chat template writes around any question: not by the tokenizer,
-    not by the processor, not by the template. What is counted is the tokens of the whole prompt.
+    A sample's text must not add control tokens to those that the chat template puts around any question, whether through the
+    tokenizer, the processor or the template. The tokens of the whole prompt are counted.
 
     Args:
         conversation: renders the prompts.
-        prepare: makes inputs of requests; it says how many tokens images become.
+        prepare: prepares inputs, which gives the number of image tokens.
         config: of the model.
         processor: of the model.
-        name: of the model, for the texts.
+        name: of the model, for error texts.
     """
 
     def __init__(self, conversation: Conversation, prepare: Preparation, config: Any, processor: Any, name: str) -> None:
@@ -91,17 +92,17 @@ class PromptChecker:
         self._answer_lengths: dict[tuple[tuple[str, ...], int], int] = {}
 
     def report(self, requests: Sequence[Request], *, reply_tokens: int = 0, exact: int | None = 0) -> PromptReport:
-        """Every fault of the requests' prompts, one for each sample and question.
+        """All faults of the requests' prompts, one per sample and question.
 
-        Under the protocol's image preparation all images become equally many tokens, so that one picture says how long every
-        prompt is. With pictures of their own sizes only a prompt that is prepared says it; of the others the text is counted,
-        with one token per image.
+        With the protocol's image preparation all images become the same number of tokens, so that one prepared prompt gives the
+        length of all. With images of different sizes a prompt must be prepared to know its length; of the others only the text is
+        counted, with one token per image.
 
         Args:
             requests: to check.
-            reply_tokens: that a reply to each may have.
-            exact: how many of the longest prompts are prepared where pictures have their own sizes; None: all. Unless it is 0,
-                pictures that the image processor refuses by their size are faults too.
+            reply_tokens: maximum length of a reply.
+            exact: number of the longest prompts to prepare where images have different sizes; None: all. Unless it is 0,
+                images that the image processor refuses because of their size are faults too.
         """
         unique: dict[tuple[str, str, tuple[str, ...], int], Request] = {}
         for request in requests:
@@ -125,14 +126,14 @@ class PromptChecker:
         return PromptReport(tuple(named), longest, self.context)
 
     def length_faults(self, requests: Sequence[Request], batch: Batch, reply_tokens: int | None) -> list[PromptFault]:
-        """Prompts of a prepared batch that are too long; `reply_tokens` None: the candidates follow."""
+        """Prompts of a prepared batch that are too long; with `reply_tokens` None the candidates follow."""
         following = max(map(len, batch.trie.candidates)) if reply_tokens is None else reply_tokens
         lengths = batch.inputs["attention_mask"].sum(dim=1).tolist()
         problems = [(r.sample_id, self._too_long(int(n), following)) for r, n in zip(requests, lengths, strict=True)]
         return [PromptFault(sample, problem) for sample, problem in problems if problem]
 
     def _control_faults(self, requests: Sequence[Request]) -> dict[int, str]:
-        """By the requests' `id`; the lengths of the texts of all others are remembered."""
+        """Faults by `id` of the request; the text lengths of all other requests are cached."""
         faults: dict[int, str] = {}
         unchecked = [request for request in requests if _key(request) not in self._sound]
         for start in range(0, len(unchecked), _CHUNK):
@@ -151,7 +152,7 @@ class PromptChecker:
         return faults
 
     def _size_faults(self, requests: Sequence[Request]) -> dict[int, str]:
-        """By the requests' `id`: pictures that cannot be read, or are refused by their size."""
+        """Faults by `id` of the request: images that cannot be read, or are refused because of their size."""
         try:
             faults = self._prepare.size_faults(requests)
         except PictureError as fault:
@@ -160,7 +161,7 @@ class PromptChecker:
         return {id(first[fault.sample]): _without_sample(fault) for fault in faults if fault.sample in first}
 
     def _rendered(self, request: Request) -> tuple[str, str]:
-        """What is wrong with a question before it is tokenized, or nothing; and the prompt."""
+        """The fault of a question before it is tokenized, or ""; and the prompt."""
         names = self._controls.unwanted(self._controls.literal(request.question), request.question, request.caption)
         if names:
             return control_problem(names, request, self._name), ""
@@ -178,7 +179,7 @@ class PromptChecker:
 
     @cached_property
     def _verbatim(self) -> bool:
-        """Whether the template leaves an ordinary question as it is."""
+        """Whether the template leaves an ordinary question unchanged."""
         return _PROBE.strip() in self._conversation.prompt(_PROBE, 1)
 
     def _control_problem(self, request: Request, ids: Sequence[int]) -> str | None:
@@ -195,7 +196,7 @@ class PromptChecker:
         return None
 
     def _count_frame(self, n_images: int) -> Counter[int]:
-        """Control tokens that stand around any question."""
+        """Control tokens around any question."""
         [ids] = self._tokenized([self._conversation.prompt(_PROBE, n_images)])
         return self._controls.count(ids)
 
@@ -214,7 +215,7 @@ class PromptChecker:
         return self._sound[_key(request)]
 
     def _tokens(self, request: Request, *, prepare: bool) -> int:
-        """Tokens of a request's prompt, images counted in as far as their number is known."""
+        """Number of tokens of a request's prompt, including image tokens as far as their number is known."""
         n_images = len(request.images)
         if self._prepare.images.preparation == "protocol":
             if n_images not in self._image_tokens:
@@ -226,7 +227,7 @@ class PromptChecker:
         return int(self._prepare([request], for_candidates=False).inputs["attention_mask"].sum())
 
     def _answer_tokens(self, request: Request) -> int:
-        """Tokens from the prompt's end to the end of the longest candidate."""
+        """Number of tokens from the prompt's end to the end of the longest candidate."""
         key = request.identifiers, len(request.images)
         if key not in self._answer_lengths:
             with self._prepare.lock:
@@ -239,7 +240,7 @@ class PromptChecker:
 
 
 def control_problem(names: Iterable[str], request: Request, model: str) -> str:
-    """A sample's fault: control tokens in its text."""
+    """Message: control tokens in a sample's text."""
     name = next(iter(names))
     where = "caption" if request.caption is not None and name in request.caption else "question"
     return (
@@ -249,7 +250,7 @@ def control_problem(names: Iterable[str], request: Request, model: str) -> str:
 
 
 def too_long(tokens: int, following: int, context: int | None, model: str) -> str | None:
-    """A sample's fault: its prompt, and what follows it, are longer than the context; None if they are not."""
+    """Message: a prompt and the tokens that follow it are longer than the context; None if they are not."""
     if context is None or tokens + following <= context:
         return None
     return (
@@ -274,11 +275,11 @@ class PromptReader:
         processor: of the model, with a chat template.
         name: for error texts.
         image_preparation: "protocol", "native" or "pad".
-        date: YYYY-MM-DD, what a chat template prints that asks for today's date.
+        date: YYYY-MM-DD, printed by chat templates that print today's date.
 
     Raises:
         UnsupportedModelError: there is no chat template, or it has no place for images.
-        UserError: a wrong image preparation or date.
+        UserError: an invalid image preparation or date.
     """
 
     def __init__(

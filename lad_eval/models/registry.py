@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 
 def model_names() -> list[str]:
-    """Models that need no files: the embedded one, then the families with random weights; torch is not imported."""
+    """Models that need no files: the embedded one, then the families with random weights; does not import torch."""
     from lad_eval.models.random import FAMILIES, SIZES
 
     return [EMBEDDED, *(f"{RANDOM}{name}" for name in (*FAMILIES, *SIZES))]
 
 
 def check_model_name(name: str, adapter: str | None = None) -> None:
-    """Refuses a name that cannot be a model, or an adapter's that cannot be an adapter, without importing torch.
+    """Refuses a name that cannot be a model, or an adapter's name that cannot be an adapter, without importing torch.
 
     Raises:
-        UserError: no such built-in name, no such folder, or no form of a hub id.
+        UserError: no such built-in name, no such folder, or not a valid hub id.
     """
     if adapter is not None:
         if name.startswith(KIT):
@@ -39,7 +39,7 @@ def check_model_name(name: str, adapter: str | None = None) -> None:
     if name in model_names() or Path(name).expanduser().is_dir():
         return
     if name.startswith(KIT) and name != KIT:
-        return  # its registry takes seconds to import; `load_model` asks it
+        return  # its registry takes seconds to import; `load_model` checks the entry
     if Path(name).expanduser().is_file():
         raise UserError(f"{name} is a file; a model is a folder with config.json, weights and processor.")
     if name.startswith(("/", "./", "../", "~")) or "\\" in name or name.count("/") > 1:
@@ -49,7 +49,7 @@ def check_model_name(name: str, adapter: str | None = None) -> None:
 
 
 def check_model(name: str, *, adapter: str | None = None, revision: str | None = None) -> None:
-    """Refuses a model that cannot be loaded here, by its name and by what of the hub can be reached, without importing torch.
+    """Refuses a model that cannot be loaded here, because of its name or because the hub is unreachable, without importing torch.
 
     Raises:
         UserError: as `check_model_name`; or a model of the hub is neither in the local cache nor to be fetched.
@@ -63,10 +63,10 @@ def check_model(name: str, *, adapter: str | None = None, revision: str | None =
 
 @contextmanager
 def _garbage_collection_paused() -> Iterator[None]:
-    """No search for reference cycles while torch, transformers and a model's code are imported.
+    """Pauses garbage collection while torch, transformers and a model's code are imported.
 
-    The imports make some 800,000 objects and hardly any garbage; a growing heap that is searched again and again costs a second.
-    Freezing and unfreezing moves all objects to the oldest generation unsearched, so that the search does not follow right after.
+    The imports create some 800,000 objects and hardly any garbage; repeated collections of the growing heap cost a second.
+    Freezing and unfreezing moves all objects to the oldest generation, so that they are not collected right afterwards.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -74,7 +74,7 @@ def _garbage_collection_paused() -> Iterator[None]:
         yield
     finally:
         if enabled:
-            if not gc.get_freeze_count():  # else the program has frozen objects for itself
+            if not gc.get_freeze_count():  # otherwise the calling program has frozen objects itself
                 gc.freeze()
                 gc.unfreeze()
             gc.enable()
@@ -107,14 +107,14 @@ def load_model(
         dtype: "float32", "bfloat16", "float16", or "auto": float32 on the CPU, bfloat16 on a GPU.
         device: "cpu", "cuda", "cuda:1", "mps", or "auto": a GPU if there is one.
         attn_implementation: "sdpa", "eager", "flash_attention_2", ...; None: transformers' choice for the model.
-        batch_size: requests a forward pass, or "auto".
+        batch_size: requests per forward pass, or "auto".
         image_preparation: "protocol" (336 x 336, bicubic), "native", or "pad" (to a square).
         seed: of random weights.
         trust_remote_code: run Python code that comes with a hub model.
-        date: YYYY-MM-DD, what a chat template prints that asks for today's date.
+        date: YYYY-MM-DD, printed by chat templates that print today's date.
 
     Raises:
-        UserError: one line that names the fault and its mend.
+        UserError: one line that says what is wrong and how to fix it.
     """
     check_model(name, adapter=adapter, revision=revision)
     if name.startswith(KIT):
@@ -191,7 +191,7 @@ def _loaded(source: Source, *, trust_remote_code: bool, **options: Any) -> tuple
 
 
 def _checked(source: Source, code: bool) -> Source:
-    """The source with the folder of its base, which holds what it must."""
+    """The source with the folder of its base, after checking that its files are complete."""
     from lad_eval.models.adapters import processor_folder
     from lad_eval.models.loading import check_folder
 
@@ -217,10 +217,10 @@ def load_prompt_reader(
     trust_remote_code: bool = False,
     date: str = DEFAULT_DATE,
 ) -> ReadsPrompts:
-    """What says which prompts a model can take: without its weights, but for an entry of VLMEvalKit, whose class loads them.
+    """Loads what checks which prompts a model can take, without the model's weights; an entry of VLMEvalKit does load them.
 
     Args:
-        name: as for `load_model`, and so the rest.
+        name: as for `load_model`, as are all other arguments.
 
     Raises:
         UserError: as `load_model`.
@@ -245,7 +245,7 @@ def load_prompt_reader(
 
 
 def _of_kit(name: str, chosen: Mapping[str, Any], image_preparation: ImagePreparation, date: str) -> InterceptedVLM:
-    """A model of VLMEvalKit, whose class chooses for itself what `chosen` names."""
+    """A model of VLMEvalKit, whose class chooses the options in `chosen` itself."""
     from lad_eval.models.preparation import check_image_preparation
     from lad_eval.models.vlmeval.loading import load_entry
 

@@ -1,7 +1,7 @@
-"""Where a model's parts are and what the model is called: the only place that derives a model's name.
+"""Where a model's parts are, and its name; no other module derives a model's name.
 
-All spellings of one folder (relative, through a link, with `~`, with a slash at the end) are one model with one name. Nothing
-here imports torch.
+All spellings of one folder (relative, through a link, with `~`, with a trailing slash) are one model with one name. This module
+does not import torch.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Snapshot:
     Attributes:
         repository: `org/name`.
         commit: 40 hex digits.
-        subfolder: of the repository, with slashes; "" is its root.
+        subfolder: of the repository, with slashes; "" for its root.
     """
 
     repository: str
@@ -49,7 +49,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Source:
-    """The parts that a model is loaded from.
+    """The base and the adapter that a model is loaded from.
 
     Attributes:
         base: a built-in name, an absolute folder without links in its path, or a hub id.
@@ -68,12 +68,12 @@ class Source:
 
     @property
     def name(self) -> str:
-        """What tables, run folders and filters call the model: `org/name`, `parent/folder`, `<base>+<adapter>`."""
+        """The model's name in tables, run folders and filters: `org/name`, `parent/folder`, `<base>+<adapter>`."""
         return self._joined(_place_name)
 
     @property
     def content_name(self) -> str:
-        """The same without the parents of folders: a folder that is moved holds the same model, so this is in the fingerprint."""
+        """The same without parent folders, for the fingerprint: a folder that is moved holds the same model."""
         return self._joined(_own_name)
 
     def _joined(self, named: Callable[[str], str]) -> str:
@@ -84,7 +84,7 @@ class Source:
 
 
 def source_of(model: str, *, adapter: str | None = None, revision: str | None = None) -> Source:
-    """The parts behind a model's name; of a hub id, an adapter is seen once its configuration is in the local cache.
+    """The source of a model's name; an adapter of a hub id is found once its configuration is in the local cache.
 
     Args:
         model: as the user gave it: a built-in name, a folder or a hub id.
@@ -111,7 +111,7 @@ def source_of(model: str, *, adapter: str | None = None, revision: str | None = 
 
 
 def display_name(model: str, adapter: str | None = None, revision: str | None = None) -> str:
-    """A model's name as tables, run folders, the leaderboard and filters have it; see `Source.name`.
+    """A model's name in tables, run folders, the leaderboard and filters; see `Source.name`.
 
     A name that is neither a folder here nor an adapter on the hub is returned as it is.
 
@@ -122,7 +122,7 @@ def display_name(model: str, adapter: str | None = None, revision: str | None = 
 
 
 def is_built_in(model: str) -> bool:
-    """Whether the name stands for a model of this package or of another harness; a folder of that name is not meant."""
+    """Whether the name is that of a model of this package or of another harness, even if there is a folder of that name."""
     return model == EMBEDDED or model.startswith((RANDOM, KIT))
 
 
@@ -135,7 +135,7 @@ def local_folder(model: str) -> Path | None:
 
 
 def snapshot_of(folder: PurePath) -> Snapshot | None:
-    """The hub's commit that a folder of the hub's cache holds: `.../models--org--name/snapshots/<40 hex digits>[/subfolder]`."""
+    """The commit that a folder of the hub's cache holds: `.../models--org--name/snapshots/<40 hex digits>[/subfolder]`."""
     parts = folder.parts
     for place in range(len(parts) - 2):
         repository, between, commit = parts[place : place + 3]
@@ -145,7 +145,7 @@ def snapshot_of(folder: PurePath) -> Snapshot | None:
 
 
 def cached_adapter(repository: str, revision: str | None) -> Path | None:
-    """Folder in the hub's cache that holds a repository's adapter; None if the cache knows of none."""
+    """Folder in the hub's cache that holds a repository's adapter; None if there is none."""
     if not HUB_ID.fullmatch(repository):
         return None
     from huggingface_hub import try_to_load_from_cache
@@ -191,7 +191,7 @@ def _base_of(adapter: Path) -> tuple[str, str | None]:
     for folder in (local_folder(base), local_folder(str(adapter / Path(base).expanduser()))):
         if folder is not None and folder != adapter:
             return str(folder), None
-    cached = snapshot_of(PurePath(base))  # the cache of the machine that trained it
+    cached = snapshot_of(PurePath(base))  # a path in the cache of the machine that trained it
     if cached is not None and not cached.subfolder:
         return cached.repository, cached.commit
     revision = config.get("revision")
@@ -216,7 +216,7 @@ def _own_name(place: str) -> str:
 
 
 def _path_of(place: str) -> Path | None:
-    """The path that a part of a source is, whether or not something lies there; None for built-in names and hub ids."""
+    """The path of a part of a source, whether or not it exists; None for built-in names and hub ids."""
     if is_built_in(place):
         return None
     path = Path(place)
@@ -227,7 +227,7 @@ _CONFIGS = ("config.json", ADAPTER_CONFIG)
 
 
 def hub_has_address() -> bool:
-    """Whether the hub's name resolves here, or a proxy is set that may resolve it."""
+    """Whether the hub's host name resolves here, or a proxy is set that may resolve it."""
     from huggingface_hub.constants import ENDPOINT
 
     if getproxies():
@@ -240,7 +240,7 @@ def hub_has_address() -> bool:
 
 
 def check_at_hand(name: str, revision: str | None) -> None:
-    """Refuses a model that is neither in the local cache nor on a hub that can be reached.
+    """Refuses a model that is not in the local cache while the hub cannot be reached.
 
     Raises:
         UserError: it is not.
@@ -254,7 +254,7 @@ def check_at_hand(name: str, revision: str | None) -> None:
 
 
 def unreachable(name: str) -> str:
-    """What is wrong where a model is neither here nor to be fetched."""
+    """Message for a model that is neither in the local cache nor can be downloaded."""
     return (
         f"{name} is not in the local cache and the hub cannot be reached: download it on a machine with a network "
         f"(`hf download {name} --local-dir <folder>`) and pass that folder as the model."

@@ -298,13 +298,13 @@ def test_a_damaged_configuration_is_named(both, text):
     ("changes", "part"),
     [
         ({"target_modules": ["no_such_module"]}, "no_such_module"),
-        ({"target_modules": ["q_proj"]}, "of its 18 tensors have no place there"),
+        ({"target_modules": ["q_proj"]}, "of its 18 tensors are unknown there"),
         ({"target_modules": ["q_proj", "v_proj", "o_proj", "k_proj"]}, "of the tensors that its configuration names are missing"),
         ({"r": 8}, "size mismatch"),
-        ({"modules_to_save": ["lm_head"]}, "is not whole: its weights lack 'base_model.model.lm_head.weight'"),
+        ({"modules_to_save": ["lm_head"]}, "is incomplete: its weights lack 'base_model.model.lm_head.weight'"),
         ({"peft_type": "NO_SUCH_TYPE"}, "NO_SUCH_TYPE"),
         ({"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4, "task_type": "CAUSAL_LM"}, "cannot be merged"),
-        ({"megatron_config": {"a": 1}, "megatron_core": "this"}, "asks for Megatron's modules"),
+        ({"megatron_config": {"a": 1}, "megatron_core": "this"}, "needs Megatron's modules"),
     ],
 )
 def test_an_adapter_that_does_not_fit_is_one_line(adapter, changes, part):
@@ -322,7 +322,7 @@ def test_an_adapter_of_another_number_of_layers_is_refused(qwen, adapter):
     save_file({**tensors, **extra}, adapter / "adapter_model.safetensors")
     assert "have no place there" in refusal(adapter)
     save_file({n: t for n, t in tensors.items() if "layers.0" not in n}, adapter / "adapter_model.safetensors")
-    assert "is not whole" in refusal(adapter)
+    assert "is incomplete" in refusal(adapter)
 
 
 def test_damaged_weights_are_one_line(adapter):

@@ -176,7 +176,7 @@ def test_too_large_batches_are_halved_for_good(vlm, caplog):
     model.evidence(requests[:2])
     hook.remove()
     assert sizes == [5, 2, 2, 1, 2]
-    assert "Out of memory with a batch of 5; going on with 2." in caplog.text
+    assert "Out of memory with a batch of 5; continuing with 2." in caplog.text
     np.testing.assert_allclose(evidence.log_probs, vlm("qwen2.5-vl", batch_size=1).evidence(requests).log_probs, atol=1e-4)
 
 

@@ -1,7 +1,7 @@
-"""Models with random weights, made offline: `random:<family>` (tiny) and `random:<family>-<size>` (real size).
+"""Models with random weights, created offline: `random:<family>` (tiny) and `random:<family>-<size>` (real size).
 
 For tests, for a user's CI, and for measuring speed without weights. The architecture, the processor class and the form of the
-chat template are the family's own; the tokenizer is a small one of ours that carries the family's special tokens.
+chat template are the family's own; the tokenizer is a small one with the family's special tokens.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ SIZES: tuple[str, ...] = (
     "internvl3-8b",
     "gemma3-4b",
 )
-"""Published sizes: the numbers of the published configuration, around our small tokenizer."""
+"""Published sizes: the numbers of the published configuration, with our small tokenizer."""
 
 
 def load_random(
@@ -68,9 +68,9 @@ def load_random(
 
     Args:
         name: an entry of `FAMILIES` or `SIZES`.
-        seed: of the weights. A tiny model has the same weights on every device; a model of real size is drawn on its device.
+        seed: of the weights. A tiny model has the same weights on every device; those of a real size are created on its device.
         dtype: of the weights; None means float32 for tiny models, bfloat16 for real sizes.
-        device: None means the CPU. "meta" makes no weights at all.
+        device: None means the CPU. "meta" allocates no weights.
         attn_implementation: as in transformers; None means transformers' default.
 
     Raises:

@@ -17,7 +17,7 @@ _GEMMA_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
 )
-# PaliGemma is no chat model: the images, then the text; its processor puts the begin-of-sequence token between them.
+# PaliGemma is not a chat model: the images, then the text; its processor puts the begin-of-sequence token between them.
 _PALIGEMMA_TEMPLATE = (
     "{% for message in messages %}{% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}<image>{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"

@@ -42,7 +42,7 @@ _FAMILIES: dict[str, ModelFamily] = {
     "molmo2": MOLMO2,
 }
 
-# With the usual 0.02 a tiny model attends almost evenly everywhere, and a test on it would prove little.
+# With the usual 0.02 a tiny model attends almost uniformly, and a test with it would prove little.
 _TINY_INITIALIZER_RANGE = 0.2
 
 
@@ -54,7 +54,7 @@ def build(
     device: torch.device | str | None,
     attn_implementation: str | None,
 ) -> tuple[Any, Any]:
-    """See `load_random`; `name` is known to exist."""
+    """As `load_random`, for a `name` that exists."""
     import transformers
 
     family, size = _split(name)
@@ -111,7 +111,7 @@ def _listed(token_ids: Mapping[str, str | tuple[str, ...]]) -> Iterator[tuple[st
 
 
 def _fill_zeros(model: Any) -> None:
-    """Gemma3's image projection begins at zero: an untrained model would not look at its images at all."""
+    """Gemma3 initialises its image projection with zeros: an untrained model would ignore its images."""
     for weights in model.parameters():
         if weights.dim() > 1 and not weights.is_meta and not bool(weights.any()):
             torch.nn.init.normal_(weights, std=_TINY_INITIALIZER_RANGE)

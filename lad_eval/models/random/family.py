@@ -1,4 +1,4 @@
-"""What is told about a family, once for its tiny and its real sizes."""
+"""The definition of a model family, for its tiny and its real sizes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TINY_TEXT: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class ModelShape:
-    """Numbers of one size, in the words of the family's configuration classes.
+    """Configuration values of one size, by the names of the family's configuration classes.
 
     Attributes:
         text: the decoder.
@@ -45,10 +45,9 @@ class ModelFamily:
         tokens: arguments of `make_tokenizer`.
         token_ids: configuration entries that hold the id of a special token, or the ids of several.
         template: chat template, in the family's form.
-        processor: makes the family's processor, but for its chat template, from (tokenizer, shape).
+        processor: creates the family's processor, without its chat template, from (tokenizer, shape).
         shapes: by size name; the tiny one is "".
-        since: the first release of transformers that has the architecture and gets it right, where the oldest one that is
-            supported here does not.
+        since: the first release of transformers with a working implementation, if the oldest supported release has none.
     """
 
     model_type: str
@@ -62,7 +61,7 @@ class ModelFamily:
     since: str | None = None
 
 
-# What the merges are learnt from: enough to make most prompt words one token, so that prompts are about as long as usual.
+# Training text of the merges: most prompt words become one token, so that prompts are about as long as usual.
 _WORDS = """
 Given images indexed from first to last, identify the image that best matches the provided caption. Respond with the index number
 only and nothing else. Caption: Answer: user assistant system human You are a helpful assistant. User: Assistant: USER: ASSISTANT:
@@ -84,10 +83,10 @@ def make_tokenizer(
     Args:
         named: special tokens that the processor reads as attributes of the tokenizer: {"image_token": "<image>"}.
         extra: special tokens without a name.
-        bos: begin of sequence, or None.
+        bos: beginning-of-sequence token, or None.
         eos: end of turn: what ends an answer.
         pad: padding.
-        adds_bos: whether every text is begun with `bos`, as Llama's tokenizers do.
+        adds_bos: whether every text begins with `bos`, as with Llama's tokenizers.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast

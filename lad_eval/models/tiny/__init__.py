@@ -1,4 +1,4 @@
-"""The embedded model `lad-tiny`: a model organism of position bias. See MODEL_CARD.md beside this file."""
+"""The embedded model `lad-tiny`: a model organism of position bias. See MODEL_CARD.md in this folder."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Which image tokens of a prompt made by a VLMEvalKit class belong to which image.
+"""Assigns the image tokens of a prompt made by a VLMEvalKit class to its images.
 
-The prompt is seen only when it reaches `generate`: its tokens, and what goes with them. A single image owns all image tokens.
-Of several, facts that are sure decide, in this order: the processor's own count (`image_grid_thw`), a mark that the family writes
-once for every image, one run of image tokens for every image, and a family whose pixels come one row an image. Where none
-decides, an error; never a guess.
+The prompt is known only when it reaches `generate`: its tokens and the other inputs. A single image has all image tokens. With
+several images, reliable facts decide, in this order: the processor's own count (`image_grid_thw`), a marker token that the family
+writes once per image, one run of image tokens per image, and a family with one row of pixels per image. Where none of them
+decides, an error is raised.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ import torch
 from lad_eval.attention.spans import Spans, cut_spans, image_token_id
 from lad_eval.errors import UnsupportedModelError
 
-# Tokens that a family writes once for every image, whatever its tiles: the processor's attribute, and where the mark stands.
-# Idefics3's and SmolVLM's last tile is the whole picture; Pixtral's rows and LFM2-VL's tiles are closed by a mark of the image.
+# Tokens that a family writes once per image, whatever its tiles: the processor's attribute, and the place of the token.
+# Idefics3's and SmolVLM's last tile is the whole image; Pixtral's rows and LFM2-VL's tiles are followed by an end token.
 _MARKS: tuple[tuple[str, str], ...] = (
     ("global_image_tag", "before last tile"),
     ("global_image_token", "before last tile"),
     ("image_end_token", "behind last tile"),
 )
-# `model_type` of families whose `pixel_values` have a row an image, and that give images of one size equally many tokens.
+# `model_type` of families whose `pixel_values` have one row per image, and that use equally many tokens for images of one size.
 _ROW_AN_IMAGE = frozenset({"llava", "vipllava", "llava_next", "llava_onevision"})
 _CONTEXT = "img_context_token_id"  # InternVL's remote code keeps the image token on the model, set by its `chat`
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What is known of the images apart from the prompt.
+    """What is known of the images without the prompt.
 
     Attributes:
         n_images: of the request.
@@ -50,14 +50,14 @@ def spans_in(
 
     Args:
         ids: Int[1, T], the prompt as it goes to the decoder.
-        inputs: what goes to `generate` beside it.
-        models: the model whose `generate` is called and those around it; one of them knows the image token.
+        inputs: the other inputs of `generate`.
+        models: the model whose `generate` is called and the models that contain it; one of them names the image token.
         processor: of the VLMEvalKit model, or its tokenizer alone.
-        shown: what the request says.
+        images: what is known of the images.
         name: for error texts.
 
     Raises:
-        UnsupportedModelError: the images' tokens cannot be told apart.
+        UnsupportedModelError: the image tokens cannot be assigned to the images.
     """
     row = ids[0].tolist()
     token = _image_token(models, processor, name)
@@ -95,7 +95,7 @@ def _counts(
     processor: Any,
     images: ImageFacts,
 ) -> list[int] | None:
-    """Image tokens of every image, or None where no fact decides."""
+    """Number of image tokens of every image, or None if no fact decides."""
     n, total = images.n_images, len(positions)
     if n == 1:
         return [total]
@@ -126,7 +126,7 @@ def _counts(
 
 
 def _by_marks(positions: Sequence[int], marked: Sequence[int], place: str) -> list[int] | None:
-    """Tokens of every image, where image k ends with the tokens right behind (or right before) its mark."""
+    """Number of tokens of every image, where image k ends at its marker token, or with the tile that follows it."""
     ends: list[int] = []
     for mark in marked:
         if place == "before last tile":
@@ -143,7 +143,7 @@ def _by_marks(positions: Sequence[int], marked: Sequence[int], place: str) -> li
 
 
 def _runs(positions: Sequence[int]) -> list[list[int]]:
-    """Neighbouring positions together."""
+    """Groups of consecutive positions."""
     runs: list[list[int]] = []
     for position in positions:
         if runs and runs[-1][-1] == position - 1:

@@ -19,8 +19,8 @@ from lad_eval.errors import UserError
 def kit(module: str) -> ModuleType:
     """A module of VLMEvalKit, such as "vlmeval.config".
 
-    Its import switches gradients off, seeds torch's random numbers and turns the verification of TLS certificates off, all for
-    the whole process; those are put back as they were.
+    Its import disables gradients, seeds torch's random numbers and disables the verification of TLS certificates, for the whole
+    process; all of that is restored.
 
     Raises:
         UserError: VLMEvalKit is not installed, or does not import.
@@ -31,7 +31,7 @@ def kit(module: str) -> ModuleType:
     import torch
 
     with contextlib.suppress(ImportError):
-        # Loaded behind VLMEvalKit's packages, torchvision's PNG reader finds another zlib than its own and fails.
+        # If it is loaded after VLMEvalKit's packages, torchvision's PNG reader finds another zlib than its own and fails.
         import torchvision.io  # noqa: F401
 
     grad, state, context = torch.is_grad_enabled(), torch.random.get_rng_state(), ssl._create_default_https_context
@@ -60,7 +60,7 @@ def kit(module: str) -> ModuleType:
 
 
 def kit_version() -> str:
-    """`<distribution> <version>` of the VLMEvalKit that is imported; an uninstalled checkout gives its own `__version__`."""
+    """`<distribution> <version>` of the VLMEvalKit that is imported; of a checkout that is not installed, its `__version__`."""
     package = kit("vlmeval")
     written = str(getattr(package, "__version__", "unknown"))
     where = str(getattr(package, "__file__", ""))

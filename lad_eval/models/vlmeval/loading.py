@@ -1,4 +1,4 @@
-"""From an entry of VLMEvalKit's registry to a model that is looked at."""
+"""Loads an entry of VLMEvalKit's registry as a VLM."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from lad_eval.models.vlmeval.support import entry_of, support_of
 
 ENTRY = "vlmeval:"
 DATASET = "LADRetrieval"
-"""What classes that choose their prompt by the data set's name are told; VLMEvalKit knows no data set of this name."""
+"""Data set name for classes that choose their prompt by it; VLMEvalKit has no data set of this name."""
 
-# Engines that show neither logits nor attention; classes that can do without take these arguments.
+# Engines that give neither logits nor attention; these arguments of the classes disable them.
 _ENGINES = ("use_vllm", "use_lmdeploy")
 
 
 def check_entry(entry: str) -> None:
-    """Refuses an entry that cannot be served, before anything is loaded.
+    """Refuses an entry that is not supported, before anything is loaded.
 
     Raises:
         UserError: no such entry.
-        UnsupportedModelError: an API, or a class to which the mechanism does not apply.
+        UnsupportedModelError: an API, or a class whose `generate` cannot be replaced.
     """
     support = support_of(entry)
     if support.kind in ("api", "unsupported"):
@@ -40,7 +40,7 @@ def check_entry(entry: str) -> None:
 
 
 def made_with(entry: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The arguments that an entry's class is made with: the registry's, without other engines, and these options."""
+    """The arguments that an entry's class is constructed with: the registry's, without other engines, and these options."""
     kind, arguments = entry_of(entry)
     known = inspect.signature(kind).parameters if callable(kind) else {}
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
@@ -60,14 +60,14 @@ def build_inner(entry: str, options: Mapping[str, Any] | None = None) -> Any:
         _check_place(entry, value)
     try:
         return kind(**arguments)
-    except Exception as fault:  # the class is somebody else's program and may fail as it likes
+    except Exception as fault:  # third-party code, which may raise any exception
         if is_out_of_memory(fault):
             raise OutOfMemoryError(f"{entry} does not fit in memory.") from fault
         raise UserError(f"{entry} cannot be loaded by its class {kind.__name__} ({_reason(fault)}).") from fault
 
 
 def _check_place(entry: str, value: Any) -> None:
-    """Refuses a local folder, or a repository in the hub's cache, whose adapter a class would apply or leave out unasked."""
+    """Refuses a local folder, or a repository in the hub's cache, whose adapter a class would apply or ignore silently."""
     place = None if not isinstance(value, str) else local_folder(value) or cached_adapter(value, None)
     if place is None:
         return
@@ -93,11 +93,11 @@ def load_entry(
     Args:
         entry: a name of VLMEvalKit's registry.
         dataset: VLMEvalKit's name of the data set.
-        image_preparation: of the images that the class is given.
-        date: YYYY-MM-DD, what a chat template prints that asks for today's date.
+        image_preparation: of the images that the class receives.
+        date: YYYY-MM-DD, printed by chat templates that print today's date.
 
     Raises:
-        UserError: unknown, not supported, or not to be loaded here.
+        UserError: the entry is unknown, not supported, or cannot be loaded here.
     """
     check_entry(entry)
     inner = build_inner(entry)

@@ -34,21 +34,21 @@ from lad_eval.models.vlmeval.writing import PassThroughHandler, request_of
 from lad_eval.tasks.request import Request
 
 ChooseCandidate = Callable[[Evidence], int]
-"""From one row of evidence to the position answered, 0-based."""
+"""Maps one row of evidence to the answered position, 0-based."""
 
 
 class InterceptedVLM(InterventionMixin):
     """Implements the protocols of `lad_eval.models.base` around a VLMEvalKit model, one message at a time.
 
     Args:
-        inner: a VLMEvalKit model object (`generate(message, dataset)`), with a model that answers through `generate`.
+        inner: a VLMEvalKit model object (`generate(message, dataset)`) whose model answers through transformers' `generate`.
         name: for tables and error texts.
-        dataset: VLMEvalKit's name of the data set, which some classes choose their prompt by.
-        image_preparation: of requests' images, before the class's own: "protocol" squashes to 336 x 336; "native" leaves them;
-            "pad" makes squares, in the mean colour of CLIP.
-        date: YYYY-MM-DD, what a chat template prints that asks for today's date.
+        dataset: VLMEvalKit's name of the data set, by which some classes choose their prompt.
+        image_preparation: of requests' images, before the class's own: "protocol" resizes to 336 x 336; "native" changes nothing;
+            "pad" pads to a square, in the mean colour of CLIP.
+        date: YYYY-MM-DD, printed by chat templates that print today's date.
         weights: what identifies the weights; None: a digest of the weights themselves.
-        arguments: the class was made with, for the fingerprint.
+        arguments: that the class was constructed with, for the fingerprint.
 
     Raises:
         UnsupportedModelError: the object holds no model that answers through transformers' `generate`, or no tokenizer.
@@ -80,7 +80,7 @@ class InterceptedVLM(InterventionMixin):
             getattr(self.processor, "tokenizer", self.processor), _conversation(self.processor, name, date), name
         )
         with intercepted(self.model, _NoHandler()):
-            pass  # says at once whether there is anything to intercept
+            pass  # raises at once if there is nothing to replace
         self._context_length = context_length(self.model.config, getattr(self.processor, "tokenizer", self.processor))
 
     @cached_property
@@ -98,17 +98,17 @@ class InterceptedVLM(InterventionMixin):
         )
 
     def check_prompts(self, requests: Sequence[Request], *, reply_tokens: int = 0, exact: int | None = 1) -> PromptReport:
-        """Control tokens in samples' texts; how long prompts are is seen only when the class makes them."""
+        """Control tokens in samples' texts; the length of prompts is known only when the class makes them."""
         unique = {(request.sample_id, request.question, request.identifiers): request for request in requests}
         faults = (self._texts.fault(request) for request in unique.values())
         return PromptReport(tuple(fault for fault in faults if fault is not None), context=self._context_length)
 
     def evidence(self, requests: Sequence[Request]) -> Evidence:
-        """One row a request, in their order; see the protocol."""
+        """One row per request, in their order; see the protocol."""
         return Evidence.concatenate(list(self.evidence_batches(_some(requests))))
 
     def evidence_batches(self, requests: Sequence[Request]) -> Iterator[Evidence]:
-        """Evidence of request after request, each as soon as it is there; under what the model is when this is called."""
+        """Evidence request by request, each as soon as it is computed, under the interventions open when this is called."""
         _check_alike(requests)
         refuse(self.check_prompts(requests).faults)
         intervention = self._intervention
@@ -116,11 +116,11 @@ class InterceptedVLM(InterventionMixin):
         return (self._evidence_of(self.messages.of(request), request, intervention) for request in requests)
 
     def evidence_of(self, messages: Sequence[Message], requests: Sequence[Request]) -> Evidence:
-        """Evidence for messages that are built already, each aligned with its request.
+        """Evidence for messages that the caller built, one per request.
 
         Raises:
             UserError: not as many messages as requests.
-            DataError: a message shows other than its request's number of images, or its text becomes a control token.
+            DataError: a message has another number of images than its request, or its text contains a control token.
             UnsupportedModelError: see the class.
         """
         if len(messages) != len(requests):
@@ -138,13 +138,13 @@ class InterceptedVLM(InterventionMixin):
         return text, self._row(handler, request)
 
     def generate(self, requests: Sequence[Request], *, max_new_tokens: int = 16) -> list[str]:
-        """Greedy free text to the class's own prompt, as the class decodes it."""
+        """Greedy free text for the class's own prompt, decoded by the class."""
         batches = self.reply_batches(requests, Decoding(max_new_tokens=max_new_tokens))
         replies = {reply.key: reply.texts[0] for batch in batches for reply in batch}
         return [replies[request.key] for request in requests]
 
     def reply_batches(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[list[Reply]]:
-        """Replies to the class's own prompt, as the class decodes them, each as soon as it is there; each key once."""
+        """Replies to the class's own prompt, decoded by the class, each as soon as it is generated; each key once."""
         refuse(self.check_prompts(requests).faults)
         intervention = self._intervention
         check_not_calibrated_on(intervention, requests)
@@ -152,12 +152,12 @@ class InterceptedVLM(InterventionMixin):
         return ([self._reply(request, decoding, intervention)] for request in each_once)
 
     def write(self, message: Message) -> str:
-        """The class's own reply to a message of any data set, as it asks for it, under what the model is under.
+        """The class's own reply to a message of any data set, under the interventions that are open.
 
-        Nothing of how the class asks is changed: under an intervention that leaves all as it is, the reply is the class's.
+        The class's generation settings are not changed: under an intervention that changes nothing, the reply is the class's.
 
         Raises:
-            UserError: something else than pictures is shown.
+            UserError: the message holds something else than images and text.
             UnsupportedModelError: see the class; or the intervention cannot be applied.
         """
         request = request_of(message)
@@ -216,7 +216,7 @@ class InterceptedVLM(InterventionMixin):
         return PromptContext(self.name, self.model, self.processor, images, request, self._context_length, intervention)
 
     def _generate_with(self, handler: BaseHandler, message: Message, request: Request, *, date: str | None) -> str:
-        """What the class makes of the answer; faults of the answerer come through whatever the class catches."""
+        """The class's text for what the handler generates; exceptions of the handler are raised even if it catches them."""
         started = time.perf_counter()
         fault: Exception | None = None
         text: Any = None
@@ -225,7 +225,7 @@ class InterceptedVLM(InterventionMixin):
                 text = self.inner.generate(message=copy.deepcopy(message), dataset=self.dataset)
             except UserError:
                 raise
-            except Exception as error:  # the class is somebody else's program and may fail as it likes
+            except Exception as error:  # third-party code, which may raise any exception
                 fault = error
         fault = handler.fault or fault
         if fault is not None:
@@ -239,7 +239,7 @@ class InterceptedVLM(InterventionMixin):
         return text if isinstance(text, str) else str(text[0] if isinstance(text, (list, tuple)) and text else text)
 
     def _as_user_error(self, fault: Exception, sample_id: str) -> UserError:
-        """The fault in one line; a class may fail over a picture of the sample, as one beyond a limit of its sides."""
+        """The fault in one line; a class may fail on an image of the sample, such as one that is too large."""
         if isinstance(fault, UserError):
             return fault
         if is_out_of_memory(fault):
@@ -268,10 +268,10 @@ class InterceptedVLM(InterventionMixin):
 
 
 def inner_model(inner: Any, name: str) -> Any:
-    """The model that a VLMEvalKit object answers with.
+    """The transformers model of a VLMEvalKit object.
 
     Raises:
-        UnsupportedModelError: it holds none.
+        UnsupportedModelError: it has none.
     """
     model = getattr(inner, "model", None)
     if isinstance(model, torch.nn.Module):
@@ -280,7 +280,7 @@ def inner_model(inner: Any, name: str) -> Any:
         raise UnsupportedModelError(f"{name} is not supported: it is an API, which shows neither its logits nor its attention.")
     if getattr(inner, "use_vllm", False) or getattr(inner, "use_lmdeploy", False):
         raise UnsupportedModelError(
-            f"{name} is not supported: vLLM and LMDeploy show no attention; leave use_vllm and use_lmdeploy out."
+            f"{name} is not supported: vLLM and LMDeploy give no attention; leave out use_vllm and use_lmdeploy."
         )
     raise UnsupportedModelError(f"{name} is not supported: {type(inner).__name__} keeps no transformers model as its `model`.")
 
@@ -289,7 +289,7 @@ def inner_processor(inner: Any, name: str) -> Any:
     """The processor, or the tokenizer alone, of a VLMEvalKit object.
 
     Raises:
-        UnsupportedModelError: it holds none.
+        UnsupportedModelError: it has none.
     """
     for attribute in ("processor", "tokenizer", "vl_chat_processor"):
         candidate = getattr(inner, attribute, None)
@@ -303,7 +303,7 @@ def _conversation(processor: Any, name: str, date: str) -> Conversation | None:
         return None
     try:
         return Conversation(processor, name, date)
-    except UnsupportedModelError:  # no usable chat template: the class writes its prompt itself
+    except UnsupportedModelError:  # no usable chat template: the class builds its prompt itself
         return None
 
 
@@ -314,7 +314,7 @@ def _check_alike(requests: Sequence[Request]) -> None:
 
 def _some(requests: Sequence[Request]) -> Sequence[Request]:
     if not requests:
-        raise UserError("There are no requests to answer.")
+        raise UserError("There are no requests to run.")
     return requests
 
 

@@ -1,4 +1,4 @@
-"""Forward passes over the prompt that a class of VLMEvalKit hands to `generate`."""
+"""Forward passes over the prompt that a class of VLMEvalKit passes to `generate`."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class PassResult:
-    """What one pass over one prompt gave.
+    """Result of one forward pass over one prompt.
 
     Attributes:
         log_probs: Float[1, N].
         attention: Float[1, L, N] over the images' own tokens.
         attention_delimited: the same with the delimiters.
-        forward_passes: of the decoder.
+        forward_passes: number of decoder passes.
     """
 
     log_probs: Floats
@@ -45,7 +45,7 @@ class PassResult:
 def run_pass(
     call: GenerateCall, layout: PromptLayout, trie: CandidateTrie, ends: Sequence[int], intervention: Intervention | None = None
 ) -> PassResult:
-    """Candidate log-probabilities and attention after the call's prompt, read under an intervention if there is one.
+    """Candidate log-probabilities and attention after the call's prompt, under an intervention if there is one.
 
     Raises:
         UnsupportedModelError: a decoder layer gave no attention row, or the logits are not finite.
@@ -60,13 +60,13 @@ def run_pass(
         rooted = [select(output.logits[0], columns[0])] if len(trie.prefixes) < len(trie.branches) else []
         cache, length = output.past_key_values, layout.length
         if trie.prefixes and _continues(call.module, cache, length):
-            # Prompts that were pruned are continued on shorter caches, which the intervention knows.
+            # Pruned prompts are continued on shorter caches, which the intervention handles.
             mask = call.inputs.get("attention_mask")
             mask = torch.ones((1, length), dtype=torch.long, device=call.module.device) if mask is None else mask
             rooted += continue_prefixes(call.module, cache, mask, trie.prefixes, columns[len(rooted) :])
             passes, left = 2, ()
     for prefix, wanted in zip(left, columns[len(rooted) :], strict=True):
-        # The whole prompt is read again, so that what changes its attention must be open again.
+        # The whole prompt is run again, so the intervention must be opened again.
         with changed(call.module, layout.extended(prefix), intervention):
             longer = prefill(call, lengthened(call.module, call.inputs, prefix), ends)
         rooted.append(select(longer.logits[0], wanted))
@@ -80,7 +80,7 @@ def run_pass(
 
 
 def ends_of(call: GenerateCall, tokenizer: Any) -> tuple[int, ...]:
-    """Every token id that would end this call's reply: as its class asks, else the model's own."""
+    """Token ids that end this call's reply: those that its class sets, else the model's own."""
     wanted = call.settings.get("eos_token_id")
     if wanted is None:
         wanted = getattr(call.settings.get("generation_config"), "eos_token_id", None)
@@ -92,20 +92,20 @@ def ends_of(call: GenerateCall, tokenizer: Any) -> tuple[int, ...]:
 
 
 def padding_of(call: GenerateCall) -> dict[str, Any]:
-    """The padding token that the call's class asks for, if it does."""
+    """The padding token that the call's class sets, if it does."""
     token = call.settings.get("pad_token_id")
     return {} if token is None else {"pad_token_id": token}
 
 
 def changed(module: Any, layout: PromptLayout | None, intervention: Intervention | None) -> AbstractContextManager[None]:
-    """The intervention on this model and prompt."""
+    """The intervention applied to this model and prompt; does nothing without one."""
     if intervention is None or layout is None:
         return nullcontext()
     return intervention.applied(module, layout)
 
 
 def lengthened(module: Any, inputs: dict[str, Any], tokens: Sequence[int]) -> dict[str, Any]:
-    """The inputs with text tokens added at their end."""
+    """The inputs with text tokens appended."""
     embeds, ids = inputs.get("inputs_embeds"), inputs.get("input_ids")
     shown: torch.Tensor = inputs["inputs_embeds"] if ids is None else ids
     shape = shown.shape[:2]
@@ -128,7 +128,7 @@ def prefill(call: GenerateCall, inputs: dict[str, Any], ends: Sequence[int]) -> 
 
 
 def _continues(module: Any, cache: Any, length: int) -> bool:
-    """Whether the prefill's cache can be repeated and gone on with; if not, every prefix is run with its whole prompt."""
+    """Whether the prefill's cache can be repeated and continued; if not, every prefix is run with its whole prompt."""
     if not hasattr(cache, "layers") or cache.get_seq_length() != length:
         return False
     return "logits_to_keep" in inspect.signature(type(module).forward).parameters

@@ -1,4 +1,4 @@
-"""Prompts made by somebody else: what must not be in their text, on what date, where they end and the candidates begin."""
+"""Prompts made by VLMEvalKit's classes: forbidden text, the date, and where the prompt ends and the candidates begin."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from lad_eval.models.preparation import ImageCache
 from lad_eval.models.prompt_check import control_problem
 from lad_eval.tasks.request import ImageSource, Request, showing
 
-# Tokens of the prompt's end that are looked at; merges with a candidate reach back by one or two.
+# Number of tokens at the prompt's end that are tokenized again; merges with a candidate reach back by one or two.
 _TAIL = 48
-# What VLMEvalKit's classes and the code of their models look for in a prompt's text, whatever the tokenizer says of it.
+# Placeholders that VLMEvalKit's classes and the code of their models search in a prompt's text, whatever the tokenizer.
 _MEDIA = ("<image>", "<video>", "<audio>", "<img>", "</img>", "<ImageHere>", "<image_placeholder>", "<|image|>", "<IMG_CONTEXT>")
 _THOUGHTS = (("<think>", "</think>"), ("<thinking>", "</thinking>"))
 
 
 class PromptEnd:
-    """Puts candidates behind the end of prompts given as tokens.
+    """Tokenizes candidates as continuations of prompts given as tokens.
 
-    What stands between the prompt and a reply (`lead`) is told by the processor's chat template where the prompt ends as the
-    template ends it. Where a class writes its prompt itself: nothing behind white space or a special token, a space behind any
-    other character ("Answer:").
+    The text between the prompt and a reply (`lead`) is that of the processor's chat template if the prompt ends as the template
+    ends it. Where a class writes its prompt itself, it is empty after white space or a special token, and a space after any other
+    character ("Answer:").
 
     Args:
         tokenizer: of the prompts.
@@ -52,13 +52,13 @@ class PromptEnd:
         """The identifiers as the beginning of the model's reply to a prompt.
 
         Raises:
-            UnsupportedModelError: the prompt's end cannot be read back, or it opens a thought.
+            UnsupportedModelError: the prompt's end does not tokenize to the same tokens again, or it opens a thought.
             UserError: two identifiers have the same tokens.
         """
         return self._cached(tuple(map(int, ids[-_TAIL:])), identifiers)
 
     def _candidate_tokens(self, tail: tuple[int, ...], identifiers: tuple[str, ...]) -> CandidateTokens:
-        # From the last special token on: across it nothing merges, so that the piece reads alone as it reads in the prompt.
+        # From the last special token on: nothing merges across it, so that this part tokenizes alone as in the prompt.
         begin = max((i for i, token in enumerate(tail) if token in self._special), default=0)
         piece = tail[begin:]
         text = self._text(piece)
@@ -96,11 +96,11 @@ class PromptEnd:
 
 
 class TextCheck:
-    """Finds control tokens in what a class is given as text; its prompt around it is its own.
+    """Finds control tokens in the texts that a class receives; the prompt around them is the class's own.
 
     Args:
         processor: of the class, or its tokenizer alone.
-        name: of the model, for the texts.
+        name: of the model, for error texts.
     """
 
     def __init__(self, processor: Any, name: str) -> None:
@@ -109,11 +109,11 @@ class TextCheck:
         self._name = name
 
     def fault(self, request: Request, texts: Sequence[str] = ()) -> PromptFault | None:
-        """What is wrong with a request's text; None if nothing is.
+        """The fault of a request's text; None if there is none.
 
         Args:
             request: to check.
-            texts: its message's texts, where somebody else has built it; its question otherwise.
+            texts: of its message, if the caller built it; otherwise the question is checked.
         """
         for text in dict.fromkeys([*(texts or [request.question]), *request.identifiers]):
             media = [name for name in _MEDIA if name in text]
@@ -123,13 +123,13 @@ class TextCheck:
 
 
 def reads_clock(processor: Any) -> bool:
-    """Whether a chat template asks for today's date."""
+    """Whether a chat template prints today's date."""
     return any(CLOCK in str(getattr(holder, "chat_template", "")) for holder in _holders(processor))
 
 
 @contextmanager
 def dated(processor: Any, date: str) -> Iterator[None]:
-    """While open, chat templates print this date where they ask for today's; afterwards they are as before."""
+    """While open, chat templates print this date instead of today's; afterwards they are restored."""
     before = [(holder, holder.chat_template) for holder in _holders(processor) if reads_clock(holder)]
     try:
         for holder, template in before:
@@ -158,11 +158,11 @@ _FILES = 512
 
 
 class Messages:
-    """Writes images where VLMEvalKit's classes can read them, without loss, in a folder that goes when this object goes.
+    """Writes images losslessly to files for VLMEvalKit's classes, in a folder that is removed with this object.
 
     Args:
-        preparation: "protocol" squashes every image to 336 x 336 pixels; "native" leaves its size to the model's
-            class; "pad" makes it a square, in the mean colour of CLIP.
+        preparation: "protocol" resizes every image to 336 x 336 pixels; "native" leaves its size to the model's
+            class; "pad" pads it to a square, in the mean colour of CLIP.
     """
 
     def __init__(self, preparation: ImagePreparation) -> None:
@@ -172,7 +172,7 @@ class Messages:
         self._files: OrderedDict[str, Path] = OrderedDict()
 
     def of(self, request: Request) -> Message:
-        """The message of one request; its files stay for the next few hundred images at least.
+        """The message of one request; its files exist until a few hundred further images were written.
 
         Raises:
             DataError: an image cannot be read.

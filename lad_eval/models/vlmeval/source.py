@@ -1,4 +1,4 @@
-"""What a VLMEvalKit model class does, read from its source; nothing is constructed or run."""
+"""Facts about a VLMEvalKit model class, read from its source without constructing or running anything."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from lad_eval.models.source import Source, local_folder, snapshot_of
 from lad_eval.models.vlmeval.kit import kit_version
 from lad_eval.version import __version__
 
-# Methods that run another engine, beside those that run transformers.
+# Methods that run another engine than transformers.
 _ENGINES = ("vllm", "lmdeploy", "video")
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the source of a class says.
+    """Facts from the source of a class.
 
     Attributes:
         asks: attribute chains whose `generate` or `chat` answers a message, such as "self.model.generate".
@@ -53,7 +53,7 @@ class Facts:
 
 @lru_cache(maxsize=512)
 def facts_of(kind: Any) -> Facts:
-    """Facts of a model class; empty where its source is not at hand."""
+    """Facts of a model class; empty if its source is not available."""
     methods = _methods(kind)
     reached = _reached(methods)
     calls = [call for name in reached for call in _calls(methods[name][1])]
@@ -94,7 +94,7 @@ def _constructors(kind: Any) -> list[ast.AST]:
 
 
 def _reached(methods: dict[str, tuple[type, ast.AST]]) -> list[str]:
-    """Methods that `generate_inner` comes to, those of other engines left out."""
+    """Methods that `generate_inner` calls, directly or not, without those of other engines."""
     waiting, reached = ["generate_inner"], []
     while waiting:
         name = waiting.pop()
@@ -159,7 +159,7 @@ def describe(
     image_preparation: str,
     date: str | None = None,
 ) -> dict[str, Any]:
-    """The fingerprint. The prompt and the preprocessing are the class's own, so its source stands for them.
+    """The fingerprint. The prompt and the preprocessing are the class's own, so the digest of its source represents them.
 
     Args:
         inner: the VLMEvalKit model object.
@@ -171,7 +171,7 @@ def describe(
             else a digest of the loaded weights.
         arguments: the class was made with.
         image_preparation: "protocol", "native" or "pad".
-        date: that a chat template prints; None where none asks for it.
+        date: that a chat template prints; None if it prints none.
     """
     config = model.config
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
@@ -187,7 +187,7 @@ def describe(
             "package": kit_version(),
             "class": type(inner).__name__,
             "source": _source_digest(type(inner)),
-            # Of a folder its name only: where it is does not matter, and the weights' digest tells it from others.
+            # Only the name of a folder: its location does not matter, and the weights' digest distinguishes it from others.
             "arguments": {key: _name_of(value) for key, value in sorted(arguments.items())},
             "dataset": dataset,
         },
@@ -212,7 +212,7 @@ def _weights(model: Any, processor: Any) -> str:
     identity = folder_identity(folder, code=True)
     if not identity.startswith("sha256:"):
         return identity
-    # A class may read other files than transformers does, so what it has loaded counts as well.
+    # A class may read other files than transformers does, so the loaded weights are included as well.
     return "sha256:" + hashlib.sha256(f"{identity} {model_digest(model, processor)}".encode()).hexdigest()
 
 

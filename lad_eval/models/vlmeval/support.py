@@ -1,4 +1,4 @@
-"""Which entries of VLMEvalKit's registry can be served, and why; told without constructing anything."""
+"""Which entries of VLMEvalKit's registry are supported, and why, without constructing anything."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ _LANGUAGE_MODELS: tuple[tuple[str, str], ...] = (
 
 
 def language_model_of(path: str) -> str | None:
-    """The language model inside a model of InternVL's form, as its hub name tells; None if that is not known here."""
+    """The language model inside a model of InternVL's form, by its hub name; None if it is unknown here."""
     return next((language for part, language in _LANGUAGE_MODELS if part.lower() in path.lower()), None)
 
 
@@ -103,10 +103,10 @@ KINDS: Mapping[Kind, str] = {
 
 @dataclass(frozen=True)
 class Support:
-    """Whether a registry entry can be served, and why.
+    """Whether a registry entry is supported, and why.
 
     Attributes:
-        supported: whether the mechanism applies.
+        supported: whether its `generate` can be replaced.
         kind: one of `KINDS`.
         reason: one line.
     """
@@ -128,7 +128,7 @@ def entries() -> list[str]:
 
 
 def support_of(entry_name: str) -> Support:
-    """Whether and how an entry can be served; nothing is constructed.
+    """Whether and how an entry is supported, without constructing it.
 
     Raises:
         UserError: no such entry.
@@ -137,7 +137,7 @@ def support_of(entry_name: str) -> Support:
 
 
 def entry_of(entry_name: str) -> tuple[Any, dict[str, Any]]:
-    """The class of an entry and the arguments that the registry makes it with.
+    """The class of an entry and the arguments that the registry constructs it with.
 
     Raises:
         UserError: no such entry.
@@ -243,7 +243,7 @@ _ANSWERS = {True: "supported", False: "unsupported"}
 
 
 def listing() -> list[str]:
-    """A line an entry, in the registry's order, then the counts; takes as long as VLMEvalKit takes to import.
+    """One line per entry, in the registry's order, then the counts; takes as long as importing VLMEvalKit.
 
     Raises:
         UserError: VLMEvalKit is not installed, or does not import.

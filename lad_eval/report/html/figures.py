@@ -48,7 +48,7 @@ class FigureGroup:
 
 
 def recall_figure(material: Material, recalls: Mapping[str, Recall]) -> FigureGroup:
-    """Share of right answers by the right image's position: one line per method, or a small chart each where they would overlap."""
+    """Share of right answers by the right image's position: one line per method, or one small chart each if they are many."""
     N = material.candidates
     if not recalls:
         return FigureGroup(missing=["metrics.json holds no recall by position."])
