@@ -1,4 +1,4 @@
-"""Faults that a user can mend: one line, exit code 2, no traceback."""
+"""Errors that a user can fix: one line, exit code 2, no traceback."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A fault in what the user gave; its text names the fault and the mend in one line."""
+    """An error that the user can fix; its message says in one line what is wrong and how to fix it."""
 
     exit_code = 2
 

@@ -1,1 +1,1 @@
-"""What a model showed in a forward pass: a table in memory, its files, the store of a run, and generated replies."""
+"""Evidence, which is what a forward pass yields: the table in memory, its files, a run's store, and generated replies."""

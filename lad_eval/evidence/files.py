@@ -1,9 +1,9 @@
-"""Evidence as bytes: lines of JSON while it grows, a Parquet file when it is whole.
+"""File formats of evidence: JSON lines while a run appends to it, a Parquet file when it is complete.
 
-A JSONL file begins with a header line that says what made the rows; one row per line follows. Log-probabilities and seconds are
-written so that the same float64 comes back, attention as base64 of little-endian float32: the recorder's precision, an eighth
-of the time and half of the space that decimal numbers would take. Every line carries a checksum, which binds it to the header,
-and a Parquet file a digest of its values; files of before there were any are read too, each value checked for its range.
+A JSONL file begins with a header line, which says what produced the rows; one row per line follows. Log-probabilities and seconds
+are written so that they round-trip as float64, attention as base64 of little-endian float32: the recorder's precision, an eighth
+of the time and half of the space of decimal numbers. Every line has a checksum, which also covers the header, and a Parquet file
+has a digest of its values; older files without them are read too, with every value checked for its range.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _AGAIN = "move it away and run again."
 
 @dataclass(frozen=True)
 class EvidenceHeader:
-    """What made the rows of a file, and their shape: N candidates, L layers (0: no attention)."""
+    """What produced the rows of a file, and their shape: N candidates, L layers (0: no attention)."""
 
     fingerprint: Mapping[str, Any]
     task: Mapping[str, Any]
@@ -65,7 +65,7 @@ class EvidenceHeader:
                 return cls(document["fingerprint"], document["task"], document["candidates"], document["layers"])._checked()
         except (TypeError, KeyError, IndexError):
             raise DamagedError(
-                f"{path} does not begin with a header, so what made its rows is unknown; move it away and run again."
+                f"{path} does not begin with a header, so its rows are of unknown origin; move it away and run again."
             ) from None
         raise EvidenceError(f"{path} has evidence format {version!r}, and this version of lad_eval reads {FORMAT}.")
 
@@ -77,10 +77,10 @@ class EvidenceHeader:
 
 
 def rows_of(evidence: Evidence) -> list[LogRow]:
-    """The rows as JSON has them, for a log whose header is `EvidenceHeader.document`.
+    """The rows as JSON objects, for a log whose header is `EvidenceHeader.document`.
 
     Raises:
-        EvidenceError: a value is not finite, or is not what its column may hold.
+        EvidenceError: a value is not finite, or out of its column's range.
     """
     check_ranges(evidence)
     columns: dict[str, list[Any]] = {name: getattr(evidence, name).tolist() for name in (*_SCALARS, *_VECTORS)}
@@ -94,7 +94,7 @@ def rows_of(evidence: Evidence) -> list[LogRow]:
 
 
 def check_ranges(evidence: Evidence) -> None:
-    """Refuses values that cannot be stored, since no model gives them.
+    """Refuses values that no model can give.
 
     Raises:
         EvidenceError: the first of them.
@@ -114,17 +114,17 @@ def check_ranges(evidence: Evidence) -> None:
 
 
 def scan(path: Path) -> Contents[EvidenceHeader]:
-    """Reads a JSONL file, whole lines only.
+    """Reads the complete lines of a JSONL file.
 
     Raises:
-        DamagedError: anything stands below a header that cannot be read.
+        DamagedError: the header cannot be read, and lines follow it.
         EvidenceError: it is of another format.
     """
     return read_log(path, EvidenceHeader.of, _is_row)
 
 
 def _is_row(row: LogRow, header: EvidenceHeader) -> bool:
-    """Whether every value of a row is there and is what its column may hold."""
+    """Whether a row has every value, each of its column's type and range."""
     if not all(name in row for name in (*_SCALARS, *_VECTORS)):
         return False
     spans = [name for name in _ATTENTION if name in row]
@@ -174,7 +174,7 @@ def _is_attention(text: Any, header: EvidenceHeader) -> bool:
 
 
 def evidence_of(rows: Sequence[LogRow], header: EvidenceHeader) -> Evidence:
-    """Rows as a table."""
+    """Rows as an `Evidence` table."""
     shape = (len(rows), header.layers, header.candidates)
     attention: dict[str, npt.NDArray[np.float64] | None] = dict.fromkeys(_ATTENTION)
     if header.layers:
@@ -251,13 +251,13 @@ def read_parquet(path: Path) -> Evidence:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Files of evidence: the finished one, a single process's, the ranks' in order."""
+    """Files of evidence: the Parquet file, then a single process's, then the ranks' in order."""
     finished = folder / PARQUET
     return [*([finished] if finished.exists() else []), *rank_paths(folder, LOG)]
 
 
 def header_of(path: Path) -> EvidenceHeader:
-    """What made the rows of a Parquet file; its values are not looked at.
+    """The header of a Parquet file; its values are not read.
 
     Raises:
         DamagedError: the file is damaged or of another origin.
@@ -266,7 +266,7 @@ def header_of(path: Path) -> EvidenceHeader:
 
 
 def first_of_each(parts: Iterable[Evidence]) -> Evidence:
-    """All parts joined; of equal keys the first row stays.
+    """All parts concatenated; of equal keys the first row is kept.
 
     Raises:
         EvidenceError: the parts do not belong together, or there are none.

@@ -1,4 +1,4 @@
-"""Free-text replies: what a model wrote to requests, as a table; and how it was let write."""
+"""Free-text replies of a model as a table, and the settings they were generated with."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ UNKNOWN_PASSES = -1
 
 @dataclass(frozen=True)
 class Decoding:
-    """How a reply is written.
+    """Generation settings of replies.
 
     Attributes:
-        samples: replies to each request.
-        temperature: 0: the most probable token each time; above 0: drawn from softmax(logits / temperature).
-        max_new_tokens: the longest reply, in tokens.
+        samples: number of replies per request.
+        temperature: 0: greedy; above 0: sampled from softmax(logits / temperature).
+        max_new_tokens: maximum length of a reply in tokens.
         seed: of sampling; the seed, the request and the reply's number determine a reply, whatever else is in the batch.
     """
 
@@ -37,7 +37,7 @@ class Decoding:
 
     @property
     def slug(self) -> str:
-        """Names the decoding in a file's name: "greedy-16", "sampled-10-t0.7-512-s42"."""
+        """The decoding in a file name: "greedy-16", "sampled-10-t0.7-512-s42"."""
         if not self.temperature:
             return f"greedy-{self.max_new_tokens}"
         return f"sampled-{self.samples}-t{self.temperature:g}-{self.max_new_tokens}-s{self.seed}"
@@ -48,13 +48,13 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Reply:
-    """What was written to one request.
+    """The replies to one request.
 
     Attributes:
         texts: one per sample.
-        forward_passes: decoder passes spent on all of them: each token written is one, the end of the reply counted in;
-            UNKNOWN_PASSES of a model that does not tell.
-        seconds: wall-clock time, the request's share of its batches.
+        forward_passes: decoder passes for all of them, one per generated token including the end of the reply;
+            UNKNOWN_PASSES if the model does not report them.
+        seconds: wall-clock time in seconds, the request's share of its batches.
     """
 
     key: str
@@ -70,7 +70,7 @@ class Replies:
     Attributes:
         texts: n tuples of replies.
         identifiers: n tuples of N names, in displayed order.
-        fingerprint: what made the rows.
+        fingerprint: what produced the rows.
     """
 
     key: npt.NDArray[np.str_]
@@ -136,7 +136,7 @@ class Replies:
 
 
 def row_of(request: Request, reply: Reply) -> dict[str, Any]:
-    """A row as JSON has it: all that deciding needs, so that neither data nor model is needed again."""
+    """A row as a JSON object: everything that deciding needs, without the data and the model."""
     return {
         "key": request.key,
         "sample_id": request.sample_id,

@@ -1,4 +1,4 @@
-"""The replies of one condition and decoding: appended a batch at a time, resumable, never mixed, never repeated."""
+"""The store of replies of one condition and decoding: appended batch by batch, resumable, never mixed, never repeated."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ _COLUMNS = ("key", "sample_id", "perm", "gold_position", "identifiers", "texts",
 
 
 class ReplyStore:
-    """Replies keyed by request, in `replies.<decoding>.jsonl`: a header line that says what made them, then one row per line.
+    """Replies keyed by request, in `replies.<decoding>.jsonl`: a header line that says what produced them, then one row per line.
 
-    The folder is the run's, whose evidence store holds the lock. A batch is on the disk when `append` returns; a line that a kill
-    cut off is removed on opening and reported, and every whole row counts. Of several processes each gives its `rank` and writes
-    a file of its own until `finish` joins them.
+    The folder is the run's, whose evidence store holds the lock. A batch is on the disk when `append` returns; a line that was
+    cut off when a process was killed is removed on opening and reported, and every complete row is used. Each of several
+    processes passes its `rank` and writes its own file until `finish` joins them.
 
     Args:
-        folder: of the run, or of a condition in it; made if it is missing.
-        decoding: how the replies are written; part of the file's name.
-        fingerprint: of the model, and of all else that determines a reply.
+        folder: of the run, or of a condition in it; created if it is missing.
+        decoding: generation settings; part of the file's name.
+        fingerprint: of the model, and of everything else that determines a reply.
         task: the task's fingerprint.
-        rank: this process's number where several write at once.
+        rank: this process's number if several write at once.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class ReplyStore:
         return rank_path(self.folder, _name(self.decoding), self.rank)
 
     def open(self) -> ReplyStore:
-        """Repairs this process's file and learns what is there; a file without a header that can be read is set aside.
+        """Repairs this process's file and reads the stored keys; a file without a readable header is set aside.
 
         Raises:
             EvidenceError: the files hold replies of another model, task or decoding.
@@ -77,7 +77,7 @@ class ReplyStore:
         with storage_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         for file in reply_files(self.folder, self.decoding):
-            mine = not self.rank or file == self.path  # else another process repairs and reports it
+            mine = not self.rank or file == self.path  # otherwise another process repairs and reports it
             try:
                 contents = self._read(file)
             except DamagedError as error:
@@ -96,11 +96,11 @@ class ReplyStore:
         return frozenset(self._keys)
 
     def append(self, requests: Mapping[str, Request], replies: Sequence[Reply]) -> int:
-        """Stores the replies whose keys are new, and returns their number; they are on the disk then.
+        """Stores the replies whose keys are new, and returns their number; they are then on the disk.
 
         Args:
-            requests: by key, those that were replied to among them.
-            replies: what was written.
+            requests: by key, including those of the replies.
+            replies: to store.
 
         Raises:
             UserError: the disk is full or fails; nothing stored before is lost.
@@ -111,10 +111,10 @@ class ReplyStore:
         return len(fresh)
 
     def finish(self) -> None:
-        """Joins the files of all ranks; of several processes one calls this, after the last batch of all.
+        """Joins the files of all ranks; one of the processes calls this, after the last batch of all of them.
 
         Raises:
-            EvidenceError: the files hold replies of another model, task or decoding; they stay as they are.
+            EvidenceError: the files hold replies of another model, task or decoding; they are not changed.
             UserError: the disk is full or fails; nothing is lost.
         """
         files = reply_files(self.folder, self.decoding)
@@ -130,11 +130,11 @@ class ReplyStore:
                     file.unlink()
 
     def _read(self, file: Path) -> Contents[dict[str, Any]]:
-        """A file that was made as this store says.
+        """The rows of a file that has this store's fingerprint, task and decoding.
 
         Raises:
             DamagedError: it does not begin with a header.
-            EvidenceError: it was made otherwise.
+            EvidenceError: it has others.
         """
         contents = read_file(file)
         if contents.header is not None and (off := difference(contents.header, self._header)):
@@ -145,10 +145,10 @@ class ReplyStore:
 
 
 def read_replies(folder: Path, decoding: Decoding) -> Replies:
-    """All replies of a folder written in a way, each key once; lines that are not whole are reported.
+    """All replies of a folder for a decoding, each key once; incomplete lines are reported.
 
     Raises:
-        EvidenceError: there are none, a file is damaged beyond single lines, or the files do not belong together.
+        EvidenceError: there are none, a whole file is damaged, or the files do not belong together.
     """
     rows: dict[str, LogRow] = {}
     fingerprint: Mapping[str, Any] | None = None
@@ -163,7 +163,7 @@ def read_replies(folder: Path, decoding: Decoding) -> Replies:
         if off := difference(header["fingerprint"], fingerprint):
             raise EvidenceError(f"{file} was made otherwise than the folder's other replies: {off}; move it away.")
         if header["decoding"] != decoding.document():
-            raise EvidenceError(f"{file} holds replies that were written in another way than its name says; move it away.")
+            raise EvidenceError(f"{file} holds replies with another decoding than its name says; move it away.")
         for row in contents.rows:
             rows.setdefault(row["key"], row)
     if len({len(row["perm"]) for row in rows.values()}) > 1:
@@ -177,7 +177,7 @@ def reply_files(folder: Path, decoding: Decoding) -> list[Path]:
 
 
 def read_file(path: Path) -> Contents[dict[str, Any]]:
-    """Header and whole rows of a file.
+    """Header and complete rows of a file.
 
     Raises:
         DamagedError: it does not begin with a header.
@@ -194,7 +194,7 @@ def _name(decoding: Decoding) -> str:
 
 def _header(document: dict[str, Any], path: Path) -> dict[str, Any]:
     if not _is_header(document):
-        raise DamagedError(f"{path} does not begin with a header, so what made its rows is unknown; move it away and run again.")
+        raise DamagedError(f"{path} does not begin with a header, so its rows are of unknown origin; move it away and run again.")
     if document["format"] != FORMAT:
         raise EvidenceError(f"{path} has format {document['format']!r} of replies, and this version of lad_eval reads {FORMAT}.")
     return document
@@ -206,7 +206,7 @@ def _is_header(header: Mapping[str, Any]) -> bool:
 
 
 def _is_row(row: LogRow, header: Mapping[str, Any]) -> bool:
-    """Whether every value of a row is there and is what its column may hold."""
+    """Whether a row has every value, each of its column's type and range."""
     if not all(name in row for name in _COLUMNS):
         return False
     lists = all(isinstance(row[name], list) and row[name] for name in ("perm", "identifiers", "texts"))

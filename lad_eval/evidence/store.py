@@ -1,4 +1,4 @@
-"""The evidence store: append-only while a run lasts, one Parquet file when it is over, never mixed, never repeated."""
+"""The evidence store: append-only during a run, one Parquet file when it is finished, never mixed, never repeated."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ class EvidenceStore:
             store.append(model.evidence(plan.missing(store.keys())))
             store.finish()
 
-    A batch is on the disk when `append` returns. A process that is killed at any moment loses at most the batch in flight: on
-    opening, a line that was cut off is removed and reported, and every whole row counts. A file that is damaged beyond single
-    lines is set aside under another name, so that its requests are run again. Of several processes each gives its `rank` and
-    writes a file of its own; `keys`, `load` and `finish` see the files of all, whatever their number was before.
+    A batch is on the disk when `append` returns. A process that is killed loses at most the batch in progress: on
+    opening, a line that was cut off is removed and reported, and every complete row is used. A file that is damaged as a whole
+    is renamed, so that its requests are run again. Each of several processes passes its `rank` and writes its own file; `keys`,
+    `load` and `finish` read the files of all, whatever their number was before.
     """
 
     def __init__(
@@ -59,14 +59,14 @@ class EvidenceStore:
         rank: int | None = None,
         start_over: bool = False,
     ) -> None:
-        """Stores what it is given; `open` or `with` does the work.
+        """Only stores its arguments; `open` or `with` takes the folder.
 
         Args:
-            folder: the run folder; made if it is missing.
+            folder: the run folder; created if it is missing.
             fingerprint: JSON-serialisable facts about the model and everything else that determines a row.
             task: the task's fingerprint; {} if there is none.
-            rank: this process's number where several write at once; None for one process.
-            start_over: removes all evidence of the folder on opening; of several processes the first to open decides.
+            rank: this process's number if several write at once; None for one process.
+            start_over: remove all evidence of the folder on opening; of several processes the first to open it decides.
         """
         self.folder = Path(folder)
         self.fingerprint: Mapping[str, Any] = json.loads(json.dumps(dict(fingerprint)))
@@ -84,7 +84,7 @@ class EvidenceStore:
         return rank_path(self.folder, LOG, self.rank)
 
     def open(self) -> EvidenceStore:
-        """Takes the folder for this process, repairs its file and learns what is there.
+        """Locks the folder for this process, repairs its file and reads the stored keys.
 
         Raises:
             EvidenceError: another run uses the folder, or it holds evidence of another fingerprint or task.
@@ -107,7 +107,7 @@ class EvidenceStore:
         return self
 
     def close(self) -> None:
-        """Leaves the folder to others; what was appended is safe already."""
+        """Releases the folder; appended rows are already on the disk."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -119,14 +119,14 @@ class EvidenceStore:
         self.close()
 
     def keys(self) -> frozenset[str]:
-        """Keys of all requests with evidence: of every file when the store was opened, and of what was appended since."""
+        """Keys of all requests with evidence: those in the files when the store was opened, and those appended since."""
         return frozenset(self._keys)
 
     def append(self, evidence: Evidence) -> int:
-        """Stores the rows whose keys are new, and returns their number; they are on the disk then. Of equal keys the first stays.
+        """Stores the rows whose keys are new, the first of equal ones, and returns their number; they are then on the disk.
 
         Raises:
-            EvidenceError: rows without keys, of another fingerprint or shape, or with values that no model gives.
+            EvidenceError: rows without keys, of another fingerprint or shape, or with values that no model can give.
             UserError: the disk is full or fails; nothing stored before is lost, and the store can still be appended to.
         """
         self._check_open()
@@ -156,9 +156,9 @@ class EvidenceStore:
         return _joined(self.folder, self._reported)
 
     def finish(self) -> Path:
-        """Joins all files of the folder into `evidence.parquet`, and removes the others once it is safe.
+        """Joins all files of the folder into `evidence.parquet`, and then removes the others.
 
-        Of several processes one calls this, after the last batch of all. Evidence may be appended again later.
+        One of the processes calls this, after the last batch of all of them. Evidence can be appended again later.
 
         Raises:
             EvidenceError: there is no evidence.
@@ -200,7 +200,7 @@ class EvidenceStore:
     def _locked(self, rank: int | None = None) -> BaseFileLock:
         from filelock import FileLock, Timeout
 
-        # The leading rank and a single process take the same lock, so that the two kinds of run keep clear of each other.
+        # Rank 0 and a single process take the same lock, so that runs of either kind exclude each other.
         number = self.rank if rank is None else rank
         lock = FileLock(self.folder / (f".evidence.rank{number}.lock" if number else ".evidence.lock"))
         try:
@@ -210,7 +210,7 @@ class EvidenceStore:
         return lock
 
     def _learn(self, file: Path) -> None:
-        """The keys of one file; a file that is damaged as a whole is set aside."""
+        """Reads the keys of one file; a file that is damaged as a whole is set aside."""
         try:
             if file.name == PARQUET:
                 evidence = read_parquet(file)
@@ -230,7 +230,7 @@ class EvidenceStore:
             self._keys.update(row["key"] for row in contents.rows)
 
     def _set_aside(self, file: Path, error: DamagedError) -> None:
-        """Gives a damaged file another name, unless another process may be writing to it."""
+        """Renames a damaged file, unless another process may be writing to it."""
         rank = file.name.removeprefix("evidence.rank").removesuffix(".jsonl")
         other_lock = self._locked(int(rank)) if rank.isdigit() and int(rank) != (self.rank or 0) else None
         try:
@@ -253,16 +253,16 @@ class EvidenceStore:
 
 
 def read_evidence(folder: str | Path) -> Evidence:
-    """All evidence of a run folder, each key once; writes nothing and takes no lock. Lines that are not whole are reported.
+    """All evidence of a run folder, each key once; writes nothing and takes no lock. Incomplete lines are reported.
 
     Raises:
-        EvidenceError: there is none, it is damaged beyond single lines, or its files do not belong together.
+        EvidenceError: there is none, a whole file is damaged, or the files do not belong together.
     """
     return _joined(Path(folder))
 
 
 def _joined(place: Path, reported: AbstractSet[Path] = frozenset()) -> Evidence:
-    """As `read_evidence`; of the files in `reported` the damage is known."""
+    """As `read_evidence`; damage of the files in `reported` is not reported again."""
     parts: list[Evidence] = []
     with storage_errors(place, "read"):
         for file in files_of(place):

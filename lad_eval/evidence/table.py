@@ -1,6 +1,6 @@
 """Evidence: what one forward pass over (images in some order, question) yields, as a table of arrays.
 
-Everything that is decided afterwards is arithmetic on this table.
+All methods are arithmetic on this table.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Span = Literal["delimited", "image"]
 
 
 class Rows(Protocol):
-    """What evidence and replies say of each request alike; columns as in `Evidence`."""
+    """The columns that evidence and replies share, as described in `Evidence`."""
 
     @property
     def key(self) -> npt.NDArray[np.str_]: ...
@@ -39,19 +39,19 @@ class Evidence:
     """n rows, one per request, of N candidates and L decoder layers.
 
     Attributes:
-        log_probs: Float[n, N], natural log-probability of every candidate, displayed order; each row's exp sums to 1
-            when a model wrote it (methods do not rely on it).
+        log_probs: Float[n, N], natural log-probability of every candidate, displayed order; the exp of a row
+            that a model gave sums to 1 (methods do not rely on it).
         gold_position: Int[n], 0-based.
-        sample_id: Str[n]. Rows of one sample share it, whatever their permutation.
+        sample_id: Str[n]. The same for all permutations of a sample.
         perm: Int[n, N], position `j` shows image `perm[i, j]`.
         split: Str[n], "test" or "calibration".
-        key: Str[n], the request's content hash; empty where there was no request.
+        key: Str[n], the request's content hash; empty if there was no request.
         attention: Float[n, L, N] or None: post-softmax attention of the last query token to each image's own tokens, summed
             over them, averaged over heads (arXiv 2605.11591, Eq. 6).
-        attention_delimited: the same with the image delimiters counted in, as the released code of LAD does.
+        attention_delimited: the same including the image delimiters, as in the released code of LAD.
         forward_passes: Int[n], passes of the decoder spent on the row.
         seconds: Float[n], wall-clock time spent on the row (its share of a batch).
-        fingerprint: what made the rows: model, revision, dtype, ... Two fingerprints never mix.
+        fingerprint: what produced the rows: model, revision, dtype, ... Rows of different fingerprints are never mixed.
     """
 
     log_probs: Floats
@@ -82,7 +82,7 @@ class Evidence:
         seconds: npt.ArrayLike | None = None,
         fingerprint: Mapping[str, Any] | None = None,
     ) -> Evidence:
-        """Evidence from arrays of one's own; shapes as in the class.
+        """Evidence from arrays; shapes as in the class.
 
         `attention_delimited` defaults to `attention`; `perm` to the identity; `sample_id` to one sample per row.
 
@@ -168,7 +168,7 @@ class Evidence:
         """The rows of a boolean mask, an index array or a slice, in that order."""
         index = rows if isinstance(rows, slice) else np.asarray(rows)
         if not isinstance(index, slice) and not index.size and index.dtype != np.bool_:
-            index = index.astype(np.int64)  # an empty list has no integers to tell its kind by
+            index = index.astype(np.int64)  # an empty list has no integers from which to infer the dtype
         columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "fingerprint"}
         chosen: dict[str, Any] = {name: None if column is None else column[index] for name, column in columns.items()}
         return replace(self, **chosen)
@@ -230,7 +230,7 @@ def _integers(values: npt.ArrayLike, name: str) -> Ints:
 
 
 def difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
-    """What differs between two fingerprints, as `dtype is 'float32' and 'bfloat16'`; empty if nothing does."""
+    """The differences of two fingerprints, such as `dtype is 'float32' and 'bfloat16'`; empty if there are none."""
     keys = sorted(k for k in {*a, *b} if (k in a, a.get(k)) != (k in b, b.get(k)))
     return ", ".join(f"{k} is {_short(a, k)} and {_short(b, k)}" for k in keys)
 

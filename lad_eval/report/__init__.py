@@ -1,1 +1,1 @@
-"""Figures for people and machines: `rows` into `tables`, `comparisons`, and a `figure`."""
+"""Reports of finished runs: tables, comparisons, the leaderboard, figures, model cards, and the HTML page."""

@@ -1,4 +1,4 @@
-"""Results in the conventions of the Hugging Face hub: a model card's `model-index`, and files for `.eval_results/`.
+"""Results in the formats of the Hugging Face hub: a model card's `model-index`, and files for `.eval_results/`.
 
 Conventions as of November 2026:
 
@@ -28,7 +28,7 @@ _METRICS = (
 
 
 class CardError(UserError):
-    """Results that make no card."""
+    """Results from which no card can be made."""
 
 
 def model_card(runs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], methods: Sequence[str] | None = None) -> str:
@@ -65,9 +65,9 @@ def eval_results(
 
     Args:
         runs: as for `model_card`.
-        method: the hub's entries have one value each and no place for a method; it stands in the notes.
+        method: the hub's entries have one value each and no field for a method; it is given in the notes.
         dataset: hub id of the benchmark whose `eval.yaml` lists the tasks.
-        source_url: where the results can be looked at.
+        source_url: of the results.
 
     Raises:
         CardError: as for `model_card`; or an accuracy is unknown.

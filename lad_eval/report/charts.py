@@ -1,4 +1,4 @@
-"""A picture of position bias: how often the right image is found, by its position."""
+"""A figure of position bias: how often the right image is found, by its position."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ class PositionBars:
 
 
 def draw_positions(methods: Sequence[PositionBars], title: str, subtitle: str, out: Path) -> None:
-    """Draws bars of recall by position into a picture file (.svg, .png, .pdf).
+    """Draws bars of recall by position and writes them to a file (.svg, .png, .pdf).
 
     Args:
         methods: N positions each.
-        title: of the picture, what it shows.
+        title: what the figure shows.
         subtitle: below the title, what it was measured on.
         out: the file.
 
@@ -110,9 +110,9 @@ def _draw_panel(axes: Any, methods: Sequence[PositionBars], colours: Mapping[str
         values, low, high = _array(method.values), _array(method.low), _array(method.high)
         colour = colours[method.name]
         axes.bar(x, values, width * 0.9, label=method.name, color=colour)
-        none = values == 0  # a bar of no height would look like one that is missing
+        none = values == 0  # a bar without height would look like a missing one
         axes.hlines(np.full(none.sum(), 0.7), x[none] - 0.45 * width, x[none] + 0.45 * width, colour, linewidth=3)
-        axes.vlines(x, low, high, colors="white", linewidth=3)  # so that the interval shows on a dark bar
+        axes.vlines(x, low, high, colors="white", linewidth=3)  # so that the interval is visible on a dark bar
         axes.vlines(x, low, high, colors=INK, linewidth=1.2)
         for at, value, top in zip(x, values, np.fmax(values, high), strict=True):
             if numbered and np.isfinite(value):
@@ -137,7 +137,7 @@ def _array(values: Values) -> Floats:
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of what is not data, and the two ends of the scale of matrices and clouds; lines are lightened for a dark page."""
+    """Colours of everything but the data, and the two ends of the colour scale of heat maps; lines are lighter on a dark page."""
 
     ink: str
     faint: str
@@ -153,12 +153,12 @@ LIGHT = Theme("#3c4043", "#80868b", "#e8eaed", "#f4f7fb", "#0b4f9e", "#ffffff", 
 DARK = Theme("#dfe2e6", "#9aa0a6", "#3c4043", "#23272e", "#7db7f5", "#0d1116", "#1b1e23", 0.35)
 
 _LINE_COLOURS = {**COLOURS, "lad-unlabelled": MORE[1], "random": COLOURS["lad"], "adversarial": MORE[0], "attention": QUIET}
-_STYLES = (("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"))  # lines that lie on each other, and prints without colour
+_STYLES = (("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"))  # for overlapping lines, and for print without colour
 _MORE = MORE[2:]
 
 
 def draw(chart: Chart, form: Literal["svg", "pdf"], theme: Theme = LIGHT) -> bytes:
-    """The chart as a file's content."""
+    """The chart as the content of a file."""
     from matplotlib import rc_context
 
     settings = {
@@ -237,7 +237,7 @@ def _draw_matrix(axes: Any, panel: Matrix, theme: Theme) -> None:
 
 
 def _draw_cloud(axes: Any, panel: Cloud, theme: Theme) -> None:
-    shades = _scale(theme, 0.3)  # a single point must be seen on the paper
+    shades = _scale(theme, 0.3)  # a single point must be visible in print
     axes.hexbin(panel.x, panel.y, gridsize=22, extent=(0, 1, 0, 1), cmap=shades, mincnt=1, bins="log", linewidths=0.1)
     axes.plot([0, 1], [0, 1], color=theme.faint, linewidth=0.8, linestyle=":")
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")

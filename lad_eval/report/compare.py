@@ -40,12 +40,12 @@ _HEADERS = (
 def comparisons_as_text(
     pairs: Sequence[Comparison], position: Mapping[str, float] | None = None, runs: Sequence[Path] = ()
 ) -> str:
-    """A table for people, 80 columns wide.
+    """A table as text, 80 columns wide.
 
     Args:
         pairs: of methods.
-        position: p-values of the test of "position does not matter", by what was compared.
-        runs: folders of what was compared, whose titles stand above the table.
+        position: p-values of the test of "position does not matter", by method or run.
+        runs: folders of the compared runs, whose titles are printed above the table.
 
     Raises:
         UserError: one of the runs is not finished.
@@ -111,7 +111,7 @@ def compare_runs(
 
     Args:
         runs: one folder, or two.
-        methods: default: all that are there.
+        methods: default: all of the run.
         against: in one run, compare every method with this one only.
         seed: of the bootstrap.
 
@@ -162,7 +162,7 @@ def position_p_values(runs: Sequence[Path], methods: Sequence[str] | None = None
 
 
 def _labels(runs: Sequence[StoredRun]) -> tuple[str, str]:
-    """The shortest names that tell two runs apart."""
+    """The shortest names that distinguish two runs."""
     models = tuple(run.metrics["model"] for run in runs)
     folders = tuple(f"{run.metrics['model']}/{run.metrics['run'][:6]}" for run in runs)
     first, second = (

@@ -1,4 +1,4 @@
-"""A table in every form: for a terminal, as Markdown, LaTeX, CSV, and as a part of an HTML page."""
+"""A table in every format: for a terminal, as Markdown, LaTeX, CSV, and as HTML."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _LATEX = str.maketrans(
 
 
 def terminal(table: Table, width: int | None = WIDTH_OF_FILES) -> Text:
-    """The table for a terminal of so many columns (None: as wide as it gets); the best cells bold, what is reported dim."""
+    """The table for a terminal of so many columns (None: unlimited); the best cells are bold, reported rows dim."""
     from rich.text import Text
 
     heads = [name.replace(SOFT_HYPHEN, "-\n").split("\n") for name in table.columns]
@@ -72,7 +72,7 @@ def _lines(table: Table, cell: Cell, column: int) -> list[str]:
 
 
 def _blocks(table: Table, widths: Sequence[int], width: int | None) -> list[list[tuple[str, range]]]:
-    """The groups of columns, in blocks that fit a width; the first group stands in each, with one other at least."""
+    """The groups of columns in blocks that fit a width; each has the first group and at least one other."""
     first, *others = table.spans
     taken = _span_width(first, widths)
     blocks, room = [[first]], 0 if width is None else width - taken
@@ -98,7 +98,7 @@ def _block(
     body: Sequence[Sequence[list[str]]],
     widths: Sequence[int],
 ) -> Text:
-    """Some of the groups: names and a rule, where columns have names, above the rows."""
+    """Some of the groups: names and a rule, if columns have names, above the rows."""
     from rich.text import Text
 
     shown = [_span_width(span, widths) for span in spans]
@@ -153,7 +153,7 @@ def markdown(table: Table) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
+    """Text escaped for Markdown, on one line."""
     return re.sub(r"([\\`*\[\]<>|])", r"\\\1", visible(_one_line(text)))
 
 
@@ -163,7 +163,7 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def latex(table: Table) -> str:
-    """A `tabular` with the rules of booktabs, ready to be input; title and notes as comments."""
+    """A `tabular` with the rules of booktabs, ready to be included; title and notes as comments."""
     first, *groups = table.spans
     columns = "".join("l" if left else "r" for left in table.left)
     lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
@@ -173,7 +173,7 @@ def latex(table: Table) -> str:
         lines.append(" ".join(rf"\cmidrule(lr){{{span.start + 1}-{span.stop}}}" for _, span in groups))
     lines += [" & ".join(map(latex_text, table.names)) + r" \\", r"\midrule"]
     rows = [" & ".join(map(_latex_cell, row)) + r" \\" for row in table.cells]
-    # LaTeX would read a bracket behind \\ as that command's option.
+    # LaTeX would read a bracket after \\ as that command's option.
     rows = [f"{{}}{row}" if row.startswith("[") else row for row in rows]
     ours = len(table.rows)
     lines += [*rows[:ours], *([r"\midrule", *rows[ours:]] if rows[ours:] else []), r"\bottomrule", r"\end{tabular}"]
@@ -182,7 +182,7 @@ def latex(table: Table) -> str:
 
 
 def latex_text(text: str) -> str:
-    """Text that LaTeX shows as it is, on one line."""
+    """Text escaped for LaTeX, on one line."""
     return visible(_one_line(text)).translate(_LATEX)
 
 
@@ -193,7 +193,7 @@ def _latex_cell(cell: Cell) -> str:
 
 
 def comma_separated(table: Table) -> str:
-    """Values that are not rounded, one row for each line; a column with intervals is followed by its `low` and `high`."""
+    """Unrounded values, one row per line; a column with intervals is followed by its `low` and `high`."""
     measured = [any(row[column].low is not None for row in table.cells) for column in range(len(table.columns))]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
@@ -210,7 +210,7 @@ def _parts(value: Value, low: Value, high: Value, spans: bool) -> list[Value]:
 
 
 def html(table: Table) -> Markup:
-    """A `table` element, its first column as headers of the rows, and the notes as paragraphs; the title is left to the page."""
+    """A `table` element, its first column as row headers, and the notes as paragraphs; the page adds the title."""
     from markupsafe import Markup
 
     first, *groups = table.spans

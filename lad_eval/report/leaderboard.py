@@ -1,4 +1,4 @@
-"""The leaderboard, gathered from every finished run; what must not stand in one column is refused, or marked."""
+"""The leaderboard of all finished runs; runs that must not be compared in one column are refused, or marked."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SETUP = ("dtype", "attention implementation", "task version", "task definition",
 
 @dataclass(frozen=True)
 class Filters:
-    """Globs that choose what is shown; none chooses all."""
+    """Globs that select what is shown; none selects all."""
 
     models: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
@@ -35,10 +35,10 @@ class Filters:
 
 @dataclass(frozen=True)
 class PlacedRun:
-    """A finished run and what sets it apart.
+    """A finished run and what distinguishes it.
 
     Attributes:
-        label: its model as the board names it.
+        label: the model's name on the board.
         setup: values of SETUP.
     """
 
@@ -72,18 +72,18 @@ def gather_board(
 
     Args:
         out: the results folder.
-        filters: what to show; tests and refusals see nothing else.
+        filters: what to show; tests and refusals are limited to it.
         sort: see `report.leaderboard_forms.in_order`.
         allow_mixed: show runs of different dtypes, attention implementations or task versions in one column, marked.
         studies: show the runs of studies too.
-        reported: below ours, figures that the tasks' definitions report of the same models from elsewhere.
+        reported: add, below the runs, figures of the same models that the tasks' definitions report from publications.
 
     Raises:
-        UserError: there is no finished run, a filter fits nothing, the sort is unknown, a file cannot be read, or a column would
-            hold what must not be compared.
+        UserError: there is no finished run, a filter matches nothing, the sort is unknown, a file cannot be read, or a column
+            would hold what must not be compared.
     """
     chosen = filters or Filters()
-    wanted = [display_name(glob) for glob in chosen.models]  # a folder is meant by every spelling of it
+    wanted = [display_name(glob) for glob in chosen.models]  # every spelling of a folder is the same folder
     runs = [_placed(run) for run in finished_runs(out, studies=studies, with_predictions=True)]
     if not runs:
         raise UserError(none_in(out, studies=studies))
@@ -122,7 +122,7 @@ def _placed(run: StoredRun) -> PlacedRun:
 
 
 def _digest(definition: Mapping[str, Any]) -> str:
-    """Of what determines the questions; the label says which task the calibration samples come from."""
+    """Digest of what determines the questions; the label says which task the calibration samples come from."""
     defining = {key: value for key, value in definition.items() if key not in ("name", "version")}
     defining["calibration"] = {key: value for key, value in (defining.get("calibration") or {}).items() if key != "on"}
     return hashlib.sha256(json.dumps(defining, sort_keys=True).encode()).hexdigest()
@@ -133,7 +133,7 @@ def _fits(globs: Sequence[str], *names: str) -> bool:
 
 
 def _names(run: PlacedRun) -> list[str]:
-    """What a run's model can be chosen by: its label, its name, and its name with one part of its setup."""
+    """The names by which a run's model can be selected: its label, its name, and its name with one part of its setup."""
     return [run.label, run.model, *(_tagged(run.model, [run.setup[part]]) for part in SETUP[:3])]
 
 
@@ -143,7 +143,7 @@ def _filters_in_words(filters: Filters) -> str:
 
 
 def _with_distinct_labels(runs: Sequence[PlacedRun]) -> list[PlacedRun]:
-    """Runs of one label on one task get labels of their own: by what differs in their setup, else by their hashes."""
+    """Distinguishes runs with the same label and task: by the differences of their setup, else by their hashes."""
     groups: dict[str, list[PlacedRun]] = defaultdict(list)
     for run in runs:
         groups[run.label].append(run)
@@ -164,7 +164,7 @@ def _tagged(label: str, tags: Sequence[str]) -> str:
 
 
 def _marks(runs: Sequence[PlacedRun], tasks: Sequence[str], *, allow_mixed: bool) -> dict[str, tuple[str, str]]:
-    """By run hash the letter and its meaning, where a column is mixed; ("", "") elsewhere."""
+    """Letter and its meaning by run hash, if a column is mixed; else ("", "")."""
     texts: dict[str, str] = {}
     for task in tasks:
         column = [placed for placed in runs if placed.task == task]
@@ -226,7 +226,7 @@ def _transferred_from(metrics: Mapping[str, Any]) -> str | None:
 
 
 def _tested(runs: Sequence[PlacedRun], methods: set[str]) -> dict[tuple[str, str], Significance]:
-    """By run hash and method: against the best of those with equal setup, task, samples and orders."""
+    """Significance by run hash and method, against the best of those with equal setup, task, samples and orders."""
     groups: dict[Any, dict[tuple[str, str], Bools]] = defaultdict(dict)
     for placed in runs:
         shown = methods.intersection(placed.run.methods)

@@ -23,11 +23,11 @@ class TaskFigures:
 
     Attributes:
         samples: None for figures published elsewhere.
-        passes: decoder passes a query.
+        passes: decoder passes per query.
         position_p: of the test of "position does not matter".
         significance: against the best of those with the same questions and setup; None: nothing to test.
         setup: dtype, attention implementation and task version, by name.
-        mark: letter of what sets this cell apart from others of its column, see `Board.marks`; empty if nothing does.
+        mark: letter of what distinguishes this cell from others of its column, see `Board.marks`; empty if nothing does.
         run: hash of the run.
     """
 
@@ -61,7 +61,7 @@ class BoardLine:
     """A model and a method.
 
     Attributes:
-        model: as the board names it, with whatever tells its runs from others.
+        model: its name on the board, with what distinguishes its runs from others.
         cells: by task.
         reported: published elsewhere.
         name: the model's own name; None: as `model`.
@@ -79,7 +79,7 @@ class BoardLine:
 
     @property
     def passes(self) -> tuple[float, float] | None:
-        """The least and the most passes a query over the tasks; None where unknown."""
+        """Smallest and largest number of passes per query over the tasks; None if unknown."""
         known = [cell.passes for cell in self.cells.values() if cell.passes is not None]
         return (min(known), max(known)) if known else None
 
@@ -95,12 +95,12 @@ class Board:
 
     @property
     def tested(self) -> bool:
-        """Whether any cell was tested against a best one."""
+        """Whether any cell was tested against the best one."""
         return any(cell.significance is not None and not cell.best for line in self.lines for cell in line.cells.values())
 
 
 def check_sort(by: str, tasks: Sequence[str]) -> None:
-    """Refuses what `in_order` cannot sort by.
+    """Refuses a key that `in_order` cannot sort by.
 
     Raises:
         UnknownNameError: `by` is neither in SORTS nor a task, nor a task with a figure such as `scenes_random_n4:rstd`.
@@ -111,10 +111,10 @@ def check_sort(by: str, tasks: Sequence[str]) -> None:
 
 
 def in_order(lines: Sequence[BoardLine], tasks: Sequence[str], by: str) -> list[BoardLine]:
-    """The best first; a figure is the mean over the tasks, and a line that lacks tasks stands below those that have more of them.
+    """The lines sorted, best first, by the mean over the tasks; lines with fewer tasks come after those with more.
 
     Args:
-        lines: in the order that decides between equals.
+        lines: in the order that breaks ties.
         tasks: of the board.
         by: an entry of SORTS; or a task, by its accuracy, or `task:figure`.
     """
@@ -203,7 +203,7 @@ def _machine_table(board: Board) -> Table:
 
 
 def _json(board: Board) -> str:
-    """A list: what the line is of, and `tasks`: {task: figures in points}."""
+    """A list with one object per line: the model and method, and `tasks`: {task: figures in points}."""
     lines = [
         {**_who(line), "tasks": {task: _document(line.cells[task]) for task in board.tasks if task in line.cells}}
         for line in board.lines
@@ -212,7 +212,7 @@ def _json(board: Board) -> str:
 
 
 def _who(line: BoardLine) -> dict[str, Any]:
-    """What a line is of; `label` is the model's name as tables show it."""
+    """Model and method of a line; `label` is the model's name in tables."""
     values = (line.name or line.model, line.model, line.limit, line.calibrated_on, line.method, line.reported)
     return dict(zip(_KEYS, values, strict=True))
 

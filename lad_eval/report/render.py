@@ -1,4 +1,4 @@
-"""The rows of runs as tables, in every form."""
+"""The rows of runs as tables, in every format."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def rich_tables(rows: Sequence[Row], width: int = WIDTH_OF_FILES) -> Text:
 
 
 def _tables_by_task(rows: Sequence[Row]) -> list[Table]:
-    """One table a task, of all models; the best of each model is marked."""
+    """One table per task, of all models; the best of each model is marked."""
     runs = _blocks(rows, by_model=True)
     tables = []
     for block in _blocks(rows, by_model=False):
@@ -87,7 +87,7 @@ def _tables_by_task(rows: Sequence[Row]) -> list[Table]:
 
 
 def _with_notes(tables: Sequence[Table], rows: Sequence[Row]) -> list[Table]:
-    """The last table says, once each, what is limited, what intervals cannot say, and what the runs note of their data."""
+    """Adds to the last table, once each, the limits, uninformative intervals, and the runs' notes on their data."""
     tasks_by_note: dict[str, dict[str, None]] = {}
     for block in _blocks(rows, by_model=True):
         samples = [row.samples for row in block if row.samples is not None]
@@ -105,7 +105,7 @@ def _calibration(block: Sequence[Row]) -> list[str]:
 
 
 def _blocks(rows: Sequence[Row], *, by_model: bool) -> list[list[Row]]:
-    """Rows of a task (and model, and origin of calibration), in the order in which they first came."""
+    """Rows grouped by task (and model, and origin of calibration), in order of first appearance."""
     tasks = {row.task: place for place, row in reversed(list(enumerate(rows)))}
     models = {_who(row): place for place, row in reversed(list(enumerate(rows)))}
 
@@ -120,7 +120,7 @@ def _who(row: Row) -> tuple[str, str | None]:
 
 
 def _cells(row: Row, run: Sequence[Row]) -> list[Content]:
-    """The cells of a row; the most accurate of its run are marked, unless it stands alone."""
+    """The cells of a row; the most accurate of its run are marked, unless it is the only one."""
     best = max((other.accuracy for other in run if other.accuracy is not None), default=None)
     deviation = "" if row.accuracy_std is None else f" ± {row.accuracy_std:.1f}"
     accuracy = figure(row.accuracy)
@@ -148,7 +148,7 @@ def _samples(row: Row) -> str:
 
 
 def _questions_in_words(block: Sequence[Row]) -> str:
-    """What the block's rows were measured on; rows of different sizes are described separately."""
+    """Samples and orders that the block's rows were measured on; rows of different sizes are described separately."""
     if all(row.samples is None for row in block):
         return "published elsewhere"
     sizes = list(dict.fromkeys(_samples(row) for row in block))

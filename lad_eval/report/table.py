@@ -18,16 +18,16 @@ Value = str | int | float | None
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure, or words.
+    """One number, or text.
 
     Attributes:
-        value: as machines read it: words, a number that is not rounded, or None.
-        text: as people read it, without marks; a line break shows in a terminal only.
-        low: end of the value's 95 % interval, as is `high`; None where there is none.
-        interval: as people read it, "" where there is none.
-        best: the best of those that it stands with.
-        tied: not the best, and not significantly different from it.
-        mark: stands behind the figure, such as " [a]".
+        value: for machines: text, an unrounded number, or None.
+        text: for people, without marks; a line break is kept in a terminal only.
+        low: lower end of the value's 95 % interval, and `high` its upper end; None if there is none.
+        interval: for people, "" if there is none.
+        best: whether it is the best of those it is compared with.
+        tied: whether it is not the best, but not significantly different from it.
+        mark: follows the number, such as " [a]".
     """
 
     value: Value
@@ -45,12 +45,12 @@ Content = Cell | Value
 
 
 def number(value: float | None, digits: int = 1) -> str:
-    """A number for people; a dash where it is unknown or not finite."""
+    """A number as text; a dash if it is unknown or not finite."""
     return EMPTY if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
 def interval(low: float | None, high: float | None, digits: int = 1) -> str:
-    """`[98.3, 99.6]`; "" where an end is unknown."""
+    """`[98.3, 99.6]`; "" if an end is unknown."""
     return "" if low is None or high is None else f"[{number(low, digits)}, {number(high, digits)}]"
 
 
@@ -63,7 +63,7 @@ def figure(
     best: bool = False,
     tied: bool = False,
 ) -> Cell:
-    """A number with so many digits after the point, and its 95 % interval if it has one."""
+    """A number with this many decimals, and its 95 % interval if it has one."""
     return Cell(value, number(value, digits), low, high, interval(low, high, digits), best, tied)
 
 
@@ -74,15 +74,15 @@ def p_value(value: float | None) -> Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under column names. Plain values may stand for cells: a float shows one digit after the point, None a dash.
+    """Rows of cells under column names. Plain values are allowed as cells: a float is shown with one decimal, None as a dash.
 
     Attributes:
-        columns: a terminal breaks a name at its line breaks and soft hyphens; other forms show it on one line.
-        notes: what a reader should know, below the table, a paragraph each.
-        reported: rows of figures published elsewhere, below a rule and never mixed into ours.
-        groups: (name, number of columns) of columns that stand together, from the left; columns of one group are not parted where
-            a terminal is too narrow for all, and the first group is repeated with the others.
-        fold: the column whose words are folded where a terminal is too narrow.
+        columns: names; a terminal breaks them at line breaks and soft hyphens, other formats show them on one line.
+        notes: paragraphs below the table.
+        reported: rows of figures published elsewhere, below a rule.
+        groups: (name, number of columns) of columns that belong together, from the left; columns of one group are not separated
+            if a terminal is too narrow for all, and the first group is repeated with the others.
+        fold: the column whose text is wrapped if a terminal is too narrow.
     """
 
     title: str
@@ -105,7 +105,7 @@ class Table:
 
     @cached_property
     def left(self) -> list[bool]:
-        """Whether a column holds words, which are aligned to the left, not figures."""
+        """Whether a column holds text, which is left-aligned, and not numbers."""
         ours = self.cells[: len(self.rows)]
         return [any(_is_words(row[column]) for row in ours) for column in range(len(self.columns))]
 
@@ -134,10 +134,10 @@ FEWEST_SAMPLES = 5
 
 
 def interval_note(samples: int, ends: Sequence[tuple[float | None, float | None]]) -> str | None:
-    """What a reader must know of intervals that say little; None where they say what they should.
+    """Note on uninformative intervals; None if they are informative.
 
     Args:
-        samples: the fewest that a row of the table was measured on.
+        samples: the smallest number of samples of a row of the table.
         ends: lower and upper ends of the table's intervals.
     """
     if samples < FEWEST_SAMPLES:

@@ -1,4 +1,4 @@
-"""Charts as inline SVG. An XML writer makes them, so that no text in them can become markup; colours are classes of the page."""
+"""Charts as inline SVG, created by an XML writer, so that text cannot become markup; colours are CSS classes of the page."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from lad_eval.report.html.text import clean
 
 
 def drawing(width: float, height: float, label: str) -> Element:
-    """An empty picture with a text for those who cannot see it; it shrinks with the page."""
+    """An empty SVG element with an accessible label; it shrinks with the page."""
     box = f"0 0 {_written(width)} {_written(height)}"
     return Element("svg", {"viewBox": box, "width": _written(width), "role": "img", "aria-label": clean(label)})
 
 
 def add(parent: Element, tag: str, text: str | None = None, /, **attributes: object) -> Element:
-    """A child; `class_` stands for class, underscores for hyphens. Attributes that are None are left out."""
+    """Adds a child; `class_` becomes class, underscores become hyphens. Attributes that are None are omitted."""
     named = {k.rstrip("_").replace("_", "-"): _written(v) for k, v in attributes.items() if v is not None}
     child = SubElement(parent, tag, named)
     if text is not None:
@@ -29,7 +29,7 @@ def add(parent: Element, tag: str, text: str | None = None, /, **attributes: obj
 
 
 def markup(root: Element) -> Markup:
-    """The picture, ready for a page: every text and attribute in it is escaped."""
+    """The element as markup, with every text and attribute escaped."""
     return Markup(tostring(root, encoding="unicode"))
 
 
@@ -38,7 +38,7 @@ def known(value: float | None) -> bool:
 
 
 def percent(value: float) -> str:
-    """A number from 0 to 100 as people read it."""
+    """A number from 0 to 100 as text."""
     return f"{value:.1f}" if 0 < abs(value) < 9.95 else f"{value:.0f}"
 
 
@@ -47,13 +47,13 @@ def _written(value: object) -> str:
 
 
 def bars(values: Sequence[float], names: Sequence[str], *, x_title: str, label: str, chance: float | None = None) -> Markup:
-    """Upright bars with their numbers; from 0 to 100, or to 50 where no bar is higher, which the axis says.
+    """Vertical bars with their numbers, from 0 to 100, or to 50 if no bar is higher, as the axis shows.
 
     Args:
         values: in percent.
         names: under the bars.
         x_title: what the bars are.
-        label: text for those who cannot see it.
+        label: accessible description.
         chance: height of a dashed line.
     """
     most = 100.0 if max(values) > 50 else 50.0
@@ -101,7 +101,7 @@ WIDTH, HEIGHT, PAD = 300.0, 22.0, 6.0
 
 
 def interval(value: float | None, low: float | None, high: float | None, *, label: str, colour: str, chance: float) -> Markup:
-    """A dot, its 95 % interval as a stroke, and chance as a dashed line; for a row of a table. Values in points."""
+    """A dot, its 95 % interval as a line, and chance as a dashed line, for a row of a table. Values in points."""
     if value is None or not known(value):
         return Markup("")
     root = drawing(WIDTH, HEIGHT, label)
@@ -122,7 +122,7 @@ def interval(value: float | None, low: float | None, high: float | None, *, labe
 
 
 MOST_NUMBERED = 14
-_MIDDLE, _HIGH = 0.6, 0.77  # where the ink of numbers changes, in dark and in light mode
+_MIDDLE, _HIGH = 0.6, 0.77  # where the text colour of numbers changes, in dark and in light mode
 
 
 def heatmap(
@@ -139,13 +139,13 @@ def heatmap(
     digits: int = 0,
     colour: str = "",
 ) -> Markup:
-    """A matrix Float[R, C]; unknown values (NaN) stay empty.
+    """A heat map of a matrix Float[R, C]; unknown values (NaN) are left empty.
 
     Args:
         values: from 0 to `most`, which is the deepest colour.
         rows: names, R of them; columns: C.
         row_title: what the rows are; column_title: the columns.
-        label: text for those who cannot see it.
+        label: accessible description.
         most: end of the colour scale.
         cell: width and height of a cell; default: by the number of columns.
         diagonal: outlines the cells in which row and column are one position.
@@ -197,7 +197,7 @@ Height = Callable[[float], float]
 
 @dataclass(frozen=True)
 class ChartLine:
-    """A named line; `values` in percent, unknown ones break it. `method` lets the page hide it."""
+    """A named line; `values` in percent, with gaps where they are unknown. `method`, if given, lets the page hide it."""
 
     name: str
     values: Sequence[float | None]
@@ -217,15 +217,15 @@ def lines(
     band_name: str = "",
     width: float = 420.0,
 ) -> Markup:
-    """A chart of lines over equally spaced places; the vertical axis always runs from 0 to 100.
+    """A line chart over equally spaced ticks; the vertical axis always runs from 0 to 100.
 
     Args:
         series: the lines.
-        ticks: names of the places.
-        x_title: what the places are; y_title: what is shown, in percent.
-        label: text for those who cannot see it.
+        ticks: their names.
+        x_title: what the ticks are; y_title: what is shown, in percent.
+        label: accessible description.
         chance: height of a dashed line named "chance".
-        band: first and last place of a shaded stretch, named `band_name`.
+        band: first and last tick of a shaded range, named `band_name`.
         width: of the drawing.
     """
     right = 16.0 + 6.6 * max(len(name) for name in ("chance", *(line.name for line in series)))
@@ -290,7 +290,7 @@ def _end(line: ChartLine, y: Height) -> float:
 
 
 def spread(heights: Sequence[float], top: float, bottom: float) -> list[float]:
-    """The heights moved as little as needed for names not to lie on each other, within the bounds where they suffice."""
+    """The heights moved as little as needed for labels not to overlap, within the bounds if they suffice."""
     order = sorted(range(len(heights)), key=heights.__getitem__)
     placed = [0.0] * len(heights)
     above = top - GAP

@@ -1,4 +1,4 @@
-"""What the page's script shows of single samples, as compact JSON."""
+"""Single samples: compact JSON for the page's script, and cards of samples."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ ATTENTION = ("purified-attention", "raw-attention")
 
 @dataclass(frozen=True)
 class Divergences:
-    """Where the attention is right and the logits are wrong.
+    """Rows in which the attention is right and the logits are wrong.
 
     Attributes:
-        attention: the method that speaks for the attention.
+        attention: the method that represents the attention.
         rows: number of such rows; of: of all rows.
-        samples: Int[K], the samples with such a row, the surest wrong answer first.
-        order: Int[K], the row shown of each: where the logits are surest of their wrong answer.
+        samples: Int[K], the samples with such a row, the most confident wrong answer first.
+        order: Int[K], the row to show of each: the one with the most confident wrong answer of the logits.
     """
 
     attention: str
@@ -38,7 +38,7 @@ class Divergences:
 
 
 def divergences(answers: MethodAnswers) -> Divergences | None:
-    """None where the run holds no answers of the logits or of the attention."""
+    """The divergences; None if the run holds no answers of the logits or of the attention."""
     attention = next((name for name in ATTENTION if name in answers.grids), None)
     if attention is None or LOGITS not in answers.grids:
         return None
@@ -50,7 +50,7 @@ def divergences(answers: MethodAnswers) -> Divergences | None:
 
 
 def _confidence(answers: MethodAnswers) -> Floats:
-    """Probability of the logits' own answer, Float[S, T]; 0 where it has none."""
+    """Probability of the logits' own answer, Float[S, T]; 0 if it has none."""
     known = answers.probability.get(LOGITS)
     if known is None:
         return np.zeros(answers.shown.gold.shape)
@@ -60,7 +60,7 @@ def _confidence(answers: MethodAnswers) -> Floats:
 
 
 def flipping(answers: MethodAnswers, method: str) -> Ints:
-    """The samples for which the method chooses different images under the orders, Int[K]."""
+    """The samples for which the method chooses different images in different orders, Int[K]."""
     chosen = answers.grids[method].chosen
     samples: Ints = np.flatnonzero((chosen != chosen[:, :1]).any(axis=1))
     return samples
@@ -77,7 +77,7 @@ def payload(
     divergent: Divergences | None,
     colours: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Everything about the first `MOST_SAMPLES` samples that the list of samples shows.
+    """What the page's list of samples shows about the first `MOST_SAMPLES` samples.
 
     Probabilities are whole percents, of as many methods as `MOST_NUMBERS` allows, in the order of the table.
 
@@ -140,7 +140,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class ChosenImage:
-    """What a method chose under one order."""
+    """The image that a method chose under one order."""
 
     text: str
     right: bool

@@ -1,4 +1,4 @@
-"""The figures of one run, each a chart with what it says in words and in a table."""
+"""The figures of one run: each is a chart with a note and a table."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MOST_LINES = 6
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart; `method` lets the page hide it together with the method, `wide` gives it the whole width."""
+    """A chart; `method` lets the page hide it together with the method, `wide` gives it the full width."""
 
     title: str
     chart: Markup
@@ -41,7 +41,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class FigureGroup:
-    """Figures that belong together, or why there are none."""
+    """Figures that belong together, or the reasons why there are none."""
 
     figures: Sequence[Figure] = ()
     missing: Sequence[str] = field(default_factory=tuple)
@@ -113,7 +113,7 @@ def _confusion(answers: MethodAnswers, method: str, colour: str) -> Figure:
 
 
 def shares_by_position(answers: MethodAnswers, method: str) -> tuple[Floats, bool]:
-    """Float[N, N + 1], of the right image's position answered with each or with none, in percent; and whether any had none."""
+    """Float[N, N + 1], answered position (last: none) by the right image's position, in percent; and whether any had none."""
     counts = confusion(answers.shown.gold, answers.grids[method].predicted, answers.n_candidates)
     return row_shares(counts), bool(counts[:, -1].any())
 
@@ -191,7 +191,7 @@ def _read_figure(chosen: Floats, layers: Sequence[str]) -> Figure:
 
 
 def _lad(material: Material) -> Method | None:
-    """LAD as the run had it; None if it had none."""
+    """LAD with the run's parameters; None if the run has none."""
     figure = material.metrics["methods"].get("lad")
     if figure is None:
         return None
@@ -202,7 +202,7 @@ def _lad(material: Material) -> Method | None:
 
 
 def learned_figures(material: Material) -> FigureGroup:
-    """Matrices and priors of every method that learned some, without repeating equal ones."""
+    """Bias matrices and priors of every method that learned any; equal ones are shown once."""
     figures: list[Figure] = []
     missing: list[str] = []
     seen: set[tuple[str, bytes]] = set()

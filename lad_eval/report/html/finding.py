@@ -1,4 +1,4 @@
-"""What a run found, in the words and numbers that the page opens with; everything from `metrics.json`."""
+"""The finding of a run: the sentences and numbers at the top of the page, all from `metrics.json`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAIN = "lad"
 
 @dataclass(frozen=True)
 class TextPart:
-    """A stretch of a sentence; `method` is the one whose figure it is, "" for plain words."""
+    """A part of a sentence; `method` is the method whose figure it is, "" for plain text."""
 
     text: str
     method: str = ""
@@ -30,11 +30,11 @@ class RunFinding:
     """The finding of a run.
 
     Attributes:
-        base: the model as it answers; None where the run does not have it.
-        other: the method that is set against it; None where the run has no other.
-        helps: whether `other` is significantly more accurate than `base`; None where that is not known.
+        base: the method of the model's own answers; None if the run does not have it.
+        other: the method that is compared with it; None if the run has no other.
+        helps: whether `other` is significantly more accurate than `base`; None if that is unknown.
         headline: one sentence with the accuracies.
-        sentences: position, consistency, and what else keeps the headline honest.
+        sentences: on position, consistency, and a better method if there is one.
     """
 
     base: str | None
@@ -45,7 +45,7 @@ class RunFinding:
 
     @property
     def methods(self) -> list[str]:
-        """Base and other, those that there are."""
+        """Base and other, without those that are None."""
         return [name for name in (self.base, self.other) if name is not None]
 
     @property
@@ -59,10 +59,11 @@ def said(method: str) -> str:
 
 
 def finding_of(metrics: Mapping[str, Any]) -> RunFinding | None:
-    """The finding; None where no method has an accuracy.
+    """The finding; None if no method has an accuracy.
 
-    LAD is set against the model's own answers where it is significantly more accurate; else the most accurate of the methods that
-    are; where none is, LAD again, or else the most accurate. Tests are exact and paired, corrected by Holm over all methods.
+    The model's own answers are compared with LAD if it is significantly more accurate, else with the most accurate of the methods
+    that are; if none is, with LAD, or else with the most accurate. Tests are exact and paired, corrected by Holm over all
+    methods.
     """
     figures = metrics["methods"]
     accuracies = {name: value for name, figure in figures.items() if (value := value_of(figure, "accuracy")) is not None}
@@ -94,7 +95,7 @@ def _gain(accuracies: Mapping[str, float], base: str, other: str) -> bool:
 
 
 def _significant(metrics: Mapping[str, Any], base: str | None, methods: Sequence[str]) -> set[str] | None:
-    """The methods that differ from the base; None where the run stored no tests."""
+    """The methods that differ significantly from the base; None if the run stored no tests."""
     pairs = paired_p_values(metrics)
     others = [name for name in methods if name != base]
     if base is None or any((base, name) not in pairs for name in others):

@@ -1,4 +1,4 @@
-"""The frame of every page that we write: one HTML file that needs no network, in one style."""
+"""The frame of every HTML page: one file that needs no network, in one style."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from lad_eval.version import __version__
 
 
 def page(template: str, *, script: str | None = None, **values: object) -> str:
-    """A page from a template that extends `frame.html`; texts are escaped, and only our own style and script may run.
+    """A page from a template that extends `frame.html`; texts are escaped, and only the page's own style and script may run.
 
     Args:
-        template: file in `templates`, as `script` is; None: the page has no script.
-        values: what the template shows; `heading`, `title` and `across`, lines under the heading, are needed by every template.
+        template: file in `templates`; `script`: likewise, None: the page has no script.
+        values: variables of the template; every template needs `heading`, `title` and `across`, lines under the heading.
     """
     style = _asset("style.css")
     sources = ["default-src 'none'", "img-src data:", f"style-src {_hash(style)}", "base-uri 'none'", "form-action 'none'"]
@@ -37,7 +37,7 @@ def _asset(name: str) -> str:
 
 
 def _hash(text: str) -> str:
-    """The source expression that lets exactly this inline text through (Content Security Policy, level 2)."""
+    """The source expression that allows exactly this inline text (Content Security Policy, level 2)."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 

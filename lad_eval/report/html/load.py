@@ -1,4 +1,4 @@
-"""A finished run with all that a report can be made of, and in words what it lacks."""
+"""Loads a finished run for the report, with the reasons for what it lacks."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MethodAnswers:
-    """What every method of a run answered to the same questions.
+    """Answers of every method of a run to the same questions.
 
     Attributes:
-        grids: by method; the S samples in the order of asking.
-        probability: by method Float[S, T, N] of the displayed positions, NaN in rows without one; methods that answer in text
-            are missing.
+        grids: by method; the S samples in the order of the run.
+        probability: by method Float[S, T, N] of the displayed positions, NaN in rows without one; without methods that
+            answer in text.
     """
 
     grids: dict[str, Grid]
@@ -62,10 +62,10 @@ class MethodAnswers:
 
 
 def answers_of(predictions: pd.DataFrame, candidates: int) -> MethodAnswers:
-    """The rows of `predictions.parquet` as arrays; a method whose rows are not those of the first is left out.
+    """The rows of `predictions.parquet` as arrays; methods with other rows than the first are left out.
 
     Args:
-        predictions: as `StoredRun.predictions` gives them.
+        predictions: of `StoredRun.predictions`.
         candidates: N of the run.
 
     Raises:
@@ -89,7 +89,7 @@ def answers_of(predictions: pd.DataFrame, candidates: int) -> MethodAnswers:
 
 
 def _probability(rows: list[object], candidates: int) -> Floats | None:
-    """Float[n, N] from lists of log-probabilities, NaN where a row has none; None if no row has any."""
+    """Float[n, N] from lists of log-probabilities, NaN if a row has none; None if no row has any."""
     probabilities = np.full((len(rows), candidates), np.nan)
     for place, row in enumerate(rows):
         values = np.asarray(row if row is not None else [], dtype=np.float64).ravel()
@@ -100,7 +100,7 @@ def _probability(rows: list[object], candidates: int) -> Floats | None:
 
 @dataclass(frozen=True)
 class MethodEvidence:
-    """Evidence under one condition: of the evaluated requests, and of the calibration; None where nothing was calibrated."""
+    """Evidence under one condition: of the evaluated requests, and of the calibration; None if nothing was calibrated."""
 
     evaluated: Evidence
     calibration: Evidence | None
@@ -108,14 +108,14 @@ class MethodEvidence:
 
 @dataclass(frozen=True)
 class Material:
-    """What there is of one run; `lacks` says for each absent part ("answers", "task") why.
+    """The data of one run; `lacks` has the reason for each missing part ("answers", "task").
 
     Attributes:
         metrics: `metrics.json`, `spec`: `spec.json`.
         answers: from `predictions.parquet`.
-        evidence_of: evidence by the label of the condition of its pass, "" for the question and the model as they
-            are; or why there is none.
-        task: with its data, the same that the run asked; for captions and pictures.
+        evidence_of: evidence by the label of its condition, "" for the unchanged prompt and model; or why there is
+            none.
+        task: with the run's data, for captions and images.
     """
 
     metrics: Mapping[str, Any]
@@ -131,7 +131,7 @@ class Material:
 
 
 def load_material(run: StoredRun, definitions: Mapping[str, Path] | None = None) -> Material:
-    """Reads a run; a part that is missing or damaged is left out and named, only the figures must be there.
+    """Reads a run; parts that are missing or damaged are left out and named, only `metrics.json` is required.
 
     Args:
         run: a finished run.
@@ -159,7 +159,7 @@ def load_material(run: StoredRun, definitions: Mapping[str, Path] | None = None)
 
 
 def _conditions(methods: Mapping[str, Any]) -> list[Condition]:
-    """The plain one, and those under which methods that calibrate were asked."""
+    """The plain condition, and those of the methods that calibrate."""
     calibrated = [name for name, figure in methods.items() if figure.get("calibration_passes") and is_method(name)]
     return list(dict.fromkeys([PLAIN, *(make_method(name).condition for name in calibrated)]))
 
@@ -179,23 +179,23 @@ def _evidence_of(run: Path, condition: Condition, run_digest: str) -> MethodEvid
 
 
 def _task(run: Path, spec: Mapping[str, Any], definitions: Mapping[str, Path]) -> Task:
-    """The task that the run asked: from the file named, else from the data that the run noted, else the bundled one of its name.
+    """The task of the run: from the named file, else from the data that the run recorded, else the bundled task of its name.
 
     Raises:
-        UserError: it cannot be opened, or its data is not what the run saw.
+        UserError: it cannot be opened, or its data is not the run's.
     """
     from lad_eval.tasks.registry import load_task
 
     name = spec["task"]
     task = open_noted(run) if name not in definitions and has_data(run) else load_task(definitions.get(name, name))
-    # Captions and pictures rest on the data alone; orders, answers and calibration are stored.
+    # Captions and images depend on the data alone; orders, answers and calibration are stored.
     if spec.get("digests", {}).get("data") != task.fingerprint.get("data"):
         raise ResultsError(f"The data of {name} is not what the run saw: captions and pictures would be those of other samples.")
     return task
 
 
 def definitions_of(names: Sequence[str]) -> dict[str, Path]:
-    """YAML files by task name, from those names that `resolve` leaves as paths."""
+    """YAML files by task name, for those names that `resolve` leaves as paths."""
     return {Path(name).stem: Path(name) for name in names if name.endswith((".yaml", ".yml"))}
 
 
@@ -204,15 +204,15 @@ def choose(
 ) -> list[StoredRun]:
     """The finished runs at or below the folders, each once.
 
-    Runs on named tasks come in the order of the names. Else the folders' order counts, and below a folder that of the models'
-    names and of the tasks' definitions (`tasks_in_order`).
+    If tasks are named, the runs are sorted by their order. Otherwise they are sorted by folder, and within a folder by model name
+    and by the order of the tasks (`tasks_in_order`).
 
     Args:
         folders: run folders, or folders above them.
-        model: only the runs of this model, as it was named to `run`.
-        tasks: only the runs on these, names or paths of YAML files: one list for each task or group that was named, of which the
-            members that have a run are taken.
-        studies: the runs below folders that studies made for their own tables too; a run's own folder is always taken.
+        model: only the runs of this model, by the name passed to `run`.
+        tasks: only the runs on these, names or paths of YAML files: one list per named task or group, whose members with a run
+            are taken.
+        studies: include the runs of studies; a run's own folder is always included.
 
     Raises:
         UserError: a folder holds no finished run, or none is of the model, or of any member of one of the lists.

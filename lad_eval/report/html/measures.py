@@ -1,4 +1,4 @@
-"""What the charts show, as arrays: attention by layer, what calibration learned."""
+"""The arrays behind the charts: attention by layer, and what calibration learned."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from lad_eval.report.table import Content, Table, figure
 
 
 def gold_attention(evidence: Evidence) -> Floats:
-    """Float[N, L]: the right image's share of the attention to all images, mean over the rows whose answer stands at i.
+    """Float[N, L]: the right image's share of the attention to all images, mean over the rows with the right image at i.
 
-    Uses the images' own tokens (arXiv 2605.11591, Eq. 6). NaN for a position that never held the answer; rows that look at no
-    image in a layer are left out there.
+    Uses the images' own tokens (arXiv 2605.11591, Eq. 6). NaN for a position that never has the right image; rows without
+    attention to any image in a layer are left out there.
     """
     attention = evidence.attention
     if attention is None:
@@ -44,13 +44,13 @@ def gold_attention(evidence: Evidence) -> Floats:
 
 @dataclass(frozen=True)
 class Learned:
-    """What one method learned in its calibration; None what it does not learn.
+    """What one method learned in calibration; None for what it does not learn.
 
     Attributes:
         bias: P_bias(j|i) as Float[N, N], row i for the right image's position; `gain`: g.
-        prior: Float[N], a prior of positions.
+        prior: Float[N], prior over positions.
         attention_prior: Float[L, N], mean attention to each position.
-        layers: first and last layer, from 0, that the method reads attention of.
+        layers: first and last layer, 0-based, whose attention the method reads.
     """
 
     bias: Floats | None
@@ -61,7 +61,7 @@ class Learned:
 
 
 def learn(method: Method, calibration: Evidence) -> Learned:
-    """Calibrates a method on stored evidence and reads off what it learned; of one over several orders, what its decision did.
+    """Calibrates a method on stored evidence and returns what it learned; of a method over several orders, its decision's.
 
     Raises:
         EvidenceError: it cannot be calibrated on this evidence.
@@ -86,16 +86,16 @@ def learn(method: Method, calibration: Evidence) -> Learned:
 
 
 def made(name: str, parameters: Mapping[str, Any]) -> Method:
-    """The method with these parameters, as `metrics.json` has them (tuples became lists there).
+    """The method with these parameters, as stored in `metrics.json` (where tuples are lists).
 
     Raises:
-        UserError: there is no such method, or it takes no such parameters any more.
+        UserError: there is no such method, or it no longer has such parameters.
     """
     return make_method(name, **{key: tuple(value) if isinstance(value, list) else value for key, value in parameters.items()})
 
 
 def layers_chosen(method: Method, evidence: Evidence) -> Floats | None:
-    """Float[L]: share of the rows in which a method reads each layer (arXiv 2605.11591, Eq. 8-9); None if it chooses none."""
+    """Float[L]: share of the rows in which a method reads each layer (arXiv 2605.11591, Eq. 8-9); None if it reads all alike."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MethodWarning)
         return method.layer_shares(evidence)
@@ -119,14 +119,14 @@ def _exp(array: object) -> Floats | None:
 def recalls_of(
     metrics: Mapping[str, Any], answers: MethodAnswers | None, colours: Mapping[str, str] | None = None
 ) -> dict[str, Recall]:
-    """By method, those that have a recall.
+    """Recall by method, without methods that have none.
 
-    A figure that is a mean over repetitions has no interval: the stored answers are those of the first one.
+    A mean over repetitions has no interval, since only the answers of the first repetition are stored.
 
     Args:
         metrics: `metrics.json`.
         answers: for the intervals; None: there are none.
-        colours: class of the style sheet by method.
+        colours: CSS class by method.
     """
     recalls = {}
     for name, measured in metrics["methods"].items():

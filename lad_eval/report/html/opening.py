@@ -1,4 +1,4 @@
-"""The first screen of a run: the finding, accuracy by position, and the two matrices that explain it."""
+"""The first screen of a run: the finding, accuracy by position, and two confusion matrices."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ConfusionChart:
 
 @dataclass(frozen=True)
 class Opening:
-    """What the page shows first; charts are None and matrices absent where the run lacks what they are made of."""
+    """The first screen; charts are None and matrices absent if the run lacks their data."""
 
     finding: RunFinding
     wide: Markup | None
@@ -97,7 +97,7 @@ def _matrices(material: Material, finding: RunFinding, colours: Mapping[str, str
 
 
 def marks_note(material: Material, rows: Sequence[SummaryRow]) -> str:
-    """What bold and † mean in this run's table, and what so few samples could not have shown."""
+    """The meaning of bold and † in this run's table, and the smallest detectable difference."""
     if len(rows) < 2:
         return ""
     note = "Bold: the highest accuracy."
@@ -123,12 +123,12 @@ def _tested(material: Material) -> bool:
 
 
 def position_picture(path: Path, out: Path, methods: Sequence[str] | None = None) -> None:
-    """Draws a run's recall by position into a picture file.
+    """Draws a run's recall by position and writes it to a file.
 
     Args:
         path: the run's folder, or a folder above it that holds no other run.
         out: the file: .svg, .png or .pdf.
-        methods: in their order; default: those of the run's finding.
+        methods: in this order; default: those of the run's finding.
 
     Raises:
         UserError: there is no such run, it lacks a method, or the file cannot be written.

@@ -45,7 +45,7 @@ def sentences_across(runs: Sequence[MetricsAndFinding]) -> list[str]:
 
 
 def _sentence(runs: Sequence[MetricsAndFinding], who: str) -> str:
-    """Of runs that have both sides, how both stand; of runs without any such, the one side."""
+    """Sentence on the runs that have both methods; if none has, on the one that they have."""
     pairs = [(metrics, f.base, f.other, f.helps) for metrics, f in runs if f.base is not None and f.other is not None]
     if not pairs:
         alone = _range([_accuracy(metrics, f.base or f.other) for metrics, f in runs])
@@ -64,7 +64,7 @@ def _start(who: str, some: int, runs: int) -> str:
 
 
 def _judged(helped: Sequence[bool | None]) -> str:
-    """In how many runs the gain is significant; nothing where a run stored no tests."""
+    """Number of runs with a significant gain; empty if a run stored no tests."""
     if any(helps is None for helps in helped):
         return ""
     if len(helped) == 1:
@@ -74,7 +74,7 @@ def _judged(helped: Sequence[bool | None]) -> str:
 
 def _accuracy(metrics: Mapping[str, Any], name: str | None) -> float:
     value = None if name is None else value_of(metrics["methods"][name], "accuracy")
-    assert value is not None  # a finding names methods that have one
+    assert value is not None  # the methods of a finding have an accuracy
     return value
 
 
@@ -85,7 +85,7 @@ def _range(values: Sequence[float]) -> str:
 
 @dataclass(frozen=True)
 class WrittenReport:
-    """What `write_report` wrote: `size` in bytes; `pictured` of `samples` have their pictures in the page."""
+    """Result of `write_report`: `size` in bytes; `pictured` of `samples` have their images in the page."""
 
     path: Path
     runs: int
@@ -106,9 +106,9 @@ def write_report(
 
     Args:
         runs: in the order of the page.
-        out: the file; replaced when the page is whole.
+        out: the file; replaced when the page is complete.
         definitions: YAML files by task name, for tasks that do not come with the package.
-        pictured: at most so many samples of a run get their pictures.
+        pictured: maximum number of samples of a run with images.
         advance: called with 1 after each run.
 
     Raises:
@@ -138,12 +138,12 @@ def render(sections: Sequence[Section], metrics: Sequence[Mapping[str, Any]], bu
     Args:
         sections: one per run.
         metrics: `metrics.json` of each.
-        bundle: the pictures that the sections name.
+        bundle: the images that the sections refer to.
     """
     inline = {card.picture for s in sections for c in s.cards for card in c.candidates if card.picture}
     data = {
         "runs": {section.id: section.explorer for section in sections if section.explorer is not None},
-        # Those that stand in the page already are found there.
+        # Images that are already in the page are found there.
         "pictures": {name: uri for name, uri in bundle.pictures.items() if name not in inline},
     }
     models = list(dict.fromkeys(section.model for section in sections))
@@ -167,7 +167,7 @@ def _with_distinct_names(sections: Sequence[Section], hashes: Sequence[str]) -> 
 
 
 def _title(sections: Sequence[Section], models: Sequence[str]) -> str:
-    """Of the browser's tab: the finding where there is one run, else of how many."""
+    """Title of the browser tab: the finding of a single run, else the models."""
     who = models[0] if len(models) == 1 else f"{len(models)} models"
     if len(sections) == 1 and sections[0].opening is not None:
         return f"{who}: {sections[0].opening.finding.title}"

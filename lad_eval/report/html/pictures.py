@@ -1,4 +1,4 @@
-"""Small pictures inside the page, of few samples and of bounded size in all."""
+"""Thumbnails embedded in the page, of some samples and of bounded total size."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ MOST_BYTES = 2 * 2**20
 
 @dataclass
 class ImageBundle:
-    """The pictures of one page, each once.
+    """The images of one page, each once.
 
     Attributes:
-        most: bytes that all pictures may have together.
-        pictures: data URI by the name that the page knows a picture by.
-        size: bytes so far.
+        most: maximum total size in bytes.
+        pictures: data URI by the image's name in the page.
+        size: total size in bytes so far.
     """
 
     most: int = MOST_BYTES
@@ -40,7 +40,7 @@ class ImageBundle:
     _names: dict[str, str] = field(default_factory=dict)
 
     def add(self, sample: Sample) -> tuple[str, ...] | None:
-        """Names of the sample's pictures, image 0 first; None if they do not fit any more.
+        """Adds a sample's images; their names, image 0 first, or None if they no longer fit.
 
         Raises:
             UserError: a picture cannot be read.
@@ -58,7 +58,7 @@ class ImageBundle:
         return tuple(self._names[image.digest] for image in sample.images)
 
     def add_all(self, samples: Iterable[Sample]) -> tuple[dict[str, tuple[str, ...]], str]:
-        """Names by sample id of those that fit, and why pictures are missing, "" if none is."""
+        """Names by sample id of those that fit, and why images are missing, "" if none is."""
         held: dict[str, tuple[str, ...]] = {}
         refused = 0
         for sample in samples:
@@ -75,7 +75,7 @@ class ImageBundle:
 
 
 def first_of(wanted: Iterable[Sequence[int]], most: int) -> list[int]:
-    """The first `most` different numbers of several lists, one list after the other."""
+    """The first `most` distinct numbers of several lists, one list after the other."""
     return list(dict.fromkeys(number for numbers in wanted for number in numbers))[:most]
 
 

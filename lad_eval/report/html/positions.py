@@ -1,4 +1,4 @@
-"""The picture of `lad-eval figure`: what a run found, without the rest of the report."""
+"""Charts of recall by position."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from lad_eval.report.html.charts import add, drawing, known, markup, percent, sp
 
 Values = Sequence[float | None]
 MOST_NUMBERED = 8
-BELOW = 24.0  # room under 0 for the numbers of points that lie there
-_OVER, _UNDER = 12.0, 21.0  # from an interval's end, which is round and reaches 3.5 further, to the base line of a number
+BELOW = 24.0  # space below 0 for the numbers of points there
+_OVER, _UNDER = 12.0, 21.0  # from an interval's end, whose round cap adds 3.5, to the baseline of a number
 
 
 @dataclass(frozen=True)
 class Recall:
-    """One method's recall by position in percent, with the bounds of its intervals; None where unknown."""
+    """One method's recall by position in percent, with the bounds of its intervals; None if unknown."""
 
     name: str
     values: Values
@@ -33,7 +33,7 @@ def positions(series: Sequence[Recall], *, chance: float, label: str, width: flo
     Args:
         series: the methods, N positions each.
         chance: height of a dashed line.
-        label: text for those who cannot see it.
+        label: accessible description.
         width: of the drawing; height: likewise.
     """
     n = len(series[0].values)
@@ -46,7 +46,7 @@ def positions(series: Sequence[Recall], *, chance: float, label: str, width: flo
             add(root, "text", str(place + 1), x=frame.x(place), y=frame.bottom + BELOW + 16, class_="tick middle")
     add(root, "text", "position of the right image", x=36.0 + frame.inner / 2, y=height - 6, class_="axis middle")
     ends = [next((frame.y(v) for v in reversed(one.values) if v is not None), frame.bottom) for one in series]
-    # Reversed, so that of two that end alike the later is named above, as its numbers are.
+    # Reversed, so that of two lines with equal ends the later is labelled above, as its numbers are.
     *names, at_chance = spread([*ends[::-1], frame.y(chance)], frame.top, frame.bottom)
     for number, (one, at) in enumerate(zip(series, names[::-1], strict=True)):
         group = _method(root, frame, one, radius=4.5)
@@ -58,7 +58,7 @@ def positions(series: Sequence[Recall], *, chance: float, label: str, width: flo
 
 
 def multiple(one: Recall, against: Recall | None, *, chance: float, label: str) -> Markup:
-    """One of many small charts: a method with its intervals, before the line of another that all of them show."""
+    """One of many small charts: a method with its intervals, in front of the line of a reference method."""
     n = len(one.values)
     width, height = 216.0, 150.0
     frame = _Frame(n, left=30.0, top=10.0, inner=width - 38.0, tall=height - 10.0 - 26.0)
@@ -75,7 +75,7 @@ def multiple(one: Recall, against: Recall | None, *, chance: float, label: str) 
 
 @dataclass(frozen=True)
 class _Frame:
-    """Where places and percents lie."""
+    """Coordinates of positions and percentages."""
 
     n: int
     left: float
@@ -122,7 +122,7 @@ def _method(root: Element, frame: _Frame, one: Recall, *, radius: float) -> Elem
 
 
 def _line(group: Element, frame: _Frame, one: Recall) -> None:
-    """Straight strokes between neighbours that are both known."""
+    """Straight lines between adjacent known values."""
     stroke: list[str] = []
     for place, value in [*enumerate(one.values), (-1, None)]:
         if value is not None:
@@ -134,9 +134,9 @@ def _line(group: Element, frame: _Frame, one: Recall) -> None:
 
 
 def _numbers(group: Element, frame: _Frame, one: Recall, others: Sequence[tuple[Recall, bool]]) -> None:
-    """The values at the points: above all intervals of a place for the upper one, below all of them for the lower.
+    """The values at the points: above all intervals of a position for the upper one, below all of them for the lower.
 
-    `others` come with whether `one` goes above them where both are equal.
+    Each of `others` comes with whether `one` is above it if both are equal.
     """
 
     def upper(place: int, value: float) -> bool:

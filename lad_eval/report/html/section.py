@@ -31,9 +31,9 @@ PICTURED = 24
 
 @dataclass(frozen=True)
 class Section:
-    """Everything that the template shows of one run; `missing_*` say why something is not there, "" where it is.
+    """Everything that the template shows of one run; `missing_*` say why something is missing, "" if it is not.
 
-    `run` tells runs of one model on one task apart; "" where there is only one. `short` is the finding for a tab, `unparsable`
+    `run` distinguishes runs of one model on one task; "" if there is only one. `short` is the finding for a tab, `unparsable`
     whether some method has replies without an answer.
     """
 
@@ -69,13 +69,13 @@ class Section:
 
 
 def section_of(material: Material, number: int, bundle: ImageBundle, *, pictured: int = PICTURED) -> Section:
-    """Makes a run's section.
+    """Builds a run's section.
 
     Args:
         material: the run.
         number: of the section on its page, from 1.
-        bundle: the page's pictures; those of this run are added.
-        pictured: at most so many samples get their pictures.
+        bundle: the page's images; those of this run are added.
+        pictured: maximum number of samples with images.
     """
     metrics, answers = material.metrics, material.answers
     colours = colours_of([*metrics["methods"], *(answers.methods if answers else ())])
@@ -129,7 +129,7 @@ def section_of(material: Material, number: int, bundle: ImageBundle, *, pictured
 
 
 def _samples(material: Material) -> tuple[dict[str, Sample], str]:
-    """Samples of the answers by id, and why there are none."""
+    """Samples of the answers by id, or why there are none."""
     if material.task is None or material.answers is None:
         return {}, ""
     evaluated = set(material.answers.sample_id)
@@ -151,7 +151,7 @@ def _chance(material: Material) -> str:
 
 
 def _gap(material: Material) -> str:
-    """The divergence of logits and attention in points, "" where the run lacks one of them."""
+    """The difference between attention and logits in points, "" if the run lacks one of them."""
     figures = material.metrics["methods"]
     try:
         gap = figures["purified-attention"]["accuracy"]["value"] - figures["vanilla"]["accuracy"]["value"]

@@ -42,7 +42,7 @@ class SummaryRow:
 
 @dataclass(frozen=True)
 class Headline:
-    """A figure that the reader should take away."""
+    """A headline figure."""
 
     title: str
     value: str
@@ -88,7 +88,7 @@ def summary_rows(material: Material, colours: Mapping[str, str]) -> list[Summary
 
 
 def best_of(metrics: Mapping[str, Any]) -> set[str]:
-    """The methods with exactly the greatest accuracy; none where a run has a single method."""
+    """The methods with exactly the highest accuracy; none if a run has a single method."""
     known = {name: value for name, figure in metrics["methods"].items() if (value := value_of(figure, "accuracy")) is not None}
     return {name for name, value in known.items() if equal(value, max(known.values()))} if len(metrics["methods"]) > 1 else set()
 
@@ -112,13 +112,13 @@ def headlines(material: Material, colours: Mapping[str, str]) -> list[Headline]:
 
 
 def published(material: Material) -> Table | None:
-    """Figures of this model as the task's definition reports them from elsewhere; None if it reports none."""
+    """Published figures of this model from the task's definition; None if there are none."""
     rows = [(clean(row.method), row.accuracy, row.rstd, row.consistency) for row in reported_rows(material.metrics)]
     return Table("", ("Method", "Accuracy", "RStd", "Consistency"), rows) if rows else None
 
 
 def facts(material: Material) -> list[tuple[str, str]]:
-    """What was measured and how, as names and texts."""
+    """What was measured and how, as pairs of name and text."""
     metrics, spec = material.metrics, material.spec
     counts, seeds = metrics.get("counts", {}), metrics.get("seeds", {})
     definition, passes = spec.get("definition", {}), metrics.get("forward_passes", {})
@@ -153,7 +153,7 @@ def _calibration(metrics: Mapping[str, Any]) -> str:
 
 
 def accuracy_cells(metrics: Mapping[str, Any], methods: Iterable[str]) -> list[Cell]:
-    """One cell per method in one of several runs, with the marks of its run's table; a dash where the run has none."""
+    """One cell per method in one of several runs, with the marks of its run's table; a dash if the run lacks the method."""
     rows, best = {row.method: row for row in rows_of(metrics)}, best_of(metrics)
     figures = {name: metrics["methods"].get(name, {}) for name in methods}
     return [

@@ -1,4 +1,4 @@
-"""Text that others wrote: captions, ids, names. It may hold anything, and must stay text."""
+"""Untrusted text: captions, ids, names. It may contain anything, and must remain text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from lad_eval.report.table import interval
 from lad_eval.tasks.prompts import identifiers
 
-# Control characters have no look, and some of them (NUL) no place in HTML; tab and line breaks become spaces.
+# Control characters are invisible, and some of them (NUL) invalid in HTML; tab and line breaks become spaces.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
 _FOLDERS = re.compile(r"(?<![\w:/.])(?:[A-Za-z]:)?[\\/](?:[^\\/:;,'\"\n]*[^\\/:;,'\"\s][\\/])+")
 LONGEST = 2000
@@ -18,9 +18,9 @@ CAPTION = 400
 
 
 def clean(text: object) -> str:
-    """The text with nothing in it that cannot be written as UTF-8 or shown, at most `LONGEST` characters.
+    """The text without characters that cannot be encoded as UTF-8 or displayed, at most `LONGEST` characters.
 
-    Marks such as < and & stay: escaping is the business of the template engine, the XML writer and the JSON writer.
+    Characters such as < and & are kept: the template engine, the XML writer and the JSON writer escape them.
     """
     whole = str(text).encode("utf-8", "replace").decode("utf-8")
     return _cut(_CONTROL.sub("\ufffd", whole).strip(), LONGEST)
@@ -32,7 +32,7 @@ def caption_text(caption: str) -> str:
 
 
 def without_paths(text: str) -> str:
-    """A message on one line, absolute paths cut to their last part: a report is read elsewhere, and by others."""
+    """A message on one line, with absolute paths cut to their last part, since a report is read elsewhere and by others."""
     return _FOLDERS.sub("", " ".join(text.split()))
 
 
@@ -44,7 +44,7 @@ SPACE = "\N{NO-BREAK SPACE}"
 
 
 def part_of(figure: Mapping[str, Any], name: str, part: str) -> float | None:
-    """One number of a figure, e.g. the low end of the accuracy's interval; None where it is not known."""
+    """One number of a figure, e.g. the low end of the accuracy's interval; None if it is unknown."""
     value = (figure.get(name) or {}).get(part)
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
@@ -54,17 +54,17 @@ def value_of(figure: Mapping[str, Any], name: str) -> float | None:
 
 
 def bounds(figure: Mapping[str, Any], name: str) -> str:
-    """An interval, "" where it is not known."""
+    """An interval as text, "" if it is unknown."""
     return interval(part_of(figure, name, "low"), part_of(figure, name, "high"))
 
 
 def share_text(value: float) -> str:
-    """A share in whole percent; never "0 %" or "100 %" of what is a little more than none or less than all."""
+    """A share in whole percent; "0 %" and "100 %" only for exactly none and all."""
     return f"{_digits(value, 0)}{SPACE}%"
 
 
 def shares_text(first: float, second: float) -> tuple[str, str]:
-    """Two shares that are compared: with a decimal where whole percents would hide that they differ."""
+    """Two shares to compare: with a decimal if whole percents would hide their difference."""
     hidden = round(first) == round(second) and round(first, 1) != round(second, 1)
     digits = 1 if hidden else 0
     return f"{_digits(first, digits)}{SPACE}%", f"{_digits(second, digits)}{SPACE}%"
@@ -76,7 +76,7 @@ def _digits(value: float, digits: int) -> str:
     if 99.95 <= value < 100:
         return "over 99.9"
     places = 1 if 0 < value < 0.5 or 99.5 <= value < 100 else digits
-    return f"{value + 1e-9:.{places}f}"  # halves up, as readers round the table's figures
+    return f"{value + 1e-9:.{places}f}"  # halves are rounded up, as readers round the table's figures
 
 
 def image_names(n: int) -> tuple[str, ...]:
@@ -89,7 +89,7 @@ def position_names(n: int) -> tuple[str, ...]:
     return tuple(map(str, range(1, n + 1)))
 
 
-# The methods of the paper have colours of their own; others take the rest in turn.
+# The methods of the paper have fixed colours; others take the remaining ones in turn.
 COLOURS = {
     "vanilla": "c0",
     "pride": "c1",
@@ -102,12 +102,12 @@ REST = ("c6", "c7", "c8", "c9")
 
 
 def colours_of(methods: Iterable[str]) -> dict[str, str]:
-    """Class of the style sheet by method."""
+    """CSS class by method."""
     others = list(dict.fromkeys(methods))
     rest = iter(range(len(others)))
     return {name: COLOURS[name] if name in COLOURS else REST[next(rest) % len(REST)] for name in others}
 
 
 def of_position(position: int) -> str:
-    """Class for a position's line."""
+    """CSS class for a position's line."""
     return f"q{position % 8}"
