@@ -95,7 +95,7 @@ def made(name: str, parameters: Mapping[str, Any]) -> Method:
 
 
 def layers_chosen(method: Method, evidence: Evidence) -> Floats | None:
-    """Float[L]: share of the rows in which a method reads each layer (arXiv 2605.11591, Eq. 8-9); None if it reads all alike."""
+    """Float[L]: share of the rows in which a method reads each layer (arXiv 2605.11591, Eq. 8-9); None if it chooses none."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MethodWarning)
         return method.layer_shares(evidence)
