@@ -22,8 +22,8 @@ import torch
 from lad_eval.attention.spans import Spans
 from lad_eval.evidence.table import Evidence
 from lad_eval.methods import make_method
-from lad_eval.models.continuation import end_ids, select
 from lad_eval.models.huggingface import HuggingFaceVLM
+from lad_eval.models.inference.continuation import end_ids, select
 from lad_eval.run.decide import Decision, PlanIndex, calibrated, decide
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.request import Request

@@ -11,8 +11,8 @@ from benchmarks.stages import Stages
 from benchmarks.timer import take_turns
 from lad_eval.attention.recorder import Recorder
 from lad_eval.evidence.store import EvidenceStore
-from lad_eval.models import preparation
 from lad_eval.models.huggingface import HuggingFaceVLM
+from lad_eval.models.inputs import preparation
 from lad_eval.run.collect import collect
 from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.sources.scenes import Scene

@@ -11,7 +11,7 @@ from lad_eval.errors import UserError
 from lad_eval.evidence.store import read_evidence
 from lad_eval.evidence.table import Evidence
 from lad_eval.methods import DEFAULT_METHODS
-from lad_eval.models.date import DEFAULT_DATE
+from lad_eval.models.prompts.date import DEFAULT_DATE
 from lad_eval.report.compare import compare_runs
 from lad_eval.report.html import WrittenReport, write_report
 from lad_eval.report.render import render

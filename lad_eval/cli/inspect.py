@@ -28,7 +28,7 @@ from lad_eval.cli.options import (
     Runs,
     TrustRemoteCode,
 )
-from lad_eval.models.date import DEFAULT_DATE
+from lad_eval.models.prompts.date import DEFAULT_DATE
 from lad_eval.run.metadata import LIBRARIES, checkout, versions
 from lad_eval.version import __version__
 

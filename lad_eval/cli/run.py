@@ -36,7 +36,7 @@ from lad_eval.cli.options import (
 )
 from lad_eval.errors import UserError
 from lad_eval.methods import DEFAULT_METHODS
-from lad_eval.models.date import DEFAULT_DATE
+from lad_eval.models.prompts.date import DEFAULT_DATE
 
 _DEFAULT = ",".join(DEFAULT_METHODS)
 

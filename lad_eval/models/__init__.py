@@ -2,6 +2,13 @@
 
 `load_model(name)` loads a model by name; `base.VLM` is the protocol that a model of your own must implement. Nothing here imports
 torch before it is used.
+
+registry, source, adapters, loading, fingerprint   from a name to a loaded model, and the facts that determine its evidence
+base, huggingface, interventions                   the protocols, and the model class for transformers
+prompts/                                           the chat message, its date and control tokens, and checks of prompts
+inputs/                                            image preparation, padding, and the caches of images and features
+inference/                                         batches, candidates' log-probabilities, continuation, generation
+random/, tiny/, vlmeval/                           models with random weights, the embedded model, models of VLMEvalKit
 """
 
 from __future__ import annotations

@@ -29,17 +29,17 @@ from lad_eval.models.base import (
     check_not_calibrated_on,
     refuse,
 )
-from lad_eval.models.batching import Batcher, OutOfMemoryError, automatic_size, by_length, free_memory, is_out_of_memory
-from lad_eval.models.continuation import continue_prefixes, end_ids, last_logits, select, with_positions
-from lad_eval.models.conversation import Conversation
-from lad_eval.models.date import DEFAULT_DATE
-from lad_eval.models.features import RememberedFeatures
 from lad_eval.models.fingerprint import describe
-from lad_eval.models.generation import GumbelSampler, neutral_generation, reply_length
+from lad_eval.models.inference.batching import Batcher, OutOfMemoryError, automatic_size, by_length, free_memory, is_out_of_memory
+from lad_eval.models.inference.continuation import continue_prefixes, end_ids, last_logits, select, with_positions
+from lad_eval.models.inference.generation import GumbelSampler, neutral_generation, reply_length
+from lad_eval.models.inputs.features import RememberedFeatures
+from lad_eval.models.inputs.preparation import Batch, Preparation, check_image_preparation
 from lad_eval.models.interventions import InterventionMixin
 from lad_eval.models.loading import repair
-from lad_eval.models.preparation import Batch, Preparation, check_image_preparation
-from lad_eval.models.prompt_check import PromptChecker
+from lad_eval.models.prompts.check import PromptChecker
+from lad_eval.models.prompts.conversation import Conversation
+from lad_eval.models.prompts.date import DEFAULT_DATE
 from lad_eval.models.source import display_name
 from lad_eval.tasks.request import Request
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lad_eval.errors import UnknownNameError, UserError
-from lad_eval.models.date import DEFAULT_DATE, check_date
+from lad_eval.models.prompts.date import DEFAULT_DATE, check_date
 from lad_eval.models.source import EMBEDDED, HUB_ID, KIT, RANDOM, Source, local_folder, source_of
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ def load_model(
     from lad_eval.models.adapters import check_adapter
     from lad_eval.models.base import check_batch_size
     from lad_eval.models.huggingface import HuggingFaceVLM
+    from lad_eval.models.inputs.preparation import check_image_preparation
     from lad_eval.models.loading import (
         apply_adapter,
         check_attention,
@@ -131,7 +132,6 @@ def load_model(
         resolve_dtype,
         spare_threads,
     )
-    from lad_eval.models.preparation import check_image_preparation
 
     check_batch_size(batch_size)
     check_image_preparation(image_preparation)
@@ -230,7 +230,7 @@ def load_prompt_reader(
     if name.startswith(KIT):
         return _of_kit(name, {"revision": revision, "trust-remote-code": trust_remote_code}, image_preparation, date)
     from lad_eval.models.loading import fetch_adapters, load_processor
-    from lad_eval.models.prompt_check import PromptReader
+    from lad_eval.models.prompts.check import PromptReader
     from lad_eval.models.random import load_random
 
     _check_revision(name, revision)
@@ -246,7 +246,7 @@ def load_prompt_reader(
 
 def _of_kit(name: str, chosen: Mapping[str, Any], image_preparation: ImagePreparation, date: str) -> InterceptedVLM:
     """A model of VLMEvalKit, whose class chooses the options in `chosen` itself."""
-    from lad_eval.models.preparation import check_image_preparation
+    from lad_eval.models.inputs.preparation import check_image_preparation
     from lad_eval.models.vlmeval.loading import load_entry
 
     for option, value in chosen.items():

@@ -16,7 +16,7 @@ from lad_eval.files.atomic import write_atomically
 from lad_eval.files.documents import write_json
 from lad_eval.methods import PLAIN, Method
 from lad_eval.models.base import VLM, ImagePreparation
-from lad_eval.models.date import DEFAULT_DATE, check_date
+from lad_eval.models.prompts.date import DEFAULT_DATE, check_date
 from lad_eval.models.registry import check_model, load_model
 from lad_eval.models.source import display_name
 from lad_eval.run import folder as files

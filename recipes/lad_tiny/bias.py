@@ -76,7 +76,7 @@ def position_weights(n: int, layer: int) -> Tensor:
 def candidate_log_probs(logits: Tensor, sheet: Sheet) -> Tensor:
     """Log-probabilities [..., N] of the identifiers from logits [..., A + 1, vocabulary] after "10".
 
-    Restricted softmax at every node of the identifiers' trie, as lad_eval.models.candidates does it.
+    Restricted softmax at every node of the identifiers' trie, as lad_eval.models.inference.candidates does it.
     """
     answers = sheet.answers.to(logits.device)
     first = answers[:, 0].contiguous()

@@ -23,7 +23,7 @@ from lad_eval.attention.pruning.pruner import Pruner
 from lad_eval.attention.pruning.random_tokens import RandomTokens
 from lad_eval.attention.recorder import last_row, record_last_row
 from lad_eval.attention.spans import image_spans
-from lad_eval.models.continuation import with_positions
+from lad_eval.models.inference.continuation import with_positions
 from lad_eval.models.random import FAMILIES
 
 TEXTS = ("a red circle", "a blue square left of 25 other things", "a green one above")

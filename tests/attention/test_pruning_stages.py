@@ -14,7 +14,7 @@ from lad_eval.attention.pruning.stages import Choice, pruned
 from lad_eval.attention.recorder import last_row
 from lad_eval.attention.spans import image_spans
 from lad_eval.errors import UnsupportedModelError
-from lad_eval.models.continuation import continue_prefixes, with_positions
+from lad_eval.models.inference.continuation import continue_prefixes, with_positions
 from lad_eval.models.random import FAMILIES
 
 TEXTS = ("a red circle", "a blue square left of 25 other things", "a green one above")

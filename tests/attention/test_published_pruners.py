@@ -16,7 +16,7 @@ from lad_eval.attention.pruning.scores import last_token_attention
 from lad_eval.attention.pruning.stages import Choice, pruned
 from lad_eval.attention.spans import image_spans
 from lad_eval.errors import UserError
-from lad_eval.models.continuation import with_positions
+from lad_eval.models.inference.continuation import with_positions
 
 NAMES = ("fastv", "pyramiddrop", "sparsevlm", "himap", "tokencarve")
 FAMILIES = ("llava-1.5", "qwen2.5-vl", "qwen3-vl", "gemma3", "internvl", "gemma4")

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from lad_eval.models.base import check_batch_size
-from lad_eval.models.batching import Batcher, automatic_size, by_length
+from lad_eval.models.inference.batching import Batcher, automatic_size, by_length
 
 
 @pytest.mark.parametrize("ahead", [False, True])

@@ -5,7 +5,7 @@ from collections import OrderedDict
 
 import pytest
 
-from lad_eval.models.cache import ByteLRU
+from lad_eval.models.inputs.cache import ByteLRU
 
 
 def test_what_was_not_used_for_longest_goes_first():

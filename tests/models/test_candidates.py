@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lad_eval.errors import UserError
-from lad_eval.models.candidates import CandidateTrie, common_prefix
+from lad_eval.models.inference.candidates import CandidateTrie, common_prefix
 
 VOCABULARY = 12
 END_IDS = (0, 7)

@@ -3,7 +3,7 @@
 import pytest
 
 from lad_eval.errors import UnsupportedModelError, UserError
-from lad_eval.models.conversation import Conversation
+from lad_eval.models.prompts.conversation import Conversation
 
 LISTS = (
     "{% for m in messages %}{{ m.role }}:{% for part in m.content %}{% if part.type == 'image' %}<image>{% else %}{{ part.text }}"

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL.Image import Image
 
-from lad_eval.models.features import RememberedFeatures, RememberingImageProcessor
-from lad_eval.models.preparation import PROTOCOL_SIZE, ImageCache
+from lad_eval.models.inputs.features import RememberedFeatures, RememberingImageProcessor
+from lad_eval.models.inputs.preparation import PROTOCOL_SIZE, ImageCache
 from tests.models.requests import make_requests
 
 KEEPS = ("qwen2-vl", "qwen2.5-vl", "qwen3-vl", "llava-1.5", "gemma3", "mistral3")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lad_eval.evidence.replies import Decoding
-from lad_eval.models.generation import neutral_generation
+from lad_eval.models.inference.generation import neutral_generation
 from lad_eval.models.registry import load_model
 from lad_eval.models.tiny import folder
 from lad_eval.models.vlmeval import InterceptedVLM

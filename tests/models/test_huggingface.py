@@ -10,8 +10,8 @@ import torch
 from lad_eval.errors import DataError, UnsupportedModelError, UserError
 from lad_eval.evidence.table import Evidence
 from lad_eval.methods.replying import parse_reply
-from lad_eval.models.batching import OutOfMemoryError
 from lad_eval.models.huggingface import HuggingFaceVLM
+from lad_eval.models.inference.batching import OutOfMemoryError
 from lad_eval.models.random import FAMILIES
 from tests.models.requests import Noise, make_requests
 
@@ -123,7 +123,7 @@ def test_many_prefixes_are_run_in_parts(vlm, monkeypatch):
     requests = make_requests(25, 2, "I..", size=(28, 28))
     model = vlm("qwen3.5", batch_size=2)
     whole = model.evidence(requests)
-    monkeypatch.setattr("lad_eval.models.continuation._ROWS", 5)
+    monkeypatch.setattr("lad_eval.models.inference.continuation._ROWS", 5)
     np.testing.assert_allclose(model.evidence(requests).log_probs, whole.log_probs, atol=1e-5)
 
 

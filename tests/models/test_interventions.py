@@ -17,8 +17,8 @@ from lad_eval.attention.layout import PromptLayout
 from lad_eval.attention.spans import Spans
 from lad_eval.errors import EvidenceError, UnsupportedModelError, UserError
 from lad_eval.evidence.replies import Decoding
-from lad_eval.models.batching import OutOfMemoryError
-from lad_eval.models.padding import padding_share
+from lad_eval.models.inference.batching import OutOfMemoryError
+from lad_eval.models.inputs.padding import padding_share
 from tests.models.requests import make_requests
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from lad_eval.attention.spans import Spans
 from lad_eval.cli.main import invoke
 from lad_eval.errors import UnsupportedModelError
-from lad_eval.models.padding import mean_colour, pad_to_square, padding_share
+from lad_eval.models.inputs.padding import mean_colour, pad_to_square, padding_share
 from lad_eval.models.vlmeval.prompts import Messages
 from tests.models.requests import Noise, make_requests
 

@@ -11,12 +11,12 @@ from transformers.utils import chat_template_utils
 from lad_eval.errors import DataError, UserError
 from lad_eval.evidence.replies import Decoding
 from lad_eval.models.base import ReadsPrompts, refuse
-from lad_eval.models.control import ControlTokens
-from lad_eval.models.conversation import Conversation
-from lad_eval.models.date import DEFAULT_DATE, check_date, pin_date
 from lad_eval.models.huggingface import HuggingFaceVLM
-from lad_eval.models.preparation import Preparation
-from lad_eval.models.prompt_check import PromptChecker, PromptReader, context_length
+from lad_eval.models.inputs.preparation import Preparation
+from lad_eval.models.prompts.check import PromptChecker, PromptReader, context_length
+from lad_eval.models.prompts.control import ControlTokens
+from lad_eval.models.prompts.conversation import Conversation
+from lad_eval.models.prompts.date import DEFAULT_DATE, check_date, pin_date
 from lad_eval.models.random import FAMILIES
 from lad_eval.tasks.prompts import question
 from tests.models.requests import make_requests

@@ -62,7 +62,7 @@ def test_many_prefixes_go_on_from_the_same_pruned_prompt(vlm, family, monkeypatc
     model = vlm(family, batch_size=2)
     with model.under(FastV(keep=0.3, layer=1)):
         whole = model.evidence(requests)
-        monkeypatch.setattr("lad_eval.models.continuation._ROWS", 5)
+        monkeypatch.setattr("lad_eval.models.inference.continuation._ROWS", 5)
         parts = model.evidence(requests)
     np.testing.assert_allclose(parts.log_probs, whole.log_probs, atol=1e-5)
 

@@ -13,8 +13,8 @@ from lad_eval.attention.interventions import Sofa
 from lad_eval.attention.pruning.fastv import FastV
 from lad_eval.attention.pruning.random_tokens import RandomTokens
 from lad_eval.errors import DataError, UnsupportedModelError, UserError
-from lad_eval.models.batching import OutOfMemoryError
-from lad_eval.models.conversation import Conversation
+from lad_eval.models.inference.batching import OutOfMemoryError
+from lad_eval.models.prompts.conversation import Conversation
 from lad_eval.models.vlmeval import InterceptedVLM
 from lad_eval.models.vlmeval.interception import intercepted
 from lad_eval.models.vlmeval.prompts import PromptEnd

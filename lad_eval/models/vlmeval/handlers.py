@@ -13,11 +13,11 @@ from lad_eval.attention.layout import PromptLayout, padding_unknown
 from lad_eval.errors import UnsupportedModelError
 from lad_eval.evidence.replies import Decoding
 from lad_eval.models.base import PromptFault, refuse
-from lad_eval.models.batching import OutOfMemoryError, is_out_of_memory
-from lad_eval.models.continuation import align_prompt_end
-from lad_eval.models.conversation import CandidateTokens
-from lad_eval.models.generation import GumbelSampler, neutral_generation, reply_length
-from lad_eval.models.prompt_check import too_long
+from lad_eval.models.inference.batching import OutOfMemoryError, is_out_of_memory
+from lad_eval.models.inference.continuation import align_prompt_end
+from lad_eval.models.inference.generation import GumbelSampler, neutral_generation, reply_length
+from lad_eval.models.prompts.check import too_long
+from lad_eval.models.prompts.conversation import CandidateTokens
 from lad_eval.models.vlmeval.images import ImageFacts, spans_in
 from lad_eval.models.vlmeval.interception import GenerateCall
 from lad_eval.models.vlmeval.passes import PassResult, changed, ends_of, padding_of, prefill, run_pass

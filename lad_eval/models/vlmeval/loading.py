@@ -11,8 +11,8 @@ from lad_eval.errors import UnsupportedModelError, UserError
 from lad_eval.files.checkpoints import ADAPTER_CONFIG, check_no_pointers, model_files
 from lad_eval.models.adapters import check_no_stray_weights
 from lad_eval.models.base import ImagePreparation
-from lad_eval.models.batching import OutOfMemoryError, is_out_of_memory
-from lad_eval.models.date import DEFAULT_DATE
+from lad_eval.models.inference.batching import OutOfMemoryError, is_out_of_memory
+from lad_eval.models.prompts.date import DEFAULT_DATE
 from lad_eval.models.source import cached_adapter, local_folder
 from lad_eval.models.vlmeval.model import InterceptedVLM
 from lad_eval.models.vlmeval.support import entry_of, support_of

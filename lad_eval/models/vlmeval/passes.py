@@ -16,9 +16,9 @@ from lad_eval.attention.interventions import Intervention
 from lad_eval.attention.layout import PromptLayout
 from lad_eval.attention.recorder import record_last_row
 from lad_eval.errors import UnsupportedModelError
-from lad_eval.models.candidates import CandidateTrie
-from lad_eval.models.continuation import continue_prefixes, end_ids, select
-from lad_eval.models.generation import neutral_generation
+from lad_eval.models.inference.candidates import CandidateTrie
+from lad_eval.models.inference.continuation import continue_prefixes, end_ids, select
+from lad_eval.models.inference.generation import neutral_generation
 from lad_eval.models.vlmeval.interception import GenerateCall
 
 Floats = npt.NDArray[np.float64]

@@ -14,11 +14,11 @@ from lad_eval.data.pictures import picture_facts
 from lad_eval.errors import UnsupportedModelError
 from lad_eval.files.atomic import Scratch
 from lad_eval.models.base import ImagePreparation, PromptFault
-from lad_eval.models.control import ControlTokens
-from lad_eval.models.conversation import CandidateTokens, Conversation, cut_candidates
-from lad_eval.models.date import CLOCK, pin_date
-from lad_eval.models.preparation import ImageCache
-from lad_eval.models.prompt_check import control_problem
+from lad_eval.models.inputs.preparation import ImageCache
+from lad_eval.models.prompts.check import control_problem
+from lad_eval.models.prompts.control import ControlTokens
+from lad_eval.models.prompts.conversation import CandidateTokens, Conversation, cut_candidates
+from lad_eval.models.prompts.date import CLOCK, pin_date
 from lad_eval.tasks.request import ImageSource, Request, showing
 
 # Number of tokens at the prompt's end that are tokenized again; merges with a candidate reach back by one or two.

@@ -14,7 +14,7 @@ from lmms_eval.utils import simple_parse_args_string
 
 from lad_eval.errors import UnknownNameError, UserError
 from lad_eval.methods import Method, canonical_name, method_names
-from lad_eval.models.date import DEFAULT_DATE
+from lad_eval.models.prompts.date import DEFAULT_DATE
 from lad_eval.models.registry import load_model
 from lad_eval.names import OUTSIDE_BRACKETS
 from lad_eval.plugins.calibrated import CalibratedMethod, check_answers_here

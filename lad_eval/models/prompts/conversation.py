@@ -11,8 +11,8 @@ from typing import Any
 from jinja2 import TemplateError
 
 from lad_eval.errors import UnsupportedModelError
-from lad_eval.models.candidates import CandidateTrie, common_prefix
-from lad_eval.models.date import CLOCK, DEFAULT_DATE, check_date, pin_date
+from lad_eval.models.inference.candidates import CandidateTrie, common_prefix
+from lad_eval.models.prompts.date import CLOCK, DEFAULT_DATE, check_date, pin_date
 
 # A character of Unicode's private use area, which has no meaning in templates and tokenizers.
 _MARK = "\ue000"

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lad_eval.models.cache import CACHE_BYTES, ByteLRU
+from lad_eval.models.inputs.cache import CACHE_BYTES, ByteLRU
 
 _PIXELS, _GRID = "pixel_values", "image_grid_thw"
 # Greatest distance of two computations in float32, relative to the norm; half-precision dtypes round more.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from lad_eval.evidence.replies import Decoding
-from lad_eval.models.continuation import last_logits
+from lad_eval.models.inference.continuation import last_logits
 
 # The tokens that begin, pad and end a text belong to the model; all other settings are choices of its author.
 _TOKENS = ("bos_token_id", "pad_token_id", "decoder_start_token_id")

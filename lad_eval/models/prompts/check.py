@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from lad_eval.errors import PictureError
 from lad_eval.models.base import ImagePreparation, PromptFault, PromptReport
-from lad_eval.models.control import ControlTokens
-from lad_eval.models.conversation import TEMPLATE_FAULTS, Conversation
-from lad_eval.models.date import DEFAULT_DATE
-from lad_eval.models.preparation import Preparation, check_image_preparation
+from lad_eval.models.inputs.preparation import Preparation, check_image_preparation
+from lad_eval.models.prompts.control import ControlTokens
+from lad_eval.models.prompts.conversation import TEMPLATE_FAULTS, Conversation
+from lad_eval.models.prompts.date import DEFAULT_DATE
 
 if TYPE_CHECKING:
-    from lad_eval.models.preparation import Batch, Preparation
+    from lad_eval.models.inputs.preparation import Batch, Preparation
     from lad_eval.tasks.request import Request
 
 

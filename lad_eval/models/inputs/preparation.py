@@ -18,13 +18,13 @@ from lad_eval.attention.spans import NOT_FOR_THE_MODEL, Spans, image_spans, span
 from lad_eval.data.decoding import as_rgb
 from lad_eval.errors import PictureError, UserError
 from lad_eval.models.base import ImagePreparation
-from lad_eval.models.batching import is_out_of_memory
-from lad_eval.models.cache import CACHE_BYTES, ByteLRU
-from lad_eval.models.candidates import CandidateTrie
-from lad_eval.models.continuation import align_prompt_end
-from lad_eval.models.conversation import Conversation
-from lad_eval.models.features import RememberingImageProcessor
-from lad_eval.models.padding import CLIP_MEAN, Colour, as_it_is, mean_colour, pad_to_square, padding_share
+from lad_eval.models.inference.batching import is_out_of_memory
+from lad_eval.models.inference.candidates import CandidateTrie
+from lad_eval.models.inference.continuation import align_prompt_end
+from lad_eval.models.inputs.cache import CACHE_BYTES, ByteLRU
+from lad_eval.models.inputs.features import RememberingImageProcessor
+from lad_eval.models.inputs.padding import CLIP_MEAN, Colour, as_it_is, mean_colour, pad_to_square, padding_share
+from lad_eval.models.prompts.conversation import Conversation
 from lad_eval.tasks.files import shown
 from lad_eval.tasks.request import showing
 

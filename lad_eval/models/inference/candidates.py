@@ -4,7 +4,7 @@ The candidates' token sequences form a trie. At every node the model chooses amo
 children and, where one candidate ends and others continue, the end of the sequence. The probabilities of all candidates then
 sum to one, whatever their lengths (arXiv 2605.11591, Eq. 15-16).
 
-This module does not import torch; running the model and reading its logits is in `lad_eval.models.continuation`.
+This module does not import torch; running the model and reading its logits is in `lad_eval.models.inference.continuation`.
 """
 
 from __future__ import annotations

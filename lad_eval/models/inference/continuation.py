@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from lad_eval.errors import UnsupportedModelError
-from lad_eval.models.conversation import CandidateTokens
+from lad_eval.models.prompts.conversation import CandidateTokens
 
 # Rows (requests x prefixes) of one continuation pass; each holds its own copy of a request's cache.
 _ROWS = 32

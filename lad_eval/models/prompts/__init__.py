@@ -1,0 +1,1 @@
+"""Prompts: the chat message and its template, the date it prints, its control tokens, and checks of prompts before a run."""
