@@ -60,7 +60,7 @@ class QuestionDigests(_BaselinePart):
 
 
 class BaselineFigures(_BaselinePart):
-    """Figures of one method, in points; for people, as everything can be computed from the answers."""
+    """Figures of one method, in points; for people to read, since all of them can be computed from the answers."""
 
     accuracy: float
     consistency: float
@@ -135,8 +135,8 @@ class TaskBaseline(_BaselinePart):
 class Options(_BaselinePart):
     """How the model of a baseline is loaded; fields of `Settings`.
 
-    A file may not ask for code that comes with a model to be run: `trust_remote_code` is only ever false here, and true where the
-    command line says so.
+    A file must not enable code that comes with a model: `trust_remote_code` can only be false here, and true only on the command
+    line.
     """
 
     dtype: Literal["auto", "float32", "float16", "bfloat16"] | None = None

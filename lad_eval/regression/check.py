@@ -1,4 +1,4 @@
-"""Does a model still answer as its baseline says? Run again, or decided again from stored evidence; and baselines are made."""
+"""Checks a model against its baseline, by running it or from stored evidence, and writes baselines."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from lad_eval.regression.baseline import (
     write_baseline,
 )
 from lad_eval.regression.evidence import (
-    asked_now,
     decided_again,
     keep_evidence,
     kept_evidence,
+    questions_now,
     run_with_evidence,
 )
-from lad_eval.regression.result import Pair, asked_otherwise, environment_changes, judge, pair_up
+from lad_eval.regression.result import Pair, changed_questions, environment_changes, judge, pair_up
 from lad_eval.regression.text import CheckResult, Rule
 from lad_eval.run.condition_runs import Interrupted
 from lad_eval.run.execute import Settings, run_tasks
@@ -53,9 +53,9 @@ class CheckOptions:
     """How a fresh check runs the model.
 
     Attributes:
-        model: in place of the baseline's.
-        options: of the model, fields of `Settings`, in place of the baseline's.
-        out: keeps the runs there, and goes on with them after an interruption; None: nothing is kept.
+        model: instead of the baseline's.
+        options: of the model, fields of `Settings`, instead of the baseline's.
+        out: folder for the runs, which are resumed after an interruption; None: nothing is kept.
         quiet: no progress.
     """
 
@@ -75,7 +75,7 @@ class Questions:
 
 
 def replay(path: Path, runs: Path | None = None) -> CheckResult:
-    """Decides again from stored evidence: no model, seconds. Any flipped decision is a finding.
+    """Decides again from stored evidence, in seconds and without the model. Any flipped decision is a finding.
 
     Args:
         path: of the baseline.
@@ -97,12 +97,12 @@ def replay(path: Path, runs: Path | None = None) -> CheckResult:
 
 
 def check(path: Path, how: CheckOptions, rule: Rule | None = None) -> CheckResult | None:
-    """Asks the model anew and compares; None in a process that does not lead.
+    """Runs the model again and compares; None in a process that is not the main one.
 
     Args:
         path: of the baseline.
         how: the model is run.
-        rule: when it fails; None: where a figure became significantly worse.
+        rule: when it fails; None: if a figure became significantly worse.
 
     Raises:
         UserError: the baseline is missing or damaged, or the model cannot be run.
@@ -126,10 +126,10 @@ def check(path: Path, how: CheckOptions, rule: Rule | None = None) -> CheckResul
 def write(
     path: Path, how: CheckOptions, reason: str, questions: Questions | None = None, *, with_evidence: bool = True
 ) -> tuple[Baseline, CheckResult] | None:
-    """Makes or renews a baseline from a fresh run; None in a process that does not lead.
+    """Writes or renews a baseline from a fresh run; None in a process that is not the main one.
 
     Args:
-        path: of the baseline; what it says of other tasks stays.
+        path: of the baseline; its other tasks are kept.
         how: the model is run; where it says nothing, as for the baseline that is renewed.
         reason: is kept in the file.
         questions: None: those of the baseline that is renewed.
@@ -167,7 +167,7 @@ def write(
     judge(result, pairs)
     fingerprint = next(iter(tasks.values())).fingerprint
     loaded = {name: value for name, value in settings_options(settings).items() if value is not None}
-    # What runs code of others is said on the command line, each time, and not in a file that others may have written.
+    # Running third-party code must be enabled on the command line each time, not in a file that others may have written.
     if "/" in str(loaded.get("attn", "")):
         del loaded["attn"]
     options = Options.model_validate({**loaded, "trust_remote_code": False, "dtype": fingerprint.get("dtype")})
@@ -186,8 +186,8 @@ def settings_options(settings: Settings) -> dict[str, Any]:
 
 
 def _compare_questions(result: CheckResult, name: str, base: TaskBaseline) -> None:
-    now, unseen = asked_now(base.task, base.limit, base.methods)
-    result.findings += asked_otherwise(name, base.asked, now)
+    now, unseen = questions_now(base.task, base.limit, base.methods)
+    result.findings += changed_questions(name, base.asked, now)
     if unseen is not None:
         result.notes.append(f"{name}: only its definition and prompt were compared, not its data. {unseen}")
 
@@ -208,7 +208,7 @@ def _questions(tasks: Any) -> list[Questions]:
 
 @contextmanager
 def _runs_of(settings: Settings, groups: Sequence[Questions], out: Path | None) -> Iterator[list[StoredRun] | None]:
-    """The finished runs of all groups; None in a process that does not lead."""
+    """The finished runs of all groups; None in a process that is not the main one."""
     with Scratch("check") as scratch:
         place = Path(scratch) if out is None else out
         for group in groups:
@@ -226,7 +226,7 @@ def _runs_of(settings: Settings, groups: Sequence[Questions], out: Path | None) 
 
 
 def _run_of(runs: Sequence[StoredRun], task: str, limit: int | None) -> StoredRun:
-    """The run of a task that was finished last: `out` may hold earlier ones."""
+    """The latest finished run of a task, since `out` may hold earlier ones."""
     candidates = [run for run in runs if (run.metrics["task"], run.metrics["limit"]) == (task, limit)]
     return max(candidates, key=lambda run: (run.path / "metrics.json").stat().st_mtime_ns)
 
@@ -237,7 +237,7 @@ def _grids(run: StoredRun, methods: Sequence[str]) -> dict[str, Grid]:
 
 def _task_baseline(task: str, group: Questions, run: StoredRun) -> TaskBaseline:
     grids = _grids(run, group.methods)
-    now, unseen = asked_now(task, group.limit, group.methods)
+    now, unseen = questions_now(task, group.limit, group.methods)
     if now.data is None or now.requests is None:
         raise BaselineError(f"{task}: {unseen}")
     grid = next(iter(grids.values()))

@@ -24,14 +24,14 @@ from lad_eval.tasks.registry import load_spec, load_task
 
 
 def evidence_folder(baseline: Path) -> Path:
-    """Where a baseline's evidence lies: `lad-tiny.evidence` next to `lad-tiny.json`."""
+    """Folder of a baseline's evidence: `lad-tiny.evidence` next to `lad-tiny.json`."""
     return baseline.with_name(f"{baseline.stem}.evidence")
 
 
 def keep_evidence(run: Path, baseline: Path, task: str) -> dict[str, str]:
     """Copies what deciding again needs from a run to the folder next to a baseline; returns digests by file name.
 
-    What an earlier baseline kept of the task and this one does not is removed.
+    Files of an earlier baseline of the task that this one does not have are removed.
     """
     place = evidence_folder(baseline) / slug(task)
     names = [name for name in _files(run) if Path(name).name not in (METRICS, PREDICTIONS)]
@@ -43,7 +43,7 @@ def keep_evidence(run: Path, baseline: Path, task: str) -> dict[str, str]:
 
 
 def _files(folder: Path) -> list[str]:
-    """Files under a folder, relative, with slashes, sorted; hidden ones, such as locks, do not count."""
+    """Files under a folder, as sorted relative paths with slashes, without hidden ones such as locks."""
     paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
 
@@ -52,7 +52,7 @@ def kept_evidence(baseline: Path, task: str, base: TaskBaseline) -> Path:
     """The folder with a task's evidence next to a baseline.
 
     Raises:
-        BaselineError: it is not there, or not what the baseline was made of.
+        BaselineError: it is missing, or not the evidence that the baseline was made from.
     """
     place = evidence_folder(baseline) / slug(task)
     if not base.evidence:
@@ -64,12 +64,12 @@ def kept_evidence(baseline: Path, task: str, base: TaskBaseline) -> Path:
         if not path.is_file():
             raise BaselineError(f"{path} is missing; restore it, or leave --replay out.")
         if file_digest(path) != digest:
-            raise BaselineError(f"{path} is not what {baseline} was made of; restore both from the same commit, or renew them.")
+            raise BaselineError(f"{path} is not what {baseline} was made from; restore both from the same commit, or renew them.")
     return place
 
 
 def run_with_evidence(runs: Path, model: str, task: str, base: TaskBaseline) -> Path:
-    """The run of a model on a task under a folder; of several the one with the baseline's fingerprint.
+    """The run of a model on a task under a folder; if there are several, the one with the baseline's fingerprint.
 
     Raises:
         BaselineError: there is none, or several.
@@ -87,7 +87,7 @@ def run_with_evidence(runs: Path, model: str, task: str, base: TaskBaseline) -> 
 
 
 def decided_again(folder: Path, methods: Iterable[str], samples: Iterable[str]) -> dict[str, Grid]:
-    """The methods' answers to these samples from a run's evidence: no model, no data.
+    """The methods' answers to these samples from a run's evidence, without model and data.
 
     Raises:
         UserError: the evidence is damaged, lacks what a method needs, or a method does not exist.
@@ -104,7 +104,7 @@ def decided_again(folder: Path, methods: Iterable[str], samples: Iterable[str]) 
     return grids
 
 
-def asked_now(task: str, limit: int | None, methods: Iterable[str]) -> tuple[Now, str | None]:
+def questions_now(task: str, limit: int | None, methods: Iterable[str]) -> tuple[Now, str | None]:
     """The present questions of a task for some methods, and why its data could not be read, if so.
 
     Args:

@@ -1,4 +1,4 @@
-"""What differs between a baseline and what is now: pure comparisons."""
+"""Comparisons of a baseline with the present state, without input and output."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Now:
     requests: str | None
 
 
-def asked_otherwise(task: str, base: QuestionDigests, now: Now) -> list[CheckFinding]:
-    """Findings where a task is not what the baseline was made of."""
+def changed_questions(task: str, base: QuestionDigests, now: Now) -> list[CheckFinding]:
+    """Findings for what determines the questions of a task and differs from the baseline."""
     if now.version != base.version:
         text = f"its version is {now.version}, the baseline's {base.version}: renew the baseline, and say why"
         return [CheckFinding("outdated", task, None, text)]
@@ -49,7 +49,7 @@ def asked_otherwise(task: str, base: QuestionDigests, now: Now) -> list[CheckFin
 
 
 class Pair(NamedTuple):
-    """One method on one task: the baseline's answers and the fresh ones, to the same samples under the same orders."""
+    """One method on one task: the baseline's answers and the new ones, to the same samples in the same orders."""
 
     task: str
     method: str
@@ -79,7 +79,7 @@ def pair_up(result: CheckResult, task: str, base: TaskBaseline, grids: Mapping[s
 
 
 def judge(result: CheckResult, pairs: Sequence[Pair]) -> None:
-    """Adds to a result how all answers of a check differ from the baseline's; Holm's correction runs over all of them.
+    """Adds the differences of all answers of a check from the baseline's to a result; Holm's correction covers all of them.
 
     A replay fails on any flip, a fresh run by the result's rule.
 
@@ -115,7 +115,7 @@ def _worse(change: Change, rule: Rule) -> str:
 
 
 def _too_small(result: CheckResult, max_drop: float) -> list[str]:
-    """A warning for each task whose samples are too few to exclude such a drop."""
+    """Warns of each task with too few samples to exclude such a drop."""
     warnings = []
     for task, block in groupby(result.compared, key=lambda compared: compared.task):
         group = list(block)
@@ -123,7 +123,7 @@ def _too_small(result: CheckResult, max_drop: float) -> list[str]:
         widest, figure, method = max(
             (c.half_width, NAMES[c.figure], compared.method) for compared in group for c in compared.changes
         )
-        # Where no sample changed the interval is a point, and yet so many samples could have missed a drop.
+        # If no sample changed, the interval is a point, although so few samples could have missed a drop.
         unseen = 100 * (1 - ((1 - result.rule.level) / 2) ** (1 / samples))
         if widest > max_drop:
             needed = math.ceil(samples * (widest / max_drop) ** 2) if max_drop else None
@@ -168,7 +168,7 @@ def _flips(pair: Pair) -> list[Flip]:
 
 
 def environment_changes(result: CheckResult, task: str, base: TaskBaseline, fingerprint: Mapping[str, Any]) -> None:
-    """Notes what differs in how the answers came about; a chat template that changed under the same weights is a finding."""
+    """Notes the differences of the environment; a chat template that changed with the same weights is a finding."""
     then, now = dict(base.fingerprint), dict(fingerprint)
     if then.get("weights") == now.get("weights") and then.get("chat_template") != now.get("chat_template"):
         text = "its chat template changed while the model's weights did not: renew the baseline, or undo the change"
@@ -180,5 +180,5 @@ def environment_changes(result: CheckResult, task: str, base: TaskBaseline, fing
 
 
 def _short(value: Any) -> Any:
-    """A digest's first characters, enough to tell two apart in a note."""
+    """The first characters of a digest, for notes."""
     return value[:19] if isinstance(value, str) and value.startswith("sha256:") else value

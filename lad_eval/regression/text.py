@@ -1,4 +1,4 @@
-"""What a check found, and how it is reported: as text for people and as JSON."""
+"""The result of a check, and its reports: as text for people and as JSON."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Rule:
     """When a fresh run fails.
 
     Attributes:
-        level: share that the intervals hold; 1 - level is the chance of a false alarm of all significance tests together.
-        max_drop: points; a figure fails where its interval does not exclude a larger drop. None: a figure fails where it became
+        level: confidence level of the intervals; 1 - level is the chance of a false alarm of all significance tests together.
+        max_drop: points; a figure fails if its interval does not exclude a larger drop. None: a figure fails if it became
             significantly worse.
     """
 
@@ -49,7 +49,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class CheckFinding:
-    """One reason to fail: what kind, where, and a sentence; `method` is None where it concerns the whole task."""
+    """One reason to fail: what kind, where, and a sentence; `method` is None if it concerns the whole task."""
 
     kind: Kind
     task: str
@@ -59,7 +59,7 @@ class CheckFinding:
 
 @dataclass(frozen=True)
 class Flip:
-    """One decision that is not the baseline's; images are A, B, C, ... in the order of the data, None for no answer."""
+    """One decision that differs from the baseline's; images are A, B, C, ... in the order of the data, None for no answer."""
 
     task: str
     method: str
@@ -89,7 +89,7 @@ class Compared:
 
 @dataclass
 class CheckResult:
-    """Everything a check found; it passed if nothing is in `findings`."""
+    """The result of a check; it passed if `findings` is empty."""
 
     replayed: bool
     rule: Rule = Rule()
@@ -125,7 +125,7 @@ class CheckResult:
 
 
 def result_as_json(result: CheckResult) -> str:
-    """One object with everything: the result's line first, all figures, and every flip."""
+    """One JSON object: the result in one line, all figures, and every flip."""
     rule = result.rule
     document = {
         "result": result_line(result),
@@ -185,7 +185,7 @@ def result_line(result: CheckResult) -> str:
 
 
 def _others(result: CheckResult) -> list[CheckFinding]:
-    """Findings that no table shows."""
+    """Findings that are not in a table."""
     return [finding for finding in result.findings if finding.kind not in {*NAMES, "flipped"}]
 
 
@@ -272,7 +272,7 @@ def _better(result: CheckResult) -> Iterator[str]:
 
 
 def _examples(result: CheckResult, shown: int) -> list[str]:
-    """Flips of what failed, the lost answers first, of as many methods as there is room for."""
+    """Flips of what failed, lost answers first, of as many methods as fit."""
     failed = {(finding.task, finding.method) for finding in result.findings}
     flips = [flip for flip in result.flips if (flip.task, flip.method) in failed]
     flips.sort(key=lambda flip: (flip.task, flip.method, flip.effect != "lost"))
@@ -289,7 +289,7 @@ def _example(flip: Flip) -> str:
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, words: int) -> list[str]:
-    """Lines; the first `words` columns hold words, the others figures. Rows beyond `ROWS_SHOWN` are counted."""
+    """Lines of a table; the first `words` columns hold text, the others figures. Rows beyond `ROWS_SHOWN` are counted."""
     if not rows:
         return []
     more = len(rows) - ROWS_SHOWN

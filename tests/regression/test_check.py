@@ -286,7 +286,7 @@ def test_an_interrupted_check_keeps_what_it_was_told_to_keep(baseline, tiny, tmp
 def test_evidence_of_another_baseline_is_refused(baseline):
     path = check_evidence.evidence_folder(baseline) / "task" / "evidence.parquet"
     path.write_bytes(path.read_bytes() + b" ")
-    with pytest.raises(UserError, match=r"evidence.parquet is not what .*tiny.json was made of; restore both"):
+    with pytest.raises(UserError, match=r"evidence.parquet is not what .*tiny.json was made from; restore both"):
         replay(baseline)
 
 
