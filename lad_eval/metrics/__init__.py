@@ -1,8 +1,8 @@
-"""What the answers are worth: figures, their intervals, and tests between methods.
+"""Metrics of predictions, their confidence intervals, and tests between methods.
 
-`Predictions` is the table, `summarise` measures one, `compare` several, `changes` says what became of a method,
-`significance` says which are no worse than the best;
-`figures` holds every figure as a function of arrays.
+`Predictions` is the table; `summarise` computes the metrics of one, `compare` compares several, `changes` compares a method with
+an earlier run of it, `significance` says which methods are not significantly worse than the best; `figures` has every metric as a
+function of arrays.
 """
 
 from lad_eval.metrics.bootstrap import RESAMPLES, Estimate, Summary, recall_intervals, resampled_means, summarise

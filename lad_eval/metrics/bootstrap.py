@@ -1,4 +1,4 @@
-"""Cluster bootstrap: whole samples are drawn with replacement, so that the T rows of a sample stay together.
+"""Cluster bootstrap: whole samples are resampled with replacement, so that the T rows of a sample stay together.
 
 Every figure is a function of per-sample sums, so a resample is one row of counts times one matrix of sums.
 """
@@ -83,7 +83,7 @@ def interval(draws: Floats, level: float = 0.95) -> tuple[float, float]:
 def recall_intervals(
     gold: Ints, predicted: Ints, n_candidates: int, *, resamples: int = RESAMPLES, seed: int = 42
 ) -> tuple[Floats, Floats]:
-    """Bounds of the 95 % intervals of the recall by position, Float[N] each, in points; NaN where no right image stood.
+    """Bounds of the 95 % intervals of the recall by position, Float[N] each, in points; NaN for positions without a right image.
 
     Cluster bootstrap over samples. Where all rows of a position are right, or all are wrong, resampling cannot vary; the bounds
     are then exact binomial ones (Clopper-Pearson) with the samples that have rows there as trials.
@@ -109,7 +109,7 @@ def recall_intervals(
 
 
 def _counts(samples: int, resamples: int, seed: int) -> Iterator[Floats]:
-    """How often each resample holds each sample, in blocks Float[b, S]."""
+    """Number of times that each resample holds each sample, in blocks Float[b, S]."""
     generator = np.random.default_rng(seed)
     block = max(1, _CELLS // samples)
     for start in range(0, resamples, block):

@@ -56,7 +56,7 @@ class Document:
 
 
 def shown(path: Path) -> str:
-    """A path as a reader wants it: relative where it lies below the working directory."""
+    """A path for messages: relative if it is below the working directory."""
     try:
         return str(path.resolve().relative_to(Path.cwd()))
     except (ValueError, OSError):
@@ -64,7 +64,7 @@ def shown(path: Path) -> str:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping that one YAML file holds, its includes not followed.
+    """The mapping in one YAML file, without following its includes.
 
     Raises:
         SpecError: the file is missing, unreadable, not YAML, not a mapping of names, or has a key twice.
@@ -94,7 +94,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def _text(path: Path) -> str:
     where = shown(path)
     try:
-        if path.exists() and not path.is_file():  # a pipe or a device may never end
+        if path.exists() and not path.is_file():  # a pipe or a device may be endless
             raise SpecError([f"{where}: not a file."])
         if path.stat().st_size > MAX_BYTES:
             raise SpecError([f"{where}: more than {MAX_BYTES} bytes, too long for the definition of a task."])
@@ -110,7 +110,7 @@ def _text(path: Path) -> str:
 
 
 def _check_size(text: str) -> None:
-    """Refuses text whose aliases would make more of it than a task needs, before anything is made of it.
+    """Refuses YAML whose aliases expand to more than a task needs, before it is loaded.
 
     Raises:
         MarkedYAMLError: a node holds itself, nests too deeply, or there are too many.
@@ -157,7 +157,7 @@ def _check_size(text: str) -> None:
 
 
 def _unusable(value: Any, key: str = "") -> str | None:
-    """What no part of a task can be, with its key; None if there is nothing of the kind."""
+    """Message for a value that no part of a task can have, with its key; None if there is none."""
     if isinstance(value, dict):
         for name, inner in value.items():
             where = f"{key}.{name}".strip(".")
@@ -205,7 +205,7 @@ def _read(path: Path, outer: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str
             near = did_you_mean(part, (p.name for p in path.parent.glob("*") if p.suffix in SUFFIXES and p != path))
             raise SpecError([f"{shown(path)}: include: no such file: {part!r}.{near}"])
         included, places = _read(target, chain)
-        # Figures were published of that one task; with anything changed they are not this one's.
+        # Published figures belong to that one task; after any change they do not apply.
         included.pop("reported", None)
         _merge(values, origins, included, places)
     _merge(values, origins, document, dict.fromkeys(_dotted(document), path))
@@ -231,7 +231,7 @@ def _dotted(values: Mapping[Any, Any], prefix: str = "") -> Iterable[str]:
 
 @functools.cache
 def _loader() -> Any:
-    """A safe loader that refuses a key given twice, which YAML's own loaders pass over in silence."""
+    """A safe loader that refuses duplicate keys, which YAML's own loaders accept silently."""
     import yaml
 
     base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -1,4 +1,4 @@
-"""Keeps calibration and evaluation apart by the content of the pictures, not by ids or file names alone."""
+"""Keeps calibration and evaluation disjoint by the content of the images, not only by ids or file names."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class CalibrationCandidates(Generic[T]):
-    """Candidates for calibration, as far as they were looked at.
+    """Candidates for calibration, as far as they were checked.
 
     Attributes:
-        chosen: at most `count`, whose right pictures are not evaluated.
-        passed_over: whose right pictures are.
-        count: how many were wanted.
+        chosen: at most `count`, whose right images are not evaluated.
+        passed_over: those whose right images are evaluated.
+        count: number to choose.
     """
 
     chosen: tuple[T, ...]
@@ -27,15 +27,15 @@ class CalibrationCandidates(Generic[T]):
 
     @property
     def filled(self) -> tuple[T, ...]:
-        """As many as were wanted, also where too few could be chosen: `tasks.plan` refuses to calibrate on those."""
+        """`count` candidates, filled up if too few could be chosen; `tasks.plan` refuses to calibrate on those."""
         return (*self.chosen, *self.passed_over)[: self.count]
 
 
 def content_digest(image: ImageSource) -> str:
-    """Hex digest of what the picture shows alone.
+    """Hex digest of the image's content alone.
 
-    `digest` may also hold the name by which a data set knows a picture; an image then has a `content_digest` as well. Files
-    that were encoded anew or resized count as other pictures.
+    `digest` may also cover the name of an image in its data set; the image then has a `content_digest` as well. Files that were
+    re-encoded or resized count as other images.
     """
     digest = getattr(image, "content_digest", None)
     return image.digest if digest is None else str(digest)
@@ -50,9 +50,9 @@ def choose_distinct(candidates: Iterable[T], is_evaluated: Callable[[T], bool], 
     """The first candidates whose right picture is not the right picture of an evaluated sample.
 
     Args:
-        candidates: in order of preference; no more are looked at than are needed.
+        candidates: in order of preference; only as many as needed are checked.
         is_evaluated: whether a candidate's right picture is that of an evaluated sample.
-        count: how many are wanted.
+        count: number to choose.
     """
     chosen: list[T] = []
     passed_over: list[T] = []

@@ -37,12 +37,12 @@ class Plan:
 
     Attributes:
         requests: every request once, in the order in which they are run: calibration first, then sample by sample.
-        evaluated: keys of the test requests that figures are made of, sample by sample, T orders each.
+        evaluated: keys of the test requests that figures are computed from, sample by sample, T orders each.
         permutation_index: for every evaluated key the index 0..T-1 of its order.
         cyclic: for every evaluated key the keys of its N cyclic shifts, itself first; empty where no method needs them.
         random: for every evaluated key the keys of RANDOM_ORDERS random orders (N! if that is less), itself first; or empty.
         calibration: keys of the calibration requests, sample by sample, N cyclic shifts each.
-        notes: what a reader of the figures should know about the plan, a line each.
+        notes: what a reader of the figures should know about the plan, one line each.
     """
 
     requests: tuple[Request, ...]
@@ -84,7 +84,7 @@ class Plan:
         return tuple(request for request in self.requests if request.key not in have)
 
     def shard(self, rank: int, world_size: int) -> tuple[Request, ...]:
-        """The share of one of several processes: all requests of every `world_size`-th sample."""
+        """The requests of one of several processes: those of every `world_size`-th sample."""
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} is not in 0..{world_size - 1}")
         turn: dict[str, int] = {}
@@ -108,8 +108,8 @@ def plan(
     What is evaluated is never calibrated on: see `calibration_samples`.
 
     Args:
-        limit: at most so many test samples, the first ones; calibration is not shortened.
-        distinct: calibration samples show no picture at all that an evaluated sample shows.
+        limit: maximum number of test samples, the first ones; calibration is not limited.
+        distinct: calibration samples share no image at all with evaluated samples.
 
     Raises:
         DataError: too few samples, a sample with too few images, without a caption, or with one picture twice, or a sample
@@ -148,10 +148,10 @@ def plan(
 
 
 def one_request_per_sample(task: Task, *, limit: int | None = None, calibration: bool = False) -> list[Request]:
-    """Every sample in its own order, calibration samples last: what there is to know about questions, which no order changes.
+    """Every sample in its own order, calibration samples last, for checks that do not depend on the order.
 
     Args:
-        limit: at most so many test samples, the first ones.
+        limit: maximum number of test samples, the first ones.
         calibration: whether to go on with the samples that the task calibrates on.
     """
     parts = [task.samples("test", limit)]
@@ -176,7 +176,7 @@ def _add(requests: dict[str, Request], task: Task, sample: Sample, orders: Itera
 
 
 def calibration_samples(task: Task, test: Sequence[Sample], *, distinct: bool = False) -> tuple[list[Sample], tuple[str, ...]]:
-    """The samples that a task calibrates on when these of its test samples are evaluated, and what to note of them.
+    """The calibration samples of a task, given the evaluated test samples, and notes on them.
 
     They are the first samples of the calibration split (of `task.other`, if there is one) whose right picture is not, by its
     content, the right picture of an evaluated sample. Other pictures may be shown in both; their number is noted. With `distinct`

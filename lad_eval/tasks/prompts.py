@@ -1,4 +1,4 @@
-"""Question texts. The images come first; the model's own chat template goes around both."""
+"""Question texts. The images come first; the model's chat template surrounds both."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Parts(NamedTuple):
 
 
 class PromptVariant(NamedTuple):
-    """What a prompted method changes about a question: a sentence more, or another way to reply.
+    """A change to a question: an additional sentence, or another form of reply.
 
     Attributes:
-        add: follows what is asked.
-        reply: takes the place of how to reply; None leaves it.
+        add: text that follows the question.
+        reply: replaces the instruction on how to reply; None keeps it.
         summary: one line for lists.
     """
 
@@ -42,7 +42,7 @@ PARTS = {
 }
 PROMPTS = {
     **{name: f"{parts.question} {parts.reply}{parts.rest}" for name, parts in PARTS.items()},
-    # The sample's text is the whole question: for benchmarks that bring their own wording.
+    # The sample's text is the whole question: for benchmarks with their own question text.
     "verbatim": "{caption}",
 }
 
@@ -77,7 +77,7 @@ FIELDS = ("n", "first", "last", "identifiers", "caption")
 
 
 def prompt_problem(prompt: str) -> str | None:
-    """What is wrong with a prompt's name or template, in one line; None if it can be used."""
+    """The fault of a prompt's name or template, in one line; None if it is valid."""
     template = PROMPTS.get(prompt, prompt)
     try:
         parsed = list(string.Formatter().parse(template))
@@ -97,7 +97,7 @@ def question(prompt: str, caption: str, identifiers: Sequence[str], prompt_varia
     """Text shown after the images: `prompt` names an entry of PROMPTS or is a template itself.
 
     A template may use {n}, {first}, {last}, {identifiers} and {caption}. Prompt variants, names of PROMPT_VARIANTS,
-    change the parts of a known prompt; before a template, whose parts are not known, they stand as lines of their own.
+    change the parts of a known prompt; before a template, whose parts are unknown, they are added as separate lines.
 
     Raises:
         ValueError: neither a known name nor a template with {caption}.

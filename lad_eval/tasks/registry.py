@@ -1,4 +1,4 @@
-"""Finds task definitions by name: the bundled ones, those in folders of one's own, and YAML files by path."""
+"""Finds task definitions by name: the bundled ones, those in the user's folders, and YAML files by path."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def task_order(name: str) -> tuple[Natural, int, int, Natural]:
 
 
 def _natural(text: str) -> Natural:
-    """Text in which n4 comes before n12."""
+    """Sort key in which n4 comes before n12."""
     parts = re.split(r"(\d+)", text)
     return [(int(part), "") if part.isdigit() else (0, part) for part in parts if part]
 
@@ -53,7 +53,7 @@ _GROUP_KEYS = ("group", "description", "tasks")
 
 @dataclass(frozen=True)
 class TaskGroup:
-    """A name for a set of tasks; `members` are names, globs or other groups, as the file has them."""
+    """A name for a set of tasks; `members` are names, globs or other groups, as in the file."""
 
     name: str
     description: str
@@ -63,7 +63,7 @@ class TaskGroup:
 
 @dataclass(frozen=True)
 class TaskIndex:
-    """Where every name is defined."""
+    """The file of every task and group."""
 
     tasks: dict[str, Path]
     groups: dict[str, TaskGroup]
@@ -112,7 +112,7 @@ def _build(folders: Sequence[Path]) -> TaskIndex:
 
 
 def _enter(path: Path, known: TaskIndex) -> Path | None:
-    """Enters a definition; where its name is taken, the file that has it."""
+    """Adds a definition; returns the file that already has its name, if there is one."""
     name = path.stem
     other = known.tasks.get(name) or (known.groups[name].path if name in known.groups else None)
     if other is not None:
@@ -132,7 +132,7 @@ def read_group(path: Path) -> TaskGroup | None:
     """The group that a YAML file defines; None if it defines no group.
 
     Raises:
-        SpecError: the file cannot be read, or defines a group wrongly.
+        SpecError: the file cannot be read, or defines an invalid group.
     """
     values = read_yaml(path)
     if "group" not in values:
@@ -194,11 +194,11 @@ def members_of(name: str) -> list[str]:
 def resolve(names: str | Iterable[str]) -> list[str]:
     """Task names that a comma-separated list of names, groups, globs (`scenes_*_n4`) and YAML paths stands for.
 
-    Each comes once, in the order given; a path stays a path.
+    Each is listed once, in the given order; paths are kept.
 
     Raises:
         UnknownNameError: a name is neither a task nor a group; the text has the nearest names.
-        UserError: a glob fits nothing, or nothing is named.
+        UserError: a glob matches nothing, or nothing is named.
     """
     words = names.split(",") if isinstance(names, str) else names
     patterns = [word.strip() for word in words if word.strip()]
@@ -316,5 +316,5 @@ def _expand(word: str, known: TaskIndex, outer: tuple[str, ...]) -> list[str]:
     if any(sign in word for sign in "*?["):
         if fits := fnmatch.filter(known.tasks, word):
             return _in_order(fits, known)
-        raise UserError(f"No task fits {word!r}; `lad-eval ls tasks` lists them.")
+        raise UserError(f"No task matches {word!r}; `lad-eval ls tasks` lists them.")
     raise UnknownNameError("task", word, [*known.tasks, *known.groups])

@@ -1,4 +1,4 @@
-"""A request: what is put to a model once."""
+"""Samples, permutations and requests; a request is one question to a model."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ Split = Literal["test", "calibration"]
 
 
 class ImageSource(Protocol):
-    """An image that is read or drawn when it is needed; hashable, cheap to hold."""
+    """An image that is read or rendered when it is needed; hashable and small."""
 
     @property
     def digest(self) -> str:
-        """Hex digest of the content: of a file's bytes and how they are decoded, or of everything that determines a drawing."""
+        """Hex digest of the content: of a file's bytes and how they are decoded, or of what determines a rendered image."""
 
     def load(self) -> Image:
         """The picture in RGB. Raises DataError with the file's name if it cannot be read."""
 
 
 def text_fault(text: str) -> str | None:
-    """What keeps text from being put to a model; None where nothing does."""
+    """Why text cannot be given to a model; None if it can."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -46,7 +46,7 @@ class Sample:
     """One question before any permutation.
 
     Attributes:
-        identifiers: names of the positions, where this sample's own question gives them; None: as the task says.
+        identifiers: names of the positions, if this sample's own question gives them; None: those of the task.
     """
 
     id: str
@@ -165,8 +165,8 @@ def draw_permutations(n: int, count: int, seed: int = 42) -> tuple[Permutation, 
 class Request:
     """Images in displayed order, the question after them, and the candidates' names.
 
-    The answer is a position. `key` is a digest of the content, so that equal questions are run once. `caption` is what of the
-    question comes from the data and not from the task's wording; None: nobody says it.
+    The answer is a position. `key` is a digest of the content, so that equal questions are run once. `caption` is the part of the
+    question that comes from the data and not from the task's prompt; None if it is unknown.
     """
 
     sample_id: str

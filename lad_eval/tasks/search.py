@@ -1,4 +1,4 @@
-"""Where task definitions are looked for: bundled, in folders of the user's, and in installed packages (`lad_eval.tasks`)."""
+"""Where task definitions are searched: bundled, in the user's folders, and in installed packages (`lad_eval.tasks`)."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class TaskSearch(Generic[T]):
-    """Folders that one command looks through, and the index that it made of them, made once."""
+    """Folders that one command searches, and their index, which is built once."""
 
     folders: tuple[Path, ...] = ()
     made: dict[tuple[Path, ...], T] = field(default_factory=dict)
 
     def index(self, build: Callable[[tuple[Path, ...]], T]) -> T:
-        """The index of the folders; another once a folder is added."""
+        """The index of the folders; rebuilt after a folder is added."""
         folders = tuple(dict.fromkeys(self.folders))
         if folders not in self.made:
             self.made[folders] = build(folders)
@@ -42,7 +42,7 @@ _SEARCH: ContextVar[TaskSearch[object] | None] = ContextVar("task_search", defau
 
 
 def current_search() -> TaskSearch[object]:
-    """The search of the command that runs; outside of one a new one, which keeps nothing."""
+    """The search of the running command; outside of one, a new search that is not kept."""
     return _SEARCH.get() or TaskSearch()
 
 
@@ -58,7 +58,7 @@ def task_search(folders: Iterable[str | Path] = ()) -> Iterator[None]:
 
 
 def include(folders: Iterable[str | Path]) -> None:
-    """Adds folders to the search of the command that runs."""
+    """Adds folders to the search of the running command."""
     if (search := _SEARCH.get()) is not None:
         search.folders = (*search.folders, *map(Path, folders))
 

@@ -1,4 +1,4 @@
-"""TaskSpec: what a task definition says, and what is wrong with one that cannot be used."""
+"""TaskSpec, the schema of task definitions, and the faults of invalid ones."""
 
 from __future__ import annotations
 
@@ -74,13 +74,13 @@ class CalibrationSpec(_Strict):
 
     @model_serializer(mode="wrap")
     def _without_absence(self, as_usual: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leaves `on` out where it is not given, so that tasks without it keep the digests that they had before it came."""
+        """Omits `on` if it is not given, so that tasks without it keep the digests from before it was introduced."""
         document: dict[str, Any] = as_usual(self)
         return {key: value for key, value in document.items() if key != "on" or value is not None}
 
 
 class Metadata(_Strict):
-    """What a reader should know and no result depends on."""
+    """Information for readers, on which no result depends."""
 
     licence: StrictStr | None = None
     authors: StrictStr | None = None
@@ -97,7 +97,7 @@ class TaskSpec(_Strict):
         version: raised whenever results change.
         source: a name of `lad_eval.tasks.sources.SOURCES`, which also says what `data` may hold.
         setting: how the wrong candidates are chosen; `given`: by the data.
-        candidates: N, images a sample.
+        candidates: N, images per sample.
         samples: test samples; None: all that the source has.
         prompt: a name of `lad_eval.tasks.prompts.PROMPTS`, or a template with {caption}.
         reported: figures published elsewhere, {model: {method: [accuracy, RStd, consistency]}}, in points.
@@ -143,7 +143,7 @@ class TaskSpec(_Strict):
     def digest(self) -> str:
         """Hex digest (16 characters) of all that determines requests and results, except for the data.
 
-        The data has a fingerprint of its own, made of its content and not of where it lies; `Task.fingerprint` holds both.
+        The data has a separate fingerprint of its content, whatever its location; `Task.fingerprint` holds both.
         """
         document = self.model_dump(mode="json", exclude={"name", "description", "data", "citation", "reported", "metadata"})
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
@@ -210,7 +210,7 @@ def _line(
 
 
 def _fields(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    """Keys that the model knows at a place; none where the place is not a model."""
+    """Keys of the schema at a location; none if the location is not a mapping of the schema."""
     for step in loc:
         field = model.model_fields.get(str(step))
         if field is None:

@@ -83,7 +83,7 @@ class Task:
 
     @property
     def candidates(self) -> int:
-        """N, images a sample."""
+        """N, images per sample."""
         return self.spec.candidates
 
     @cached_property
@@ -107,13 +107,13 @@ class Task:
 
     @cached_property
     def orders(self) -> tuple[Permutation, ...]:
-        """The T displayed orders of every test sample, the identity first; no other where the source forbids it."""
+        """The T displayed orders of every test sample, the identity first; only the identity if the source forbids others."""
         if not self.permutable:
             return (Permutation.identity(self.candidates),)
         return self.spec.permutations.orders(self.candidates)
 
     def samples(self, split: Split = "test", limit: int | None = None) -> Iterator[Sample]:
-        """Samples of a split in a fixed order: at most as many as the definition asks for; `limit` only shortens the list."""
+        """Samples of a split in a fixed order: at most as many as the definition sets; `limit` only shortens the list."""
         count = self.spec.samples if split == "test" else self.spec.calibration.samples
         bounds = [bound for bound in (count, limit) if bound is not None]
         return self.source.samples(split, min(bounds) if bounds else None)

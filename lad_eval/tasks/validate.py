@@ -1,4 +1,4 @@
-"""Looks through task definitions and their data, and names every fault."""
+"""Checks task definitions and their data, and lists every fault."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _LOG = logging.getLogger(__name__)
 def validate(path: str | Path) -> list[str]:
     """Every fault of a task definition, of all below a folder, or of those of a name, one line each; empty if all can be used.
 
-    Of each task the definition is read, the data opened and looked through where the source can do so (`folder` reads every
-    picture), the first sample of both splits made into a request, and pictures that calibration and evaluation share are looked
-    for: the log counts those that do no harm, and those that decoding turns, flattens or scales. Of a task whose data set is not
+    Of each task the definition is read, the data opened and checked if the source supports it (`folder` reads every
+    picture), the first sample of both splits made into a request, and shared pictures of calibration and evaluation are
+    searched: the log counts the harmless ones, and those that decoding turns, flattens or scales. Of a task whose data set is not
     prepared on this machine only the definition is read, which the log says.
 
     Raises:
@@ -38,7 +38,7 @@ def validate(path: str | Path) -> list[str]:
 
 
 def open_tasks(path: str | Path) -> list[Task]:
-    """The tasks whose definitions `validate` looks through, opened; those whose data set is not prepared here are left out.
+    """The tasks whose definitions `validate` checks, opened; those whose data set is not prepared here are left out.
 
     Raises:
         UserError: as `validate`, or a task cannot be opened.
@@ -120,7 +120,7 @@ def _first_requests(task: Task, where: str) -> list[str]:
 
 
 def _calibration(task: Task, where: str) -> list[str]:
-    """Whether the task can be calibrated apart from what it evaluates; what is noted of that is logged."""
+    """Checks that the task can be calibrated on samples that it does not evaluate; notes are logged."""
     if not (task.other or task).permutable:
         return []
     try:

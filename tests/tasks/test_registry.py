@@ -78,7 +78,7 @@ def test_a_list_of_names_groups_and_globs_is_resolved_in_order_and_once(asked, g
         ("scenes_randm_n4", "Unknown task 'scenes_randm_n4'. Did you mean 'scenes_random_n4'"),
         ("scene_main", "Unknown task 'scene_main'. Did you mean 'scenes_main'"),
         ("qqq", "Unknown task 'qqq'. `lad-eval ls tasks` lists them."),
-        ("scenes_*_n5", "No task fits 'scenes_*_n5'; `lad-eval ls tasks` lists them."),
+        ("scenes_*_n5", "No task matches 'scenes_*_n5'; `lad-eval ls tasks` lists them."),
         (" , ", "No task is named"),
         ("none/such.yaml", "none/such.yaml: no such file."),
     ],
