@@ -1,4 +1,4 @@
-"""What a batch of prompts is made of, token by token: all that an intervention may need to know of them."""
+"""The parts of a batch of prompts, token by token: what an intervention may need to know about them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from lad_eval.attention.spans import Spans
 from lad_eval.errors import UnsupportedModelError
 
-# Characters that are compared to find where a question ends, and tokens that are decoded for it.
+# Number of characters to compare to find where a question ends, and of tokens to decode for it.
 _ENDING = 24
 _WINDOW = 48
 
@@ -26,11 +26,11 @@ class PromptLayout:
         attended: Bool[batch, T], the attention mask: False on the padding of the batch.
         questions: the text of each prompt before the chat template.
         decode: from token ids to their text.
-        find_padding: computes `padding_share` when it is first read.
-        images: digests of all images, row by row; empty where they are not known.
+        find_padding: computes `padding_share` when it is first used.
+        images: digests of all images, row by row; empty if they are unknown.
         sample_ids: of the prompts' samples.
-        keys: of the requests that the prompts are, row by row; empty where they are not known.
-        appended: text tokens that were put behind the prompts.
+        keys: of the prompts' requests, row by row; empty if they are unknown.
+        appended: number of text tokens that were appended to the prompts.
     """
 
     ids: torch.Tensor
@@ -56,19 +56,19 @@ class PromptLayout:
 
     @cached_property
     def padding_share(self) -> torch.Tensor:
-        """Float[batch, T]: of the pixels that each visual token covers, the share that was put around the picture.
+        """Float[batch, T]: share of padding in the pixels that each visual token covers.
 
         Raises:
-            UnsupportedModelError: nothing says which they are.
+            UnsupportedModelError: the padding is unknown.
         """
         return self.find_padding(self.spans)
 
     @cached_property
     def instruction_end(self) -> torch.Tensor:
-        """Int[batch]: index of the question's last token, behind which the chat template goes on to the answer.
+        """Int[batch]: index of the question's last token, after which the chat template continues to the answer.
 
         Raises:
-            UnsupportedModelError: a prompt does not show its question as it was handed over.
+            UnsupportedModelError: a prompt does not contain its question unchanged.
         """
         stop = self.ids.shape[1] - self.appended
         return torch.tensor(
@@ -76,7 +76,7 @@ class PromptLayout:
         )
 
     def extended(self, tokens: Sequence[int]) -> PromptLayout:
-        """The layout of the same prompts with text tokens more at their end."""
+        """The layout of the same prompts with text tokens appended."""
         more = torch.tensor([list(tokens)], dtype=self.ids.dtype).expand(len(self.ids), -1)
         return replace(
             self,
@@ -94,12 +94,12 @@ class PromptLayout:
 
 
 def no_padding(spans: Spans) -> torch.Tensor:
-    """Of images that fill their grids: Float[batch, T], all 0."""
+    """`find_padding` for images without padding: Float[batch, T], all 0."""
     return torch.zeros(spans.owner.shape)
 
 
 def padding_unknown(spans: Spans) -> torch.Tensor:
-    """Where nothing says what the image processor did.
+    """`find_padding` for images whose preparation is unknown.
 
     Raises:
         UnsupportedModelError: always.
@@ -110,7 +110,7 @@ def padding_unknown(spans: Spans) -> torch.Tensor:
 
 
 def _ending(decode: Callable[[list[int]], str], row: list[int], text: str) -> int:
-    """The first token after which the row, decoded, ends as the text does; of several such places the last."""
+    """Index of the token at which the decoded row ends like the text: of the last match, its first token."""
     wanted = "".join(text.split())[-_ENDING:]
     last = None
     for end in range(len(row), 0, -1):

@@ -7,7 +7,7 @@ import torch
 from lad_eval.attention.hooks import AttentionCall
 from lad_eval.errors import UnsupportedModelError
 
-# Rows that are computed at once: memory grows with batch x heads x CHUNK x keys, whatever the number of rows.
+# Number of rows to compute at once: memory grows with batch x heads x CHUNK x keys, whatever the number of rows.
 CHUNK = 256
 
 
@@ -15,11 +15,11 @@ def attention_rows(call: AttentionCall, rows: torch.Tensor) -> torch.Tensor:
     """Post-softmax attention of some queries: Float32[batch, H, R, keys].
 
     Args:
-        call: before it runs.
+        call: before the attention function runs.
         rows: Int[batch, R], indices of the queries.
 
     Raises:
-        UnsupportedModelError: a mask or a position bias of a form that is not known here.
+        UnsupportedModelError: an unsupported form of mask, or a position bias.
     """
     query, key, options = call.query, call.key, call.options
     if options.get("position_bias") is not None:
@@ -48,8 +48,8 @@ def summed_rows(call: AttentionCall, chosen: torch.Tensor) -> torch.Tensor:
     Computed for CHUNK queries at a time.
 
     Args:
-        call: before it runs.
-        chosen: Bool[batch, queries]; rows of a batch may choose different numbers, also none.
+        call: before the attention function runs.
+        chosen: Bool[batch, queries]; rows of a batch may choose different numbers of queries, also none.
 
     Raises:
         UnsupportedModelError: see `attention_rows`.
@@ -61,17 +61,17 @@ def summed_rows(call: AttentionCall, chosen: torch.Tensor) -> torch.Tensor:
     for start in range(0, int(counts.max()), CHUNK):
         place = torch.arange(start, min(start + CHUNK, int(counts.max())), device=chosen.device)
         counted = place < counts[:, None]
-        # Where a row of the batch chose fewer, its last query fills up: one of padding could be hidden from all keys.
+        # Rows of the batch with fewer queries are filled up with their last one; a padding query could have all keys masked.
         rows = torch.where(counted, order[:, place], chosen.shape[1] - 1)
         total += (attention_rows(call, rows).mean(dim=1) * counted[..., None]).sum(dim=1)
     return total
 
 
 def _masked(scores: torch.Tensor, call: AttentionCall, rows: torch.Tensor) -> torch.Tensor:
-    """Scores of the keys that a query may not see become minus infinity (or as low as an additive mask says)."""
+    """Scores with masked keys set to minus infinity (or lowered by an additive mask)."""
     mask, keys = call.mask, scores.shape[-1]
     if isinstance(mask, torch.Tensor) and mask.dim() == 4:
-        # A mask of one row is every query's.
+        # A mask of one row applies to every query.
         index = (rows if mask.shape[2] > 1 else torch.zeros_like(rows)).to(mask.device)
         index = index[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3])
         row = mask.expand(len(rows), -1, -1, -1).gather(2, index)[..., :keys]

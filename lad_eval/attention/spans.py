@@ -20,10 +20,10 @@ class Spans:
     """Token ranges of the images of every row, half open, in the padded sequence.
 
     Attributes:
-        image: Int[batch, N, 2], from an image's first to its last image token; what a family puts between an image's own tokens
-            (row breaks, tile marks) lies inside.
-        delimited: Int[batch, N, 2], with the special tokens around that all images of the row have alike.
-        owner: Int[batch, T], the image of each visual token, by index, and -1 elsewhere: at text, padding, and what a family puts
+        image: Int[batch, N, 2], from an image's first to its last image token, including what a family puts between an image's
+            own tokens (row breaks, tile marks).
+        delimited: Int[batch, N, 2], including the surrounding special tokens that all images of the row share.
+        owner: Int[batch, T], the image of each visual token, by index, and -1 elsewhere: text, padding, and what a family puts
             between an image's own tokens.
     """
 
@@ -37,7 +37,7 @@ class Spans:
         return self.owner.shape[1]
 
     def extended(self, count: int) -> Spans:
-        """Spans of the same prompts with `count` text tokens more at their end."""
+        """Spans of the same prompts with `count` text tokens appended."""
         return replace(self, owner=torch.nn.functional.pad(self.owner, (0, count), value=-1))
 
     def membership(self, device: torch.device | str) -> torch.Tensor:
@@ -48,7 +48,7 @@ class Spans:
 
 
 def span_options(processor: Any) -> dict[str, bool]:
-    """Options for the processor's call that make it say how long every image became; `image_spans` reads the answer."""
+    """Options with which the processor reports the number of tokens of every image, for `image_spans`."""
     return {"return_text_replacement_offsets": True} if hasattr(processor, "get_text_with_replacements") else {}
 
 
@@ -83,11 +83,11 @@ def image_spans(
 
     Args:
         model_or_config: names the image token.
-        processor: made `inputs`; its tokenizer knows which tokens are special.
-        inputs: the processor's answer: input_ids Int[batch, T], attention_mask, and text_replacement_offsets if asked for. The
+        processor: that made `inputs`; its tokenizer names the special tokens.
+        inputs: the processor's output: input_ids Int[batch, T], attention_mask, and text_replacement_offsets if requested. The
             latter is not an input of the model: see `NOT_FOR_THE_MODEL`.
-        n_images: images of every row.
-        image_sizes: (height, width) of every image as given to the processor, row by row; for processors that report nothing.
+        n_images: number of images per row.
+        image_sizes: (height, width) of every image as given to the processor, row by row; for processors without such reports.
 
     Raises:
         UnsupportedModelError: the padding is on the right, or which tokens belong to which image cannot be determined.
@@ -108,7 +108,7 @@ def cut_spans(ids: torch.Tensor, token: int, counts: Sequence[Sequence[int]], to
         ids: Int[batch, T].
         token: the image token's id.
         counts: tokens of every image, row by row; they add up to the image tokens of the row.
-        tokenizer: knows which tokens are special.
+        tokenizer: names the special tokens.
     """
     special = _special_ids(tokenizer, token)
     plain, delimited = [], []
@@ -164,7 +164,7 @@ def _cut(positions: Sequence[int], counts: Sequence[int]) -> list[tuple[int, int
 
 
 def _widen(spans: Sequence[tuple[int, int]], row: Sequence[int], special: frozenset[int]) -> list[tuple[int, int]]:
-    """All spans grow together while the token next to each is one and the same special token, and none is shared."""
+    """Extends all spans together while their adjacent tokens are the same special token and belong to one span only."""
     grown = list(spans)
     for side in (-1, 1):
         while True:

@@ -1,4 +1,4 @@
-"""Whether a model has what evidence needs, found out before any is collected."""
+"""Checks, before evidence is collected, that a model has what evidence needs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lad_eval.errors import UnsupportedModelError
 
 
 def check_supported(model: Any, processor: Any) -> None:
-    """Looks for what the evidence needs, and lets the model read a few words to see that its attention can be observed.
+    """Checks that a model has what evidence needs, and runs a few words to check that its attention can be observed.
 
     Raises:
         UnsupportedModelError: one line that says what is missing.
@@ -41,7 +41,7 @@ def check_supported(model: Any, processor: Any) -> None:
     with torch.no_grad(), observe_attention(model, note):
         try:
             model(input_ids=words, attention_mask=torch.ones_like(words), use_cache=False)
-        # The model's own code may fail in any way: the error names the type, and no evidence is collected.
+        # The model's own code may raise any exception: the error names its type, and no evidence is collected.
         except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, NotImplementedError) as fault:
             reason = (str(fault).strip().splitlines() or [""])[0]
             raise UnsupportedModelError(

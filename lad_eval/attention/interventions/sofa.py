@@ -20,17 +20,17 @@ Pairs = Literal["between", "all"]
 
 @dataclass(frozen=True)
 class Sofa(Intervention):
-    """Soft attention between images: on every n-th layer that attends each image may look at the later ones a little.
+    """Soft attention between images: in every n-th attention layer, each image attends weakly to later ones.
 
-    Source: Tian et al. 2025 (SoFA). The entries of the attention mask that are causally blocked and lead from a token of one
-    image to a token of another are let in with log(sigma) added to their scores. No calibration.
+    Source: Tian et al. 2025 (SoFA). Causally masked entries from a token of one image to a token of another are unmasked, with
+    log(sigma) added to their scores. No calibration.
 
     Args:
-        sigma: in (0, 1]; the less, the nearer to the model as it is.
-        every: every how many-th of the decoder layers that attend, the first of them included. Where all layers attend these
-            are the layers 0, n, 2 n, ...; linear-attention layers are not counted.
-        pairs: "between" opens what leads from one image to another; "all" also what leads to later tokens of the same image, as
-            the released code of LAD does (github.com/brightXian/LAD, c704b9d).
+        sigma: in (0, 1]; smaller values are closer to the unchanged model.
+        every: n: applies to every n-th of the decoder layers that attend, the first of them included. Where all layers attend
+            these are the layers 0, n, 2 n, ...; linear-attention layers are not counted.
+        pairs: "between" unmasks entries from one image to another; "all" also those to later tokens of the same image, as in the
+            released code of LAD (github.com/brightXian/LAD, c704b9d).
 
     Raises:
         UserError: a parameter cannot have its value.
