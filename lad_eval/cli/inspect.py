@@ -150,9 +150,9 @@ def listing(kind: str) -> list[str]:
     if kind == "methods":
         return [*_columns(_methods()), "", *_JOINED]
     if kind == "studies":
-        from lad_eval.studies.lad import STUDIES
+        from lad_eval.studies.lad import STUDY_PARTS
 
-        return _columns([(study.name, study.title) for study in STUDIES.values()])
+        return _columns([(part.name, part.title) for part in STUDY_PARTS.values()])
     from lad_eval.models.registry import model_names
 
     return _columns([*((name, _weights(name)) for name in model_names()), *_ELSEWHERE])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lad_eval.cli.console import log_next_steps
 from lad_eval.cli.options import RESULTS, ImagePreparation, IncludePath, Model, PreparedAs, Quiet, Runs, Seed
+
+if TYPE_CHECKING:
+    from lad_eval.studies.output import StudyOutput
 
 app = typer.Typer(name="study", help="Regenerate a paper's tables and figures for a model.", no_args_is_help=True)
 
@@ -16,6 +19,19 @@ WRITTEN = Path("results/paper")
 SCENES_LIMIT = 50
 PRUNING = Path("results/study/pruning")
 KEEP = "1.0,0.5,0.25,0.125,0"
+
+
+def _show(output: StudyOutput | None) -> None:
+    """Prints where the page is, and what it does not show."""
+    from lad_eval.terminal import visible
+
+    if output is None:  # not the main process
+        return
+    for document in output.documents:
+        for line in document.missing:
+            typer.echo(visible(f"{document.name}: not shown: {line}"), err=True)
+    typer.echo(visible(str(output.page)))
+    log_next_steps(f"open {output.page} in a browser", written=output.folder)
 
 
 @app.command("lad")
@@ -49,13 +65,11 @@ def lad(
     from lad_eval.models.base import check_batch_size
     from lad_eval.models.registry import model_names
     from lad_eval.run.execute import Settings
-    from lad_eval.studies.lad.need import family as family_of
-    from lad_eval.studies.lad.run import chosen
-    from lad_eval.studies.lad.run import paper as make
-    from lad_eval.terminal import visible
+    from lad_eval.studies.lad.family import task_family
+    from lad_eval.studies.lad.run import lad_study, select_parts
 
-    names = None if only is None else chosen([name.strip() for name in only.split(",") if name.strip()])
-    tasks = family_of(family or ("scenes" if model in model_names() else "coco"))
+    names = None if only is None else select_parts([name.strip() for name in only.split(",") if name.strip()])
+    tasks = task_family(family or ("scenes" if model in model_names() else "coco"))
     if limit is None and tasks.name == "scenes":
         limit = SCENES_LIMIT
     settings = Settings(
@@ -72,13 +86,7 @@ def lad(
         quiet=quiet,
         study="lad",
     )
-    written = make(settings, tasks, out, only=names, stored=stored)
-    if written is not None:
-        for document in written.sheets:
-            for line in document.missing:
-                typer.echo(visible(f"{document.name}: not shown: {line}"), err=True)
-        typer.echo(visible(f"{written.folder / 'report.html'}"))
-        log_next_steps(f"open {written.folder / 'report.html'} in a browser", written=written.folder)
+    _show(lad_study(settings, tasks, out, only=names, stored=stored))
 
 
 @app.command("pruning")

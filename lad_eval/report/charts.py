@@ -16,7 +16,7 @@ import numpy as np
 from lad_eval.errors import UserError
 from lad_eval.evidence.table import Floats
 from lad_eval.files.atomic import write_atomically
-from lad_eval.report.sheet import Chart, Cloud, Lines, Matrix, Panel
+from lad_eval.report.panels import Chart, DensityPlot, HeatMap, LinePlot, Panel
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -182,7 +182,7 @@ def _figure(chart: Chart, theme: Theme) -> Figure:
     count = len(chart.panels)
     across = min(count, 4)
     down = math.ceil(count / across)
-    wide = isinstance(chart.panels[0], Lines)
+    wide = isinstance(chart.panels[0], LinePlot)
     figure = Figure(figsize=((3.6 if wide else 2.7) * across, (2.9 if wide else 2.7) * down), layout="constrained")
     grid: Any = figure.subplots(down, across, squeeze=False)
     for axes, panel in zip(grid.flat, chart.panels, strict=False):
@@ -199,9 +199,9 @@ def _charts_draw_panel(axes: Any, panel: Panel, theme: Theme) -> None:
     axes.set_ylabel(panel.y_label, color=theme.ink)
     axes.tick_params(colors=theme.ink, labelsize=8)
     axes.spines[:].set_color(theme.faint)
-    if isinstance(panel, Matrix):
+    if isinstance(panel, HeatMap):
         _draw_matrix(axes, panel, theme)
-    elif isinstance(panel, Cloud):
+    elif isinstance(panel, DensityPlot):
         _draw_cloud(axes, panel, theme)
     else:
         _draw_lines(axes, panel, theme)
@@ -221,7 +221,7 @@ def _line_colour(colour: str, theme: Theme) -> str:
     return to_hex([channel + (1 - channel) * theme.lighten for channel in to_rgb(colour)])
 
 
-def _draw_matrix(axes: Any, panel: Matrix, theme: Theme) -> None:
+def _draw_matrix(axes: Any, panel: HeatMap, theme: Theme) -> None:
     n = len(panel.ticks)
     axes.imshow(panel.values, cmap=_scale(theme), vmin=panel.low, vmax=panel.high)
     axes.set_xticks(range(n), panel.ticks, rotation=45 if max(map(len, panel.ticks), default=0) > 2 else 0)
@@ -236,7 +236,7 @@ def _draw_matrix(axes: Any, panel: Matrix, theme: Theme) -> None:
             )
 
 
-def _draw_cloud(axes: Any, panel: Cloud, theme: Theme) -> None:
+def _draw_cloud(axes: Any, panel: DensityPlot, theme: Theme) -> None:
     shades = _scale(theme, 0.3)  # a single point must be visible in print
     axes.hexbin(panel.x, panel.y, gridsize=22, extent=(0, 1, 0, 1), cmap=shades, mincnt=1, bins="log", linewidths=0.1)
     axes.plot([0, 1], [0, 1], color=theme.faint, linewidth=0.8, linestyle=":")
@@ -244,12 +244,12 @@ def _draw_cloud(axes: Any, panel: Cloud, theme: Theme) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_lines(axes: Any, panel: Lines, theme: Theme) -> None:
+def _draw_lines(axes: Any, panel: LinePlot, theme: Theme) -> None:
     if panel.log_x:
         axes.set_xscale("log")
     more = iter(_MORE * 4)
     styles = itertools.cycle(_STYLES)
-    for line in panel.lines:
+    for line in panel.series:
         colour = _line_colour(_LINE_COLOURS.get(line.name) or next(more), theme)
         marker, dashes = next(styles)
         shape = marker if len(line.x) <= MOST_MARKED else None
@@ -258,7 +258,7 @@ def _draw_lines(axes: Any, panel: Lines, theme: Theme) -> None:
             axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
     if panel.chance is not None:
         axes.plot(*panel.chance, color=theme.faint, linestyle=":", linewidth=1, label="chance")
-    ticks = sorted({float(x) for line in panel.lines for x in line.x})
+    ticks = sorted({float(x) for line in panel.series for x in line.x})
     if len(ticks) <= MOST_MARKED:
         axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
     axes.minorticks_off()

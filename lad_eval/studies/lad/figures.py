@@ -1,4 +1,4 @@
-"""Figures 1 and 8: where the right image stands against where the answer points, also under other identifiers."""
+"""The figures, and table 7: answers and attention by position, by calibration size and by number of images."""
 
 from __future__ import annotations
 
@@ -8,81 +8,88 @@ from lad_eval.evidence.table import Evidence, Floats, Ints
 from lad_eval.methods import make_method
 from lad_eval.metrics import Predictions, compare, confusion, holm, paired_test, row_shares, summarise
 from lad_eval.metrics import accuracy as share_correct
-from lad_eval.report.sheet import Chart, Cloud, Line, Lines, Matrix, Sheet, accuracy
+from lad_eval.report.panels import Chart, DensityPlot, HeatMap, LinePlot, Series
 from lad_eval.report.table import Content, Table, figure, p_value
-from lad_eval.studies.lad.library import Collection, Library, Study, absent
-from lad_eval.studies.lad.need import IDENTIFIERS, SETTINGS, Family, Need
+from lad_eval.studies.document import Document
+from lad_eval.studies.lad.family import SETTINGS, TaskFamily
+from lad_eval.studies.lad.part import StudyData, StudyPart
+from lad_eval.studies.requirement import IDENTIFIERS, Requirement
+from lad_eval.studies.runs import StudyRun
+from lad_eval.studies.tables import accuracy, accuracy_series
 from lad_eval.tasks.prompts import identifiers
 
 METHODS = ("vanilla", "pride", "lad")
 SIZES = (4, 8)
 
 
-def _needs(family: Family) -> list[Need]:
-    return [Need(family.tasks["random", n], METHODS) for n in SIZES if family.has("random", n)]
+def _confusion_requirements(family: TaskFamily) -> list[Requirement]:
+    return [Requirement(family.tasks["random", n], METHODS) for n in SIZES if family.has("random", n)]
 
 
-def _needs_of_styles(family: Family) -> list[Need]:
+def _style_requirements(family: TaskFamily) -> list[Requirement]:
     task = family.tasks["random", 4]
-    return [Need(task, METHODS), *(Need(task, METHODS, identifiers=style) for style in IDENTIFIERS if style != "1..")]
+    return [
+        Requirement(task, METHODS),
+        *(Requirement(task, METHODS, identifiers=style) for style in IDENTIFIERS if style != "1.."),
+    ]
 
 
-def _shares(predictions: Predictions) -> Floats:
+def confusion_shares(predictions: Predictions) -> Floats:
     """Share of answers at each position, in points, Float[N, N]: row the right position, column the answered one.
 
-    Unparsable replies are in no column, so that a row may sum to less than 100; a position that never held the answer has NaN.
+    Unparsable replies are in no column, so that a row may sum to less than 100; a position that never was the right one has NaN.
     """
     N = predictions.perm.shape[1]
     return row_shares(confusion(predictions.gold_position, predictions.predicted, N))[:, :N]
 
 
-def _row(library: Library, need: Need, ticks: tuple[str, ...], name: str, title: str) -> Chart:
+def _confusions(run: StudyRun, ticks: tuple[str, ...], name: str, title: str) -> Chart:
     panels = tuple(
-        Matrix(method, _shares(library[need].stored(method)), "answered", "right position", ticks) for method in METHODS
+        HeatMap(method, confusion_shares(run.predictions(method)), "answered", "right position", ticks) for method in METHODS
     )
     return Chart(name, title, panels, alt="A fair model has a dark diagonal; a biased one has dark columns.")
 
 
-def _by_size(library: Library, family: Family) -> Sheet:
+def _by_size(data: StudyData) -> Document:
     charts = []
-    for need in _needs(family):
-        n = library[need].evidence.n_candidates
-        charts.append(_row(library, need, identifiers("1..", n), f"figure1-n{n}", f"N = {n}"))
-    missing = tuple(absent(family, f"N = {n}") for n in SIZES if not family.has("random", n))
-    return Sheet(
+    for requirement in _confusion_requirements(data.family):
+        n = data.runs[requirement].evidence.n_candidates
+        charts.append(_confusions(data.runs[requirement], identifiers("1..", n), f"figure1-n{n}", f"N = {n}"))
+    missing = tuple(data.family.lacks(f"N = {n}") for n in SIZES if not data.family.has("random", n))
+    return Document(
         "figure1", FIGURE1.title, charts=tuple(charts), remarks=("Share of answers in points, by row.",), missing=missing
     )
 
 
-def _by_style(library: Library, family: Family) -> Sheet:
+def _by_style(data: StudyData) -> Document:
     charts = []
-    for need, (style, word) in zip(_needs_of_styles(family), IDENTIFIERS.items(), strict=True):
-        charts.append(_row(library, need, identifiers(style, 4), f"figure8-{word}", f"Identifiers: {word}"))
+    for requirement, (style, word) in zip(_style_requirements(data.family), IDENTIFIERS.items(), strict=True):
+        charts.append(_confusions(data.runs[requirement], identifiers(style, 4), f"figure8-{word}", f"Identifiers: {word}"))
     remark = "Share of answers in points, by row; the same questions, the candidates named otherwise."
-    return Sheet("figure8", FIGURE8.title, charts=tuple(charts), remarks=(remark,))
+    return Document("figure8", FIGURE8.title, charts=tuple(charts), remarks=(remark,))
 
 
-FIGURE1 = Study("figure1", "Confusion matrices", _needs, _by_size)
-FIGURE8 = Study("figure8", "Confusion matrices under other identifiers", _needs_of_styles, _by_style)
+FIGURE1 = StudyPart("figure1", "Confusion matrices", _confusion_requirements, _by_size)
+FIGURE8 = StudyPart("figure8", "Confusion matrices under other identifiers", _style_requirements, _by_style)
 
 
 SHARES = ("Both right", "Only attention", "Only logits", "Neither")
 
 
-def _divergence_needs(family: Family) -> list[Need]:
-    return [Need(task, ("vanilla", "lad")) for _, _, task in family.main()]
+def _divergence_requirements(family: TaskFamily) -> list[Requirement]:
+    return [Requirement(task, ("vanilla", "lad")) for _, _, task in family.main()]
 
 
-def _table(library: Library, family: Family) -> Sheet:
+def _divergence_table(data: StudyData) -> Document:
     rows_untested: list[tuple[Content, ...]] = []
     tests: list[float] = []
-    for (setting, n, _), need in zip(family.main(), _divergence_needs(family), strict=True):
-        collection = library[need]
-        logits = collection.decided(make_method("vanilla"))
-        attention = collection.decided(make_method("purified-attention"))
-        (pair,) = compare({"attention": attention, "logits": logits}, against="logits", seed=library.seed)
+    for (setting, n, _), requirement in zip(data.family.main(), _divergence_requirements(data.family), strict=True):
+        run = data.runs[requirement]
+        logits = run.decide(make_method("vanilla"))
+        attention = run.decide(make_method("purified-attention"))
+        (pair,) = compare({"attention": attention, "logits": logits}, against="logits", seed=data.runs.seed)
         shares = _divergence_shares(attention, logits)
-        cells = (accuracy(summarise(table, seed=library.seed)) for table in (logits, attention))
+        cells = (accuracy(summarise(table, seed=data.runs.seed)) for table in (logits, attention))
         tests.append(paired_test(attention.grid.correct, logits.grid.correct))
         rows_untested.append((f"{setting} N = {n}", *cells, figure(*pair.accuracy), pair.detectable, *shares))
     rows = [(*row[:4], p_value(float(p)), *row[4:]) for row, p in zip(rows_untested, holm(tests), strict=True)]
@@ -93,7 +100,7 @@ def _table(library: Library, family: Family) -> Sheet:
         "Detectable: the smallest true difference that so many samples find with chance 0.8.",
         "The last four columns: share of answers, in points.",
     )
-    return Sheet("table7", TABLE7.title, (Table(TABLE7.title, headers, tuple(rows), notes),))
+    return Document("table7", TABLE7.title, (Table(TABLE7.title, headers, tuple(rows), notes),))
 
 
 def _divergence_shares(attention: Predictions, logits: Predictions) -> tuple[float, float, float, float]:
@@ -102,14 +109,16 @@ def _divergence_shares(attention: Predictions, logits: Predictions) -> tuple[flo
     return both, only_a, only_b, none
 
 
-def _figure(library: Library, family: Family) -> Sheet:
+def _divergence_figure(data: StudyData) -> Document:
     panels = []
-    for (setting, n, _), need in zip(family.main(), _divergence_needs(family), strict=True):
-        collection = library[need]
-        method = make_method("purified-attention", temperature=1.0).calibrate(collection.calibration)
-        rows = collection.evaluated
+    for (setting, n, _), requirement in zip(data.family.main(), _divergence_requirements(data.family), strict=True):
+        run = data.runs[requirement]
+        method = make_method("purified-attention", temperature=1.0).calibrate(run.calibration)
+        rows = run.evaluated
         x, y = _of_gold(np.exp(rows.log_probs), rows), _of_gold(np.exp(method.predict_log_proba(rows)), rows)
-        panels.append(Cloud(f"{setting} N = {n}", x, y, "probability of the right position", "attention to the right image"))
+        panels.append(
+            DensityPlot(f"{setting} N = {n}", x, y, "probability of the right position", "attention to the right image")
+        )
     chart = Chart(
         "figure3",
         FIGURE3.title,
@@ -117,7 +126,7 @@ def _figure(library: Library, family: Family) -> Sheet:
         alt="Above the diagonal the attention favours the right image more than the logits do.",
     )
     remark = "Attention: purified (temperature 1), as a share of all images; each answer is a point."
-    return Sheet("figure3", FIGURE3.title, charts=(chart,), remarks=(remark,))
+    return Document("figure3", FIGURE3.title, charts=(chart,), remarks=(remark,))
 
 
 def _of_gold(values: Floats, rows: Evidence) -> Floats:
@@ -125,33 +134,33 @@ def _of_gold(values: Floats, rows: Evidence) -> Floats:
     return chosen
 
 
-TABLE7 = Study("table7", "Logit-attention divergence", _divergence_needs, _table)
-FIGURE3 = Study("figure3", "Attention against logits", _divergence_needs, _figure)
+TABLE7 = StudyPart("table7", "Logit-attention divergence", _divergence_requirements, _divergence_table)
+FIGURE3 = StudyPart("figure3", "Attention against logits", _divergence_requirements, _divergence_figure)
 
 
-def _profiles_needs(family: Family) -> list[Need]:
-    return [Need(task, ("vanilla", "lad")) for setting, _, task in family.main() if setting == "random"]
+def _profile_requirements(family: TaskFamily) -> list[Requirement]:
+    return [Requirement(task, ("vanilla", "lad")) for setting, _, task in family.main() if setting == "random"]
 
 
-def _sheet(library: Library, family: Family) -> Sheet:
+def _profile_document(data: StudyData) -> Document:
     charts = []
-    for need in _profiles_needs(family):
-        collection = library[need]
-        rows, n = collection.evaluated, collection.evidence.n_candidates
+    for requirement in _profile_requirements(data.family):
+        run = data.runs[requirement]
+        rows, n = run.evaluated, run.evidence.n_candidates
         attention = make_method("raw-attention").predict_log_proba(rows)
         panels = []
         for title, values in (("logits", rows.log_probs), ("attention", attention)):
             mean = mean_by_position(np.exp(values), rows.gold_position)
-            panels.append(Matrix(title, 100 * mean, "position", "right position", identifiers("1..", n)))
+            panels.append(HeatMap(title, 100 * mean, "position", "right position", identifiers("1..", n)))
         charts.append(
             Chart(f"figure2-n{n}", f"N = {n}", tuple(panels), alt="Columns in the logits, a diagonal in the attention.")
         )
     remark = "Mean probability of each position, and mean share of the attention (raw, its 2 strongest layers), in points."
-    return Sheet("figure2", FIGURE2.title, charts=tuple(charts), remarks=(remark,))
+    return Document("figure2", FIGURE2.title, charts=tuple(charts), remarks=(remark,))
 
 
 def mean_by_position(values: Floats, gold: Ints) -> Floats:
-    """Means Float[N, N] of rows Float[n, N], one for each position of the answer; NaN for one that never held it."""
+    """Means Float[N, N] of rows Float[n, N], one for each position of the answer; NaN where the answer never was."""
     n = values.shape[1]
     means = np.full((n, n), np.nan)
     for position in np.unique(gold):
@@ -159,120 +168,108 @@ def mean_by_position(values: Floats, gold: Ints) -> Floats:
     return means
 
 
-FIGURE2 = Study("figure2", "Profiles of logits and attention by the right position", _profiles_needs, _sheet)
+FIGURE2 = StudyPart("figure2", "Profiles of logits and attention by the right position", _profile_requirements, _profile_document)
 
 
 SENSITIVITY_METHODS = ("pride", "purified-attention", "lad", "lad-unlabelled")
 POOL = 20
 SAMPLES = (1, 2, 3, 5, 8, 12, 20)
-DRAWS = 20
+REPETITIONS = 20
 TEMPERATURES = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0)
 
 
-def _sensitivity_needs(family: Family) -> list[Need]:
-    return [Need(family.tasks[setting, 4], ("vanilla", *SENSITIVITY_METHODS), calibration_samples=POOL) for setting in SETTINGS]
+def _sensitivity_requirements(family: TaskFamily) -> list[Requirement]:
+    return [
+        Requirement(family.tasks[setting, 4], ("vanilla", *SENSITIVITY_METHODS), calibration_samples=POOL) for setting in SETTINGS
+    ]
 
 
-def _sensitivity_sheet(library: Library, family: Family) -> Sheet:
+def _sensitivity_document(data: StudyData) -> Document:
     by_size = tuple(
-        Lines(
+        LinePlot(
             setting,
-            tuple(_curve(library[need], name, library.seed) for name in SENSITIVITY_METHODS),
+            tuple(_curve(data.runs[requirement], name, data.runs.seed) for name in SENSITIVITY_METHODS),
             "calibration samples",
             "accuracy (points)",
             log_x=True,
         )
-        for setting, need in zip(SETTINGS, _sensitivity_needs(family), strict=True)
+        for setting, requirement in zip(SETTINGS, _sensitivity_requirements(data.family), strict=True)
     )
-    by_temperature = Lines(
+    by_temperature = LinePlot(
         "temperature",
         tuple(
-            _temperatures(library[need], setting, library.seed)
-            for setting, need in zip(SETTINGS, _sensitivity_needs(family), strict=True)
+            _temperatures(data.runs[requirement], setting, data.runs.seed)
+            for setting, requirement in zip(SETTINGS, _sensitivity_requirements(data.family), strict=True)
         ),
         "temperature τ",
         "accuracy of LAD (points)",
         log_x=True,
     )
     remarks = (
-        f"Calibration samples: mean of {DRAWS} random draws from {POOL}; the band holds nine draws in ten "
-        "(it shows the luck of the draw, not the sampling of the test).",
+        f"Calibration samples: mean of {REPETITIONS} random choices from {POOL}; the band holds nine choices in ten "
+        "(it shows the luck of the choice, not the sampling of the test).",
         "Temperature: all else as by default; band: 95 % interval.",
     )
     charts = (
         Chart("figure6-calibration", "Calibration samples", by_size, alt="Accuracy by the number of calibration samples."),
         Chart("figure6-temperature", "Temperature", (by_temperature,), alt="Accuracy of LAD by its temperature."),
     )
-    return Sheet("figure6", FIGURE6.title, charts=charts, remarks=remarks)
+    return Document("figure6", FIGURE6.title, charts=charts, remarks=remarks)
 
 
-def _curve(collection: Collection, method: str, seed: int) -> Line:
+def _curve(run: StudyRun, method: str, seed: int) -> Series:
     generator = np.random.default_rng(seed)
-    pool = np.unique(collection.calibration.sample_id)
+    pool = np.unique(run.calibration.sample_id)
     means, lows, highs = [], [], []
     for size in SAMPLES:
-        draws = 1 if size == len(pool) else DRAWS
+        repetitions = 1 if size == len(pool) else REPETITIONS
         accuracies = [
-            _accuracy(collection, method, _part(collection, generator.choice(pool, size, replace=False))) for _ in range(draws)
+            _accuracy(run, method, _rows_of(run, generator.choice(pool, size, replace=False))) for _ in range(repetitions)
         ]
         means.append(float(np.mean(accuracies)))
         lows.append(float(np.quantile(accuracies, 0.05)))
         highs.append(float(np.quantile(accuracies, 0.95)))
-    return Line(method, np.asarray(SAMPLES, dtype=np.float64), np.asarray(means), np.asarray(lows), np.asarray(highs))
+    return Series(method, np.asarray(SAMPLES, dtype=np.float64), np.asarray(means), np.asarray(lows), np.asarray(highs))
 
 
-def _part(collection: Collection, samples: np.ndarray[tuple[int, ...], np.dtype[np.str_]]) -> Evidence:
-    rows = collection.calibration
+def _rows_of(run: StudyRun, samples: np.ndarray[tuple[int, ...], np.dtype[np.str_]]) -> Evidence:
+    rows = run.calibration
     return rows.select(np.flatnonzero(np.isin(rows.sample_id, samples)))
 
 
-def _accuracy(collection: Collection, method: str, calibration: Evidence) -> float:
-    rows = collection.evaluated
+def _accuracy(run: StudyRun, method: str, calibration: Evidence) -> float:
+    rows = run.evaluated
     return share_correct(make_method(method).calibrate(calibration).predict(rows) == rows.gold_position)
 
 
-def _temperatures(collection: Collection, name: str, seed: int) -> Line:
-    summaries = [summarise(collection.decided(make_method("lad", temperature=tau)), seed=seed) for tau in TEMPERATURES]
-    return Line(
-        name,
-        np.asarray(TEMPERATURES),
-        np.asarray([f.accuracy for f in summaries]),
-        np.asarray([f.accuracy_low for f in summaries]),
-        np.asarray([f.accuracy_high for f in summaries]),
-    )
+def _temperatures(run: StudyRun, name: str, seed: int) -> Series:
+    summaries = [summarise(run.decide(make_method("lad", temperature=tau)), seed=seed) for tau in TEMPERATURES]
+    return accuracy_series(name, TEMPERATURES, summaries)
 
 
-FIGURE6 = Study("figure6", "Calibration size and temperature", _sensitivity_needs, _sensitivity_sheet)
+FIGURE6 = StudyPart("figure6", "Calibration size and temperature", _sensitivity_requirements, _sensitivity_document)
 
 
 SIZES_METHODS = ("vanilla", "pride", "purified-attention", "lad")
 
 
-def _sizes_needs(family: Family) -> list[Need]:
-    return [Need(family.tasks[setting, n], SIZES_METHODS) for setting in SETTINGS for n in family.sizes(setting)]
+def _sizes_requirements(family: TaskFamily) -> list[Requirement]:
+    return [Requirement(family.tasks[setting, n], SIZES_METHODS) for setting in SETTINGS for n in family.sizes(setting)]
 
 
-def _sizes_sheet(library: Library, family: Family) -> Sheet:
+def _sizes_document(data: StudyData) -> Document:
     panels = []
     for setting in SETTINGS:
-        sizes = np.asarray(family.sizes(setting), dtype=np.float64)
-        by_method = {
-            name: [summarise(library[Need(family.tasks[setting, int(n)])].stored(name), seed=library.seed) for n in sizes]
-            for name in SIZES_METHODS
-        }
+        sizes = data.family.sizes(setting)
+        runs = [data.runs[Requirement(data.family.tasks[setting, n])] for n in sizes]
         lines = tuple(
-            Line(
-                name,
-                sizes,
-                np.asarray([f.accuracy for f in series]),
-                np.asarray([f.accuracy_low for f in series]),
-                np.asarray([f.accuracy_high for f in series]),
-            )
-            for name, series in by_method.items()
+            accuracy_series(name, sizes, [summarise(run.predictions(name), seed=data.runs.seed) for run in runs])
+            for name in SIZES_METHODS
         )
-        panels.append(Lines(setting, lines, "images N", "accuracy (points)", chance=(sizes, 100 / sizes)))
-    chart = Chart("figure5", FIGURE5.title, tuple(panels), alt="Accuracy by the number of images, one line a method.")
-    return Sheet("figure5", FIGURE5.title, charts=(chart,), remarks=("Bands: 95 % intervals.",))
+        n = np.asarray(sizes, dtype=np.float64)
+        panels.append(LinePlot(setting, lines, "images N", "accuracy (points)", chance=(n, 100 / n)))
+    chart = Chart("figure5", FIGURE5.title, tuple(panels), alt="Accuracy by the number of images, one line per method.")
+    return Document("figure5", FIGURE5.title, charts=(chart,), remarks=("Bands: 95 % intervals.",))
 
 
-FIGURE5 = Study("figure5", "Accuracy against the number of images", _sizes_needs, _sizes_sheet)
+FIGURE5 = StudyPart("figure5", "Accuracy against the number of images", _sizes_requirements, _sizes_document)

@@ -1,31 +1,32 @@
-"""Table 2, as a sheet."""
+"""Tables 1, 2, 4, 5, 6 and 8: every method, its cost and its parts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from lad_eval.methods import make_method
 from lad_eval.methods.readout import layer_range
 from lad_eval.metrics import Predictions, compare, position_test
-from lad_eval.report.sheet import Sheet, mark_notes, measured
 from lad_eval.report.table import Content, Table, figure, p_value
 from lad_eval.run.rows import Row, reported_rows
-from lad_eval.studies.lad.library import Collection, Library, Study, absent
-from lad_eval.studies.lad.need import Family, Need
+from lad_eval.studies.document import Document
+from lad_eval.studies.lad.family import TaskFamily
+from lad_eval.studies.lad.part import StudyData, StudyPart
+from lad_eval.studies.requirement import Requirement
+from lad_eval.studies.runs import StudyRun
+from lad_eval.studies.tables import accuracy_table, difference_cells, interval_cells, mark_notes, measured
 from lad_eval.tasks.registry import groups
 
-SIZES = (4, 8, 12)
 
-
-def _needs(family: Family) -> list[Need]:
+def _cost_requirements(family: TaskFamily) -> list[Requirement]:
     return []
 
 
-def _sheet(library: Library, family: Family) -> Sheet:
-    if not library.costs:
-        return Sheet("table2", TABLE2.title, missing=("time and memory are measured on the model: run without --stored.",))
+def _cost_document(data: StudyData) -> Document:
+    if not data.costs:
+        return Document("table2", TABLE2.title, missing=("time and memory are measured on the model: run without --stored.",))
     rows: list[tuple[Content, ...]] = [
         (
             f"N = {cost.candidates}",
@@ -34,19 +35,19 @@ def _sheet(library: Library, family: Family) -> Sheet:
             figure(cost.ratio, digits=2),
             figure(None if cost.peak_bytes is None else cost.peak_bytes / 2**30, digits=2),
         )
-        for cost in library.costs
+        for cost in data.costs
     ]
     notes = [
         "vanilla: one greedy token by `generate`; with evidence: what every method with one pass decides from. "
         "Medians of rounds on pictures not seen before, taking turns; the preparation of the images is counted in.",
     ]
-    if all(cost.peak_bytes is None for cost in library.costs):
+    if all(cost.peak_bytes is None for cost in data.costs):
         notes.append("Memory is measured on a GPU only; docs/performance.md has the CPU's.")
     headers = ("Images", "Answer", "ms / query", "Time by vanilla", "Peak GiB")
-    return Sheet("table2", TABLE2.title, (Table(TABLE2.title, headers, rows, notes),))
+    return Document("table2", TABLE2.title, (Table(TABLE2.title, headers, rows, notes),))
 
 
-TABLE2 = Study("table2", "Time and memory", _needs, _sheet)
+TABLE2 = StudyPart("table2", "Time and memory", _cost_requirements, _cost_document)
 
 
 TOP_K = (1, 2, 3, 4, 8)
@@ -54,12 +55,12 @@ TOP_K = (1, 2, 3, 4, 8)
 Variant = tuple[str, str, dict[str, Any]]
 
 
-def _ablation_needs(family: Family) -> list[Need]:
-    return [Need(task, ("vanilla", "lad")) for _, _, task in family.main()]
+def _ablation_requirements(family: TaskFamily) -> list[Requirement]:
+    return [Requirement(task, ("vanilla", "lad")) for _, _, task in family.main()]
 
 
 def _parts(depth: int) -> dict[str, list[Variant]]:
-    """What is changed, by part: (name, method, parameters)."""
+    """The variants of LAD, by the part that they change: (name, method, parameters)."""
     first, last = layer_range("upper", depth)
     return {
         "Readout": [
@@ -89,64 +90,55 @@ def _parts(depth: int) -> dict[str, list[Variant]]:
     }
 
 
-def _by_method(title: str, columns: Sequence[str], answers: Sequence[Mapping[str, Predictions]], *, seed: int) -> Table:
-    """Accuracies with their marks: a row a method, and for each column the answers that it is `measured` from."""
-    cells = [measured(column, seed=seed) for column in answers]
-    return Table(title, columns, [(name, *(column[name][1] for column in cells)) for name in answers[0]], mark_notes(answers))
-
-
-def _with_passes(table: Table, collections: Sequence[Collection]) -> Table:
-    """The table with one more column: what an answer of each method costs."""
-    passes = [" / ".join(dict.fromkeys(c.passes(str(row[0].value)) for c in collections)) for row in table.cells]
+def _with_passes(table: Table, runs: Sequence[StudyRun]) -> Table:
+    """The table with one more column: forward passes per query of each method."""
+    passes = [" / ".join(dict.fromkeys(c.passes(str(row[0].value)) for c in runs)) for row in table.cells]
     rows: list[tuple[Content, ...]] = [(*row, text) for row, text in zip(table.cells, passes, strict=True)]
     return replace(table, columns=(*table.columns, "Passes / query"), rows=rows)
 
 
-def _ablation_sheet(library: Library, family: Family) -> Sheet:
-    shown = family.main()
-    collections = [library[need] for need in _ablation_needs(family)]
-    depths = {collection.evidence.n_layers for collection in collections}
+def _ablation_document(data: StudyData) -> Document:
+    shown = data.family.main()
+    runs = [data.runs[requirement] for requirement in _ablation_requirements(data.family)]
+    depths = {run.evidence.n_layers for run in runs}
     depth = max(depths)
     tables = []
     for part, variants in _parts(depth).items():
-        answers = [
-            {name: collection.decided(make_method(method, **changed)) for name, method, changed in variants}
-            for collection in collections
-        ]
-        tables.append(_by_method(part, (part, *(f"{s} N = {n}" for s, n, _ in shown)), answers, seed=library.seed))
-    return Sheet("table4", TABLE4.title, tuple(tables), remarks=(f"The model has {depth} layers that attend to images.",))
+        answers = [{name: run.decide(make_method(method, **changed)) for name, method, changed in variants} for run in runs]
+        tables.append(accuracy_table(part, (part, *(f"{s} N = {n}" for s, n, _ in shown)), answers, seed=data.runs.seed))
+    return Document("table4", TABLE4.title, tuple(tables), remarks=(f"The model has {depth} layers that attend to images.",))
 
 
-TABLE4 = Study("table4", "Ablation of LAD", _ablation_needs, _ablation_sheet)
+TABLE4 = StudyPart("table4", "Ablation of LAD", _ablation_requirements, _ablation_document)
 
 
 ACCURACY = "Accuracy, with 95 % intervals"
 METHODS = ("vanilla", "sofa", "permutation-average", "lad", "sofa+lad")
 
 
-def _ceilings_needs(family: Family) -> list[Need]:
-    return [Need(task, METHODS) for _, _, task in family.main()]
+def _ceilings_requirements(family: TaskFamily) -> list[Requirement]:
+    return [Requirement(task, METHODS) for _, _, task in family.main()]
 
 
-def _ceilings_sheet(library: Library, family: Family) -> Sheet:
-    collections = [library[need] for need in _ceilings_needs(family)]
-    answers = [{name: collection.stored(name) for name in METHODS} for collection in collections]
-    headers = ("Method", *(f"{setting} N = {n}" for setting, n, _ in family.main()))
-    table = _with_passes(_by_method(ACCURACY, headers, answers, seed=library.seed), collections)
-    return Sheet("table8", TABLE8.title, (table,))
+def _ceilings_document(data: StudyData) -> Document:
+    runs = [data.runs[requirement] for requirement in _ceilings_requirements(data.family)]
+    answers = [{name: run.predictions(name) for name in METHODS} for run in runs]
+    headers = ("Method", *(f"{setting} N = {n}" for setting, n, _ in data.family.main()))
+    table = _with_passes(accuracy_table(ACCURACY, headers, answers, seed=data.runs.seed), runs)
+    return Document("table8", TABLE8.title, (table,))
 
 
-TABLE8 = Study("table8", "Intervention and permutation averaging", _ceilings_needs, _ceilings_sheet)
+TABLE8 = StudyPart("table8", "Intervention and permutation averaging", _ceilings_requirements, _ceilings_document)
 
 
-def reported_figures(collection: Collection) -> dict[str, Row]:
-    """Published rows of this model on this task, by method."""
-    return {row.method: row for row in reported_rows(collection.run.metrics)}
+def reported_figures(run: StudyRun) -> dict[str, Row]:
+    """The published figures of this model on this task, by method."""
+    return {row.method: row for row in reported_rows(run.run.metrics)}
 
 
-def reported_accuracies(collections: Sequence[Collection], after: int = 0) -> tuple[tuple[Content, ...], ...]:
-    """A row a method that has any published accuracy on these tasks, a cell a task, and `after` empty cells."""
-    reported = [reported_figures(collection) for collection in collections]
+def reported_accuracies(runs: Sequence[StudyRun], after: int = 0) -> tuple[tuple[Content, ...], ...]:
+    """One row per method with a published accuracy on these tasks: one cell per task, and `after` empty cells."""
+    reported = [reported_figures(run) for run in runs]
     names = dict.fromkeys(name for figures in reported for name in figures)
     return tuple(
         (f"{name} (reported)", *(figures[name].accuracy if name in figures else None for figures in reported), *[None] * after)
@@ -178,20 +170,20 @@ PAIRED_NOTE = (
 )
 
 
-def _main_needs(family: Family) -> list[Need]:
-    return [Need(task, MAIN_METHODS) for _, _, task in family.main()]
+def _main_requirements(family: TaskFamily) -> list[Requirement]:
+    return [Requirement(task, MAIN_METHODS) for _, _, task in family.main()]
 
 
-def _accuracy(library: Library, family: Family) -> Sheet:
-    shown = family.main()
-    collections = [library[need] for need in _main_needs(family)]
-    answers = [{name: collection.stored(name) for name in MAIN_METHODS} for collection in collections]
+def _main_document(data: StudyData) -> Document:
+    shown = data.family.main()
+    runs = [data.runs[requirement] for requirement in _main_requirements(data.family)]
+    answers = [{name: run.predictions(name) for name in MAIN_METHODS} for run in runs]
     headers = ("Method", *(f"{setting} N = {n}" for setting, n, _ in shown))
-    table = _with_passes(_by_method(ACCURACY, headers, answers, seed=library.seed), collections)
-    notes = (*table.notes, _position_note(answers, seed=library.seed))
-    table = replace(table, notes=notes, reported=reported_accuracies(collections, after=1))
-    missing = [] if len(shown) == 4 else [absent(family, "part of N = 4 and 8, random and adversarial")]
-    return Sheet("table1", TABLE1.title, (table,), missing=tuple(missing))
+    table = _with_passes(accuracy_table(ACCURACY, headers, answers, seed=data.runs.seed), runs)
+    notes = (*table.notes, _position_note(answers, seed=data.runs.seed))
+    table = replace(table, notes=notes, reported=reported_accuracies(runs, after=1))
+    missing = [] if len(shown) == 4 else [data.family.lacks("part of N = 4 and 8, random and adversarial")]
+    return Document("table1", TABLE1.title, (table,), missing=tuple(missing))
 
 
 def _position_note(answers: list[dict[str, Predictions]], *, seed: int) -> str:
@@ -199,29 +191,28 @@ def _position_note(answers: list[dict[str, Predictions]], *, seed: int) -> str:
     return f'Permutation test of "position does not matter" for {PLAIN}, p by column: {" / ".join(tests)}.'
 
 
-def _everything(library: Library, family: Family) -> Sheet:
+def _every_figure_document(data: StudyData) -> Document:
     tables = []
-    for setting, n, task in family.main():
-        collection = library[Need(task)]
-        answers = {name: collection.stored(name) for name in MAIN_METHODS}
-        cells = measured(answers, seed=library.seed)
+    for setting, n, task in data.family.main():
+        run = data.runs[Requirement(task)]
+        answers = {name: run.predictions(name) for name in MAIN_METHODS}
+        cells = measured(answers, seed=data.runs.seed)
         rows: list[tuple[Content, ...]] = []
         for name, (summary, accuracy) in cells.items():
-            rstd = figure(summary.rstd, summary.rstd_low, summary.rstd_high)
-            consistency = figure(summary.consistency, summary.consistency_low, summary.consistency_high)
+            _, rstd, consistency = interval_cells(summary)
             everywhere = figure(summary.all_correct, summary.all_correct_low, summary.all_correct_high)
             position = p_value(summary.position_p)
             rows.append((name, accuracy, summary.accuracy_std, rstd, consistency, everywhere, summary.unparsable, position))
         headers = ("Method", "Accuracy", "± std", "RStd", "Consistency", "Right in all orders", "Unparsable", "Position p")
         reported: list[tuple[Content, ...]] = [
             (f"{name} (reported)", row.accuracy, None, row.rstd, row.consistency, None, None, None)
-            for name, row in reported_figures(collection).items()
+            for name, row in reported_figures(run).items()
         ]
         title = f"{setting}, N = {n} ({summary.samples} samples x {summary.permutations} orders)"
         notes = (*mark_notes([answers]), POSITION_NOTE)
         tables.append(Table(title, headers, tuple(rows), notes, reported=tuple(reported)))
-        tables.append(against_plain(f"{setting}, N = {n}: each method minus {PLAIN}", answers, seed=library.seed))
-    return Sheet("table6", TABLE6.title, tuple(tables))
+        tables.append(against_plain(f"{setting}, N = {n}: each method minus {PLAIN}", answers, seed=data.runs.seed))
+    return Document("table6", TABLE6.title, tuple(tables))
 
 
 def against_plain(title: str, answers: dict[str, Predictions], *, seed: int) -> Table:
@@ -229,7 +220,7 @@ def against_plain(title: str, answers: dict[str, Predictions], *, seed: int) -> 
     rows: list[tuple[Content, ...]] = [
         (
             pair.first,
-            *(figure(*estimate) for estimate in (pair.accuracy, pair.rstd, pair.consistency)),
+            *difference_cells(pair),
             pair.only_first,
             pair.only_second,
             p_value(pair.p_holm),
@@ -241,33 +232,33 @@ def against_plain(title: str, answers: dict[str, Predictions], *, seed: int) -> 
     return Table(title, headers, tuple(rows), (PAIRED_NOTE,))
 
 
-TABLE1 = Study("table1", "Accuracy of every method", _main_needs, _accuracy)
-TABLE6 = Study("table6", "Every figure of every method", _main_needs, _everything)
+TABLE1 = StudyPart("table1", "Accuracy of every method", _main_requirements, _main_document)
+TABLE6 = StudyPart("table6", "Every figure of every method", _main_requirements, _every_figure_document)
 
 
 MMIU_METHODS = ("vanilla", "pride", "purified-attention", "lad")
 
 
-def _tasks(family: Family) -> list[str]:
-    """MMIU belongs to the paper's own data; a model that is tried on drawn scenes is not asked it."""
+def _tasks(family: TaskFamily) -> list[str]:
+    """The MMIU tasks belong to the paper's own data; a model that is evaluated on rendered scenes skips them."""
     return groups().get("mmiu", []) if family.name == "coco" else []
 
 
-def _mmiu_needs(family: Family) -> list[Need]:
-    return [Need(task, MMIU_METHODS) for task in _tasks(family)]
+def _mmiu_requirements(family: TaskFamily) -> list[Requirement]:
+    return [Requirement(task, MMIU_METHODS) for task in _tasks(family)]
 
 
-def _mmiu_sheet(library: Library, family: Family) -> Sheet:
-    needs = _mmiu_needs(family)
-    if not needs:
-        return Sheet("table5", TABLE5.title, missing=("MMIU: run with --family coco, after `lad-eval data prepare mmiu`.",))
-    collections = [library[need] for need in needs]
-    answers = [{name: collection.stored(name) for name in MMIU_METHODS} for collection in collections]
-    headers = ("Method", *(need.task.removeprefix("mmiu_") for need in needs))
-    table = _by_method(ACCURACY, headers, answers, seed=library.seed)
-    notes = (*table.notes, *(note for collection in collections for note in collection.notes))
-    table = replace(table, notes=notes, reported=reported_accuracies(collections))
-    return Sheet("table5", TABLE5.title, (table,))
+def _mmiu_document(data: StudyData) -> Document:
+    requirements = _mmiu_requirements(data.family)
+    if not requirements:
+        return Document("table5", TABLE5.title, missing=("MMIU: run with --family coco, after `lad-eval data prepare mmiu`.",))
+    runs = [data.runs[requirement] for requirement in requirements]
+    answers = [{name: run.predictions(name) for name in MMIU_METHODS} for run in runs]
+    headers = ("Method", *(requirement.task.removeprefix("mmiu_") for requirement in requirements))
+    table = accuracy_table(ACCURACY, headers, answers, seed=data.runs.seed)
+    notes = (*table.notes, *(note for run in runs for note in run.notes))
+    table = replace(table, notes=notes, reported=reported_accuracies(runs))
+    return Document("table5", TABLE5.title, (table,))
 
 
-TABLE5 = Study("table5", "MMIU", _mmiu_needs, _mmiu_sheet)
+TABLE5 = StudyPart("table5", "MMIU", _mmiu_requirements, _mmiu_document)

@@ -6,10 +6,13 @@ import numpy as np
 
 from lad_eval.methods import make_method
 from lad_eval.metrics import Estimate, Predictions, compare, holm, paired_test, summarise
-from lad_eval.report.sheet import Sheet, accuracy
 from lad_eval.report.table import Content, Table, figure, p_value
-from lad_eval.studies.lad.library import Collection, Library, Study, absent
-from lad_eval.studies.lad.need import SETTINGS, Family, Need
+from lad_eval.studies.document import Document
+from lad_eval.studies.lad.family import SETTINGS, TaskFamily
+from lad_eval.studies.lad.part import StudyData, StudyPart
+from lad_eval.studies.requirement import Requirement
+from lad_eval.studies.runs import StudyRun
+from lad_eval.studies.tables import accuracy
 
 METHODS = ("pride", "lad")
 NOTES = (
@@ -19,45 +22,45 @@ NOTES = (
 )
 
 
-def _tasks(family: Family) -> list[tuple[int, str, Need]]:
-    """(N, name, need) of everything that can lend and borrow."""
+def _tasks(family: TaskFamily) -> list[tuple[int, str, Requirement]]:
+    """(N, name, requirement) of every task that a calibration can be carried from and to."""
     methods = ("vanilla", *METHODS)
     of_family = [
-        (n, f"{family.name} {setting}", Need(family.tasks[setting, n], methods))
+        (n, f"{family.name} {setting}", Requirement(family.tasks[setting, n], methods))
         for n in (4, 8)
         for setting in SETTINGS
         if family.has(setting, n)
     ]
     other = [
-        (n, f"{task.split('_')[0]} {setting}", Need(task, methods, optional=True))
+        (n, f"{task.split('_')[0]} {setting}", Requirement(task, methods, optional=True))
         for (setting, n), task in family.transfer.items()
         if n in (4, 8)
     ]
     return [*of_family, *other]
 
 
-def _needs(family: Family) -> list[Need]:
-    return [need for _, _, need in _tasks(family)]
+def _transfer_requirements(family: TaskFamily) -> list[Requirement]:
+    return [requirement for _, _, requirement in _tasks(family)]
 
 
-def _sheet(library: Library, family: Family) -> Sheet:
-    tasks = _tasks(family)
+def _transfer_document(data: StudyData) -> Document:
+    tasks = _tasks(data.family)
     tables = []
     for n in sorted({n for n, _, _ in tasks}):
-        alike = {name: library[need] for m, name, need in tasks if m == n and library.has(need)}
-        tables.append(_table(n, alike, seed=library.seed))
-    missing = () if family.transfer else (absent(family, "transfer from and to another data set"),)
-    return Sheet("table3", TABLE3.title, tuple(tables), missing=missing)
+        runs = {name: data.runs[requirement] for m, name, requirement in tasks if m == n and data.runs.has(requirement)}
+        tables.append(_table(n, runs, seed=data.runs.seed))
+    missing = () if data.family.transfer else (data.family.lacks("transfer from and to another data set"),)
+    return Document("table3", TABLE3.title, tuple(tables), missing=missing)
 
 
-def _table(n: int, alike: dict[str, Collection], *, seed: int) -> Table:
+def _table(n: int, runs: dict[str, StudyRun], *, seed: int) -> Table:
     rows: list[tuple[Content, ...]] = []
     tested: list[float] = []
     lost: list[list[Estimate | None]] = []
-    for target_name, target in alike.items():
-        vanilla = accuracy(summarise(target.decided(make_method("vanilla")), seed=seed))
+    for target_name, target in runs.items():
+        vanilla = accuracy(summarise(target.decide(make_method("vanilla")), seed=seed))
         calibrated_here = {name: _carried(name, target, target) for name in METHODS}
-        for source_name, source in alike.items():
+        for source_name, source in runs.items():
             answers = calibrated_here if source is target else {name: _carried(name, target, source) for name in METHODS}
             cells = [accuracy(summarise(answers[name], seed=seed)) for name in METHODS]
             rows.append((target_name, source_name + (" (own)" if source is target else ""), vanilla, *cells))
@@ -84,15 +87,15 @@ def _table(n: int, alike: dict[str, Collection], *, seed: int) -> Table:
     return Table(f"N = {n}", headers, tuple(rows), NOTES)
 
 
-def _carried(method: str, target: Collection, source: Collection) -> Predictions:
-    """Answers on the target with the source's calibration; samples in both are not evaluated."""
+def _carried(method: str, target: StudyRun, source: StudyRun) -> Predictions:
+    """Predictions on the target with the source's calibration; samples that are in both are not evaluated."""
     learned = source.calibration
     rows = target.evaluated
     evaluable = ~np.isin(rows.sample_id, learned.sample_id)
     evaluated = rows.select(np.flatnonzero(evaluable))
     position = make_method(method).calibrate(learned).predict(evaluated)
-    permutation = np.asarray(target.asked.permutation_index)[evaluable]
+    permutation = np.asarray(target.plan_index.permutation_index)[evaluable]
     return Predictions.of(evaluated, position, permutation)
 
 
-TABLE3 = Study("table3", "Transfer of the calibration", _needs, _sheet)
+TABLE3 = StudyPart("table3", "Transfer of the calibration", _transfer_requirements, _transfer_document)

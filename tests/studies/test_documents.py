@@ -8,13 +8,16 @@ from lad_eval.errors import UserError
 from lad_eval.metrics import UNPARSABLE, Predictions
 from lad_eval.report.charts import draw
 from lad_eval.report.forms import comma_separated
-from lad_eval.report.sheet import Chart, Cloud, Line, Lines, Matrix, Sheet, mark_notes, measured
+from lad_eval.report.panels import Chart, DensityPlot, HeatMap, LinePlot, Series
 from lad_eval.report.table import Table, figure, p_value
-from lad_eval.studies.lad import STUDIES
-from lad_eval.studies.lad.figures import _shares, mean_by_position
-from lad_eval.studies.lad.need import Need, families, family, merged
-from lad_eval.studies.lad.run import page
+from lad_eval.studies.document import Document
+from lad_eval.studies.lad import STUDY_PARTS
+from lad_eval.studies.lad.family import families, task_family
+from lad_eval.studies.lad.figures import confusion_shares, mean_by_position
 from lad_eval.studies.lad.tables import against_plain
+from lad_eval.studies.output import StudyReport, page
+from lad_eval.studies.requirement import Requirement, merged
+from lad_eval.studies.tables import mark_notes, measured
 
 ORDERS = np.array([[0, 1], [1, 0]])
 
@@ -31,7 +34,7 @@ def answers(predicted, gold_image):
 def test_confusion_by_hand():
     # gold image 0: positions 0, 1; answered 0 both times. Gold image 1: positions 1, 0; answered 0 and nothing.
     table = answers([[0, 0], [0, UNPARSABLE]], [0, 1])
-    assert _shares(table).tolist() == [[50, 0], [100, 0]]
+    assert confusion_shares(table).tolist() == [[50, 0], [100, 0]]
 
 
 def test_profiles_by_hand():
@@ -84,11 +87,11 @@ TABLE = Table(
     ("a note",),
     reported=(("lad (reported)", 94.94, None),),
 )
-SHEET = Sheet("table4", "Ablation", (TABLE,), missing=("MMIU: no data.",))
+DOCUMENT = Document("table4", "Ablation", (TABLE,), missing=("MMIU: no data.",))
 
 
 def test_markdown():
-    text = SHEET.markdown()
+    text = DOCUMENT.markdown()
     assert text.startswith("## Table 4: Ablation")
     assert "**99.0** [98.3, 99.6]" in text
     assert "97.0† [96.0, 98.0]" in text
@@ -96,7 +99,7 @@ def test_markdown():
 
 
 def test_latex_escapes_and_separates_what_is_reported():
-    lines = SHEET.latex().splitlines()
+    lines = DOCUMENT.latex().splitlines()
     assert r"50 \% \& more & 97.0$^{\dagger}$ {\scriptsize[96.0, 98.0]} & -- \\" in lines
     theirs = lines.index(r"lad (reported) & 94.9 & -- \\")
     assert (lines[theirs - 1], lines[theirs + 1]) == (r"\midrule", r"\bottomrule")
@@ -104,10 +107,10 @@ def test_latex_escapes_and_separates_what_is_reported():
 
 def test_p_values_and_words():
     table = Table("t", ("p", "word", "n / m"), ((p_value(0.0005), "a < {b}^2~", "1 / 2"), (p_value(0.0412), "\\", "3")))
-    text = Sheet("table1", "t", (table,)).markdown()
+    text = Document("table1", "t", (table,)).markdown()
     assert "< 0.001" in text
     assert "0.041" in text
-    tex = Sheet("table1", "t", (table,)).latex()
+    tex = Document("table1", "t", (table,)).latex()
     assert r"$<$ 0.001 & a $<$ \{b\}\textasciicircum{}2\textasciitilde{} & 1 / 2 \\" in tex
     assert r"0.041 & \textbackslash{} & 3 \\" in tex
     assert r"\begin{tabular}{rlr}" in tex
@@ -123,10 +126,11 @@ def test_csv_has_full_precision_and_intervals():
 
 def test_page_escapes_and_asks_nothing_of_the_outside():
     hostile = Table("<script>alert(1)</script>", ("</table>",), (("<img src=x onerror=alert(1)>",),))
-    html = page([Sheet("table1", "t", (hostile,))], model="<b>m</b>", tasks="t")
+    html = page(StudyReport("s", "<b>m</b>", "<i>i</i>", "p", "1", (Document("table1", "t", (hostile,)),)))
     assert "<script" not in html
     assert "<img src=x" not in html
     assert "<b>m</b>" not in html
+    assert "<i>i</i>" not in html
     assert 'src="http' not in html
     assert "default-src &#39;none&#39;" in html
 
@@ -134,9 +138,9 @@ def test_page_escapes_and_asks_nothing_of_the_outside():
 @pytest.mark.parametrize(
     "panel",
     [
-        Matrix("m", np.array([[100.0, 0.0], [np.nan, 3.0]]), "x", "y", ("1", "2")),
-        Lines("l", (Line("lad", np.array([1.0, 2.0]), np.array([3.0, 4.0])),), "x", "y", log_x=True),
-        Cloud("c", np.array([0.1, 0.9]), np.array([0.2, 0.3]), "x", "y"),
+        HeatMap("m", np.array([[100.0, 0.0], [np.nan, 3.0]]), "x", "y", ("1", "2")),
+        LinePlot("l", (Series("lad", np.array([1.0, 2.0]), np.array([3.0, 4.0])),), "x", "y", log_x=True),
+        DensityPlot("c", np.array([0.1, 0.9]), np.array([0.2, 0.3]), "x", "y"),
     ],
 )
 def test_charts_are_the_same_twice(panel):
@@ -147,29 +151,37 @@ def test_charts_are_the_same_twice(panel):
     assert draw(chart, "pdf").startswith(b"%PDF")
 
 
-def test_needs_are_merged_by_label():
-    needs = merged(
-        [Need("t", ("a",)), Need("t", ("b", "a")), Need("t", ("a",), identifiers="A.."), Need("t", calibration_samples=9)]
+def test_requirements_are_merged_by_label():
+    requirements = merged(
+        [
+            Requirement("t", ("a",)),
+            Requirement("t", ("b", "a")),
+            Requirement("t", ("a",), identifiers="A.."),
+            Requirement("t", calibration_samples=9),
+        ]
     )
-    assert [(n.label, n.methods) for n in needs] == [("t", ("a", "b")), ("t-letters", ("a",)), ("t-calibration9", ())]
+    assert [(n.label, n.methods) for n in requirements] == [("t", ("a", "b")), ("t-letters", ("a",)), ("t-calibration9", ())]
 
 
-def test_a_need_is_optional_only_if_all_say_so():
-    assert [n.optional for n in merged([Need("t", optional=True), Need("t"), Need("u", optional=True)])] == [False, True]
+def test_a_requirement_is_optional_only_if_all_say_so():
+    assert [n.optional for n in merged([Requirement("t", optional=True), Requirement("t"), Requirement("u", optional=True)])] == [
+        False,
+        True,
+    ]
 
 
-def test_a_changed_task_asks_otherwise():
-    task = Need("scenes_random_n4", identifiers="I..", calibration_samples=7).open()
+def test_a_changed_task():
+    task = Requirement("scenes_random_n4", identifiers="I..", calibration_samples=7).load_task()
     assert (task.name, task.identifiers) == ("scenes_random_n4-roman-calibration7", ("I", "II", "III", "IV"))
     assert len(list(task.samples("calibration"))) == 7
 
 
 def test_families():
     assert "scenes" in families()
-    assert family("scenes").main()[0] == ("random", 4, "scenes_random_n4")
+    assert task_family("scenes").main()[0] == ("random", 4, "scenes_random_n4")
     with pytest.raises(UserError, match="There is no family of tasks 'cats'; there are "):
-        family("cats")
+        task_family("cats")
 
 
-def test_every_study_names_itself():
-    assert all(name == study.name and study.title for name, study in STUDIES.items())
+def test_every_part_names_itself():
+    assert all(name == part.name and part.title for name, part in STUDY_PARTS.items())

@@ -5,8 +5,8 @@ import pytest
 
 from lad_eval.cli.main import invoke
 from lad_eval.run.execute import Settings
-from lad_eval.studies.lad.need import Family, family
-from lad_eval.studies.lad.run import paper
+from lad_eval.studies.lad.family import TaskFamily, task_family
+from lad_eval.studies.lad.run import lad_study
 
 ONLY = "table2,table3,table4,table5,table7,figure2,figure3"
 
@@ -25,7 +25,7 @@ def test_everything_is_written(made):
     assert re.findall(r"^## (\w+ \d)", text, flags=re.M) == [
         "Figure 2", "Figure 3", "Table 2", "Table 3", "Table 4", "Table 5", "Table 7",
     ]  # fmt: skip
-    assert "Only the first 2 samples of each task were asked." in text
+    assert "Only the first 2 samples of each task were evaluated." in text
     assert "Not shown: MMIU" in text
     assert (folder / "figures/figure3.pdf").read_bytes().startswith(b"%PDF")
     assert (folder / "tables/table4.tex").read_text().count("\\begin{tabular}") == 5
@@ -52,16 +52,16 @@ def test_stored_evidence_gives_the_same_without_a_model(made, capsys):
 
 def test_transfer_is_shown_as_far_as_there_is_data(made):
     base = made[0]
-    scenes = family("scenes")
-    lending = Family("scenes", scenes.tasks, {("random", 4): "flickr8k_random_n4"})
-    settings = Settings("lad-tiny", (), (), limit=2, out=base / "runs", quiet=True)
-    written = paper(settings, lending, base / "lent", only=["table3"])
-    (sheet,) = written.sheets
-    assert [row[:2] for row in sheet.tables[0].rows][:2] == [
+    scenes = task_family("scenes")
+    lending = TaskFamily("scenes", scenes.tasks, {("random", 4): "flickr8k_random_n4"})
+    settings = Settings("lad-tiny", (), (), limit=2, out=base / "runs", quiet=True, study="lad")
+    output = lad_study(settings, lending, base / "lent", only=["table3"])
+    (document,) = output.documents
+    assert [row[:2] for row in document.tables[0].rows][:2] == [
         ("scenes random", "scenes random (own)"), ("scenes random", "scenes adversarial"),
     ]  # fmt: skip
-    assert "flickr8k" in sheet.missing[-1]
-    own, lent = sheet.tables[0].rows[:2]
+    assert "flickr8k" in document.missing[-1]
+    own, lent = document.tables[0].rows[:2]
     assert own[5:] == (None,) * 4
     assert lent[5].value == pytest.approx(own[3].value - lent[3].value)
 
