@@ -92,9 +92,13 @@ def lad(
 @app.command("pruning")
 def pruning(
     model: Model,
-    task: Annotated[str, typer.Option("--task", "-t", help="The task to ask.")] = "scenes_adversarial_n4",
+    task: Annotated[str, typer.Option("--task", "-t", help="The task to evaluate on.")] = "scenes_adversarial_n4",
+    pruner: Annotated[
+        str, typer.Option("--pruner", help="Pruners that rank tokens by attention, separated by commas, e.g. fastv,himap.")
+    ] = "fastv",
     keep: Annotated[str, typer.Option("--keep", help="Shares of the visual tokens, separated by commas.")] = KEEP,
     limit: Annotated[int, typer.Option("--limit", min=0, help="Ask the first samples only. 0: all.")] = SCENES_LIMIT,
+    stored: Annotated[bool, typer.Option("--stored", help="Read a finished run; load no model.")] = False,
     batch_size: Annotated[str, typer.Option("--batch-size", help="Requests a pass, or auto.")] = "auto",
     dtype: Annotated[str, typer.Option("--dtype", help="float32, bfloat16, float16, or auto.")] = "auto",
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps, or auto.")] = "auto",
@@ -115,12 +119,10 @@ def pruning(
     quiet_libraries(quiet=quiet)
     from lad_eval.models.base import check_batch_size
     from lad_eval.run.execute import Settings
-    from lad_eval.studies.pruning.conditions import parse_keeps
-    from lad_eval.studies.pruning.run import STUDY
-    from lad_eval.studies.pruning.run import pruning as make
-    from lad_eval.terminal import visible
+    from lad_eval.studies.pruning.conditions import parse_keeps, parse_pruners
+    from lad_eval.studies.pruning.run import STUDY, pruning_study
 
-    keeps = parse_keeps(keep)
+    keeps, pruners = parse_keeps(keep), parse_pruners(pruner)
     settings = Settings(
         model=model,
         limit=limit or None,
@@ -136,7 +138,4 @@ def pruning(
         quiet=quiet,
         study=STUDY,
     )
-    written = make(settings, task, keeps, out)
-    if written is not None:
-        typer.echo(visible(f"{written.folder / 'report.html'}"))
-        log_next_steps(f"open {written.folder / 'report.html'} in a browser", written=written.folder)
+    _show(pruning_study(settings, task, keeps, pruners, out, stored=stored))

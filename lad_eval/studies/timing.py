@@ -29,23 +29,29 @@ class Timing:
 
 
 def time_in_turns(
-    ways: Mapping[K, Callable[[Sequence[Request]], object]], batches: Sequence[Sequence[Request]]
+    ways: Mapping[K, Callable[[Sequence[Request]], float]], batches: Sequence[Sequence[Request]]
 ) -> dict[K, Timing]:
     """Times every way on every batch but the first, in an order that is reversed from round to round.
 
     Args:
-        ways: by name; ratios are to the first of them.
+        ways: by name, a function that runs the model on requests and returns the seconds that count, such as `wall_clock` of
+            one; ratios are to the first way.
         batches: requests of each round. The first batch is not timed: its round pays for what later rounds find ready.
     """
+    import torch
+
     for run in ways.values():
         run(batches[0])
+    gpu = torch.cuda.is_available()
     seconds: dict[K, list[float]] = {name: [] for name in ways}
     peaks: dict[K, list[int]] = {name: [] for name in ways}
     for number, requests in enumerate(batches[1:]):
         for name in reversed(list(ways)) if number % 2 else list(ways):
-            spent, peak = _timed(ways[name], requests)
-            seconds[name].append(spent / len(requests))
-            peaks[name] += [] if peak is None else [peak]
+            if gpu:
+                torch.cuda.reset_peak_memory_stats()
+            seconds[name].append(ways[name](requests) / len(requests))
+            if gpu:
+                peaks[name].append(torch.cuda.max_memory_allocated())
     first = seconds[next(iter(ways))]
     return {
         name: Timing(
@@ -57,15 +63,19 @@ def time_in_turns(
     }
 
 
-def _timed(run: Callable[[Sequence[Request]], object], requests: Sequence[Request]) -> tuple[float, int | None]:
-    import torch
+def wall_clock(run: Callable[[Sequence[Request]], object]) -> Callable[[Sequence[Request]], float]:
+    """The function with its result replaced by the seconds that it took, the GPU's work included."""
 
-    gpu = torch.cuda.is_available()
-    if gpu:
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-    started = time.perf_counter()
-    run(requests)
-    if gpu:
-        torch.cuda.synchronize()
-    return time.perf_counter() - started, torch.cuda.max_memory_allocated() if gpu else None
+    def timed(requests: Sequence[Request]) -> float:
+        import torch
+
+        gpu = torch.cuda.is_available()
+        if gpu:
+            torch.cuda.synchronize()
+        started = time.perf_counter()
+        run(requests)
+        if gpu:
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    return timed

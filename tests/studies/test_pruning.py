@@ -6,16 +6,16 @@ import re
 import numpy as np
 import pytest
 from lad_eval.report.sheet import Chart, Line, Lines, Matrix
+from lad_eval.studies.pruning.collect import Shape, layers_shown
+from lad_eval.studies.pruning.task import task_of
 
 from lad_eval.attention.pruning.trend import Exponential
 from lad_eval.cli.main import invoke
 from lad_eval.errors import UserError
 from lad_eval.report.charts import draw
-from lad_eval.studies.pruning.collect import Shape, layers_shown
 from lad_eval.studies.pruning.conditions import method_names, parse_keeps
 from lad_eval.studies.pruning.figures import middle
 from lad_eval.studies.pruning.tables import cache_ratio, ramp, reported_sheet
-from lad_eval.studies.pruning.task import task_of
 
 
 @pytest.fixture(scope="module")

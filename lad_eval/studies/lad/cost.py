@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,9 +12,8 @@ from lad_eval.files.documents import write_json
 from lad_eval.models.base import VLM
 from lad_eval.run import folder as files
 from lad_eval.studies.lad.family import TaskFamily
-from lad_eval.studies.timing import time_in_turns
+from lad_eval.studies.timing import time_in_turns, wall_clock
 from lad_eval.tasks.registry import load_task
-from lad_eval.tasks.request import Request
 from lad_eval.tasks.task import Task
 
 SIZES = (4, 8, 12)
@@ -53,9 +51,9 @@ def measure_task(model: VLM, task: Task, *, queries: int = QUERIES, rounds: int 
     samples = itertools.cycle(task.samples("test", queries * (rounds + 1)))
     order = task.orders[0]
     batches = [[task.request(s, order) for s in itertools.islice(samples, queries)] for _ in range(rounds + 1)]
-    kinds: dict[str, Callable[[Sequence[Request]], object]] = {
-        "vanilla": lambda requests: model.generate(requests, max_new_tokens=1),
-        "with evidence": model.evidence,
+    kinds = {
+        "vanilla": wall_clock(lambda requests: model.generate(requests, max_new_tokens=1)),
+        "with evidence": wall_clock(model.evidence),
     }
     return [AnswerCost(task.candidates, kind, **asdict(timing)) for kind, timing in time_in_turns(kinds, batches).items()]
 

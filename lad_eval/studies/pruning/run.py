@@ -1,128 +1,129 @@
-"""The whole order: ask what is missing, make tables and figures, write."""
+"""The study from beginning to end: its run, its measurements, its documents, the folder."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from lad_eval.attention.pruning.fastv import FastV
+from lad_eval.attention.pruning.debiased import DebiasedPruner
 from lad_eval.attention.pruning.trend import RAMP_R2
-from lad_eval.metrics import summarise
-from lad_eval.report.html import frame
-from lad_eval.report.sheet import Sheet
+from lad_eval.errors import UserError
+from lad_eval.models.base import VLM
 from lad_eval.run import folder as files
 from lad_eval.run.execute import Settings
-from lad_eval.run.metadata import checkout
-from lad_eval.studies.files import pictures, write_parts, write_text
-from lad_eval.studies.pruning.collect import Collected, collected
-from lad_eval.studies.pruning.conditions import DECISIONS
-from lad_eval.studies.pruning.figures import accuracy_chart, heat_chart, index_charts, middle, most_met
-from lad_eval.studies.pruning.tables import accuracy_sheet, answers, bias_tables, cost_sheet, reported_sheet, share
-from lad_eval.studies.pruning.task import task_of
-from lad_eval.version import __version__
+from lad_eval.studies.document import Document
+from lad_eval.studies.output import StudyOutput, StudyReport, notices, provenance, write_study
+from lad_eval.studies.pruning.conditions import DECISIONS, UNPRUNED, PruningCondition, method_names
+from lad_eval.studies.pruning.data import PrunerData, PruningData, read_data
+from lad_eval.studies.pruning.figures import accuracy_chart, heat_chart, index_chart, layers_chart
+from lad_eval.studies.pruning.measurements import calibration_requests, fit_layers, measure_costs
+from lad_eval.studies.pruning.reported import reported_document
+from lad_eval.studies.pruning.requirement import TrendRequirement
+from lad_eval.studies.pruning.tables import accuracy_document, bias_document, cost_document, named_after, share
+from lad_eval.studies.runs import RunIndex, collect_runs, stored_runs
 
 STUDY = "pruning"
 
 
-@dataclass(frozen=True)
-class Written:
-    """What the study made: the sheets, and the folder that they lie in."""
-
-    folder: Path
-    sheets: tuple[Sheet, ...]
-
-
-def pruning(settings: Settings, task: str, keeps: Sequence[float], out: Path) -> Written | None:
+def pruning_study(
+    settings: Settings,
+    task: str,
+    keeps: tuple[float, ...],
+    pruners: Sequence[DebiasedPruner],
+    out: Path,
+    *,
+    stored: bool = False,
+) -> StudyOutput | None:
     """Makes the study for one model.
 
     Args:
-        settings: model, limit, where runs are kept, ...; tasks and methods are the study's.
+        settings: model, limit, where runs are stored, ...; tasks and methods are the study's.
         task: name of a task, or the path of its file.
         keeps: shares of the visual tokens, as `parse_keeps` gives them.
-        out: the folder for what is made; a folder of the model's name is made in it.
+        pruners: as `parse_pruners` gives them.
+        out: the parent of the study's folder, which has the model's name.
+        stored: read a finished run and load no model.
 
     Returns:
-        What was written; None in a process that does not lead.
+        What was written; None in every process but the main one.
 
     Raises:
-        UserError: see `task_of` and `collected`.
+        UserError: see `TrendRequirement.load_task` and `collect_runs`; or there is no stored run.
     """
     folder = out / files.slug(settings.model_name)
-    made = collected(settings, task_of(task), keeps, folder)
-    if made is None:
-        return None
-    sheets = _sheets(made, keeps, settings)
-    write_parts(folder, sheets)
-    heading = f"Pruning the visual tokens of {settings.model_name} on {task}"
-    across, preface, provenance = _finding(made, keeps), _preface(settings), _provenance(made.run.metrics)
-    text = [f"# {heading}", *across, *preface, *(one.markdown() for one in sheets)]
-    write_text(folder / "pruning.md", "\n\n".join(text) + "\n")
-    html = frame.page(
-        "pruning.html",
-        title=f"{heading}: tables and figures",
-        heading=heading,
-        across=across,
-        sheets=sheets,
-        preface=preface,
-        provenance=provenance,
-        pictures=pictures,
+    requirement = TrendRequirement(task, tuple(method_names(pruners, keeps)))
+
+    def measure(model: VLM, _: RunIndex) -> None:
+        loaded = requirement.load_task()
+        requests = calibration_requests(loaded, settings.samples_of(loaded))
+        for pruner in pruners:
+            fit_layers(model, pruner, requests, folder)
+        measure_costs(model, loaded, pruners, keeps, folder)
+
+    if stored:
+        requirement.load_task()  # an unknown task is named as such
+        runs = stored_runs([requirement], settings)
+        if not runs.has(requirement):
+            raise UserError(f"The study cannot be made from stored runs: {runs.why_missing([requirement])}")
+    else:
+        collected = collect_runs([requirement], settings, folder, after=measure)
+        if collected is None:
+            return None
+        runs = collected
+    data = read_data(runs, requirement, pruners, keeps, settings, folder)
+    names = ", ".join(pruner.label for pruner in pruners)
+    report = StudyReport(
+        STUDY,
+        f"Pruning the visual tokens of {settings.model_name} on {task}",
+        f"Visual tokens are pruned by {names}; the trend of attention over their index is taken out as the paper does.",
+        "arXiv 2508.17807",
+        "2508.17807",
+        _documents(data, settings.model_name),
+        findings=[line for one in data.pruners for line in _findings(one, several=len(data.pruners) > 1)],
+        notices=notices(settings),
+        provenance=provenance([runs[requirement].run.metrics]),
     )
-    write_text(folder / "report.html", html)
-    return Written(folder, sheets)
+    return write_study(report, folder)
 
 
-def _sheets(made: Collected, keeps: Sequence[float], settings: Settings) -> tuple[Sheet, ...]:
-    heat = heat_chart(made)
-    charts = (*index_charts(made), *([] if heat is None else [heat]))
-    missing = () if heat is not None else ("the map over the pictures: they are not one square of visual tokens each.",)
-    accuracy = accuracy_sheet(made.run, keeps, seed=settings.seed)
-    trend = next(iter(made.trends.values())).learned_trend
-    visual = 0 if trend is None else sum(most_met(trend))
-    sheets = [
-        replace(accuracy, charts=(accuracy_chart(made.run, keeps, seed=settings.seed),)),
-        Sheet("bias", "How attention and choice depend on a token's index", bias_tables(made), charts, missing=missing),
-        cost_sheet(made.costs, made.shape, visual),
-    ]
-    if (reported := reported_sheet(settings.model_name)) is not None:
-        sheets.append(reported)
-    return tuple(sheets)
+def _documents(data: PruningData, model: str) -> tuple[Document, ...]:
+    documents: list[Document] = []
+    for one in data.pruners:
+        heat = heat_chart(one)
+        charts = (index_chart(one), *([layers_chart(one)] if one.layers else []), *([] if heat is None else [heat]))
+        bias = bias_document(one)
+        missing = () if heat is not None else ("the map over the pictures: they are not one square of visual tokens each.",)
+        both = [
+            replace(accuracy_document(one), charts=(accuracy_chart(one),)),
+            replace(bias, charts=charts, missing=(*bias.missing, *missing)),
+        ]
+        documents += both if len(data.pruners) == 1 else [named_after(document, one.pruner.label) for document in both]
+    documents.append(cost_document(data.costs))
+    if (reported := reported_document(model, data.pruners)) is not None:
+        documents.append(reported)
+    return tuple(documents)
 
 
-def _finding(made: Collected, keeps: Sequence[float]) -> list[str]:
-    """What came out, a sentence each."""
-    keep = middle([keep for keep, _ in made.trends])
+def _findings(data: PrunerData, *, several: bool) -> list[str]:
+    """What came out, one sentence each."""
+    keep = data.middle
+    prefix = f"{data.pruner.label}, " if several else ""
     lines = []
     for decision in DECISIONS:
-        right = {pair: summarise(table).accuracy for pair, table in answers(made.run, keeps, decision).items()}
-        lines.append(
-            f"{decision}: right {right[None, '']:.1f} % of the time; with {share(keep)} of the visual tokens "
-            f"{right[keep, 'none']:.1f} %, with the mean trend taken out {right[keep, 'mean']:.1f} %, the exponential "
-            f"{right[keep, 'exp']:.1f} %, by chance {right[keep, 'random']:.1f} %."
+        summaries = data.summaries(decision)
+        none, mean, exp, random = (
+            f"{summaries[PruningCondition(keep, ranking)].accuracy:.1f} %" for ranking in ("none", "mean", "exp", "random")
         )
-    fit = made.trends[keep, "exp"].strengths["attention"]
-    where = f"the attention that tokens are ranked by, before layer {FastV.layer},"
+        lines.append(
+            f"{prefix}{decision}: right {summaries[UNPRUNED].accuracy:.1f} % of the time; with {share(keep)} of the visual "
+            f"tokens {none}, with the mean trend taken out {mean}, the exponential {exp}, by chance {random}."
+        )
+    fit = data.trends[PruningCondition(keep, "exp")].strengths["attention"]
+    where = f"In the attention that {data.pruner.label} ranks tokens by, before layer {data.pruner.layer},"
     if fit.is_ramp:
         preferred = "late" if fit.sigma > 0 else "early"
-        lines.append(f"In {where} {preferred} tokens are preferred (sigma {fit.sigma:.2f}, R2 {fit.r2:.2f}).")
+        lines.append(f"{where} {preferred} tokens are preferred (sigma {fit.sigma:.2f}, R2 {fit.r2:.2f}).")
     else:
-        lines.append(f"In {where} there is no ramp (R2 {fit.r2:.2f}, below {RAMP_R2}): an exponential has nothing to take out.")
+        lines.append(f"{where} there is no ramp (R2 {fit.r2:.2f}, below {RAMP_R2}): an exponential has nothing to take out.")
     return lines
-
-
-def _preface(settings: Settings) -> list[str]:
-    lines = []
-    if settings.limit is not None:
-        lines.append(f"Only the first {settings.limit} samples were asked.")
-    if settings.model == "lad-tiny":
-        lines.append(
-            "lad-tiny is a model organism whose bias and attention are trained in; its figures say nothing of other models."
-        )
-    return lines
-
-
-def _provenance(run: Mapping[str, Any]) -> list[str]:
-    lines = [f"{key.replace('_', ' ')}: {run.get(key)}" for key in ("dtype", "attention_implementation", "device")]
-    return [*lines, f"made with lad_eval {__version__}, {json.dumps(checkout())}"]
