@@ -75,7 +75,7 @@ def parse_pruners(text: str) -> tuple[DebiasedPruner, ...]:
             ranking = [other for other in INTERVENTIONS if issubclass(INTERVENTIONS[other], DebiasedPruner)]
             raise UserError(f"--pruner takes pruners that rank tokens by attention ({', '.join(ranking)}), not {name!r}.")
         if reserved := {"keep", "trend"} & part.settings.keys():
-            raise UserError(f"--pruner {name}: the study itself sets {' and '.join(sorted(reserved))}; leave it out, and see --keep.")
+            raise UserError(f"--pruner {name}: the study itself sets {' and '.join(sorted(reserved))}; leave it out.")
         pruner = cast("DebiasedPruner", make_intervention(part))
         pruners[pruner.label] = pruner
     if not pruners:

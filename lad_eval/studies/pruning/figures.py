@@ -41,9 +41,7 @@ def layers_chart(data: PrunerData) -> Chart:
     """Mean attention by token index with the fit, one panel per measured layer."""
     trends = {layer: _trend(pruner) for layer, pruner in data.layers.items()}
     panels = tuple(_attention_plot(f"before layer {layer}", trend, main_grid(trend)) for layer, trend in trends.items())
-    alt = (
-        "Attention to a visual token by its index in each layer, relative to the layer's mean, with the exponential fit."
-    )
+    alt = "Attention to a visual token by its index in each layer, relative to the layer's mean, with the exponential fit."
     return Chart("layers", "Attention by layer and index", panels, alt)
 
 
