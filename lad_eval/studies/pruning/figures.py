@@ -29,9 +29,10 @@ def index_chart(data: PrunerData) -> Chart:
     }
     index = np.arange(sum(grid), dtype=np.float64)
     series = tuple(Series(name, index, 100 * values) for name, values in frequencies.items() if values is not None)
+    highest = max(float(one.y.max()) for one in series)
     panels = (
         _attention_plot("attention", trend, grid),
-        LinePlot(f"{share(keep)} kept", series, "visual token", "kept (% of prompts)"),
+        LinePlot(f"{share(keep)} kept", series, "visual token", "kept (% of prompts)", top=min(100.0, 1.2 * highest)),
     )
     alt = "Attention to a visual token by its index, with the fitted exponential, and how often each index was kept."
     return Chart("index", f"Attention before layer {data.pruner.layer}, and what is kept, by index", panels, alt)
@@ -70,7 +71,7 @@ def heat_chart(data: PrunerData) -> Chart | None:
         HeatMap(f"image {number}", part.reshape(side, side), "column", "row", (), low=0.0, high=top, digits=1)
         for number, (part, side) in enumerate(zip(parts, sides, strict=True), 1)
     )
-    alt = f"Mean attention to each cell of each picture's grid; darker is more, up to {top:.1f} times the mean."
+    alt = f"Mean attention to each cell of each picture's grid; the stronger the colour the more, up to {top:.1f} times the mean."
     return Chart("heat", f"Attention over the pictures, before layer {data.pruner.layer}", panels, alt)
 
 
