@@ -18,7 +18,7 @@ To add a study, add a folder that has
   reads finished runs without a model (`stored_runs`);
 - measurements beyond ordinary runs, if any: a function of the model that `collect_runs` calls in the main process, and that
   writes what it measures into the study's folder, so that `--stored` can read it;
-- functions that make a `Document` from a `RunIndex`: one for each group of tables and figures;
+- functions that make a `StudyDocument` from a `RunIndex`: one for each group of tables and figures;
 - `run.py`: calls these in order and hands a `StudyReport` to `write_study`;
 
 and a command in `lad_eval.cli.study`. `lad` and `pruning` are two examples.

@@ -11,7 +11,7 @@ from lad_eval.report.table import Table
 
 
 @dataclass(frozen=True)
-class Document:
+class StudyDocument:
     """Tables and charts under one heading.
 
     Attributes:

@@ -16,7 +16,7 @@ from lad_eval.report.html import frame
 from lad_eval.report.panels import Chart
 from lad_eval.run.execute import Settings
 from lad_eval.run.metadata import checkout
-from lad_eval.studies.document import Document
+from lad_eval.studies.document import StudyDocument
 from lad_eval.version import __version__
 
 
@@ -41,7 +41,7 @@ class StudyReport:
     introduction: str
     paper: str
     arxiv: str
-    documents: tuple[Document, ...]
+    documents: tuple[StudyDocument, ...]
     findings: Sequence[str] = ()
     notices: Sequence[str] = ()
     provenance: Sequence[str] = ()
@@ -52,7 +52,7 @@ class StudyOutput:
     """What a study wrote: its documents, and the folder that they are in."""
 
     folder: Path
-    documents: tuple[Document, ...]
+    documents: tuple[StudyDocument, ...]
 
     @property
     def page(self) -> Path:

@@ -10,7 +10,7 @@ from lad_eval.report.charts import draw
 from lad_eval.report.forms import comma_separated
 from lad_eval.report.panels import Chart, DensityPlot, HeatMap, LinePlot, Series
 from lad_eval.report.table import Table, figure, p_value
-from lad_eval.studies.document import Document
+from lad_eval.studies.document import StudyDocument
 from lad_eval.studies.lad import STUDY_PARTS
 from lad_eval.studies.lad.family import families, task_family
 from lad_eval.studies.lad.figures import confusion_shares, mean_by_position
@@ -87,7 +87,7 @@ TABLE = Table(
     ("a note",),
     reported=(("lad (reported)", 94.94, None),),
 )
-DOCUMENT = Document("table4", "Ablation", (TABLE,), missing=("MMIU: no data.",))
+DOCUMENT = StudyDocument("table4", "Ablation", (TABLE,), missing=("MMIU: no data.",))
 
 
 def test_markdown():
@@ -107,10 +107,10 @@ def test_latex_escapes_and_separates_what_is_reported():
 
 def test_p_values_and_words():
     table = Table("t", ("p", "word", "n / m"), ((p_value(0.0005), "a < {b}^2~", "1 / 2"), (p_value(0.0412), "\\", "3")))
-    text = Document("table1", "t", (table,)).markdown()
+    text = StudyDocument("table1", "t", (table,)).markdown()
     assert "< 0.001" in text
     assert "0.041" in text
-    tex = Document("table1", "t", (table,)).latex()
+    tex = StudyDocument("table1", "t", (table,)).latex()
     assert r"$<$ 0.001 & a $<$ \{b\}\textasciicircum{}2\textasciitilde{} & 1 / 2 \\" in tex
     assert r"0.041 & \textbackslash{} & 3 \\" in tex
     assert r"\begin{tabular}{rlr}" in tex
@@ -126,7 +126,7 @@ def test_csv_has_full_precision_and_intervals():
 
 def test_page_escapes_and_asks_nothing_of_the_outside():
     hostile = Table("<script>alert(1)</script>", ("</table>",), (("<img src=x onerror=alert(1)>",),))
-    html = page(StudyReport("s", "<b>m</b>", "<i>i</i>", "p", "1", (Document("table1", "t", (hostile,)),)))
+    html = page(StudyReport("s", "<b>m</b>", "<i>i</i>", "p", "1", (StudyDocument("table1", "t", (hostile,)),)))
     assert "<script" not in html
     assert "<img src=x" not in html
     assert "<b>m</b>" not in html

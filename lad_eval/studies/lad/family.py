@@ -39,7 +39,7 @@ class TaskFamily:
         return sorted(n for known, n in self.tasks if known == setting)
 
     def lacks(self, what: str) -> str:
-        """A line for `Document.missing` where the family has no such task."""
+        """A line for `StudyDocument.missing` where the family has no such task."""
         return f"{what}: the tasks {self.name}_* do not include it."
 
 

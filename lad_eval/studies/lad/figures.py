@@ -10,7 +10,7 @@ from lad_eval.metrics import Predictions, compare, confusion, holm, paired_test,
 from lad_eval.metrics import accuracy as share_correct
 from lad_eval.report.panels import Chart, DensityPlot, HeatMap, LinePlot, Series
 from lad_eval.report.table import Content, Table, figure, p_value
-from lad_eval.studies.document import Document
+from lad_eval.studies.document import StudyDocument
 from lad_eval.studies.lad.family import SETTINGS, TaskFamily
 from lad_eval.studies.lad.part import StudyData, StudyPart
 from lad_eval.studies.requirement import IDENTIFIERS, Requirement
@@ -50,23 +50,23 @@ def _confusions(run: StudyRun, ticks: tuple[str, ...], name: str, title: str) ->
     return Chart(name, title, panels, alt="A fair model has a dark diagonal; a biased one has dark columns.")
 
 
-def _by_size(data: StudyData) -> Document:
+def _by_size(data: StudyData) -> StudyDocument:
     charts = []
     for requirement in _confusion_requirements(data.family):
         n = data.runs[requirement].evidence.n_candidates
         charts.append(_confusions(data.runs[requirement], identifiers("1..", n), f"figure1-n{n}", f"N = {n}"))
     missing = tuple(data.family.lacks(f"N = {n}") for n in SIZES if not data.family.has("random", n))
-    return Document(
+    return StudyDocument(
         "figure1", FIGURE1.title, charts=tuple(charts), remarks=("Share of answers in points, by row.",), missing=missing
     )
 
 
-def _by_style(data: StudyData) -> Document:
+def _by_style(data: StudyData) -> StudyDocument:
     charts = []
     for requirement, (style, word) in zip(_style_requirements(data.family), IDENTIFIERS.items(), strict=True):
         charts.append(_confusions(data.runs[requirement], identifiers(style, 4), f"figure8-{word}", f"Identifiers: {word}"))
     remark = "Share of answers in points, by row; the same questions, the candidates named otherwise."
-    return Document("figure8", FIGURE8.title, charts=tuple(charts), remarks=(remark,))
+    return StudyDocument("figure8", FIGURE8.title, charts=tuple(charts), remarks=(remark,))
 
 
 FIGURE1 = StudyPart("figure1", "Confusion matrices", _confusion_requirements, _by_size)
@@ -80,7 +80,7 @@ def _divergence_requirements(family: TaskFamily) -> list[Requirement]:
     return [Requirement(task, ("vanilla", "lad")) for _, _, task in family.main()]
 
 
-def _divergence_table(data: StudyData) -> Document:
+def _divergence_table(data: StudyData) -> StudyDocument:
     rows_untested: list[tuple[Content, ...]] = []
     tests: list[float] = []
     for (setting, n, _), requirement in zip(data.family.main(), _divergence_requirements(data.family), strict=True):
@@ -100,7 +100,7 @@ def _divergence_table(data: StudyData) -> Document:
         "Detectable: the smallest true difference that so many samples find with chance 0.8.",
         "The last four columns: share of answers, in points.",
     )
-    return Document("table7", TABLE7.title, (Table(TABLE7.title, headers, tuple(rows), notes),))
+    return StudyDocument("table7", TABLE7.title, (Table(TABLE7.title, headers, tuple(rows), notes),))
 
 
 def _divergence_shares(attention: Predictions, logits: Predictions) -> tuple[float, float, float, float]:
@@ -109,7 +109,7 @@ def _divergence_shares(attention: Predictions, logits: Predictions) -> tuple[flo
     return both, only_a, only_b, none
 
 
-def _divergence_figure(data: StudyData) -> Document:
+def _divergence_figure(data: StudyData) -> StudyDocument:
     panels = []
     for (setting, n, _), requirement in zip(data.family.main(), _divergence_requirements(data.family), strict=True):
         run = data.runs[requirement]
@@ -126,7 +126,7 @@ def _divergence_figure(data: StudyData) -> Document:
         alt="Above the diagonal the attention favours the right image more than the logits do.",
     )
     remark = "Attention: purified (temperature 1), as a share of all images; each answer is a point."
-    return Document("figure3", FIGURE3.title, charts=(chart,), remarks=(remark,))
+    return StudyDocument("figure3", FIGURE3.title, charts=(chart,), remarks=(remark,))
 
 
 def _of_gold(values: Floats, rows: Evidence) -> Floats:
@@ -142,7 +142,7 @@ def _profile_requirements(family: TaskFamily) -> list[Requirement]:
     return [Requirement(task, ("vanilla", "lad")) for setting, _, task in family.main() if setting == "random"]
 
 
-def _profile_document(data: StudyData) -> Document:
+def _profile_document(data: StudyData) -> StudyDocument:
     charts = []
     for requirement in _profile_requirements(data.family):
         run = data.runs[requirement]
@@ -156,7 +156,7 @@ def _profile_document(data: StudyData) -> Document:
             Chart(f"figure2-n{n}", f"N = {n}", tuple(panels), alt="Columns in the logits, a diagonal in the attention.")
         )
     remark = "Mean probability of each position, and mean share of the attention (raw, its 2 strongest layers), in points."
-    return Document("figure2", FIGURE2.title, charts=tuple(charts), remarks=(remark,))
+    return StudyDocument("figure2", FIGURE2.title, charts=tuple(charts), remarks=(remark,))
 
 
 def mean_by_position(values: Floats, gold: Ints) -> Floats:
@@ -184,7 +184,7 @@ def _sensitivity_requirements(family: TaskFamily) -> list[Requirement]:
     ]
 
 
-def _sensitivity_document(data: StudyData) -> Document:
+def _sensitivity_document(data: StudyData) -> StudyDocument:
     by_size = tuple(
         LinePlot(
             setting,
@@ -214,7 +214,7 @@ def _sensitivity_document(data: StudyData) -> Document:
         Chart("figure6-calibration", "Calibration samples", by_size, alt="Accuracy by the number of calibration samples."),
         Chart("figure6-temperature", "Temperature", (by_temperature,), alt="Accuracy of LAD by its temperature."),
     )
-    return Document("figure6", FIGURE6.title, charts=charts, remarks=remarks)
+    return StudyDocument("figure6", FIGURE6.title, charts=charts, remarks=remarks)
 
 
 def _curve(run: StudyRun, method: str, seed: int) -> Series:
@@ -257,7 +257,7 @@ def _sizes_requirements(family: TaskFamily) -> list[Requirement]:
     return [Requirement(family.tasks[setting, n], SIZES_METHODS) for setting in SETTINGS for n in family.sizes(setting)]
 
 
-def _sizes_document(data: StudyData) -> Document:
+def _sizes_document(data: StudyData) -> StudyDocument:
     panels = []
     for setting in SETTINGS:
         sizes = data.family.sizes(setting)
@@ -269,7 +269,7 @@ def _sizes_document(data: StudyData) -> Document:
         n = np.asarray(sizes, dtype=np.float64)
         panels.append(LinePlot(setting, lines, "images N", "accuracy (points)", chance=(n, 100 / n)))
     chart = Chart("figure5", FIGURE5.title, tuple(panels), alt="Accuracy by the number of images, one line per method.")
-    return Document("figure5", FIGURE5.title, charts=(chart,), remarks=("Bands: 95 % intervals.",))
+    return StudyDocument("figure5", FIGURE5.title, charts=(chart,), remarks=("Bands: 95 % intervals.",))
 
 
 FIGURE5 = StudyPart("figure5", "Accuracy against the number of images", _sizes_requirements, _sizes_document)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lad_eval.studies.document import Document
+from lad_eval.studies.document import StudyDocument
 from lad_eval.studies.lad.cost import AnswerCost
 from lad_eval.studies.lad.family import TaskFamily
 from lad_eval.studies.requirement import Requirement
@@ -41,4 +41,4 @@ class StudyPart:
     name: str
     title: str
     requirements: Callable[[TaskFamily], list[Requirement]]
-    document: Callable[[StudyData], Document]
+    document: Callable[[StudyData], StudyDocument]

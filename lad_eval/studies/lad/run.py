@@ -14,7 +14,7 @@ from lad_eval.report.html.page import sentences_across
 from lad_eval.run import folder as files
 from lad_eval.run.execute import Settings
 from lad_eval.run.progress import progress
-from lad_eval.studies.document import Document
+from lad_eval.studies.document import StudyDocument
 from lad_eval.studies.lad import STUDY_PARTS
 from lad_eval.studies.lad.cost import FILE, measure_costs, read_costs
 from lad_eval.studies.lad.family import TaskFamily
@@ -87,7 +87,7 @@ def _measure(model: Any, _: object, *, family: TaskFamily, settings: Settings, f
     measure_costs(model, family, settings.limit, folder)
 
 
-def _document(name: str, data: StudyData, *, strict: bool) -> Document:
+def _document(name: str, data: StudyData, *, strict: bool) -> StudyDocument:
     """The document of a table or figure, or one that says why it is missing."""
     part = STUDY_PARTS[name]
     missing = [requirement for requirement in part.requirements(data.family) if not data.runs.has(requirement)]
@@ -96,13 +96,13 @@ def _document(name: str, data: StudyData, *, strict: bool) -> Document:
         reason = data.runs.why_missing(needed)
         if strict:
             raise UserError(f"{name} cannot be made: {reason}")
-        return Document(name, part.title, missing=(reason,))
+        return StudyDocument(name, part.title, missing=(reason,))
     document = part.document(data)
     return replace(document, missing=(*document.missing, data.runs.why_missing(missing))) if missing else document
 
 
 def _report(
-    documents: tuple[Document, ...], settings: Settings, family: TaskFamily, runs: Sequence[Mapping[str, Any]]
+    documents: tuple[StudyDocument, ...], settings: Settings, family: TaskFamily, runs: Sequence[Mapping[str, Any]]
 ) -> StudyReport:
     return StudyReport(
         "paper",

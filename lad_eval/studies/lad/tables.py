@@ -11,7 +11,7 @@ from lad_eval.methods.readout import layer_range
 from lad_eval.metrics import Predictions, compare, position_test
 from lad_eval.report.table import Content, Table, figure, p_value
 from lad_eval.run.rows import Row, reported_rows
-from lad_eval.studies.document import Document
+from lad_eval.studies.document import StudyDocument
 from lad_eval.studies.lad.family import TaskFamily
 from lad_eval.studies.lad.part import StudyData, StudyPart
 from lad_eval.studies.requirement import Requirement
@@ -24,9 +24,11 @@ def _cost_requirements(family: TaskFamily) -> list[Requirement]:
     return []
 
 
-def _cost_document(data: StudyData) -> Document:
+def _cost_document(data: StudyData) -> StudyDocument:
     if not data.costs:
-        return Document("table2", TABLE2.title, missing=("time and memory are measured on the model: run without --stored.",))
+        return StudyDocument(
+            "table2", TABLE2.title, missing=("time and memory are measured on the model: run without --stored.",)
+        )
     rows: list[tuple[Content, ...]] = [
         (
             f"N = {cost.candidates}",
@@ -44,7 +46,7 @@ def _cost_document(data: StudyData) -> Document:
     if all(cost.peak_bytes is None for cost in data.costs):
         notes.append("Memory is measured on a GPU only; docs/performance.md has the CPU's.")
     headers = ("Images", "Answer", "ms / query", "Time by vanilla", "Peak GiB")
-    return Document("table2", TABLE2.title, (Table(TABLE2.title, headers, rows, notes),))
+    return StudyDocument("table2", TABLE2.title, (Table(TABLE2.title, headers, rows, notes),))
 
 
 TABLE2 = StudyPart("table2", "Time and memory", _cost_requirements, _cost_document)
@@ -97,7 +99,7 @@ def _with_passes(table: Table, runs: Sequence[StudyRun]) -> Table:
     return replace(table, columns=(*table.columns, "Passes / query"), rows=rows)
 
 
-def _ablation_document(data: StudyData) -> Document:
+def _ablation_document(data: StudyData) -> StudyDocument:
     shown = data.family.main()
     runs = [data.runs[requirement] for requirement in _ablation_requirements(data.family)]
     depths = {run.evidence.n_layers for run in runs}
@@ -106,7 +108,7 @@ def _ablation_document(data: StudyData) -> Document:
     for part, variants in _parts(depth).items():
         answers = [{name: run.decide(make_method(method, **changed)) for name, method, changed in variants} for run in runs]
         tables.append(accuracy_table(part, (part, *(f"{s} N = {n}" for s, n, _ in shown)), answers, seed=data.runs.seed))
-    return Document("table4", TABLE4.title, tuple(tables), remarks=(f"The model has {depth} layers that attend to images.",))
+    return StudyDocument("table4", TABLE4.title, tuple(tables), remarks=(f"The model has {depth} layers that attend to images.",))
 
 
 TABLE4 = StudyPart("table4", "Ablation of LAD", _ablation_requirements, _ablation_document)
@@ -120,12 +122,12 @@ def _ceilings_requirements(family: TaskFamily) -> list[Requirement]:
     return [Requirement(task, METHODS) for _, _, task in family.main()]
 
 
-def _ceilings_document(data: StudyData) -> Document:
+def _ceilings_document(data: StudyData) -> StudyDocument:
     runs = [data.runs[requirement] for requirement in _ceilings_requirements(data.family)]
     answers = [{name: run.predictions(name) for name in METHODS} for run in runs]
     headers = ("Method", *(f"{setting} N = {n}" for setting, n, _ in data.family.main()))
     table = _with_passes(accuracy_table(ACCURACY, headers, answers, seed=data.runs.seed), runs)
-    return Document("table8", TABLE8.title, (table,))
+    return StudyDocument("table8", TABLE8.title, (table,))
 
 
 TABLE8 = StudyPart("table8", "Intervention and permutation averaging", _ceilings_requirements, _ceilings_document)
@@ -174,7 +176,7 @@ def _main_requirements(family: TaskFamily) -> list[Requirement]:
     return [Requirement(task, MAIN_METHODS) for _, _, task in family.main()]
 
 
-def _main_document(data: StudyData) -> Document:
+def _main_document(data: StudyData) -> StudyDocument:
     shown = data.family.main()
     runs = [data.runs[requirement] for requirement in _main_requirements(data.family)]
     answers = [{name: run.predictions(name) for name in MAIN_METHODS} for run in runs]
@@ -183,7 +185,7 @@ def _main_document(data: StudyData) -> Document:
     notes = (*table.notes, _position_note(answers, seed=data.runs.seed))
     table = replace(table, notes=notes, reported=reported_accuracies(runs, after=1))
     missing = [] if len(shown) == 4 else [data.family.lacks("part of N = 4 and 8, random and adversarial")]
-    return Document("table1", TABLE1.title, (table,), missing=tuple(missing))
+    return StudyDocument("table1", TABLE1.title, (table,), missing=tuple(missing))
 
 
 def _position_note(answers: list[dict[str, Predictions]], *, seed: int) -> str:
@@ -191,7 +193,7 @@ def _position_note(answers: list[dict[str, Predictions]], *, seed: int) -> str:
     return f'Permutation test of "position does not matter" for {PLAIN}, p by column: {" / ".join(tests)}.'
 
 
-def _every_figure_document(data: StudyData) -> Document:
+def _every_figure_document(data: StudyData) -> StudyDocument:
     tables = []
     for setting, n, task in data.family.main():
         run = data.runs[Requirement(task)]
@@ -212,7 +214,7 @@ def _every_figure_document(data: StudyData) -> Document:
         notes = (*mark_notes([answers]), POSITION_NOTE)
         tables.append(Table(title, headers, tuple(rows), notes, reported=tuple(reported)))
         tables.append(against_plain(f"{setting}, N = {n}: each method minus {PLAIN}", answers, seed=data.runs.seed))
-    return Document("table6", TABLE6.title, tuple(tables))
+    return StudyDocument("table6", TABLE6.title, tuple(tables))
 
 
 def against_plain(title: str, answers: dict[str, Predictions], *, seed: int) -> Table:
@@ -248,17 +250,19 @@ def _mmiu_requirements(family: TaskFamily) -> list[Requirement]:
     return [Requirement(task, MMIU_METHODS) for task in _tasks(family)]
 
 
-def _mmiu_document(data: StudyData) -> Document:
+def _mmiu_document(data: StudyData) -> StudyDocument:
     requirements = _mmiu_requirements(data.family)
     if not requirements:
-        return Document("table5", TABLE5.title, missing=("MMIU: run with --family coco, after `lad-eval data prepare mmiu`.",))
+        return StudyDocument(
+            "table5", TABLE5.title, missing=("MMIU: run with --family coco, after `lad-eval data prepare mmiu`.",)
+        )
     runs = [data.runs[requirement] for requirement in requirements]
     answers = [{name: run.predictions(name) for name in MMIU_METHODS} for run in runs]
     headers = ("Method", *(requirement.task.removeprefix("mmiu_") for requirement in requirements))
     table = accuracy_table(ACCURACY, headers, answers, seed=data.runs.seed)
     notes = (*table.notes, *(note for run in runs for note in run.notes))
     table = replace(table, notes=notes, reported=reported_accuracies(runs))
-    return Document("table5", TABLE5.title, (table,))
+    return StudyDocument("table5", TABLE5.title, (table,))
 
 
 TABLE5 = StudyPart("table5", "MMIU", _mmiu_requirements, _mmiu_document)

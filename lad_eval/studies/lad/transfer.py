@@ -7,7 +7,7 @@ import numpy as np
 from lad_eval.methods import make_method
 from lad_eval.metrics import Estimate, Predictions, compare, holm, paired_test, summarise
 from lad_eval.report.table import Content, Table, figure, p_value
-from lad_eval.studies.document import Document
+from lad_eval.studies.document import StudyDocument
 from lad_eval.studies.lad.family import SETTINGS, TaskFamily
 from lad_eval.studies.lad.part import StudyData, StudyPart
 from lad_eval.studies.requirement import Requirement
@@ -43,14 +43,14 @@ def _transfer_requirements(family: TaskFamily) -> list[Requirement]:
     return [requirement for _, _, requirement in _tasks(family)]
 
 
-def _transfer_document(data: StudyData) -> Document:
+def _transfer_document(data: StudyData) -> StudyDocument:
     tasks = _tasks(data.family)
     tables = []
     for n in sorted({n for n, _, _ in tasks}):
         runs = {name: data.runs[requirement] for m, name, requirement in tasks if m == n and data.runs.has(requirement)}
         tables.append(_table(n, runs, seed=data.runs.seed))
     missing = () if data.family.transfer else (data.family.lacks("transfer from and to another data set"),)
-    return Document("table3", TABLE3.title, tuple(tables), missing=missing)
+    return StudyDocument("table3", TABLE3.title, tuple(tables), missing=missing)
 
 
 def _table(n: int, runs: dict[str, StudyRun], *, seed: int) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lad_eval.report.table import Content, Table, figure
-from lad_eval.studies.document import Document
+from lad_eval.studies.document import StudyDocument
 from lad_eval.studies.pruning.conditions import DECISIONS, PruningCondition
 from lad_eval.studies.pruning.data import PrunerData
 from lad_eval.studies.pruning.tables import share
@@ -34,7 +34,7 @@ _MODEL = "llava-1.5-7b"
 _SOURCE = "Reported: arXiv 2508.17807, LLaVA-1.5-7B, 128 of 576 visual tokens kept, mean of ten benchmarks, unpruned 63.1."
 
 
-def reported_document(model: str, pruners: Sequence[PrunerData]) -> Document | None:
+def reported_document(model: str, pruners: Sequence[PrunerData]) -> StudyDocument | None:
     """What the paper reports of its model, and what we measured; None for another model.
 
     Args:
@@ -44,7 +44,7 @@ def reported_document(model: str, pruners: Sequence[PrunerData]) -> Document | N
     if _MODEL not in model.lower():
         return None
     title = "What the paper reports of this model, and ours"
-    return Document("reported", title, (_accuracy_table(pruners), _sigma_table(pruners)))
+    return StudyDocument("reported", title, (_accuracy_table(pruners), _sigma_table(pruners)))
 
 
 def _accuracy_table(pruners: Sequence[PrunerData]) -> Table:

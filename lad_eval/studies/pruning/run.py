@@ -12,7 +12,7 @@ from lad_eval.errors import UserError
 from lad_eval.models.base import VLM
 from lad_eval.run import folder as files
 from lad_eval.run.execute import Settings
-from lad_eval.studies.document import Document
+from lad_eval.studies.document import StudyDocument
 from lad_eval.studies.output import StudyOutput, StudyReport, notices, provenance, write_study
 from lad_eval.studies.pruning.conditions import DECISIONS, UNPRUNED, PruningCondition, method_names
 from lad_eval.studies.pruning.data import PrunerData, PruningData, read_data
@@ -87,8 +87,8 @@ def pruning_study(
     return write_study(report, folder)
 
 
-def _documents(data: PruningData, model: str) -> tuple[Document, ...]:
-    documents: list[Document] = []
+def _documents(data: PruningData, model: str) -> tuple[StudyDocument, ...]:
+    documents: list[StudyDocument] = []
     for one in data.pruners:
         heat = heat_chart(one)
         charts = (index_chart(one), *([layers_chart(one)] if one.layers else []), *([] if heat is None else [heat]))

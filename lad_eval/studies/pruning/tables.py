@@ -9,7 +9,7 @@ from lad_eval.attention.pruning.trend import RAMP_R2, Exponential
 from lad_eval.metrics import compare, holm, paired_test
 from lad_eval.report.table import Content, Table, figure, interval_note, p_value
 from lad_eval.run.folder import slug
-from lad_eval.studies.document import Document
+from lad_eval.studies.document import StudyDocument
 from lad_eval.studies.pruning.conditions import DECISIONS, RANDOM, UNPRUNED, PruningCondition, is_choice, rankings_of
 from lad_eval.studies.pruning.data import PrunerData
 from lad_eval.studies.pruning.measurements import QUERIES, ROUNDS, PruningCost
@@ -25,10 +25,10 @@ def share(keep: float) -> str:
     return f"{100 * keep:g} %"
 
 
-def accuracy_document(data: PrunerData) -> Document:
+def accuracy_document(data: PrunerData) -> StudyDocument:
     """Accuracy, RStd and consistency of each decision under each condition, and paired differences to no debiasing."""
     tables = tuple(_accuracy_table(data, decision) for decision in DECISIONS)
-    return Document("accuracy", "What pruning costs, and what taking out the trend recovers", tables)
+    return StudyDocument("accuracy", "What pruning costs, and what taking out the trend recovers", tables)
 
 
 def _accuracy_table(data: PrunerData, decision: str) -> Table:
@@ -64,13 +64,13 @@ def ramp(fit: Exponential) -> str:
     return ("late tokens" if fit.sigma > 0 else "early tokens") if fit.is_ramp else "no ramp"
 
 
-def bias_document(data: PrunerData) -> Document:
+def bias_document(data: PrunerData) -> StudyDocument:
     """Strength of the bias by layer, and of the choice at the pruning layer before and after."""
     title = "How attention and choice depend on a token's index"
     if not data.layers:
         missing = (f"the trend of each layer's attention is {NO_MODEL}",)
-        return Document("bias", title, (_frequency_table(data),), missing=missing)
-    return Document("bias", title, (_layer_table(data), _frequency_table(data)))
+        return StudyDocument("bias", title, (_frequency_table(data),), missing=missing)
+    return StudyDocument("bias", title, (_layer_table(data), _frequency_table(data)))
 
 
 def _layer_table(data: PrunerData) -> Table:
@@ -104,11 +104,11 @@ def _frequency_table(data: PrunerData) -> Table:
     )
 
 
-def cost_document(costs: Sequence[PruningCost]) -> Document:
+def cost_document(costs: Sequence[PruningCost]) -> StudyDocument:
     """Time, arithmetic and key-value cache as ratios to the unpruned model's."""
     title = "What pruning saves"
     if not costs:
-        return Document("cost", title, missing=(f"time, FLOPs and memory are {NO_MODEL}",))
+        return StudyDocument("cost", title, missing=(f"time, FLOPs and memory are {NO_MODEL}",))
     several = len({cost.pruner for cost in costs}) > 2  # the unpruned model is one
     rows: list[tuple[Content, ...]] = []
     for cost in costs:
@@ -126,10 +126,10 @@ def cost_document(costs: Sequence[PruningCost]) -> Document:
     if any(cost.flops is None for cost in costs):
         notes.append("FLOPs are not counted for decoders with experts, or with layers that do not attend.")
     headers = ("Kept", *(["Pruner"] if several else []), "Tokens in last layer", "ms / request", "Time", "FLOPs", "KV cache")
-    return Document("cost", title, (Table("Time, FLOPs and memory", headers, rows, notes),))
+    return StudyDocument("cost", title, (Table("Time, FLOPs and memory", headers, rows, notes),))
 
 
-def named_after(document: Document, pruner: str) -> Document:
+def named_after(document: StudyDocument, pruner: str) -> StudyDocument:
     """The document under a name and title of its own, where a study has one for each of several pruners, by their labels."""
     name = slug(pruner)
     charts = tuple(replace(chart, name=f"{chart.name}-{name}") for chart in document.charts)
