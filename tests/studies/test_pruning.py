@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +16,13 @@ from lad_eval.errors import UserError
 from lad_eval.report.charts import draw
 from lad_eval.report.panels import Chart, HeatMap, LinePlot, Series
 from lad_eval.run.execute import Settings
+from lad_eval.studies.document import StudyDocument
 from lad_eval.studies.pruning.conditions import method_names, parse_keeps, parse_pruners
-from lad_eval.studies.pruning.data import PruningData, read_data
+from lad_eval.studies.pruning.data import read_data
 from lad_eval.studies.pruning.measurements import PruningCost, measured_layers
 from lad_eval.studies.pruning.reported import reported_document
 from lad_eval.studies.pruning.requirement import TrendRequirement
-from lad_eval.studies.pruning.run import _documents
-from lad_eval.studies.pruning.tables import cost_document, ramp
+from lad_eval.studies.pruning.tables import cost_document, named_after, ramp
 from lad_eval.studies.runs import stored_runs
 
 KEEPS = (1.0, 0.25)
@@ -126,29 +125,15 @@ def read(base):
     return read_data(runs, requirement, [FastV()], KEEPS, settings, base / "made/lad-tiny")
 
 
-def test_several_pruners_have_documents_of_their_own(made):
-    data = read(made[0])
-    (one,) = data.pruners
-    other = replace(one, pruner=replace(one.pruner, layer=3))
-    costs = (*data.costs, *(replace(cost, pruner="fastv(layer=3)") for cost in data.costs[1:]))
-    documents = _documents(PruningData((one, other), costs), "lad-tiny")
-    assert [(document.name, document.label) for document in documents] == [
-        ("accuracy-fastv", "Accuracy"),
-        ("bias-fastv", "Bias"),
-        ("accuracy-fastv-layer-3", "Accuracy"),
-        ("bias-fastv-layer-3", "Bias"),
-        ("cost", "Cost"),
-    ]
-    assert documents[2].title.endswith("(fastv(layer=3))")
-    names = [chart.name for document in documents for chart in document.charts]
-    assert len(names) == len(set(names)) == 2 * 4
-    assert [row[:2] for row in documents[-1].tables[0].rows] == [
-        ("unpruned", ""),
-        ("100 %", "fastv"),
-        ("25 %", "fastv"),
-        ("100 %", "fastv(layer=3)"),
-        ("25 %", "fastv(layer=3)"),
-    ]
+def test_several_pruners_have_documents_of_their_own():
+    chart = Chart("index", "t", (), "alt")
+    document = named_after(StudyDocument("bias", "The bias", charts=(chart,)), "fastv(layer=3)")
+    assert (document.name, document.label, document.title) == ("bias-fastv-layer-3", "Bias", "The bias (fastv(layer=3))")
+    assert document.charts[0].name == "index-fastv-layer-3"
+    costs = [PruningCost(None, None, 85, 0.1, 1.0, 1.0, 1.0)]
+    costs += [PruningCost(name, 0.25, 37, 0.05, 0.5, 0.5, 0.6) for name in ("fastv", "fastv(layer=3)")]
+    (table,) = cost_document(costs).tables
+    assert [row[:2] for row in table.rows] == [("unpruned", ""), ("25 %", "fastv"), ("25 %", "fastv(layer=3)")]
 
 
 def test_the_papers_figures_are_next_to_ours_for_its_model_only(made):
