@@ -153,7 +153,7 @@ def test_other_weights_under_the_same_name_are_refused(entries, data, place, cap
         ("fastv,keep=0.25", "Write fastv(keep=0.25), not 'fastv,keep=0.25'."),
         ("fastv(keep=0.25, trend=exp)", "learns from calibration samples, and VLMEvalKit's data sets have none; leave trend out"),
         ("sofa+fastv(trend=mean)", "learns from calibration samples, and VLMEvalKit's data sets have none; leave trend"),
-        ("fastv(keep=0.25)+LAD", "fastv(keep=0.25) changes how the model is asked"),
+        ("fastv(keep=0.25)+LAD", "fastv(keep=0.25) changes the prompt or the model"),
     ],
 )
 def test_wrong_pruners_end_before_anything_runs(entries, data, base, suffix, fault, capsys):

@@ -65,5 +65,5 @@ def test_half_of_a_surrogate_pair_in_a_caption_does_not_stop_a_run():
 
 @pytest.mark.parametrize("gold", [-1, 4])
 def test_a_gold_index_must_be_an_image(gold):
-    with pytest.raises(ValueError, match="no index of 4 images"):
+    with pytest.raises(ValueError, match="not an index of 4 images"):
         sample(gold=gold)
