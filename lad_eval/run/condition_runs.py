@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -184,12 +184,23 @@ class Asking:
             return []
         return sibling_runs(self.out, folder, str(self.model.fingerprint.get("model", self.model.name)), holding)
 
+    def reuse(self, condition_run: ConditionRun, store: EvidenceStore) -> None:
+        """Fills the condition's store with what the model's other runs hold, before any process looks for what is missing.
+
+        Called by the main process alone; `store` as for `ask`.
+        """
+        folders = self._siblings(condition_run.folder) if condition_run.evidence_keys() else []
+        if not folders:
+            return
+        with self._evidence_store(condition_run, store, fingerprint_under(self.model, condition_run.intervention)) as own:
+            reuse_evidence(own, self._requests(condition_run, condition_run.evidence_keys()), folders)
+
     def ask(self, condition_run: ConditionRun, store: EvidenceStore) -> tuple[int, float]:
         """Runs this process's share of the requests that a condition run still lacks; none is run twice.
 
         Args:
             condition_run: what is needed.
-            store: the run's own evidence, open.
+            store: the run's own evidence, open in the main process.
 
         Returns:
             Requests that all processes together had to answer, and the seconds that this one took.
@@ -214,8 +225,7 @@ class Asking:
         evidence = None
         fingerprint = fingerprint_under(self.model, condition_run.intervention)
         if condition_run.evidence_keys():
-            with ExitStack() as stack:
-                condition_store = self._store(condition_run, store, stack, fingerprint)
+            with self._evidence_store(condition_run, store, fingerprint) as condition_store:
                 condition_store.finish()
                 evidence = condition_store.load()
         for decoding in condition_run.decodings:
@@ -225,24 +235,19 @@ class Asking:
         replies = {decoding: read_replies(condition_run.folder, decoding) for decoding in condition_run.decodings}
         return ConditionResults(condition_run.condition, plan_index, evidence, replies, condition_run.intervention)
 
-    def _store(
-        self, condition_run: ConditionRun, store: EvidenceStore, stack: ExitStack, fingerprint: Mapping[str, Any]
-    ) -> EvidenceStore:
-        """The store of the condition's evidence: the run's own, or one of the condition, opened for as long as the stack is."""
+    def _evidence_store(
+        self, condition_run: ConditionRun, store: EvidenceStore, fingerprint: Mapping[str, Any]
+    ) -> AbstractContextManager[EvidenceStore]:
+        """Opens the store of the condition's evidence: the run's own, which the main process has open already, or another."""
         if condition_run.condition == PLAIN:
-            return store
-        return stack.enter_context(
-            EvidenceStore(condition_run.folder, fingerprint, task=condition_run.task.fingerprint, rank=self.context.store_rank)
-        )
+            return nullcontext(store) if self.context.is_main_process else store
+        return EvidenceStore(condition_run.folder, fingerprint, task=condition_run.task.fingerprint, rank=self.context.store_rank)
 
     def _evidence(self, condition_run: ConditionRun, store: EvidenceStore, fingerprint: Mapping[str, Any]) -> int:
         needed = condition_run.evidence_keys()
         if not needed:
             return 0
-        with ExitStack() as stack:
-            condition_store = self._store(condition_run, store, stack, fingerprint)
-            if self.context.is_main_process and condition_run.condition != PLAIN:
-                reuse_evidence(condition_store, self._requests(condition_run, needed), self._siblings(condition_run.folder))
+        with self._evidence_store(condition_run, store, fingerprint) as condition_store:
             share = self._share(condition_run, needed)
             have = condition_store.keys()
             missing = [request for request in share if request.key not in have]

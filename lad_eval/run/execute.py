@@ -14,7 +14,7 @@ from typing import Any, Literal
 from lad_eval.evidence.store import EvidenceStore
 from lad_eval.files.atomic import write_atomically
 from lad_eval.files.documents import write_json
-from lad_eval.methods import PLAIN, Method
+from lad_eval.methods import Method
 from lad_eval.models.base import VLM, ImagePreparation
 from lad_eval.models.prompts.date import DEFAULT_DATE, check_date
 from lad_eval.models.registry import check_model, load_model
@@ -28,14 +28,13 @@ from lad_eval.run.metadata import RunMetadata, about
 from lad_eval.run.preflight import check_prompts
 from lad_eval.run.progress import Overall
 from lad_eval.run.results import metrics_document, predictions_table, stored_methods, stored_metrics, write_predictions
-from lad_eval.run.reuse import reuse_evidence, sibling_runs
 from lad_eval.run.rows import Row, reported_rows, rows_of
 from lad_eval.run.spec import RunSpec
 from lad_eval.run.task_data import note_data
 from lad_eval.tasks.registry import load_spec, load_task, resolve
 from lad_eval.tasks.task import Task
 
-__all__ = ["Interrupted", "Overwrite", "Session", "Settings", "load", "opened", "run_task", "run_tasks"]
+__all__ = ["Interrupted", "Overwrite", "Session", "Settings", "load", "run_task", "run_tasks"]
 
 Overwrite = Literal["never", "missing", "always"]
 
@@ -176,8 +175,11 @@ def run_task(
         if context.is_main_process:
             check_prompts(model, task, methods, limit)
     asking = Asking(model, context, settings.out if settings.overwrite == "missing" else None, not settings.quiet, overall)
-    with opened(folder, spec, task, settings, context, condition_runs) as store:
+    with claimed(folder, spec, task, settings, context) as store:
         condition_runs = [asking.calibrated(condition_run) for condition_run in condition_runs]
+        with context.barrier():
+            for condition_run in condition_runs if context.is_main_process else ():
+                asking.reuse(condition_run, store)
         requests, seconds = 0, 0.0
         for condition_run in condition_runs:
             with context.barrier(fail_fast=True):
@@ -271,17 +273,11 @@ def _announce(task: Task, condition_runs: Sequence[ConditionRun], session: Sessi
 
 
 @contextmanager
-def opened(
-    folder: Path,
-    spec: RunSpec,
-    task: Task,
-    settings: Settings,
-    context: DistributedContext,
-    condition_runs: Sequence[ConditionRun],
-) -> Iterator[EvidenceStore]:
-    """The run's folder, claimed for its spec, and its store; the main process opens it first, so that two runs cannot mix.
+def claimed(folder: Path, spec: RunSpec, task: Task, settings: Settings, context: DistributedContext) -> Iterator[EvidenceStore]:
+    """The run's folder, claimed for its spec, and this process's store in it.
 
-    Unless it starts over, the main process fills the store with what the model's other runs hold already.
+    The store of the main process is open for as long as the block lasts, so that two runs cannot mix; the others open theirs when
+    they write.
     """
     start_over = settings.overwrite == "always" and context.is_main_process
     store = EvidenceStore(folder, spec.fingerprint, task=task.fingerprint, rank=context.store_rank, start_over=start_over)
@@ -293,11 +289,4 @@ def opened(
                     files.clear(folder)
                 files.claim(folder, spec)
                 note_data(folder, task)
-                if settings.overwrite == "missing" and condition_runs[0].condition == PLAIN:
-                    keys = condition_runs[0].evidence_keys()
-                    others = sibling_runs(settings.out, folder, str(spec.fingerprint.get("model", spec.model)))
-                    reuse_evidence(store, [r for r in condition_runs[0].plan.requests if r.key in keys], others)
-        with context.barrier():
-            if not context.is_main_process:
-                stack.enter_context(store)
         yield store

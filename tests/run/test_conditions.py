@@ -1,6 +1,7 @@
 """Methods under prompt variants and interventions, and methods that read replies, from asking to figures."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pandas as pd
@@ -270,7 +271,8 @@ class Halves:
 
     def ask(self, rank):
         asking = Asking(self.model, DistributedContext(rank, 2), None, shown=False)
-        with EvidenceStore(self.folder, self.model.fingerprint, task=self.task.fingerprint, rank=rank) as store:
+        store = EvidenceStore(self.folder, self.model.fingerprint, task=self.task.fingerprint, rank=rank)
+        with nullcontext() if rank else store:  # the main process holds the run's folder for as long as the run lasts
             for condition_run in self.condition_runs():
                 asking.ask(condition_run, store)
 
@@ -301,6 +303,25 @@ def test_two_processes_join_replies_under_the_fingerprint_that_they_were_written
         assert [alone.ask(condition_run, store)[0] for condition_run in halves.condition_runs()] == [0, 0], (
             "one process goes on with what two stored"
         )
+
+
+def test_what_the_main_process_takes_from_a_sibling_run_no_process_runs_again(counted, model, tmp_path):
+    """Of every condition, the question and the model as they are and others."""
+    counted()
+    run_tasks(settings(tmp_path, limit=3, methods=("vanilla", "sofa")))
+    task, folder = load_task(TASK), only_run(tmp_path).with_name("0123456789abcdef")
+    condition_runs = condition_runs_of(task, {name: make_method(name) for name in ("vanilla", "sofa")}, folder, 2)
+    assert len(condition_runs) == 2
+    for rank in (0, 1):
+        asked = counted()
+        asking = Asking(asked, DistributedContext(rank, 2), tmp_path, shown=False)
+        store = EvidenceStore(folder, model.fingerprint, task=task.fingerprint, rank=rank)
+        with nullcontext() if rank else store:
+            for condition_run in condition_runs:
+                if rank == 0:
+                    asking.reuse(condition_run, store)
+                assert asking.ask(condition_run, store)[0] == 0
+        assert asked.asked == []
 
 
 def test_replies_that_were_made_otherwise_are_not_joined(model, tmp_path):
