@@ -1,4 +1,4 @@
-"""`lad-eval run`: ask a model the tasks' questions once, decide with every method, write and print the figures."""
+"""`lad-eval run`: run a model on the tasks once, decide with every method, write and print the figures."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def check(
     evidence: Annotated[
         Path | None, typer.Option("--evidence", help="Replay the runs in this folder; default: what the baseline keeps.")
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Ask this one, such as a new checkpoint.")] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Run this one, such as a new checkpoint.")] = None,
     device: Annotated[str | None, typer.Option("--device", help="As for `run`.")] = None,
     dtype: Annotated[str | None, typer.Option("--dtype", help="Default: the baseline's.")] = None,
     attn: Annotated[str | None, typer.Option("--attn", help="Default: the baseline's.")] = None,
@@ -294,7 +294,7 @@ def _refuse_contradictions(replay: bool, write: bool, reason: str | None, only_t
         raise typer.BadParameter("--write runs the model and cannot --replay stored evidence; give one of the two.")
     if replay and only_fresh:
         raise typer.BadParameter(
-            "A replay asks no model and knows no tolerance: only --evidence, --json and --quiet go with --replay."
+            "A replay runs no model and knows no tolerance: only --evidence, --json and --quiet go with --replay."
         )
     if write and not (reason or "").strip():
         raise typer.BadParameter("--write needs --reason 'why the answers may change'; it is kept in the baseline.")

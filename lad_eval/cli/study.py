@@ -39,10 +39,10 @@ def lad(
     model: Model,
     only: Annotated[str | None, typer.Option("--only", help="Studies, separated by commas, e.g. table4,figure6.")] = None,
     family: Annotated[
-        str | None, typer.Option("--family", help="Tasks to ask, e.g. coco or scenes; default: coco, for built-in models scenes.")
+        str | None, typer.Option("--family", help="Tasks to run, e.g. coco or scenes; default: coco, for built-in models scenes.")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=0, help="Ask the first samples only; default: 50 of scenes, else all. 0: all.")
+        int | None, typer.Option("--limit", min=0, help="Run the first samples only; default: 50 of scenes, else all. 0: all.")
     ] = None,
     stored: Annotated[bool, typer.Option("--stored", help="Read finished runs; load no model.")] = False,
     batch_size: Annotated[str, typer.Option("--batch-size", help="Requests a pass, or auto.")] = "auto",
@@ -97,7 +97,7 @@ def pruning(
         str, typer.Option("--pruner", help="Pruners that rank tokens by attention, separated by commas, e.g. fastv,himap.")
     ] = "fastv",
     keep: Annotated[str, typer.Option("--keep", help="Shares of the visual tokens, separated by commas.")] = KEEP,
-    limit: Annotated[int, typer.Option("--limit", min=0, help="Ask the first samples only. 0: all.")] = SCENES_LIMIT,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Run the first samples only. 0: all.")] = SCENES_LIMIT,
     stored: Annotated[bool, typer.Option("--stored", help="Read a finished run; load no model.")] = False,
     batch_size: Annotated[str, typer.Option("--batch-size", help="Requests a pass, or auto.")] = "auto",
     dtype: Annotated[str, typer.Option("--dtype", help="float32, bfloat16, float16, or auto.")] = "auto",

@@ -116,7 +116,7 @@ def compare_runs(
         seed: of the bootstrap.
 
     Raises:
-        UserError: not one or two runs, a method is missing, there is nothing to compare, or the runs asked different questions.
+        UserError: not one or two runs, a method is missing, there is nothing to compare, or the runs put different questions.
     """
     if not 1 <= len(runs) <= 2:
         raise UserError(f"compare takes one run or two, not {len(runs)}.")

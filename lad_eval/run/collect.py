@@ -122,16 +122,16 @@ def collect(
     if folder is None:
         parts: list[Evidence] = []
         with under(model, intervention):
-            _ask(model, task, needed.requests, parts.append, shown=show_progress)
+            _run(model, task, needed.requests, parts.append, shown=show_progress)
         return Evidence.concatenate(parts).select_keys(keys)
     fingerprint = fingerprint_under(model, intervention)
     with under(model, intervention), EvidenceStore(folder, fingerprint, task=task.fingerprint) as opened:
-        _ask(model, task, needed.missing(opened.keys()), opened.append, shown=show_progress)
+        _run(model, task, needed.missing(opened.keys()), opened.append, shown=show_progress)
         opened.finish()
         return opened.load().select_keys(keys)
 
 
-def _ask(model: VLM, task: Task, requests: Sequence[Request], keep: Callable[[Evidence], object], *, shown: bool) -> None:
+def _run(model: VLM, task: Task, requests: Sequence[Request], keep: Callable[[Evidence], object], *, shown: bool) -> None:
     with progress(task.name, len(requests), shown=shown) as advance:
         for part in in_batches(model, requests):
             keep(part)
@@ -157,7 +157,7 @@ def under(model: VLM, intervention: Intervention | None) -> AbstractContextManag
     if intervention is None:
         return nullcontext()
     if not isinstance(model, Changeable):
-        raise UserError(f"{model.name} cannot be asked under {intervention.label}: its attention is out of reach.")
+        raise UserError(f"{model.name} cannot be run under {intervention.label}: its attention is out of reach.")
     return model.under(intervention)
 
 
@@ -201,7 +201,7 @@ def calibrate_intervention(
     if intervention is None or intervention.is_ready:
         return intervention
     if not isinstance(model, Calibratable):
-        raise UserError(f"{model.name} cannot be asked under {intervention.label}, which learns from the model's attention.")
+        raise UserError(f"{model.name} cannot be run under {intervention.label}, which learns from the model's attention.")
     origin = calibration_origin(model.fingerprint, requests)
     made = intervention if folder is None else intervention.load_learned(folder, origin)
     if made.is_ready:

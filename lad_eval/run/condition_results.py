@@ -27,7 +27,7 @@ class ConditionResults:
     """Answers under one condition.
 
     Attributes:
-        condition: how the model was asked.
+        condition: under which the model was run.
         plan_index: which answers belong to what.
         evidence: None where no method needed any.
         replies: by how they were written.
@@ -54,7 +54,7 @@ class ConditionResults:
 
         Raises:
             EvidenceError: evidence or replies are missing or not what the method needs.
-            ResultsError: the run did not ask what the method needs.
+            ResultsError: the run lacks what the method needs.
         """
         learning = sum(state.passes for state in self.learned)
         if (decoding := method.decoding) is not None:
@@ -89,13 +89,13 @@ def read_condition_results(run: Path, condition: Condition, methods: Iterable[Me
     """What a run's folder holds for methods of one condition.
 
     Raises:
-        ResultsError: the run did not ask under this condition.
+        ResultsError: the run has no answers under this condition.
         EvidenceError: the answers are damaged.
     """
     folder = condition_folder(run, condition)
     if not (folder / PLAN).is_file():
-        how = f"under {condition.label}" if condition.label else "the question as it is"
-        raise ResultsError(f"The run in {run} has not asked {how}; run again with such a method among --methods.")
+        how = f"under {condition.label}" if condition.label else "to the question as it is"
+        raise ResultsError(f"The run in {run} has no answers {how}; run again with such a method among --methods.")
     spec = read_spec(run)
     plan_index = PlanIndex.read(folder, digest_of(spec))
     decodings = {decoding for method in methods if (decoding := method.decoding) is not None}

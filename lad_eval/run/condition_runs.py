@@ -1,4 +1,4 @@
-"""The condition runs of a run: what each condition asks of the model, one after the other."""
+"""The condition runs of a run: the requests that each condition needs, collected one condition after the other."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Interrupted(UserError):  # noqa: N818 - no fault, and named as Python name
 
 @dataclass(frozen=True)
 class ConditionRun:
-    """What one condition asks.
+    """The requests that the methods of one condition need.
 
     Attributes:
         condition: of all its methods.
@@ -81,16 +81,16 @@ class ConditionRun:
         return self._keys(method for method in self.methods.values() if method.decoding == decoding)
 
     def alone(self) -> dict[str, int]:
-        """How many requests each method would ask if it were run alone; a request with several replies counts as often."""
+        """How many requests each method would need if it were run alone; a request with several replies counts as often."""
         samples = {name: decoding.samples if (decoding := m.decoding) else 1 for name, m in self.methods.items()}
         return {name: samples[name] * len(self._keys([method])) for name, method in self.methods.items()}
 
-    def asks(self) -> int:
-        """Requests asked for all methods together."""
+    def total(self) -> int:
+        """How many requests all methods need together, counted as in `alone`."""
         return len(self.evidence_keys()) + sum(decoding.samples * len(self.reply_keys(decoding)) for decoding in self.decodings)
 
     def portions(self, processes: int = 1) -> list[Portion]:
-        """What is asked, as far as one of so many processes asks it, the labels as its progress has them."""
+        """The share of the requests that one of so many processes runs, labelled as its progress is."""
         images = len(self.plan.requests[0].identifiers) if self.plan.requests else 1
         kinds = [(self.label, EVIDENCE, len(self.evidence_keys()), images)]
         kinds += [(self.reply_label, d.slug, len(self.reply_keys(d)), d.samples * images) for d in self.decodings]
@@ -131,7 +131,7 @@ def condition_runs_of(task: Task, methods: Mapping[str, Method], folder: Path, l
 
 
 @dataclass(frozen=True)
-class Asking:
+class Collector:
     """How condition runs are collected.
 
     Attributes:
@@ -187,15 +187,17 @@ class Asking:
     def reuse(self, condition_run: ConditionRun, store: EvidenceStore) -> None:
         """Fills the condition's store with what the model's other runs hold, before any process looks for what is missing.
 
-        Called by the main process alone; `store` as for `ask`.
+        Called by the main process alone; `store` as for `collect`.
         """
         folders = self._siblings(condition_run.folder) if condition_run.evidence_keys() else []
         if not folders:
             return
-        with self._evidence_store(condition_run, store, fingerprint_under(self.model, condition_run.intervention)) as own:
-            reuse_evidence(own, self._requests(condition_run, condition_run.evidence_keys()), folders)
+        with self._evidence_store(
+            condition_run, store, fingerprint_under(self.model, condition_run.intervention)
+        ) as condition_store:
+            reuse_evidence(condition_store, self._requests(condition_run, condition_run.evidence_keys()), folders)
 
-    def ask(self, condition_run: ConditionRun, store: EvidenceStore) -> tuple[int, float]:
+    def collect(self, condition_run: ConditionRun, store: EvidenceStore) -> tuple[int, float]:
         """Runs this process's share of the requests that a condition run still lacks; none is run twice.
 
         Args:
@@ -307,7 +309,7 @@ def reply_batches(model: VLM, requests: Sequence[Request], decoding: Decoding) -
     """Replies to the requests, as soon as they are there.
 
     Raises:
-        UserError: the model can write greedily only, and something else is asked.
+        UserError: the decoding samples, and the model can write greedily only.
     """
     if isinstance(model, Writer):
         yield from model.reply_batches(requests, decoding)

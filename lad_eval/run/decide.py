@@ -93,26 +93,24 @@ class PlanIndex:
         """For every evaluated key the keys of the displayed orders that a method answers it from, itself first.
 
         Raises:
-            ResultsError: they were not asked.
+            ResultsError: the run has not run them.
         """
         if method.orders == "identity":
             return tuple((key,) for key in self.evaluated)
         several = self.cyclic if method.orders == "cyclic" else self.random
         if not several:
             what = "every cyclic shift" if method.orders == "cyclic" else "random orders"
-            raise ResultsError(f"{method.name} needs {what}, and this run has not asked them; run again with it among --methods.")
+            raise ResultsError(f"{method.name} needs {what}, which this run lacks; run again with it among --methods.")
         return tuple(keys[: method.most_orders] for keys in several)
 
     def calibration_keys(self, method: Method) -> list[str]:
         """Keys of the requests that a method learns from.
 
         Raises:
-            ResultsError: they were not asked.
+            ResultsError: the run has not run them.
         """
         if not self.calibration:
-            raise ResultsError(
-                f"{method.name} needs calibration, and this run has asked none; run again with it among --methods."
-            )
+            raise ResultsError(f"{method.name} needs calibration, which this run lacks; run again with it among --methods.")
         return list(self.calibration)
 
 
@@ -136,7 +134,7 @@ def calibrated(evidence: Evidence, plan_index: PlanIndex, method: Method) -> int
 
     Raises:
         EvidenceError: evidence is missing or not what the method needs.
-        ResultsError: the run did not ask for a calibration.
+        ResultsError: the run has no calibration.
     """
     if not method.calibrates:
         return 0
@@ -156,7 +154,7 @@ def decide(results: Results, plan_index: PlanIndex, method: Method, calibration_
 
     Raises:
         EvidenceError: evidence or replies are missing or not what the method needs.
-        ResultsError: the run did not ask what the method needs.
+        ResultsError: the run lacks what the method needs.
     """
     seen = results.select_keys(plan_index.seen_by(method))
     answers = method.decide(seen, index_of(seen, plan_index, method))

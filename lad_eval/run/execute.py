@@ -22,7 +22,7 @@ from lad_eval.models.source import display_name
 from lad_eval.run import folder as files
 from lad_eval.run.collect import resolve_methods, with_stored
 from lad_eval.run.condition_results import ConditionResults
-from lad_eval.run.condition_runs import Asking, ConditionRun, Interrupted, condition_runs_of
+from lad_eval.run.condition_runs import Collector, ConditionRun, Interrupted, condition_runs_of
 from lad_eval.run.distributed import DistributedContext
 from lad_eval.run.metadata import RunMetadata, about
 from lad_eval.run.preflight import check_prompts
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Settings:
-    """A run as the user asked for it; the model's options are those of `load_model`.
+    """A run as the user wants it; the model's options are those of `load_model`.
 
     Attributes:
         tasks: names of tasks, groups, globs, or paths of YAML files.
@@ -52,9 +52,9 @@ class Settings:
             "always" starts anew.
         seed: of the bootstrap and of `random:` models.
         calibrate_on: another task whose calibration samples take the place of the tasks' own.
-        date: YYYY-MM-DD, what a chat template prints that asks for today's date.
+        date: YYYY-MM-DD, what a chat template prints where it wants today's date.
         reported: after a task's rows, those that its definition reports of the same model from elsewhere.
-        study: the study that the run is made for; None: the user asked for it.
+        study: the study that the run is made for; None: a user called for it.
     """
 
     model: str
@@ -174,20 +174,20 @@ def run_task(
         condition_runs = condition_runs_of(task, wanted, folder, limit)
         if context.is_main_process:
             check_prompts(model, task, methods, limit)
-    asking = Asking(model, context, settings.out if settings.overwrite == "missing" else None, not settings.quiet, overall)
+    collector = Collector(model, context, settings.out if settings.overwrite == "missing" else None, not settings.quiet, overall)
     with claimed(folder, spec, task, settings, context) as store:
-        condition_runs = [asking.calibrated(condition_run) for condition_run in condition_runs]
+        condition_runs = [collector.calibrated(condition_run) for condition_run in condition_runs]
         with context.barrier():
             for condition_run in condition_runs if context.is_main_process else ():
-                asking.reuse(condition_run, store)
+                collector.reuse(condition_run, store)
         requests, seconds = 0, 0.0
         for condition_run in condition_runs:
             with context.barrier(fail_fast=True):
-                count, took = asking.ask(condition_run, store)
+                count, took = collector.collect(condition_run, store)
                 requests, seconds = requests + count, seconds + took
         if not context.is_main_process:
             return []
-        results = [asking.finish(condition_run, store) for condition_run in condition_runs]
+        results = [collector.finish(condition_run, store) for condition_run in condition_runs]
         session = Session(requests, seconds)
         study = _study_of(folder, settings)
         metadata = RunMetadata(
@@ -241,7 +241,7 @@ def load(settings: Settings) -> VLM:
 
 
 def _study_of(folder: Path, settings: Settings) -> str | None:
-    """The study that a run belongs to: none as soon as a user has asked for it once."""
+    """The study that a run belongs to: none as soon as a user has called for it once."""
     path = folder / files.METRICS
     if settings.study is None or not path.is_file():
         return settings.study
@@ -262,9 +262,9 @@ def _environment(model: VLM, context: DistributedContext, session: Session, stud
 def _announce(task: Task, condition_runs: Sequence[ConditionRun], session: Session) -> None:
     alone = {name: count for condition_run in condition_runs for name, count in condition_run.alone().items()}
     logger.info(
-        "%s: %d requests serve %d methods (one by one they would need %d), %d of them asked now, in %.0f s.",
+        "%s: %d requests serve %d methods (one by one they would need %d), %d of them run now, in %.0f s.",
         task.name,
-        sum(condition_run.asks() for condition_run in condition_runs),
+        sum(condition_run.total() for condition_run in condition_runs),
         len(alone),
         sum(alone.values()),
         session.requests,

@@ -166,7 +166,7 @@ logger = logging.getLogger(__name__)
 
 
 class ResultsError(UserError):
-    """A results folder that cannot be used as asked."""
+    """A results folder that cannot be used as wanted."""
 
 
 def slug(name: str) -> str:
@@ -247,14 +247,12 @@ def read_spec(folder: Path) -> dict[str, Any]:
     Raises:
         ResultsError: it is missing or damaged.
     """
-    document = read_run_json(folder / SPEC, "what the run asked")
+    document = read_run_json(folder / SPEC, "what was run")
     try:
         RunSpec.model_validate(document)
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"]))
-        raise ResultsError(
-            f"Cannot read {folder / SPEC} (what the run asked): {where} is not as a run writes it. {AGAIN}"
-        ) from error
+        raise ResultsError(f"Cannot read {folder / SPEC} (what was run): {where} is not as a run writes it. {AGAIN}") from error
     return document
 
 

@@ -271,7 +271,7 @@ def rescore(run: Path, names: Sequence[str] | None = None, *, settings: Sequence
         seed: of the bootstrap.
 
     Raises:
-        UserError: there is no finished run, it did not ask what a method needs, or a method, parameter or value does not exist.
+        UserError: there is no finished run, it lacks what a method needs, or a method, parameter or value does not exist.
     """
     finished = load_run(run)
     folder, stored = finished.path, finished.metrics

@@ -38,7 +38,7 @@ class StoredRun:
 
     @property
     def study(self) -> str | None:
-        """The study that made the run for its own tables; None for a run that a user asked for."""
+        """The study that made the run for its own tables; None for a user's own run."""
         made_by = self.metrics.get("study")
         return None if made_by is None else str(made_by)
 

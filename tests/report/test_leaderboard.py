@@ -189,10 +189,10 @@ def unsealed(path, **changes):
     [
         (lambda f: (f / "predictions.parquet").write_bytes(b"PAR1"), "predictions.parquet is damaged, it cannot be read"),
         (lambda f: (f / "predictions.parquet").unlink(), "predictions.parquet is missing"),
-        (lambda f: (f / "spec.json").write_text("{"), "spec.json (what the run asked): it is not JSON, so it is damaged"),
-        (lambda f: damage_json(f / "spec.json", limit=3), "spec.json (what the run asked): it is not what was written"),
+        (lambda f: (f / "spec.json").write_text("{"), "spec.json (what was run): it is not JSON, so it is damaged"),
+        (lambda f: damage_json(f / "spec.json", limit=3), "spec.json (what was run): it is not what was written"),
         (lambda f: unsealed(f / "spec.json", limit=3), "metrics.json and spec.json next to it are not of the same run"),
-        (lambda f: unsealed(f / "spec.json", task=7), "spec.json (what the run asked): task is not as a run writes it"),
+        (lambda f: unsealed(f / "spec.json", task=7), "spec.json (what was run): task is not as a run writes it"),
         (lambda f: (f / "metrics.json").write_text("[]"), "metrics.json (the run's figures): it is not a JSON object"),
         (lambda f: (f / "metrics.json").write_text("[" * 100000), "metrics.json (the run's figures): it is not JSON"),
         (lambda f: damage_json(f / "metrics.json", task="u"), "metrics.json (the run's figures): it is not what was written"),

@@ -1,4 +1,4 @@
-"""Methods under prompt variants and interventions, and methods that read replies, from asking to figures."""
+"""Methods under prompt variants and interventions, and methods that read replies, from the requests to the figures."""
 
 import json
 from contextlib import nullcontext
@@ -17,7 +17,7 @@ from lad_eval.methods import PLAIN, Method, PermutationAverage, make_method
 from lad_eval.methods.replying import parse_reply
 from lad_eval.run.collect import collect
 from lad_eval.run.condition_results import read_condition_results
-from lad_eval.run.condition_runs import Asking, condition_runs_of, reply_batches
+from lad_eval.run.condition_runs import Collector, condition_runs_of, reply_batches
 from lad_eval.run.distributed import DistributedContext
 from lad_eval.run.execute import Interrupted, run_tasks
 from lad_eval.run.folder import ResultsError, read_run_json, write_json
@@ -76,8 +76,8 @@ def test_the_same_command_asks_nothing_again_and_score_decides_the_same(counted,
     assert decided["methods"] == metrics["methods"]
     assert rescore(tmp_path, ["sofa+lad"])["methods"]["sofa+lad"]["calibration_passes"] == 10
     for name, says in [
-        ("cot", "has not asked under cot; run again"),
-        ("self-consistency", "has not asked under cot"),
+        ("cot", "has no answers under cot; run again"),
+        ("self-consistency", "has no answers under cot"),
         ("generate(max_new_tokens=8)", r"no replies for generate\(max_new_tokens=8\); run again with it among --methods"),
     ]:
         with pytest.raises(UserError, match=says):
@@ -148,7 +148,7 @@ def test_what_a_model_cannot_do_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(execute, "load_model", lambda *_, **__: Scripted(lambda r: "1"))
     with pytest.raises(UserError, match="scripted writes greedily only; leave out the methods that draw"):
         run_tasks(settings(tmp_path, methods=("self-consistency",), limit=1))
-    with pytest.raises(UserError, match="scripted cannot be asked under sofa: its attention is out of reach"):
+    with pytest.raises(UserError, match="scripted cannot be run under sofa: its attention is out of reach"):
         run_tasks(settings(tmp_path, methods=("sofa",), limit=1))
 
 
@@ -164,7 +164,7 @@ def test_parameters_in_brackets_are_part_of_the_name(counted, tmp_path):
     assert stored[names[1]]["parameters"] == {"samples": 2, "temperature": 0.7, "max_new_tokens": 3, "seed": 42}
     count = len(asked.asked)
     run_tasks(settings(tmp_path, methods=("vanilla",), limit=1))
-    assert len(asked.asked) == count + 2, "what is stored stays, and is not asked again"
+    assert len(asked.asked) == count + 2, "what is stored stays, and is not run again"
     assert set(read_run_json(folder / "metrics.json")["methods"]) == {*names, "vanilla"}
     assert rescore(tmp_path)["methods"][names[1]] == stored[names[1]]
 
@@ -269,24 +269,24 @@ class Halves:
     def condition_runs(self):
         return condition_runs_of(self.task, self.methods, self.folder, 2)
 
-    def ask(self, rank):
-        asking = Asking(self.model, DistributedContext(rank, 2), None, shown=False)
+    def collect(self, rank):
+        collector = Collector(self.model, DistributedContext(rank, 2), None, shown=False)
         store = EvidenceStore(self.folder, self.model.fingerprint, task=self.task.fingerprint, rank=rank)
         with nullcontext() if rank else store:  # the main process holds the run's folder for as long as the run lasts
             for condition_run in self.condition_runs():
-                asking.ask(condition_run, store)
+                collector.collect(condition_run, store)
 
     def finish(self):
-        asking = Asking(self.model, DistributedContext(0, 2), None, shown=False)
+        collector = Collector(self.model, DistributedContext(0, 2), None, shown=False)
         with EvidenceStore(self.folder, self.model.fingerprint, task=self.task.fingerprint, rank=0) as store:
-            return [asking.finish(condition_run, store) for condition_run in self.condition_runs()]
+            return [collector.finish(condition_run, store) for condition_run in self.condition_runs()]
 
 
 def test_two_processes_join_replies_under_the_fingerprint_that_they_were_written_under(model, tmp_path):
     methods = {name: make_method(name) for name in ("vanilla", "sofa", "sofa+generate")}
     halves = Halves(model, tmp_path, load_task(TASK), methods)
-    halves.ask(0)
-    halves.ask(1)
+    halves.collect(0)
+    halves.collect(1)
     ranks = sorted(path.name for path in (tmp_path / "conditions" / "sofa").glob("replies.*"))
     assert ranks == ["replies.greedy-16.rank0.jsonl", "replies.greedy-16.rank1.jsonl"]
     plain, soft = halves.finish()
@@ -298,9 +298,9 @@ def test_two_processes_join_replies_under_the_fingerprint_that_they_were_written
     (written,) = soft.replies.values()
     assert written.fingerprint == header["fingerprint"] == soft.evidence.fingerprint
     assert "intervention" not in plain.evidence.fingerprint
-    alone = Asking(model, DistributedContext(), None, shown=False)
+    alone = Collector(model, DistributedContext(), None, shown=False)
     with EvidenceStore(tmp_path, model.fingerprint, task=halves.task.fingerprint) as store:
-        assert [alone.ask(condition_run, store)[0] for condition_run in halves.condition_runs()] == [0, 0], (
+        assert [alone.collect(condition_run, store)[0] for condition_run in halves.condition_runs()] == [0, 0], (
             "one process goes on with what two stored"
         )
 
@@ -314,13 +314,13 @@ def test_what_the_main_process_takes_from_a_sibling_run_no_process_runs_again(co
     assert len(condition_runs) == 2
     for rank in (0, 1):
         asked = counted()
-        asking = Asking(asked, DistributedContext(rank, 2), tmp_path, shown=False)
+        collector = Collector(asked, DistributedContext(rank, 2), tmp_path, shown=False)
         store = EvidenceStore(folder, model.fingerprint, task=task.fingerprint, rank=rank)
         with nullcontext() if rank else store:
             for condition_run in condition_runs:
                 if rank == 0:
-                    asking.reuse(condition_run, store)
-                assert asking.ask(condition_run, store)[0] == 0
+                    collector.reuse(condition_run, store)
+                assert collector.collect(condition_run, store)[0] == 0
         assert asked.asked == []
 
 

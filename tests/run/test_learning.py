@@ -81,7 +81,7 @@ def test_its_state_is_used_again_when_a_run_goes_on_or_asks_more(counted, tmp_pa
     assert run(tmp_path, "evened") == rows
     assert (len(anew.asked), anew.calibrations) == (10, [])
     assert state.read_bytes() == content
-    # Another run of the model on the task: the same calibration samples, so that neither is learned nor asked again.
+    # Another run of the model on the task: the same calibration samples, so that neither is learned nor run again.
     more = counted()
     run(tmp_path, "evened", limit=3)
     assert (len(more.asked), more.calibrations) == (5, [])
@@ -266,7 +266,7 @@ def test_a_model_that_cannot_be_calibrated_on_is_one_line(model):
     class Closed:
         name, fingerprint = "closed", {"model": "closed"}
 
-    with pytest.raises(UserError, match=r"closed cannot be asked under evened\(strength=1.0\), which learns from the model's"):
+    with pytest.raises(UserError, match=r"closed cannot be run under evened\(strength=1.0\), which learns from the model's"):
         calibrate_intervention(Closed(), parse_intervention("evened(strength=1)"), [])
 
 
