@@ -9,6 +9,7 @@ results.py            `metrics.json` and `predictions.parquet`; a run decided ag
 rows.py               rows of tables, from `metrics.json`
 spec.py               what determines a run
 folder.py             the folder of a run and its files
+schema.py             what the files of figures and predictions may hold
 metadata.py           what a run notes besides its figures
 preflight.py          whether a model can take a task's prompts
 task_data.py          which data a run was made with
