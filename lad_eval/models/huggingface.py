@@ -36,10 +36,10 @@ from lad_eval.models.inference.generation import GumbelSampler, neutral_generati
 from lad_eval.models.inputs.features import RememberedFeatures
 from lad_eval.models.inputs.preparation import Batch, Preparation, check_image_preparation
 from lad_eval.models.interventions import InterventionMixin
-from lad_eval.models.loading import repair
 from lad_eval.models.prompts.check import PromptChecker
 from lad_eval.models.prompts.conversation import Conversation
 from lad_eval.models.prompts.date import DEFAULT_DATE
+from lad_eval.models.releases import repair
 from lad_eval.models.source import display_name
 from lad_eval.tasks.request import Request
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from weakref import WeakSet
 
 import torch
 
@@ -24,16 +21,6 @@ from lad_eval.models.adapters import (
 )
 from lad_eval.models.source import HUB_ID, Source, hub_has_address, is_built_in, local_folder, unreachable
 
-_DTYPES = {
-    "float32": torch.float32,
-    "fp32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "bf16": torch.bfloat16,
-    "float16": torch.float16,
-    "fp16": torch.float16,
-}
-SMALL_MODEL_PARAMETERS = 10_000_000
-_ATTENTION = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")
 # What a folder must hold: any file of each group.
 _CONFIGURATION = {"the configuration (config.json)": ("config.json",)}
 _PROCESSOR = {
@@ -41,53 +28,6 @@ _PROCESSOR = {
     "the tokenizer (tokenizer.json, or tokenizer_config.json and its vocabulary)": TOKENIZER,
 }
 _WEIGHTS = {"the weights (*.safetensors)": ("*.safetensors", "*.bin")}
-
-
-def resolve_device(device: str) -> torch.device:
-    """Device of a name; "auto" is a GPU if there is one (the local rank's own when several processes run), else the CPU.
-
-    Raises:
-        UserError: no such device here.
-    """
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device == "auto":
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % count) if count else torch.device("cpu")
-    try:
-        resolved = torch.device(device)
-    except RuntimeError:
-        raise UserError(f"Unknown device {device!r}: use auto, cpu, cuda, cuda:<index> or mps.") from None
-    if resolved.type == "cuda" and not count:
-        raise UserError(f"Device {device!r} is not available: PyTorch {torch.__version__} sees no GPU here; use --device cpu.")
-    if resolved.type == "cuda" and (resolved.index or 0) >= count:
-        raise UserError(f"Device {device!r} does not exist: there are {count} GPUs, cuda:0 to cuda:{count - 1}.")
-    if resolved.type == "mps" and not torch.backends.mps.is_available():
-        raise UserError("Device 'mps' is not available on this machine; use --device cpu.")
-    return resolved
-
-
-def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """Dtype of a name; "auto" is float32 on the CPU and bfloat16 elsewhere (float16 where a GPU has no bfloat16).
-
-    Raises:
-        UserError: no such dtype.
-    """
-    if dtype == "auto":
-        if device.type == "cpu":
-            return torch.float32
-        return torch.float16 if device.type == "cuda" and not torch.cuda.is_bf16_supported() else torch.bfloat16
-    if dtype not in _DTYPES:
-        raise UserError(f"Unknown dtype {dtype!r}: use auto, float32, bfloat16 or float16.")
-    return _DTYPES[dtype]
-
-
-def check_attention(name: str | None) -> None:
-    """Refuses an attention implementation whose last row cannot be read.
-
-    Raises:
-        UserError: it is none of those, nor a kernel of the hub ("org/name").
-    """
-    if name is not None and name not in _ATTENTION and "/" not in name:
-        raise UserError(f"Unknown attention implementation {name!r}: use {', '.join(_ATTENTION)} or leave it out.")
 
 
 def check_folder(folder: Path, *, processor: bool = True, code: bool = False) -> None:
@@ -311,58 +251,3 @@ def _explain(error: BaseException, source: str, attn_implementation: str | None)
     if attn_implementation is not None and ("attention" in str(error).lower() or "attn" in str(error).lower()):
         return f"Attention implementation {attn_implementation!r} is not available for {source}: {reason}"
     return f"{source} cannot be loaded: {reason}"
-
-
-def spare_threads(model: Any) -> None:
-    """Runs a very small model on the CPU with one thread, for this process, unless OMP_NUM_THREADS says otherwise.
-
-    Its matrices are too small to share: threads wait for each other, and on a machine that does something else as well they
-    wait for long.
-    """
-    small = sum(parameter.numel() for parameter in model.parameters()) < SMALL_MODEL_PARAMETERS
-    if small and model.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1)
-
-
-# Architectures that earlier releases have, but get wrong: the first release that will do, and what is wrong before it.
-_FIRST_RELEASES = {"minicpmv4_6": ("5.19", "earlier ones mix up images of unequal sizes")}
-_REPAIRED: WeakSet[torch.nn.Module] = WeakSet()
-
-
-def repair(model: Any) -> None:
-    """Makes a model answer that its release of transformers broke; any other model stays as it is.
-
-    transformers 5.24.0: Llama 4 reads `image_outputs` of its language model's output, which has none, and fails at every prompt.
-
-    Raises:
-        UnsupportedModelError: the release gets the architecture wrong in a way that cannot be repaired from outside.
-    """
-    kind = str(getattr(getattr(model, "config", None), "model_type", ""))
-    if kind in _FIRST_RELEASES:
-        first, reason = _FIRST_RELEASES[kind]
-        check_transformers(kind, first, reason)
-    language_model = getattr(model, "language_model", None)
-    if kind == "llama4" and isinstance(language_model, torch.nn.Module) and language_model not in _REPAIRED:
-        language_model.register_forward_hook(_with_image_outputs)
-        _REPAIRED.add(language_model)
-
-
-def check_transformers(name: str, first: str, reason: str) -> None:
-    """Refuses a release of transformers that is too old for a model.
-
-    Raises:
-        UnsupportedModelError: it is older than `first`.
-    """
-    from packaging.version import Version
-
-    installed = version("transformers")
-    if Version(installed) < Version(first):
-        raise UnsupportedModelError(
-            f"{name} needs transformers {first} or later, as {reason}; {installed} is installed: pip install -U transformers"
-        )
-
-
-def _with_image_outputs(module: torch.nn.Module, args: Any, output: Any) -> Any:
-    if not isinstance(output, tuple) and not hasattr(output, "image_outputs"):
-        output.image_outputs = None
-    return output

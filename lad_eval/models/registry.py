@@ -122,16 +122,10 @@ def load_model(
         return _of_kit(name, {**chosen, "trust-remote-code": trust_remote_code}, image_preparation, check_date(date))
     from lad_eval.models.adapters import check_adapter
     from lad_eval.models.base import check_batch_size
+    from lad_eval.models.device import check_attention, resolve_device, resolve_dtype, spare_threads
     from lad_eval.models.huggingface import HuggingFaceVLM
     from lad_eval.models.inputs.preparation import check_image_preparation
-    from lad_eval.models.loading import (
-        apply_adapter,
-        check_attention,
-        fetch_adapters,
-        resolve_device,
-        resolve_dtype,
-        spare_threads,
-    )
+    from lad_eval.models.loading import apply_adapter, fetch_adapters
 
     check_batch_size(batch_size)
     check_image_preparation(image_preparation)

@@ -3,6 +3,8 @@
 `Ranker` is the way in.
 """
 
-from lad_eval.ranking.ranker import Question, Ranker, Ranking
+from lad_eval.ranking.calibrated import Ranking
+from lad_eval.ranking.questions import Question
+from lad_eval.ranking.ranker import Ranker
 
 __all__ = ["Question", "Ranker", "Ranking"]

@@ -10,9 +10,9 @@ from packaging.version import Version
 from lad_eval.attention.hooks import attention_layers, decoder_layers
 from lad_eval.attention.interventions import Sofa
 from lad_eval.errors import UnsupportedModelError
-from lad_eval.models.loading import repair
 from lad_eval.models.random import FAMILIES, load_random
 from lad_eval.models.random.build import _FAMILIES
+from lad_eval.models.releases import repair
 from tests.models.requests import make_requests
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,7 +61,7 @@ def test_what_its_row_says_holds(vlm, family):
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if _FAMILIES[name].since])
 def test_a_release_without_the_family_is_told_in_one_line(family, monkeypatch):
-    monkeypatch.setattr("lad_eval.models.loading.version", lambda package: "5.17.0")
+    monkeypatch.setattr("lad_eval.models.releases.version", lambda package: "5.17.0")
     since = _FAMILIES[family].since
     assert Version(oldest_supported()) < Version(since)
     with pytest.raises(
@@ -72,7 +72,7 @@ def test_a_release_without_the_family_is_told_in_one_line(family, monkeypatch):
 
 def test_a_checkpoint_that_its_release_gets_wrong_is_refused(tiny, monkeypatch):
     model, _ = tiny("minicpm-v-4.6")
-    monkeypatch.setattr("lad_eval.models.loading.version", lambda package: "5.18.0")
+    monkeypatch.setattr("lad_eval.models.releases.version", lambda package: "5.18.0")
     with pytest.raises(
         UnsupportedModelError, match=r"minicpmv4_6 needs transformers 5\.19 or later, as earlier ones mix up images"
     ):

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from lad_eval.models.loading import check_transformers, repair
 from lad_eval.models.random.blocks import GEMMA3, LLAMA4, MISTRAL3, PALIGEMMA, QWEN3_VL_MOE
 from lad_eval.models.random.crops import COHERE2_VISION, LFM2_VL, MINICPM_V_4_6, MOLMO2, OVIS2
 from lad_eval.models.random.family import ModelFamily, make_tokenizer
 from lad_eval.models.random.llava import LLAVA_1_5, LLAVA_NEXT, LLAVA_ONEVISION, PIXTRAL
 from lad_eval.models.random.qwen import QWEN2_5_VL, QWEN2_VL, QWEN3_5, QWEN3_VL
 from lad_eval.models.random.tiles import GEMMA4, GLM4V, IDEFICS3, INTERNVL, SMOLVLM
+from lad_eval.models.releases import check_transformers, repair
 
 _FAMILIES: dict[str, ModelFamily] = {
     "qwen2-vl": QWEN2_VL,

@@ -21,10 +21,10 @@ from lad_eval.models.base import ImagePreparation, PromptReport, Repeated, calib
 from lad_eval.models.inference.batching import OutOfMemoryError, is_out_of_memory
 from lad_eval.models.inputs.preparation import check_image_preparation
 from lad_eval.models.interventions import InterventionMixin
-from lad_eval.models.loading import repair
 from lad_eval.models.prompts.check import context_length
 from lad_eval.models.prompts.conversation import Conversation
 from lad_eval.models.prompts.date import DEFAULT_DATE, check_date
+from lad_eval.models.releases import repair
 from lad_eval.models.vlmeval.handlers import BaseHandler, CalibrationHandler, EvidenceHandler, PromptContext, ReplyHandler
 from lad_eval.models.vlmeval.images import ImageFacts
 from lad_eval.models.vlmeval.interception import GenerateHandler, intercepted

@@ -1,0 +1,79 @@
+"""Where and how a model computes: device, dtype, attention implementation, threads."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+from lad_eval.errors import UserError
+
+_DTYPES = {
+    "float32": torch.float32,
+    "fp32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+    "float16": torch.float16,
+    "fp16": torch.float16,
+}
+_ATTENTION = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")
+SMALL_MODEL_PARAMETERS = 10_000_000
+
+
+def resolve_device(device: str) -> torch.device:
+    """Device of a name; "auto" is a GPU if there is one (the local rank's own when several processes run), else the CPU.
+
+    Raises:
+        UserError: no such device here.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "auto":
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % count) if count else torch.device("cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError:
+        raise UserError(f"Unknown device {device!r}: use auto, cpu, cuda, cuda:<index> or mps.") from None
+    if resolved.type == "cuda" and not count:
+        raise UserError(f"Device {device!r} is not available: PyTorch {torch.__version__} sees no GPU here; use --device cpu.")
+    if resolved.type == "cuda" and (resolved.index or 0) >= count:
+        raise UserError(f"Device {device!r} does not exist: there are {count} GPUs, cuda:0 to cuda:{count - 1}.")
+    if resolved.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("Device 'mps' is not available on this machine; use --device cpu.")
+    return resolved
+
+
+def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """Dtype of a name; "auto" is float32 on the CPU and bfloat16 elsewhere (float16 where a GPU has no bfloat16).
+
+    Raises:
+        UserError: no such dtype.
+    """
+    if dtype == "auto":
+        if device.type == "cpu":
+            return torch.float32
+        return torch.float16 if device.type == "cuda" and not torch.cuda.is_bf16_supported() else torch.bfloat16
+    if dtype not in _DTYPES:
+        raise UserError(f"Unknown dtype {dtype!r}: use auto, float32, bfloat16 or float16.")
+    return _DTYPES[dtype]
+
+
+def check_attention(name: str | None) -> None:
+    """Refuses an attention implementation whose last row cannot be read.
+
+    Raises:
+        UserError: it is none of those, nor a kernel of the hub ("org/name").
+    """
+    if name is not None and name not in _ATTENTION and "/" not in name:
+        raise UserError(f"Unknown attention implementation {name!r}: use {', '.join(_ATTENTION)} or leave it out.")
+
+
+def spare_threads(model: Any) -> None:
+    """Runs a very small model on the CPU with one thread, for this process, unless OMP_NUM_THREADS says otherwise.
+
+    Its matrices are too small to share: threads wait for each other, and on a machine that does something else as well they
+    wait for long.
+    """
+    small = sum(parameter.numel() for parameter in model.parameters()) < SMALL_MODEL_PARAMETERS
+    if small and model.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
