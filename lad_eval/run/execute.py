@@ -284,6 +284,7 @@ def claimed(folder: Path, spec: RunSpec, task: Task, settings: Settings, context
     with ExitStack() as stack:
         with context.barrier():
             if context.is_main_process:
+                stack.enter_context(files.removed_if_unused(folder))
                 stack.enter_context(store)
                 if start_over:
                     files.clear(folder)

@@ -6,6 +6,8 @@ import logging
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +50,13 @@ def condition_folder(run: Path, condition: Condition) -> Path:
 
 
 def ensure_writable(out: Path) -> None:
-    """Makes the results folder.
+    """Refuses a results folder in which nothing can be written. It is not made: what is written there makes it.
 
     Raises:
-        ResultsError: nothing can be written there.
+        ResultsError: nothing can be written there, or in the nearest folder above it that exists.
     """
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
+        with tempfile.TemporaryFile(dir=next(place for place in (out, *out.absolute().parents) if place.exists())):
             pass
     except OSError as error:
         raise ResultsError(f"Cannot write to the results folder {out}: {error.strerror}. Choose another with --runs.") from error
@@ -84,6 +85,38 @@ def claim(folder: Path, spec: RunSpec) -> None:
                 )
             return
     write_json(path, spec.document())
+
+
+@contextmanager
+def removed_if_unused(folder: Path) -> Iterator[None]:
+    """Removes, where the block fails, the folders that hold nothing but what a run begins with: its conditions' and its own.
+
+    A folder of a run that was there before stays.
+    """
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for condition in (folder / CONDITIONS).glob("*"):
+                _remove_unless_used(condition)
+            _remove_unless_used(folder / CONDITIONS)
+            if folder in missing:
+                _remove_unless_used(folder, scaffold=(SPEC, TASK))
+            for place in missing[1:]:
+                place.rmdir()
+        raise
+
+
+def _remove_unless_used(folder: Path, scaffold: Sequence[str] = ()) -> None:
+    """Removes a folder that holds no file but locks and those of `scaffold`."""
+    files = list(folder.iterdir()) if folder.is_dir() else []
+    if any(file.name not in scaffold and file.suffix != ".lock" for file in files):
+        return
+    for file in files:
+        file.unlink()
+    if folder.is_dir():
+        folder.rmdir()
 
 
 def clear(folder: Path) -> None:

@@ -2,9 +2,10 @@ import os
 
 import pytest
 
+from lad_eval.errors import UserError
 from lad_eval.files.atomic import write_atomically
 from lad_eval.files.documents import write_json
-from lad_eval.run.folder import ResultsError, claim, clear, ensure_writable, folder_of, read_run_json, slug
+from lad_eval.run.folder import ResultsError, claim, clear, ensure_writable, folder_of, read_run_json, removed_if_unused, slug
 from lad_eval.run.spec import RunSpec
 
 
@@ -106,6 +107,36 @@ def test_an_unwritable_results_folder_is_one_line(tmp_path):
     blocked.write_text("")
     with pytest.raises(ResultsError, match=r"Cannot write to the results folder .*file.*--runs"):
         ensure_writable(blocked / "runs")
+
+
+def test_a_results_folder_is_made_by_what_is_written_there(tmp_path):
+    ensure_writable(tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_a_failure_leaves_without_answers_is_removed_with_those_above_it(tmp_path):
+    folder = tmp_path / "runs" / "model" / "run"
+
+    def write_and_fail(*names):
+        with removed_if_unused(folder):
+            for name in names:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_text("")
+            raise UserError("refused")
+
+    def fail_after(*names):
+        with pytest.raises(UserError, match="refused"):
+            write_and_fail(*names)
+        return sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+
+    assert fail_after("spec.json", "task.json", ".evidence.lock", "conditions/fastv/.evidence.lock") == []
+    assert list(tmp_path.iterdir()) == []
+    answers = ("spec.json", "conditions/fastv/.evidence.lock", "conditions/sofa/evidence.jsonl")
+    left = ["runs/model/run/conditions/sofa/evidence.jsonl", "runs/model/run/spec.json"]
+    assert fail_after(*answers) == left, "what holds answers stays"
+    (tmp_path / "runs/model/run/conditions/sofa/evidence.jsonl").unlink()
+    assert fail_after("conditions/fastv/.evidence.lock") == ["runs/model/run/spec.json"], "a run that was there stays"
+    assert not (tmp_path / "runs/model/run/conditions").exists()
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")

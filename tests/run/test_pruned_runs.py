@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lad_eval.errors import UserError
 from lad_eval.evidence.store import read_evidence
 from lad_eval.run.execute import run_tasks
 from lad_eval.run.folder import read_run_json
@@ -40,3 +41,21 @@ def test_pruned_conditions_serve_every_decision(counted, tmp_path):
         "keep_is": "share",
         "layer": 2,
     }
+
+
+@pytest.mark.parametrize(
+    ("methods", "left"),
+    [
+        (("fastv(layer=99)",), []),
+        (("fastv(layer=99)+generate",), []),
+        (("fastv(keep=9999)",), []),
+        (("vanilla", "fastv(layer=99)"), ["evidence.jsonl", "spec.json", "task.json"]),
+    ],
+)
+def test_a_refused_pruner_leaves_nothing_but_answers(counted, tmp_path, methods, left):
+    counted()
+    with pytest.raises(UserError, match=r"cannot prune before layer 99|cannot keep 9999"):
+        run_tasks(settings(tmp_path / "runs", methods=methods, limit=1))
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock") == left
+    assert not list(tmp_path.rglob("conditions"))
+    assert bool(left) == (tmp_path / "runs").exists()

@@ -63,7 +63,8 @@ def check_writable(folder: Path) -> None:
     """
     try:
         ensure_writable(folder)
-    except ResultsError as error:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (ResultsError, OSError) as error:
         raise UserError(f"Cannot write to the work folder {folder}; choose another --work-dir.") from error
 
 
