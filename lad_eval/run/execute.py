@@ -170,10 +170,12 @@ def run_task(
     if only_shown:
         return []
     with context.barrier():
-        wanted = with_stored(methods, [] if settings.overwrite == "always" else stored_methods(folder))
+        stored = [] if settings.overwrite == "always" else stored_methods(folder)
+        wanted = with_stored(methods, stored)
         condition_runs = condition_runs_of(task, wanted, folder, limit)
         if context.is_main_process:
             check_prompts(model, task, methods, limit)
+            _warn_of_unknown(folder, [name for name in stored if name not in wanted])
     collector = Collector(model, context, settings.out if settings.overwrite == "missing" else None, not settings.quiet, overall)
     with claimed(folder, spec, task, settings, context) as store:
         condition_runs = [collector.calibrated(condition_run) for condition_run in condition_runs]
@@ -199,6 +201,17 @@ def run_task(
     _announce(task, condition_runs, session)
     finished(task.name, folder)
     return _rows(metrics, methods, settings)
+
+
+def _warn_of_unknown(folder: Path, names: Sequence[str]) -> None:
+    """Says which stored methods this process does not know: those of files that the command does not name."""
+    if names:
+        logger.warning(
+            "The run in %s holds figures of %s, which no known method is called; they are left out of its tables from now on. "
+            "To have them again, add file.py:Class to --methods.",
+            folder,
+            ", ".join(names),
+        )
 
 
 def _rows(metrics: Mapping[str, Any], methods: Mapping[str, Method], settings: Settings) -> list[Row]:

@@ -83,3 +83,20 @@ def test_a_method_needs_no_docstring(tmp_path, capsys, monkeypatch):
     words = ["--model", "random:llava-1.5", "--tasks", "scenes_random_n2", "--limit", "1", "--quiet", "--json"]
     assert invoke(["run", *words, "--methods", "mine.py:Last"]) == 0
     assert '"own-last-3"' in capsys.readouterr().out
+
+
+def test_a_run_that_no_longer_knows_a_method_of_a_file_says_that_its_row_goes(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(METHOD.format(n=9))
+    words = ["run", "--model", "random:llava-1.5", "--tasks", "scenes_random_n2", "--limit", "1", "--runs", "runs", "--quiet"]
+    before = dict(METHODS._entries), dict(METHODS._origins), dict(METHODS._values)
+    assert invoke([*words, "--methods", "mine.py:Last"]) == 0
+    METHODS._entries, METHODS._origins, METHODS._values = before  # as in a process that has not read the file
+    capsys.readouterr()
+    assert invoke([*words, "--methods", "vanilla"]) == 0
+    errors = capsys.readouterr().err
+    assert "holds figures of own-last-9, which no known method is called; they are left out of its tables from now on." in errors
+    assert invoke([*words, "--methods", "vanilla"]) == 0
+    assert "own-last-9" not in capsys.readouterr().err, "they are gone, and nothing is to be said"
+    assert invoke([*words, "--methods", "mine.py:Last"]) == 0
+    assert "own-last-9" in capsys.readouterr().out
