@@ -19,6 +19,7 @@ from lad_eval.run.execute import Overwrite, Settings, run_tasks
 from lad_eval.run.rows import Row
 from lad_eval.run.stored import load_run
 from lad_eval.tasks.search import task_search
+from lad_eval.terminal import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,7 +101,7 @@ class RunResult:
 
     def __repr__(self) -> str:
         methods = len({row.method for row in self.rows})
-        return f"RunResult({len(self.folders)} tasks, {methods} methods)"
+        return f"RunResult({counted(len(self.folders), 'task')}, {counted(methods, 'method')})"
 
 
 def evaluate(

@@ -33,6 +33,11 @@ def visible(text: str, *, line: bool = True) -> str:
     return (_CONTROLS_AND_BREAKS if line else _CONTROLS).sub(_escape, text)
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 method`, `3 methods`; nouns take an s."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def plain_cell(value: Any) -> Any:
     """A value of a CSV file; before text that a spreadsheet would take for a formula stands an apostrophe."""
     if not isinstance(value, str):

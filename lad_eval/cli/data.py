@@ -11,7 +11,7 @@ import typer
 
 from lad_eval.cli.options import IncludePath, Quiet
 from lad_eval.errors import DataError, UserError
-from lad_eval.terminal import visible, write
+from lad_eval.terminal import counted, visible, write
 
 if TYPE_CHECKING:
     from lad_eval.data.dataset import DataSet, Progress
@@ -189,7 +189,7 @@ def export(
     from lad_eval.tasks.sources.retrieval_files import export_task
 
     count = export_task(load_task(task), file, split=split.value, images=images)
-    write(f"{file}: {count} samples.\n")
+    write(f"{file}: {counted(count, 'sample')}.\n")
 
 
 @app.command("import")

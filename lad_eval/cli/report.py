@@ -22,7 +22,7 @@ from lad_eval.cli.options import (
     expanded,
     listed,
 )
-from lad_eval.terminal import write
+from lad_eval.terminal import counted, write
 
 Folders = Annotated[
     list[Path] | None, typer.Argument(help="Run folders, or folders above them. Default: all of --runs.", show_default=False)
@@ -56,7 +56,7 @@ def report(
     with progress("report", len(selected), shown=not quiet, unit="runs") as advance:
         written = write_report(selected, out, definitions=definitions_of(names), pictured=pictures, advance=advance)
     write(
-        f"{written.path}: {written.runs} run{'s' if written.runs > 1 else ''}, {written.samples} samples, "
+        f"{written.path}: {counted(written.runs, 'run')}, {counted(written.samples, 'sample')}, "
         f"{written.pictured} of them with pictures, {written.size / 1e6:.1f} MB\n"
     )
     if not quiet:

@@ -29,6 +29,7 @@ from lad_eval.tasks.plan import Orders, plan
 from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.request import Request
 from lad_eval.tasks.task import Task
+from lad_eval.terminal import counted
 
 logger = logging.getLogger(__name__)
 
@@ -211,7 +212,8 @@ def calibrate_intervention(
             made = made.load_learned(other, origin)
     if not made.is_ready:
         samples = len({request.sample_id for request in requests})
-        logger.info("%s is calibrated on %d samples in %d orders.", made.label, samples, len(requests) // max(1, samples))
+        orders = len(requests) // max(1, samples)
+        logger.info("%s is calibrated on %s in %s.", made.label, counted(samples, "sample"), counted(orders, "order"))
         made = model.calibrated(made, requests)
     if folder is not None:
         made.save_learned(folder)

@@ -27,6 +27,7 @@ from lad_eval.run.reuse import reuse_evidence, sibling_runs
 from lad_eval.tasks.plan import Plan, plan
 from lad_eval.tasks.request import Request
 from lad_eval.tasks.task import Task
+from lad_eval.terminal import counted
 
 REPLIES_A_CALL = 16
 EVIDENCE = "evidence"
@@ -211,12 +212,15 @@ class Collector:
             Interrupted: Ctrl-C.
             UserError: the model cannot be run in this way, an image cannot be read, memory or the disk does not suffice.
         """
-        started, count = time.monotonic(), 0
+        started = time.monotonic()
         fingerprint = fingerprint_under(self.model, condition_run.intervention)
+        # Opened before the first request, so that what other processes store meanwhile counts as run now.
+        replies = {d: self._reply_store(condition_run, d, fingerprint).open() for d in condition_run.decodings}
+        count = sum(d.samples * len(condition_run.reply_keys(d) - reply_store.keys()) for d, reply_store in replies.items())
         with under(self.model, condition_run.intervention):
             count += self._evidence(condition_run, store, fingerprint)
-            for decoding in condition_run.decodings:
-                count += self._replies(condition_run, decoding, fingerprint)
+            for decoding, reply_store in replies.items():
+                self._replies(condition_run, decoding, reply_store)
         return count, time.monotonic() - started
 
     def finish(self, condition_run: ConditionRun, store: EvidenceStore) -> ConditionResults:
@@ -262,10 +266,8 @@ class Collector:
             self._answer(condition_run.label, EVIDENCE, len(share), len(share) - len(missing), keep)
         return len(needed - have)
 
-    def _replies(self, condition_run: ConditionRun, decoding: Decoding, fingerprint: Mapping[str, Any]) -> int:
-        replies = self._reply_store(condition_run, decoding, fingerprint).open()
-        needed = condition_run.reply_keys(decoding)
-        share = self._share(condition_run, needed)
+    def _replies(self, condition_run: ConditionRun, decoding: Decoding, replies: ReplyStore) -> None:
+        share = self._share(condition_run, condition_run.reply_keys(decoding))
         have = replies.keys()
         missing = {request.key: request for request in share if request.key not in have}
 
@@ -275,7 +277,6 @@ class Collector:
                 yield len(batch)
 
         self._answer(condition_run.reply_label, decoding.slug, len(share), len(share) - len(missing), keep)
-        return decoding.samples * len(needed - have)
 
     def _reply_store(self, condition_run: ConditionRun, decoding: Decoding, fingerprint: Mapping[str, Any]) -> ReplyStore:
         return ReplyStore(
@@ -300,9 +301,8 @@ class Collector:
                     done_now += count
                     advance(count)
         except KeyboardInterrupt:
-            raise Interrupted(
-                f"Interrupted: {label} has {done + done_now} of {total} answers, all kept; the same command goes on from there."
-            ) from None
+            so_far = f"{label} has {done + done_now} of {counted(total, 'answer')}, all kept"
+            raise Interrupted(f"Interrupted: {so_far}; the same command goes on from there.") from None
 
 
 def reply_batches(model: VLM, requests: Sequence[Request], decoding: Decoding) -> Iterator[list[Reply]]:

@@ -26,13 +26,14 @@ from lad_eval.run.condition_runs import Collector, ConditionRun, Interrupted, co
 from lad_eval.run.distributed import DistributedContext
 from lad_eval.run.metadata import RunMetadata, about
 from lad_eval.run.preflight import check_prompts
-from lad_eval.run.progress import Overall
+from lad_eval.run.progress import Overall, duration
 from lad_eval.run.results import metrics_document, predictions_table, stored_methods, stored_metrics, write_predictions
 from lad_eval.run.rows import Row, reported_rows, rows_of
 from lad_eval.run.spec import RunSpec
 from lad_eval.run.task_data import note_data
 from lad_eval.tasks.registry import load_spec, load_task, resolve
 from lad_eval.tasks.task import Task
+from lad_eval.terminal import counted
 
 __all__ = ["Interrupted", "Overwrite", "Session", "Settings", "load", "run_task", "run_tasks"]
 
@@ -273,16 +274,13 @@ def _environment(model: VLM, context: DistributedContext, session: Session, stud
 
 
 def _announce(task: Task, condition_runs: Sequence[ConditionRun], session: Session) -> None:
-    alone = {name: count for condition_run in condition_runs for name, count in condition_run.alone().items()}
-    logger.info(
-        "%s: %d requests serve %d methods (one by one they would need %d), %d of them run now, in %.0f s.",
-        task.name,
-        sum(condition_run.total() for condition_run in condition_runs),
-        len(alone),
-        sum(alone.values()),
-        session.requests,
-        session.seconds,
-    )
+    """Says what was run and what was stored, and what the methods would need if each were run alone."""
+    total = sum(condition_run.total() for condition_run in condition_runs)
+    alone = [count for condition_run in condition_runs for count in condition_run.alone().values()]
+    run = f"{counted(session.requests, 'request')} run in {duration(session.seconds)}" if session.requests else "no request run"
+    stored = f", {total - session.requests} stored before" if total > session.requests else ""
+    more = f" (one by one they would need {sum(alone)})" if sum(alone) > total else ""
+    logger.info("%s: %s%s, for %s%s.", task.name, run, stored, counted(len(alone), "method"), more)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from lad_eval.models.base import VLM, PromptReport, ReadsPrompts, refuse
 from lad_eval.run.collect import calibrates
 from lad_eval.tasks.plan import one_request_per_sample
 from lad_eval.tasks.task import Task
+from lad_eval.terminal import counted
 
 
 def check_prompts(model: VLM, task: Task, methods: Mapping[str, Method], limit: int | None) -> None:
@@ -57,7 +58,7 @@ class Preflight:
     def summary(self) -> str:
         """Counts, in one line."""
         wrong = len({fault.sample_id for fault in self.prompts.faults})
-        text = f"{self.task}: {self.samples} samples checked for {self.model}, {wrong} of them cannot be used"
+        text = f"{self.task}: {counted(self.samples, 'sample')} checked for {self.model}, {wrong} of them cannot be used"
         if self.prompts.longest:
             limit = "unknown" if self.prompts.context is None else f"{self.prompts.context} tokens"
             text += f"; longest prompt {self.prompts.longest} tokens, context {limit}"

@@ -14,6 +14,7 @@ from lad_eval.evidence.store import EvidenceStore
 from lad_eval.evidence.table import Evidence, difference, fingerprint_digest
 from lad_eval.run.folder import slug
 from lad_eval.tasks.request import Request
+from lad_eval.terminal import counted
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def reuse_evidence(store: EvidenceStore, requests: Iterable[Request], folders: I
             taken += store.append(fitting)
             for key in fitting.key.tolist():
                 missing.pop(key)
-            logger.info("%d answers are those of %s.", len(fitting), folder)
+            logger.info("%s taken from %s.", counted(len(fitting), "answer"), folder)
     if unused and not taken and not have:
         newest = max(unused, key=lambda folder: (folder / PARQUET).stat().st_mtime_ns)
         logger.info(

@@ -138,7 +138,7 @@ def _extent(run: StoredRun | None) -> str:
     if run is None:
         return "not finished"
     limit = run.metrics.get("limit")
-    return "all samples" if limit is None else f"first {limit} samples"
+    return "all samples" if limit is None else "first sample" if limit == 1 else f"first {limit} samples"
 
 
 def load_run(path: Path) -> StoredRun:

@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import re
 import signal
 from dataclasses import replace
 
@@ -71,7 +72,7 @@ def test_one_pass_serves_all_methods_and_the_log_says_what_each_would_have_cost(
         rows = run_tasks(settings(tmp_path))
     assert [row.method for row in rows] == list(METHODS)
     assert len(asked.asked) == len(set(asked.asked)) == REQUESTS
-    assert f"{TASK}: 18 requests serve 6 methods (one by one they would need" in caplog.text
+    assert re.search(rf"{TASK}: 18 requests run in \d+ s, for 6 methods \(one by one they would need 78\)\.", caplog.text)
     assert [row.forward_passes for row in rows] == [1, 1, 1, 1, 1, 2]
 
 
@@ -316,3 +317,23 @@ def test_a_share_of_the_samples_is_rounded_up(counted, tmp_path):
     counted()
     rows = run_tasks(replace(settings(tmp_path), limit=0.003))
     assert {(row.samples, row.limit) for row in rows} == {(2, 2)}
+
+
+def test_the_log_counts_what_is_run_now_apart_from_what_is_stored(counted, tmp_path, caplog):
+    counted()
+    logging.getLogger("lad_eval").propagate = True
+
+    def says(**changes):
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "lad_eval"):
+            run_tasks(settings(tmp_path, **changes))
+        (line,) = [line for line in caplog.messages if line.startswith(f"{TASK}: ")]
+        return re.sub(r"in \d+ s", "in 1 s", line)
+
+    assert says(methods=("vanilla",), limit=1) == f"{TASK}: 2 requests run in 1 s, for 1 method."
+    # The sample that the shorter run evaluated is taken from there.
+    assert says(methods=("vanilla",)) == f"{TASK}: 6 requests run in 1 s, 2 stored before, for 1 method."
+    more = f"{TASK}: 10 requests run in 1 s, 8 stored before, for 3 methods (one by one they would need 44)."
+    assert says(methods=("lad", "pride")) == more
+    nothing = f"{TASK}: no request run, 18 stored before, for 3 methods (one by one they would need 44)."
+    assert says(methods=("lad", "pride")) == nothing

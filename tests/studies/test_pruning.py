@@ -86,7 +86,7 @@ def test_a_second_run_evaluates_nothing(made, capsys):
     assert invoke(arguments[:-1]) == 0
     assert (page.read_text(), {path: path.read_bytes() for path in before[1]}) == before
     log = capsys.readouterr().err
-    assert ", 0 of them run now" in log
+    assert ": no request run, " in log
     assert "is calibrated on" not in log
 
 

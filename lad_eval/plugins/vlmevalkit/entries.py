@@ -20,6 +20,7 @@ from lad_eval.plugins.vlmevalkit.names import VANILLA, Served, parse, suggestion
 from lad_eval.plugins.vlmevalkit.scores import Pointer, store_folder, write_pointer
 from lad_eval.plugins.vlmevalkit.writer import Writer, writer_of_entry, writer_of_ours
 from lad_eval.run.distributed import DistributedContext
+from lad_eval.terminal import counted
 
 if TYPE_CHECKING:
     Base = Any
@@ -241,7 +242,7 @@ class LADModel(Base):  # type: ignore[misc]  # VLMEvalKit has no types
             made = CalibratedMethod(self._vlm_for(dataset.dataset_name), dataset.task, self._method, store_folder())
             if self._method.calibrates and not made.state_path.is_file():
                 samples = dataset.task.spec.calibration.samples
-                logger.info("%s: calibrating on %d samples of %s.", self.name, samples, dataset.task.name)
+                logger.info("%s: calibrating on %s of %s.", self.name, counted(samples, "sample"), dataset.task.name)
             made.calibrate()
             made.show_progress = False  # VLMEvalKit shows a bar of its own
             state = str(made.state_path.resolve()) if self._method.calibrates else None
