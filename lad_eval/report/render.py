@@ -13,6 +13,7 @@ from lad_eval.metrics import equal
 from lad_eval.report.forms import WIDTH_OF_FILES, comma_separated, latex, markdown, terminal
 from lad_eval.report.table import EMPTY, SOFT_HYPHEN, Cell, Content, Table, figure, interval, interval_note
 from lad_eval.run.rows import COLUMNS, Row
+from lad_eval.terminal import counted
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -151,5 +152,11 @@ def _questions_in_words(block: Sequence[Row]) -> str:
     """Samples and orders that the block's rows were measured on; rows of different sizes are described separately."""
     if all(row.samples is None for row in block):
         return "published elsewhere"
-    sizes = list(dict.fromkeys(_samples(row) for row in block))
-    return ", ".join(f"{size.replace(' x ', ' samples x ')} permutations" for size in sizes)
+    return ", ".join(dict.fromkeys(map(_samples_in_words, block)))
+
+
+def _samples_in_words(row: Row) -> str:
+    if row.samples is None or row.permutations is None:
+        return EMPTY
+    noun = "sample" if row.samples == 1 else "samples"
+    return f"{row.samples}{'*' if row.limited else ''} {noun} x {counted(row.permutations, 'order')}"

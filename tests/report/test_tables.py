@@ -81,7 +81,7 @@ def test_markdown_has_one_table_a_task_in_the_order_of_the_rows_and_all_models_i
 
 def test_the_terminal_shows_a_block_a_task_and_model():
     text = render([row(), row(model="b")], "rich")
-    assert text.index("scenes_random_n4 · lad-tiny · 500 samples x 5 permutations") < text.index("scenes_random_n4 · b")
+    assert text.index("scenes_random_n4 · lad-tiny · 500 samples x 5 orders") < text.index("scenes_random_n4 · b")
 
 
 def test_the_terminal_table_fits_80_columns():
