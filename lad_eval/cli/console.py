@@ -61,6 +61,15 @@ def log_next_steps(*commands: str, written: str | Path | None = None) -> None:
     logger.info("%s", " · ".join([*where, f"next: {', or '.join(commands)}"]))
 
 
+def terminal_width() -> int | None:
+    """Columns of the terminal that stdout is; None where it is a file or a pipe."""
+    if not sys.stdout.isatty():
+        return None
+    from rich.console import Console
+
+    return Console().width
+
+
 def print_table(table: Callable[[int], Text]) -> None:
     """A table to stdout: as wide as the terminal and with bold figures, or for a file.
 
@@ -69,13 +78,13 @@ def print_table(table: Callable[[int], Text]) -> None:
     """
     from lad_eval.report.forms import WIDTH_OF_FILES
 
-    if not sys.stdout.isatty():
+    width = terminal_width()
+    if width is None:
         write(f"{table(WIDTH_OF_FILES).plain}\n")
         return
     from rich.console import Console
 
-    console = Console()
-    console.print(table(console.width), soft_wrap=True)
+    Console().print(table(width), soft_wrap=True)
 
 
 def print_error(text: str, exit_code: int = UserError.exit_code) -> None:

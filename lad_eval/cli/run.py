@@ -185,6 +185,7 @@ def compare(
     include_path: IncludePath = None,
 ) -> None:
     """Paired tests between the methods of a run, or between two runs, corrected for their number (Holm)."""
+    from lad_eval.cli.console import terminal_width
     from lad_eval.report.compare import compare_runs, comparisons_as_json, comparisons_as_text, position_p_values
     from lad_eval.run.stored import load_run
     from lad_eval.terminal import write, write_json
@@ -194,7 +195,7 @@ def compare(
     if json:
         write_json(comparisons_as_json(pairs))
     else:
-        write(comparisons_as_text(pairs, position_p_values(runs, names), runs) + "\n")
+        write(comparisons_as_text(pairs, position_p_values(runs, names), runs, terminal_width()) + "\n")
     log_next_steps("lad-eval report")
 
 

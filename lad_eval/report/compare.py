@@ -14,7 +14,7 @@ from lad_eval.metrics import Comparison, compare, holm
 from lad_eval.report.forms import terminal
 from lad_eval.report.table import SOFT_HYPHEN, Cell, Table, figure, interval_note
 from lad_eval.run.stored import StoredRun, load_run
-from lad_eval.terminal import visible
+from lad_eval.terminal import counted, visible
 
 
 def comparisons_as_json(pairs: Sequence[Comparison]) -> str:
@@ -38,14 +38,18 @@ _HEADERS = (
 
 
 def comparisons_as_text(
-    pairs: Sequence[Comparison], position: Mapping[str, float] | None = None, runs: Sequence[Path] = ()
+    pairs: Sequence[Comparison],
+    position: Mapping[str, float] | None = None,
+    runs: Sequence[Path] = (),
+    width: int | None = None,
 ) -> str:
-    """A table as text, 80 columns wide.
+    """A table as text, with notes 80 columns wide.
 
     Args:
         pairs: of methods.
         position: p-values of the test of "position does not matter", by method or run.
         runs: folders of the compared runs, whose titles are printed above the table.
+        width: columns of the terminal, in which long names are folded; None: they stand on one line.
 
     Raises:
         UserError: one of the runs is not finished.
@@ -75,7 +79,7 @@ def comparisons_as_text(
     ends = [(pair.accuracy.low, pair.accuracy.high) for pair in pairs]
     remark = interval_note(min(map(_samples, runs)), ends) if runs else None
     notes += [remark] if remark else []
-    table = terminal(Table("", _HEADERS, rows), _WIDTH).plain
+    table = terminal(Table("", _HEADERS, rows), width).plain
     return "\n\n".join(["\n".join(map(title_of, runs)), table, *(fill(note, _WIDTH) for note in notes)]).lstrip()
 
 
@@ -87,7 +91,7 @@ def title_of(run: Path) -> str:
     """
     stored = load_run(run)
     figures = next(iter(stored.metrics["methods"].values()))
-    size = f"{figures['samples']} samples x {figures['permutations']} orders"
+    size = f"{counted(figures['samples'], 'sample')} x {counted(figures['permutations'], 'order')}"
     return f"{stored.metrics['task']} · {stored.metrics['model']} · {size}"
 
 

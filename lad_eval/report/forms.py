@@ -56,12 +56,24 @@ def terminal(table: Table, width: int | None = WIDTH_OF_FILES) -> Text:
     if excess > 0 and not table.groups:
         widths[table.fold] = max(widths[table.fold] - excess, _NARROWEST)
         for row in body:
-            folded = [wrap(line, widths[table.fold], break_on_hyphens=False) for line in row[table.fold]]
-            row[table.fold] = [line for lines in folded for line in lines]
+            row[table.fold] = [part for line in row[table.fold] for part in _folded(line, widths[table.fold])]
     blocks = [_block(table, spans, heads, body, widths) for spans in _blocks(table, widths, width)]
     notes = Text("\n".join(visible(_one_line(note)) for note in table.notes))
     text = Text("\n\n").join(part for part in (*blocks, notes) if part)
     return Text("\n").join([Text(visible(_one_line(table.title)), "bold"), text]) if table.title else text
+
+
+def _folded(line: str, width: int) -> list[str]:
+    """The line in pieces of at most so many characters, parted behind a space or a sign of a method's name: + , (."""
+    pieces = [""]
+    for part in re.findall(r"[^ +,(]*[ +,(]|[^ +,(]+", line):
+        if len(pieces[-1]) + len(part.rstrip()) > width:
+            first, *others = wrap(part, width, break_on_hyphens=False)
+            pieces += [first, *others]
+            pieces[-1] += " " * part.endswith(" ")
+        else:
+            pieces[-1] += part
+    return [piece.rstrip() for piece in pieces if piece.strip()]
 
 
 def _lines(table: Table, cell: Cell, column: int) -> list[str]:

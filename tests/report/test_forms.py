@@ -77,6 +77,20 @@ def test_a_narrow_terminal_folds_the_words_and_never_the_figures():
     assert max(map(len, terminal(long, 4).plain.splitlines())) == 8 + 2 + 3  # words in eight columns, figures whole
 
 
+def test_names_of_methods_are_folded_behind_their_signs_and_stay_apart():
+    names = ("instruction+fastv(keep=0.25,layer=3)+lad", "instruction+fastv(keep=0.25,layer=2)+lad", "vanilla")
+    folded = terminal(Table("", ("Method", "n"), [(name, 7) for name in names]), 24).plain.splitlines()[2:]
+    assert folded == [
+        "instruction+fastv(     7",
+        "keep=0.25,layer=3)+",
+        "lad",
+        "instruction+fastv(     7",
+        "keep=0.25,layer=2)+",
+        "lad",
+        "vanilla                7",
+    ]
+
+
 def test_columns_without_names_have_no_rule_and_words_may_be_folded_last():
     listing = Table("", ("", ""), (("lad", "the first of two words"), ("sofa", "short")), fold=-1)
     assert terminal(listing, 20).plain.splitlines() == ["lad   the first of", "      two words", "sofa  short"]
