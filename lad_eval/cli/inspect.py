@@ -96,7 +96,7 @@ def validate(
 ) -> int:
     """Check task definitions, and with --model every sample's prompt; one line for each fault."""
     from lad_eval.tasks.validate import validate as faults_of
-    from lad_eval.terminal import visible, write
+    from lad_eval.terminal import counted, visible, write
 
     faults = [fault for path in paths for fault in faults_of(path)]
     if model is not None and not faults:
@@ -119,13 +119,16 @@ def validate(
             faults += report.faults
     for fault in faults:
         sys.stderr.write(f"error: {visible(fault)}\n")
-    if not faults and not any(Path(path).is_dir() for path in paths):
-        from lad_eval.tasks.validate import preparing
+    if faults:
+        return FAULTY
+    from lad_eval.tasks.validate import count_definitions, preparing
 
+    write(f"{counted(count_definitions(paths), 'definition')} checked, no fault found.\n")
+    if not any(Path(path).is_dir() for path in paths):
         run = f"lad-eval run --model {model or '<folder or hub id>'} --tasks {','.join(paths)}"
         commands = dict.fromkeys(command for path in paths for command in preparing(path))
         log_next_steps(", then ".join([*commands, run]))
-    return FAULTY if faults else 0
+    return 0
 
 
 _WIDTH = 100

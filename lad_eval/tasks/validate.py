@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 from lad_eval.data.pictures import treatment_line
@@ -35,6 +36,15 @@ def validate(path: str | Path) -> list[str]:
             problems.append(f"{shown(file)}: name: {file.stem!r} is defined in {shown(places[file.stem])} too.")
         places.setdefault(file.stem, file)
     return problems
+
+
+def count_definitions(paths: Iterable[str | Path]) -> int:
+    """How many definitions, of tasks and of groups, `validate` reads for these paths, each counted once.
+
+    Raises:
+        UserError: as `validate`.
+    """
+    return len({file.resolve() for path in paths for file in _files(path)})
 
 
 def open_tasks(path: str | Path) -> list[Task]:

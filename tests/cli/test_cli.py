@@ -210,6 +210,14 @@ def test_validate_says_what_is_wrong_and_where(capsys, tmp_path):
     assert "Did you mean 'setting'" in err
 
 
+def test_validate_says_what_it_checked_where_nothing_is_wrong(capsys, tmp_path):
+    for number in (3, 4):
+        (tmp_path / f"own_n{number}.yaml").write_text(f"source: scenes\ncandidates: {number}\nsamples: 4\n")
+    assert call(capsys, "validate", tmp_path) == (0, "2 definitions checked, no fault found.\n", "")
+    one = tmp_path / "own_n3.yaml"
+    assert call(capsys, "validate", one, one)[:2] == (0, "1 definition checked, no fault found.\n")
+
+
 def test_doctor_reports_without_network(capsys, tmp_path):
     code, text, _ = call(capsys, "doctor", "--runs", tmp_path / "runs", "--json")
     findings = {finding["name"]: finding for finding in json.loads(text)}
