@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lad_eval.cli.options import IncludePath, Json
+from lad_eval.cli.options import IncludePath, Json, TrustRemoteCode
 
 if TYPE_CHECKING:
     from lad_eval.ranking.demo import Demo
@@ -46,7 +46,7 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Picture file: .png, .svg or .pdf.")] = Path("demo.png"),
     device: Annotated[str, typer.Option("--device", help="As for `lad-eval run`.")] = "auto",
     dtype: Annotated[str, typer.Option("--dtype", help="As for `lad-eval run`.")] = "auto",
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with a hub model.")] = False,
+    trust_remote_code: TrustRemoteCode = False,
     json: Json = False,
     include_path: IncludePath = None,
 ) -> None:

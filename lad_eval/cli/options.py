@@ -68,6 +68,10 @@ Reported = Annotated[bool, typer.Option("--reported", help="Show published figur
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the bootstrap and of `random:` models.", min=0)]
 Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a hub model.")]
 Adapter = Annotated[str | None, typer.Option("--adapter", help="Folder or hub id of a PEFT adapter to merge into the model.")]
+BatchSize = Annotated[str, typer.Option("--batch-size", help="Requests a pass, or auto: as many as are useful and fit.")]
+Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16, float16, or auto: float32 on the CPU, else bfloat16.")]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps, or auto: a GPU if there is one.")]
+Attention = Annotated[str | None, typer.Option("--attn", help="sdpa, flash_attention_2, ...; default: the model's.")]
 PreparedAs = Annotated[
     ImagePreparation,
     typer.Option("--image-preparation", help="protocol: 336 x 336, bicubic; native: as the model prefers; pad: to squares."),

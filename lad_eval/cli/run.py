@@ -12,8 +12,12 @@ from lad_eval.cli.console import log_next_steps
 from lad_eval.cli.options import (
     RESULTS,
     Adapter,
+    Attention,
+    BatchSize,
     Config,
     Date,
+    Device,
+    Dtype,
     ImagePreparation,
     IncludePath,
     Json,
@@ -58,14 +62,10 @@ def run(
         str | None,
         typer.Option("--limit", metavar="NUMBER", help="Only the first samples of each task: 100, or 0.1 for a tenth."),
     ] = None,
-    batch_size: Annotated[
-        str, typer.Option("--batch-size", help="Requests a pass, or auto: as many as are useful and fit.")
-    ] = "auto",
-    dtype: Annotated[
-        str, typer.Option("--dtype", help="float32, bfloat16, float16, or auto: float32 on the CPU, else bfloat16.")
-    ] = "auto",
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps, or auto: a GPU if there is one.")] = "auto",
-    attn: Annotated[str | None, typer.Option("--attn", help="sdpa, flash_attention_2, ...; default: the model's.")] = None,
+    batch_size: BatchSize = "auto",
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    attn: Attention = None,
     revision: Revision = None,
     adapter: Adapter = None,
     image_preparation: PreparedAs = ImagePreparation.protocol,

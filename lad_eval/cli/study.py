@@ -8,7 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lad_eval.cli.console import log_next_steps
-from lad_eval.cli.options import RESULTS, ImagePreparation, IncludePath, Model, PreparedAs, Quiet, Runs, Seed
+from lad_eval.cli.options import (
+    RESULTS,
+    Attention,
+    BatchSize,
+    Device,
+    Dtype,
+    ImagePreparation,
+    IncludePath,
+    Model,
+    PreparedAs,
+    Quiet,
+    Revision,
+    Runs,
+    Seed,
+    TrustRemoteCode,
+)
 
 if TYPE_CHECKING:
     from lad_eval.studies.output import StudyOutput
@@ -18,6 +33,7 @@ app = typer.Typer(name="study", help="Regenerate a paper's tables and figures fo
 WRITTEN = Path("results/paper")
 SCENES_LIMIT = 50
 PRUNING = Path("results/study/pruning")
+Out = Annotated[Path, typer.Option("--out", "-o", help="Where tables and figures are written.", file_okay=False)]
 KEEP = "1.0,0.5,0.25,0.125,0"
 
 
@@ -45,14 +61,14 @@ def lad(
         int | None, typer.Option("--limit", min=0, help="Run the first samples only; default: 50 of scenes, else all. 0: all.")
     ] = None,
     stored: Annotated[bool, typer.Option("--stored", help="Read finished runs; load no model.")] = False,
-    batch_size: Annotated[str, typer.Option("--batch-size", help="Requests a pass, or auto.")] = "auto",
-    dtype: Annotated[str, typer.Option("--dtype", help="float32, bfloat16, float16, or auto.")] = "auto",
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps, or auto.")] = "auto",
-    attn: Annotated[str | None, typer.Option("--attn", help="sdpa, flash_attention_2, ...; default: the model's.")] = None,
-    revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a hub model.")] = None,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with a hub model.")] = False,
+    batch_size: BatchSize = "auto",
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    attn: Attention = None,
+    revision: Revision = None,
+    trust_remote_code: TrustRemoteCode = False,
     runs: Runs = RESULTS,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where tables and figures are written.", file_okay=False)] = WRITTEN,
+    out: Out = WRITTEN,
     seed: Seed = 42,
     quiet: Quiet = False,
     include_path: IncludePath = None,
@@ -99,15 +115,15 @@ def pruning(
     keep: Annotated[str, typer.Option("--keep", help="Shares of the visual tokens, separated by commas.")] = KEEP,
     limit: Annotated[int, typer.Option("--limit", min=0, help="Run the first samples only. 0: all.")] = SCENES_LIMIT,
     stored: Annotated[bool, typer.Option("--stored", help="Read a finished run; load no model.")] = False,
-    batch_size: Annotated[str, typer.Option("--batch-size", help="Requests a pass, or auto.")] = "auto",
-    dtype: Annotated[str, typer.Option("--dtype", help="float32, bfloat16, float16, or auto.")] = "auto",
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps, or auto.")] = "auto",
-    attn: Annotated[str | None, typer.Option("--attn", help="sdpa, flash_attention_2, ...; default: the model's.")] = None,
-    revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a hub model.")] = None,
+    batch_size: BatchSize = "auto",
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    attn: Attention = None,
+    revision: Revision = None,
     image_preparation: PreparedAs = ImagePreparation.protocol,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with a hub model.")] = False,
+    trust_remote_code: TrustRemoteCode = False,
     runs: Runs = RESULTS,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where tables and figures are written.", file_okay=False)] = PRUNING,
+    out: Out = PRUNING,
     seed: Seed = 42,
     quiet: Quiet = False,
     include_path: IncludePath = None,

@@ -5,7 +5,7 @@ import json
 import pytest
 import typer
 
-from lad_eval.cli.main import invoke
+from lad_eval.cli.main import app, invoke
 from lad_eval.cli.options import expanded, limit_of, model_options
 from lad_eval.errors import UserError
 
@@ -126,3 +126,18 @@ def test_every_command_shows_examples(capsys):
         name = "study lad" if command.name == "paper" else command.name  # its short form
         assert all(f"lad-eval {name}" in example or "torchrun" in example for example in command.examples)
         assert "Examples" in shown
+
+
+def test_commands_that_load_a_model_declare_its_options_alike():
+    """What `run`, `study lad` and `study pruning` take alike has one help text, so none can fall behind the others."""
+    command = typer.main.get_command(app)
+    commands = {"run": command.commands["run"]} | {
+        f"study {name}": made for name, made in command.commands["study"].commands.items()
+    }
+    names = ("--batch-size", "--dtype", "--device", "--attn", "--revision", "--trust-remote-code", "--seed", "--runs", "--quiet")
+    for name in names:
+        texts = {
+            next(option.help for option in commands[which].params if name in option.opts)
+            for which in ("run", "study lad", "study pruning")
+        }
+        assert len(texts) == 1, name
