@@ -171,8 +171,8 @@ def test_wrong_pruners_end_before_anything_runs(entries, data, base, suffix, fau
     ],
 )
 def test_what_the_model_does_not_have_is_the_reason_of_the_failure(entries, data, suffix, fault, capsys):
-    code, _ = run(f"TinyQwen+{suffix}", data, f"W-{suffix[6:8]}")
-    assert code == 1
+    code, _ = run(f"TinyQwen+{suffix}", data, f"W-{suffix[6:8]}{suffix[-3:-1]}")
+    assert code == 2, "a fault of the command, as in `lad-eval run`"
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("error: 1 of the combinations failed. TinyQwen+fastv(")
     assert fault in line

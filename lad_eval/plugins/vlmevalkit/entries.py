@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from lad_eval.errors import UserError
 from lad_eval.methods import Method
@@ -170,6 +170,8 @@ class LADModel(Base):  # type: ignore[misc]  # VLMEvalKit has no types
 
     INTERLEAVE = True
     is_api = False
+    refusals: ClassVar[set[tuple[str, str]]] = set()
+    """Names of models and data sets where a model refused a row; VLMEvalKit catches the error and goes on."""
 
     def __init__(self, model: str, name: str | None = None, use_vllm: bool = False, **options: Any) -> None:
         super().__init__()
@@ -211,6 +213,13 @@ class LADModel(Base):  # type: ignore[misc]  # VLMEvalKit has no types
         Raises:
             UserError: the method is given no question of a task of ours, or the task cannot be calibrated.
         """
+        try:
+            return self._reply(message, dataset)
+        except UserError:
+            self.refusals.add((self.name, str(dataset)))
+            raise
+
+    def _reply(self, message: list[dict[str, Any]], dataset: str | None) -> str:
         if self.served.method is None and (self.served.intervention is not None or self._dataset is None):
             return self._write(message, str(dataset))
         if self._dataset is None:

@@ -48,8 +48,9 @@ def run(arguments: Sequence[str], kit_folder: str | Path | None = None) -> None:
         kit_folder: a source checkout of VLMEvalKit, whose run.py is run; None: the installed package.
 
     Raises:
-        UserError: a name does not exist, VLMEvalKit is missing, or (RunError) a combination of model and data failed. Of several
-            processes the leading one says so, and the others end in silence.
+        UserError: a name does not exist, VLMEvalKit is missing, a model of ours refused what it was given, or (RunError) a
+            combination of model and data failed otherwise. Of several processes the leading one says so, and the others say
+            nothing.
     """
     context = DistributedContext.from_environment()
     try:
@@ -83,7 +84,7 @@ def _run(words: list[str], kit_folder: str | Path | None) -> None:
     module = _main_module(kit_folder)
 
     from lad_eval.plugins.vlmevalkit.datasets import LADDataset
-    from lad_eval.plugins.vlmevalkit.entries import installed
+    from lad_eval.plugins.vlmevalkit.entries import LADModel, installed
 
     register(*dict.fromkeys(tasks.values()))
     entries = installed()
@@ -109,10 +110,13 @@ def _run(words: list[str], kit_folder: str | Path | None) -> None:
             check_reuse(entries, model, name, runs_model=line.values("--mode") != ["eval"], made=made)
             if name in LADDataset.tasks and DistributedContext.from_environment().is_main_process:
                 check_files(model, name)
+        LADModel.refusals.clear()
         module.main()
-        failures = [fault for model, name in pairs for fault in faults(model, name)]
-    if failures:
-        raise RunError(f"{len(failures)} of the combinations failed. {' '.join(failures)}")
+        failed = {(model, name): lines for model, name in pairs if (lines := faults(model, name))}
+    if failed:
+        text = f"{len(failed)} of the combinations failed. {' '.join(line for lines in failed.values() for line in lines)}"
+        # What our model refuses is a fault of the command, as it is in `lad-eval run`; the rest is VLMEvalKit's.
+        raise UserError(text) if failed.keys() <= LADModel.refusals else RunError(text)
 
 
 def _put_first(folder: Path) -> None:
