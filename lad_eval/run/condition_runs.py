@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -133,9 +133,10 @@ def condition_runs_of(task: Task, methods: Mapping[str, Method], folder: Path, l
 
 @dataclass(frozen=True)
 class Collector:
-    """How condition runs are collected.
+    """Runs what condition runs need of a model, and keeps the answers: `calibrated`, `reuse`, `collect`, `finish`, in this order.
 
     Attributes:
+        model: to run.
         context: this process's place; samples are dealt out to all.
         out: the folder of all runs, where answers that others hold may be taken; None: nothing is taken.
         shown: progress.
@@ -149,7 +150,7 @@ class Collector:
     overall: Overall | None = None
 
     def calibrated(self, condition_run: ConditionRun) -> ConditionRun:
-        """The condition run with what its intervention learned: stored beside its answers, else learned by the main process.
+        """The condition run with what its intervention learned: stored with its answers, else learned by the main process.
 
         All processes read the same file. The folder of the run must be claimed.
 
@@ -224,7 +225,7 @@ class Collector:
         return count, time.monotonic() - started
 
     def finish(self, condition_run: ConditionRun, store: EvidenceStore) -> ConditionResults:
-        """Joins the files of all processes, writes the plan beside them, and reads the results of the condition.
+        """Joins the files of all processes, writes the plan next to them, and reads the results of the condition.
 
         The store's folder is the run's, and bears the digest of its spec.
         """
@@ -250,6 +251,7 @@ class Collector:
         return EvidenceStore(condition_run.folder, fingerprint, task=condition_run.task.fingerprint, rank=self.context.store_rank)
 
     def _evidence(self, condition_run: ConditionRun, store: EvidenceStore, fingerprint: Mapping[str, Any]) -> int:
+        """Collects this process's share of the evidence; returns how many requests all processes together lacked."""
         needed = condition_run.evidence_keys()
         if not needed:
             return 0
@@ -258,25 +260,26 @@ class Collector:
             have = condition_store.keys()
             missing = [request for request in share if request.key not in have]
 
-            def keep() -> Iterator[int]:
+            def store_batches() -> Iterator[int]:
                 for batch in in_batches(self.model, missing):
                     condition_store.append(batch)
                     yield len(batch)
 
-            self._answer(condition_run.label, EVIDENCE, len(share), len(share) - len(missing), keep)
+            self._run(condition_run.label, EVIDENCE, len(share), len(share) - len(missing), store_batches())
         return len(needed - have)
 
     def _replies(self, condition_run: ConditionRun, decoding: Decoding, replies: ReplyStore) -> None:
+        """Collects this process's share of the replies that are written so."""
         share = self._share(condition_run, condition_run.reply_keys(decoding))
         have = replies.keys()
         missing = {request.key: request for request in share if request.key not in have}
 
-        def keep() -> Iterator[int]:
+        def store_batches() -> Iterator[int]:
             for batch in reply_batches(self.model, list(missing.values()), decoding):
                 replies.append(missing, batch)
                 yield len(batch)
 
-        self._answer(condition_run.reply_label, decoding.slug, len(share), len(share) - len(missing), keep)
+        self._run(condition_run.reply_label, decoding.slug, len(share), len(share) - len(missing), store_batches())
 
     def _reply_store(self, condition_run: ConditionRun, decoding: Decoding, fingerprint: Mapping[str, Any]) -> ReplyStore:
         return ReplyStore(
@@ -284,12 +287,19 @@ class Collector:
         )
 
     def _requests(self, condition_run: ConditionRun, keys: set[str]) -> list[Request]:
+        """The planned requests with these keys."""
         return [request for request in condition_run.plan.requests if request.key in keys]
 
     def _share(self, condition_run: ConditionRun, keys: set[str]) -> list[Request]:
+        """Those of them that this process runs."""
         return [request for request in condition_run.plan.shard(self.context.rank, self.context.size) if request.key in keys]
 
-    def _answer(self, label: str, kind: str, total: int, done: int, keep: Callable[[], Iterator[int]]) -> None:
+    def _run(self, label: str, kind: str, total: int, done: int, stored: Iterator[int]) -> None:
+        """Shows the progress of batches that are run and stored as they are taken from the iterator, by their sizes.
+
+        Raises:
+            Interrupted: Ctrl-C; says how many answers there are.
+        """
         done_now, shown = 0, self.context.is_main_process and self.shown
         try:
             with (
@@ -297,7 +307,7 @@ class Collector:
                 if self.overall is None
                 else self.overall.portion(label, kind, total, done, shown=shown)
             ) as advance:
-                for count in keep():
+                for count in stored:
                     done_now += count
                     advance(count)
         except KeyboardInterrupt:
@@ -315,7 +325,7 @@ def reply_batches(model: VLM, requests: Sequence[Request], decoding: Decoding) -
         yield from model.reply_batches(requests, decoding)
         return
     if decoding.temperature:
-        raise UserError(f"{model.name} writes greedily only; leave out the methods that draw replies.")
+        raise UserError(f"{model.name} writes greedily only; leave out the methods that sample replies.")
     for start in range(0, len(requests), REPLIES_A_CALL):
         batch = requests[start : start + REPLIES_A_CALL]
         started = time.perf_counter()

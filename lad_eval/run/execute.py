@@ -146,6 +146,23 @@ def run_tasks(settings: Settings, finished: Callable[[str, Path], None] = _ignor
     return rows if context.is_main_process else None
 
 
+def load(settings: Settings) -> VLM:
+    """The model, with the options that the settings hold."""
+    return load_model(
+        settings.model,
+        revision=settings.revision,
+        adapter=settings.adapter,
+        dtype=settings.dtype,
+        device=settings.device,
+        attn_implementation=settings.attn,
+        batch_size=settings.batch_size,
+        image_preparation=settings.image_preparation,
+        seed=settings.seed,
+        trust_remote_code=settings.trust_remote_code,
+        date=settings.date,
+    )
+
+
 def run_task(
     model: VLM,
     task: Task,
@@ -155,7 +172,10 @@ def run_task(
     overall: Overall | None = None,
     finished: Callable[[str, Path], None] = _ignore,
 ) -> list[Row]:
-    """One task: missing requests are run, and every method decides; rows of `methods`, none but in the main process.
+    """One task: missing requests are run, and every method decides.
+
+    Returns:
+        Rows of `methods`, though a run also decides anew with the others that it holds; none but in the main process.
 
     Raises:
         UserError: as `run_tasks`.
@@ -187,7 +207,7 @@ def run_task(
         for condition_run in condition_runs:
             with context.barrier(fail_fast=True):
                 count, took = collector.collect(condition_run, store)
-                requests, seconds = requests + count, seconds + took
+            requests, seconds = requests + count, seconds + took
         if not context.is_main_process:
             return []
         results = [collector.finish(condition_run, store) for condition_run in condition_runs]
@@ -215,74 +235,6 @@ def _warn_of_unknown(folder: Path, names: Sequence[str]) -> None:
         )
 
 
-def _rows(metrics: Mapping[str, Any], methods: Mapping[str, Method], settings: Settings) -> list[Row]:
-    return [*rows_of(metrics, list(methods)), *(reported_rows(metrics) if settings.reported else [])]
-
-
-def _conclude(
-    folder: Path,
-    spec: RunSpec,
-    condition_runs: Sequence[ConditionResults],
-    methods: Mapping[str, Method],
-    seed: int,
-    metadata: RunMetadata,
-) -> dict[str, Any]:
-    """Every method decides; `metrics.json` comes last, so that where it stands the rest stands too."""
-    of = {condition_run.condition: condition_run for condition_run in condition_runs}
-    decisions = {name: of[method.condition].decide(method) for name, method in methods.items()}
-    metrics = metrics_document(spec, condition_runs, methods, decisions, seed=seed, metadata=metadata)
-    table = predictions_table(condition_runs, methods, decisions)
-    write_atomically(folder / files.PREDICTIONS, partial(write_predictions, table, spec.digest))
-    write_json(folder / files.METRICS, metrics)
-    return metrics
-
-
-def load(settings: Settings) -> VLM:
-    """The model, with the options that the settings hold."""
-    return load_model(
-        settings.model,
-        revision=settings.revision,
-        adapter=settings.adapter,
-        dtype=settings.dtype,
-        device=settings.device,
-        attn_implementation=settings.attn,
-        batch_size=settings.batch_size,
-        image_preparation=settings.image_preparation,
-        seed=settings.seed,
-        trust_remote_code=settings.trust_remote_code,
-        date=settings.date,
-    )
-
-
-def _study_of(folder: Path, settings: Settings) -> str | None:
-    """The study that a run belongs to: none as soon as a user has called for it once."""
-    path = folder / files.METRICS
-    if settings.study is None or not path.is_file():
-        return settings.study
-    stored = files.read_run_json(path).get("study")
-    return None if stored is None else settings.study
-
-
-def _environment(model: VLM, context: DistributedContext, session: Session, study: str | None) -> dict[str, Any]:
-    device = getattr(getattr(model, "model", None), "device", None)
-    return {
-        "device": None if device is None else str(device),
-        "processes": context.size,
-        "session": {"answered": session.requests, "seconds": session.seconds},
-        "study": study,
-    }
-
-
-def _announce(task: Task, condition_runs: Sequence[ConditionRun], session: Session) -> None:
-    """Says what was run and what was stored, and what the methods would need if each were run alone."""
-    total = sum(condition_run.total() for condition_run in condition_runs)
-    alone = [count for condition_run in condition_runs for count in condition_run.alone().values()]
-    run = f"{counted(session.requests, 'request')} run in {duration(session.seconds)}" if session.requests else "no request run"
-    stored = f", {total - session.requests} stored before" if total > session.requests else ""
-    more = f" (one by one they would need {sum(alone)})" if sum(alone) > total else ""
-    logger.info("%s: %s%s, for %s%s.", task.name, run, stored, counted(len(alone), "method"), more)
-
-
 @contextmanager
 def claimed(folder: Path, spec: RunSpec, task: Task, settings: Settings, context: DistributedContext) -> Iterator[EvidenceStore]:
     """The run's folder, claimed for its spec, and this process's store in it.
@@ -302,3 +254,56 @@ def claimed(folder: Path, spec: RunSpec, task: Task, settings: Settings, context
                 files.claim(folder, spec)
                 note_data(folder, task)
         yield store
+
+
+def _study_of(folder: Path, settings: Settings) -> str | None:
+    """The study that a run belongs to: none as soon as a user has called for it once."""
+    path = folder / files.METRICS
+    if settings.study is None or not path.is_file():
+        return settings.study
+    stored = files.read_run_json(path).get("study")
+    return None if stored is None else settings.study
+
+
+def _environment(model: VLM, context: DistributedContext, session: Session, study: str | None) -> dict[str, Any]:
+    """What `metrics.json` says of this call of the program; `answered` is how many requests it ran."""
+    device = getattr(getattr(model, "model", None), "device", None)
+    return {
+        "device": None if device is None else str(device),
+        "processes": context.size,
+        "session": {"answered": session.requests, "seconds": session.seconds},
+        "study": study,
+    }
+
+
+def _conclude(
+    folder: Path,
+    spec: RunSpec,
+    condition_runs: Sequence[ConditionResults],
+    methods: Mapping[str, Method],
+    seed: int,
+    metadata: RunMetadata,
+) -> dict[str, Any]:
+    """Every method decides; `metrics.json` comes last, so that where it stands the rest stands too."""
+    by_condition = {results.condition: results for results in condition_runs}
+    decisions = {name: by_condition[method.condition].decide(method) for name, method in methods.items()}
+    metrics = metrics_document(spec, condition_runs, methods, decisions, seed=seed, metadata=metadata)
+    table = predictions_table(condition_runs, methods, decisions)
+    write_atomically(folder / files.PREDICTIONS, partial(write_predictions, table, spec.digest))
+    write_json(folder / files.METRICS, metrics)
+    return metrics
+
+
+def _announce(task: Task, condition_runs: Sequence[ConditionRun], session: Session) -> None:
+    """Says what was run and what was stored, and what the methods would need if each were run alone."""
+    total = sum(condition_run.total() for condition_run in condition_runs)
+    alone = [count for condition_run in condition_runs for count in condition_run.alone().values()]
+    run = f"{counted(session.requests, 'request')} run in {duration(session.seconds)}" if session.requests else "no request run"
+    stored = f", {total - session.requests} stored before" if total > session.requests else ""
+    more = f" (one by one they would need {sum(alone)})" if sum(alone) > total else ""
+    logger.info("%s: %s%s, for %s%s.", task.name, run, stored, counted(len(alone), "method"), more)
+
+
+def _rows(metrics: Mapping[str, Any], methods: Mapping[str, Method], settings: Settings) -> list[Row]:
+    """Rows of these methods, and those that the task's definition reports from elsewhere if they are wanted."""
+    return [*rows_of(metrics, list(methods)), *(reported_rows(metrics) if settings.reported else [])]
