@@ -202,7 +202,7 @@ def _tasks() -> Iterable[tuple[str, str, str]]:
 def _methods() -> list[tuple[str, str, str, str]]:
     """Name, what the method reads, what an answer costs and whether it calibrates, and what it does."""
     from lad_eval.evidence.replies import Decoding
-    from lad_eval.methods import METHODS, describe_method, make_method, part_names
+    from lad_eval.methods import describe_method, make_method, method_names, part_names
     from lad_eval.tasks.plan import RANDOM_ORDERS
 
     def costs(name: str) -> tuple[str, str]:
@@ -216,7 +216,7 @@ def _methods() -> list[tuple[str, str, str, str]]:
         many = {"pass": "passes", "reply": "replies"}[unit] if count != "1" else unit
         return reads, f"{count} {many}" + (" + calibration" if method.calibrates or method.condition.learns else "")
 
-    names = list(dict.fromkeys([*METHODS.usable(), *part_names()]))
+    names = [*method_names(), *part_names()]
     return [(name, *costs(name), describe_method(name)) for name in names]
 
 

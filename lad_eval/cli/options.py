@@ -118,8 +118,10 @@ def limit_of(text: str | None) -> int | float | None:
     raise typer.BadParameter(f"--limit takes a number of samples (100) or a share of them (0.1), not {text!r}.")
 
 
-def expanded(names: Iterable[str], known: Sequence[str], kind: str) -> list[str]:
+def expanded(names: Iterable[str], known: Iterable[str], kind: str) -> list[str]:
     """The names with every glob replaced by what it fits, once each; a name in brackets is not a glob.
+
+    What is known is listed only if there is a glob: for that, packages of others may have to be loaded.
 
     Raises:
         UnknownNameError: a glob fits nothing.
@@ -129,6 +131,7 @@ def expanded(names: Iterable[str], known: Sequence[str], kind: str) -> list[str]
         if "(" in name or not any(mark in name for mark in "*?["):
             chosen.append(name)
             continue
+        known = list(known)
         fitting = fnmatch.filter(known, name)
         if not fitting:
             raise UnknownNameError(kind, name, known)

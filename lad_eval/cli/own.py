@@ -29,7 +29,6 @@ def own_methods(text: str) -> str:
 def _registered(file: str, attribute: str) -> str:
     from lad_eval.attention.interventions import INTERVENTIONS
     from lad_eval.methods import METHODS
-    from lad_eval.methods.compose import ORDERS, PROTOCOLS, REPLYING
     from lad_eval.tasks.prompts import PROMPT_VARIANTS
 
     method = getattr(_module(Path(file)), attribute, None)
@@ -38,8 +37,8 @@ def _registered(file: str, attribute: str) -> str:
     name = getattr(method, "name", None)
     if not isinstance(name, str):
         raise UserError(f"{file}:{attribute} has no name; a method is a subclass of lad_eval.methods.Method with a `name`.")
-    if name in {*ORDERS, *REPLYING, *PROTOCOLS, *INTERVENTIONS.built_in, *PROMPT_VARIANTS.built_in}:
-        raise UserError(f"{file}:{attribute}: the name {name!r} is taken by lad_eval; choose another name.")
+    if name in {*INTERVENTIONS.built_in, *PROMPT_VARIANTS.built_in}:
+        raise UserError(f"{file}:{attribute}: the method name {name!r} is taken by lad_eval; choose another name.")
     METHODS.add(name, method, f"{Path(file).resolve()}:{attribute}")
     return name
 

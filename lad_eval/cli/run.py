@@ -96,7 +96,7 @@ def run(
     log_to_stderr(quiet=quiet)
     quiet_libraries(quiet=quiet)
     from lad_eval import evaluation
-    from lad_eval.methods import method_names
+    from lad_eval.methods import names_of
     from lad_eval.models.base import check_batch_size
 
     options: dict[str, Any] = {
@@ -115,7 +115,7 @@ def run(
         options |= model_options(model_args, model)
     result = evaluation.evaluate(
         tasks=listed(tasks, "tasks"),
-        methods=expanded(listed(methods, "methods"), method_names(), "method"),
+        methods=expanded(listed(methods, "methods"), names_of("evidence"), "method"),
         limit=limit_of(limit),
         runs=runs,
         overwrite=overwrite.value,
@@ -158,13 +158,13 @@ def score(
     """Decide again from a run's stored evidence, with other methods or other parameters; no model is needed."""
     from lad_eval.cli.console import quiet_libraries
     from lad_eval.cli.options import show_rows
-    from lad_eval.methods import method_names
+    from lad_eval.methods import names_of
     from lad_eval.run.results import rescore
     from lad_eval.run.rows import reported_rows, rows_of
     from lad_eval.run.stored import load_run
 
     quiet_libraries(quiet=False)
-    names = None if methods is None else expanded(listed(methods, "methods"), method_names(), "method")
+    names = None if methods is None else expanded(listed(methods, "methods"), names_of("evidence"), "method")
     metrics = rescore(run, names, settings=set_ or (), seed=seed)
     temporary = reported_rows(metrics) if reported else []
     show_rows([*rows_of(metrics), *temporary], "json" if json else "rich")

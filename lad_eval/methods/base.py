@@ -64,7 +64,8 @@ class Method(ABC):
         calibrates: whether `calibrate` must come before the first answer.
         orders: "cyclic" if an answer needs the evidence of all N cyclic shifts of the displayed order, "random" that of K random
             orders, "identity" if it needs the request's own pass only.
-        condition: under which the model must have been run; evidence does not record it, the caller must know.
+        condition: under which the model must have been run; evidence does not record it, the caller must know. A name may join
+            more to that of the class.
         parameters: name -> allowed values, as the constructor declares them.
         n_candidates_: N of the calibration (after `calibrate`).
         n_layers_: L of the calibration; 0 for a method that reads no attention.

@@ -7,56 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from lad_eval.attention.interventions import INTERVENTIONS, Intervention, join_interventions, make_intervention
 from lad_eval.errors import UnknownNameError
 from lad_eval.methods.base import Method
-from lad_eval.methods.orders import Majority, OverOrders, PermutationAverage, RandomAverage
+from lad_eval.methods.orders import OverOrders
 from lad_eval.methods.parameters import Condition, Parameter, ParameterError, parse_value, unknown
-from lad_eval.methods.pride import PriDeOriginal
-from lad_eval.methods.replying import ChainOfThought, Generate, SelfConsistency
+from lad_eval.methods.registry import METHODS, NamedMethod, names_of
 from lad_eval.names import JOIN, Part, parse_parts, spell
 from lad_eval.registry import Registry
 from lad_eval.tasks.prompts import PROMPT_VARIANTS
-
-
-class NamedMethod(NamedTuple):
-    """A class and the parameters that a name stands for; the rest are the class's defaults.
-
-    Attributes:
-        prompt_variants: of the question that the method is made for.
-    """
-
-    method: type[Method]
-    preset: Mapping[str, Any]
-    summary: str
-    prompt_variants: tuple[str, ...] = ()
-
-
-def named(method: type[Method], summary: str = "", *, prompt_variants: tuple[str, ...] = (), **preset: Any) -> NamedMethod:
-    line, *_ = (summary or method.__doc__ or "").strip().splitlines() or [method.__name__]
-    return NamedMethod(method, MappingProxyType(preset), line, prompt_variants)
-
-
-ORDERS: Mapping[str, NamedMethod] = MappingProxyType(
-    {
-        "average-cyclic": named(PermutationAverage, "Averaged over the N cyclic shifts: permutation-average, over any decision."),
-        "average-random": named(RandomAverage),
-        "majority": named(Majority),
-    }
-)
-
-REPLYING: Mapping[str, NamedMethod] = MappingProxyType(
-    {
-        "generate": named(Generate),
-        "cot": named(ChainOfThought, prompt_variants=("cot",)),
-        "self-consistency": named(SelfConsistency, prompt_variants=("cot",)),
-    }
-)
-
-PROTOCOLS: Mapping[str, NamedMethod] = MappingProxyType({"pride-original": named(PriDeOriginal)})
 
 
 @dataclass(frozen=True)
@@ -66,8 +27,8 @@ class Composition:
     Attributes:
         prompt_variants: of the question.
         intervention: None for the model as it is.
-        orders: name of an entry of ORDERS; None for the displayed order alone.
-        decision: name of an entry of METHODS or REPLYING; "" where the name gives none, which is vanilla.
+        orders: name of an entry of METHODS of the kind; None for the displayed order alone.
+        decision: name of an entry of METHODS of another kind; "" where the name gives none, which is vanilla.
         order_changes: parameters that the name gives the orders.
         decision_changes: parameters that the name gives the decision.
     """
@@ -99,45 +60,73 @@ class Composition:
         """The parameters of orders and decision that the name gives."""
         return {**self.order_changes, **self.decision_changes}
 
-    def changed(self, changes: Mapping[str, Any], decisions: Registry[NamedMethod]) -> Composition:
+    @property
+    def decision_entry(self) -> NamedMethod:
+        """What decides."""
+        return METHODS[self.decision or "vanilla"]
+
+    @property
+    def order_parameters(self) -> Mapping[str, Parameter]:
+        """Parameters of the orders, if there are any."""
+        return {} if self.orders is None else METHODS[self.orders].method.parameters
+
+    def changed(self, changes: Mapping[str, Any]) -> Composition:
         """With more parameters, each of the part that has it; of two that have it, of the decision."""
-        of_decision = entry_of(self, decisions).method.parameters
+        of_decision = self.decision_entry.method.parameters
         return replace(
             self,
             order_changes={**self.order_changes, **{k: v for k, v in changes.items() if k not in of_decision}},
             decision_changes={**self.decision_changes, **{k: v for k, v in changes.items() if k in of_decision}},
         )
 
+    def make(self, overrides: Mapping[str, Any]) -> Method:
+        """The method that the parts make; a parameter goes to the part that has it.
 
-_KINDS = ("prompt variant", "intervention", "orders", "decision")
+        Raises:
+            ParameterError: no part has such a parameter, or it cannot have this value.
+            UserError: the parts do not go together.
+        """
+        entry = self.decision_entry
+        known = {**self.order_parameters, **entry.method.parameters}
+        if unknown_names := [key for key in overrides if key not in known]:
+            raise unknown(self.plain.name, unknown_names, list(known))
+        of_decision = {key: value for key, value in overrides.items() if key in entry.method.parameters}
+        method = entry.method(**{**entry.preset, **of_decision})
+        method.check()
+        condition = method.condition
+        if self.orders is not None:
+            orders = METHODS[self.orders]
+            of_orders = {key: value for key, value in overrides.items() if key not in of_decision}
+            combined = orders.method(**{**orders.preset, **of_orders})
+            assert isinstance(combined, OverOrders)  # what the registry takes as orders
+            combined.check()
+            method = combined.over(method)
+        method.condition = Condition(self.prompt_variants, self.intervention).joined(condition)
+        return method
 
 
-def _kind_of(name: str, decisions: Registry[NamedMethod]) -> str:
+def _kind_of(name: str) -> str:
     """Which kind of part a name is; the names of installed packages are read only where none of ours fits.
 
     Raises:
         UnknownNameError: none.
+        RegistryError: it is another package's, which does not load.
     """
-    if name in ORDERS:
-        return "orders"
-    if name in REPLYING or name in PROTOCOLS:
-        return "decision"
-    tables: dict[str, Registry[Any]] = {"decision": decisions, "intervention": INTERVENTIONS, "prompt variant": PROMPT_VARIANTS}
-    for kind, table in tables.items():
-        if name in table.built_in:
-            return kind
-    for kind, table in tables.items():
-        if name in table:
-            return kind
-    raise UnknownNameError("method", name, [*decisions, *part_names()])
+    tables: dict[str, Registry[Any]] = {"method": METHODS, "intervention": INTERVENTIONS, "prompt variant": PROMPT_VARIANTS}
+    ours = [kind for kind, table in tables.items() if name in table.built_in]
+    kind = next(iter(ours or [kind for kind, table in tables.items() if name in table]), None)
+    if kind is None:
+        raise UnknownNameError("method", name, [*METHODS, *part_names()])
+    if kind == "method":
+        return "orders" if METHODS[name].kind == "orders" else "decision"
+    return kind
 
 
-def composition(name: str, decisions: Registry[NamedMethod]) -> Composition:
+def composition(name: str) -> Composition:
     """The parts of a name, in whatever order it gives them; several interventions keep theirs.
 
     Args:
         name: parts joined by "+", each with its parameters in brackets.
-        decisions: methods that decide from evidence.
 
     Raises:
         UnknownNameError: a part is not a known name.
@@ -145,9 +134,9 @@ def composition(name: str, decisions: Registry[NamedMethod]) -> Composition:
         RegistryError: a part is another package's, which does not load.
         UserError: the text is not a name with parameters.
     """
-    parts_of: dict[str, list[Part]] = {kind: [] for kind in _KINDS}
+    parts_of: dict[str, list[Part]] = {kind: [] for kind in ("prompt variant", "intervention", "orders", "decision")}
     for part in parse_parts(name):
-        parts_of[_kind_of(part.name, decisions)].append(part)
+        parts_of[_kind_of(part.name)].append(part)
     for kind, words in (("orders", "set of orders"), ("decision", "decision")):
         if len(parts := parts_of[kind]) > 1:
             raise ParameterError(f"{name!r} joins {' and '.join(p.name for p in parts)}, and a method has one {words} at most.")
@@ -160,21 +149,26 @@ def composition(name: str, decisions: Registry[NamedMethod]) -> Composition:
         if part.settings:
             raise unknown(part.name, list(part.settings), [])
     orders, decision = (next(iter(parts_of[kind]), None) for kind in ("orders", "decision"))
-    if decision is not None and decision.name in REPLYING and orders is not None and orders.name != "majority":
-        raise ParameterError(f"{name!r}: {decision.name} gives no probabilities to average; use majority.")
+    if orders is not None and decision is not None:
+        _check_joins(name, orders.name, decision.name)
     interventions = [make_intervention(part) for part in parts_of["intervention"]]
     prompt_variants = tuple(sorted(part.name for part in parts_of["prompt variant"]))
     chosen = "" if decision is None else decision.name
     if chosen == "vanilla" and (prompt_variants or interventions or orders):
         chosen = ""  # what decides where nothing else does: one spelling of each method
     made = Composition(prompt_variants, join_interventions(interventions), None if orders is None else orders.name, chosen)
-    known = {} if orders is None else ORDERS[orders.name].method.parameters
-    of_decision = entry_of(made, decisions).method.parameters
+    of_orders, of_decision = made.order_parameters, made.decision_entry.method.parameters
     return replace(
         made,
-        order_changes={} if orders is None else _typed(orders, known, decision, of_decision),
-        decision_changes={} if decision is None else _typed(decision, of_decision, orders, known),
+        order_changes={} if orders is None else _typed(orders, of_orders, decision, of_decision),
+        decision_changes={} if decision is None else _typed(decision, of_decision, orders, of_orders),
     )
+
+
+def _check_joins(name: str, orders: str, decision: str) -> None:
+    over = METHODS[orders].method
+    if METHODS[decision].kind == "replies" and issubclass(over, OverOrders) and over.needs_probabilities:
+        raise ParameterError(f"{name!r}: {decision} gives no probabilities to average; use majority.")
 
 
 def _typed(part: Part, known: Mapping[str, Parameter], other: Part | None, others: Mapping[str, Parameter]) -> dict[str, Any]:
@@ -189,48 +183,11 @@ def _typed(part: Part, known: Mapping[str, Parameter], other: Part | None, other
 
 
 def part_names() -> tuple[str, ...]:
-    """Names of parts beside the methods that decide from evidence, in the order in which they are joined."""
+    """Names of all parts but the methods that decide from evidence, in the order in which they are joined."""
     return (
-        *PROTOCOLS,
-        *(name for name in PROMPT_VARIANTS.usable() if name not in REPLYING),
+        *names_of("protocol"),
+        *(name for name in PROMPT_VARIANTS.usable() if name not in METHODS.built_in),
         *INTERVENTIONS.usable(),
-        *ORDERS,
-        *REPLYING,
+        *names_of("orders"),
+        *names_of("replies"),
     )
-
-
-def compose(parts: Composition, decisions: Registry[NamedMethod], overrides: Mapping[str, Any]) -> Method:
-    """The method that the parts make; a parameter goes to the part that has it.
-
-    Raises:
-        ParameterError: no part has such a parameter, or it cannot have this value.
-        UserError: the parts do not go together.
-    """
-    entry = entry_of(parts, decisions)
-    orders = None if parts.orders is None else ORDERS[parts.orders]
-    known = parameters_of(parts, decisions)
-    if unknown_names := [key for key in overrides if key not in known]:
-        raise unknown(parts.plain.name, unknown_names, list(known))
-    of_decision = {key: value for key, value in overrides.items() if key in entry.method.parameters}
-    method = entry.method(**{**entry.preset, **of_decision})
-    method.check()
-    if orders is not None:
-        combined = orders.method(**{key: value for key, value in overrides.items() if key not in of_decision})
-        assert isinstance(combined, OverOrders)
-        combined.check()
-        method = combined.over(method)
-    method.condition = Condition(tuple(dict.fromkeys((*parts.prompt_variants, *entry.prompt_variants))), parts.intervention)
-    return method
-
-
-def entry_of(parts: Composition, decisions: Registry[NamedMethod]) -> NamedMethod:
-    """The decision's entry."""
-    name = parts.decision or "vanilla"
-    # One by one: another package's method that does not load is no matter of this one.
-    return PROTOCOLS[name] if name in PROTOCOLS else REPLYING[name] if name in REPLYING else decisions[name]
-
-
-def parameters_of(parts: Composition, decisions: Registry[NamedMethod]) -> dict[str, Parameter]:
-    """Parameters of the orders and of the decision."""
-    of_orders = {} if parts.orders is None else dict(ORDERS[parts.orders].method.parameters)
-    return {**of_orders, **entry_of(parts, decisions).method.parameters}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -34,8 +34,10 @@ class OverOrders(Method):
 
     Attributes:
         decision: decides each order by itself; see `over`. Its calibration is that of the whole.
+        needs_probabilities: whether a decision that gives answers only, as one from replies, cannot be combined.
     """
 
+    needs_probabilities: ClassVar[bool] = True
     decision: Method
 
     def __init__(self) -> None:
@@ -207,6 +209,7 @@ class Majority(Cyclic):
     """
 
     name = "majority"
+    needs_probabilities = False
 
     def decide(self, results: Results, index: Ints) -> Answers:
         if not isinstance(results, Replies):

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Protocol, get_args, get_origin, get_
 
 import numpy as np
 
-from lad_eval.attention.interventions import Intervention
+from lad_eval.attention.interventions import Intervention, join_interventions
 from lad_eval.errors import UserError
 
 LayerRange = Literal["upper", "all"] | tuple[int, int]
@@ -226,6 +226,12 @@ class Condition:
     def learns(self) -> bool:
         """Whether its intervention must be calibrated before the model is run under it."""
         return self.intervention is not None and not self.intervention.is_ready
+
+    def joined(self, inner: Condition) -> Condition:
+        """Both at once: the variants of both, each once, and this one's intervention before the inner one's."""
+        interventions = [each for each in (self.intervention, inner.intervention) if each is not None]
+        variants = tuple(dict.fromkeys((*self.prompt_variants, *inner.prompt_variants)))
+        return Condition(variants, join_interventions(interventions))
 
     def document(self) -> dict[str, Any]:
         """JSON-serialisable facts."""

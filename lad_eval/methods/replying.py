@@ -13,7 +13,7 @@ from lad_eval.evidence.replies import Decoding, Replies
 from lad_eval.evidence.table import Evidence, Floats, Ints
 from lad_eval.methods.base import Answers, Method, Results, passes_of
 from lad_eval.methods.orders import NO_ANSWER, most_voted
-from lad_eval.methods.parameters import Count, Positive
+from lad_eval.methods.parameters import Condition, Count, Positive
 
 END_OF_THOUGHT = "</think>"
 _THOUGHT = "<think>"
@@ -117,6 +117,7 @@ class ChainOfThought(Generate):
 
     name = "cot"
     thoughtful = True
+    condition = Condition(("cot",))
 
     def __init__(self, *, max_new_tokens: Annotated[int, Count()] = 512) -> None:
         super().__init__(max_new_tokens=max_new_tokens)

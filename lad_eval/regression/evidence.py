@@ -11,11 +11,11 @@ from pathlib import Path
 from lad_eval.errors import DataError
 from lad_eval.files.atomic import write_atomically
 from lad_eval.files.documents import named
+from lad_eval.methods import resolve_methods
 from lad_eval.metrics import Grid, Predictions
 from lad_eval.models.fingerprint import file_digest
 from lad_eval.regression.baseline import BaselineError, TaskBaseline
 from lad_eval.regression.result import Now
-from lad_eval.run.collect import resolve_methods
 from lad_eval.run.condition_results import read_condition_results
 from lad_eval.run.condition_runs import condition_runs_of
 from lad_eval.run.folder import METRICS, PREDICTIONS, SPEC, read_spec, slug

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,7 @@ from lad_eval.attention.interventions import Intervention
 from lad_eval.errors import UserError
 from lad_eval.evidence.store import EvidenceStore
 from lad_eval.evidence.table import Evidence
-from lad_eval.methods import (
-    PLAIN,
-    Condition,
-    Method,
-    canonical_name,
-    is_method,
-    make_method,
-    method_names,
-    parse_setting,
-    with_parameters,
-)
+from lad_eval.methods import PLAIN, Condition, Method, make_method
 from lad_eval.models.base import VLM, Calibratable, Changeable, ReadsPrompts, by_identifiers, calibration_origin, refuse
 from lad_eval.run.progress import progress
 from lad_eval.tasks.plan import Orders, plan
@@ -32,38 +22,6 @@ from lad_eval.tasks.task import Task
 from lad_eval.terminal import counted
 
 logger = logging.getLogger(__name__)
-
-
-def resolve_methods(names: Iterable[str], settings: Sequence[str] = ()) -> dict[str, Method]:
-    """Methods by the name that tables show; one with settings shows them: `lad(top_k=4)`.
-
-    Args:
-        names: as `make_method` takes them.
-        settings: texts such as "lad(top_k=4)"; a setting's method is included even if it is not named.
-
-    Raises:
-        UserError: a method, a parameter or a value does not exist.
-    """
-    changes: dict[str, dict[str, Any]] = {}
-    for text in settings:
-        name, changed = parse_setting(text)
-        changes.setdefault(name, {}).update(changed)
-    methods = {}
-    for name in dict.fromkeys([*map(canonical_name, names), *changes]):
-        changed = changes.get(name, {})
-        methods[with_parameters(name, changed)] = make_method(name, **changed)
-    return methods
-
-
-def with_stored(methods: Mapping[str, Method], stored: Iterable[str]) -> dict[str, Method]:
-    """The methods together with those that a run holds figures of, in the order of the tables.
-
-    That is: those by one name, those put together, those with settings of their own.
-    """
-    names = {*methods, *filter(is_method, stored)}
-    known = {name: make_method(name) for name in method_names() if name in names}
-    combined = {name: make_method(name) for name in sorted(names) if name not in known and is_method(name)}
-    return {**known, **combined, **methods}
 
 
 def orders_of(methods: Collection[Method]) -> frozenset[Orders]:

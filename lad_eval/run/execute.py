@@ -14,13 +14,12 @@ from typing import Any, Literal
 from lad_eval.evidence.store import EvidenceStore
 from lad_eval.files.atomic import write_atomically
 from lad_eval.files.documents import write_json
-from lad_eval.methods import Method
+from lad_eval.methods import Method, resolve_methods, with_stored
 from lad_eval.models.base import VLM, ImagePreparation
 from lad_eval.models.prompts.date import DEFAULT_DATE, check_date
 from lad_eval.models.registry import check_model, load_model
 from lad_eval.models.source import display_name
 from lad_eval.run import folder as files
-from lad_eval.run.collect import resolve_methods, with_stored
 from lad_eval.run.condition_results import ConditionResults
 from lad_eval.run.condition_runs import Collector, ConditionRun, Interrupted, condition_runs_of
 from lad_eval.run.distributed import DistributedContext

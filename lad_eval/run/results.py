@@ -16,9 +16,8 @@ import numpy as np
 from lad_eval.evidence.replies import UNKNOWN_PASSES, Replies
 from lad_eval.evidence.table import Evidence
 from lad_eval.files.tables import write_table
-from lad_eval.methods import Method
+from lad_eval.methods import Method, resolve_methods
 from lad_eval.metrics import Predictions, paired_test, summarise
-from lad_eval.run.collect import resolve_methods
 from lad_eval.run.condition_results import ConditionResults, condition_results_of
 from lad_eval.run.decide import Decision, PlanIndex
 from lad_eval.run.folder import AGAIN, METRICS, ResultsError, read_metrics, read_spec

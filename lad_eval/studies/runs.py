@@ -10,12 +10,11 @@ from pathlib import Path
 from lad_eval.errors import DataError, UserError
 from lad_eval.evidence.store import read_evidence
 from lad_eval.evidence.table import Evidence
-from lad_eval.methods import Method
+from lad_eval.methods import Method, resolve_methods
 from lad_eval.metrics import Predictions
 from lad_eval.models.base import VLM
 from lad_eval.models.registry import check_model
 from lad_eval.run import folder as files
-from lad_eval.run.collect import resolve_methods
 from lad_eval.run.condition_runs import condition_runs_of
 from lad_eval.run.decide import PlanIndex
 from lad_eval.run.distributed import DistributedContext

@@ -52,7 +52,7 @@ def test_a_method_of_a_file_is_run_and_joined(tmp_path, capsys, monkeypatch):
             "the method name 'lad' is taken by lad_eval; choose another name.",
         ),
         *(
-            (METHOD.replace("own-last-{n}", name), "mine.py:Last", f"the name {name!r} is taken by lad_eval")
+            (METHOD.replace("own-last-{n}", name), "mine.py:Last", f"the method name {name!r} is taken by lad_eval")
             for name in ("sofa", "fastv", "generate", "majority", "instruction")
         ),
         (METHOD.replace("own-last-{n}", "own_last"), "mine.py:Last", "must be named with hyphens, 'own-last'"),

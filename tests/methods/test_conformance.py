@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from lad_eval.methods import LAD, METHODS, Majority, PriDe, PurifiedAttention, RawAttention, Vanilla, make_method
+from lad_eval.methods import LAD, Majority, PriDe, PurifiedAttention, RawAttention, Vanilla, make_method, method_names
 from lad_eval.methods.conformance import LAWS
 
-VARIANTS = {name: (lambda name=name: make_method(name)) for name in METHODS} | {
+VARIANTS = {name: (lambda name=name: make_method(name)) for name in method_names()} | {
     "pride-arithmetic": lambda: PriDe(prior_mean="arithmetic"),
     "lad-mixed": lambda: LAD(top_k=3, temperature=2, layers=(1, 4), bias_mean="probability", span="image"),
     "lad-mixed-too": lambda: LAD(top_k=1, layers="all", attention_mean="log", mixture="probability"),

@@ -1,10 +1,30 @@
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 
+from lad_eval.attention.interventions import Sofa
 from lad_eval.errors import UnknownNameError, UserError
-from lad_eval.methods import LAD, ParameterError, PriDe, canonical_name, describe_method, make_method, method_names, parse_setting
+from lad_eval.methods import (
+    LAD,
+    METHODS,
+    ChainOfThought,
+    Condition,
+    ParameterError,
+    PriDe,
+    Vanilla,
+    canonical_name,
+    describe_method,
+    make_method,
+    method_names,
+    names_of,
+    parse_setting,
+    part_names,
+    resolve_methods,
+    with_stored,
+)
+from lad_eval.methods.registry import Kind
 from lad_eval.registry import RegistryError
 
 
@@ -133,3 +153,69 @@ def test_a_broken_package_is_no_matter_of_other_methods(tmp_path, monkeypatch):
     for name in ("bad", "ends"):
         with pytest.raises(RegistryError, match=f"The method '{name}' of package broken .* cannot be loaded"):
             make_method(name)
+
+
+def test_every_part_of_a_method_stands_in_one_registry_with_its_kind():
+    kinds = {kind: tuple(names_of(kind)) for kind in get_args(Kind)}
+    assert kinds == {
+        "evidence": method_names(),
+        "protocol": ("pride-original",),
+        "orders": ("average-cyclic", "average-random", "majority"),
+        "replies": ("generate", "cot", "self-consistency"),
+    }
+    assert sorted(name for names in kinds.values() for name in names) == sorted(METHODS)
+    for name in METHODS:
+        assert canonical_name(name) == name
+        assert describe_method(name) == METHODS[name].summary
+
+
+def test_orders_and_presets_of_another_package_join_like_ours(tmp_path, monkeypatch):
+    info = tmp_path / "ordering-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ordering\nVersion: 1.0\n")
+    names = ["four = ordering:FOUR", "odd = ordering:ODD", "kindless = ordering:KINDLESS"]
+    (info / "entry_points.txt").write_text("\n".join(["[lad_eval.methods]", *names]))
+    (tmp_path / "ordering.py").write_text(
+        "from lad_eval.methods import LAD, RandomAverage, named\n"
+        'FOUR = named(RandomAverage, "Over four orders.", kind="orders", k=4)\n'
+        'ODD = named(LAD, kind="orders")\n'
+        'KINDLESS = named(LAD, kind="none")\n'
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    method = make_method("lad(top_k=1)+four")
+    assert (method.k, method.decision.top_k) == (4, 1)
+    assert canonical_name("lad+four(k=5)") == "four(k=5)+lad"
+    assert "four" in part_names()
+    assert "four" not in method_names()
+    with pytest.raises(ParameterError, match="joins four and majority, and a method has one set of orders at most"):
+        make_method("four+majority")
+    with pytest.raises(ParameterError, match="generate gives no probabilities to average; use majority"):
+        make_method("four+generate")
+    with pytest.raises(RegistryError, match=r"the orders 'odd' must be a subclass of lad_eval\.methods\.OverOrders"):
+        make_method("odd")
+    with pytest.raises(RegistryError, match=r"the kind of the method 'kindless' must be 'evidence' or .*, not 'none'"):
+        make_method("kindless")
+
+
+def test_a_class_states_the_condition_it_is_made_for(monkeypatch):
+    class Careful(Vanilla):
+        """Under a condition of its own."""
+
+        condition = Condition(("instruction",), Sofa())
+
+    for table in ("_entries", "_origins", "_values"):
+        monkeypatch.setattr(METHODS, table, dict(getattr(METHODS, table)))
+    METHODS.add("careful", Careful, "tests")
+    assert make_method("careful").condition == Condition(("instruction",), Sofa())
+    assert make_method("careful+instruction+majority").condition == Condition(("instruction",), Sofa())
+    pruned = make_method("fastv+careful").condition
+    assert pruned.label == "instruction+fastv+sofa"
+    assert ChainOfThought().condition == make_method("cot").condition == make_method("majority+cot").condition
+
+
+def test_rows_of_stored_methods_stand_in_the_order_of_the_tables():
+    stored = ["majority", "generate", "sofa+lad", "lad", "gone-package", "pride", "average-cyclic"]
+    methods = with_stored(resolve_methods(["permutation-average", "lad(top_k=1)"]), stored)
+    assert list(methods) == [
+        "pride", "lad", "permutation-average", "average-cyclic", "generate", "lad(top_k=1)", "majority", "sofa+lad",
+    ]  # fmt: skip

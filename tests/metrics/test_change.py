@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from lad_eval.methods import resolve_methods
 from lad_eval.metrics import UNPARSABLE, Grid, changes, noticeable_rise, noticeable_share, paired_test, rstd, rstd_swap_test
 from lad_eval.metrics.change import compared_figures
 from lad_eval.metrics.power import noticeable_mean
 from lad_eval.regression.evidence import evidence_folder
-from lad_eval.run.collect import resolve_methods
 from lad_eval.run.condition_results import read_condition_results
 from tests.test_action import BASELINE
 

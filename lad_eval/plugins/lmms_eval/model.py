@@ -13,13 +13,12 @@ from lmms_eval.api.model import lmms
 from lmms_eval.utils import simple_parse_args_string
 
 from lad_eval.errors import UnknownNameError, UserError
-from lad_eval.methods import Method, canonical_name, method_names
+from lad_eval.methods import Method, canonical_name, method_names, resolve_methods
 from lad_eval.models.prompts.date import DEFAULT_DATE
 from lad_eval.models.registry import load_model
 from lad_eval.names import OUTSIDE_BRACKETS
 from lad_eval.plugins.calibrated import CalibratedMethod, check_answers_here
 from lad_eval.plugins.lmms_eval.documents import one_line, open_task, request_of
-from lad_eval.run.collect import resolve_methods
 from lad_eval.run.distributed import DistributedContext
 from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.request import Request

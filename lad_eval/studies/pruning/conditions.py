@@ -13,8 +13,8 @@ from lad_eval.attention.pruning.pruner import Pruner
 from lad_eval.attention.pruning.random_tokens import RandomTokens
 from lad_eval.attention.pruning.trend import TrendKind
 from lad_eval.errors import UserError
+from lad_eval.methods import resolve_methods
 from lad_eval.names import parse_parts
-from lad_eval.run.collect import resolve_methods
 
 KEEPS = (1.0, 0.5, 0.25, 0.125, 0.0)
 RANDOM = "random"

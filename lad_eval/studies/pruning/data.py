@@ -9,8 +9,8 @@ from typing import cast
 
 from lad_eval.attention.pruning.debiased import DebiasedPruner
 from lad_eval.attention.pruning.trend import Grid, Trend
+from lad_eval.methods import resolve_methods
 from lad_eval.metrics import Predictions, Summary, summarise
-from lad_eval.run.collect import resolve_methods
 from lad_eval.run.condition_results import condition_results_of
 from lad_eval.run.execute import Settings
 from lad_eval.run.folder import read_spec

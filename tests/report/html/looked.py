@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from lad_eval.evidence.table import Evidence
-from lad_eval.run.collect import resolve_methods
+from lad_eval.methods import resolve_methods
 from lad_eval.run.distributed import DistributedContext
 from lad_eval.run.execute import Settings, run_task
 from lad_eval.run.stored import StoredRun, load_run
