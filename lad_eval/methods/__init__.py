@@ -10,9 +10,9 @@ resolve.py     from the names of users and stored runs to methods
 
 from lad_eval.methods.base import Method, MethodWarning, NotCalibratedError
 from lad_eval.methods.compose import part_names
+from lad_eval.methods.condition import PLAIN, Condition
 from lad_eval.methods.lad import LAD, NoVisualSignalWarning, UnlabelledLAD
 from lad_eval.methods.orders import Majority, OverOrders, PermutationAverage, RandomAverage, Vanilla
-from lad_eval.methods.parameters import PLAIN, Condition, LayerRange, ParameterError
 from lad_eval.methods.pride import PriDe, PriDeOriginal
 from lad_eval.methods.readout import FewLayersWarning, PurifiedAttention, RawAttention
 from lad_eval.methods.registry import DEFAULT_METHODS, METHODS, NamedMethod, method_names, named, names_of
@@ -28,6 +28,7 @@ from lad_eval.methods.resolve import (
     with_parameters,
     with_stored,
 )
+from lad_eval.parameters import LayerRange, ParameterError
 
 __all__ = [
     "DEFAULT_METHODS",

@@ -16,8 +16,9 @@ from lad_eval.evidence.replies import UNKNOWN_PASSES, Decoding, Replies
 from lad_eval.evidence.table import Evidence, Floats, Ints
 from lad_eval.methods import calibration
 from lad_eval.methods.calibration import log_softmax
-from lad_eval.methods.parameters import PLAIN, Condition, Parameter, declared, unacceptable, unknown
+from lad_eval.methods.condition import PLAIN, Condition
 from lad_eval.methods.state import load_state, save_state
+from lad_eval.parameters import Parameter, check_names, check_values, declared_by
 from lad_eval.tasks.plan import Orders, displayed_orders
 from lad_eval.tasks.request import Permutation
 
@@ -55,7 +56,7 @@ class Method(ABC):
     """Decides answers from evidence.
 
     A subclass declares its parameters by the annotations of a keyword-only constructor that stores them untouched, see
-    `parameters.declared`, and writes `_scores` and, if it calibrates, `_calibrate`. What it learns goes into attributes whose
+    `lad_eval.parameters`, and writes `_scores` and, if it calibrates, `_calibrate`. What it learns goes into attributes whose
     names end in `_`: arrays, numbers or strings.
 
     Attributes:
@@ -85,7 +86,7 @@ class Method(ABC):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        cls.parameters = {} if cls.__init__ is object.__init__ else declared(cls.__init__, cls.parameters)
+        cls.parameters = {} if cls.__init__ is object.__init__ else declared_by(cls.__init__, cls.parameters)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.get_params().items())})"
@@ -100,8 +101,7 @@ class Method(ABC):
         Raises:
             ParameterError: the method has no such parameter.
         """
-        if unknown_names := [name for name in params if name not in self.parameters]:
-            raise unknown(self.name, unknown_names, list(self.parameters))
+        check_names(self.name, params, self.parameters)
         for name, value in params.items():
             setattr(self, name, value)
         for name in self.learned_state():
@@ -114,9 +114,7 @@ class Method(ABC):
         Raises:
             ParameterError: a parameter cannot have its value.
         """
-        for name, parameter in self.parameters.items():
-            if not parameter.accepts(value := getattr(self, name)):
-                raise unacceptable(self.name, name, parameter, value)
+        check_values(self.name, self.parameters, vars(self))
 
     @property
     def is_calibrated(self) -> bool:

@@ -12,10 +12,11 @@ from typing import Any
 from lad_eval.attention.interventions import INTERVENTIONS, Intervention, join_interventions, make_intervention
 from lad_eval.errors import UnknownNameError
 from lad_eval.methods.base import Method
+from lad_eval.methods.condition import Condition
 from lad_eval.methods.orders import OverOrders
-from lad_eval.methods.parameters import Condition, Parameter, ParameterError, parse_value, unknown
 from lad_eval.methods.registry import METHODS, NamedMethod, names_of
 from lad_eval.names import JOIN, Part, parse_parts, spell
+from lad_eval.parameters import Parameter, ParameterError, check_names, parse_values
 from lad_eval.registry import Registry
 from lad_eval.tasks.prompts import PROMPT_VARIANTS
 
@@ -88,8 +89,7 @@ class Composition:
         """
         entry = self.decision_entry
         known = {**self.order_parameters, **entry.method.parameters}
-        if unknown_names := [key for key in overrides if key not in known]:
-            raise unknown(self.plain.name, unknown_names, list(known))
+        check_names(self.plain.name, overrides, known)
         of_decision = {key: value for key, value in overrides.items() if key in entry.method.parameters}
         method = entry.method(**{**entry.preset, **of_decision})
         method.check()
@@ -146,8 +146,7 @@ def composition(name: str) -> Composition:
             raise ParameterError(f"{name!r} has {twice[0]!r} twice.")
     for part in parts_of["prompt variant"]:
         PROMPT_VARIANTS[part.name]  # a variant that does not load fails here, before a model is loaded
-        if part.settings:
-            raise unknown(part.name, list(part.settings), [])
+        check_names(part.name, part.settings, ())
     orders, decision = (next(iter(parts_of[kind]), None) for kind in ("orders", "decision"))
     if orders is not None and decision is not None:
         _check_joins(name, orders.name, decision.name)
@@ -177,9 +176,7 @@ def _typed(part: Part, known: Mapping[str, Parameter], other: Part | None, other
     if other is not None and unknown_names and all(key in others for key in unknown_names):
         there = spell(other.name, {**other.settings, **{key: part.settings[key] for key in unknown_names}})
         raise ParameterError(f"{part.name} has no parameter {unknown_names[0]!r}, which {other.name} has: write {there}.")
-    if unknown_names:
-        raise unknown(part.name, unknown_names, list(known))
-    return {key: parse_value(part.name, key, known[key], text) for key, text in part.settings.items()}
+    return parse_values(part.name, known, part.settings)
 
 
 def part_names() -> tuple[str, ...]:

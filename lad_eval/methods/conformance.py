@@ -23,7 +23,7 @@ import numpy.typing as npt
 from lad_eval.errors import EvidenceError
 from lad_eval.evidence.table import Evidence, Floats
 from lad_eval.methods.base import Method, MethodWarning, NotCalibratedError
-from lad_eval.methods.parameters import ParameterError
+from lad_eval.parameters import ParameterError
 
 N, DEPTH, SAMPLES, CALIBRATION_SAMPLES = 4, 6, 12, 5
 

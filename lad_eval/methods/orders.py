@@ -12,7 +12,7 @@ from lad_eval.errors import EvidenceError, UserError
 from lad_eval.evidence.replies import Decoding, Replies
 from lad_eval.evidence.table import Evidence, Floats, Ints
 from lad_eval.methods.base import Answers, Method, Results, passes_of
-from lad_eval.methods.parameters import Count
+from lad_eval.parameters import Count
 from lad_eval.tasks.plan import RANDOM_ORDERS
 from lad_eval.tasks.request import Permutation
 

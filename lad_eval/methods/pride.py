@@ -11,7 +11,7 @@ from lad_eval.evidence.table import Evidence, Floats, Ints
 from lad_eval.methods.base import Answers, Method, Results
 from lad_eval.methods.calibration import log_softmax, logsumexp
 from lad_eval.methods.orders import Cyclic
-from lad_eval.methods.parameters import Count, Share
+from lad_eval.parameters import Count, Share
 
 
 class PriDe(Method):

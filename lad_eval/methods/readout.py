@@ -15,7 +15,7 @@ from lad_eval.errors import EvidenceError
 from lad_eval.evidence.table import Evidence, Floats, Ints, Span
 from lad_eval.methods.base import Method, MethodWarning
 from lad_eval.methods.calibration import log_softmax
-from lad_eval.methods.parameters import Count, LayerRange, Layers, Positive
+from lad_eval.parameters import Count, LayerRange, Layers, Positive
 
 AttentionMean = Literal["arithmetic", "log"]
 

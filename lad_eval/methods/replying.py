@@ -12,8 +12,9 @@ from lad_eval.errors import EvidenceError
 from lad_eval.evidence.replies import Decoding, Replies
 from lad_eval.evidence.table import Evidence, Floats, Ints
 from lad_eval.methods.base import Answers, Method, Results, passes_of
+from lad_eval.methods.condition import Condition
 from lad_eval.methods.orders import NO_ANSWER, most_voted
-from lad_eval.methods.parameters import Condition, Count, Positive
+from lad_eval.parameters import Count, Positive
 
 END_OF_THOUGHT = "</think>"
 _THOUGHT = "<think>"

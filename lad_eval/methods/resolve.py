@@ -9,9 +9,9 @@ from lad_eval.attention.interventions import INTERVENTIONS
 from lad_eval.errors import UserError
 from lad_eval.methods.base import Method
 from lad_eval.methods.compose import composition
-from lad_eval.methods.parameters import ParameterError
 from lad_eval.methods.registry import METHODS
 from lad_eval.names import parse_parts, renewed, spell
+from lad_eval.parameters import ParameterError
 from lad_eval.tasks.prompts import PROMPT_VARIANTS
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Optional
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -20,11 +21,11 @@ from lad_eval.attention.interventions import (
     Sofa,
     join_interventions,
 )
-from lad_eval.attention.interventions.parameters import expected, parse_parameter, parse_parameters
 from lad_eval.attention.layout import PromptLayout, no_padding, padding_unknown
 from lad_eval.attention.masks import additive_mask
 from lad_eval.attention.spans import image_spans
 from lad_eval.errors import EvidenceError, UnsupportedModelError, UserError
+from lad_eval.parameters import ParameterError, fields_of, parse_values
 
 
 @dataclass(frozen=True)
@@ -291,51 +292,31 @@ def test_learned_state_that_is_not_sound_is_refused(tmp_path):
     assert LearnedState.of("dimmed", {"norm": [1.0, 2.5]}, ["a"], ["b"]) != state
 
 
-@pytest.mark.parametrize(
-    ("annotation", "text", "value"),
-    [
-        (bool, "false", False),
-        (bool, "True", True),
-        (int, "4", 4),
-        (float, "0.25", 0.25),
-        (float, "4", 4.0),
-        (int | float, "128", 128),
-        (float | int, "1", 1),
-        (int | float, "1.0", 1.0),
-        (str, "128", "128"),
-        (int | None, "none", None),
-        (Optional[float], "0.5", 0.5),  # noqa: UP045 - the older spelling counts, too
-        (Literal["a", "b"], "b", "b"),
-        (Literal[1, 2] | str, "2", 2),
-    ],
-)
-def test_parameters_are_parsed_by_their_annotation(annotation, text, value):
-    found = parse_parameter(annotation, text)
-    assert found == value
-    assert type(found) is type(value)
-
-
-@pytest.mark.parametrize(
-    ("annotation", "text", "says"),
-    [
-        (bool, "0", "true or false"),
-        (bool, "", "true or false"),
-        (int, "0.25", "a whole number"),
-        (int | float, "many", "a whole number or a number"),
-        (Literal["a", "b"], "c", "'a' or 'b'"),
-        (int | None, "x", "none or a whole number"),
-    ],
-)
-def test_texts_that_write_no_value_are_errors(annotation, text, says):
-    assert expected(annotation) == says
-    with pytest.raises(ValueError):
-        parse_parameter(annotation, text)
-
-
 def test_a_boolean_parameter_of_an_intervention_can_be_false():
-    assert parse_parameters(Scaled, {"act": "false", "every": "3"}) == {"act": False, "every": 3}
-    with pytest.raises(UserError, match="act of scaled must be true or false, not 'no'"):
-        parse_parameters(Scaled, {"act": "no"})
+    assert parse_values("scaled", fields_of(Scaled), {"act": "false", "every": "3"}) == {"act": False, "every": 3}
+    with pytest.raises(ParameterError, match="act of scaled must be true or false, not 'no'"):
+        parse_values("scaled", fields_of(Scaled), {"act": "no"})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), "2", None, True])
+def test_a_parameter_is_checked_when_an_intervention_is_made(value):
+    with pytest.raises(ParameterError, match="by of scaled must be a finite number, not "):
+        Scaled(by=value)
+
+
+def test_numbers_of_numpy_become_pythons_own_as_facts_are_written_as_json():
+    made = Scaled(by=np.float32(0.5), every=np.int64(2))
+    assert (type(made.by), type(made.every)) == (float, int)
+    assert json.loads(json.dumps(made.facts)) == {"name": "scaled", "by": 0.5, "every": 2, "act": True}
+
+
+def test_what_is_joined_names_the_part_that_has_still_to_learn(lab):
+    model, layout, inputs = prepared(lab)
+    with pytest.raises(UserError, match=r"^dimmed has learned nothing yet; calibrate it"):
+        under(join_interventions([Scaled(), Dimmed()]), model, layout, inputs)
+    joined = join_interventions([Scaled(), Shifted()])
+    assert joined.members == (Scaled(), Shifted())
+    assert Scaled().members == (Scaled(),)
 
 
 FAMILIES = ("qwen2.5-vl", "llava-1.5", "gemma3", "internvl", "paligemma", "idefics3")

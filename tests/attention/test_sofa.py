@@ -244,9 +244,9 @@ def test_names_and_parameters():
     assert Sofa(every=2).label == "sofa"
     assert made.facts == {"name": "sofa", "sigma": 0.25, "every": 4, "pairs": "all"}
     for text, says in [
-        ("sofa(sigma=0)", "sigma of sofa must be above 0 and at most 1, not 0.0"),
-        ("sofa(sigma=x)", "sigma of sofa must be a number, not 'x'"),
-        ("sofa(every=2.5)", "every of sofa must be a whole number, not '2.5'"),
+        ("sofa(sigma=0)", "sigma of sofa must be a number above 0 and at most 1, not '0'"),
+        ("sofa(sigma=x)", "sigma of sofa must be a number above 0 and at most 1, not 'x'"),
+        ("sofa(every=2.5)", "every of sofa must be a whole number of at least 1, not '2.5'"),
         ("sofa(every=0)", "every of sofa must be a whole number of at least 1"),
         ("sofa(pairs=none)", "must be 'between' or 'all'"),
         ("sofa:sigma", r"write 'sofa\(sigma=value\)'"),

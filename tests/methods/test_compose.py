@@ -75,7 +75,7 @@ def test_a_name_has_one_spelling():
         ("average_cyclic+generate", "generate gives no probabilities to average; use majority"),
         ("+lad", "'\\+lad' has an empty part; join names of `lad-eval ls methods` by \\+"),
         ("", "has an empty part"),
-        ("sofa(sigma=2)", "sigma of sofa must be above 0 and at most 1"),
+        ("sofa(sigma=2)", "sigma of sofa must be a number above 0 and at most 1"),
         ("majority+permutation-average", "majority cannot be joined with permutation-average"),
     ],
 )

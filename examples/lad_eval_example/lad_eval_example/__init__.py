@@ -12,7 +12,7 @@ from PIL import Image
 from lad_eval.evidence.table import Evidence, Floats
 from lad_eval.methods import Method
 from lad_eval.methods.calibration import log_softmax
-from lad_eval.methods.parameters import Positive
+from lad_eval.parameters import Positive
 from lad_eval.tasks import Sample, Split
 from lad_eval.tasks.prompts import PromptVariant
 from lad_eval.tasks.sources.base import SourceOptions

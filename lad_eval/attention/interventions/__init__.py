@@ -4,10 +4,9 @@ To add one: a frozen dataclass derived from `Intervention` (`CalibratedIntervent
 as fields, and `_attached`, which opens hooks of `lad_eval.attention.hooks`; and a line in `INTERVENTIONS`, or in another package
 an entry point of the group `lad_eval.interventions`. See docs/add-a-method.md.
 
-base.py        what an intervention is; several at once
-learned.py     what one learned from calibration samples
-parameters.py  parameters parsed by their annotations
-sofa.py        soft attention between images
+base.py     what an intervention is; several at once
+learned.py  what one learned from calibration samples
+sofa.py     soft attention between images
 """
 
 from __future__ import annotations
@@ -20,10 +19,9 @@ from lad_eval.attention.interventions.base import (
     join_interventions,
 )
 from lad_eval.attention.interventions.learned import LearnedState
-from lad_eval.attention.interventions.parameters import parameter_defaults, parse_parameters
 from lad_eval.attention.interventions.sofa import Sofa
-from lad_eval.errors import UserError
 from lad_eval.names import Part, parse_parts
+from lad_eval.parameters import fields_of, parse_values
 from lad_eval.registry import Registry
 
 
@@ -32,6 +30,7 @@ def _accepted(name: str, value: object) -> type[Intervention]:
         raise TypeError(f"the intervention {name!r} must be a class derived from lad_eval.attention.interventions.Intervention")
     if value.name != name:  # labels, and so the names of methods, are made of it
         raise TypeError(f"the intervention {name!r} must have this `name`, not {value.name!r}")
+    fields_of(value)  # a parameter whose values its annotation does not say is refused here, in one line
     return value
 
 
@@ -66,12 +65,7 @@ def parse_intervention(text: str) -> Intervention:
 def make_intervention(part: Part) -> Intervention:
     """The intervention of a part of a name; errors as `parse_intervention`."""
     kind = INTERVENTIONS[part.name]
-    known = parameter_defaults(kind)
-    for key in part.settings:
-        if key not in known:
-            has = f"Its parameters are {', '.join(known)}." if known else "It has no parameters."
-            raise UserError(f"{part.name} has no parameter {key!r}. {has}")
-    return kind(**parse_parameters(kind, part.settings))
+    return kind(**parse_values(part.name, fields_of(kind), part.settings))
 
 
 __all__ = [

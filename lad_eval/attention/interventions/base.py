@@ -9,9 +9,12 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from lad_eval.attention.interventions.learned import LearnedState
 from lad_eval.errors import UnsupportedModelError, UserError
 from lad_eval.names import spell
+from lad_eval.parameters import check_values, fields_of
 
 if TYPE_CHECKING:
     from lad_eval.attention.layout import PromptLayout
@@ -35,7 +38,8 @@ def _file(folder: Path, name: str) -> Path:
 class Intervention(ABC):
     """A change of a model's forward pass, with all that determines it; immutable and hashable.
 
-    A subclass is a frozen dataclass with its parameters as fields; each is parsed by its annotation (see `parse_parameter`).
+    A subclass is a frozen dataclass with its parameters as fields, whose annotations say which values are allowed (see
+    `lad_eval.parameters`); fields with metadata are not parameters.
 
     Attributes:
         name: by which it is called.
@@ -46,6 +50,18 @@ class Intervention(ABC):
     name: ClassVar[str]
     idle: ClassVar[str] = ""
     sole: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        """Checks the parameters.
+
+        Raises:
+            ParameterError: one cannot have its value.
+        """
+        parameters = fields_of(type(self))
+        check_values(self.name, parameters, vars(self))
+        for name in parameters:
+            if isinstance(value := getattr(self, name), np.generic):
+                object.__setattr__(self, name, value.item())  # facts are written as JSON
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -67,8 +83,9 @@ class Intervention(ABC):
             UnsupportedModelError: the model cannot be changed in this way; or, as the context closes, nothing was changed, so
                 that the answers would be the unchanged model's under another name.
         """
-        if not self.is_ready:
-            raise UserError(f"{self.label} has learned nothing yet; calibrate it, or load what it learned.")
+        for member in self.members:
+            if not member.is_ready:
+                raise UserError(f"{member.label} has learned nothing yet; calibrate it, or load what it learned.")
         count = 0
 
         def acted() -> None:
@@ -82,6 +99,11 @@ class Intervention(ABC):
                 f"{type(model).__name__}: {self.label} changed no attention call{self.idle and ', ' + self.idle}; its answers "
                 f"would be the unchanged model's, so leave out the methods with {self.name}."
             )
+
+    @property
+    def members(self) -> tuple[Intervention, ...]:
+        """What it consists of: itself, or the interventions that are joined."""
+        return (self,)
 
     @property
     def is_ready(self) -> bool:
@@ -230,7 +252,7 @@ class CalibratedIntervention(Intervention):
 class JoinedIntervention(Intervention):
     """Several interventions at once, in written order: the first is opened first, so that its hooks are the outermost."""
 
-    parts: tuple[Intervention, ...]
+    parts: tuple[Intervention, ...] = field(metadata={"members": True})
     name: ClassVar[str] = "joined"
 
     @property
@@ -241,13 +263,9 @@ class JoinedIntervention(Intervention):
     def label(self) -> str:
         return "+".join(part.label for part in self.parts)
 
-    @contextmanager
-    def applied(self, model: Any, layout: PromptLayout) -> Iterator[None]:
-        """As of each part; a part that changed nothing is an error, whatever the others did."""
-        with ExitStack() as stack:
-            for part in self.parts:
-                stack.enter_context(part.applied(model, layout))
-            yield
+    @property
+    def members(self) -> tuple[Intervention, ...]:
+        return self.parts
 
     @property
     def is_ready(self) -> bool:
@@ -275,9 +293,14 @@ class JoinedIntervention(Intervention):
         for part in self.parts:
             part.check_disjoint(sample_ids, images)
 
-    def _attached(self, model: Any, layout: PromptLayout, acted: Acted) -> AbstractContextManager[None]:
-        # Never called: `applied` above opens each part by itself, so that each must have changed something.
-        raise NotImplementedError("each part attaches its own hooks")
+    @contextmanager
+    def _attached(self, model: Any, layout: PromptLayout, acted: Acted) -> Iterator[None]:
+        """The hooks of every part; one that changed nothing is an error, whatever the others did."""
+        with ExitStack() as stack:
+            for part in self.parts:
+                stack.enter_context(part.applied(model, layout))
+            yield
+        acted()  # each part did, or its context had raised
 
 
 def join_interventions(parts: Sequence[Intervention]) -> Intervention | None:
@@ -286,7 +309,7 @@ def join_interventions(parts: Sequence[Intervention]) -> Intervention | None:
     Raises:
         UserError: two are of a kind of which a method has one at most.
     """
-    single = [inner for part in parts for inner in (part.parts if type(part) is JoinedIntervention else (part,))]
+    single = [member for part in parts for member in part.members]
     for kind in dict.fromkeys(part.sole for part in single if part.sole):
         if len(names := [part.name for part in single if part.sole == kind]) > 1:
             raise UserError(f"{' and '.join(names)} are {kind}s, and a method has one {kind} at most.")

@@ -6,11 +6,10 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from lad_eval.attention.interventions.base import Acted, Intervention
-from lad_eval.attention.interventions.parameters import check_choices, check_whole
-from lad_eval.errors import UserError
+from lad_eval.parameters import Count, Share
 
 if TYPE_CHECKING:
     from lad_eval.attention.layout import PromptLayout
@@ -33,20 +32,14 @@ class Sofa(Intervention):
             released code of LAD (github.com/brightXian/LAD, c704b9d).
 
     Raises:
-        UserError: a parameter cannot have its value.
+        ParameterError: a parameter cannot have its value.
     """
 
     name: ClassVar[str] = "sofa"
     idle: ClassVar[str] = "as no entry between its images is blocked"
-    sigma: float = 0.5
-    every: int = 2
+    sigma: Annotated[float, Share()] = 0.5
+    every: Annotated[int, Count()] = 2
     pairs: Pairs = "between"
-
-    def __post_init__(self) -> None:
-        if not (isinstance(self.sigma, float | int) and math.isfinite(self.sigma) and 0 < self.sigma <= 1):
-            raise UserError(f"sigma of sofa must be above 0 and at most 1, not {self.sigma!r}.")
-        check_whole(self, "every", 1)
-        check_choices(self)
 
     @contextmanager
     def _attached(self, model: Any, layout: PromptLayout, acted: Acted) -> Iterator[None]:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from lad_eval.attention.interventions.base import Acted, Intervention
-from lad_eval.attention.interventions.parameters import check_choices, check_whole
 from lad_eval.errors import UserError
+from lad_eval.parameters import Count
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +21,24 @@ if TYPE_CHECKING:
 
 How = Literal["drop", "mask"]
 Per = Literal["prompt", "image"]
+
+
+@dataclass(frozen=True)
+class TokenShare:
+    """A whole number of tokens, or a share of them: 1 is one token, 1.0 all of them."""
+
+    expected = "a whole number of tokens of at least 0, or a share of 0.0 to 1.0 such as 0.25"
+
+    def accepts(self, value: Any) -> bool:
+        if isinstance(value, float):
+            return 0 <= value <= 1
+        return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+    def parse(self, text: str) -> int | float:
+        try:
+            return int(text)
+        except ValueError:
+            return float(text)
 
 
 @dataclass(frozen=True)
@@ -41,11 +59,11 @@ class Pruner(Intervention):
         keep_per: what `keep` is of: the prompt's visual tokens, or each image's.
 
     Raises:
-        UserError: a parameter cannot have its value.
+        ParameterError: a parameter cannot have its value.
     """
 
-    keep: int | float = 0.5
-    layer: int = 2
+    keep: Annotated[int | float, TokenShare()] = 0.5
+    layer: Annotated[int, Count()] = 2
     how: How = "drop"
     keep_per: Per = "prompt"
     # Part of the comparison, since 1 == 1.0: one token is not all tokens.
@@ -56,9 +74,7 @@ class Pruner(Intervention):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "is_share", isinstance(self.keep, float))
-        check_keep(self.name, self.keep)
-        check_whole(self, "layer", 1)
-        check_choices(self)
+        super().__post_init__()
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -139,20 +155,6 @@ class Pruner(Intervention):
 
         with pruned(model, layout, {layer: partial(choose, stage) for stage, layer in enumerate(layers)}, self.how):
             yield
-
-
-def check_keep(name: str, keep: object) -> None:
-    """Whether something is a number or a share of tokens.
-
-    Raises:
-        UserError: it is not.
-    """
-    if isinstance(keep, int) and not isinstance(keep, bool) and keep >= 0:
-        return
-    if not (isinstance(keep, float) and 0 <= keep <= 1):
-        raise UserError(
-            f"keep of {name} must be a whole number of tokens of at least 0, or a share of 0.0 to 1.0 such as 0.25, not {keep!r}."
-        )
 
 
 def _double() -> torch.dtype:

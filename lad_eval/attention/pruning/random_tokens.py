@@ -6,7 +6,6 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from lad_eval.attention.interventions.parameters import check_whole
 from lad_eval.attention.pruning.pruner import Pruner
 
 if TYPE_CHECKING:
@@ -25,10 +24,6 @@ class RandomTokens(Pruner):
 
     name: ClassVar[str] = "random-tokens"
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_whole(self, "seed")
 
     def _scores(self, entry: Entry, stage: int) -> torch.Tensor:
         import torch

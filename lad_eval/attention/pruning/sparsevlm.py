@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from lad_eval.attention.pruning.debiased import DebiasedPruner
 from lad_eval.attention.pruning.schedule import SPARSEVLM
+from lad_eval.parameters import Count
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +29,7 @@ class SparseVLM(DebiasedPruner):
     """
 
     name: ClassVar[str] = "sparsevlm"
-    layer: int = 3
+    layer: Annotated[int, Count()] = 3
     merge: bool = True
 
     def _layers(self, depth: int) -> tuple[int, ...]:

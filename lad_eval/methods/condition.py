@@ -1,0 +1,47 @@
+"""Under which question and intervention a model is run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lad_eval.attention.interventions import Intervention, join_interventions
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Prompt variants of the question, and a change of the model's attention. Evidence of two conditions never mixes.
+
+    Attributes:
+        prompt_variants: names of `lad_eval.tasks.prompts.PROMPT_VARIANTS`.
+        intervention: under which the model is run.
+    """
+
+    prompt_variants: tuple[str, ...] = ()
+    intervention: Intervention | None = None
+
+    @property
+    def label(self) -> str:
+        """As names have it, "instruction+sofa(sigma=0.3)"; empty for the question and the model as they are."""
+        return "+".join([*self.prompt_variants, *([] if self.intervention is None else [self.intervention.label])])
+
+    @property
+    def learns(self) -> bool:
+        """Whether its intervention must be calibrated before the model is run under it."""
+        return self.intervention is not None and not self.intervention.is_ready
+
+    def joined(self, inner: Condition) -> Condition:
+        """Both at once: the variants of both, each once, and this one's intervention before the inner one's."""
+        interventions = [each for each in (self.intervention, inner.intervention) if each is not None]
+        variants = tuple(dict.fromkeys((*self.prompt_variants, *inner.prompt_variants)))
+        return Condition(variants, join_interventions(interventions))
+
+    def document(self) -> dict[str, Any]:
+        """JSON-serialisable facts."""
+        return {
+            "wordings": list(self.prompt_variants),
+            "intervention": None if self.intervention is None else self.intervention.facts,
+        }
+
+
+PLAIN = Condition()
