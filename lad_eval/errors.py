@@ -42,7 +42,7 @@ class UnknownNameError(UserError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
-        near = near_names(name, names, most=3, cutoff=0.5)
+        near = near_names(name, names, most=3)
         hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else _where(kind, names)
         super().__init__(f"Unknown {kind} {name if len(name) <= _LONGEST else name[:_LONGEST] + '...'!r}. {hint}")
 

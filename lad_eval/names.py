@@ -52,12 +52,25 @@ def _part(part: str, whole: str) -> Part:
         raise UserError(f"{whole!r} is not the form of parameters: write '{now}'.")
     name = match[1].strip().replace("_", "-")
     settings: dict[str, str] = {}
+    if match[2] is not None and not match[2].strip():
+        raise UserError(f"{whole!r} has brackets without a parameter: write {name}, or {name}(parameter=value, ...).")
     for setting in () if match[2] is None else match[2].split(","):
         key, equals, value = (piece.strip() for piece in setting.partition("="))
-        if not (equals and key and value) or key in settings:
-            raise UserError(f"{whole!r} must give each parameter once: {name}(parameter=value, ...).")
+        if not (equals and key and value):
+            raise UserError(f"{whole!r} {_lacking(name, key, value)}.")
+        if key in settings:
+            raise UserError(f"{whole!r} gives {key!r} twice, and must give each parameter once: {name}({key}=value).")
         settings[key] = value
     return Part(name, settings)
+
+
+def _lacking(name: str, key: str, value: str) -> str:
+    """What a setting lacks, and the cure."""
+    if key.isidentifier():
+        return f"gives {key!r} no value: write {name}({key}=value)"
+    if key or value:
+        return f"does not say what is {key or value}: write {name}(parameter={key or value})"
+    return f"has an empty parameter: write {name}(parameter=value)"
 
 
 _DOTTED = re.compile(r"([A-Za-z][\w-]*)\.([A-Za-z_]\w*)\s*=\s*([^()]*)")

@@ -10,6 +10,7 @@ from pathlib import Path
 from lad_eval.errors import UserError
 
 _TYPED = re.compile(r"([^\s,+()]+\.py):([A-Za-z_]\w*)")
+_SPACED = re.compile(r"[^\s,+()]+\s+[^\s,+()]+\.py:[A-Za-z_]\w*")
 _CLASSLESS = re.compile(r"[^\s,+()]+\.py(?=\s*(?:[,+(]|$))")
 
 
@@ -21,6 +22,8 @@ def own_methods(text: str) -> str:
     Raises:
         UserError: there is no such file or class, the file fails, or the method's name is taken.
     """
+    if match := _SPACED.search(text):
+        raise UserError(f"{match[0]!r} has a space in its path, which --methods cannot read; rename the file or its folder.")
     if match := _CLASSLESS.search(text):
         raise UserError(f"{match[0]} does not say which class; write --methods {match[0]}:<name of the class>.")
     return _TYPED.sub(lambda match: _registered(match[1], match[2]), text)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 UNKNOWN_PASSES = -1
 
+UNPARSABLE = -1
+"""Stands for the position of a reply in which no answer can be found: wrong, counted apart, never consistent."""
+
 
 @dataclass(frozen=True)
 class Decoding:

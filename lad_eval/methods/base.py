@@ -18,13 +18,14 @@ from lad_eval.methods import calibration
 from lad_eval.methods.calibration import log_softmax
 from lad_eval.methods.condition import PLAIN, Condition
 from lad_eval.methods.state import load_state, save_state
-from lad_eval.parameters import Parameter, check_names, check_values, declared_by
+from lad_eval.parameters import Parameter, ParameterError, check_names, check_values, declared_by
 from lad_eval.tasks.plan import Orders, displayed_orders
 from lad_eval.tasks.request import Permutation
 
 Requirement = Literal["log_probs", "attention", "replies"]
 Results: TypeAlias = Evidence | Replies
 M = TypeVar("M", bound="Method")
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,13 @@ class Answers:
         log_proba: Float[m, N] of the displayed positions; None for a method that gives no probabilities.
         position: Int[m], the answer, 0-based; -1 where a reply names none.
         passes: Float[m], decoder passes that an answer would cost if the method were run alone; NaN: unknown.
-        draws: Int[D, m], the answers of each of several repetitions, `position` the first; None for a method that has none.
+        repetitions: Int[R, m], the answers of each of several repetitions, `position` the first; None for a method that has none.
     """
 
     log_proba: Floats | None
     position: Ints
     passes: Floats
-    draws: Ints | None = None
+    repetitions: Ints | None = None
 
 
 class NotCalibratedError(UserError):
@@ -68,6 +69,7 @@ class Method(ABC):
         condition: under which the model must have been run; evidence does not record it, the caller must know. A name may join
             more to that of the class.
         parameters: name -> allowed values, as the constructor declares them.
+        renamed: today's name of a parameter by the name that it had before, which names and files may still use.
         n_candidates_: N of the calibration (after `calibrate`).
         n_layers_: L of the calibration; 0 for a method that reads no attention.
         calibration_ids_: Str[samples], the samples calibrated on, sorted.
@@ -79,6 +81,7 @@ class Method(ABC):
     orders: Orders = "identity"
     condition: Condition = PLAIN
     parameters: ClassVar[Mapping[str, Parameter]] = {}
+    renamed: ClassVar[Mapping[str, str]] = {}
 
     n_candidates_: int
     n_layers_: int
@@ -90,6 +93,18 @@ class Method(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.get_params().items())})"
+
+    @classmethod
+    def current_names(cls, params: Mapping[str, V]) -> dict[str, V]:
+        """Values of parameters by today's names.
+
+        Raises:
+            ParameterError: one is given under both names.
+        """
+        for before, now in cls.renamed.items():
+            if before in params and now in params:
+                raise ParameterError(f"{before} and {now} of {cls.name} are one parameter; give {now} only.")
+        return {cls.renamed.get(name, name): value for name, value in params.items()}
 
     def get_params(self) -> dict[str, Any]:
         """Parameters as they were given."""
@@ -186,7 +201,7 @@ class Method(ABC):
             UserError: the file cannot be read or holds another method.
         """
         params, learned = load_state(Path(path), cls.__name__)
-        method = cls().set_params(**params)
+        method = cls().set_params(**cls.current_names(params))
         method.check()
         for name, value in learned.items():
             setattr(method, name, value)

@@ -88,6 +88,7 @@ class Composition:
             UserError: the parts do not go together.
         """
         entry = self.decision_entry
+        overrides = entry.method.current_names(overrides)
         known = {**self.order_parameters, **entry.method.parameters}
         check_names(self.plain.name, overrides, known)
         of_decision = {key: value for key, value in overrides.items() if key in entry.method.parameters}
@@ -156,6 +157,8 @@ def composition(name: str) -> Composition:
     if chosen == "vanilla" and (prompt_variants or interventions or orders):
         chosen = ""  # what decides where nothing else does: one spelling of each method
     made = Composition(prompt_variants, join_interventions(interventions), None if orders is None else orders.name, chosen)
+    if decision is not None:
+        decision = decision._replace(settings=made.decision_entry.method.current_names(decision.settings))
     of_orders, of_decision = made.order_parameters, made.decision_entry.method.parameters
     return replace(
         made,

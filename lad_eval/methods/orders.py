@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 import numpy as np
 
 from lad_eval.errors import EvidenceError, UserError
-from lad_eval.evidence.replies import Decoding, Replies
+from lad_eval.evidence.replies import UNPARSABLE, Decoding, Replies
 from lad_eval.evidence.table import Evidence, Floats, Ints
 from lad_eval.methods.base import Answers, Method, Results, passes_of
 from lad_eval.parameters import Count
@@ -217,10 +217,10 @@ class Majority(Cyclic):
         each = self.decision.decide(results, np.arange(len(results))[:, None]).position
         perm = results.perm
         image = np.take_along_axis(perm, np.maximum(each, 0)[:, None], axis=1)[:, 0]
-        chosen = most_voted(np.where(each == NO_ANSWER, NO_ANSWER, image)[index], results.n_candidates)
+        chosen = most_voted(np.where(each == UNPARSABLE, UNPARSABLE, image)[index], results.n_candidates)
         position_of = np.argsort(perm[index[:, 0]], axis=1)
         position = position_of[np.arange(len(chosen)), np.maximum(chosen, 0)]
-        return Answers(None, np.where(chosen == NO_ANSWER, NO_ANSWER, position).astype(np.int64), passes_of(results, index))
+        return Answers(None, np.where(chosen == UNPARSABLE, UNPARSABLE, position).astype(np.int64), passes_of(results, index))
 
     def _combined(self, by_image: Floats) -> Floats:
         return votes(by_image.argmax(axis=2).astype(np.int64), by_image.shape[2])
@@ -240,11 +240,7 @@ def votes(chosen: Ints, n: int) -> Floats:
     return scores
 
 
-NO_ANSWER = -1
-"""Position of a reply that names no candidate: `lad_eval.metrics.predictions.UNPARSABLE`."""
-
-
 def most_voted(chosen: Ints, n: int) -> Ints:
-    """Int[m]: of each row of Int[m, V] what most of it says, the first said if several do; NO_ANSWER where nothing is said."""
+    """Int[m]: of each row of Int[m, V] what most of it says, the first said if several do; UNPARSABLE where nothing is said."""
     winner: Ints = votes(chosen, n).argmax(axis=1).astype(np.int64)
-    return np.where((chosen != NO_ANSWER).any(axis=1), winner, NO_ANSWER)
+    return np.where((chosen != UNPARSABLE).any(axis=1), winner, UNPARSABLE)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -71,29 +72,34 @@ class PriDeOriginal(Cyclic):
 
     Args:
         share: of the samples that are drawn, rounded down, at least one.
-        draws: number of draws.
+        repetitions: number of draws.
         seed: of the draws.
     """
 
     name = "pride-original"
+    renamed: ClassVar[Mapping[str, str]] = {"draws": "repetitions"}
 
     def __init__(
-        self, *, share: Annotated[float, Share()] = 0.05, draws: Annotated[int, Count()] = 5, seed: Annotated[int, Count(0)] = 42
+        self,
+        *,
+        share: Annotated[float, Share()] = 0.05,
+        repetitions: Annotated[int, Count()] = 5,
+        seed: Annotated[int, Count(0)] = 42,
     ) -> None:
         super().__init__()
         self.share = share
-        self.draws = draws
+        self.repetitions = repetitions
         self.seed = seed
 
     def decide(self, results: Results, index: Ints) -> Answers:
         """A question costs its own pass, or that of all its orders where its sample is drawn; the mean over the draws."""
         evidence = self._evidence(results)
         log_proba = self.predict_over_orders(evidence, index)
-        repetitions = [self.drawn(evidence, index, draw) for draw in range(self.draws)]
-        draws = np.stack([scores.argmax(axis=1) for scores, _ in repetitions]).astype(np.int64)
+        draws = [self.drawn(evidence, index, draw) for draw in range(self.repetitions)]
+        repetitions = np.stack([scores.argmax(axis=1) for scores, _ in draws]).astype(np.int64)
         spent = evidence.forward_passes[index]
-        passes = np.mean([np.where(drawn, spent.sum(axis=1), spent[:, 0]) for _, drawn in repetitions], axis=0)
-        return Answers(log_proba, draws[0], passes, draws)
+        passes = np.mean([np.where(drawn, spent.sum(axis=1), spent[:, 0]) for _, drawn in draws], axis=0)
+        return Answers(log_proba, repetitions[0], passes, repetitions)
 
     def drawn(self, evidence: Evidence, index: Ints, draw: int) -> tuple[Floats, npt.NDArray[np.bool_]]:
         """Log-probabilities Float[m, N] of one draw, and which of the m questions are of drawn samples.
@@ -101,7 +107,7 @@ class PriDeOriginal(Cyclic):
         Args:
             evidence: rows of all orders.
             index: Int[m, N], as for `predict_over_orders`.
-            draw: from 0 to draws - 1.
+            draw: from 0 to repetitions - 1.
         """
         shown = index[:, 0]
         ids, orders = evidence.sample_id[shown], evidence.perm[shown]

@@ -9,11 +9,11 @@ from typing import Annotated, ClassVar
 import numpy as np
 
 from lad_eval.errors import EvidenceError
-from lad_eval.evidence.replies import Decoding, Replies
+from lad_eval.evidence.replies import UNPARSABLE, Decoding, Replies
 from lad_eval.evidence.table import Evidence, Floats, Ints
 from lad_eval.methods.base import Answers, Method, Results, passes_of
 from lad_eval.methods.condition import Condition
-from lad_eval.methods.orders import NO_ANSWER, most_voted
+from lad_eval.methods.orders import most_voted
 from lad_eval.parameters import Count, Positive
 
 END_OF_THOUGHT = "</think>"
@@ -95,12 +95,12 @@ class Generate(Method):
         return Answers(None, self.answers(results)[index[:, 0]], passes_of(results, index))
 
     def answers(self, replies: Replies) -> Ints:
-        """0-based displayed positions, Int[n]; NO_ANSWER where a reply names no candidate, or several."""
+        """0-based displayed positions, Int[n]; UNPARSABLE where a reply names no candidate, or several."""
         positions = [
             [parse_reply(text, names, thoughtful=self.thoughtful) for text in texts]
             for texts, names in zip(replies.texts, replies.identifiers, strict=True)
         ]
-        chosen = np.asarray([[NO_ANSWER if p is None else p for p in row] for row in positions], dtype=np.int64)
+        chosen = np.asarray([[UNPARSABLE if p is None else p for p in row] for row in positions], dtype=np.int64)
         return most_voted(chosen, replies.n_candidates)
 
     def _scores(self, evidence: Evidence) -> Floats:

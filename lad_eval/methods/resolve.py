@@ -62,8 +62,6 @@ def stored_name(name: str) -> str:
     Versions before 0.11 wrote parameters of interventions behind colons, and those of all parts behind the last one:
     `sofa:sigma=0.3+average-random+lad(k=4, top_k=1)`.
     """
-    if is_method(name):
-        return name
     try:
         if is_method(now := renewed(name)):
             return canonical_name(now)

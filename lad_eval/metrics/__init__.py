@@ -5,6 +5,7 @@ an earlier run of it, `significance` says which methods are not significantly wo
 function of arrays.
 """
 
+from lad_eval.evidence.replies import UNPARSABLE
 from lad_eval.metrics.bootstrap import RESAMPLES, Estimate, Summary, recall_intervals, resampled_means, summarise
 from lad_eval.metrics.change import Change, Figure, changes
 from lad_eval.metrics.figures import (
@@ -44,7 +45,7 @@ from lad_eval.metrics.paired import (
     significance_by,
 )
 from lad_eval.metrics.power import noticeable_mean, noticeable_rise, noticeable_share, rstd_swap_test
-from lad_eval.metrics.predictions import UNPARSABLE, Grid, Predictions, PredictionsError
+from lad_eval.metrics.predictions import Grid, Predictions, PredictionsError
 
 __all__ = [
     "ALPHA",

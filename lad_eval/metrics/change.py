@@ -8,12 +8,13 @@ from typing import Literal
 
 import numpy as np
 
+from lad_eval.evidence.replies import UNPARSABLE
 from lad_eval.evidence.table import Floats
 from lad_eval.metrics.bootstrap import RESAMPLES, Estimate, figures, interval, resampled_means, sample_sums
 from lad_eval.metrics.figures import consistent
 from lad_eval.metrics.paired import ALPHA, holm, paired_test
 from lad_eval.metrics.power import noticeable_mean, noticeable_rise, rstd_swap_test
-from lad_eval.metrics.predictions import UNPARSABLE, Bools, Grid
+from lad_eval.metrics.predictions import Bools, Grid
 
 Figure = Literal["accuracy", "consistency", "rstd", "unparsable"]
 

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from lad_eval.evidence.replies import UNPARSABLE
 from lad_eval.evidence.table import Floats, Ints
-from lad_eval.metrics.predictions import UNPARSABLE, Bools, Grid
+from lad_eval.metrics.predictions import Bools, Grid
 
 
 class ChiSquare(NamedTuple):

@@ -11,12 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from lad_eval.errors import UserError
+from lad_eval.evidence.replies import UNPARSABLE
 from lad_eval.evidence.table import Ints, Rows
 
 Bools = npt.NDArray[np.bool_]
-
-UNPARSABLE = -1
-"""Stands for the position of a reply in which no answer can be found: wrong, counted apart, never consistent."""
 
 
 class PredictionsError(UserError):

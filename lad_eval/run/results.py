@@ -42,8 +42,9 @@ def figures_of(decision: Decision, plan_index: PlanIndex, *, seed: int) -> dict[
         seed: of the bootstrap.
     """
     answers = decision.answers
-    if answers.draws is not None:
-        single = [replace(decision, answers=replace(answers, position=position, draws=None)) for position in answers.draws]
+    if answers.repetitions is not None:
+        each = [replace(answers, position=position, repetitions=None) for position in answers.repetitions]
+        single = [replace(decision, answers=one) for one in each]
         return _mean_of([figures_of(one, plan_index, seed=seed) for one in single])
     summary = summarise(Predictions.of(decision.rows, decision.answers.position, plan_index.permutation_index), seed=seed)
     return {

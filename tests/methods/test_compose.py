@@ -114,8 +114,10 @@ def test_parameters_may_stand_in_brackets():
     assert make_method("lad(top_k=3)", top_k=4).top_k == 4
     assert describe_method("cot(max_new_tokens=64)") == describe_method("cot")
     for name, says in [
-        ("cot()", r"must give each parameter once: cot\(parameter=value"),
-        ("cot(64)", "must give each parameter once"),
+        ("cot()", r"'cot\(\)' has brackets without a parameter: write cot, or cot\(parameter=value"),
+        ("cot(64)", r"'cot\(64\)' does not say what is 64: write cot\(parameter=64\)"),
+        ("cot(=64)", r"does not say what is 64: write cot\(parameter=64\)"),
+        ("cot(max_new_tokens=6,)", "has an empty parameter"),
         ("cot(max_new_tokens=6, max_new_tokens=7)", "must give each parameter once"),
         ("cot(tokens=64)", "cot has no parameter 'tokens'. Its parameters are max_new_tokens"),
         ("lad(top_k=0)", "top_k of lad must be a whole number of at least 1"),

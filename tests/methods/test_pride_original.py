@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from lad_eval.evidence.table import Evidence
-from lad_eval.methods import ParameterError, PriDeOriginal, make_method
+from lad_eval.methods import ParameterError, PriDeOriginal, canonical_name, make_method, stored_name
 from lad_eval.methods.conformance import random_evidence
+from lad_eval.methods.state import save_state
 
 
 def shifts(samples, n):
@@ -31,7 +32,7 @@ def test_one_drawn_sample_by_hand():
 def test_equals_a_loop_over_questions():
     rows = random_evidence(samples=40)
     index = shifts(40, 4)
-    method = PriDeOriginal(share=0.2, draws=3)
+    method = PriDeOriginal(share=0.2, repetitions=3)
     for draw in range(3):
         scores, drawn = method.drawn(rows, index, draw)
         assert drawn.sum() == 8 * 4
@@ -52,7 +53,7 @@ def test_equals_a_loop_over_questions():
 def test_draws_differ_and_are_the_same_again():
     rows, index = random_evidence(samples=40), shifts(40, 4)
     method = make_method("pride-original")
-    assert (method.share, method.draws) == (0.05, 5)
+    assert (method.share, method.repetitions) == (0.05, 5)
     drawn = [tuple(method.drawn(rows, index, draw)[1].tolist()) for draw in range(5)]
     assert len(set(drawn)) > 1
     assert all(sum(one) == 2 * 4 for one in drawn)
@@ -113,3 +114,12 @@ def test_a_share_is_rounded_down_to_at_least_one(samples, count):
     rows = random_evidence(samples=samples)
     _, drawn = PriDeOriginal().drawn(rows, shifts(samples, 4), 0)
     assert len(set(rows.sample_id[drawn].tolist())) == count
+
+
+def test_the_parameters_name_of_before_is_read_in_names_and_files(tmp_path):
+    assert canonical_name("pride-original(draws=3)") == stored_name("pride-original(draws=3)") == "pride-original(repetitions=3)"
+    assert make_method("pride-original(draws=3)").repetitions == make_method("pride-original", draws=3).repetitions == 3
+    save_state(tmp_path / "old.safetensors", "PriDeOriginal", {"share": 0.1, "draws": 2, "seed": 1}, {})
+    assert PriDeOriginal.load(tmp_path / "old.safetensors").get_params() == {"share": 0.1, "repetitions": 2, "seed": 1}
+    with pytest.raises(ParameterError, match="draws and repetitions of pride-original are one parameter; give repetitions only"):
+        make_method("pride-original(draws=3, repetitions=4)")

@@ -90,8 +90,8 @@ def test_settings(text, expected):
         ("sofa:sigma=0.3+lad.top_k=1", "write 'sofa(sigma=0.3)+lad(top_k=1)'."),
         ("lad", "'lad' sets no parameter: write method(parameter=value), such as lad(top_k=4)."),
         ("sofa(sigma=0.3)+lad", "sets no parameter"),
-        ("lad(top_k)", "must give each parameter once: lad(parameter=value"),
-        ("lad(top_k=)", "must give each parameter once"),
+        ("lad(top_k)", "'lad(top_k)' gives 'top_k' no value: write lad(top_k=value)."),
+        ("lad(top_k=)", "gives 'top_k' no value"),
         ("ladd(top_k=4)", "Unknown method 'ladd'. Did you mean"),
         ("lad(k=4)", "lad has no parameter 'k'. Its parameters are top_k"),
         ("lad(top_k=four)", "top_k of lad must be a whole number of at least 1, not 'four'."),
@@ -219,3 +219,17 @@ def test_rows_of_stored_methods_stand_in_the_order_of_the_tables():
     assert list(methods) == [
         "pride", "lad", "permutation-average", "average-cyclic", "generate", "lad(top_k=1)", "majority", "sofa+lad",
     ]  # fmt: skip
+
+
+def test_suggestions_are_near_names_only():
+    for written, meant in [
+        ("ladd", "lad"),
+        ("prid", "pride"),
+        ("raw-atention", "raw-attention"),
+        ("self-consitency", "self-consistency"),
+    ]:
+        with pytest.raises(UnknownNameError, match=f"Did you mean .*'{meant}'"):
+            make_method(written)
+    with pytest.raises(UnknownNameError) as caught:
+        make_method("majestic")
+    assert "generate" not in str(caught.value)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from lad_eval.evidence.replies import UNPARSABLE
 from lad_eval.evidence.table import Floats, Ints
-from lad_eval.metrics.predictions import UNPARSABLE
 from lad_eval.report.html.charts import bar, percent
 from lad_eval.report.html.load import MethodAnswers
 from lad_eval.report.html.text import caption_text, clean, image_names
