@@ -55,12 +55,9 @@ class Count:
         return "a whole number" if self.minimum is None else f"a whole number of at least {self.minimum}"
 
     def accepts(self, value: Any) -> bool:
-        return (
-            isinstance(value, int | np.integer)
-            and not isinstance(value, bool)
-            and (self.minimum is None or value >= self.minimum)
-            and (self.maximum is None or value <= self.maximum)
-        )
+        if not isinstance(value, int | np.integer) or isinstance(value, bool):
+            return False
+        return (self.minimum is None or int(value) >= self.minimum) and (self.maximum is None or int(value) <= self.maximum)
 
     def parse(self, text: str) -> int:
         return int(text)

@@ -214,7 +214,7 @@ def test_figures_of_several_draws_are_their_means(counted, tmp_path):
     counted()
     (row,) = run_tasks(settings(tmp_path, methods=("pride-original",), limit=4))
     stored = read_run_json(only_run(tmp_path) / "metrics.json")["methods"]["pride-original"]
-    alone = [rescore(tmp_path, settings=[f"pride-original(draws=1, seed={seed})"])["methods"] for seed in (42, 43)]
+    alone = [rescore(tmp_path, settings=[f"pride-original(repetitions=1, seed={seed})"])["methods"] for seed in (42, 43)]
     first = pd.read_parquet(only_run(tmp_path) / "predictions.parquet")
     (single,) = (figures for name, figures in alone[0].items() if name.startswith("pride-original("))
     assert single["accuracy"]["value"] == pytest.approx(100 * first.correct.mean())
