@@ -42,13 +42,13 @@ class TwoStages(Pruner):
     def _shares(self, mean):
         return [mean, mean**2]
 
-    def _scores(self, entry, stage):
-        call = entry.coming()
+    def _scores(self, stage_input, stage):
+        call = stage_input.coming()
         row = last_row(call).mean(dim=1)
         self.seen.append(row)
         if call.positions is None:
             return row
-        full = torch.zeros(entry.remaining.shape)
+        full = torch.zeros(stage_input.remaining.shape)
         for b, positions in enumerate(call.positions):
             full[b, positions[positions >= 0]] = row[b, positions >= 0]
         return full

@@ -10,7 +10,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from lad_eval.attention.hooks import attending_layers, attention_layers, decoder_layers, observe_attention
 from lad_eval.attention.layout import PromptLayout, no_padding
-from lad_eval.attention.pruning.stages import Choice, pruned
+from lad_eval.attention.pruning.stages import PruningDecision, pruned
 from lad_eval.attention.recorder import last_row
 from lad_eval.attention.spans import image_spans
 from lad_eval.errors import UnsupportedModelError
@@ -43,7 +43,7 @@ def by_chance(layout, share, seed):
     """Keeps about a share of the visual tokens, of each row another number."""
     numbers = torch.Generator().manual_seed(seed)
     keep = torch.rand(layout.ids.shape, generator=numbers) < share
-    return lambda entry: Choice(~layout.visual | keep)
+    return lambda stage_input: PruningDecision(~layout.visual | keep)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -71,14 +71,14 @@ def test_hidden_states_that_a_stage_gives_go_on(lab, family):
     layer = layers_of(model)[-1]
     results = []
 
-    def choose(entry):
-        assert entry.layer == layer
-        assert entry.hidden.shape == entry.embeddings.shape == (*layout.ids.shape, entry.hidden.shape[2])
-        assert torch.equal(entry.remaining, layout.attended)
-        assert entry.attention.layer == max(index for index in attending_layers(model) if index < layer)
-        merged = entry.hidden.clone()
+    def choose(stage_input):
+        assert stage_input.layer == layer
+        assert stage_input.hidden.shape == stage_input.embeddings.shape == (*layout.ids.shape, stage_input.hidden.shape[2])
+        assert torch.equal(stage_input.remaining, layout.attended)
+        assert stage_input.attention.layer == max(index for index in attending_layers(model) if index < layer)
+        merged = stage_input.hidden.clone()
         merged[layout.visual] = merged[layout.visual].flip(-1)
-        return Choice(by_chance(layout, 0.5, 0)(entry).remaining, merged)
+        return PruningDecision(by_chance(layout, 0.5, 0)(stage_input).remaining, merged)
 
     plain = pruned(model, layout, {layer: by_chance(layout, 0.5, 0)})
     for context in (plain, pruned(model, layout, {layer: choose}), pruned(model, layout, {layer: choose}, "mask")):
@@ -101,7 +101,7 @@ def test_prompts_may_be_read_again_and_others_are_refused(lab):
 def test_a_coming_layer_without_attention_is_refused(lab):
     model, inputs, layout = prepared(lab, "qwen3.5")
     message = "Decoder layer 2 of Qwen3_5ForConditionalGeneration has no attention to rank tokens by; choose another layer."
-    stages = {2: lambda entry: Choice(entry.coming().mask)}
+    stages = {2: lambda stage_input: PruningDecision(stage_input.coming().mask)}
     with torch.no_grad(), pruned(model, layout, stages), pytest.raises(UnsupportedModelError) as fault:
         model(**inputs)
     assert str(fault.value) == message
@@ -159,7 +159,7 @@ def test_masks_of_keys_as_flash_attention_takes_them(lab, family, monkeypatch):
 
 def test_hidden_states_of_a_layer_that_is_run_for_the_last_tokens_alone_are_refused(lab):
     model, inputs, layout = prepared(lab, "gemma4")
-    stages = {2: lambda entry: Choice(entry.remaining, entry.hidden)}
+    stages = {2: lambda stage_input: PruningDecision(stage_input.remaining, stage_input.hidden)}
     with torch.no_grad(), pruned(model, layout, stages), pytest.raises(UnsupportedModelError) as fault:
         model(**inputs, logits_to_keep=1)
     assert str(fault.value) == (
@@ -174,11 +174,16 @@ def test_prompts_with_appended_tokens_lose_the_same_tokens(lab, family):
     model, inputs, layout = prepared(lab, family)
     calls, masks = [], []
 
-    def choose(entry):
-        assert entry.layout.length == entry.remaining.shape[1] == entry.hidden.shape[1] == entry.embeddings.shape[1]
-        row = last_row(entry.attention).mean(dim=1)
-        calls.append((entry.hidden, row, last_row(entry.coming()).mean(dim=1)))
-        return Choice(~layout.visual | (row > row[layout.visual].median()), entry.hidden.clone())
+    def choose(stage_input):
+        assert (
+            stage_input.layout.length
+            == stage_input.remaining.shape[1]
+            == stage_input.hidden.shape[1]
+            == stage_input.embeddings.shape[1]
+        )
+        row = last_row(stage_input.attention).mean(dim=1)
+        calls.append((stage_input.hidden, row, last_row(stage_input.coming()).mean(dim=1)))
+        return PruningDecision(~layout.visual | (row > row[layout.visual].median()), stage_input.hidden.clone())
 
     def note(call):
         if call.positions is not None:

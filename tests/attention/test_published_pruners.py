@@ -13,7 +13,7 @@ from lad_eval.attention.interventions import INTERVENTIONS, parse_intervention
 from lad_eval.attention.interventions.learned import LearnedState
 from lad_eval.attention.layout import PromptLayout, no_padding
 from lad_eval.attention.pruning.scores import last_token_attention
-from lad_eval.attention.pruning.stages import Choice, pruned
+from lad_eval.attention.pruning.stages import PruningDecision, pruned
 from lad_eval.attention.spans import image_spans
 from lad_eval.errors import UserError
 from lad_eval.models.inference.continuation import with_positions
@@ -59,17 +59,17 @@ def under(intervention, model, inputs, layout):
         return logits(model, inputs)
 
 
-def entry_before(model, inputs, layout, layer):
+def stage_input_before(model, inputs, layout, layer):
     """What is known before a layer of the unchanged model."""
-    entries = []
+    stage_inputs = []
 
-    def note(entry):
-        entries.append(entry)
-        return Choice(entry.remaining)
+    def note(stage_input):
+        stage_inputs.append(stage_input)
+        return PruningDecision(stage_input.remaining)
 
     with pruned(model, layout, {layer: note}):
         logits(model, inputs)
-    return entries[0]
+    return stage_inputs[0]
 
 
 def passes(model, batches):
@@ -112,31 +112,31 @@ def test_a_row_does_not_depend_on_its_batch(lab, family, name):
 def test_as_many_tokens_stay_as_are_asked_for(lab, name):
     model, inputs, layout = prepared(lab, "llava-1.5", unequal(lab))
     pruner, visual = INTERVENTIONS[name](keep=12, layer=1), layout.visual
-    entry = entry_before(model, inputs, layout, 1)
+    stage_input = stage_input_before(model, inputs, layout, 1)
     share = float(pruner._shares(torch.tensor([[12 / 48]]).double())[0])
-    choice = pruner._chosen(entry, 0)
+    choice = pruner._decide(stage_input, 0)
     counts = (choice.remaining & visual).sum(dim=1)
     expected = {"tokencarve": 12}.get(name, int(share * 48 + 1e-6))
     if name == "sparsevlm":  # of n dropped tokens int(0.3 n) + 1 go on in one tenth as many, and one
         expected += (int(0.3 * (48 - expected)) + 1) // 10 + 1
     assert counts.tolist() == [expected] * 3
     assert torch.equal(choice.remaining & ~visual, layout.attended & ~visual), "text stays"
-    per_image = INTERVENTIONS[name](keep=4, layer=1, keep_per="image")._chosen(entry, 0).remaining
+    per_image = INTERVENTIONS[name](keep=4, layer=1, keep_per="image")._decide(stage_input, 0).remaining
     owners = [[int((per_image[b] & (layout.spans.owner[b] == image)).sum()) for image in range(3)] for b in range(3)]
     assert name == "sparsevlm" or len({count for row in owners for count in row}) == 1
 
 
 def test_merged_tokens_go_on_with_new_states(lab):
     model, inputs, layout = prepared(lab, "llava-1.5", unequal(lab))
-    entry = entry_before(model, inputs, layout, 1)
-    before = entry.hidden.clone()
+    stage_input = stage_input_before(model, inputs, layout, 1)
+    before = stage_input.hidden.clone()
     for name in ("sparsevlm", "tokencarve"):
-        choice = INTERVENTIONS[name](keep=12, layer=1)._chosen(entry, 0)
-        changed = (choice.hidden != entry.hidden).any(dim=-1)
+        choice = INTERVENTIONS[name](keep=12, layer=1)._decide(stage_input, 0)
+        changed = (choice.hidden != stage_input.hidden).any(dim=-1)
         assert (changed.sum(dim=1) >= 1).all()
         assert not (changed & ~(choice.remaining & layout.visual)).any()
-        assert torch.equal(entry.hidden, before), "what enters is not written to"
-    assert INTERVENTIONS["sparsevlm"](keep=12, layer=1, merge=False)._chosen(entry, 0).hidden is None
+        assert torch.equal(stage_input.hidden, before), "what enters is not written to"
+    assert INTERVENTIONS["sparsevlm"](keep=12, layer=1, merge=False)._decide(stage_input, 0).hidden is None
 
 
 def calibrated(lab, pruner, family="llava-1.5", padding=no_padding, batches=2):
@@ -155,7 +155,10 @@ def test_a_trend_is_learned_from_plain_passes_and_divided_out(lab, name, trend, 
     pruner, _, batches = calibrated(lab, fresh)
     assert pruner.learned.sample_ids == tuple(sorted(text for _, layout in batches for text in layout.sample_ids))
     means = np.mean(
-        [fresh._attention(entry_before(model, *batch, 1), 0)[batch[1].visual].reshape(3, -1).mean(dim=0) for batch in batches],
+        [
+            fresh._attention(stage_input_before(model, *batch, 1), 0)[batch[1].visual].reshape(3, -1).mean(dim=0)
+            for batch in batches
+        ],
         axis=0,
     )
     stored = pruner.learned.arrays["mean/16-16-16"]
@@ -165,12 +168,12 @@ def test_a_trend_is_learned_from_plain_passes_and_divided_out(lab, name, trend, 
     assert set(pruner.strengths) == {"attention", "kept before", "kept after"}
     assert pruner.facts["learned"] == pruner.learned.digest != fresh.facts["learned"]
 
-    entry = entry_before(model, inputs, layout, 1)
-    raw, curve = fresh._attention(entry, 0), torch.from_numpy(pruner.learned_trend.curve((16, 16, 16)))
+    stage_input = stage_input_before(model, inputs, layout, 1)
+    raw, curve = fresh._attention(stage_input, 0), torch.from_numpy(pruner.learned_trend.curve((16, 16, 16)))
     if name != "tokencarve":  # which ranks what is left
-        repaired = pruner._scores(entry, 0)[layout.visual].reshape(3, -1)
+        repaired = pruner._scores(stage_input, 0)[layout.visual].reshape(3, -1)
         torch.testing.assert_close(repaired, (raw[layout.visual].reshape(3, -1) / curve).float())
-        torch.testing.assert_close(pruner._scores(entry, 1) if name == "fastv" else raw, raw, msg="the first stage alone")
+        torch.testing.assert_close(pruner._scores(stage_input, 1) if name == "fastv" else raw, raw, msg="the first stage alone")
     path = tmp_path / "learned.safetensors"
     pruner.learned.save(path)
     again = dataclasses.replace(fresh, learned=LearnedState.load(path, name))
@@ -183,8 +186,8 @@ def test_a_ramp_planted_in_attention_is_found_and_the_tokens_are_those_without_i
     kind = INTERVENTIONS["fastv"]
     clean = kind._attention
 
-    def ramped(self, entry, stage):
-        scores, visual = clean(self, entry, stage).clone(), entry.layout.visual
+    def ramped(self, stage_input, stage):
+        scores, visual = clean(self, stage_input, stage).clone(), stage_input.layout.visual
         for b in range(len(scores)):
             scores[b, visual[b]] = torch.exp(1.2 * torch.linspace(0, 1, int(visual[b].sum())))
         return scores
@@ -195,16 +198,16 @@ def test_a_ramp_planted_in_attention_is_found_and_the_tokens_are_those_without_i
     assert pruner.learned_notes[0].endswith("late tokens are preferred (sigma 1.20, R2 1.00).")
     assert pruner.strengths["kept before"].sigma > 1
 
-    def ramped_attention(self, entry, stage):
-        return clean(self, entry, stage) * ramped(self, entry, stage)
+    def ramped_attention(self, stage_input, stage):
+        return clean(self, stage_input, stage) * ramped(self, stage_input, stage)
 
     model, inputs, layout = prepared(lab, "llava-1.5", equal(lab, seed=7))
-    entry = entry_before(model, inputs, layout, 1)
+    stage_input = stage_input_before(model, inputs, layout, 1)
     monkeypatch.setattr(kind, "_attention", clean)
-    expected = kind(keep=0.25, layer=1)._chosen(entry, 0).remaining
+    expected = kind(keep=0.25, layer=1)._decide(stage_input, 0).remaining
     monkeypatch.setattr(kind, "_attention", ramped_attention)
-    assert torch.equal(pruner._chosen(entry, 0).remaining, expected)
-    assert not torch.equal(kind(keep=0.25, layer=1)._chosen(entry, 0).remaining, expected)
+    assert torch.equal(pruner._decide(stage_input, 0).remaining, expected)
+    assert not torch.equal(kind(keep=0.25, layer=1)._decide(stage_input, 0).remaining, expected)
 
 
 def test_padding_of_pictures_leaves_first_and_lowers_what_is_kept(lab):
@@ -214,14 +217,14 @@ def test_padding_of_pictures_leaves_first_and_lowers_what_is_kept(lab):
 
     pruner, _, _ = calibrated(lab, INTERVENTIONS["fastv"](keep=0.75, layer=1, trend="exp"), padding=half)
     model, inputs, layout = prepared(lab, "llava-1.5", equal(lab, seed=7), half)
-    entry = entry_before(model, inputs, layout, 1)
-    remaining = pruner._chosen(entry, 0).remaining
+    stage_input = stage_input_before(model, inputs, layout, 1)
+    remaining = pruner._decide(stage_input, 0).remaining
     padding = layout.visual & (layout.padding_share > 0.5)
     assert torch.equal(remaining, layout.attended & ~padding), "0.75 of the tokens are more than those that show a picture"
-    fewer = dataclasses.replace(pruner, keep=0.25)._chosen(entry, 0).remaining
+    fewer = dataclasses.replace(pruner, keep=0.25)._decide(stage_input, 0).remaining
     assert (fewer & layout.visual).sum(dim=1).tolist() == [12] * 3
     assert not (fewer & padding).any()
-    plain = INTERVENTIONS["fastv"](keep=1.0, layer=1)._chosen(entry, 0).remaining
+    plain = INTERVENTIONS["fastv"](keep=1.0, layer=1)._decide(stage_input, 0).remaining
     assert torch.equal(plain, layout.attended), "padding is part of the repair alone"
 
 
@@ -252,5 +255,7 @@ def test_by_name():
 
 def test_fastv_is_the_last_tokens_attention(lab):
     model, inputs, layout = prepared(lab, "llava-1.5", unequal(lab))
-    entry = entry_before(model, inputs, layout, 2)
-    assert torch.equal(INTERVENTIONS["fastv"]()._attention(entry, 0), last_token_attention(entry.attention, layout.length))
+    stage_input = stage_input_before(model, inputs, layout, 2)
+    assert torch.equal(
+        INTERVENTIONS["fastv"]()._attention(stage_input, 0), last_token_attention(stage_input.attention, layout.length)
+    )

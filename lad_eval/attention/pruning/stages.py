@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -28,14 +28,13 @@ from lad_eval.attention.hooks import (
 from lad_eval.attention.layout import PromptLayout
 from lad_eval.attention.masks import hide_keys
 from lad_eval.attention.pruning.compaction import Slots, compacted_inputs, cut_entries, cut_keys, mask_form
+from lad_eval.attention.pruning.options import How
 from lad_eval.attention.pruning.steps import Steps
 from lad_eval.errors import UnsupportedModelError, UserError
 
-How = Literal["drop", "mask"]
-
 
 @dataclass(frozen=True)
-class Entry:
+class StageInput:
     """What is known of a batch of prompts before a decoder layer at which tokens may leave.
 
     Attributes:
@@ -72,7 +71,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Choice:
+class PruningDecision:
     """What becomes of the prompts at a stage.
 
     Attributes:
@@ -84,7 +83,7 @@ class Choice:
     hidden: torch.Tensor | None = None
 
 
-Choose = Callable[[Entry], Choice]
+Decide = Callable[[StageInput], PruningDecision]
 
 
 def check_stages(model: Any, layers: Sequence[int], how: How, name: str) -> None:
@@ -112,7 +111,7 @@ def check_stages(model: Any, layers: Sequence[int], how: How, name: str) -> None
 
 
 @contextmanager
-def pruned(model: Any, layout: PromptLayout, stages: Mapping[int, Choose], how: How = "drop") -> Iterator[None]:
+def pruned(model: Any, layout: PromptLayout, stages: Mapping[int, Decide], how: How = "drop") -> Iterator[None]:
     """Lets tokens leave before decoder layers while a model reads the prompts of a layout, and continues them.
 
     Args:
@@ -159,7 +158,7 @@ class _Pruned:
     """Which tokens remain, layer by layer, in the prefill of a batch of prompts and in the steps that continue it."""
 
     def __init__(
-        self, model: Any, layout: PromptLayout, stages: Mapping[int, Choose], how: How, table: dict[int, torch.Tensor]
+        self, model: Any, layout: PromptLayout, stages: Mapping[int, Decide], how: How, table: dict[int, torch.Tensor]
     ) -> None:
         self._model, self._layout, self._stages, self._how, self._table = model, layout, stages, how, table
         self._attention = attention_layers(model)
@@ -206,7 +205,7 @@ class _Pruned:
         if self._left is not None:
             self._at[index] = self._left
         if index in self._stages:
-            args = self._choose(index, module, args, kwargs)
+            args = self._decide(index, module, args, kwargs)
         if self._left is None:
             return args, kwargs
         self._at[index] = self._left
@@ -228,22 +227,22 @@ class _Pruned:
         slots = self._at[index].slots
         return (slots.put(full, output[0]), *output[1:]) if isinstance(output, tuple) else slots.put(full, output)
 
-    def _choose(self, index: int, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    def _decide(self, index: int, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """The layer's arguments, among which hidden states may be new; what remains is in `_left`."""
         hidden = args[0]
         assert self._embeddings is not None  # `begin` comes first
         remaining = self._layout.attended.to(hidden.device) if self._left is None else self._left.remaining.to(hidden.device)
         coming = partial(self._coming, index, module, args, kwargs)
         call = self._calls[self._below[index]]
-        entry = Entry(index, self._layout, hidden, self._embeddings, remaining, call, coming)
-        choice = _chosen_before_appended(self._stages[index], entry)
+        inputs = StageInput(index, self._layout, hidden, self._embeddings, remaining, call, coming)
+        decision = _decided_before_appended(self._stages[index], inputs)
         if index == max(self._stages):
             self._calls.clear()
             self._embeddings = None
-        after = remaining & choice.remaining
+        after = remaining & decision.remaining
         if not torch.equal(after, remaining):
             self._left = _Left(after, Slots.of(after))
-        return args if choice.hidden is None else (choice.hidden, *args[1:])
+        return args if decision.hidden is None else (decision.hidden, *args[1:])
 
     def _coming(self, index: int, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AttentionCall:
         """The attention call that a layer would make; nothing is cached, and nobody else observes it.
@@ -309,7 +308,7 @@ class _Pruned:
         return args, {**kwargs, "attention_mask": self._cut[known][1]}
 
 
-def _chosen_before_appended(choose: Choose, entry: Entry) -> Choice:
+def _decided_before_appended(decide: Decide, inputs: StageInput) -> PruningDecision:
     """What is chosen of prompts behind which tokens were appended: the same as without these, which all remain.
 
     So a prompt that is read again for every prefix of an answer is pruned as one that is read once and continued.
@@ -317,22 +316,22 @@ def _chosen_before_appended(choose: Choose, entry: Entry) -> Choice:
     Raises:
         UnsupportedModelError: an attention call is of the last token alone.
     """
-    if not (count := entry.layout.appended):
-        return choose(entry)
-    prompts = Entry(
-        entry.layer,
-        entry.layout.without_appended(),
-        entry.entering[:, :-count],
-        entry.embeddings[:, :-count],
-        entry.remaining[:, :-count],
-        _without_last(entry.attention, count),
-        lambda: _without_last(entry.coming(), count),
+    if not (count := inputs.layout.appended):
+        return decide(inputs)
+    prompts = StageInput(
+        inputs.layer,
+        inputs.layout.without_appended(),
+        inputs.entering[:, :-count],
+        inputs.embeddings[:, :-count],
+        inputs.remaining[:, :-count],
+        _without_last(inputs.attention, count),
+        lambda: _without_last(inputs.coming(), count),
     )
-    choice = choose(prompts)
-    remaining = torch.nn.functional.pad(choice.remaining, (0, count), value=True)
-    if choice.hidden is None:
-        return Choice(remaining)
-    return Choice(remaining, torch.cat([choice.hidden, entry.hidden[:, -count:]], dim=1))
+    decision = decide(prompts)
+    remaining = torch.nn.functional.pad(decision.remaining, (0, count), value=True)
+    if decision.hidden is None:
+        return PruningDecision(remaining)
+    return PruningDecision(remaining, torch.cat([decision.hidden, inputs.hidden[:, -count:]], dim=1))
 
 
 def _without_last(call: AttentionCall, count: int) -> AttentionCall:
