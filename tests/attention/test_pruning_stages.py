@@ -9,27 +9,13 @@ import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from lad_eval.attention.hooks import attending_layers, attention_layers, decoder_layers, observe_attention
-from lad_eval.attention.layout import PromptLayout, no_padding
 from lad_eval.attention.pruning.stages import PruningDecision, pruned
 from lad_eval.attention.recorder import last_row
-from lad_eval.attention.spans import image_spans
 from lad_eval.errors import UnsupportedModelError
 from lad_eval.models.inference.continuation import continue_prefixes, with_positions
 from lad_eval.models.random import FAMILIES
 
-TEXTS = ("a red circle", "a blue square left of 25 other things", "a green one above")
 PREFIXES = [(5,), (6, 7), (8, 9, 10)]
-
-
-def prepared(lab, family):
-    model, processor = lab.load(family)
-    sizes = [lab.UNEQUAL, lab.OTHER, lab.EQUAL]
-    rows = [(size, f"Caption: {text}\nAnswer: ") for size, text in zip(sizes, TEXTS, strict=True)]
-    inputs = lab.prepare(processor, rows)
-    spans = image_spans(model, processor, inputs, 3)
-    attended = inputs["attention_mask"].bool()
-    layout = PromptLayout(inputs["input_ids"], spans, attended, TEXTS, processor.tokenizer.decode, no_padding)
-    return model, with_positions(model, lab.for_model(inputs)), layout
 
 
 def layers_of(model):
@@ -48,7 +34,7 @@ def by_chance(layout, share, seed):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_prompts_pruned_twice_go_on_as_if_masked(lab, family):
-    model, inputs, layout = prepared(lab, family)
+    model, inputs, layout = lab.prompts(family)
     layers = layers_of(model)
     ids, masks = inputs["input_ids"], inputs["attention_mask"]
     results = []
@@ -67,7 +53,7 @@ def test_prompts_pruned_twice_go_on_as_if_masked(lab, family):
 
 @pytest.mark.parametrize("family", ["llava-1.5", "qwen3-vl", "gemma3", "qwen3.5"])
 def test_hidden_states_that_a_stage_gives_go_on(lab, family):
-    model, inputs, layout = prepared(lab, family)
+    model, inputs, layout = lab.prompts(family)
     layer = layers_of(model)[-1]
     results = []
 
@@ -90,7 +76,7 @@ def test_hidden_states_that_a_stage_gives_go_on(lab, family):
 
 
 def test_prompts_may_be_read_again_and_others_are_refused(lab):
-    model, inputs, layout = prepared(lab, "llava-1.5")
+    model, inputs, layout = lab.prompts("llava-1.5")
     with torch.no_grad(), pruned(model, layout, {1: by_chance(layout, 0.5, 0)}):
         first = model(**inputs).logits[:, -1]
         assert torch.equal(model(**inputs).logits[:, -1], first)
@@ -99,7 +85,7 @@ def test_prompts_may_be_read_again_and_others_are_refused(lab):
 
 
 def test_a_coming_layer_without_attention_is_refused(lab):
-    model, inputs, layout = prepared(lab, "qwen3.5")
+    model, inputs, layout = lab.prompts("qwen3.5")
     message = "Decoder layer 2 of Qwen3_5ForConditionalGeneration has no attention to rank tokens by; choose another layer."
     stages = {2: lambda stage_input: PruningDecision(stage_input.coming().mask)}
     with torch.no_grad(), pruned(model, layout, stages), pytest.raises(UnsupportedModelError) as fault:
@@ -108,7 +94,7 @@ def test_a_coming_layer_without_attention_is_refused(lab):
 
 
 def test_other_threads_pass_through_untouched(lab):
-    model, inputs, layout = prepared(lab, "llava-1.5")
+    model, inputs, layout = lab.prompts("llava-1.5")
     words = {"input_ids": torch.tensor([[5, 6, 7]])}
     with torch.no_grad():
         plain = model(**words).logits
@@ -140,7 +126,7 @@ def test_masks_of_keys_as_flash_attention_takes_them(lab, family, monkeypatch):
         return padded_attention(module, query, key, value, attention_mask, **options)
 
     monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "flash_attention_2", attention)
-    model, inputs, layout = prepared(lab, family)
+    model, inputs, layout = lab.prompts(family)
     layers, results = layers_of(model), []
     for implementation in ("sdpa", "flash_attention_2"):
         monkeypatch.setattr(model.config.get_text_config(), "_attn_implementation_internal", implementation)
@@ -158,7 +144,7 @@ def test_masks_of_keys_as_flash_attention_takes_them(lab, family, monkeypatch):
 
 
 def test_hidden_states_of_a_layer_that_is_run_for_the_last_tokens_alone_are_refused(lab):
-    model, inputs, layout = prepared(lab, "gemma4")
+    model, inputs, layout = lab.prompts("gemma4")
     stages = {2: lambda stage_input: PruningDecision(stage_input.remaining, stage_input.hidden)}
     with torch.no_grad(), pruned(model, layout, stages), pytest.raises(UnsupportedModelError) as fault:
         model(**inputs, logits_to_keep=1)
@@ -171,7 +157,7 @@ def test_hidden_states_of_a_layer_that_is_run_for_the_last_tokens_alone_are_refu
 
 @pytest.mark.parametrize("family", ["llava-1.5", "qwen2.5-vl", "gemma3"])
 def test_prompts_with_appended_tokens_lose_the_same_tokens(lab, family):
-    model, inputs, layout = prepared(lab, family)
+    model, inputs, layout = lab.prompts(family)
     calls, masks = [], []
 
     def choose(stage_input):
@@ -207,7 +193,7 @@ def test_prompts_with_appended_tokens_lose_the_same_tokens(lab, family):
 
 
 def test_of_two_that_prune_each_is_told_of_the_others_tokens(lab):
-    model, inputs, layout = prepared(lab, "llava-1.5")
+    model, inputs, layout = lab.prompts("llava-1.5")
     seen = {}
     with (
         torch.no_grad(),

@@ -11,70 +11,21 @@ import torch
 from lad_eval.attention.hooks import attention_layers
 from lad_eval.attention.interventions import INTERVENTIONS, parse_intervention
 from lad_eval.attention.interventions.learned import LearnedState
-from lad_eval.attention.layout import PromptLayout, no_padding
+from lad_eval.attention.layout import no_padding
 from lad_eval.attention.pruning.scores import last_token_attention
-from lad_eval.attention.pruning.stages import PruningDecision, pruned
-from lad_eval.attention.spans import image_spans
 from lad_eval.errors import UserError
-from lad_eval.models.inference.continuation import with_positions
 
 NAMES = ("fastv", "pyramiddrop", "sparsevlm", "himap", "tokencarve")
 FAMILIES = ("llava-1.5", "qwen2.5-vl", "qwen3-vl", "gemma3", "internvl", "gemma4")
-TEXTS = ("a red circle", "a blue square left of 25 other things", "a green one above")
-
-
-def prepared(lab, family, rows, padding=no_padding):
-    """A model, inputs of padded prompts of three images, and their layout."""
-    model, processor = lab.load(family)
-    inputs = lab.prepare(processor, rows)
-    layout = PromptLayout(
-        inputs["input_ids"],
-        image_spans(model, processor, inputs, 3),
-        inputs["attention_mask"].bool(),
-        tuple(text for _, text in rows),
-        processor.tokenizer.decode,
-        padding,
-        sample_ids=tuple(text for _, text in rows),
-        keys=tuple(text for _, text in rows),
-    )
-    return model, with_positions(model, lab.for_model(inputs)), layout
-
-
-def unequal(lab, count=3):
-    sizes = (lab.UNEQUAL, lab.OTHER, lab.EQUAL)
-    return [(size, f"Caption: {text}\nAnswer: ") for size, text in zip(sizes, TEXTS, strict=True)][:count]
 
 
 def equal(lab, count=3, seed=0):
     return [(lab.EQUAL, f"Caption: {seed} and {i}\nAnswer: ") for i in range(count)]
 
 
-def logits(model, inputs):
-    with torch.no_grad():
-        return model(**inputs, use_cache=False).logits[:, -1]
-
-
-def under(intervention, model, inputs, layout):
-    with intervention.applied(model, layout):
-        return logits(model, inputs)
-
-
-def stage_input_before(model, inputs, layout, layer):
-    """What is known before a layer of the unchanged model."""
-    stage_inputs = []
-
-    def note(stage_input):
-        stage_inputs.append(stage_input)
-        return PruningDecision(stage_input.remaining)
-
-    with pruned(model, layout, {layer: note}):
-        logits(model, inputs)
-    return stage_inputs[0]
-
-
-def passes(model, batches):
+def passes(lab, model, batches):
     for inputs, layout in batches:
-        yield layout, lambda inputs=inputs: logits(model, inputs)
+        yield layout, lambda inputs=inputs: lab.logits(model, inputs)
 
 
 def first_layer(model):
@@ -84,35 +35,35 @@ def first_layer(model):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_all_tokens_are_the_plain_model_and_dropping_is_masking(lab, family, name):
-    model, inputs, layout = prepared(lab, family, unequal(lab))
+    model, inputs, layout = lab.prompts(family)
     kind, layer = INTERVENTIONS[name], first_layer(model)
-    plain = logits(model, inputs)
-    assert torch.equal(under(kind(keep=1.0, layer=layer), model, inputs, layout), plain)
-    dropped = under(kind(keep=0.4, layer=layer), model, inputs, layout)
-    masked = under(kind(keep=0.4, layer=layer, how="mask"), model, inputs, layout)
+    plain = lab.logits(model, inputs)
+    assert torch.equal(lab.under(kind(keep=1.0, layer=layer), model, inputs, layout), plain)
+    dropped = lab.under(kind(keep=0.4, layer=layer), model, inputs, layout)
+    masked = lab.under(kind(keep=0.4, layer=layer, how="mask"), model, inputs, layout)
     torch.testing.assert_close(dropped, masked, atol=1e-5, rtol=0)
     assert (dropped - plain).abs().max() > 1e-3
-    nothing = [under(INTERVENTIONS[other](keep=0, layer=layer), model, inputs, layout) for other in (name, "random-tokens")]
+    nothing = [lab.under(INTERVENTIONS[other](keep=0, layer=layer), model, inputs, layout) for other in (name, "random-tokens")]
     torch.testing.assert_close(*nothing, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("family", ["llava-1.5", "qwen3-vl", "gemma3"])
 def test_a_row_does_not_depend_on_its_batch(lab, family, name):
-    rows = unequal(lab)
-    model, inputs, layout = prepared(lab, family, rows)
+    rows = lab.unequal_rows()
+    model, inputs, layout = lab.prompts(family, rows)
     pruner = INTERVENTIONS[name](keep=6, layer=first_layer(model))
-    together = under(pruner, model, inputs, layout)
+    together = lab.under(pruner, model, inputs, layout)
     for b, row in enumerate(rows):
-        model, inputs, layout = prepared(lab, family, [row])
-        torch.testing.assert_close(under(pruner, model, inputs, layout)[0], together[b], atol=1e-4, rtol=0)
+        model, inputs, layout = lab.prompts(family, [row])
+        torch.testing.assert_close(lab.under(pruner, model, inputs, layout)[0], together[b], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_as_many_tokens_stay_as_are_asked_for(lab, name):
-    model, inputs, layout = prepared(lab, "llava-1.5", unequal(lab))
+    model, inputs, layout = lab.prompts("llava-1.5")
     pruner, visual = INTERVENTIONS[name](keep=12, layer=1), layout.visual
-    stage_input = stage_input_before(model, inputs, layout, 1)
+    stage_input = lab.stage_input_before(model, inputs, layout, 1)
     share = float(pruner._shares(torch.tensor([[12 / 48]]).double())[0])
     choice = pruner._decide(stage_input, 0)
     counts = (choice.remaining & visual).sum(dim=1)
@@ -127,8 +78,8 @@ def test_as_many_tokens_stay_as_are_asked_for(lab, name):
 
 
 def test_merged_tokens_go_on_with_new_states(lab):
-    model, inputs, layout = prepared(lab, "llava-1.5", unequal(lab))
-    stage_input = stage_input_before(model, inputs, layout, 1)
+    model, inputs, layout = lab.prompts("llava-1.5")
+    stage_input = lab.stage_input_before(model, inputs, layout, 1)
     before = stage_input.hidden.clone()
     for name in ("sparsevlm", "tokencarve"):
         choice = INTERVENTIONS[name](keep=12, layer=1)._decide(stage_input, 0)
@@ -141,22 +92,22 @@ def test_merged_tokens_go_on_with_new_states(lab):
 
 def calibrated(lab, pruner, family="llava-1.5", padding=no_padding, batches=2):
     model, _ = lab.load(family)
-    made = [prepared(lab, family, equal(lab, seed=seed), padding)[1:] for seed in range(batches)]
-    return pruner.calibrated(model, passes(model, made)), model, made
+    made = [lab.prompts(family, equal(lab, seed=seed), padding=padding)[1:] for seed in range(batches)]
+    return pruner.calibrated(model, passes(lab, model, made)), model, made
 
 
 @pytest.mark.parametrize("trend", ["exp", "mean"])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_trend_is_learned_from_plain_passes_and_divided_out(lab, name, trend, tmp_path):
     fresh = INTERVENTIONS[name](keep=0.25, layer=1, trend=trend)
-    model, inputs, layout = prepared(lab, "llava-1.5", equal(lab, seed=7))
+    model, inputs, layout = lab.prompts("llava-1.5", equal(lab, seed=7))
     with pytest.raises(UserError, match=r"has learned nothing yet; calibrate it"), fresh.applied(model, layout):
         pass
     pruner, _, batches = calibrated(lab, fresh)
     assert pruner.learned.sample_ids == tuple(sorted(text for _, layout in batches for text in layout.sample_ids))
     means = np.mean(
         [
-            fresh._attention(stage_input_before(model, *batch, 1), 0)[batch[1].visual].reshape(3, -1).mean(dim=0)
+            fresh._attention(lab.stage_input_before(model, *batch, 1), 0)[batch[1].visual].reshape(3, -1).mean(dim=0)
             for batch in batches
         ],
         axis=0,
@@ -168,7 +119,7 @@ def test_a_trend_is_learned_from_plain_passes_and_divided_out(lab, name, trend, 
     assert set(pruner.strengths) == {"attention", "kept before", "kept after"}
     assert pruner.facts["learned"] == pruner.learned.digest != fresh.facts["learned"]
 
-    stage_input = stage_input_before(model, inputs, layout, 1)
+    stage_input = lab.stage_input_before(model, inputs, layout, 1)
     raw, curve = fresh._attention(stage_input, 0), torch.from_numpy(pruner.learned_trend.curve((16, 16, 16)))
     if name != "tokencarve":  # which ranks what is left
         repaired = pruner._scores(stage_input, 0)[layout.visual].reshape(3, -1)
@@ -178,7 +129,7 @@ def test_a_trend_is_learned_from_plain_passes_and_divided_out(lab, name, trend, 
     pruner.learned.save(path)
     again = dataclasses.replace(fresh, learned=LearnedState.load(path, name))
     assert again == pruner
-    assert torch.equal(under(again, model, inputs, layout), under(pruner, model, inputs, layout))
+    assert torch.equal(lab.under(again, model, inputs, layout), lab.under(pruner, model, inputs, layout))
 
 
 def test_a_ramp_planted_in_attention_is_found_and_the_tokens_are_those_without_it(lab, monkeypatch):
@@ -201,8 +152,8 @@ def test_a_ramp_planted_in_attention_is_found_and_the_tokens_are_those_without_i
     def ramped_attention(self, stage_input, stage):
         return clean(self, stage_input, stage) * ramped(self, stage_input, stage)
 
-    model, inputs, layout = prepared(lab, "llava-1.5", equal(lab, seed=7))
-    stage_input = stage_input_before(model, inputs, layout, 1)
+    model, inputs, layout = lab.prompts("llava-1.5", equal(lab, seed=7))
+    stage_input = lab.stage_input_before(model, inputs, layout, 1)
     monkeypatch.setattr(kind, "_attention", clean)
     expected = kind(keep=0.25, layer=1)._decide(stage_input, 0).remaining
     monkeypatch.setattr(kind, "_attention", ramped_attention)
@@ -216,8 +167,8 @@ def test_padding_of_pictures_leaves_first_and_lowers_what_is_kept(lab):
         return torch.where((spans.owner >= 0) & (torch.arange(spans.length) % 2 == 0), 1.0, 0.0)
 
     pruner, _, _ = calibrated(lab, INTERVENTIONS["fastv"](keep=0.75, layer=1, trend="exp"), padding=half)
-    model, inputs, layout = prepared(lab, "llava-1.5", equal(lab, seed=7), half)
-    stage_input = stage_input_before(model, inputs, layout, 1)
+    model, inputs, layout = lab.prompts("llava-1.5", equal(lab, seed=7), padding=half)
+    stage_input = lab.stage_input_before(model, inputs, layout, 1)
     remaining = pruner._decide(stage_input, 0).remaining
     padding = layout.visual & (layout.padding_share > 0.5)
     assert torch.equal(remaining, layout.attended & ~padding), "0.75 of the tokens are more than those that show a picture"
@@ -230,9 +181,9 @@ def test_padding_of_pictures_leaves_first_and_lowers_what_is_kept(lab):
 
 def test_a_mean_is_refused_for_another_grid(lab):
     pruner, _, _ = calibrated(lab, INTERVENTIONS["fastv"](keep=0.25, layer=1, trend="mean"), family="qwen2.5-vl")
-    model, inputs, layout = prepared(lab, "qwen2.5-vl", unequal(lab))
+    model, inputs, layout = lab.prompts("qwen2.5-vl")
     with pytest.raises(UserError, match=r"The mean trend was fitted to 16 \+ 16 \+ 16 visual tokens, and there are"):
-        under(pruner, model, inputs, layout)
+        lab.under(pruner, model, inputs, layout)
 
 
 def test_calibration_refuses_what_it_cannot_use(lab):
@@ -254,8 +205,8 @@ def test_by_name():
 
 
 def test_fastv_is_the_last_tokens_attention(lab):
-    model, inputs, layout = prepared(lab, "llava-1.5", unequal(lab))
-    stage_input = stage_input_before(model, inputs, layout, 2)
+    model, inputs, layout = lab.prompts("llava-1.5")
+    stage_input = lab.stage_input_before(model, inputs, layout, 2)
     assert torch.equal(
         INTERVENTIONS["fastv"]()._attention(stage_input, 0), last_token_attention(stage_input.attention, layout.length)
     )
