@@ -227,6 +227,10 @@ class Condition:
         """Whether its intervention must be calibrated before the model is run under it."""
         return self.intervention is not None and not self.intervention.is_ready
 
+    def intervention_samples(self, candidates: int) -> int:
+        """How many calibration samples of so many images each its intervention is to learn from; 0 where it learns nothing."""
+        return 0 if self.intervention is None else self.intervention.calibration_samples_wanted(candidates)
+
     def document(self) -> dict[str, Any]:
         """JSON-serialisable facts."""
         return {

@@ -11,6 +11,7 @@ from lad_eval.attention.interventions.base import CalibratedIntervention, Passes
 from lad_eval.attention.pruning.pruner import Pruner
 from lad_eval.attention.pruning.trend import (
     ATTENTION,
+    ENOUGH_REQUESTS,
     KEPT_AFTER,
     KEPT_BEFORE,
     Exponential,
@@ -53,6 +54,11 @@ class DebiasedPruner(Pruner, CalibratedIntervention):
     @property
     def is_ready(self) -> bool:
         return self.trend == "none" or super().is_ready
+
+    @property
+    def calibration_requests(self) -> int:
+        """As many as a trend should be of; see `Trend.warning`."""
+        return ENOUGH_REQUESTS
 
     @property
     def learned_trend(self) -> Trend | None:

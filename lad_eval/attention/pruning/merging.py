@@ -25,8 +25,8 @@ def clustered_dropped(hidden: torch.Tensor, scores: torch.Tensor, dropped: torch
 
     Source: SparseVLM version 1 (github.com/Gumpest/SparseVLMs, 26a5f48): of n dropped tokens the m = int(0.3 n) + 1 with the
     highest scores go into m // 10 + 1 clusters. The released code puts the clusters behind the last kept visual token; here a
-    cluster takes the place of its centre, so that positions ascend. Its noise of 1e-6, which breaks ties between equal densities, is left out:
-    of equally dense tokens the earlier counts as denser.
+    cluster takes the place of its centre, so that positions ascend. Its noise of 1e-6, which breaks ties between equal
+    densities, is left out: of equally dense tokens the earlier counts as denser.
 
     Args:
         hidden: Float[T, D].
