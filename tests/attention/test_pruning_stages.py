@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
@@ -143,16 +144,26 @@ def test_masks_of_keys_as_flash_attention_takes_them(lab, family, monkeypatch):
     assert {mask.dim() for mask in masks if mask is not None} == {2}
 
 
-def test_hidden_states_of_a_layer_that_is_run_for_the_last_tokens_alone_are_refused(lab):
+def test_a_stage_has_all_tokens_in_layers_that_would_be_run_for_the_last_alone(lab):
+    """Gemma 4's upper layers, which have no keys of their own."""
     model, inputs, layout = lab.prompts("gemma4")
-    stages = {2: lambda stage_input: PruningDecision(stage_input.remaining, stage_input.hidden)}
-    with torch.no_grad(), pruned(model, layout, stages), pytest.raises(UnsupportedModelError) as fault:
-        model(**inputs, logits_to_keep=1)
-    assert str(fault.value) == (
-        "Decoder layer 2 is run for the last tokens alone, and hidden states of all are needed there; choose another layer."
-    )
-    with torch.no_grad(), pruned(model, layout, stages):
-        model(**inputs)  # all of whose logits are wanted
+    seen = []
+
+    def decide(stage_input):
+        seen.append((stage_input.hidden, stage_input.coming().query.shape[2]))
+        return PruningDecision(stage_input.remaining)
+
+    results = []
+    for count in (0, 1):
+        with torch.no_grad(), pruned(model, layout, {2: decide}):
+            results.append(model(**inputs, logits_to_keep=count).logits)
+    assert results[1].shape[1] == 1
+    torch.testing.assert_close(results[0][:, -1:], results[1], atol=1e-5, rtol=0)
+    assert torch.equal(seen[0][0], seen[1][0])
+    assert [queries for _, queries in seen] == [layout.length] * 2
+    short = replace(lab.stage_input_before(model, inputs, layout, 2), entering=seen[0][0][:, -1:])
+    with pytest.raises(UnsupportedModelError, match="Decoder layer 2 is run for the last tokens alone, and hidden states of all"):
+        _ = short.hidden
 
 
 @pytest.mark.parametrize("family", ["llava-1.5", "qwen2.5-vl", "gemma3"])

@@ -11,12 +11,13 @@ import torch
 from lad_eval.attention.hooks import attention_layers
 from lad_eval.attention.interventions import INTERVENTIONS, parse_intervention
 from lad_eval.attention.interventions.learned import LearnedState
-from lad_eval.attention.layout import no_padding
+from lad_eval.attention.layout import PromptLayout, no_padding
 from lad_eval.attention.pruning.scores import last_token_attention
+from lad_eval.attention.spans import Spans
 from lad_eval.errors import UserError
+from lad_eval.models.continuation import with_positions
 
 NAMES = ("fastv", "pyramiddrop", "sparsevlm", "himap", "tokencarve")
-FAMILIES = ("llava-1.5", "qwen2.5-vl", "qwen3-vl", "gemma3", "internvl", "gemma4")
 
 
 def equal(lab, count=3, seed=0):
@@ -33,18 +34,67 @@ def first_layer(model):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("family", FAMILIES)
-def test_all_tokens_are_the_plain_model_and_dropping_is_masking(lab, family, name):
+@pytest.mark.parametrize("family", ["llava-1.5", "qwen3-vl", "gemma3"])
+def test_keeping_nothing_is_the_same_for_all(lab, family, name):
     model, inputs, layout = lab.prompts(family)
-    kind, layer = INTERVENTIONS[name], first_layer(model)
-    plain = lab.logits(model, inputs)
-    assert torch.equal(lab.under(kind(keep=1.0, layer=layer), model, inputs, layout), plain)
-    dropped = lab.under(kind(keep=0.4, layer=layer), model, inputs, layout)
-    masked = lab.under(kind(keep=0.4, layer=layer, how="mask"), model, inputs, layout)
-    torch.testing.assert_close(dropped, masked, atol=1e-5, rtol=0)
-    assert (dropped - plain).abs().max() > 1e-3
+    layer, plain = first_layer(model), lab.logits(model, inputs)
     nothing = [lab.under(INTERVENTIONS[other](keep=0, layer=layer), model, inputs, layout) for other in (name, "random-tokens")]
     torch.testing.assert_close(*nothing, atol=1e-5, rtol=0)
+    assert (nothing[0] - plain).abs().max() > 1e-3
+
+
+def shown_or_not(lab, *rows):
+    """A model, and inputs and layout of prompts of one image or none."""
+    model, processor = lab.load("llava-1.5")
+    inputs = lab.prepare(processor, rows)
+    token = model.config.image_token_id
+    owner = torch.where(inputs["input_ids"] == token, 0, -1)
+    spans = Spans(*[torch.zeros(len(rows), 0, 2, dtype=torch.long)] * 2, owner)
+    texts = tuple(text for _, text in rows)
+    attended = inputs["attention_mask"].bool()
+    layout = PromptLayout(inputs["input_ids"], spans, attended, texts, processor.tokenizer.decode, no_padding, (), texts, texts)
+    return model, with_positions(model, lab.for_model(inputs)), layout
+
+
+WORDS = ([], "How many circles are there?")
+IMAGE = ([(64, 64)], "A much longer question than the other one: what is left of the circle?")
+
+
+@pytest.mark.parametrize("keep", [6, 0.25])
+@pytest.mark.parametrize("name", [*NAMES, "random-tokens"])
+def test_a_prompt_without_visual_tokens_is_left_as_it_is(lab, name, keep):
+    pruner = INTERVENTIONS[name](keep=keep, layer=1)
+    model, inputs, layout = shown_or_not(lab, WORDS)
+    assert not layout.visual.any()
+    assert torch.equal(lab.under(pruner, model, inputs, layout), lab.logits(model, inputs))
+    model, inputs, layout = shown_or_not(lab, WORDS, IMAGE)
+    assert layout.visual.any(dim=1).tolist() == [False, True]
+    plain, both = lab.logits(model, inputs), lab.under(pruner, model, inputs, layout)
+    torch.testing.assert_close(both[0], plain[0], atol=1e-5, rtol=0)
+    assert (both[1] - plain[1]).abs().max() > 1e-3
+    alone = lab.under(pruner, *shown_or_not(lab, IMAGE))
+    torch.testing.assert_close(both[1], alone[0], atol=5e-5, rtol=0)
+
+
+def test_a_number_of_tokens_is_refused_where_an_image_has_fewer_whatever_the_other_prompts(lab):
+    model, inputs, layout = shown_or_not(lab, WORDS, IMAGE)
+    with pytest.raises(UserError, match=r"fastv\(keep=17, layer=1\) cannot keep 17 visual tokens, as a prompt has 16"):
+        lab.under(INTERVENTIONS["fastv"](keep=17, layer=1), model, inputs, layout)
+
+
+@pytest.mark.parametrize("over", ["sequence", "image"])
+@pytest.mark.parametrize("trend", ["exp", "mean"])
+def test_a_trend_passes_by_prompts_without_visual_tokens(lab, trend, over):
+    fresh = INTERVENTIONS["fastv"](keep=6, layer=1, trend=trend, over=over)
+    model, *both = shown_or_not(lab, WORDS, IMAGE)
+    _, *image = shown_or_not(lab, IMAGE)
+    learned = [fresh.calibrated(model, passes(lab, model, [batch])) for batch in (both, image)]
+    assert [pruner.learned_trend.requests for pruner in learned] == [1, 1]
+    np.testing.assert_allclose(*(pruner.learned.arrays["mean/16"] for pruner in learned), atol=1e-6)
+    _, *words = shown_or_not(lab, WORDS)
+    assert torch.equal(lab.under(learned[0], model, *words), lab.logits(model, words[0]))
+    with pytest.raises(UserError, match="A trend needs at least 3 visual tokens to be fitted to, not 0; use trend=none"):
+        fresh.calibrated(model, passes(lab, model, [words]))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -161,21 +211,26 @@ def test_a_ramp_planted_in_attention_is_found_and_the_tokens_are_those_without_i
     assert not torch.equal(kind(keep=0.25, layer=1)._decide(stage_input, 0).remaining, expected)
 
 
-def test_padding_of_pictures_leaves_first_and_lowers_what_is_kept(lab):
+@pytest.mark.parametrize("name", NAMES)
+def test_padding_of_pictures_leaves_first_and_lowers_what_is_kept(lab, name):
     def half(spans):
         """Every other visual token shows padding."""
         return torch.where((spans.owner >= 0) & (torch.arange(spans.length) % 2 == 0), 1.0, 0.0)
 
-    pruner, _, _ = calibrated(lab, INTERVENTIONS["fastv"](keep=0.75, layer=1, trend="exp"), padding=half)
+    options = {"merge": False} if name == "sparsevlm" else {}
+    pruner, _, _ = calibrated(lab, INTERVENTIONS[name](keep=0.75, layer=1, trend="exp", **options), padding=half)
     model, inputs, layout = lab.prompts("llava-1.5", equal(lab, seed=7), padding=half)
     stage_input = lab.stage_input_before(model, inputs, layout, 1)
     remaining = pruner._decide(stage_input, 0).remaining
     padding = layout.visual & (layout.padding_share > 0.5)
     assert torch.equal(remaining, layout.attended & ~padding), "0.75 of the tokens are more than those that show a picture"
-    fewer = dataclasses.replace(pruner, keep=0.25)._decide(stage_input, 0).remaining
-    assert (fewer & layout.visual).sum(dim=1).tolist() == [12] * 3
-    assert not (fewer & padding).any()
-    plain = INTERVENTIONS["fastv"](keep=1.0, layer=1)._decide(stage_input, 0).remaining
+    fewer = dataclasses.replace(pruner, keep=0.25)
+    share = min(1.0, float(fewer._shares(torch.tensor([[0.25]]).double())[0]))
+    left = fewer._decide(stage_input, 0).remaining
+    expected = 12 if name == "tokencarve" else min(24, int(share * 48 + 1e-6))
+    assert (left & layout.visual).sum(dim=1).tolist() == [expected] * 3
+    assert not (left & padding).any()
+    plain = INTERVENTIONS[name](keep=1.0, layer=1)._decide(stage_input, 0).remaining
     assert torch.equal(plain, layout.attended), "padding is part of the repair alone"
 
 
@@ -202,6 +257,17 @@ def test_by_name():
     assert parse_intervention("sparsevlm").layer == 3
     with pytest.raises(UserError, match="trend of fastv must be 'exp' or 'mean' or 'none', not 'ramp'"):
         parse_intervention("fastv(trend=ramp)")
+
+
+def test_scores_are_computed_once(lab, monkeypatch):
+    model, inputs, layout = lab.prompts("llava-1.5")
+    for name in NAMES:
+        kind, calls = INTERVENTIONS[name], []
+        attention = kind._attention
+        monkeypatch.setattr(kind, "_attention", lambda *a, calls=calls, attention=attention: calls.append(1) or attention(*a))
+        pruner = kind(keep=0.25, layer=1)
+        lab.under(pruner, model, inputs, layout)
+        assert len(calls) == len(pruner._layers(3)), name
 
 
 def test_fastv_is_the_last_tokens_attention(lab):

@@ -120,9 +120,10 @@ class DebiasedPruner(Pruner, CalibratedIntervention):
 
     def _learn(self, model: Any, passes: Passes) -> dict[str, Any]:
         from lad_eval.attention.hooks import decoder_layers
+        from lad_eval.attention.pruning.decoder import check_stages
         from lad_eval.attention.pruning.keep import group_sizes, highest, token_counts
         from lad_eval.attention.pruning.scores import debiased
-        from lad_eval.attention.pruning.stages import PruningDecision, check_stages, pruned
+        from lad_eval.attention.pruning.stages import PruningDecision, pruned
 
         first = self._layers(len(decoder_layers(model)))[0]
         check_stages(model, (first,), "drop", self.name)

@@ -134,7 +134,8 @@ class Pruner(Intervention):
     @contextmanager
     def _attached(self, model: Any, layout: PromptLayout, acted: Acted) -> Iterator[None]:
         from lad_eval.attention.hooks import decoder_layers
-        from lad_eval.attention.pruning.stages import check_stages, pruned
+        from lad_eval.attention.pruning.decoder import check_stages
+        from lad_eval.attention.pruning.stages import pruned
 
         layers = self._layers(len(decoder_layers(model)))
         check_stages(model, layers, self.how, self.name)

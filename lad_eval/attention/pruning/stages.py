@@ -9,7 +9,7 @@ layers are shorter; steps that continue the prompt are given masks that fit them
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,9 +28,10 @@ from lad_eval.attention.hooks import (
 from lad_eval.attention.layout import PromptLayout
 from lad_eval.attention.masks import hide_keys
 from lad_eval.attention.pruning.compaction import Slots, compacted_inputs, cut_entries, cut_keys, mask_form
+from lad_eval.attention.pruning.decoder import all_tokens_reach
 from lad_eval.attention.pruning.options import How
 from lad_eval.attention.pruning.steps import Steps
-from lad_eval.errors import UnsupportedModelError, UserError
+from lad_eval.errors import UnsupportedModelError
 
 
 @dataclass(frozen=True)
@@ -86,36 +87,12 @@ class PruningDecision:
 Decide = Callable[[StageInput], PruningDecision]
 
 
-def check_stages(model: Any, layers: Sequence[int], how: How, name: str) -> None:
-    """Whether tokens can leave before these decoder layers.
-
-    Raises:
-        UserError: a layer does not exist, or none below it attends.
-        UnsupportedModelError: a layer's masks cannot be cut; or tokens are to be masked where no mask hides them.
-    """
-    total, attending = len(decoder_layers(model)), attention_layers(model)
-    lowest, kind = min(attending) + 1, type(model).__name__
-    for layer in layers:
-        if not lowest <= layer < total:
-            reason = f"has decoder layers 0 to {total - 1}" if layer >= total else f"has no attention below layer {lowest - 1}"
-            raise UserError(
-                f"{name} cannot prune before layer {layer}, as {kind} {reason}; choose a layer of {lowest} to {total - 1}."
-            )
-    for module in attending.values():
-        mask_form(module)
-    others = [layer for layer in range(min(layers), total) if layer not in attending]
-    if how == "mask" and others:
-        raise UnsupportedModelError(
-            f"{name}: no mask hides tokens from decoder layer {others[0]} of {kind}, which has no attention; use how=drop."
-        )
-
-
 @contextmanager
 def pruned(model: Any, layout: PromptLayout, stages: Mapping[int, Decide], how: How = "drop") -> Iterator[None]:
     """Lets tokens leave before decoder layers while a model reads the prompts of a layout, and continues them.
 
     Args:
-        model: of transformers; see `check_stages`.
+        model: of transformers; see `decoder.check_stages`.
         layout: of the prompts.
         stages: by decoder layer, what chooses the tokens that remain from it on.
         how: "drop" takes the others out; "mask" hides their keys from the layers, at no gain.
@@ -125,6 +102,7 @@ def pruned(model: Any, layout: PromptLayout, stages: Mapping[int, Decide], how: 
         stack.enter_context(observe_attention(model, one.observe))
         if how == "mask":
             stack.enter_context(hide_keys(model, one.hidden_keys))
+        stack.enter_context(all_tokens_reach(model, max(stages)))
         layers = decoder_layers(model)
         stack.callback(layers[0].register_forward_pre_hook(_here(one.begin), with_kwargs=True).remove)
         for index in range(min(stages), len(layers)):
