@@ -15,7 +15,7 @@ from lad_eval.attention.pruning.scores import information
 from lad_eval.models.continuation import continue_prefixes
 from lad_eval.models.random import FAMILIES
 
-NAMES = ("fastv", "pyramiddrop", "sparsevlm", "himap", "tokencarve", "random-tokens")
+NAMES = ("fastv", "pyramiddrop", "sparsevlm", "sparsevlm-plus", "himap", "tokencarve", "random-tokens")
 PREFIXES = [(5,), (6, 7), (8, 9, 10)]
 NEW_TOKENS = 4
 COUNTS = [pytest.param(1, marks=pytest.mark.slow), 3]
@@ -81,6 +81,7 @@ def test_scores_are_those_of_a_loop_over_eager_attention(lab, family, count):
         "fastv": INTERVENTIONS["fastv"]()._attention(stage_input, 0),
         "pyramiddrop": INTERVENTIONS["pyramiddrop"]()._attention(stage_input, 0),
         "sparsevlm": INTERVENTIONS["sparsevlm"]()._attention(stage_input, 0),
+        "sparsevlm-plus": INTERVENTIONS["sparsevlm-plus"]()._attention(stage_input, 0),
         "himap": INTERVENTIONS["himap"]()._attention(stage_input, 0),
         "himap, second stage": INTERVENTIONS["himap"]()._attention(stage_input, 1),
     }
@@ -95,6 +96,7 @@ def test_scores_are_those_of_a_loop_over_eager_attention(lab, family, count):
             "fastv": slow_sum(below[b], [layout.length - 1]),
             "pyramiddrop": slow_sum(weights[layer][b], [int(layout.instruction_end[b])]),
             "sparsevlm": slow_sum(below[b], raters) / len(raters),
+            "sparsevlm-plus": slow_sparsevlm_plus(stage_input, below[b], raters, visual, b),
             "himap": slow_sum(below[b], text),
             "himap, second stage": slow_sum(below[b], visual),
         }
@@ -113,6 +115,30 @@ def slow_sum(weights, rows):
         for row in rows:
             total += head[row] / len(weights)
     return total
+
+
+def slow_sparsevlm_plus(stage_input, weights, raters, visual, b):
+    """Float[T]: attention over the product of turned ones, the mean of the raters and of the half of the heads that has most."""
+    width = stage_input.attention.query.shape[3]
+    ones = turned_ones(stage_input.rotary, width, b)
+    sums = np.zeros((len(weights), ones.shape[0]))
+    for row in raters:
+        corrected = np.maximum(ones @ ones[row] / width**0.5, 0.01 * width**0.5)
+        sums += weights[:, row].double().numpy() / corrected / len(raters)
+    order = sorted(range(len(sums)), key=lambda head: -sums[head, visual].sum())
+    return sums[order[: len(sums) // 2]].mean(axis=0)
+
+
+def turned_ones(rotary, width, b):
+    """Float[T, width]: a vector of ones at every position, turned."""
+    if isinstance(rotary, torch.Tensor):  # pairs as complex numbers
+        pairs = (torch.complex(*[torch.ones(rotary.shape[2])] * 2) * rotary[min(b, len(rotary) - 1)]).numpy()
+        return np.concatenate([pairs.real, pairs.imag], axis=1)
+    cos, sin = (part[min(b, len(part) - 1)].double().numpy() for part in rotary)
+    half = cos.shape[1] // 2
+    interleaved = np.array_equal(cos[:, ::2], cos[:, 1::2])  # pairs of entries next to each other, or half a table away
+    turned = cos + sin * (np.tile([-1.0, 1.0], half) if interleaved else np.repeat([-1.0, 1.0], half))
+    return np.concatenate([turned, np.ones((len(turned), width - 2 * half))], axis=1)
 
 
 def slow_raters(embeddings, visual, text):

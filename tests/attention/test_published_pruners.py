@@ -17,7 +17,7 @@ from lad_eval.attention.spans import Spans
 from lad_eval.errors import UserError
 from lad_eval.models.continuation import with_positions
 
-NAMES = ("fastv", "pyramiddrop", "sparsevlm", "himap", "tokencarve")
+NAMES = ("fastv", "pyramiddrop", "sparsevlm", "sparsevlm-plus", "himap", "tokencarve")
 
 
 def equal(lab, count=3, seed=0):

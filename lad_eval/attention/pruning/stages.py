@@ -45,6 +45,7 @@ class StageInput:
         embeddings: Float[batch, T, D], what entered the first layer.
         remaining: Bool[batch, T], the tokens that have not left; False on padding.
         attention: the call of the nearest layer below that attends.
+        rotary: position embeddings of the layer of that call, for all T tokens; None where it has none.
         coming: gives the attention call that this layer would make of the remaining tokens, at the cost of its projections.
     """
 
@@ -54,6 +55,7 @@ class StageInput:
     embeddings: torch.Tensor
     remaining: torch.Tensor
     attention: AttentionCall
+    rotary: Any
     coming: Callable[[], AttentionCall]
 
     @property
@@ -105,6 +107,8 @@ def pruned(model: Any, layout: PromptLayout, stages: Mapping[int, Decide], how: 
         stack.enter_context(all_tokens_reach(model, max(stages)))
         layers = decoder_layers(model)
         stack.callback(layers[0].register_forward_pre_hook(_here(one.begin), with_kwargs=True).remove)
+        for index in sorted(set(one.below.values())):  # before their own tokens are gathered
+            stack.callback(layers[index].register_forward_pre_hook(_here(partial(one.note, index)), with_kwargs=True).remove)
         for index in range(min(stages), len(layers)):
             stack.callback(layers[index].register_forward_pre_hook(_here(partial(one.enter, index)), with_kwargs=True).remove)
             stack.callback(layers[index].register_forward_hook(_here(partial(one.leave, index))).remove)
@@ -140,12 +144,13 @@ class _Pruned:
     ) -> None:
         self._model, self._layout, self._stages, self._how, self._table = model, layout, stages, how, table
         self._attention = attention_layers(model)
-        self._below = {layer: max(below for below in self._attention if below < layer) for layer in stages}
+        self.below = {layer: max(below for below in self._attention if below < layer) for layer in stages}
         self._steps = Steps(model, layout)
         self._embeddings: torch.Tensor | None = None
         self._left: _Left | None = None
         self._at: dict[int, _Left] = {}
         self._calls: dict[int, AttentionCall] = {}
+        self._rotary: dict[int, Any] = {}
         self._entering: dict[int, torch.Tensor] = {}
         self._cut: dict[tuple[int, ...], tuple[Any, Any]] = {}
 
@@ -156,15 +161,20 @@ class _Pruned:
         if self._steps.begin(args[0].shape[1], kwargs):
             return
         self._left = None
-        for state in (self._at, self._calls, self._entering):
+        for state in (self._at, self._calls, self._rotary, self._entering):
             state.clear()
         self._embeddings = args[0]
+
+    def note(self, index: int, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Before a layer whose attention a stage has."""
+        if not self._steps.continues:
+            self._rotary[index] = kwargs.get("position_embeddings")
 
     def observe(self, call: AttentionCall) -> None:
         """Of an attention call, what stages and later steps need."""
         if self._steps.continues:
             return
-        if call.layer in self._below.values():
+        if call.layer in self.below.values():
             self._calls[call.layer] = call
         if call.layer in self._at and self._how == "drop":
             self._steps.note_window(call)
@@ -211,11 +221,12 @@ class _Pruned:
         assert self._embeddings is not None  # `begin` comes first
         remaining = self._layout.attended.to(hidden.device) if self._left is None else self._left.remaining.to(hidden.device)
         coming = partial(self._coming, index, module, args, kwargs)
-        call = self._calls[self._below[index]]
-        inputs = StageInput(index, self._layout, hidden, self._embeddings, remaining, call, coming)
+        call, rotary = self._calls[self.below[index]], self._rotary.get(self.below[index])
+        inputs = StageInput(index, self._layout, hidden, self._embeddings, remaining, call, rotary, coming)
         decision = _decided_before_appended(self._stages[index], inputs)
         if index == max(self._stages):
             self._calls.clear()
+            self._rotary.clear()
             self._embeddings = None
         after = remaining & decision.remaining
         if not torch.equal(after, remaining):
@@ -303,6 +314,7 @@ def _decided_before_appended(decide: Decide, inputs: StageInput) -> PruningDecis
         inputs.embeddings[:, :-count],
         inputs.remaining[:, :-count],
         _without_last(inputs.attention, count),
+        inputs.rotary,
         lambda: _without_last(inputs.coming(), count),
     )
     decision = decide(prompts)
