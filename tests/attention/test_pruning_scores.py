@@ -168,7 +168,5 @@ def test_what_rotary_positions_alone_give_a_key():
     turns = torch.complex(tables[0][..., :1], tables[1][..., :1])
     torch.testing.assert_close(rotary_weights(turns, queries, keys, call), weights)
     for other in (None, (tables[0][None], tables[1][None])):
-        with pytest.raises(
-            UnsupportedModelError, match="Module has no rotary positions of one table, which sparsevlm-plus corrects"
-        ):
+        with pytest.raises(UnsupportedModelError, match="Module has no rotary positions in one table, and sparsevlm-plus"):
             rotary_weights(other, queries, keys, call)

@@ -152,7 +152,7 @@ def rotary_weights(rotary: Any, queries: torch.Tensor, keys: torch.Tensor, call:
         parts, pairs = rotary, 1
     else:
         raise UnsupportedModelError(
-            f"{type(call.module).__name__} has no rotary positions of one table, which sparsevlm-plus corrects for; use sparsevlm."
+            f"{type(call.module).__name__} has no rotary positions in one table, and sparsevlm-plus needs them; use sparsevlm."
         )
     product = torch.zeros(1, device=call.query.device)
     for part in parts:
