@@ -18,7 +18,7 @@ from lad_eval.attention.layout import PromptLayout, no_padding
 from lad_eval.attention.pruning.stages import PruningDecision, pruned
 from lad_eval.attention.spans import NOT_FOR_THE_MODEL, image_spans, span_options
 from lad_eval.errors import UnsupportedModelError
-from lad_eval.models.continuation import with_positions
+from lad_eval.models.inference.continuation import with_positions
 from lad_eval.models.random import load_random
 
 EQUAL = [(336, 336)] * 3

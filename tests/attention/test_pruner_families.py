@@ -12,7 +12,7 @@ import torch
 from lad_eval.attention.hooks import attention_layers, decoder_layers
 from lad_eval.attention.interventions import INTERVENTIONS
 from lad_eval.attention.pruning.scores import information
-from lad_eval.models.continuation import continue_prefixes
+from lad_eval.models.inference.continuation import continue_prefixes
 from lad_eval.models.random import FAMILIES
 
 NAMES = ("fastv", "pyramiddrop", "sparsevlm", "sparsevlm-plus", "himap", "tokencarve", "random-tokens")

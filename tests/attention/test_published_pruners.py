@@ -15,7 +15,7 @@ from lad_eval.attention.layout import PromptLayout, no_padding
 from lad_eval.attention.pruning.scores import last_token_attention
 from lad_eval.attention.spans import Spans
 from lad_eval.errors import UserError
-from lad_eval.models.continuation import with_positions
+from lad_eval.models.inference.continuation import with_positions
 
 NAMES = ("fastv", "pyramiddrop", "sparsevlm", "sparsevlm-plus", "himap", "tokencarve")
 
