@@ -83,7 +83,7 @@ class MeansArrays:
 
     def write(self, means: Mapping[Grid, tuple[Floats, Floats]]) -> dict[str, Floats]:
         """Arrays by name."""
-        arrays = {}
+        arrays: dict[str, Floats] = {}
         for grid, (values, counts) in means.items():
             name = "-".join(map(str, grid))
             arrays |= {f"{self.values}/{name}": values, f"{self.counts}/{name}": counts}
