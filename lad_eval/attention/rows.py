@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
 from lad_eval.attention.hooks import AttentionCall
@@ -45,8 +47,6 @@ def attention_rows(call: AttentionCall, rows: torch.Tensor) -> torch.Tensor:
 def summed_rows(call: AttentionCall, chosen: torch.Tensor) -> torch.Tensor:
     """Attention to each key, the mean over the heads and the sum over some queries: Float32[batch, keys].
 
-    Computed for CHUNK queries at a time.
-
     Args:
         call: before the attention function runs.
         chosen: Bool[batch, queries]; rows of a batch may choose different numbers of queries, also none.
@@ -54,17 +54,35 @@ def summed_rows(call: AttentionCall, chosen: torch.Tensor) -> torch.Tensor:
     Raises:
         UnsupportedModelError: see `attention_rows`.
     """
+    total = torch.zeros(len(chosen), call.key.shape[2], device=call.query.device)
+    for _, attention, counted in row_chunks(call, chosen):
+        total += (attention.mean(dim=1) * counted[..., None]).sum(dim=1)
+    return total
+
+
+def row_chunks(call: AttentionCall, chosen: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Post-softmax attention of some queries, CHUNK of them at a time.
+
+    Args:
+        call: before it runs.
+        chosen: Bool[batch, queries]; rows of a batch may choose different numbers, also none.
+
+    Yields:
+        Int[batch, R], the indices of the queries; their attention, Float32[batch, H, R, keys]; and Bool[batch, R], False where a
+        row of the batch chose fewer.
+
+    Raises:
+        UnsupportedModelError: see `attention_rows`.
+    """
     chosen = chosen.to(call.query.device)
     counts = chosen.sum(dim=1)
     order = chosen.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
-    total = torch.zeros(len(chosen), call.key.shape[2], device=call.query.device)
     for start in range(0, int(counts.max()), CHUNK):
         place = torch.arange(start, min(start + CHUNK, int(counts.max())), device=chosen.device)
         counted = place < counts[:, None]
         # Rows of the batch with fewer queries are filled up with their last one; a padding query could have all keys masked.
         rows = torch.where(counted, order[:, place], chosen.shape[1] - 1)
-        total += (attention_rows(call, rows).mean(dim=1) * counted[..., None]).sum(dim=1)
-    return total
+        yield rows, attention_rows(call, rows), counted
 
 
 def _masked(scores: torch.Tensor, call: AttentionCall, rows: torch.Tensor) -> torch.Tensor:

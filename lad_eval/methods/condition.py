@@ -36,6 +36,10 @@ class Condition:
         variants = tuple(dict.fromkeys((*self.prompt_variants, *inner.prompt_variants)))
         return Condition(variants, join_interventions(interventions))
 
+    def intervention_samples(self, candidates: int) -> int:
+        """How many calibration samples of so many images each its intervention is to learn from; 0 where it learns nothing."""
+        return 0 if self.intervention is None else self.intervention.calibration_samples_wanted(candidates)
+
     def document(self) -> dict[str, Any]:
         """JSON-serialisable facts."""
         return {

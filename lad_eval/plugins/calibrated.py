@@ -6,21 +6,23 @@ import hashlib
 import json
 import logging
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from lad_eval.attention.interventions import LEARNED, Intervention
 from lad_eval.errors import UserError
 from lad_eval.evidence.store import EvidenceStore
 from lad_eval.evidence.table import Evidence
 from lad_eval.files.atomic import write_atomically
-from lad_eval.methods import PLAIN, Method, make_method
+from lad_eval.methods import Method, make_method
 from lad_eval.models.base import VLM
-from lad_eval.run.collect import in_batches
+from lad_eval.run.collect import calibrate_intervention, fingerprint_under, in_batches, under
 from lad_eval.run.distributed import DistributedContext
-from lad_eval.run.folder import claim, ensure_writable, folder_of, slug
+from lad_eval.run.folder import claim, condition_folder, ensure_writable, folder_of, slug
 from lad_eval.run.progress import progress
 from lad_eval.run.spec import RunSpec
 from lad_eval.tasks.plan import plan
@@ -33,18 +35,20 @@ class StoredEvidence:
 
     Of several processes each writes a file of its own. Get one from `stored_evidence`.
 
-    Attributes:
-        folder: `<store>/<model>/<task>/<hash>`, the folder of the same run by `lad-eval run` without a limit.
+    Args:
+        task: that the requests are of.
+        fingerprint: of the model under the intervention.
+        folder: where it is kept.
+        intervention: under which the model is run.
     """
 
-    def __init__(self, task: Task, spec: RunSpec, folder: Path) -> None:
+    def __init__(self, task: Task, fingerprint: Mapping[str, Any], folder: Path, intervention: Intervention | None) -> None:
         context = DistributedContext.from_environment()
-        self.folder = folder
+        self.intervention = intervention
         self._is_main_process = context.is_main_process
-        self._store = EvidenceStore(folder, spec.fingerprint, task=task.fingerprint, rank=context.store_rank)
+        self._store = EvidenceStore(folder, fingerprint, task=task.fingerprint, rank=context.store_rank)
         self._store.open()
         weakref.finalize(self, self._store.close)
-        claim(folder, spec)
         self._parts: list[Evidence] = []
         self._where: dict[str, tuple[int, int]] = {}
         if self._store.keys():
@@ -65,7 +69,7 @@ class StoredEvidence:
         missing = list({r.key: r for r in requests if r.key not in self._where}.values())
         if missing:
             shown = show_progress and self._is_main_process and len(missing) > 1
-            with progress(label, len(missing), shown=shown) as advance:
+            with progress(label, len(missing), shown=shown) as advance, under(model, self.intervention):
                 for part in in_batches(model, missing):
                     self._store.append(part)
                     self._remember(part)
@@ -88,19 +92,29 @@ class StoredEvidence:
 _OPEN: weakref.WeakValueDictionary[Path, StoredEvidence] = weakref.WeakValueDictionary()
 
 
-def stored_evidence(model: VLM, task: Task, store: Path) -> StoredEvidence:
-    """The evidence of a model on a task below `store`; methods of one process that look at the same share it.
+def stored_evidence(model: VLM, task: Task, folder: Path, intervention: Intervention | None = None) -> StoredEvidence:
+    """The evidence of a model on a task in a folder; methods of one process that look at the same share it.
 
     Raises:
-        UserError: the folder cannot be written to, another process uses it, or it holds something else.
+        UserError: another process uses the folder, it holds something else, or the model's attention is out of reach.
+    """
+    stored = _OPEN.get(folder)
+    if stored is None:
+        stored = _OPEN[folder] = StoredEvidence(task, fingerprint_under(model, intervention), folder, intervention)
+    return stored
+
+
+def run_folder(model: VLM, task: Task, store: Path) -> Path:
+    """`<store>/<model>/<task>/<hash>`, the folder of the same run by `lad-eval run` without a limit; made if it is missing.
+
+    Raises:
+        UserError: the folder cannot be written to, or it holds something else.
     """
     ensure_writable(store)
     spec = RunSpec.of(model.name, model.fingerprint, task, None)
     folder = folder_of(store, spec).resolve()
-    stored = _OPEN.get(folder)
-    if stored is None:
-        stored = _OPEN[folder] = StoredEvidence(task, spec, folder)
-    return stored
+    claim(folder, spec)
+    return folder
 
 
 logger = logging.getLogger(__name__)
@@ -110,7 +124,10 @@ class CalibratedMethod:
     """One method on one model and one task; answers as `lad-eval run` gives them.
 
     The calibration samples are run before the first answer. Evidence and learned state stay in `folder`, which belongs to
-    this model, task and data alone: a second process, and every other method, runs only what is missing.
+    this model, task, data and intervention alone: a second process, and every other method, runs only what is missing.
+
+    Attributes:
+        folder: where evidence and learned state are kept; that of the run, or of the condition in it.
 
     Args:
         model: who answers.
@@ -120,22 +137,48 @@ class CalibratedMethod:
         show_progress: on stderr.
 
     Raises:
-        UserError: the method does not exist, does not decide from evidence of the question as it is, or the folder cannot be
-            used.
+        UserError: the method does not exist, does not decide from evidence of the question as it is worded, or the folder
+            cannot be used.
     """
 
     def __init__(self, model: VLM, task: Task, method: str | Method, store: str | Path, *, show_progress: bool = True) -> None:
         self.method = make_method(method) if isinstance(method, str) else method
-        check_answers_here(self.method)
+        check_answers_here(self.method, interventions=True)
         self.task = task
         self.show_progress = show_progress
         self._model = model
-        self._evidence = stored_evidence(model, task, Path(store))
+        self.folder = condition_folder(run_folder(model, task, Path(store)), self.method.condition)
+        if not self.method.condition.learns:
+            _ = self._evidence  # a folder that is in use is said before anything is asked
 
-    @property
-    def folder(self) -> Path:
-        """Where evidence and learned state are kept."""
-        return self._evidence.folder
+    @cached_property
+    def _evidence(self) -> StoredEvidence:
+        return stored_evidence(self._model, self.task, self.folder, self._intervention)
+
+    @cached_property
+    def _intervention(self) -> Intervention | None:
+        """That of the method's condition, with what it learns: as stored, else from calibration samples."""
+        condition = self.method.condition
+        if not condition.learns or condition.intervention is None:
+            return condition.intervention
+        if DistributedContext.from_environment().size > 1 and not any(self.folder.glob(LEARNED)):
+            raise UserError(
+                f"{condition.label} has to be calibrated, which several processes would each do on their own: run it once with "
+                f"one process, such as with --limit 1; what it learns is kept in {self.folder}."
+            )
+        planned = plan(
+            self.task,
+            calibration=True,
+            distinct=True,
+            intervention_samples=condition.intervention_samples(self.task.candidates),
+        )
+        requests = planned.intervention_requests
+        learned = calibrate_intervention(self._model, condition.intervention, requests, folder=self.folder)
+        assert learned is not None  # there is one to calibrate
+        samples = len({request.sample_id for request in requests})
+        for note in (*condition.intervention.calibration_notes(samples), *learned.learned_notes):
+            logger.warning("%s: %s", self.task.name, note)
+        return learned
 
     @property
     def state_path(self) -> Path:
@@ -185,7 +228,7 @@ class CalibratedMethod:
             except UserError as error:
                 logger.warning("%s It is learned again.", error)
         # The whole plan: which samples are calibrated on depends on all that are evaluated.
-        planned = plan(self.task, calibration=True)
+        planned = plan(self.task, calibration=True, distinct=method.condition.learns)
         for note in planned.notes:
             logger.warning("%s: %s", self.task.name, note)
         label = f"{self.task.name}, calibration of {learner.name}"
@@ -199,15 +242,19 @@ class CalibratedMethod:
         return [request.reordered(order) for order in self.method.displayed_orders(request.permutation)]
 
 
-def check_answers_here(method: Method) -> None:
+def check_answers_here(method: Method, *, interventions: bool = False) -> None:
     """Refuses methods that do not decide from evidence of the question as it is.
+
+    Args:
+        method: to be run.
+        interventions: whether the model may be run under interventions.
 
     Raises:
         UserError: the method reads replies, or changes the prompt or the model.
     """
     if "replies" in method.needs:
         raise UserError(f"{method.name} reads what the model writes, and not evidence; use `lad-eval run`.")
-    if method.condition != PLAIN:
+    if method.condition.prompt_variants or (method.condition.intervention is not None and not interventions):
         raise UserError(
             f"{method.condition.label} changes the prompt or the model, which the harness controls; use `lad-eval run`."
         )

@@ -73,11 +73,17 @@ def collect(
     if condition.prompt_variants:
         task = task.with_prompt(*condition.prompt_variants)
     calibration = wanted is None or calibrates(wanted)
-    needed = plan(task, limit=limit, orders=orders_of(wanted or ()), calibration=calibration, distinct=condition.learns)
+    needed = plan(
+        task,
+        limit=limit,
+        orders=orders_of(wanted or ()),
+        calibration=calibration,
+        distinct=condition.learns,
+        intervention_samples=condition.intervention_samples(task.candidates),
+    )
     keys = [request.key for request in needed.requests]
     folder = None if store is None else Path(store)
-    calibrated_on = needed.calibration_requests()
-    intervention = calibrate_intervention(model, condition.intervention, calibrated_on, folder=folder)
+    intervention = calibrate_intervention(model, condition.intervention, needed.intervention_requests, folder=folder)
     if folder is None:
         parts: list[Evidence] = []
         with under(model, intervention):

@@ -122,9 +122,10 @@ def condition_runs_of(task: Task, methods: Mapping[str, Method], folder: Path, l
             orders=orders_of(members.values()),
             calibration=calibrates(members.values()),
             distinct=condition.learns,
+            intervention_samples=condition.intervention_samples(task.candidates),
         )
         if condition.intervention is not None and condition.learns:
-            samples = len({request.sample_id for request in planned.calibration_requests()})
+            samples = len({request.sample_id for request in planned.intervention_requests})
             planned = replace(planned, notes=(*planned.notes, *condition.intervention.calibration_notes(samples)))
         place = condition_folder(folder, condition)
         condition_runs.append(ConditionRun(condition, members, with_variants, planned, place, condition.intervention))
@@ -161,7 +162,7 @@ class Collector:
         intervention, folder = condition_run.intervention, condition_run.folder
         if intervention is None or intervention.is_ready:
             return condition_run
-        requests = condition_run.plan.calibration_requests()
+        requests = condition_run.plan.intervention_requests
         with self.context.barrier(fail_fast=True):
             if self.context.is_main_process:
                 # Another condition of the run may have it too: of `sofa+a` and `a` the part `a` learns the same.

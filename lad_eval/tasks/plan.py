@@ -10,7 +10,7 @@ from typing import Literal
 
 from lad_eval.errors import DataError, UserError
 from lad_eval.tasks.leakage import choose_distinct, right_picture, shared_pictures, shown_pictures
-from lad_eval.tasks.request import Permutation, Request, Sample, showing, text_fault
+from lad_eval.tasks.request import EndlessCalibration, Permutation, Request, Sample, showing, text_fault
 from lad_eval.tasks.task import Task
 
 Orders = Literal["identity", "cyclic", "random"]
@@ -41,6 +41,8 @@ class Plan:
         permutation_index: for every evaluated key the index 0..T-1 of its order.
         cyclic: for every evaluated key the keys of its N cyclic shifts, itself first; empty where no method needs them.
         random: for every evaluated key the keys of RANDOM_ORDERS random orders (N! if that is less), itself first; or empty.
+        intervention_requests: what an intervention learns from, sample by sample, N cyclic shifts each; these are run by its
+            calibration, and are not among `requests`.
         calibration: keys of the calibration requests, sample by sample, N cyclic shifts each.
         notes: what a reader of the figures should know about the plan, one line each.
     """
@@ -52,6 +54,7 @@ class Plan:
     calibration: tuple[str, ...]
     notes: tuple[str, ...] = ()
     random: tuple[tuple[str, ...], ...] = ()
+    intervention_requests: tuple[Request, ...] = ()
 
     def __len__(self) -> int:
         return len(self.requests)
@@ -98,6 +101,7 @@ def plan(
     orders: Collection[Orders] = AS_SHOWN,
     calibration: bool = False,
     distinct: bool = False,
+    intervention_samples: int = 0,
 ) -> Plan:
     """The requests of a task.
 
@@ -109,7 +113,9 @@ def plan(
 
     Args:
         limit: maximum number of test samples, the first ones; calibration is not limited.
-        distinct: calibration samples share no image at all with evaluated samples.
+        distinct: calibration samples share no image at all with evaluated samples, as an intervention that learns needs.
+        intervention_samples: with `distinct`, how many calibration samples the intervention should have: those that methods
+            have, and as many more as there are (`further_calibration_samples`).
 
     Raises:
         DataError: too few samples, a sample with too few images, without a caption, or with one picture twice, or a sample
@@ -124,10 +130,13 @@ def plan(
     if len(test) < min(count, limit or count):
         raise DataError(f"{task.name}: the data has {len(test)} test samples, but the task asks for {count}; lower `samples:`.")
     learned, notes = calibration_samples(task, test, distinct=distinct) if calibration else ([], ())
+    further = further_calibration_samples(task, test, learned, intervention_samples - len(learned)) if distinct else []
 
     requests: dict[str, Request] = {}
     shifts = displayed_orders("cyclic", Permutation.identity(task.candidates))
     calibration_keys = [key for sample in learned for key in _add(requests, task.other or task, sample, shifts)]
+    origin = task.other or task
+    for_intervention = [origin.request(s, order) for s in (*learned, *further) for order in shifts] if distinct else []
     evaluated: list[str] = []
     indices: list[int] = []
     others: dict[Orders, list[tuple[str, ...]]] = {"cyclic": [], "random": []}
@@ -144,6 +153,7 @@ def plan(
         tuple(calibration_keys),
         notes,
         tuple(others["random"]),
+        tuple(for_intervention),
     )
 
 
@@ -188,13 +198,7 @@ def calibration_samples(task: Task, test: Sequence[Sample], *, distinct: bool = 
     origin, wanted = task.other or task, task.spec.calibration.samples
     ids = {sample.id for sample in test}
     right = {right_picture(sample): sample.id for sample in reversed(test)}
-    shown = shown_pictures(test) if distinct else set()
-
-    def is_evaluated(sample: Sample) -> bool:
-        # Of data sets that share their names, an id tells that the same picture is asked about, whatever its files are.
-        named = task.other is not None and sample.id in ids
-        return named or right_picture(sample) in right or not shown.isdisjoint(shown_pictures([sample]) if distinct else ())
-
+    is_evaluated = _is_evaluated(task, test, distinct=distinct)
     choice = choose_distinct(origin.source.samples("calibration"), is_evaluated, wanted)
     if task.other is None and (both := [sample.id for sample in (*choice.chosen, *choice.passed_over) if sample.id in ids]):
         raise DataError(
@@ -216,6 +220,46 @@ def calibration_samples(task: Task, test: Sequence[Sample], *, distinct: bool = 
         pictures = f"{shared} pictures are" if shared > 1 else "1 picture is"
         notes.append(f"{pictures} shown in calibration samples and in evaluated ones, never as the right one of both.")
     return chosen, tuple(notes)
+
+
+def further_calibration_samples(task: Task, test: Sequence[Sample], learned: Sequence[Sample], count: int) -> list[Sample]:
+    """Up to so many calibration samples behind those that a task calibrates on, none of whose pictures is evaluated.
+
+    They are the next of the calibration split, and behind its end those of a source that goes on making them; fewer where
+    there are no more.
+
+    Args:
+        task: as of `calibration_samples`.
+        test: what is evaluated.
+        learned: what the task calibrates on.
+        count: how many more are wanted.
+
+    Raises:
+        DataError: they cannot be asked.
+    """
+    if count < 1:
+        return []
+    origin = task.other or task
+    known = {sample.id for sample in (*learned, *test)}
+    split = origin.source.samples("calibration")
+    # Of an endless source a number that leaves room for those that are evaluated.
+    endless = origin.source.further_calibration() if isinstance(origin.source, EndlessCalibration) else iter(())
+    candidates = (sample for sample in itertools.chain(split, itertools.islice(endless, 10 * count)) if sample.id not in known)
+    return _checked(origin, list(choose_distinct(candidates, _is_evaluated(task, test, distinct=True), count).chosen))
+
+
+def _is_evaluated(task: Task, test: Sequence[Sample], *, distinct: bool) -> Callable[[Sample], bool]:
+    """Whether a calibration sample asks about what is evaluated; with `distinct` also whether it shows a picture of it."""
+    ids = {sample.id for sample in test}
+    right = {right_picture(sample) for sample in test}
+    shown = shown_pictures(test) if distinct else set()
+
+    def is_evaluated(sample: Sample) -> bool:
+        # Of data sets that share their names, an id tells that the same picture is asked about, whatever its files are.
+        named = task.other is not None and sample.id in ids
+        return named or right_picture(sample) in right or not shown.isdisjoint(shown_pictures([sample]) if distinct else ())
+
+    return is_evaluated
 
 
 def _too_few(task: Task, count: int, passed_over: Sequence[Sample], right: Mapping[str, str]) -> str:

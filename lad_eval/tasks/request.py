@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, runtime_checkable
 
 from lad_eval.errors import PictureError
 
@@ -72,6 +72,14 @@ class SampleSource(Protocol):
 
     def samples(self, split: Split, limit: int | None = None) -> Iterator[Sample]:
         """Samples of a split in a fixed order; `limit` only shortens the list."""
+
+
+@runtime_checkable
+class EndlessCalibration(Protocol):
+    """A source that goes on making calibration samples where its calibration split ends."""
+
+    def further_calibration(self) -> Iterator[Sample]:
+        """Those behind the split's, which its fingerprint does not cover, in a fixed order and without an end."""
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 import zlib
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -12,9 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from lad_eval.attention.hooks import decoder_layers, kept_tokens
-from lad_eval.attention.spans import NOT_FOR_THE_MODEL, span_options
+from lad_eval.attention.hooks import around_attention, attention_layers, decoder_layers, kept_tokens
+from lad_eval.attention.layout import PromptLayout, no_padding
+from lad_eval.attention.pruning.stages import PruningDecision, pruned
+from lad_eval.attention.spans import NOT_FOR_THE_MODEL, image_spans, span_options
 from lad_eval.errors import UnsupportedModelError
+from lad_eval.models.inference.continuation import with_positions
 from lad_eval.models.random import load_random
 
 EQUAL = [(336, 336)] * 3
@@ -61,6 +65,92 @@ def for_model(inputs):
     """Inputs as a float32 model takes them; Llama 4's processor makes half precise pixels."""
     given = {name: value for name, value in inputs.items() if name not in NOT_FOR_THE_MODEL}
     return {k: v.float() if isinstance(v, torch.Tensor) and v.is_floating_point() else v for k, v in given.items()}
+
+
+TEXTS = ("a red circle", "a blue square left of 25 other things", "a green one above")
+
+
+def unequal_rows(count=3):
+    """Rows of three images each, with unequal numbers of tokens where the family's images have them."""
+    sizes = (UNEQUAL, OTHER, EQUAL)
+    return [(size, f"Caption: {text}\nAnswer: ") for size, text in zip(sizes, TEXTS, strict=True)][:count]
+
+
+def prompts(family, rows=3, implementation="sdpa", padding=no_padding):
+    """A model, the inputs of padded prompts of three images, and their layout.
+
+    Args:
+        rows: (sizes, text) of each, or a number of `unequal_rows`, which are prepared once.
+    """
+    model, processor = load(family, implementation)
+    if isinstance(rows, int):
+        inputs, layout = _prompts(family, rows)
+        return model, dict(inputs), replace(layout, find_padding=padding)
+    return model, *_inputs_and_layout(model, processor, rows, padding)
+
+
+@cache
+def _prompts(family, count):
+    return _inputs_and_layout(*load(family), unequal_rows(count), no_padding)
+
+
+def _inputs_and_layout(model, processor, rows, padding):
+    inputs = prepare(processor, rows)
+    texts = tuple(text for _, text in rows)
+    layout = PromptLayout(
+        inputs["input_ids"],
+        image_spans(model, processor, inputs, 3),
+        inputs["attention_mask"].bool(),
+        texts,
+        processor.tokenizer.decode,
+        padding,
+        sample_ids=texts,
+        keys=texts,
+    )
+    return with_positions(model, for_model(inputs)), layout
+
+
+def logits(model, inputs, **options):
+    """Float[batch, vocabulary] of the prompts' last tokens."""
+    with torch.no_grad():
+        return model(**inputs, use_cache=False, **options).logits[:, -1]
+
+
+def under(intervention, model, inputs, layout):
+    """The logits under an intervention."""
+    with intervention.applied(model, layout):
+        return logits(model, inputs)
+
+
+def weights_of(model, inputs):
+    """By layer, the weights Float[batch, H, T, T] that eager attention itself gives; and the logits."""
+    weights = {}
+
+    def around(call, run):
+        output, weights[call.layer] = run(call.query, call.mask)
+        return output, weights[call.layer]
+
+    with around_attention(model, around):
+        plain = logits(model, inputs)
+    return weights, plain
+
+
+def stage_input_before(model, inputs, layout, layer):
+    """What is known before a layer of the unchanged model."""
+    stage_inputs = []
+
+    def note(stage_input):
+        stage_inputs.append(stage_input)
+        return PruningDecision(stage_input.remaining)
+
+    with pruned(model, layout, {layer: note}):
+        logits(model, inputs)
+    return stage_inputs[0]
+
+
+def all_attend_from(model, layer):
+    """Whether no layer from this one on is linear."""
+    return all(index in attention_layers(model) for index in range(layer, len(decoder_layers(model))))
 
 
 ROWS = [(UNEQUAL, "Caption: a red circle\nAnswer: "), (OTHER, "Caption: a blue square left of 25 other things\nAnswer: ")]
@@ -119,7 +209,14 @@ def dropped(model, keep, before):
 def lab():
     """This module's helpers, as attributes."""
     return types.SimpleNamespace(
+        all_attend_from=all_attend_from,
         load=load,
+        logits=logits,
+        prompts=prompts,
+        stage_input_before=stage_input_before,
+        under=under,
+        unequal_rows=unequal_rows,
+        weights_of=weights_of,
         dropped=dropped,
         prepare=prepare,
         for_model=for_model,

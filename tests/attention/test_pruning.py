@@ -17,16 +17,11 @@ from lad_eval.attention.hooks import (
     observe_attention,
 )
 from lad_eval.attention.interventions import Sofa, join_interventions
-from lad_eval.attention.layout import PromptLayout, no_padding
 from lad_eval.attention.pruning.fastv import FastV
 from lad_eval.attention.pruning.pruner import Pruner
 from lad_eval.attention.pruning.random_tokens import RandomTokens
 from lad_eval.attention.recorder import last_row, record_last_row
-from lad_eval.attention.spans import image_spans
-from lad_eval.models.inference.continuation import with_positions
 from lad_eval.models.random import FAMILIES
-
-TEXTS = ("a red circle", "a blue square left of 25 other things", "a green one above")
 
 
 @dataclass(frozen=True)
@@ -42,53 +37,21 @@ class TwoStages(Pruner):
     def _shares(self, mean):
         return [mean, mean**2]
 
-    def _scores(self, entry, stage):
-        call = entry.coming()
+    def _scores(self, stage_input, stage):
+        call = stage_input.coming()
         row = last_row(call).mean(dim=1)
         self.seen.append(row)
         if call.positions is None:
             return row
-        full = torch.zeros(entry.remaining.shape)
+        full = torch.zeros(stage_input.remaining.shape)
         for b, positions in enumerate(call.positions):
             full[b, positions[positions >= 0]] = row[b, positions >= 0]
         return full
 
 
-def prepared(lab, family, count=3, implementation="sdpa"):
-    """A model, its inputs for prompts of three images, whose rows have unequal numbers of tokens, and their layout."""
-    model, processor = lab.load(family, implementation)
-    sizes = [lab.UNEQUAL, lab.OTHER, lab.EQUAL]
-    rows = [(size, f"Caption: {text}\nAnswer: ") for size, text in zip(sizes, TEXTS, strict=True)][:count]
-    inputs = lab.prepare(processor, rows)
-    layout = PromptLayout(
-        inputs["input_ids"],
-        image_spans(model, processor, inputs, 3),
-        inputs["attention_mask"].bool(),
-        tuple(text for _, text in rows),
-        processor.tokenizer.decode,
-        no_padding,
-        keys=TEXTS[:count],
-    )
-    return model, with_positions(model, lab.for_model(inputs)), layout
-
-
-def logits(model, inputs, **options):
-    with torch.no_grad():
-        return model(**inputs, use_cache=False, **options).logits[:, -1]
-
-
-def under(intervention, model, inputs, layout):
-    with intervention.applied(model, layout):
-        return logits(model, inputs)
-
-
 def layers_of(model):
     """Layers to prune before: the first that can be, and the last."""
     return sorted({min(attention_layers(model)) + 1, len(decoder_layers(model)) - 1})
-
-
-def all_attend_from(model, layer):
-    return all(index in attention_layers(model) for index in range(layer, len(decoder_layers(model))))
 
 
 def slow_choice(weights, layout, share):
@@ -121,24 +84,11 @@ def masked_by_hand(model, keep, before):
         yield
 
 
-def weights_of(model, inputs):
-    """By layer, the weights that eager attention itself gives."""
-    weights = {}
-
-    def around(call, run):
-        output, weights[call.layer] = run(call.query, call.mask)
-        return output, weights[call.layer]
-
-    with around_attention(model, around):
-        plain = logits(model, inputs)
-    return weights, plain
-
-
-def positions_seen(model, inputs, layout, pruner):
+def positions_seen(lab, model, inputs, layout, pruner):
     """By layer, what every attention call is told of the places of its keys."""
     seen = {}
     with pruner.applied(model, layout), observe_attention(model, lambda call: seen.update({call.layer: call.positions})):
-        logits(model, inputs)
+        lab.logits(model, inputs)
     return seen
 
 
@@ -153,42 +103,42 @@ def places(positions, shape):
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_model_that_keeps_all_tokens_is_the_plain_one(lab, family, count):
-    model, inputs, layout = prepared(lab, family, count)
-    plain = logits(model, inputs)
+    model, inputs, layout = lab.prompts(family, count)
+    plain = lab.logits(model, inputs)
     for layer in layers_of(model):
-        for how in ("drop", "mask") if all_attend_from(model, layer) else ("drop",):
-            assert torch.equal(under(FastV(keep=1.0, layer=layer, how=how), model, inputs, layout), plain)
+        for how in ("drop", "mask") if lab.all_attend_from(model, layer) else ("drop",):
+            assert torch.equal(lab.under(FastV(keep=1.0, layer=layer, how=how), model, inputs, layout), plain)
     if count == 1:
         every = int(layout.visual.sum())
-        assert torch.equal(under(FastV(keep=every, layer=layers_of(model)[0]), model, inputs, layout), plain)
+        assert torch.equal(lab.under(FastV(keep=every, layer=layers_of(model)[0]), model, inputs, layout), plain)
 
 
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_dropping_is_masking_by_hand_the_tokens_of_a_loop(lab, family, count):
-    model, inputs, layout = prepared(lab, family, count)
-    eager, _, _ = prepared(lab, family, count, "eager")
-    weights, plain = weights_of(eager, inputs)
+    model, inputs, layout = lab.prompts(family, count)
+    eager, _, _ = lab.prompts(family, count, "eager")
+    weights, plain = lab.weights_of(eager, inputs)
     for layer in layers_of(model):
         below = max(index for index in attention_layers(model) if index < layer)
         keep = slow_choice(weights[below], layout, 0.4)
         assert layout.visual.any()
-        seen = positions_seen(model, inputs, layout, FastV(keep=0.4, layer=layer))
+        seen = positions_seen(lab, model, inputs, layout, FastV(keep=0.4, layer=layer))
         for index in attending_layers(model):
             if index < layer:
                 assert seen[index] is None
             else:
                 assert torch.equal(places(seen[index], keep.shape), keep)
-        ours = under(FastV(keep=0.4, layer=layer), model, inputs, layout)
-        theirs = under(FastV(keep=0.4, layer=layer), eager, inputs, layout)
+        ours = lab.under(FastV(keep=0.4, layer=layer), model, inputs, layout)
+        theirs = lab.under(FastV(keep=0.4, layer=layer), eager, inputs, layout)
         # Eager attention and SDPA differ by more than that in the plain model.
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
-        if all_attend_from(model, layer):
+        if lab.all_attend_from(model, layer):
             with masked_by_hand(eager, keep, layer):
-                reference = logits(eager, inputs)
+                reference = lab.logits(eager, inputs)
             torch.testing.assert_close(theirs, reference, atol=1e-5, rtol=0)
             torch.testing.assert_close(
-                under(FastV(keep=0.4, layer=layer, how="mask"), model, inputs, layout), ours, atol=1e-5, rtol=0
+                lab.under(FastV(keep=0.4, layer=layer, how="mask"), model, inputs, layout), ours, atol=1e-5, rtol=0
             )
             if layer == layers_of(model)[0]:
                 assert (reference - plain).abs().max() > 1e-4, "a choice that changes nothing would prove little"
@@ -196,36 +146,36 @@ def test_dropping_is_masking_by_hand_the_tokens_of_a_loop(lab, family, count):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_dropped_does_not_depend_on_the_batch(lab, family):
-    model, inputs, layout = prepared(lab, family)
+    model, inputs, layout = lab.prompts(family)
     layer = layers_of(model)[0]
-    together = under(FastV(keep=0.4, layer=layer), model, inputs, layout)
-    alone, inputs, layout = prepared(lab, family, 1)
-    torch.testing.assert_close(under(FastV(keep=0.4, layer=layer), alone, inputs, layout), together[:1], atol=5e-5, rtol=0)
+    together = lab.under(FastV(keep=0.4, layer=layer), model, inputs, layout)
+    alone, inputs, layout = lab.prompts(family, 1)
+    torch.testing.assert_close(lab.under(FastV(keep=0.4, layer=layer), alone, inputs, layout), together[:1], atol=5e-5, rtol=0)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_two_stages_by_the_coming_layers_attention(lab, family):
-    model, inputs, layout = prepared(lab, family)
+    model, inputs, layout = lab.prompts(family)
     candidates = [i for i in attending_layers(model) if i > min(attending_layers(model)) and i + 1 in attention_layers(model)]
     if not candidates:
         pytest.skip("no two attending layers stand together above the first")
     layer = candidates[0]
-    weights, _ = weights_of(prepared(lab, family, 3, "eager")[0], inputs)
+    weights, _ = lab.weights_of(lab.prompts(family, 3, "eager")[0], inputs)
     results = {}
     for how in ("drop", "mask"):
         TwoStages.seen.clear()
-        results[how] = under(TwoStages(keep=0.5, layer=layer, how=how), model, inputs, layout)
+        results[how] = lab.under(TwoStages(keep=0.5, layer=layer, how=how), model, inputs, layout)
         first, _ = TwoStages.seen
         torch.testing.assert_close(first[:, : layout.length], weights[layer].mean(dim=1)[:, -1], atol=1e-5, rtol=0)
     torch.testing.assert_close(results["drop"], results["mask"], atol=1e-5, rtol=0)
-    seen = positions_seen(model, inputs, layout, TwoStages(keep=0.5, layer=layer))
+    seen = positions_seen(lab, model, inputs, layout, TwoStages(keep=0.5, layer=layer))
     counts = [[int((row >= 0).sum()) for row in seen[index]] for index in (layer, layer + 1)]
     visual, text = layout.visual.sum(dim=1), (layout.attended & ~layout.visual).sum(dim=1)
     assert counts == [(text + visual // 2).tolist(), (text + visual // 4).tolist()]
 
 
 def test_a_coming_layers_call_is_seen_by_no_other_observer_and_leaves_no_keys(lab):
-    model, inputs, layout = prepared(lab, "llava-1.5")
+    model, inputs, layout = lab.prompts("llava-1.5")
     pruned, recording = TwoStages(keep=0.5, layer=1).applied(model, layout), record_last_row(model, layout.spans)
     with pruned, recording as recorder, torch.no_grad():
         cache = model(**inputs, use_cache=True).past_key_values
@@ -237,7 +187,7 @@ def test_a_coming_layers_call_is_seen_by_no_other_observer_and_leaves_no_keys(la
 
 @pytest.mark.parametrize("family", ["llava-1.5", "qwen3-vl", "gemma3", "qwen3.5", "lfm2-vl"])
 def test_the_caches_of_later_layers_are_shorter(lab, family):
-    model, inputs, layout = prepared(lab, family)
+    model, inputs, layout = lab.prompts(family)
     layer = layers_of(model)[-1]
     with FastV(keep=0.25, layer=layer).applied(model, layout), torch.no_grad():
         cache = model(**inputs, use_cache=True).past_key_values
@@ -250,19 +200,19 @@ def test_the_caches_of_later_layers_are_shorter(lab, family):
 
 @pytest.mark.parametrize("family", ["pixtral", "idefics3", "llava-next", "internvl", "qwen2.5-vl"])
 def test_only_tokens_that_carry_features_leave(lab, family):
-    model, inputs, layout = prepared(lab, family)
+    model, inputs, layout = lab.prompts(family)
     for keep in (0, 0.0, 5):
-        positions = positions_seen(model, inputs, layout, FastV(keep=keep, layer=1))[1]
+        positions = positions_seen(lab, model, inputs, layout, FastV(keep=keep, layer=1))[1]
         keeps = places(positions, layout.ids.shape)
         assert torch.equal(keeps & ~layout.visual, layout.attended & ~layout.visual)
         assert (keeps & layout.visual).sum(dim=1).tolist() == [int(keep)] * 3
 
 
 def test_a_number_or_a_share_of_each_image(lab):
-    model, inputs, layout = prepared(lab, "qwen2.5-vl")
+    model, inputs, layout = lab.prompts("qwen2.5-vl")
     owner = layout.spans.owner
     for keep, expected in ((3, lambda n: 3), (0.3, lambda n: int(0.3 * n))):
-        positions = positions_seen(model, inputs, layout, FastV(keep=keep, layer=1, keep_per="image"))[1]
+        positions = positions_seen(lab, model, inputs, layout, FastV(keep=keep, layer=1, keep_per="image"))[1]
         keeps = places(positions, owner.shape)
         for b in range(3):
             for image in range(3):
@@ -271,14 +221,14 @@ def test_a_number_or_a_share_of_each_image(lab):
 
 @pytest.mark.parametrize("family", ["llava-1.5", "qwen2.5-vl", "gemma3", "gemma4"])
 def test_the_recorder_finds_the_images_in_what_remains(lab, family):
-    model, inputs, layout = prepared(lab, family)
+    model, inputs, layout = lab.prompts(family)
     attention = []
     for how in ("drop", "mask"):
         with FastV(keep=0.4, layer=1, how=how).applied(model, layout), record_last_row(model, layout.spans) as recorder:
-            logits(model, inputs, logits_to_keep=1)
+            lab.logits(model, inputs, logits_to_keep=1)
         attention.append(torch.stack(recorder.attention()))
     with record_last_row(model, layout.spans) as recorder:
-        logits(model, inputs)
+        lab.logits(model, inputs)
     plain = torch.stack(recorder.attention())
     torch.testing.assert_close(*attention, atol=1e-5, rtol=0)
     torch.testing.assert_close(attention[0][:, :, 0], plain[:, :, 0], atol=1e-6, rtol=0)
@@ -288,37 +238,37 @@ def test_the_recorder_finds_the_images_in_what_remains(lab, family):
 @pytest.mark.parametrize("first", ["sofa", "fastv"])
 @pytest.mark.parametrize("family", ["llava-1.5", "qwen2.5-vl"])
 def test_beside_another_intervention_dropping_is_still_masking(lab, family, first):
-    model, inputs, layout = prepared(lab, family)
+    model, inputs, layout = lab.prompts(family)
     results = []
     for how in ("drop", "mask"):
         parts = [Sofa(sigma=1.0, every=1), FastV(keep=0.4, layer=1, how=how)]
-        results.append(under(join_interventions(parts if first == "sofa" else parts[::-1]), model, inputs, layout))
+        results.append(lab.under(join_interventions(parts if first == "sofa" else parts[::-1]), model, inputs, layout))
     torch.testing.assert_close(*results, atol=1e-5, rtol=0)
-    assert (results[0] - under(FastV(keep=0.4, layer=1), model, inputs, layout)).abs().max() > 1e-4
+    assert (results[0] - lab.under(FastV(keep=0.4, layer=1), model, inputs, layout)).abs().max() > 1e-4
 
 
 def test_random_tokens_depend_on_request_and_seed_alone(lab):
-    model, inputs, layout = prepared(lab, "llava-onevision")
-    together = places(positions_seen(model, inputs, layout, RandomTokens(keep=0.3, layer=1))[1], layout.ids.shape)
-    other = places(positions_seen(model, inputs, layout, RandomTokens(keep=0.3, layer=1, seed=1))[1], layout.ids.shape)
+    model, inputs, layout = lab.prompts("llava-onevision")
+    together = places(positions_seen(lab, model, inputs, layout, RandomTokens(keep=0.3, layer=1))[1], layout.ids.shape)
+    other = places(positions_seen(lab, model, inputs, layout, RandomTokens(keep=0.3, layer=1, seed=1))[1], layout.ids.shape)
     assert (together & layout.visual).sum(dim=1).tolist() == (other & layout.visual).sum(dim=1).tolist()
     assert not torch.equal(together, other)
-    _, inputs, single = prepared(lab, "llava-onevision", 1)
-    alone = places(positions_seen(model, inputs, single, RandomTokens(keep=0.3, layer=1))[1], single.ids.shape)
+    _, inputs, single = lab.prompts("llava-onevision", 1)
+    alone = places(positions_seen(lab, model, inputs, single, RandomTokens(keep=0.3, layer=1))[1], single.ids.shape)
     assert torch.equal(alone[0, single.attended[0]], together[0, layout.attended[0]])
     torch.testing.assert_close(
-        under(RandomTokens(keep=0.3, layer=1), model, inputs, single),
-        under(RandomTokens(keep=0.3, layer=1, how="mask"), model, inputs, single),
+        lab.under(RandomTokens(keep=0.3, layer=1), model, inputs, single),
+        lab.under(RandomTokens(keep=0.3, layer=1, how="mask"), model, inputs, single),
         atol=1e-5,
         rtol=0,
     )
 
 
 def test_nothing_stays_on_the_model(lab):
-    model, inputs, layout = prepared(lab, "qwen3-vl")
-    plain = logits(model, inputs)
+    model, inputs, layout = lab.prompts("qwen3-vl")
+    plain = lab.logits(model, inputs)
     with ExitStack() as stack:
         stack.enter_context(FastV(keep=0.3, layer=1).applied(model, layout))
-        logits(model, inputs)
-    assert torch.equal(logits(model, inputs), plain)
+        lab.logits(model, inputs)
+    assert torch.equal(lab.logits(model, inputs), plain)
     assert not any(layer._forward_pre_hooks or layer._forward_hooks for layer in decoder_layers(model))

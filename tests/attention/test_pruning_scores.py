@@ -13,6 +13,7 @@ from lad_eval.attention.pruning.scores import (
     information,
     pyramiddrop,
     ranks,
+    rotary_weights,
     sparsevlm,
     sparsevlm_raters,
     text_after_images,
@@ -152,3 +153,20 @@ def test_ranks_by_hand():
     contribution = torch.tensor([[0.0, 7.0, 5.0, 0.0, 6.0, 0.0, 1.0, 2.0]])
     assert ranks(contribution, groups).tolist() == [[0, 3, 1, 0, 2, 1, 2, 3]]
     assert tokencarve(scores, contribution, groups).tolist() == [[0, 2, 2, 0, 2, 2, 2, 2]]
+
+
+def test_what_rotary_positions_alone_give_a_key():
+    """Of width 4, two entries of which turn by a right angle a position: the product is 4, 2, 0, 2 at distances 0 to 3."""
+    module = torch.nn.Module()
+    call = AttentionCall(0, module, torch.zeros(1, 2, 5, 4), torch.zeros(1, 2, 5, 4), None, {})
+    angles = torch.arange(5.0)[None, :, None] * torch.pi / 2
+    tables = (angles.cos().expand(1, 5, 2), angles.sin().expand(1, 5, 2))
+    queries, keys = torch.tensor([[3]]), torch.arange(5)[None]
+    expected = torch.tensor([[[2.0, 0.0, 2.0, 4.0, 2.0]]]) / 2
+    weights = rotary_weights(tables, queries, keys, call)
+    torch.testing.assert_close(weights, expected.clamp(min=0.02), atol=1e-6, rtol=0)
+    turns = torch.complex(tables[0][..., :1], tables[1][..., :1])
+    torch.testing.assert_close(rotary_weights(turns, queries, keys, call), weights)
+    for other in (None, (tables[0][None], tables[1][None])):
+        with pytest.raises(UnsupportedModelError, match="Module has no rotary positions in one table, and sparsevlm-plus"):
+            rotary_weights(other, queries, keys, call)

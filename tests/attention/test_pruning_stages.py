@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from lad_eval.attention.hooks import attending_layers, attention_layers, decoder_layers, observe_attention
-from lad_eval.attention.layout import PromptLayout, no_padding
-from lad_eval.attention.pruning.stages import Choice, pruned
+from lad_eval.attention.pruning.stages import PruningDecision, pruned
 from lad_eval.attention.recorder import last_row
-from lad_eval.attention.spans import image_spans
 from lad_eval.errors import UnsupportedModelError
 from lad_eval.models.inference.continuation import continue_prefixes, with_positions
 from lad_eval.models.random import FAMILIES
 
-TEXTS = ("a red circle", "a blue square left of 25 other things", "a green one above")
 PREFIXES = [(5,), (6, 7), (8, 9, 10)]
-
-
-def prepared(lab, family):
-    model, processor = lab.load(family)
-    sizes = [lab.UNEQUAL, lab.OTHER, lab.EQUAL]
-    rows = [(size, f"Caption: {text}\nAnswer: ") for size, text in zip(sizes, TEXTS, strict=True)]
-    inputs = lab.prepare(processor, rows)
-    spans = image_spans(model, processor, inputs, 3)
-    attended = inputs["attention_mask"].bool()
-    layout = PromptLayout(inputs["input_ids"], spans, attended, TEXTS, processor.tokenizer.decode, no_padding)
-    return model, with_positions(model, lab.for_model(inputs)), layout
 
 
 def layers_of(model):
@@ -43,12 +30,12 @@ def by_chance(layout, share, seed):
     """Keeps about a share of the visual tokens, of each row another number."""
     numbers = torch.Generator().manual_seed(seed)
     keep = torch.rand(layout.ids.shape, generator=numbers) < share
-    return lambda entry: Choice(~layout.visual | keep)
+    return lambda stage_input: PruningDecision(~layout.visual | keep)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_prompts_pruned_twice_go_on_as_if_masked(lab, family):
-    model, inputs, layout = prepared(lab, family)
+    model, inputs, layout = lab.prompts(family)
     layers = layers_of(model)
     ids, masks = inputs["input_ids"], inputs["attention_mask"]
     results = []
@@ -67,18 +54,18 @@ def test_prompts_pruned_twice_go_on_as_if_masked(lab, family):
 
 @pytest.mark.parametrize("family", ["llava-1.5", "qwen3-vl", "gemma3", "qwen3.5"])
 def test_hidden_states_that_a_stage_gives_go_on(lab, family):
-    model, inputs, layout = prepared(lab, family)
+    model, inputs, layout = lab.prompts(family)
     layer = layers_of(model)[-1]
     results = []
 
-    def choose(entry):
-        assert entry.layer == layer
-        assert entry.hidden.shape == entry.embeddings.shape == (*layout.ids.shape, entry.hidden.shape[2])
-        assert torch.equal(entry.remaining, layout.attended)
-        assert entry.attention.layer == max(index for index in attending_layers(model) if index < layer)
-        merged = entry.hidden.clone()
+    def choose(stage_input):
+        assert stage_input.layer == layer
+        assert stage_input.hidden.shape == stage_input.embeddings.shape == (*layout.ids.shape, stage_input.hidden.shape[2])
+        assert torch.equal(stage_input.remaining, layout.attended)
+        assert stage_input.attention.layer == max(index for index in attending_layers(model) if index < layer)
+        merged = stage_input.hidden.clone()
         merged[layout.visual] = merged[layout.visual].flip(-1)
-        return Choice(by_chance(layout, 0.5, 0)(entry).remaining, merged)
+        return PruningDecision(by_chance(layout, 0.5, 0)(stage_input).remaining, merged)
 
     plain = pruned(model, layout, {layer: by_chance(layout, 0.5, 0)})
     for context in (plain, pruned(model, layout, {layer: choose}), pruned(model, layout, {layer: choose}, "mask")):
@@ -90,7 +77,7 @@ def test_hidden_states_that_a_stage_gives_go_on(lab, family):
 
 
 def test_prompts_may_be_read_again_and_others_are_refused(lab):
-    model, inputs, layout = prepared(lab, "llava-1.5")
+    model, inputs, layout = lab.prompts("llava-1.5")
     with torch.no_grad(), pruned(model, layout, {1: by_chance(layout, 0.5, 0)}):
         first = model(**inputs).logits[:, -1]
         assert torch.equal(model(**inputs).logits[:, -1], first)
@@ -99,16 +86,16 @@ def test_prompts_may_be_read_again_and_others_are_refused(lab):
 
 
 def test_a_coming_layer_without_attention_is_refused(lab):
-    model, inputs, layout = prepared(lab, "qwen3.5")
+    model, inputs, layout = lab.prompts("qwen3.5")
     message = "Decoder layer 2 of Qwen3_5ForConditionalGeneration has no attention to rank tokens by; choose another layer."
-    stages = {2: lambda entry: Choice(entry.coming().mask)}
+    stages = {2: lambda stage_input: PruningDecision(stage_input.coming().mask)}
     with torch.no_grad(), pruned(model, layout, stages), pytest.raises(UnsupportedModelError) as fault:
         model(**inputs)
     assert str(fault.value) == message
 
 
 def test_other_threads_pass_through_untouched(lab):
-    model, inputs, layout = prepared(lab, "llava-1.5")
+    model, inputs, layout = lab.prompts("llava-1.5")
     words = {"input_ids": torch.tensor([[5, 6, 7]])}
     with torch.no_grad():
         plain = model(**words).logits
@@ -140,7 +127,7 @@ def test_masks_of_keys_as_flash_attention_takes_them(lab, family, monkeypatch):
         return padded_attention(module, query, key, value, attention_mask, **options)
 
     monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "flash_attention_2", attention)
-    model, inputs, layout = prepared(lab, family)
+    model, inputs, layout = lab.prompts(family)
     layers, results = layers_of(model), []
     for implementation in ("sdpa", "flash_attention_2"):
         monkeypatch.setattr(model.config.get_text_config(), "_attn_implementation_internal", implementation)
@@ -157,28 +144,43 @@ def test_masks_of_keys_as_flash_attention_takes_them(lab, family, monkeypatch):
     assert {mask.dim() for mask in masks if mask is not None} == {2}
 
 
-def test_hidden_states_of_a_layer_that_is_run_for_the_last_tokens_alone_are_refused(lab):
-    model, inputs, layout = prepared(lab, "gemma4")
-    stages = {2: lambda entry: Choice(entry.remaining, entry.hidden)}
-    with torch.no_grad(), pruned(model, layout, stages), pytest.raises(UnsupportedModelError) as fault:
-        model(**inputs, logits_to_keep=1)
-    assert str(fault.value) == (
-        "Decoder layer 2 is run for the last tokens alone, and hidden states of all are needed there; choose another layer."
-    )
-    with torch.no_grad(), pruned(model, layout, stages):
-        model(**inputs)  # all of whose logits are wanted
+def test_a_stage_has_all_tokens_in_layers_that_would_be_run_for_the_last_alone(lab):
+    """Gemma 4's upper layers, which have no keys of their own."""
+    model, inputs, layout = lab.prompts("gemma4")
+    seen = []
+
+    def decide(stage_input):
+        seen.append((stage_input.hidden, stage_input.coming().query.shape[2]))
+        return PruningDecision(stage_input.remaining)
+
+    results = []
+    for count in (0, 1):
+        with torch.no_grad(), pruned(model, layout, {2: decide}):
+            results.append(model(**inputs, logits_to_keep=count).logits)
+    assert results[1].shape[1] == 1
+    torch.testing.assert_close(results[0][:, -1:], results[1], atol=1e-5, rtol=0)
+    assert torch.equal(seen[0][0], seen[1][0])
+    assert [queries for _, queries in seen] == [layout.length] * 2
+    short = replace(lab.stage_input_before(model, inputs, layout, 2), entering=seen[0][0][:, -1:])
+    with pytest.raises(UnsupportedModelError, match="Decoder layer 2 is run for the last tokens alone, and hidden states of all"):
+        _ = short.hidden
 
 
 @pytest.mark.parametrize("family", ["llava-1.5", "qwen2.5-vl", "gemma3"])
 def test_prompts_with_appended_tokens_lose_the_same_tokens(lab, family):
-    model, inputs, layout = prepared(lab, family)
+    model, inputs, layout = lab.prompts(family)
     calls, masks = [], []
 
-    def choose(entry):
-        assert entry.layout.length == entry.remaining.shape[1] == entry.hidden.shape[1] == entry.embeddings.shape[1]
-        row = last_row(entry.attention).mean(dim=1)
-        calls.append((entry.hidden, row, last_row(entry.coming()).mean(dim=1)))
-        return Choice(~layout.visual | (row > row[layout.visual].median()), entry.hidden.clone())
+    def choose(stage_input):
+        assert (
+            stage_input.layout.length
+            == stage_input.remaining.shape[1]
+            == stage_input.hidden.shape[1]
+            == stage_input.embeddings.shape[1]
+        )
+        row = last_row(stage_input.attention).mean(dim=1)
+        calls.append((stage_input.hidden, row, last_row(stage_input.coming()).mean(dim=1)))
+        return PruningDecision(~layout.visual | (row > row[layout.visual].median()), stage_input.hidden.clone())
 
     def note(call):
         if call.positions is not None:
@@ -202,7 +204,7 @@ def test_prompts_with_appended_tokens_lose_the_same_tokens(lab, family):
 
 
 def test_of_two_that_prune_each_is_told_of_the_others_tokens(lab):
-    model, inputs, layout = prepared(lab, "llava-1.5")
+    model, inputs, layout = lab.prompts("llava-1.5")
     seen = {}
     with (
         torch.no_grad(),

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from lad_eval.attention.interventions import LearnedState
 from lad_eval.errors import EvidenceError, UnknownNameError, UserError
 from lad_eval.models.registry import load_model
 from lad_eval.plugins.calibrated import CalibratedMethod
@@ -15,7 +16,17 @@ from lad_eval.tasks.registry import load_task
 
 TASK = "scenes_random_n2"
 SAMPLES = 6
-METHODS = ("vanilla", "pride", "lad", "permutation-average", "average-random", "average-cyclic+lad")
+METHODS = (
+    "vanilla",
+    "pride",
+    "lad",
+    "permutation-average",
+    "average-random",
+    "average-cyclic+lad",
+    "fastv(keep=0.25)",
+    "fastv(keep=0.25)+lad",
+    "fastv(keep=0.25, trend=mean)+lad",
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::lad_eval.methods.MethodWarning")
 
@@ -142,6 +153,25 @@ def test_the_learned_state_is_stored_and_used(tiny, task, requests, tmp_path, ca
     assert state.read_bytes() != b"junk"
 
 
+def test_a_trend_is_learned_once_and_by_one_process(tiny, task, requests, tmp_path, monkeypatch, caplog):
+    name = "fastv(keep=0.25, trend=exp)+vanilla"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"trend=exp\) has to be calibrated, which several processes would each do on their own"):
+        method(tiny, task, name, tmp_path).answer(requests[:1])
+    monkeypatch.delenv("WORLD_SIZE")
+    first = method(tiny, task, name, tmp_path)
+    answers = first.answer(requests[:4])
+    assert "no recency ramp" in caplog.text
+    (file,) = first.folder.glob("learned.fastv.safetensors")
+    assert file.parent.parent.name == "conditions"
+    state = LearnedState.load(file, "fastv")
+    assert state.passes == 2 * len(state.sample_ids) == 100
+    written = file.stat().st_mtime_ns
+    del first
+    assert method(tiny, task, name, tmp_path).answer(requests[:4]) == answers
+    assert file.stat().st_mtime_ns == written
+
+
 def test_settings_have_states_of_their_own(tiny, task, tmp_path):
     from lad_eval.methods import make_method
 
@@ -170,11 +200,10 @@ def test_faults_are_told_before_anything_is_asked(tiny, task, tmp_path):
     ("name", "fault"),
     [
         ("generate", "generate reads what the model writes, and not evidence; use `lad-eval run`"),
-        ("evened+lad", "evened changes the prompt or the model, which the harness controls; use `lad-eval run`"),
+        ("instruction+sofa+lad", r"instruction\+sofa changes the prompt or the model, which the harness controls"),
         ("instruction+lad", "instruction changes the prompt or the model, which the harness controls; use `lad-eval run`"),
     ],
 )
-@pytest.mark.usefixtures("example")
 def test_what_needs_another_question_or_replies_is_refused(tiny, task, tmp_path, name, fault):
     with pytest.raises(UserError, match=fault):
         method(tiny, task, name, tmp_path)

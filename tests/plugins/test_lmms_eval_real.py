@@ -17,7 +17,7 @@ from lad_eval.run.execute import Settings, run_tasks
 
 TASK = "scenes_random_n4"
 SAMPLES = 8
-METHODS = ("vanilla", "pride", "lad", "permutation-average")
+METHODS = ("vanilla", "pride", "lad", "permutation-average", "fastv(keep=0.25)+lad", "random-tokens(keep=12, seed=1)+pride")
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -121,6 +121,8 @@ def test_a_model_of_lmms_evals_own_takes_the_tasks(evaluate, tmp_path):
         ("pretrained=lad-tinny,method=lad", "Unknown model 'lad-tinny'. Did you mean 'lad-tiny'"),
         ("pretrained=lad-tiny,method=lad,batchsize=2", "Unknown model argument 'batchsize'. Did you mean 'batch_size'"),
         ("pretrained=lad-tiny,method=cot", "cot reads what the model writes"),
+        ("pretrained=lad-tiny,method=instruction+lad", "instruction changes the prompt or the model"),
+        ("pretrained=lad-tiny,method=fastv(keep=2.0, layer=1)+lad", "keep of fastv must be a whole number of tokens"),
         ("pretrained=lad-tiny,method=lad(topk=2)", "lad has no parameter 'topk'"),
         ("pretrained=lad-tiny,method=lad(top_k=0,layers=all)", "top_k of lad must be a whole number"),
         ("pretrained=lad-tiny,method=lad(top_k=2", "'lad(top_k=2': parameters stand in brackets"),

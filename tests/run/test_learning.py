@@ -18,6 +18,7 @@ from lad_eval.run.folder import ResultsError, read_run_json
 from lad_eval.run.results import rescore
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.registry import load_task
+from lad_eval.tasks.sources.scenes import ScenesSource
 from tests.run.conftest import only_run, settings
 
 pytestmark = [pytest.mark.usefixtures("example"), pytest.mark.filterwarnings("ignore::lad_eval.methods.MethodWarning")]
@@ -200,24 +201,32 @@ class Demanding(Evened):
         return 6
 
 
-def test_too_few_samples_are_noted_once_or_refused_in_one_line(counted, tmp_path, monkeypatch, caplog):
+def test_more_samples_are_taken_where_the_split_has_them_and_too_few_are_noted_once(counted, tmp_path, monkeypatch):
     for table in ("_entries", "_origins", "_values"):
         monkeypatch.setattr(INTERVENTIONS, table, dict(getattr(INTERVENTIONS, table)))
     INTERVENTIONS.add("demanding", Demanding, "tests")
     counted()
-    rows = run(tmp_path / "noted", "demanding", "demanding+lad", "vanilla", "evened")
-    says = "demanding was calibrated on 5 samples and asks for at least 6; raise `calibration.samples` of the task."
+    assert not run(tmp_path / "enough", "demanding+lad")[0].notes
+    (state,) = (tmp_path / "enough").rglob("learned.demanding.safetensors")
+    samples = LearnedState.load(state, "demanding").sample_ids
+    assert len(samples) == 6
+    metrics = read_run_json(only_run(tmp_path / "enough") / "metrics.json")
+    assert metrics["methods"]["demanding+lad"]["calibration_passes"] == 6 * 4 + 5 * 4, "the decision learns from the task's 5"
+
+    monkeypatch.setattr(ScenesSource, "further_calibration", lambda source: iter(()))
+    few = "source: scenes\ncandidates: 3\nsamples: 2\ncalibration: {samples: %d}\ndata: {calibration_samples: 5}\n"
+    for count in (5, 6):
+        (tmp_path / f"own{count}_n3.yaml").write_text(few % count)
+    methods = ("demanding", "demanding+lad", "vanilla", "evened")
+    rows = run(tmp_path / "noted", *methods, tasks=(str(tmp_path / "own5_n3.yaml"),))
+    says = "demanding was calibrated on 5 samples and asks for at least 6; give the task's calibration split more."
     assert read_run_json(only_run(tmp_path / "noted") / "metrics.json")["notes"] == [says]
     assert {row.notes for row in rows} == {(says,)}
     assert rescore(tmp_path / "noted")["notes"] == [says]
-    enough = "source: scenes\ncandidates: 3\nsamples: 2\ncalibration: {samples: 6}\ndata: {calibration_samples: %d}\n"
-    for count in (6, 5):
-        (tmp_path / f"own{count}_n3.yaml").write_text(enough % count)
-    assert not run(tmp_path / "quiet", "demanding", tasks=(str(tmp_path / "own6_n3.yaml"),))[0].notes
     with pytest.raises(
-        UserError, match=r"own5_n3: the calibration split has 5 samples, but the task asks for 6; lower"
+        UserError, match=r"own6_n3: the calibration split has 5 samples, but the task asks for 6; lower"
     ) as caught:
-        run(tmp_path / "few", "evened", tasks=(str(tmp_path / "own5_n3.yaml"),))
+        run(tmp_path / "few", "evened", tasks=(str(tmp_path / "own6_n3.yaml"),))
     assert caught.value.exit_code == 2
 
 
@@ -272,7 +281,7 @@ def test_a_model_that_cannot_be_calibrated_on_is_one_line(model):
 
 def test_evaluated_samples_and_pictures_are_refused(model):
     asked = plan(load_task(TASK), limit=2, calibration=True, distinct=True)
-    learned = calibrate_intervention(model, make_method("evened").condition.intervention, asked.calibration_requests())
+    learned = calibrate_intervention(model, make_method("evened").condition.intervention, asked.intervention_requests)
     test = [request for request in asked.requests if request.split == "test"]
     learned.check_disjoint([r.sample_id for r in test], [image.digest for r in test for image in r.images])
     with pytest.raises(EvidenceError, match=r"1 evaluated samples were also calibrated on by evened"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from PIL import Image
+
 from lad_eval.attention.interventions.learned import LearnedState
 from lad_eval.attention.pruning.trend import Trend
 from lad_eval.cli.main import invoke
@@ -15,15 +17,33 @@ def test_a_run_says_what_its_trend_is_worth_and_stores_it(tmp_path, capsys):
     assert invoke([*command, "--methods", methods]) == 0
     out = capsys.readouterr().out
     assert "fastv(keep=0.25, trend=exp): no recency ramp (R2 0.0" in out
-    assert "fastv(keep=0.25, trend=exp): The trend is fitted to 20 requests only; at least 100 are advised." in out
+    assert "at least 100 are advised." not in out
     (stored,) = tmp_path.rglob("learned.fastv.safetensors")
     state = LearnedState.load(stored, "fastv")
     trend = Trend.of_arrays(state.arrays)
-    assert (trend.kind, trend.requests, trend.curve((16, 16, 16, 16)).shape) == ("exp", 20, (64,))
+    assert (trend.kind, trend.requests, trend.curve((16, 16, 16, 16)).shape) == ("exp", 100, (64,))
     metrics = [json.loads(path.read_text()) for path in tmp_path.rglob("metrics.json")]
-    assert any(note.endswith("at least 100 are advised.") for one in metrics for note in one["notes"])
+    assert any("no recency ramp" in note for one in metrics for note in one["notes"])
+    assert {one["counts"]["calibration_samples"] for one in metrics} == {25}, "the decision learned from 5 of them"
+    assert [m["methods"]["fastv(keep=0.25, trend=exp)+lad"]["calibration_passes"] for m in metrics] == [120]
 
     written = stored.stat().st_mtime_ns
     assert invoke([*command, "--methods", methods]) == 0
     assert stored.stat().st_mtime_ns == written, "learned once"
-    assert "at least 100 are advised." in capsys.readouterr().out
+    assert "no recency ramp" in capsys.readouterr().out
+
+
+def test_a_trend_of_a_split_that_ends_is_warned_of(tmp_path, capsys):
+    """A folder has the calibration samples that its task asks for, and no more: every other picture is evaluated."""
+    (tmp_path / "pictures").mkdir()
+    for number in range(30):
+        picture = Image.new("RGB", (24, 16), (8 * number, number, 255 - number))
+        picture.save(tmp_path / "pictures" / f"{number:02}.png")
+    captions = {f"{number:02}.png": f"picture {number}" for number in range(30)}
+    (tmp_path / "captions.json").write_text(json.dumps(captions))
+    (tmp_path / "own.yaml").write_text(
+        "source: folder\ncandidates: 4\npermutations: {count: 1}\ndata: {images: pictures, captions: captions.json}\n"
+    )
+    command = ["run", "-m", "lad-tiny", "-t", str(tmp_path / "own.yaml"), "--limit", "2", "--runs", str(tmp_path / "runs"), "-q"]
+    assert invoke([*command, "--methods", "fastv(keep=0.25, trend=exp)+vanilla"]) == 0
+    assert "The trend is fitted to 20 requests only; at least 100 are advised." in capsys.readouterr().out

@@ -225,6 +225,16 @@ def test_samples_that_are_evaluated_too_are_passed_over_by_id_and_by_the_right_p
         plan(transferred(task(), *kept[:-1]), calibration=True)
 
 
+def test_an_intervention_has_samples_behind_the_split_of_a_source_without_end():
+    own = load_task("scenes_random_n4")
+    made = plan(own, limit=2, calibration=True, distinct=True, intervention_samples=25)
+    ids = list(dict.fromkeys(request.sample_id for request in made.intervention_requests))
+    assert ids == [f"scenes-random-n4-s0-calibration-{number:04d}" for number in range(25)]
+    assert len(list(own.source.samples("calibration"))) == 20, "the split, and with it the fingerprint, is what it was"
+    shown = {image.digest for request in made.intervention_requests for image in request.images}
+    assert not shown & {image.digest for r in made.requests if r.split == "test" for image in r.images}
+
+
 def test_calibration_samples_apart_show_no_picture_that_is_evaluated():
     distractor = replace(cards("z", split="calibration"), images=(*cards("y").images[:3], cards("t").images[0]), gold=1)
     source = Cards((cards("t"), cards("tx")), (distractor, *(cards(c, split="calibration") for c in "abcdef")))
@@ -234,6 +244,11 @@ def test_calibration_samples_apart_show_no_picture_that_is_evaluated():
     assert near.notes == ("1 picture is shown in calibration samples and in evaluated ones, never as the right one of both.",)
     assert [r.sample_id for r in apart.calibration_requests()] == [c for c in "abcde" for _ in range(4)]
     assert apart.notes == ("1 calibration sample passed over: shown pictures are evaluated here too.",)
+    assert apart.intervention_requests == apart.calibration_requests()
+    assert not near.intervention_requests
+    more = plan(own, calibration=True, distinct=True, intervention_samples=9)
+    assert more.requests == apart.requests, "methods learn from as many as before"
+    assert [r.sample_id for r in more.intervention_requests] == [c for c in "abcdef" for _ in range(4)], "all there are"
     fewer = replace(own, source=replace(source, calibration=source.calibration[:5]))
     assert len(plan(fewer, calibration=True).calibration) == 20
     with pytest.raises(DataError) as caught:

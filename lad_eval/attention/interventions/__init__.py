@@ -41,6 +41,7 @@ INTERVENTIONS: Registry[type[Intervention]] = Registry(
         "fastv": "lad_eval.attention.pruning.fastv:FastV",
         "pyramiddrop": "lad_eval.attention.pruning.pyramiddrop:PyramidDrop",
         "sparsevlm": "lad_eval.attention.pruning.sparsevlm:SparseVLM",
+        "sparsevlm-plus": "lad_eval.attention.pruning.sparsevlm:SparseVLMPlus",
         "himap": "lad_eval.attention.pruning.himap:HiMAP",
         "tokencarve": "lad_eval.attention.pruning.tokencarve:TokenCarve",
         "random-tokens": "lad_eval.attention.pruning.random_tokens:RandomTokens",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -125,6 +126,10 @@ class Intervention(ABC):
         """
         return self
 
+    def calibration_samples_wanted(self, candidates: int) -> int:
+        """How many samples of so many images each it is calibrated on, if there are as many; 0 with nothing to learn."""
+        return 0
+
     def calibration_notes(self, samples: int) -> tuple[str, ...]:
         """What a reader of the figures should know of a calibration on so many samples, one line per note."""
         return ()
@@ -196,12 +201,20 @@ class CalibratedIntervention(Intervention):
         """How many samples it should at least be calibrated on; with fewer a run carries a note."""
         return 1
 
+    @property
+    def calibration_requests(self) -> int:
+        """How many requests it should be calibrated on; each sample is asked in as many orders as it has images."""
+        return 0
+
+    def calibration_samples_wanted(self, candidates: int) -> int:
+        return 0 if self.is_ready else max(self.calibration_samples, math.ceil(self.calibration_requests / candidates))
+
     def calibration_notes(self, samples: int) -> tuple[str, ...]:
         if samples >= self.calibration_samples:
             return ()
         return (
             f"{self.label} was calibrated on {samples} sample{'s' if samples > 1 else ''} and asks for at least "
-            f"{self.calibration_samples}; raise `calibration.samples` of the task.",
+            f"{self.calibration_samples}; give the task's calibration split more.",
         )
 
     def calibrated(self, model: Any, passes: Passes, origin: Mapping[str, Any] | None = None) -> CalibratedIntervention:
@@ -278,6 +291,9 @@ class JoinedIntervention(Intervention):
     def calibrated(self, model: Any, passes: Passes, origin: Mapping[str, Any] | None = None) -> JoinedIntervention:
         """Each part learns from passes of the unchanged model, without the others."""
         return JoinedIntervention(tuple(part.calibrated(model, passes, origin) for part in self.parts))
+
+    def calibration_samples_wanted(self, candidates: int) -> int:
+        return max(part.calibration_samples_wanted(candidates) for part in self.parts)
 
     def calibration_notes(self, samples: int) -> tuple[str, ...]:
         return tuple(note for part in self.parts for note in part.calibration_notes(samples))

@@ -3,6 +3,7 @@
 To add a pruner: a frozen dataclass derived from `debiased.DebiasedPruner` that gives scores, and a line in `INTERVENTIONS`.
 
 pruner.py         what all pruners share: parameters, how many tokens stay, and which
+options.py        values of parameters that several files need
 keep.py           the highest scores of each group
 debiased.py       pruners by attention, and the trend that can be taken out of it
 fastv.py          by the attention of the prompt's last token
@@ -11,6 +12,7 @@ sparsevlm.py      by the attention of the text that has to do with the images, i
 himap.py          by the attention of the text, then of the images
 tokencarve.py     by attention and information
 random_tokens.py  by chance: the control
+decoder.py        what a decoder must be like
 stages.py         the layers before which tokens leave, and what is known of them there
 steps.py          what continues pruned prompts
 compaction.py     layers that see the remaining tokens alone

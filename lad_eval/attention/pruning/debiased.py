@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lad_eval.attention.interventions.base import CalibratedIntervention, Passes
 from lad_eval.attention.pruning.pruner import Pruner
-from lad_eval.attention.pruning.trend import Exponential, Grid, ScoreMeans, Trend, TrendKind, TrendOver, fit_exponential
+from lad_eval.attention.pruning.trend import (
+    ATTENTION,
+    ENOUGH_REQUESTS,
+    KEPT_AFTER,
+    KEPT_BEFORE,
+    Exponential,
+    Floats,
+    Grid,
+    MeansArrays,
+    ScoreMeans,
+    Trend,
+    TrendKind,
+    TrendOver,
+    fit_exponential,
+)
 
 if TYPE_CHECKING:
     import torch
 
     from lad_eval.attention.layout import PromptLayout
-    from lad_eval.attention.pruning.stages import Choice, Entry
+    from lad_eval.attention.pruning.stages import PruningDecision, StageInput
 
 
 @dataclass(frozen=True)
@@ -43,22 +56,35 @@ class DebiasedPruner(Pruner, CalibratedIntervention):
         return self.trend == "none" or super().is_ready
 
     @property
+    def calibration_requests(self) -> int:
+        """As many as a trend should be of; see `Trend.warning`."""
+        return ENOUGH_REQUESTS
+
+    @property
     def learned_trend(self) -> Trend | None:
         """None before calibration, and where nothing is learned."""
         return None if self.learned is None else Trend.of_arrays(self.learned.arrays)
 
     @property
     def strengths(self) -> dict[str, Exponential]:
-        """Strength of the bias in calibration: of the attention, and of how often each index was kept before and after."""
-        if (trend := self.learned_trend) is None or self.learned is None:
+        """Strength of the bias in calibration: of the attention, and of how often each index is kept before and after."""
+        if (trend := self.learned_trend) is None:
             return {}
-        made = {"attention": trend.exponential}
-        for name in ("before", "after"):
-            means = _read(self.learned.arrays, name)
+        strengths = {ATTENTION.label: trend.exponential}
+        for kind in (KEPT_BEFORE, KEPT_AFTER):
+            frequencies = self.kept_frequencies(kind)
             # Where no token is kept, or was asked for, there is no frequency to fit to.
-            if any(mean.any() for mean, _ in means.values()):
-                made[f"kept {name}"] = fit_exponential(means)
-        return made
+            if any(frequency.any() for frequency, _ in frequencies.values()):
+                strengths[kind.label] = fit_exponential(frequencies)
+        return strengths
+
+    def kept_frequencies(self, kind: MeansArrays) -> dict[Grid, tuple[Floats, Floats]]:
+        """How often each index is kept at the first stage, and of how many calibration prompts that is: Float[L] each, by grid.
+
+        Args:
+            kind: `KEPT_BEFORE` or `KEPT_AFTER` the trend is taken out.
+        """
+        return {} if self.learned is None else kind.read(self.learned.arrays)
 
     @property
     def learned_notes(self) -> tuple[str, ...]:
@@ -68,22 +94,25 @@ class DebiasedPruner(Pruner, CalibratedIntervention):
         return (shown,) if trend.warning is None else (shown, f"{self.label}: {trend.warning}")
 
     @abstractmethod
-    def _attention(self, entry: Entry, stage: int) -> torch.Tensor:
+    def _attention(self, inputs: StageInput, stage: int) -> torch.Tensor:
         """Float[batch, T], not negative, as published; arguments as of `_scores`."""
 
-    def _scores(self, entry: Entry, stage: int) -> torch.Tensor:
+    def _scores(self, inputs: StageInput, stage: int) -> torch.Tensor:
+        return self._debiased(self._attention(inputs, stage), inputs, stage)
+
+    def _debiased(self, attention: torch.Tensor, inputs: StageInput, stage: int) -> torch.Tensor:
+        """Attention as `_attention` gives it, over the trend at the first stage."""
         from lad_eval.attention.pruning.scores import debiased
 
-        attention = self._attention(entry, stage)
         if stage or (trend := self.learned_trend) is None:
             return attention
-        curves = [trend.curve(grid) for grid in _grids(entry.layout)]
-        return debiased(attention, entry.layout.visual, curves, self._padding(entry.layout))
+        curves = [trend.curve(grid) for grid in _grids(inputs.layout)]
+        return debiased(attention, inputs.layout.visual, curves, self._padding(inputs.layout))
 
-    def _candidates(self, entry: Entry, stage: int) -> torch.Tensor:
+    def _candidates(self, inputs: StageInput, stage: int) -> torch.Tensor:
         if stage or self.trend == "none":
-            return entry.remaining
-        return entry.remaining & ~self._padding(entry.layout).to(entry.remaining.device)
+            return inputs.remaining
+        return inputs.remaining & ~self._padding(inputs.layout).to(inputs.remaining.device)
 
     def _padding(self, layout: PromptLayout) -> torch.Tensor:
         """Bool[batch, T]: the visual tokens that show padding of pictures."""
@@ -91,20 +120,21 @@ class DebiasedPruner(Pruner, CalibratedIntervention):
 
     def _learn(self, model: Any, passes: Passes) -> dict[str, Any]:
         from lad_eval.attention.hooks import decoder_layers
+        from lad_eval.attention.pruning.decoder import check_stages
         from lad_eval.attention.pruning.keep import group_sizes, highest, token_counts
         from lad_eval.attention.pruning.scores import debiased
-        from lad_eval.attention.pruning.stages import Choice, check_stages, pruned
+        from lad_eval.attention.pruning.stages import PruningDecision, pruned
 
         first = self._layers(len(decoder_layers(model)))[0]
         check_stages(model, (first,), "drop", self.name)
         means = ScoreMeans(self.over)
         prompts: list[tuple[PromptLayout, torch.Tensor, torch.Tensor]] = []
 
-        def note(layout: PromptLayout, entry: Entry) -> Choice:
-            attention = self._attention(entry, 0).cpu()
-            prompts.append((layout, attention, self._groups(entry).cpu()))
+        def note(layout: PromptLayout, inputs: StageInput) -> PruningDecision:
+            attention = self._attention(inputs, 0).cpu()
+            prompts.append((layout, attention, self._groups(inputs).cpu()))
             _add(means, attention, layout, ~self._padding(layout))
-            return Choice(entry.remaining)
+            return PruningDecision(inputs.remaining)
 
         for layout, run in passes:
             with pruned(model, layout, {first: partial(note, layout)}):
@@ -112,18 +142,14 @@ class DebiasedPruner(Pruner, CalibratedIntervention):
         if not prompts:
             return {}
         trend = Trend.fitted(self.trend, means)
-        frequencies = {"before": ScoreMeans(self.over), "after": ScoreMeans(self.over)}
+        kept_before, kept_after = ScoreMeans(self.over), ScoreMeans(self.over)
         for layout, attention, groups in prompts:
             sizes, padding = group_sizes(groups), self._padding(layout)
             counts = token_counts(self._shares(self._mean_share(sizes))[0], sizes)
             repaired = debiased(attention, layout.visual, [trend.curve(grid) for grid in _grids(layout)], padding)
-            _add(frequencies["before"], highest(attention, groups, counts), layout)
-            _add(frequencies["after"], highest(repaired, groups.masked_fill(padding, -1), counts), layout)
-        arrays: dict[str, Any] = trend.arrays()
-        for name, kept in frequencies.items():
-            for grid, (share, count) in kept.means.items():
-                arrays |= {f"{name}/{_spelt(grid)}": share, f"{name}-count/{_spelt(grid)}": count}
-        return arrays
+            _add(kept_before, highest(attention, groups, counts), layout)
+            _add(kept_after, highest(repaired, groups.masked_fill(padding, -1), counts), layout)
+        return {**trend.arrays(), **KEPT_BEFORE.write(kept_before.means), **KEPT_AFTER.write(kept_after.means)}
 
 
 def _grids(layout: PromptLayout) -> list[Grid]:
@@ -134,12 +160,3 @@ def _grids(layout: PromptLayout) -> list[Grid]:
 def _add(means: ScoreMeans, values: torch.Tensor, layout: PromptLayout, usable: torch.Tensor | None = None) -> None:
     for b, (visual, grid) in enumerate(zip(layout.visual, _grids(layout), strict=True)):
         means.add(values[b, visual].numpy(), grid, None if usable is None else usable[b, visual].numpy())
-
-
-def _spelt(grid: Grid) -> str:
-    return "-".join(map(str, grid))
-
-
-def _read(arrays: Mapping[str, Any], name: str) -> dict[Grid, tuple[Any, Any]]:
-    grids = [key.removeprefix(f"{name}/") for key in arrays if key.startswith(f"{name}/")]
-    return {tuple(map(int, grid.split("-"))): (arrays[f"{name}/{grid}"], arrays[f"{name}-count/{grid}"]) for grid in grids}

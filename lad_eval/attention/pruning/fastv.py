@@ -10,7 +10,7 @@ from lad_eval.attention.pruning.debiased import DebiasedPruner
 if TYPE_CHECKING:
     import torch
 
-    from lad_eval.attention.pruning.stages import Entry
+    from lad_eval.attention.pruning.stages import StageInput
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class FastV(DebiasedPruner):
 
     name: ClassVar[str] = "fastv"
 
-    def _attention(self, entry: Entry, stage: int) -> torch.Tensor:
+    def _attention(self, inputs: StageInput, stage: int) -> torch.Tensor:
         from lad_eval.attention.pruning.scores import last_token_attention
 
-        return last_token_attention(entry.attention, entry.layout.length)
+        return last_token_attention(inputs.attention, inputs.layout.length)

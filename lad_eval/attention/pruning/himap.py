@@ -11,7 +11,7 @@ from lad_eval.attention.pruning.schedule import HIMAP
 if TYPE_CHECKING:
     import torch
 
-    from lad_eval.attention.pruning.stages import Entry
+    from lad_eval.attention.pruning.stages import StageInput
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class HiMAP(DebiasedPruner):
     def _shares(self, mean: torch.Tensor) -> list[torch.Tensor]:
         return HIMAP.shares(mean)
 
-    def _attention(self, entry: Entry, stage: int) -> torch.Tensor:
+    def _attention(self, inputs: StageInput, stage: int) -> torch.Tensor:
         from lad_eval.attention.pruning.scores import himap_image, himap_text, text_after_images
 
-        visual = entry.layout.visual
+        visual = inputs.layout.visual
         if stage:
-            return himap_image(entry.attention, visual, entry.remaining)
-        return himap_text(entry.attention, text_after_images(visual, entry.layout.attended), entry.remaining)
+            return himap_image(inputs.attention, visual, inputs.remaining)
+        return himap_text(inputs.attention, text_after_images(visual, inputs.layout.attended), inputs.remaining)

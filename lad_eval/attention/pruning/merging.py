@@ -25,8 +25,8 @@ def clustered_dropped(hidden: torch.Tensor, scores: torch.Tensor, dropped: torch
 
     Source: SparseVLM version 1 (github.com/Gumpest/SparseVLMs, 26a5f48): of n dropped tokens the m = int(0.3 n) + 1 with the
     highest scores go into m // 10 + 1 clusters. The released code puts the clusters behind the last kept visual token; here a
-    cluster takes the place of its centre, so that positions ascend. Its noise of 1e-6, which parts equal densities, is left out:
-    of equally dense tokens the earlier counts as denser.
+    cluster takes the place of its centre, so that positions ascend. Its noise of 1e-6, which breaks ties between equal
+    densities, is left out: of equally dense tokens the earlier counts as denser.
 
     Args:
         hidden: Float[T, D].
@@ -65,8 +65,8 @@ def density_peaks(points: torch.Tensor, count: int) -> tuple[torch.Tensor, torch
     rank = torch.empty(n, dtype=torch.long, device=points.device)
     rank[density.argsort(descending=True, stable=True)] = torch.arange(n, device=points.device)
     denser = rank[None, :] < rank[:, None]
-    apart = torch.where(denser, distance, distance.max()).min(dim=1).values
-    centres = (apart * density).argsort(descending=True, stable=True)[:count]
+    separation = torch.where(denser, distance, distance.max()).min(dim=1).values
+    centres = (separation * density).argsort(descending=True, stable=True)[:count]
     cluster = distance[:, centres].argmin(dim=1)
     cluster[centres] = torch.arange(count, device=points.device)  # a centre may be equal to another
     return centres, cluster

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from lad_eval.attention.interventions.base import Acted, Intervention
+from lad_eval.attention.pruning.options import How, Per
 from lad_eval.errors import UserError
 from lad_eval.parameters import Count
 
@@ -17,10 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from lad_eval.attention.layout import PromptLayout
-    from lad_eval.attention.pruning.stages import Choice, Entry
-
-How = Literal["drop", "mask"]
-Per = Literal["prompt", "image"]
+    from lad_eval.attention.pruning.stages import PruningDecision, StageInput
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Pruner(Intervention):
     positions. What is kept is chosen once, as the prompt is read, and is the same for all that continues it.
 
     A subclass is a frozen dataclass with a `name` and `_scores`; one that prunes several times gives `_layers` and `_shares`, and
-    one that merges tokens overrides `_chosen`.
+    one that merges tokens overrides `_decide`.
 
     Args:
         keep: a whole number of visual tokens, or a share of them in [0, 1]: 1 is one token, 1.0 all of them. 0 keeps none.
@@ -89,51 +87,59 @@ class Pruner(Intervention):
         return [mean]
 
     @abstractmethod
-    def _scores(self, entry: Entry, stage: int) -> torch.Tensor:
+    def _scores(self, inputs: StageInput, stage: int) -> torch.Tensor:
         """Float[batch, T], read at the visual tokens that remain, and finite there; the highest are kept.
 
         Args:
-            entry: what is known there.
+            inputs: what is known there.
             stage: its index among `_layers`.
         """
 
-    def _candidates(self, entry: Entry, stage: int) -> torch.Tensor:
+    def _candidates(self, inputs: StageInput, stage: int) -> torch.Tensor:
         """Bool[batch, T]: the tokens that may stay; all that remain."""
-        return entry.remaining
+        return inputs.remaining
 
-    def _chosen(self, entry: Entry, stage: int) -> Choice:
-        """What remains from a stage on: all but the visual tokens whose scores are not among the highest.
+    def _decide(self, inputs: StageInput, stage: int) -> PruningDecision:
+        """What remains from a stage on, and in what state.
 
         Args:
-            entry: what is known there.
+            inputs: what is known there.
             stage: its index among `_layers`.
 
         Raises:
             UserError: there are fewer tokens than are to be kept.
         """
-        from lad_eval.attention.pruning.keep import group_sizes, highest, token_counts
-        from lad_eval.attention.pruning.stages import Choice
+        return self._keep_highest(inputs, stage, lambda: self._scores(inputs, stage))
 
-        groups = self._groups(entry)
+    def _keep_highest(self, inputs: StageInput, stage: int, scores: Callable[[], torch.Tensor]) -> PruningDecision:
+        """All tokens remain but the visual ones whose scores are not among the highest.
+
+        Where there are fewer candidates than tokens to keep, all of them remain, and `scores` is not called.
+        """
+        from lad_eval.attention.pruning.keep import group_sizes, highest, token_counts
+        from lad_eval.attention.pruning.stages import PruningDecision
+
+        groups = self._groups(inputs)
         text, sizes = groups < 0, group_sizes(groups)
         counts = token_counts(self._shares(self._mean_share(sizes))[stage], sizes)
-        candidates = self._candidates(entry, stage) & entry.remaining
+        candidates = self._candidates(inputs, stage) & inputs.remaining
         left = groups.masked_fill(~candidates, -1)
         if bool((counts >= group_sizes(left, sizes.shape[1])).all()):
-            return Choice(entry.remaining & (text | candidates))
-        kept = highest(self._scores(entry, stage).to(left.device), left, counts)
-        return Choice(entry.remaining & (text | kept))
+            return PruningDecision(inputs.remaining & (text | candidates))
+        chosen = highest(scores().to(left.device), left, counts)
+        return PruningDecision(inputs.remaining & (text | chosen))
 
-    def _groups(self, entry: Entry) -> torch.Tensor:
+    def _groups(self, inputs: StageInput) -> torch.Tensor:
         """Int[batch, T]: which visual tokens compete for places, by number; -1 on all other tokens."""
-        owner = entry.layout.spans.owner.to(entry.remaining.device)
+        owner = inputs.layout.spans.owner.to(inputs.remaining.device)
         return owner if self.keep_per == "image" else owner.clamp(max=0)
 
     def _mean_share(self, sizes: torch.Tensor) -> torch.Tensor:
         """Float64[batch, G]: `keep` as a share of groups of so many tokens."""
         if self.is_share:
             return sizes.new_full(sizes.shape, self.keep, dtype=_double())
-        if self.keep > (least := int(sizes[sizes > 0].min())):
+        # A prompt without visual tokens, of which a batch may have some, is too short for no number of them.
+        if bool(sizes.any()) and self.keep > (least := int(sizes[sizes > 0].min())):
             whole = "an image" if self.keep_per == "image" else "a prompt"
             raise UserError(
                 f"{self.label} cannot keep {self.keep} visual tokens, as {whole} has {least}; give a smaller keep, or a share "
@@ -144,16 +150,17 @@ class Pruner(Intervention):
     @contextmanager
     def _attached(self, model: Any, layout: PromptLayout, acted: Acted) -> Iterator[None]:
         from lad_eval.attention.hooks import decoder_layers
-        from lad_eval.attention.pruning.stages import check_stages, pruned
+        from lad_eval.attention.pruning.decoder import check_stages
+        from lad_eval.attention.pruning.stages import pruned
 
         layers = self._layers(len(decoder_layers(model)))
         check_stages(model, layers, self.how, self.name)
 
-        def choose(stage: int, entry: Entry) -> Choice:
+        def decide(stage: int, inputs: StageInput) -> PruningDecision:
             acted()
-            return self._chosen(entry, stage)
+            return self._decide(inputs, stage)
 
-        with pruned(model, layout, {layer: partial(choose, stage) for stage, layer in enumerate(layers)}, self.how):
+        with pruned(model, layout, {layer: partial(decide, stage) for stage, layer in enumerate(layers)}, self.how):
             yield
 
 

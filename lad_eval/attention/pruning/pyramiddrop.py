@@ -11,7 +11,7 @@ from lad_eval.attention.pruning.schedule import PYRAMIDDROP
 if TYPE_CHECKING:
     import torch
 
-    from lad_eval.attention.pruning.stages import Entry
+    from lad_eval.attention.pruning.stages import StageInput
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class PyramidDrop(DebiasedPruner):
     def _shares(self, mean: torch.Tensor) -> list[torch.Tensor]:
         return PYRAMIDDROP.shares(mean)
 
-    def _attention(self, entry: Entry, stage: int) -> torch.Tensor:
+    def _attention(self, inputs: StageInput, stage: int) -> torch.Tensor:
         from lad_eval.attention.pruning.scores import pyramiddrop
 
-        return pyramiddrop(entry.coming(), entry.layout.instruction_end, entry.remaining)
+        return pyramiddrop(inputs.coming(), inputs.layout.instruction_end, inputs.remaining)

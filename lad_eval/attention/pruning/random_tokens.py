@@ -11,7 +11,7 @@ from lad_eval.attention.pruning.pruner import Pruner
 if TYPE_CHECKING:
     import torch
 
-    from lad_eval.attention.pruning.stages import Entry
+    from lad_eval.attention.pruning.stages import StageInput
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class RandomTokens(Pruner):
     name: ClassVar[str] = "random-tokens"
     seed: int = 0
 
-    def _scores(self, entry: Entry, stage: int) -> torch.Tensor:
+    def _scores(self, inputs: StageInput, stage: int) -> torch.Tensor:
         import torch
 
-        scores = torch.zeros(entry.remaining.shape)
-        for row, visual, key in zip(scores, entry.layout.visual, entry.layout.keys, strict=True):
-            digest = hashlib.sha256(f"{self.seed}/{entry.layer}/{key}".encode()).digest()
+        scores = torch.zeros(inputs.remaining.shape)
+        for row, visual, key in zip(scores, inputs.layout.visual, inputs.layout.keys, strict=True):
+            digest = hashlib.sha256(f"{self.seed}/{inputs.layer}/{key}".encode()).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
             row[visual] = torch.rand(int(visual.sum()), generator=generator)
-        return scores.to(entry.remaining.device)
+        return scores.to(inputs.remaining.device)

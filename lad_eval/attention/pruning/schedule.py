@@ -55,5 +55,7 @@ PYRAMIDDROP = Schedule(((2, 0.32), (10, 0.16), (20, 0.08)))
 """github.com/Cooperx521/PyramidDrop, 6444f30, as arXiv 2508.17807 runs it."""
 SPARSEVLM = Schedule(((3, 303 / 576), (7, 110 / 576), (16, 36 / 576)))
 """github.com/Gumpest/SparseVLMs, 26a5f48, version 1; tokens leave behind layers 2, 6 and 15, so before the next."""
+SPARSEVLM_PLUS = Schedule(((3, 238 / 576), (7, 108 / 576), (16, 60 / 576)))
+"""The same, version 2."""
 HIMAP = Schedule(((2, 115 / 576), (8, 90 / 576)))
 """HiMAP, 6c279e7, as arXiv 2508.17807 runs it."""

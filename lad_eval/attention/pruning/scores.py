@@ -7,6 +7,7 @@ has left scores 0, and what text tokens score is not looked at.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ import torch
 from lad_eval.attention.hooks import AttentionCall
 from lad_eval.attention.pruning.compaction import Slots
 from lad_eval.attention.recorder import last_row
-from lad_eval.attention.rows import summed_rows
+from lad_eval.attention.rows import row_chunks, summed_rows
 from lad_eval.errors import UnsupportedModelError
 
 
@@ -99,6 +100,70 @@ def sparsevlm(call: AttentionCall, raters: torch.Tensor, remaining: torch.Tensor
     """
     total = _sum(call, raters, remaining)
     return total / raters.sum(dim=1, keepdim=True).to(total.device)
+
+
+def sparsevlm_plus(
+    call: AttentionCall, raters: torch.Tensor, visual: torch.Tensor, remaining: torch.Tensor, rotary: Any
+) -> torch.Tensor:
+    """The raters' attention over what rotary positions alone give a key, the mean over them and over half of the heads.
+
+    Source: SparseVLM version 2, "SparseVLM+" (26a5f48, `USE_VERSION=2_0`): the heads are those with the greatest sum of such
+    attention from raters to visual tokens.
+
+    Args:
+        call: of a prefill.
+        raters: Bool[batch, T], at least one for every prompt.
+        visual: Bool[batch, T].
+        remaining: Bool[batch, T], the tokens that have not left.
+        rotary: position embeddings of the call's layer, for all T tokens.
+    """
+    chosen, places = _queries(call, raters, remaining)
+    count = call.key.shape[2]
+    keys = torch.arange(count, device=places.device).expand(len(places), -1) if call.positions is None else call.positions
+    sums = torch.zeros(len(chosen), call.query.shape[1], count, device=call.query.device)
+    for rows, attention, counted in row_chunks(call, chosen):
+        weights = rotary_weights(rotary, places.gather(1, rows.to(places.device)), keys, call)
+        sums += (attention / weights[:, None] * counted[:, None, :, None]).sum(dim=2)
+    by_head = over_prompt(sums, call, remaining.shape[1])
+    mass = (by_head * (visual.to(remaining.device) & remaining).to(by_head.device)[:, None]).sum(dim=2)
+    best = mass.topk(max(1, mass.shape[1] // 2), dim=1).indices
+    total = by_head.gather(1, best[:, :, None].expand(-1, -1, by_head.shape[2])).mean(dim=1)
+    return total / raters.sum(dim=1, keepdim=True).to(total.device)
+
+
+def rotary_weights(rotary: Any, queries: torch.Tensor, keys: torch.Tensor, call: AttentionCall) -> torch.Tensor:
+    """What rotary positions alone give a key: the scaled product of a query and a key of ones, Float32[batch, R, K].
+
+    It depends on their distance only, and may come near 0 or fall below; it is at least a hundredth of what distance 0 gives.
+
+    Args:
+        rotary: cosines and sines, Float[batch or 1, T, d] each, or complex numbers, [batch or 1, T, d / 2].
+        queries: Int[batch, R], positions in the prompt.
+        keys: Int[batch, K], positions in the prompt; -1 for hidden ones.
+        call: whose queries and keys they are.
+
+    Raises:
+        UnsupportedModelError: there are none, or of another form.
+    """
+    width = call.query.shape[3]
+    if isinstance(rotary, torch.Tensor) and rotary.is_complex() and rotary.dim() == 3:
+        parts, pairs = (rotary.real, rotary.imag), 2
+    elif isinstance(rotary, tuple) and len(rotary) == 2 and all(part.dim() == 3 for part in rotary):
+        parts, pairs = rotary, 1
+    else:
+        raise UnsupportedModelError(
+            f"{type(call.module).__name__} has no rotary positions in one table, and sparsevlm-plus needs them; use sparsevlm."
+        )
+    product = torch.zeros(1, device=call.query.device)
+    for part in parts:
+        table = part.float().to(call.query.device).expand(len(queries), -1, -1)
+        of_queries, of_keys = (
+            table.gather(1, at.to(table.device).clamp(min=0)[..., None].expand(-1, -1, table.shape[2])) for at in (queries, keys)
+        )
+        product = product + pairs * of_queries @ of_keys.transpose(1, 2)
+    still = width - pairs * parts[0].shape[2]  # entries that are not turned
+    weights: torch.Tensor = ((product + still) / width**0.5).clamp(min=0.01 * width**0.5)
+    return weights
 
 
 def himap_text(call: AttentionCall, text: torch.Tensor, remaining: torch.Tensor) -> torch.Tensor:
@@ -191,17 +256,22 @@ def debiased(
 
 def _sum(call: AttentionCall, chosen: torch.Tensor, remaining: torch.Tensor) -> torch.Tensor:
     """Float32[batch, T]: the attention of chosen tokens of the prompt that remain, mean over the heads, sum over them."""
+    return over_prompt(summed_rows(call, _queries(call, chosen, remaining)[0]), call, chosen.shape[1])
+
+
+def _queries(call: AttentionCall, chosen: torch.Tensor, remaining: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bool[batch, queries]: which queries of a call are chosen tokens that remain; Int[batch, queries]: where each stood."""
     chosen = chosen.to(remaining.device) & remaining
     queries, length = call.query.shape[2], chosen.shape[1]
-    if queries != length:
-        positions = call.positions
-        if positions is None or positions.shape[1] != queries:
-            # A layer that uses the keys of a lower one has those of more tokens than it is run for.
-            positions = Slots.of(remaining).positions
-        if positions.shape[1] != queries:
-            raise UnsupportedModelError(
-                f"Decoder layer {call.layer} is not run for the tokens whose attention is needed there; choose another layer."
-            )
-        positions = positions.to(remaining.device)
-        chosen = chosen.gather(1, positions.clamp(min=0)) & (positions >= 0)
-    return over_prompt(summed_rows(call, chosen), call, length)
+    if queries == length:
+        return chosen, torch.arange(length, device=chosen.device).expand(len(chosen), -1)
+    positions = call.positions
+    if positions is None or positions.shape[1] != queries:
+        # A layer that uses the keys of a lower one has those of more tokens than it is run for.
+        positions = Slots.of(remaining).positions
+    if positions.shape[1] != queries:
+        raise UnsupportedModelError(
+            f"Decoder layer {call.layer} is not run for the tokens whose attention is needed there; choose another layer."
+        )
+    positions = positions.to(remaining.device)
+    return chosen.gather(1, positions.clamp(min=0)) & (positions >= 0), positions

@@ -9,11 +9,11 @@ layers are shorter; steps that continue the prompt are given masks that fit them
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -28,14 +28,14 @@ from lad_eval.attention.hooks import (
 from lad_eval.attention.layout import PromptLayout
 from lad_eval.attention.masks import hide_keys
 from lad_eval.attention.pruning.compaction import Slots, compacted_inputs, cut_entries, cut_keys, mask_form
+from lad_eval.attention.pruning.decoder import all_tokens_reach
+from lad_eval.attention.pruning.options import How
 from lad_eval.attention.pruning.steps import Steps
-from lad_eval.errors import UnsupportedModelError, UserError
-
-How = Literal["drop", "mask"]
+from lad_eval.errors import UnsupportedModelError
 
 
 @dataclass(frozen=True)
-class Entry:
+class StageInput:
     """What is known of a batch of prompts before a decoder layer at which tokens may leave.
 
     Attributes:
@@ -45,6 +45,7 @@ class Entry:
         embeddings: Float[batch, T, D], what entered the first layer.
         remaining: Bool[batch, T], the tokens that have not left; False on padding.
         attention: the call of the nearest layer below that attends.
+        rotary: position embeddings of the layer of that call, for all T tokens; None where it has none.
         coming: gives the attention call that this layer would make of the remaining tokens, at the cost of its projections.
     """
 
@@ -54,6 +55,7 @@ class Entry:
     embeddings: torch.Tensor
     remaining: torch.Tensor
     attention: AttentionCall
+    rotary: Any
     coming: Callable[[], AttentionCall]
 
     @property
@@ -72,7 +74,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Choice:
+class PruningDecision:
     """What becomes of the prompts at a stage.
 
     Attributes:
@@ -84,39 +86,15 @@ class Choice:
     hidden: torch.Tensor | None = None
 
 
-Choose = Callable[[Entry], Choice]
-
-
-def check_stages(model: Any, layers: Sequence[int], how: How, name: str) -> None:
-    """Whether tokens can leave before these decoder layers.
-
-    Raises:
-        UserError: a layer does not exist, or none below it attends.
-        UnsupportedModelError: a layer's masks cannot be cut; or tokens are to be masked where no mask hides them.
-    """
-    total, attending = len(decoder_layers(model)), attention_layers(model)
-    lowest, kind = min(attending) + 1, type(model).__name__
-    for layer in layers:
-        if not lowest <= layer < total:
-            reason = f"has decoder layers 0 to {total - 1}" if layer >= total else f"has no attention below layer {lowest - 1}"
-            raise UserError(
-                f"{name} cannot prune before layer {layer}, as {kind} {reason}; choose a layer of {lowest} to {total - 1}."
-            )
-    for module in attending.values():
-        mask_form(module)
-    others = [layer for layer in range(min(layers), total) if layer not in attending]
-    if how == "mask" and others:
-        raise UnsupportedModelError(
-            f"{name}: no mask hides tokens from decoder layer {others[0]} of {kind}, which has no attention; use how=drop."
-        )
+Decide = Callable[[StageInput], PruningDecision]
 
 
 @contextmanager
-def pruned(model: Any, layout: PromptLayout, stages: Mapping[int, Choose], how: How = "drop") -> Iterator[None]:
+def pruned(model: Any, layout: PromptLayout, stages: Mapping[int, Decide], how: How = "drop") -> Iterator[None]:
     """Lets tokens leave before decoder layers while a model reads the prompts of a layout, and continues them.
 
     Args:
-        model: of transformers; see `check_stages`.
+        model: of transformers; see `decoder.check_stages`.
         layout: of the prompts.
         stages: by decoder layer, what chooses the tokens that remain from it on.
         how: "drop" takes the others out; "mask" hides their keys from the layers, at no gain.
@@ -126,8 +104,11 @@ def pruned(model: Any, layout: PromptLayout, stages: Mapping[int, Choose], how: 
         stack.enter_context(observe_attention(model, one.observe))
         if how == "mask":
             stack.enter_context(hide_keys(model, one.hidden_keys))
+        stack.enter_context(all_tokens_reach(model, max(stages)))
         layers = decoder_layers(model)
         stack.callback(layers[0].register_forward_pre_hook(_here(one.begin), with_kwargs=True).remove)
+        for index in sorted(set(one.below.values())):  # before their own tokens are gathered
+            stack.callback(layers[index].register_forward_pre_hook(_here(partial(one.note, index)), with_kwargs=True).remove)
         for index in range(min(stages), len(layers)):
             stack.callback(layers[index].register_forward_pre_hook(_here(partial(one.enter, index)), with_kwargs=True).remove)
             stack.callback(layers[index].register_forward_hook(_here(partial(one.leave, index))).remove)
@@ -159,16 +140,17 @@ class _Pruned:
     """Which tokens remain, layer by layer, in the prefill of a batch of prompts and in the steps that continue it."""
 
     def __init__(
-        self, model: Any, layout: PromptLayout, stages: Mapping[int, Choose], how: How, table: dict[int, torch.Tensor]
+        self, model: Any, layout: PromptLayout, stages: Mapping[int, Decide], how: How, table: dict[int, torch.Tensor]
     ) -> None:
         self._model, self._layout, self._stages, self._how, self._table = model, layout, stages, how, table
         self._attention = attention_layers(model)
-        self._below = {layer: max(below for below in self._attention if below < layer) for layer in stages}
+        self.below = {layer: max(below for below in self._attention if below < layer) for layer in stages}
         self._steps = Steps(model, layout)
         self._embeddings: torch.Tensor | None = None
         self._left: _Left | None = None
         self._at: dict[int, _Left] = {}
         self._calls: dict[int, AttentionCall] = {}
+        self._rotary: dict[int, Any] = {}
         self._entering: dict[int, torch.Tensor] = {}
         self._cut: dict[tuple[int, ...], tuple[Any, Any]] = {}
 
@@ -179,15 +161,20 @@ class _Pruned:
         if self._steps.begin(args[0].shape[1], kwargs):
             return
         self._left = None
-        for state in (self._at, self._calls, self._entering):
+        for state in (self._at, self._calls, self._rotary, self._entering):
             state.clear()
         self._embeddings = args[0]
+
+    def note(self, index: int, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Before a layer whose attention a stage has."""
+        if not self._steps.continues:
+            self._rotary[index] = kwargs.get("position_embeddings")
 
     def observe(self, call: AttentionCall) -> None:
         """Of an attention call, what stages and later steps need."""
         if self._steps.continues:
             return
-        if call.layer in self._below.values():
+        if call.layer in self.below.values():
             self._calls[call.layer] = call
         if call.layer in self._at and self._how == "drop":
             self._steps.note_window(call)
@@ -206,7 +193,7 @@ class _Pruned:
         if self._left is not None:
             self._at[index] = self._left
         if index in self._stages:
-            args = self._choose(index, module, args, kwargs)
+            args = self._decide(index, module, args, kwargs)
         if self._left is None:
             return args, kwargs
         self._at[index] = self._left
@@ -228,22 +215,23 @@ class _Pruned:
         slots = self._at[index].slots
         return (slots.put(full, output[0]), *output[1:]) if isinstance(output, tuple) else slots.put(full, output)
 
-    def _choose(self, index: int, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    def _decide(self, index: int, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """The layer's arguments, among which hidden states may be new; what remains is in `_left`."""
         hidden = args[0]
         assert self._embeddings is not None  # `begin` comes first
         remaining = self._layout.attended.to(hidden.device) if self._left is None else self._left.remaining.to(hidden.device)
         coming = partial(self._coming, index, module, args, kwargs)
-        call = self._calls[self._below[index]]
-        entry = Entry(index, self._layout, hidden, self._embeddings, remaining, call, coming)
-        choice = _chosen_before_appended(self._stages[index], entry)
+        call, rotary = self._calls[self.below[index]], self._rotary.get(self.below[index])
+        inputs = StageInput(index, self._layout, hidden, self._embeddings, remaining, call, rotary, coming)
+        decision = _decided_before_appended(self._stages[index], inputs)
         if index == max(self._stages):
             self._calls.clear()
+            self._rotary.clear()
             self._embeddings = None
-        after = remaining & choice.remaining
+        after = remaining & decision.remaining
         if not torch.equal(after, remaining):
             self._left = _Left(after, Slots.of(after))
-        return args if choice.hidden is None else (choice.hidden, *args[1:])
+        return args if decision.hidden is None else (decision.hidden, *args[1:])
 
     def _coming(self, index: int, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AttentionCall:
         """The attention call that a layer would make; nothing is cached, and nobody else observes it.
@@ -309,7 +297,7 @@ class _Pruned:
         return args, {**kwargs, "attention_mask": self._cut[known][1]}
 
 
-def _chosen_before_appended(choose: Choose, entry: Entry) -> Choice:
+def _decided_before_appended(decide: Decide, inputs: StageInput) -> PruningDecision:
     """What is chosen of prompts behind which tokens were appended: the same as without these, which all remain.
 
     So a prompt that is read again for every prefix of an answer is pruned as one that is read once and continued.
@@ -317,22 +305,23 @@ def _chosen_before_appended(choose: Choose, entry: Entry) -> Choice:
     Raises:
         UnsupportedModelError: an attention call is of the last token alone.
     """
-    if not (count := entry.layout.appended):
-        return choose(entry)
-    prompts = Entry(
-        entry.layer,
-        entry.layout.without_appended(),
-        entry.entering[:, :-count],
-        entry.embeddings[:, :-count],
-        entry.remaining[:, :-count],
-        _without_last(entry.attention, count),
-        lambda: _without_last(entry.coming(), count),
+    if not (count := inputs.layout.appended):
+        return decide(inputs)
+    prompts = StageInput(
+        inputs.layer,
+        inputs.layout.without_appended(),
+        inputs.entering[:, :-count],
+        inputs.embeddings[:, :-count],
+        inputs.remaining[:, :-count],
+        _without_last(inputs.attention, count),
+        inputs.rotary,
+        lambda: _without_last(inputs.coming(), count),
     )
-    choice = choose(prompts)
-    remaining = torch.nn.functional.pad(choice.remaining, (0, count), value=True)
-    if choice.hidden is None:
-        return Choice(remaining)
-    return Choice(remaining, torch.cat([choice.hidden, entry.hidden[:, -count:]], dim=1))
+    decision = decide(prompts)
+    remaining = torch.nn.functional.pad(decision.remaining, (0, count), value=True)
+    if decision.hidden is None:
+        return PruningDecision(remaining)
+    return PruningDecision(remaining, torch.cat([decision.hidden, inputs.hidden[:, -count:]], dim=1))
 
 
 def _without_last(call: AttentionCall, count: int) -> AttentionCall:

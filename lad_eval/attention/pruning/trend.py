@@ -24,7 +24,7 @@ TrendOver = Literal["sequence", "image"]
 RAMP_R2 = 0.1
 """Below it an exponential says too little of the mean scores to be called a bias towards late tokens."""
 ENOUGH_REQUESTS = 100
-# An index that is hardly ever looked at must not come first because of one sample that looks at it.
+# An index that is hardly ever attended to must not come first because of one sample in which it is.
 _LOWEST = 0.01
 _KINDS: tuple[TrendKind, ...] = ("exp", "mean")
 _OVERS: tuple[TrendOver, ...] = ("sequence", "image")
@@ -44,13 +44,15 @@ class ScoreMeans:
         self._sums: dict[Grid, tuple[Floats, Floats]] = {}
 
     def add(self, scores: npt.ArrayLike, grid: Sequence[int], usable: npt.ArrayLike | None = None) -> None:
-        """One prompt.
+        """One prompt; one without visual tokens counts for nothing.
 
         Args:
             scores: Float[L], of the prompt's visual tokens in order; or Bool[L], whether each was kept.
             grid: visual tokens of each image; they add up to L.
             usable: Bool[L], False on tokens that show padding, which count for nothing; None: none does.
         """
+        if not sum(grid):
+            return
         values = np.asarray(scores, dtype=np.float64)
         counted = np.ones(len(values)) if usable is None else np.asarray(usable, dtype=np.float64)
         self.requests += 1
@@ -63,6 +65,47 @@ class ScoreMeans:
     def means(self) -> dict[Grid, tuple[Floats, Floats]]:
         """By grid, ascending: Float[L] mean score of each index, 0 where it was always padding; Float[L] how many it is of."""
         return {key: (total / np.maximum(count, 1), count) for key, (total, count) in sorted(self._sums.items())}
+
+
+@dataclass(frozen=True)
+class MeansArrays:
+    """Names under which means by grid are stored: `<values>/16-16` for two images of 16 tokens, and `<counts>/16-16`.
+
+    Attributes:
+        label: what the means are of.
+        values: of Float[L], the mean of each index.
+        counts: of Float[L], how many prompts it is of.
+    """
+
+    label: str
+    values: str
+    counts: str
+
+    def write(self, means: Mapping[Grid, tuple[Floats, Floats]]) -> dict[str, Floats]:
+        """Arrays by name."""
+        arrays: dict[str, Floats] = {}
+        for grid, (values, counts) in means.items():
+            name = "-".join(map(str, grid))
+            arrays |= {f"{self.values}/{name}": values, f"{self.counts}/{name}": counts}
+        return arrays
+
+    def read(self, arrays: Mapping[str, Any]) -> dict[Grid, tuple[Floats, Floats]]:
+        """The means that `write` wrote, by grid.
+
+        Raises:
+            KeyError, ValueError: they are not such.
+        """
+        names = [name.removeprefix(f"{self.values}/") for name in arrays if name.startswith(f"{self.values}/")]
+        return {
+            tuple(map(int, name.split("-"))): (arrays[f"{self.values}/{name}"], arrays[f"{self.counts}/{name}"]) for name in names
+        }
+
+
+ATTENTION = MeansArrays("attention", "mean", "count")
+KEPT_BEFORE = MeansArrays("kept before", "before", "before-count")
+"""How often each index is kept by the scores as they are."""
+KEPT_AFTER = MeansArrays("kept after", "after", "after-count")
+"""How often each index is kept by the scores over their trend."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +210,7 @@ class Trend:
         return f"The trend is fitted to {self.requests} requests only; at least {ENOUGH_REQUESTS} are advised."
 
     def curve(self, grid: Sequence[int]) -> Floats:
-        """The trend at each visual token of a prompt, Float[L], positive, 1 on the mean over its indices.
+        """The trend at each visual token of a prompt, Float[L], positive, 1 on the mean over its indices; L may be 0.
 
         An exponential is taken at the x of a grid that was not met in calibration; a mean has nothing to say of one.
 
@@ -199,10 +242,7 @@ class Trend:
             "trend": np.array([_KINDS.index(self.kind), _OVERS.index(self.over), self.requests], dtype=np.float64),
             "exponential": np.array([self.exponential.mu, self.exponential.sigma, self.exponential.r2]),
         }
-        for grid, (mean, count) in self.means.items():
-            name = "-".join(map(str, grid))
-            made |= {f"mean/{name}": mean, f"count/{name}": count}
-        return made
+        return made | ATTENTION.write(self.means)
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, Any]) -> Trend:
@@ -214,8 +254,7 @@ class Trend:
         try:
             kind, over, requests = (int(number) for number in arrays["trend"])
             mu, sigma, r2 = (float(number) for number in arrays["exponential"])
-            names = [name.removeprefix("mean/") for name in arrays if name.startswith("mean/")]
-            means = {tuple(map(int, name.split("-"))): (arrays[f"mean/{name}"], arrays[f"count/{name}"]) for name in names}
+            means = ATTENTION.read(arrays)
             fits = all(mean.shape == count.shape == (sum(grid),) for grid, (mean, count) in means.items())
         except (KeyError, ValueError, TypeError) as error:
             raise UserError(_NO_TREND) from error
@@ -230,25 +269,27 @@ def _exponential(x: Floats, mu: float, sigma: float) -> Floats:
 
 
 def _parts(grid: Grid, over: TrendOver) -> list[tuple[Grid, slice]]:
-    """The stretches of a prompt's visual tokens that a trend runs through, each with its own grid."""
+    """The stretches of a prompt's visual tokens that a trend runs through, each with its own grid; none without tokens."""
+    if not sum(grid):
+        return []
     if over == "sequence":
         return [(grid, slice(0, sum(grid)))]
     ends = np.cumsum(grid)
-    return [((count,), slice(int(end) - count, int(end))) for count, end in zip(grid, ends, strict=True)]
+    return [((count,), slice(int(end) - count, int(end))) for count, end in zip(grid, ends, strict=True) if count]
 
 
 def _smoothed(mean: Floats, count: Floats, grid: Grid) -> Floats:
-    """Means in which each neighbour of the same image counts as one prompt more.
+    """Means in which each adjacent index of the same image counts as one prompt more.
 
-    Many prompts are hardly smoothed: the next index may be at the other border of the picture, and looked at less or more.
+    Many prompts are hardly smoothed: the next index may be at the other border of the picture, and attended to less or more.
     """
     # Where all prompts had padding there is no mean but that of the others.
     values = np.where(count > 0, mean, np.average(mean, weights=count))
-    neighbours = np.zeros(len(values))
+    adjacent = np.zeros(len(values))
     for _, part in _parts(grid, "image"):
         padded = np.pad(values[part], 1, mode="edge")
-        neighbours[part] = padded[:-2] + padded[2:]
-    return (count * values + neighbours) / (count + 2)
+        adjacent[part] = padded[:-2] + padded[2:]
+    return (count * values + adjacent) / (count + 2)
 
 
 def _shown(grids: Sequence[Grid]) -> str:

@@ -35,8 +35,8 @@ class LadEval(lmms):  # type: ignore[misc]
 
     Args:
         pretrained: `lad-tiny`, `random:<family>`, a model folder, or a hub id.
-        method: a name that `lad-eval ls methods` lists, with parameters as everywhere, `lad(top_k=4, layers=all)`; or "generate":
-            greedy free text.
+        method: a name that `lad-eval ls methods` lists, with parameters as everywhere, `lad(top_k=4, layers=all)`, and behind
+            interventions, `fastv(keep=0.25)+lad`; or "generate": greedy free text.
         calibrate_on: another task of ours, whose calibration samples take the place of the task's own.
         store: the folder above all runs.
         batch_size, device, dtype, attn, revision, adapter, image_preparation, trust_remote_code, date, seed: as `lad-eval run`
@@ -169,7 +169,7 @@ class LadEval(lmms):  # type: ignore[misc]
         if self.method_name == GENERATE:
             return GENERATE
         [method] = resolve_methods([self.method_name]).values()
-        check_answers_here(method)
+        check_answers_here(method, interventions=True)
         return method
 
     def _refuse_kind(self, kind: str) -> NoReturn:

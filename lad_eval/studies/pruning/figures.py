@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from lad_eval.attention.pruning.debiased import DebiasedPruner
-from lad_eval.attention.pruning.trend import Grid, Trend, positions
+from lad_eval.attention.pruning.trend import KEPT_AFTER, KEPT_BEFORE, Grid, MeansArrays, Trend, positions
 from lad_eval.evidence.table import Floats
 from lad_eval.report.panels import Chart, HeatMap, LinePlot, Series
 from lad_eval.studies.pruning.conditions import DECISIONS, RANKINGS, PruningCondition, rankings_of
@@ -23,9 +23,9 @@ def index_chart(data: PrunerData) -> Chart:
     trend = _trend(mean)
     grid = main_grid(trend)
     frequencies = {
-        RANKING_NAMES["none"]: _frequency(mean, "before", grid),
-        RANKING_NAMES["mean"]: _frequency(mean, "after", grid),
-        RANKING_NAMES["exp"]: _frequency(exponential, "after", grid),
+        RANKING_NAMES["none"]: _frequency(mean, KEPT_BEFORE, grid),
+        RANKING_NAMES["mean"]: _frequency(mean, KEPT_AFTER, grid),
+        RANKING_NAMES["exp"]: _frequency(exponential, KEPT_AFTER, grid),
     }
     index = np.arange(sum(grid), dtype=np.float64)
     series = tuple(Series(name, index, 100 * values) for name, values in frequencies.items() if values is not None)
@@ -95,7 +95,7 @@ def _trend(pruner: DebiasedPruner) -> Trend:
     return trend
 
 
-def _frequency(pruner: DebiasedPruner, when: str, grid: Grid) -> Floats | None:
+def _frequency(pruner: DebiasedPruner, kind: MeansArrays, grid: Grid) -> Floats | None:
     """Float[L]: the share of the calibration prompts in which each index was kept; None where nothing was learned."""
-    arrays = {} if pruner.learned is None else pruner.learned.arrays
-    return arrays.get(f"{when}/{'-'.join(map(str, grid))}")
+    frequency, _ = pruner.kept_frequencies(kind).get(grid, (None, None))
+    return frequency

@@ -75,7 +75,7 @@ def measured_layers(lowest: int, depth: int, layer: int) -> list[int]:
 
 def calibration_requests(task: Task, limit: int | None) -> Sequence[Request]:
     """The requests that trends are fitted to."""
-    return plan(task, limit=limit, calibration=True, distinct=True).calibration_requests()
+    return plan(task, limit=limit, calibration=True, distinct=True).intervention_requests
 
 
 def fit_layers(model: VLM, pruner: DebiasedPruner, requests: Sequence[Request], folder: Path) -> None:

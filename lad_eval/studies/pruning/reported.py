@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lad_eval.attention.pruning.trend import ATTENTION, KEPT_BEFORE
 from lad_eval.report.table import Content, Table, figure
 from lad_eval.studies.document import StudyDocument
 from lad_eval.studies.pruning.conditions import DECISIONS, PruningCondition
@@ -75,8 +76,8 @@ def _sigma_table(pruners: Sequence[PrunerData]) -> Table:
     rows: list[tuple[Content, ...]] = [
         (label, figure(value, digits=2), figure(ours.get(name), digits=2))
         for label, value, name in (
-            ("sigma_attn", SIGMA_ATTENTION, "attention"),
-            ("sigma_freq before", SIGMA_FREQUENCY, "kept before"),
+            ("sigma_attn", SIGMA_ATTENTION, ATTENTION.label),
+            ("sigma_freq before", SIGMA_FREQUENCY, KEPT_BEFORE.label),
             ("sigma_freq after", 0.0, "kept after"),
         )
     ]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lad_eval.attention.pruning.debiased import DebiasedPruner
-from lad_eval.attention.pruning.trend import RAMP_R2
+from lad_eval.attention.pruning.trend import ATTENTION, RAMP_R2
 from lad_eval.errors import UserError
 from lad_eval.models.base import VLM
 from lad_eval.run import folder as files
@@ -119,7 +119,7 @@ def _findings(data: PrunerData, *, several: bool) -> list[str]:
             f"{prefix}{decision}: right {summaries[UNPRUNED].accuracy:.1f} % of the time; with {share(keep)} of the visual "
             f"tokens {none}, with the mean trend taken out {mean}, the exponential {exp}, by chance {random}."
         )
-    fit = data.trends[PruningCondition(keep, "exp")].strengths["attention"]
+    fit = data.trends[PruningCondition(keep, "exp")].strengths[ATTENTION.label]
     where = f"In the attention that {data.pruner.label} ranks tokens by, before layer {data.pruner.layer},"
     if fit.is_ramp:
         preferred = "late" if fit.sigma > 0 else "early"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lad_eval.attention.pruning.trend import RAMP_R2, Exponential
+from lad_eval.attention.pruning.trend import ATTENTION, KEPT_BEFORE, RAMP_R2, Exponential
 from lad_eval.metrics import compare, holm, paired_test
 from lad_eval.report.table import Content, Table, figure, interval_note, p_value
 from lad_eval.run.folder import slug
@@ -92,9 +92,9 @@ def _frequency_table(data: PrunerData) -> Table:
     rows: list[tuple[Content, ...]] = []
     for condition, pruner in data.trends.items():
         for name, fit in pruner.strengths.items():
-            if name == "attention" or (name == "kept before" and condition.ranking != "mean"):
+            if name == ATTENTION.label or (name == KEPT_BEFORE.label and condition.ranking != "mean"):
                 continue  # the same for every kind of trend
-            when = "before" if name == "kept before" else RANKING_NAMES[str(condition.ranking)]
+            when = "before" if name == KEPT_BEFORE.label else RANKING_NAMES[str(condition.ranking)]
             rows.append((share(condition.keep or 0), when, figure(fit.sigma, digits=2), figure(fit.r2, digits=2), ramp(fit)))
     return Table(
         f"sigma_freq: how often an index is kept, pruned before layer {data.pruner.layer}",

@@ -7,6 +7,7 @@ variants of it that differ from it in one thing each; any of the N may be the ri
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import random
 from collections.abc import Iterator
@@ -231,9 +232,17 @@ class ScenesSource:
         """Samples in a fixed order; `limit` only shortens the list."""
         count = self.counts[split]
         for index in range(count if limit is None else min(limit, count)):
-            scenes, caption, gold = self.draw(split, index)
-            name = f"scenes-{self.setting}-n{self.candidates}-s{self.seed}-{split}-{index:04d}"
-            yield Sample(id=name, images=scenes, caption=caption, gold=gold, split=split)
+            yield self._sample(split, index)
+
+    def further_calibration(self) -> Iterator[Sample]:
+        """Calibration samples behind those of the split, without an end; the fingerprint does not cover them."""
+        for index in itertools.count(self.counts["calibration"]):
+            yield self._sample("calibration", index)
+
+    def _sample(self, split: Split, index: int) -> Sample:
+        scenes, caption, gold = self.draw(split, index)
+        name = f"scenes-{self.setting}-n{self.candidates}-s{self.seed}-{split}-{index:04d}"
+        return Sample(id=name, images=scenes, caption=caption, gold=gold, split=split)
 
     def draw(self, split: SceneSplit, index: int) -> tuple[tuple[Scene, ...], str, int]:
         """Scenes, caption and the described scene's index of one sample; also of the recipe's own splits."""
