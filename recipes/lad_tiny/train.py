@@ -174,8 +174,9 @@ def train(
     clock.lap("drawing")
     if bent is None:
         warm_up(model, album, steps["vision"], seed, report)
+        clock.lap("vision")
     features, unseen_features = picture_features(model, album), picture_features(model, unseen)
-    clock.lap("vision")
+    clock.lap("features")
     if bent is None:
         learn(model, album, features, sheets, steps["retrieval"], seed, report)
         clock.lap("retrieval")

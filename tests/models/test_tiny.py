@@ -254,7 +254,7 @@ def test_recipe_runs_from_nothing(tmp_path):
     lines = []
     sizes = {"steps": dict.fromkeys(STEPS, 2), "groups": 40, "twin_groups": 20, "questions": 4}
     known = train(0, tmp_path / "all", lines.append, relations=tmp_path / "relations", **sizes)
-    assert set(known["seconds"]) == {"drawing", "vision", "retrieval", "bias", "lower", "validation"}
+    assert set(known["seconds"]) == {"drawing", "vision", "features", "retrieval", "bias", "lower", "validation"}
     assert {"vanilla", "lad", "permutation-average"} <= set(known["validation"]["random N=4"])
     related = json.loads((tmp_path / "relations" / "training.json").read_text())
     assert set(related["validation"]["relations N=5"]) == {"plain", "truncated", "fused"}
