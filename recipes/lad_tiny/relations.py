@@ -27,7 +27,6 @@ MASKS: tuple[Mask, ...] = ("plain", "truncated", "fused")
 
 # Pictures of one scene, each with a background and a jitter of its own.
 TWINS = 6
-# Pictures look at their twins among 3, 5 or 7; questions are asked about 3 or 5.
 SIZES = (3, 5, 7)
 SETS = {3: 40, 5: 24, 7: 16}
 # Visual tokens look at the twin in one layer; behind another a picture's states say whether it sees one.
@@ -181,7 +180,7 @@ def learn_relations(
     adam, rates = optimiser(moving, rate, steps, warm=30)
     generator = random.Random(seed)
     for step in range(steps):
-        sheet = sheets[generator.choices(SIZES[:2], weights=(1, 3))[0]]
+        sheet = sheets[generator.choices(SIZES, weights=(1, 3, 1))[0]]
         mask: Mask = "fused" if generator.random() < FUSED_SHARE else "plain"
         asked = under(draw_related(album, sheet, SETS[sheet.n], generator).asked, mask)
         with torch.no_grad():

@@ -110,7 +110,7 @@ DEFAULT_SEED = 20
 TRAIN_GROUPS = 2000
 VALIDATION_GROUPS = 60
 TWIN_GROUPS = 1000
-STEPS = {"vision": 800, "retrieval": 1200, "bias": 350, "lower": 300, "twins": 400, "relations": 500}
+STEPS = {"vision": 800, "retrieval": 1200, "bias": 350, "lower": 300, "twins": 400, "relations": 250}
 VALIDATION_QUESTIONS = 160
 RELATION_QUESTIONS = 400
 

@@ -1,11 +1,13 @@
 """Targets and masks of the embedded models' later phases."""
 
+import json
 import math
 import random
 
 import pytest
 import torch
 
+from lad_eval.models import tiny
 from lad_eval.tasks.sources.scenes import RELATION
 from recipes.lad_tiny.build import IMAGE_TOKENS, build_config, build_processor
 from recipes.lad_tiny.data import Sheet, draw_album
@@ -17,6 +19,7 @@ from recipes.lad_tiny.relations import (
     draw_related,
     draw_twins,
     look_loss,
+    relation_accuracies,
     under,
     visible_twins,
     without_text,
@@ -149,3 +152,16 @@ class TestRelations:
         shown = torch.ones(3, n * IMAGE_TOKENS, dtype=torch.bool)
         assert float(look_loss(maps, visible, asked, shown)) == pytest.approx(0, abs=1e-6)
         assert float(look_loss(maps.flip(1), visible, asked, shown)) > 1
+
+
+def test_the_shipped_relations_need_what_lies_between_pictures(processor):
+    folder = tiny.folder(tiny.RELATIONS)
+    model = transformers.AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
+    install(model)
+    album = draw_twins("validation", 20, 1, processor)
+    features = encode_images(model.model.visual, album.patches)
+    found = relation_accuracies(model, album, features, Sheet.of(5, processor), 100, 0)
+    plain, truncated, fused = (found[mask]["accuracy"] for mask in ("plain", "truncated", "fused"))
+    assert truncated + 15 < plain < fused - 10
+    known = json.loads((folder / "training.json").read_text())
+    assert set(known["steps"]) == {"twins", "relations"}
