@@ -360,7 +360,8 @@ def _intervention(suffix: str) -> Intervention | None:
 
 def suggestion(name: str, entries: Iterable[str]) -> UnknownNameError:
     """The error for a model name that nobody serves, with what is near."""
-    return UnknownNameError("model", name, [*(f"{model}{tail}" for model in EMBEDDED for tail in ("", "+LAD", "+PriDe")), *entries])
+    embedded = [f"{model}{tail}" for model in EMBEDDED for tail in ("", "+LAD", "+PriDe")]
+    return UnknownNameError("model", name, [*embedded, *entries])
 
 
 def _unflat(base: str) -> str:
