@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def model_names() -> list[str]:
-    """Models that need no files: the embedded one, then the families with random weights; does not import torch."""
+    """Models that need no files: the embedded ones, then the families with random weights; does not import torch."""
     from lad_eval.models.random import FAMILIES, SIZES
 
-    return [EMBEDDED, *(f"{RANDOM}{name}" for name in (*FAMILIES, *SIZES))]
+    return [*EMBEDDED, *(f"{RANDOM}{name}" for name in (*FAMILIES, *SIZES))]
 
 
 def check_model_name(name: str, adapter: str | None = None) -> None:
@@ -250,8 +250,8 @@ def _of_kit(name: str, chosen: Mapping[str, Any], image_preparation: ImagePrepar
 
 
 def _folder(name: str) -> Path | None:
-    if name == EMBEDDED:
+    if name in EMBEDDED:
         from lad_eval.models.tiny import folder
 
-        return folder()
+        return folder(name)
     return local_folder(name)

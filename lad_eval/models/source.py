@@ -18,8 +18,9 @@ from urllib.request import getproxies
 from lad_eval.errors import UserError
 from lad_eval.files.checkpoints import ADAPTER_CONFIG, check_no_pointer, weight_files
 from lad_eval.files.documents import parse
+from lad_eval.models.tiny import FOLDERS
 
-EMBEDDED = "lad-tiny"
+EMBEDDED = tuple(FOLDERS)
 RANDOM = "random:"
 KIT = "vlmeval:"
 
@@ -123,7 +124,7 @@ def display_name(model: str, adapter: str | None = None, revision: str | None = 
 
 def is_built_in(model: str) -> bool:
     """Whether the name is that of a model of this package or of another harness, even if there is a folder of that name."""
-    return model == EMBEDDED or model.startswith((RANDOM, KIT))
+    return model in EMBEDDED or model.startswith((RANDOM, KIT))
 
 
 def local_folder(model: str) -> Path | None:

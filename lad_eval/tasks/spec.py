@@ -26,7 +26,7 @@ from lad_eval.tasks.prompts import MAX_CANDIDATES, IdentifierStyle, prompt_probl
 from lad_eval.tasks.request import Permutation, draw_permutations
 from lad_eval.tasks.sources import options_of
 
-Setting = Literal["random", "adversarial", "given"]
+Setting = Literal["random", "adversarial", "relations", "given"]
 _Points = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 PublishedFigures = tuple[_Points, _Points | None, _Points | None]
 """Accuracy, RStd and consistency in points; None where the source gives none."""
@@ -96,7 +96,7 @@ class TaskSpec(_Strict):
         name: must equal the stem of the YAML file.
         version: raised whenever results change.
         source: a name of `lad_eval.tasks.sources.SOURCES`, which also says what `data` may hold.
-        setting: how the wrong candidates are chosen; `given`: by the data.
+        setting: how the wrong candidates are chosen; `relations`: as pairs of equal scenes; `given`: by the data.
         candidates: N, images per sample.
         samples: test samples; None: all that the source has.
         prompt: a name of `lad_eval.tasks.prompts.PROMPTS`, or a template with {caption}.

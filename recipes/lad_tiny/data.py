@@ -83,16 +83,27 @@ def draw_album(
     """Draws `groups` x 12 scenes of a split and prepares their pictures; `track` wraps the loop for progress."""
     generator = random.Random(f"lad-tiny/{seed}/{split}")
     scenes: list[Scene] = []
-    patches = []
-    for _ in track(range(groups)):
+    for _ in range(groups):
         base = draw_scene(split, generator)
-        group = [base, *generator.sample(base.variants(), GROUP - 1)]
-        pixels = torch.as_tensor(processor.image_processor([s.load() for s in group])["pixel_values"])
-        still = pixels.view(GROUP, -1, 3, 2, 64)[:, :, :, 0].flatten(2)
+        scenes += [base, *generator.sample(base.variants(), GROUP - 1)]
+    return prepare(scenes, processor, GROUP, track, lambda scene, turned: scene.caption(from_second=turned))
+
+
+def prepare(
+    scenes: list[Scene],
+    processor: Any,
+    group: int,
+    track: Callable[[Iterable[int]], Iterable[int]],
+    caption: Callable[[Scene, bool], str],
+) -> Album:
+    """Draws scenes, `group` at a time, and prepares them; caption(scene, turned) is what is asked about one."""
+    patches = []
+    for start in track(range(0, len(scenes), group)):
+        pixels = torch.as_tensor(processor.image_processor([s.load() for s in scenes[start : start + group]])["pixel_values"])
+        still = pixels.view(group, -1, 3, 2, 64)[:, :, :, 0].flatten(2)
         patches.append(((still * _STD + _MEAN) * 255).round().to(torch.uint8))
-        scenes += group
     slots = torch.tensor([[values.index(v) for values, v in zip(SLOTS, s.meaning, strict=True)] for s in scenes])
-    told = [[processor.tokenizer.encode(s.caption(from_second=turned)) for turned in (False, True)] for s in scenes]
+    told = [[processor.tokenizer.encode(caption(s, turned)) for turned in (False, True)] for s in scenes]
     lengths = torch.tensor([[len(ids) for ids in both] for both in told])
     longest = int(lengths.max())
     captions = torch.tensor([[ids + [0] * (longest - len(ids)) for ids in both] for both in told])
@@ -166,6 +177,12 @@ class Sheet:
         for k, stop in enumerate(ends.tolist()):
             span[stop - IMAGE_TOKENS - 1 : stop + 1, k] = 1
         return span
+
+    @cached_property
+    def token_span(self) -> Tensor:
+        """Float [prefix, 16 N]: 1 where a token is the k-th visual token of all, delimiters left out."""
+        places = (self.prefix == self.image_token).nonzero().flatten()
+        return torch.eye(len(self.prefix))[:, places]
 
     @cached_property
     def positions(self) -> Tensor:

@@ -50,8 +50,9 @@ class Questions:
     gold: Tensor  # [B, Q] positions
     ids: Tensor  # [B, T]
     positions: Tensor  # [3, B, T]
-    mask: Tensor  # bool [1, 1, T, T]
+    mask: Tensor  # bool [B or 1, 1, T, T]
     rows: Tensor  # [B, Q] index of each question's last token
+    opened: Tensor | None = None  # bool [1, 1, T, T]: even layers average attention under `mask` and under this
 
 
 @dataclass
@@ -103,6 +104,10 @@ class _Rows:
 
     rows: Tensor | None = None
     span: Tensor | None = None
+    opened: Tensor | None = None
+    pictures: Tensor | None = None
+    maps: int | None = None
+    map: Tensor | None = None
     kept: list[Tensor] = field(default_factory=list)
 
 
@@ -114,14 +119,30 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """Ordinary attention; of the kept rows also the weights, summed over each picture and averaged over heads."""
     out = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
+    if _now.opened is not None and module.layer_idx % 2 == 0:
+        out = (out + functional.scaled_dot_product_attention(query, key, value, attn_mask=_now.opened, scale=scaling)) / 2
+    if _now.maps == module.layer_idx and _now.span is not None:
+        _now.map = _map(query, key, mask, scaling)
     if _now.rows is not None and _now.span is not None:
         sets, heads, _length, width = query.shape
         rows = _now.rows
         chosen = query.gather(2, rows[:, None, :, None].expand(sets, heads, rows.shape[1], width))
         scores = (chosen @ key.transpose(2, 3)) * scaling
-        weights = scores.masked_fill(~mask[0, 0][rows][:, None], -torch.inf).softmax(-1)
+        seen = mask[:, 0].expand(sets, -1, -1).gather(1, rows[..., None].expand(*rows.shape, mask.shape[-1]))
+        weights = scores.masked_fill(~seen[:, None], -torch.inf).softmax(-1)
         _now.kept.append((weights[..., : len(_now.span)] @ _now.span).mean(1))
     return out.transpose(1, 2), None
+
+
+def _map(query: Tensor, key: Tensor, mask: Tensor, scaling: float) -> Tensor:
+    """Attention [B, 16 N, prefix] of the visual tokens, mean over heads."""
+    assert _now.pictures is not None
+    assert _now.span is not None
+    length = len(_now.span)
+    scores = (query[:, :, _now.pictures] @ key[:, :, :length].transpose(2, 3)) * scaling
+    parts = [mask] if _now.opened is None or _now.maps % 2 else [mask, _now.opened]
+    weights = [scores.masked_fill(~part[:, :, _now.pictures, :length], -torch.inf).softmax(-1).mean(1) for part in parts]
+    return torch.stack(weights).mean(0)
 
 
 def install(model: Any) -> None:
@@ -141,6 +162,7 @@ class State:
     row_states: list[Tensor]
     end_states: list[Tensor]
     attention: list[Tensor]
+    maps: Tensor | None = None  # [B, 16 N, prefix], the visual tokens' attention in one layer
 
 
 def forward(model: Any, asked: Questions, features: Tensor) -> Trace:
@@ -157,29 +179,40 @@ def lower(model: Any, asked: Questions, features: Tensor, stop: int) -> State:
     places = (sheet.prefix == sheet.image_token).nonzero().flatten().to(device)
     hidden = decoder.embed_tokens(asked.ids).index_copy(1, places, pictures)
     state = State(hidden, decoder.rotary_emb(hidden, asked.positions), [], [], [])
-    return _run(decoder.layers[:stop], asked, state)
+    return run_layers(decoder.layers[:stop], asked, state)
 
 
 def upper(model: Any, asked: Questions, state: State, start: int, layers: Any = None, norm: Any = None) -> Trace:
     """The layers from `start` on (or others in their place), the last norm and the head."""
     decoder = model.model.language_model
-    done = _run(decoder.layers[start:] if layers is None else layers, asked, state)
+    done = run_layers(decoder.layers[start:] if layers is None else layers, asked, state)
     last = torch.stack([_take(done.hidden, asked.rows + k) for k in range(asked.sheet.answers.shape[1])], 2)
     logits = model.lm_head((norm or decoder.norm)(last))
     return Trace(logits, torch.stack(done.attention, 2), done.row_states, done.end_states)
 
 
-def _run(layers: Any, asked: Questions, state: State) -> State:
+def run_layers(layers: Any, asked: Questions, state: State, span: Tensor | None = None, maps: int | None = None) -> State:
+    """Some decoder layers.
+
+    Args:
+        layers: of the decoder, or others in their place.
+        asked: the questions.
+        state: before the first of the layers.
+        span: [prefix, k]; over its columns the last tokens' attention is summed; None: over the pictures.
+        maps: a layer of which the visual tokens' attention is kept.
+    """
     sheet, hidden = asked.sheet, state.hidden
     ends = (sheet.prefix == sheet.vision_end).nonzero().flatten().to(hidden.device)
     row_states, end_states = list(state.row_states), list(state.end_states)
-    _now.rows, _now.span, _now.kept = asked.rows, sheet.image_span.to(hidden.device), list(state.attention)
+    _now.rows, _now.opened, _now.kept = asked.rows, asked.opened, list(state.attention)
+    _now.span = (sheet.image_span if span is None else span).to(hidden.device)
+    _now.pictures, _now.maps, _now.map = (sheet.prefix == sheet.image_token).nonzero().flatten(), maps, None
     for layer in layers:
         hidden = layer(hidden, attention_mask=asked.mask, position_embeddings=state.turn)
         row_states.append(_take(hidden, asked.rows))
         end_states.append(hidden[:, ends])
-    kept, _now.kept, _now.rows = _now.kept, [], None
-    return State(hidden, state.turn, row_states, end_states, kept)
+    kept, _now.kept, _now.rows, _now.opened = _now.kept, [], None, None
+    return State(hidden, state.turn, row_states, end_states, kept, _now.map)
 
 
 def _take(states: Tensor, rows: Tensor) -> Tensor:

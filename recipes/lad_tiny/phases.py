@@ -87,10 +87,10 @@ def schedule(step: int, steps: int, warm: int = 100) -> float:
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-def optimiser(parameters: Iterable[Tensor], rate: float, steps: int, decay: float = 0.01) -> tuple[Any, Any]:
+def optimiser(parameters: Iterable[Tensor], rate: float, steps: int, decay: float = 0.01, warm: int = 100) -> tuple[Any, Any]:
     """AdamW and its schedule."""
     adam = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.98), weight_decay=decay)
-    return adam, torch.optim.lr_scheduler.LambdaLR(adam, lambda step: schedule(step, steps))
+    return adam, torch.optim.lr_scheduler.LambdaLR(adam, lambda step: schedule(step, steps, warm))
 
 
 def warm_up(model: Any, album: Album, steps: int, seed: int, report: Report, batch: int = 64, rate: float = 2e-3) -> None:

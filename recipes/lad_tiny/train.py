@@ -1,12 +1,16 @@
-"""Trains the embedded model from nothing: `python -m recipes.lad_tiny.train [--seed S] [--out DIR]`, or `make tiny`.
+"""Trains the embedded models from nothing: `python -m recipes.lad_tiny.train [--seed S] [--out DIR]`, or `make tiny`.
 
-Three phases: the vision tower names things (`phases.warm_up`), the decoder retrieves (`phases.learn`), its answers and its
-attention are bent (`bias.bend`). About 25 minutes on one core.
+lad-tiny in four phases: the vision tower names things (`phases.warm_up`), the decoder retrieves (`phases.learn`), its answers and
+its attention are bent (`bias.bend`), two lower layers are skewed (`ramp.skew_lower`). lad-tiny-relations in two more, from the
+bent model: pictures look at their twins (`relations.learn_twins`), questions ask for the single one
+(`relations.learn_relations`).
+`--bent DIR` begins with a stored bent model. About 40 minutes on one core.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import random
 import time
@@ -23,13 +27,16 @@ from torch import Tensor
 
 from lad_eval.evidence.table import Evidence
 from lad_eval.methods import make_method
-from lad_eval.models.tiny import folder
+from lad_eval.models.tiny import RELATIONS, folder
 from lad_eval.tasks.sources.scenes import Setting
 from recipes.lad_tiny.bias import BiasStrength, bend, candidate_log_probs
 from recipes.lad_tiny.build import build_config, build_processor, write_generation_config
 from recipes.lad_tiny.data import Album, Sheet, draw_album
 from recipes.lad_tiny.network import forward, install, pack
 from recipes.lad_tiny.phases import SIZES, Report, learn, picture_features, warm_up
+from recipes.lad_tiny.ramp import LowerSkew, skew_lower
+from recipes.lad_tiny.relations import SIZES as RELATION_SIZES
+from recipes.lad_tiny.relations import draw_twins, learn_relations, learn_twins, relation_accuracies
 
 METHODS = ("vanilla", "pride", "raw-attention", "purified-attention", "lad")
 CALIBRATION_SAMPLES = 5
@@ -102,8 +109,27 @@ def validate(
 DEFAULT_SEED = 20
 TRAIN_GROUPS = 2000
 VALIDATION_GROUPS = 60
-STEPS = {"vision": 800, "retrieval": 1200, "bias": 350}
+TWIN_GROUPS = 1000
+STEPS = {"vision": 800, "retrieval": 1200, "bias": 350, "lower": 300, "twins": 400, "relations": 250}
 VALIDATION_QUESTIONS = 160
+RELATION_QUESTIONS = 400
+
+
+class Clock:
+    """Seconds per phase."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, int] = {}
+        self._start = time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        """Ends a phase and begins the next."""
+        now = time.perf_counter()
+        self.seconds[phase], self._start = round(now - self._start), now
+
+
+def _progress(items: Iterable[int]) -> Iterator[int]:
+    return iter(track(list(items), "drawing", transient=True))
 
 
 def train(
@@ -111,51 +137,104 @@ def train(
     out: Path,
     report: Report,
     *,
+    relations: Path | None = None,
+    bent: Path | None = None,
     steps: dict[str, int] = STEPS,
     groups: int = TRAIN_GROUPS,
+    twin_groups: int = TWIN_GROUPS,
     questions: int = VALIDATION_QUESTIONS,
 ) -> dict[str, Any]:
-    """Trains, writes the model's folder and returns what is known of it: validation figures and seconds per phase."""
+    """Trains, writes the models' folders and returns what is known of lad-tiny: validation figures and seconds per phase.
+
+    Args:
+        seed: of weights and of all that is drawn.
+        out: folder of lad-tiny.
+        report: is given a line now and then.
+        relations: folder of lad-tiny-relations; None: it is not trained.
+        bent: folder of a model as it is after the third phase, to begin with; None: all phases are run.
+        steps: of every phase.
+        groups: of training scenes.
+        twin_groups: of training scenes of lad-tiny-relations.
+        questions: about as many per validated task.
+    """
     from transformers import AutoModelForImageTextToText
 
     torch.manual_seed(seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     processor = build_processor()
-    model = AutoModelForImageTextToText.from_config(build_config()).to(device)
+    if bent is None:
+        model = AutoModelForImageTextToText.from_config(build_config()).to(device)
+    else:
+        model = AutoModelForImageTextToText.from_pretrained(bent, dtype=torch.float32).to(device)
     install(model)
-    seconds = {}
-    start = time.perf_counter()
-
-    def lap(phase: str) -> None:
-        nonlocal start
-        seconds[phase], start = round(time.perf_counter() - start), time.perf_counter()
-
-    def progress(items: Iterable[int]) -> Iterator[int]:
-        return iter(track(list(items), "drawing", transient=True))
-
-    album = draw_album("train", groups, 0, processor, progress).to(device)
-    unseen = draw_album("validation", VALIDATION_GROUPS, 0, processor, progress).to(device)
+    clock = Clock()
+    album = draw_album("train", groups, 0, processor, _progress).to(device)
+    unseen = draw_album("validation", VALIDATION_GROUPS, 0, processor, _progress).to(device)
     sheets = {n: Sheet.of(n, processor) for n in SIZES}
-    lap("drawing")
-    warm_up(model, album, steps["vision"], seed, report)
+    clock.lap("drawing")
+    if bent is None:
+        warm_up(model, album, steps["vision"], seed, report)
+        clock.lap("vision")
     features, unseen_features = picture_features(model, album), picture_features(model, unseen)
-    lap("vision")
-    learn(model, album, features, sheets, steps["retrieval"], seed, report)
-    lap("retrieval")
-    bend(model, album, features, sheets, steps["bias"], seed, BiasStrength(), report)
-    lap("bias")
+    clock.lap("features")
+    if bent is None:
+        learn(model, album, features, sheets, steps["retrieval"], seed, report)
+        clock.lap("retrieval")
+        bend(model, album, features, sheets, steps["bias"], seed, BiasStrength(), report)
+        clock.lap("bias")
+    related = copy.deepcopy(model) if relations is not None else None
+    skew_lower(model, album, features, sheets, steps["lower"], seed, LowerSkew(), report)
+    clock.lap("lower")
     save(model, processor, out)
     report("validation")
     figures = validate(model, unseen, unseen_features, sheets, questions, 0)
-    lap("validation")
+    clock.lap("validation")
     known = {
         "seed": seed,
-        "steps": steps,
-        "seconds": seconds,
+        "began with": "nothing" if bent is None else "a stored bent model",
+        "steps": {phase: count for phase, count in steps.items() if phase in clock.seconds},
+        "seconds": clock.seconds,
         "validation": {task: {name: round(v, 1) for name, v in row.items()} for task, row in figures.items()},
     }
-    (out / "training.json").write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    write_known(out, known)
+    if relations is not None:
+        train_relations(related, processor, seed, relations, report, steps=steps, groups=twin_groups)
     return known
+
+
+def train_relations(
+    model: Any, processor: Any, seed: int, out: Path, report: Report, *, steps: dict[str, int] = STEPS, groups: int = TWIN_GROUPS
+) -> dict[str, Any]:
+    """Makes lad-tiny-relations of a bent model, and returns what is known of it."""
+    device = next(model.parameters()).device
+    clock = Clock()
+    album = draw_twins("train", groups, 0, processor, _progress).to(device)
+    unseen = draw_twins("validation", VALIDATION_GROUPS, 0, processor, _progress).to(device)
+    sheets = {n: Sheet.of(n, processor) for n in RELATION_SIZES}
+    features, unseen_features = picture_features(model, album), picture_features(model, unseen)
+    clock.lap("drawing")
+    learn_twins(model, album, features, sheets, steps["twins"], seed, report)
+    clock.lap("twins")
+    learn_relations(model, album, features, sheets, steps["relations"], seed, report)
+    clock.lap("relations")
+    save(model, processor, out)
+    figures = {}
+    for n in RELATION_SIZES:
+        figures[f"relations N={n}"] = relation_accuracies(model, unseen, unseen_features, sheets[n], RELATION_QUESTIONS, 0)
+    clock.lap("validation")
+    known = {
+        "seed": seed,
+        "began with": "the bent model",
+        "steps": {phase: steps[phase] for phase in ("twins", "relations")},
+        "seconds": clock.seconds,
+        "validation": figures,
+    }
+    write_known(out, known)
+    return known
+
+
+def write_known(out: Path, known: dict[str, Any]) -> None:
+    (out / "training.json").write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
 
 
 def save(model: Any, processor: Any, out: Path) -> None:
@@ -173,14 +252,16 @@ def save(model: Any, processor: Any, out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train the embedded model lad-tiny.")
+    parser = argparse.ArgumentParser(description="Train the embedded models.")
     parser.add_argument("--seed", type=int, default=DEFAULT_SEED)
-    parser.add_argument("--out", type=Path, default=folder())
+    parser.add_argument("--out", type=Path, default=folder(), help="folder of lad-tiny")
+    parser.add_argument("--relations", type=Path, default=folder(RELATIONS), help="folder of lad-tiny-relations")
+    parser.add_argument("--bent", type=Path, help="folder of a model as it is after the third phase; leaves out the first three")
     parser.add_argument("--threads", type=int, default=1, help="on small matrices one thread is the fastest")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     console = Console()
-    known = train(given.seed, given.out, console.log)
+    known = train(given.seed, given.out, console.log, relations=given.relations, bent=given.bent)
     for task, figures in known["validation"].items():
         console.log(task, figures)
 

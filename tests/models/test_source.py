@@ -68,7 +68,14 @@ def test_checkpoints_of_different_parents_are_told_apart(tmp_path):
 def test_names_that_are_no_folder_stay(tmp_path, monkeypatch):
     (tmp_path / "lad-tiny").mkdir()
     monkeypatch.chdir(tmp_path)
-    for name in ("lad-tiny", "random:qwen2.5-vl", "vlmeval:X", "Qwen/Qwen2.5-VL-3B-Instruct", "run-a/checkpoint-500"):
+    for name in (
+        "lad-tiny",
+        "lad-tiny-relations",
+        "random:qwen2.5-vl",
+        "vlmeval:X",
+        "Qwen/Qwen2.5-VL-3B-Instruct",
+        "run-a/checkpoint-500",
+    ):
         assert display_name(name) == name
     assert local_folder("lad-tiny") is None, "the embedded model is meant, as when it is loaded"
 

@@ -249,11 +249,17 @@ class TestShipped:
 
 @pytest.mark.slow
 def test_recipe_runs_from_nothing(tmp_path):
-    from recipes.lad_tiny.train import train
+    from recipes.lad_tiny.train import STEPS, train
 
     lines = []
-    known = train(0, tmp_path, lines.append, steps={"vision": 2, "retrieval": 2, "bias": 2}, groups=40, questions=4)
-    assert set(known["seconds"]) == {"drawing", "vision", "retrieval", "bias", "validation"}
-    model = transformers.AutoModelForImageTextToText.from_pretrained(tmp_path)
-    assert model.config.text_config.num_hidden_layers == 8
+    sizes = {"steps": dict.fromkeys(STEPS, 2), "groups": 40, "twin_groups": 20, "questions": 4}
+    known = train(0, tmp_path / "all", lines.append, relations=tmp_path / "relations", **sizes)
+    assert set(known["seconds"]) == {"drawing", "vision", "features", "retrieval", "bias", "lower", "validation"}
     assert {"vanilla", "lad", "permutation-average"} <= set(known["validation"]["random N=4"])
+    related = json.loads((tmp_path / "relations" / "training.json").read_text())
+    assert set(related["validation"]["relations N=5"]) == {"plain", "truncated", "fused"}
+    for name in ("all", "relations"):
+        model = transformers.AutoModelForImageTextToText.from_pretrained(tmp_path / name)
+        assert model.config.text_config.num_hidden_layers == 8
+    known = train(0, tmp_path / "later", lines.append, bent=tmp_path / "all", **sizes)
+    assert set(known["steps"]) == {"lower"}

@@ -28,12 +28,13 @@ MINE = "source: scenes\ncandidates: 4\nsamples: 3\n"
 
 
 def test_bundled_tasks_and_groups():
-    assert [name for name in task_names() if name.startswith("scenes")] == BUNDLED
+    named = [name for name in task_names() if name.startswith("scenes")]
+    assert named == [*BUNDLED[:4], "scenes_relations_n5", *BUNDLED[4:]]
     assert groups()["scenes"] == BUNDLED
     assert groups()["scenes_main"] == [f"scenes_{setting}_n{n}" for n in (4, 8) for setting in ("random", "adversarial")]
 
 
-@pytest.mark.parametrize("name", BUNDLED)
+@pytest.mark.parametrize("name", [*BUNDLED, "scenes_relations_n5"])
 def test_a_bundled_task_is_what_its_name_says(name):
     task = load_task(name)
     _, setting, n = name.split("_")
@@ -78,7 +79,7 @@ def test_a_list_of_names_groups_and_globs_is_resolved_in_order_and_once(asked, g
         ("scenes_randm_n4", "Unknown task 'scenes_randm_n4'. Did you mean 'scenes_random_n4'"),
         ("scene_main", "Unknown task 'scene_main'. Did you mean 'scenes_main'"),
         ("qqq", "Unknown task 'qqq'. `lad-eval ls tasks` lists them."),
-        ("scenes_*_n5", "No task matches 'scenes_*_n5'; `lad-eval ls tasks` lists them."),
+        ("scenes_*_n6", "No task matches 'scenes_*_n6'; `lad-eval ls tasks` lists them."),
         (" , ", "No task is named"),
         ("none/such.yaml", "none/such.yaml: no such file."),
     ],

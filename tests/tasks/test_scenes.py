@@ -9,8 +9,8 @@ from lad_eval.tasks.sources.scenes import (
     COLOURS,
     LEAST_VARIANTS,
     MAX_CANDIDATES,
+    RELATION,
     RELATIONS,
-    SETTINGS,
     SHAPES,
     Scene,
     ScenesSource,
@@ -45,7 +45,7 @@ def test_captions_tell_the_same_from_both_ends():
     assert Scene(RED, BLUE, "horizontal").caption(from_second=True) == "a small blue square right of a large red circle"
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("setting", ["random", "adversarial"])
 @pytest.mark.parametrize("n", [2, 4, 8, 12])
 def test_exactly_one_image_matches_the_caption(setting, n):
     source = ScenesSource(setting=setting, candidates=n, samples=60, calibration_samples=20)
@@ -65,6 +65,25 @@ def test_adversarial_candidates_vary_one_scene_and_random_ones_do_not():
             assert len({(s.background, s.jitter) for s in near}) == 1
             far = draw_candidates(split, "random", 8, generator)
             assert all(a.differences(b) > 1 for a, b in itertools.combinations(far, 2))
+
+
+@pytest.mark.parametrize("n", [3, 5, 11])
+def test_relations_are_pairs_and_one_single_scene(n):
+    source = ScenesSource(setting="relations", candidates=n, samples=60, calibration_samples=20)
+    for split in ("test", "calibration"):
+        for sample in source.samples(split):
+            meanings = [scene.meaning for scene in sample.images]
+            assert [k for k, meaning in enumerate(meanings) if meanings.count(meaning) == 1] == [sample.gold]
+            assert sorted(map(meanings.count, meanings)) == [1] + [2] * (n - 1)
+            assert {scene.split for scene in sample.images} == {split}
+            assert sample.caption == RELATION
+            for a, b in itertools.combinations(sample.images, 2):
+                assert a.background != b.background if a.meaning == b.meaning else a.differences(b) > 1
+
+
+def test_the_single_scene_is_at_every_place():
+    golds = [s.gold for s in ScenesSource(setting="relations", candidates=5).samples("test")]
+    assert all(70 < golds.count(k) < 130 for k in range(5))
 
 
 def test_training_shares_no_combination_with_the_other_splits():
@@ -150,9 +169,10 @@ def test_drawing_is_repeatable_and_no_picture_is_shared():
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"setting": "easy"}, "scenes: setting must be one of random, adversarial, not 'easy'"),
+        ({"setting": "easy"}, "scenes: setting must be one of random, adversarial, relations, not 'easy'"),
         ({"candidates": 13}, f"scenes: candidates must be 2 to {MAX_CANDIDATES}, not 13"),
         ({"candidates": 1}, "scenes: candidates must be 2 to 12, not 1"),
+        ({"setting": "relations"}, "scenes: pairs and one single picture are 3, 5, 7, ... candidates, not 4"),
         ({"samples": 0}, "scenes: samples must be positive"),
     ],
 )

@@ -241,7 +241,7 @@ class Served:
     @property
     def ours(self) -> bool:
         """Whether lad_eval's own model class serves it, and not one of VLMEvalKit's."""
-        return self.base == EMBEDDED or self.base.startswith(HUB)
+        return self.base in EMBEDDED or self.base.startswith(HUB)
 
     @property
     def answered_by(self) -> str:
@@ -360,7 +360,8 @@ def _intervention(suffix: str) -> Intervention | None:
 
 def suggestion(name: str, entries: Iterable[str]) -> UnknownNameError:
     """The error for a model name that nobody serves, with what is near."""
-    return UnknownNameError("model", name, [EMBEDDED, f"{EMBEDDED}+LAD", f"{EMBEDDED}+PriDe", *entries])
+    embedded = [f"{model}{tail}" for model in EMBEDDED for tail in ("", "+LAD", "+PriDe")]
+    return UnknownNameError("model", name, [*embedded, *entries])
 
 
 def _unflat(base: str) -> str:

@@ -1,7 +1,8 @@
 """The embedded data: pictures of two coloured things, drawn when they are needed.
 
 `random`: N scenes that differ from each other in two things or more. `adversarial`: a scene and N - 1
-variants of it that differ from it in one thing each; any of the N may be the right one.
+variants of it that differ from it in one thing each; any of the N may be the right one. `relations`: pairs of equal
+scenes, each picture with a background and a jitter of its own, and one scene that matches none of the others.
 """
 
 from __future__ import annotations
@@ -165,14 +166,23 @@ def draw_scene(split: SceneSplit, generator: random.Random) -> Scene:
             return scene
 
 
+def twin(scene: Scene, generator: random.Random) -> Scene:
+    """The same things of the same split on another background, moved otherwise."""
+    grounds = [ground for ground in BACKGROUNDS if ground != scene.background]
+    while True:
+        other = replace(scene, background=generator.choice(grounds), jitter=_jitter(generator))
+        if other.split == scene.split:
+            return other
+
+
 def _jitter(generator: random.Random) -> tuple[int, int, int, int]:
     a, b, c, d = (generator.randint(-JITTER_ACROSS, JITTER_ACROSS) for _ in range(4))
     return (a, b, c, d)
 
 
-Setting = Literal["random", "adversarial"]
+Setting = Literal["random", "adversarial", "relations"]
 
-SETTINGS: tuple[Setting, ...] = ("random", "adversarial")
+SETTINGS: tuple[Setting, ...] = ("random", "adversarial", "relations")
 MAX_CANDIDATES = LEAST_VARIANTS + 1
 
 
@@ -189,6 +199,21 @@ def draw_candidates(split: SceneSplit, setting: Setting, n: int, generator: rand
         if all(candidate.differences(other) > 1 for other in scenes):
             scenes.append(candidate)
     return tuple(scenes)
+
+
+# The caption of every sample of the setting `relations`: its answer follows from the pictures alone.
+RELATION = "an image that matches none of the others"
+
+
+def draw_pairs(split: SceneSplit, n: int, generator: random.Random) -> tuple[tuple[Scene, ...], int]:
+    """N scenes of a split in random order, N odd, and the index of the single one; all others have one of equal meaning.
+
+    Scenes of unlike meaning differ in two things or more, as in the setting `random`.
+    """
+    single, *paired = draw_candidates(split, "random", (n + 1) // 2, generator)
+    scenes = [single, *(picture for scene in paired for picture in (scene, twin(scene, generator)))]
+    generator.shuffle(scenes)
+    return tuple(scenes), scenes.index(single)
 
 
 class ScenesSource:
@@ -211,6 +236,8 @@ class ScenesSource:
             raise DataError(f"scenes: setting must be one of {', '.join(SETTINGS)}, not {setting!r}")
         if not 2 <= candidates <= MAX_CANDIDATES:
             raise DataError(f"scenes: candidates must be 2 to {MAX_CANDIDATES}, not {candidates}")
+        if setting == "relations" and candidates % 2 == 0:
+            raise DataError(f"scenes: pairs and one single picture are 3, 5, 7, ... candidates, not {candidates}")
         if samples < 1 or calibration_samples < 0:
             raise DataError("scenes: samples must be positive and calibration_samples not negative")
         self.setting: Setting = setting
@@ -245,8 +272,11 @@ class ScenesSource:
         return Sample(id=name, images=scenes, caption=caption, gold=gold, split=split)
 
     def draw(self, split: SceneSplit, index: int) -> tuple[tuple[Scene, ...], str, int]:
-        """Scenes, caption and the described scene's index of one sample; also of the recipe's own splits."""
+        """Scenes, caption and the right scene's index of one sample; also of the recipe's own splits."""
         generator = random.Random(f"scenes-1/{self.seed}/{split}/{self.setting}/{self.candidates}/{index}")
+        if self.setting == "relations":
+            pictures, single = draw_pairs(split, self.candidates, generator)
+            return pictures, RELATION, single
         scenes = draw_candidates(split, self.setting, self.candidates, generator)
         gold = generator.randrange(self.candidates)
         return scenes, scenes[gold].caption(from_second=generator.random() < 0.5), gold
