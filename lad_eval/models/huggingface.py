@@ -93,6 +93,11 @@ class HuggingFaceVLM(InterventionMixin):
         self._features = RememberedFeatures(model)
         self._tokens_that_fit: int | None = None
 
+    @property
+    def preparation(self) -> Preparation:
+        """What makes a batch's tensors of requests."""
+        return self._prepare
+
     @cached_property
     def _described(self) -> Mapping[str, Any]:
         return describe(

@@ -230,9 +230,16 @@ class ScenesSource:
     def samples(self, split: Split, limit: int | None = None) -> Iterator[Sample]:
         """Samples in a fixed order; `limit` only shortens the list."""
         count = self.counts[split]
-        for index in range(count if limit is None else min(limit, count)):
-            scenes, caption, gold = self.draw(split, index)
-            name = f"scenes-{self.setting}-n{self.candidates}-s{self.seed}-{split}-{index:04d}"
+        yield from self._samples(split, count if limit is None else min(limit, count), split)
+
+    def training_samples(self, limit: int) -> Iterator[Sample]:
+        """Samples of the split that the embedded model was trained on: no test picture shows two of their coloured shapes."""
+        yield from self._samples("train", limit, "calibration")
+
+    def _samples(self, scenes_of: SceneSplit, count: int, split: Split) -> Iterator[Sample]:
+        for index in range(count):
+            scenes, caption, gold = self.draw(scenes_of, index)
+            name = f"scenes-{self.setting}-n{self.candidates}-s{self.seed}-{scenes_of}-{index:04d}"
             yield Sample(id=name, images=scenes, caption=caption, gold=gold, split=split)
 
     def draw(self, split: SceneSplit, index: int) -> tuple[tuple[Scene, ...], str, int]:
