@@ -25,7 +25,6 @@ RUN = [
     "add-a-method.md",
     "add-a-model.md",
     "add-a-task.md",
-    "cross-image-attention.md",
     "evidence.md",
     "metrics.md",
     "pruning.md",

@@ -70,7 +70,7 @@ def answers(
         trust_remote_code=trust_remote_code,
     )
     made = collect_pairs(vlm, opened, out, wanted=pairs, limit=limit, chosen_under=chosen_under, unbalanced=unbalanced)
-    write(f"{counts_table(made.counts)}\n{len(made.pairs)} pairs of {made.answered} answers\n")
+    write(f"{counts_table(made.counts)}\n{len(made.pairs)} pairs of {made.requests} answers\n")
     log_next_steps(f"lad-eval capl train --model {model} --pairs {out} --out adapter", written=out)
 
 

@@ -55,7 +55,7 @@ def collect_pairs(
     Source: arXiv 2603.07048; there a language model corrects the chosen answers, here the right answer is known. An answer is
     the candidate with the highest probability. Every sample is asked under all N cyclic shifts of its images, and each (chosen,
     rejected) position has a quota, so that a position bias is not what is learned. Samples are asked until every quota is
-    filled, at most `limit` of each task. What was answered is kept in the folder and not asked again.
+    filled, at most `limit` of each task. Answers are stored in the folder, so that a stopped run goes on.
 
     Args:
         model: that is asked, with `under`.
@@ -84,29 +84,29 @@ def collect_pairs(
         folder.mkdir(parents=True, exist_ok=True)
     path = folder / ANSWERS
     known = _stored(path, header)
-    asked: list[tuple[Task, Request]] = []
+    requests = 0
     per_cell = quota(wanted, n)
-    found: list[Pair] = []
+    candidates: list[Pair] = []
     pairs: tuple[Pair, ...] = ()
     for block in _blocks(tasks, limit):
         missing = [request for _, request in block if request.key not in known]
         if missing:
-            rows = _answered(model, missing, fused, truncated)
+            rows = _answer_rows(model, missing, fused, truncated)
             append(path, header, rows)
             known |= {row["key"]: (row["fused"], row["truncated"]) for row in rows}
-        asked += block
-        found += [pair for task, request in block if (pair := _pair(task, request, known[request.key])) is not None]
-        pairs = tuple(found[:wanted]) if unbalanced else balanced(found, per_cell)
-        _LOG.info("%d answers, %d of %d pairs", len(asked), len(pairs), per_cell * n * (n - 1))
+        requests += len(block)
+        candidates += [pair for task, request in block if (pair := _pair(task, request, known[request.key])) is not None]
+        pairs = tuple(candidates[:wanted]) if unbalanced else balanced(candidates, per_cell)
+        _LOG.info("%d answers, %d of %d pairs", requests, len(pairs), per_cell * n * (n - 1))
         if len(pairs) >= (wanted if unbalanced else per_cell * n * (n - 1)):
             break
     if not unbalanced or not pairs:
         try:
             check_balance(pairs, n)
         except DataError:
-            _LOG.info("%d pairs in all:\n%s", len(found), counts_table(position_counts(found, n)))
+            _LOG.info("%d pairs in all:\n%s", len(candidates), counts_table(position_counts(candidates, n)))
             raise
-    made = PairSet(pairs, n, header, len(asked), unbalanced)
+    made = PairSet(pairs, n, header, requests, unbalanced)
     with storage_errors(folder):
         made.save(folder)
     return made
@@ -150,7 +150,7 @@ def _blocks(tasks: Sequence[Task], limit: int) -> Iterator[list[tuple[Task, Requ
             yield block
 
 
-def _answered(model: VLM, requests: Sequence[Request], fused: Intervention, truncated: Intervention) -> list[dict[str, Any]]:
+def _answer_rows(model: VLM, requests: Sequence[Request], fused: Intervention, truncated: Intervention) -> list[dict[str, Any]]:
     positions = []
     for attention in (fused, truncated):
         with cast("Changeable", model).under(attention):

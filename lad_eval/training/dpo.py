@@ -168,8 +168,8 @@ def fused_step(model: Any, attention: Capl, layout: PromptLayout, passes: int) -
     expected = passes * (len(attending_layers(model)) + len(attending_layers(model, attention.every)))
     if count != expected:
         raise UnsupportedModelError(
-            f"{type(model).__name__}: a training step made {count} attention calls, not {expected} as under {attention.label}; it "
-            "cannot be trained under this attention."
+            f"{type(model).__name__} cannot be trained under {attention.label}: a training step made {count} attention "
+            f"calls, and {expected} were expected."
         )
 
 

@@ -50,14 +50,14 @@ class PairSet:
         pairs: in the order in which they were found.
         candidates: N.
         made_from: JSON-serialisable: model, tasks and both attentions.
-        answered: requests that were answered under both attentions.
+        requests: how many were run under both attentions.
         unbalanced: whether the set was asked for whatever its balance.
     """
 
     pairs: tuple[Pair, ...]
     candidates: int
     made_from: Mapping[str, Any]
-    answered: int
+    requests: int
     unbalanced: bool = False
 
     @property
@@ -75,7 +75,7 @@ class PairSet:
             "format": 1,
             "candidates": self.candidates,
             "made_from": dict(self.made_from),
-            "answered": self.answered,
+            "requests": self.requests,
             "unbalanced": self.unbalanced,
             "counts": self.counts,
             "pairs": [asdict(pair) for pair in self.pairs],
@@ -95,7 +95,7 @@ class PairSet:
         if document.get("format") != 1:
             raise DataError(f"{folder / PAIRS} was written by another version of lad_eval; make it anew in another folder.")
         pairs = tuple(Pair(**{**pair, "order": tuple(pair["order"])}) for pair in document["pairs"])
-        return cls(pairs, document["candidates"], document["made_from"], document["answered"], document["unbalanced"])
+        return cls(pairs, document["candidates"], document["made_from"], document["requests"], document["unbalanced"])
 
 
 def position_counts(pairs: Iterable[Pair], n: int) -> list[list[int]]:
@@ -121,13 +121,13 @@ def quota(wanted: int, n: int) -> int:
 def balanced(pairs: Iterable[Pair], most: int) -> tuple[Pair, ...]:
     """The first pairs of each (chosen, rejected) position, at most `most` of each."""
     seen: Counter[tuple[int, int]] = Counter()
-    kept = []
+    chosen = []
     for pair in pairs:
         cell = (pair.chosen, pair.rejected)
         seen[cell] += 1
         if seen[cell] <= most:
-            kept.append(pair)
-    return tuple(kept)
+            chosen.append(pair)
+    return tuple(chosen)
 
 
 def check_balance(pairs: Sequence[Pair], n: int) -> None:

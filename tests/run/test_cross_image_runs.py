@@ -19,7 +19,7 @@ def test_open_and_closed_attention_serve_every_decision(counted, tmp_path):
     assert set(rows) == set(METHODS)
     folder = only_run(tmp_path)
     conditions = {path.name: path for path in (folder / "conditions").iterdir()}
-    assert set(conditions) == {"capl", "instruction+capl", "truncated"}
+    assert set(conditions) == {"capl", "instruction-capl", "truncated"}
     plain = read_evidence(folder)
     under = {name: read_evidence(conditions[name]).select_keys(plain.key.tolist()) for name in ("capl", "truncated")}
     for evidence in under.values():
