@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import threading
+import types
 
 import pytest
 import torch
@@ -13,7 +14,9 @@ import torch
 from lad_eval.attention.cross_image.capl import Capl
 from lad_eval.attention.hooks import around_attention, hooks_in_all_threads
 from lad_eval.errors import DataError, UnsupportedModelError, UserError
+from lad_eval.methods import make_method
 from lad_eval.models.registry import load_model
+from lad_eval.run.execute import warn_of_attention
 from lad_eval.tasks.leakage import shown_pictures
 from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.request import Permutation
@@ -46,17 +49,20 @@ def test_training_samples_share_nothing_with_evaluated_ones():
 
 
 def test_answers_go_on_where_they_stopped_and_belong_to_one_model(tmp_path):
-    model, task = load_model(MODEL), load_task(TASK)
-    first = collect_pairs(model, [task], tmp_path / "whole", wanted=4, limit=8, unbalanced=True)
+    model, task = load_model("lad-tiny"), load_task("scenes_adversarial_n4")
+    first = collect_pairs(model, [task], tmp_path / "whole", wanted=2, limit=8, unbalanced=True)
+    assert len(first.pairs) == 2
     assert all(pair.chosen != pair.rejected for pair in first.pairs)
+    with pytest.raises(DataError, match=r"prefer position 4 to position 3, more than the 25 % that a balanced set may have"):
+        collect_pairs(model, [task], tmp_path / "whole", wanted=2, limit=8)
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
     lines = (tmp_path / "cut" / "answers.jsonl").read_bytes().splitlines(keepends=True)
     (tmp_path / "cut" / "answers.jsonl").write_bytes(b"".join(lines[:5]) + lines[5][:20])
-    again = collect_pairs(model, [task], tmp_path / "cut", wanted=4, limit=8, unbalanced=True)
+    again = collect_pairs(model, [task], tmp_path / "cut", wanted=2, limit=8, unbalanced=True)
     assert again == first
     assert sorted((tmp_path / "cut" / "answers.jsonl").read_bytes().splitlines()) == sorted(line.strip() for line in lines)
     with pytest.raises(DataError, match=r"answers of another run \(its chosen differs\); choose another --out"):
-        collect_pairs(model, [task], tmp_path / "whole", wanted=4, limit=8, chosen_under=Capl(rho=0.5))
+        collect_pairs(model, [task], tmp_path / "whole", wanted=2, limit=8, chosen_under=Capl(rho=0.5))
 
 
 def test_a_batch_has_the_evaluated_prompts_and_the_bare_answers():
@@ -168,3 +174,12 @@ def test_a_training_that_was_stopped_ends_in_the_same_adapter(tmp_path, monkeypa
     assert adapted.fingerprint["adapter_attention"] == Capl().facts
     with pytest.raises(UserError, match=r"holds another training \(its attention differs\); choose another --out"):
         train("whole", attention=Capl(rho=0.5))
+
+
+def test_an_adapter_that_is_run_without_its_attention_is_named_in_a_warning(caplog):
+    model = types.SimpleNamespace(name="base+adapter", fingerprint={"adapter_attention": Capl().facts})
+    for methods, warned in ((("vanilla", "capl(rho=0.5)"), True), (("vanilla", "capl+lad"), False)):
+        caplog.clear()
+        warn_of_attention(model, [make_method(name) for name in methods])
+        assert ("was trained under capl(rho=0.95, weight=0.5, every=2), and no method runs it so" in caplog.text) == warned
+    warn_of_attention(types.SimpleNamespace(name="base", fingerprint={}), [make_method("vanilla")])
