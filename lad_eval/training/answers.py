@@ -17,7 +17,7 @@ from lad_eval.tasks.leakage import shown_pictures
 from lad_eval.tasks.request import Permutation, Request, Sample
 from lad_eval.tasks.sources.base import Trainable
 from lad_eval.training.pairs import (
-    Pair,
+    AnswerPair,
     PairSet,
     balanced,
     check_balance,
@@ -86,8 +86,8 @@ def collect_pairs(
     known = _stored(path, header)
     requests = 0
     per_cell = quota(wanted, n)
-    candidates: list[Pair] = []
-    pairs: tuple[Pair, ...] = ()
+    candidates: list[AnswerPair] = []
+    pairs: tuple[AnswerPair, ...] = ()
     for block in _blocks(tasks, limit):
         missing = [request for _, request in block if request.key not in known]
         if missing:
@@ -161,12 +161,12 @@ def _answer_rows(model: VLM, requests: Sequence[Request], fused: Intervention, t
     ]
 
 
-def _pair(task: Task, request: Request, answers: Positions) -> Pair | None:
+def _pair(task: Task, request: Request, answers: Positions) -> AnswerPair | None:
     """None where the answer under fused attention is wrong, or that under truncated attention right."""
     chosen, rejected = answers
     if chosen != request.gold_position or rejected == request.gold_position:
         return None
-    return Pair(task.name, request.sample_id, request.permutation.order, request.key, chosen, rejected)
+    return AnswerPair(task.name, request.sample_id, request.permutation.order, request.key, chosen, rejected)
 
 
 def _stored(path: Path, header: Mapping[str, Any]) -> dict[str, Positions]:

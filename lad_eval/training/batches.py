@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from lad_eval.errors import DataError
-from lad_eval.models.continuation import with_positions
-from lad_eval.models.preparation import Preparation
+from lad_eval.models.inference.continuation import with_positions
+from lad_eval.models.inputs.preparation import Preparation
 from lad_eval.tasks.request import Request
 from lad_eval.tasks.task import Task
 from lad_eval.training.answers import training_samples
-from lad_eval.training.pairs import Pair, PairSet
+from lad_eval.training.pairs import AnswerPair, PairSet
 
 LAYOUT = "layout"
 """Entry of a batch: the `PromptLayout` of its rows, for what changes attention in the training step."""
@@ -33,7 +33,9 @@ class PairCollator:
         pad: token id of padding.
     """
 
-    def __init__(self, model: Any, prepare: Preparation, examples: Sequence[tuple[Request, Pair]], *, end: int, pad: int) -> None:
+    def __init__(
+        self, model: Any, prepare: Preparation, examples: Sequence[tuple[Request, AnswerPair]], *, end: int, pad: int
+    ) -> None:
         self._model, self._prepare, self._examples, self._end, self._pad = model, prepare, examples, end, pad
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -61,7 +63,7 @@ class PairCollator:
         return {**with_positions(self._model, inputs), "completion_mask": mask, LAYOUT: layout}
 
 
-def examples_of(pairs: PairSet, tasks: Mapping[str, Task], limit: int) -> list[tuple[Request, Pair]]:
+def examples_of(pairs: PairSet, tasks: Mapping[str, Task], limit: int) -> list[tuple[Request, AnswerPair]]:
     """The requests of pairs, made again from the tasks' training samples.
 
     Args:
@@ -75,7 +77,7 @@ def examples_of(pairs: PairSet, tasks: Mapping[str, Task], limit: int) -> list[t
     wanted = {pair.key: pair for pair in pairs.pairs}
     examples = {}
     for name, task in tasks.items():
-        orders: dict[str, list[Pair]] = {}
+        orders: dict[str, list[AnswerPair]] = {}
         for pair in pairs.pairs:
             if pair.task == name:
                 orders.setdefault(pair.sample_id, []).append(pair)

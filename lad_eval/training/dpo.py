@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lad_eval.attention.layout import PromptLayout
     from lad_eval.models.huggingface import HuggingFaceVLM
     from lad_eval.tasks.request import Request
-    from lad_eval.training.pairs import Pair
+    from lad_eval.training.pairs import AnswerPair
 
 _LOG = logging.getLogger(__name__)
 SETTINGS = "settings.json"
@@ -84,7 +84,7 @@ def check_packages() -> None:
 
 def train_adapter(
     vlm: HuggingFaceVLM,
-    examples: Sequence[tuple[Request, Pair]],
+    examples: Sequence[tuple[Request, AnswerPair]],
     folder: Path,
     *,
     base: str,
@@ -192,14 +192,14 @@ def target_modules(model: Any) -> str:
 
 
 def _trainer(
-    vlm: HuggingFaceVLM, examples: Sequence[tuple[Request, Pair]], folder: Path, attention: Capl, options: TrainingOptions
+    vlm: HuggingFaceVLM, examples: Sequence[tuple[Request, AnswerPair]], folder: Path, attention: Capl, options: TrainingOptions
 ) -> Any:
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
-    from lad_eval.models.continuation import end_ids
+    from lad_eval.models.inference.continuation import end_ids
     from lad_eval.training.batches import LAYOUT, PairCollator
 
     model, processor = vlm.model, vlm.processor
@@ -216,7 +216,7 @@ def _trainer(
             with fused_step(model, attention, layout, passes):
                 return super().training_step(wrapped, inputs, num_items_in_batch)
 
-    class Progress(TrainerCallback):  # type: ignore[misc]
+    class StepLog(TrainerCallback):  # type: ignore[misc]
         """One line for each optimizer step."""
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:
@@ -273,7 +273,7 @@ def _trainer(
             target_modules=target_modules(model),
             task_type="CAUSAL_LM",
         ),
-        callbacks=[Progress()],
+        callbacks=[StepLog()],
     )
     from transformers.trainer_callback import PrinterCallback
 

@@ -18,7 +18,7 @@ _SHARE, _MOST = 3, 0.75
 
 
 @dataclass(frozen=True)
-class Pair:
+class AnswerPair:
     """A preferred and a rejected answer to one displayed order of a sample.
 
     Attributes:
@@ -54,7 +54,7 @@ class PairSet:
         unbalanced: whether the set was asked for whatever its balance.
     """
 
-    pairs: tuple[Pair, ...]
+    pairs: tuple[AnswerPair, ...]
     candidates: int
     made_from: Mapping[str, Any]
     requests: int
@@ -94,11 +94,11 @@ class PairSet:
         )
         if document.get("format") != 1:
             raise DataError(f"{folder / PAIRS} was written by another version of lad_eval; make it anew in another folder.")
-        pairs = tuple(Pair(**{**pair, "order": tuple(pair["order"])}) for pair in document["pairs"])
+        pairs = tuple(AnswerPair(**{**pair, "order": tuple(pair["order"])}) for pair in document["pairs"])
         return cls(pairs, document["candidates"], document["made_from"], document["requests"], document["unbalanced"])
 
 
-def position_counts(pairs: Iterable[Pair], n: int) -> list[list[int]]:
+def position_counts(pairs: Iterable[AnswerPair], n: int) -> list[list[int]]:
     """Int[N, N]: pairs by the position of the chosen answer and, across, of the rejected one."""
     cells = Counter((pair.chosen, pair.rejected) for pair in pairs)
     return [[cells[chosen, rejected] for rejected in range(n)] for chosen in range(n)]
@@ -118,7 +118,7 @@ def quota(wanted: int, n: int) -> int:
     return -(-wanted // (n * (n - 1)))
 
 
-def balanced(pairs: Iterable[Pair], most: int) -> tuple[Pair, ...]:
+def balanced(pairs: Iterable[AnswerPair], most: int) -> tuple[AnswerPair, ...]:
     """The first pairs of each (chosen, rejected) position, at most `most` of each."""
     seen: Counter[tuple[int, int]] = Counter()
     chosen = []
@@ -130,7 +130,7 @@ def balanced(pairs: Iterable[Pair], most: int) -> tuple[Pair, ...]:
     return tuple(chosen)
 
 
-def check_balance(pairs: Sequence[Pair], n: int) -> None:
+def check_balance(pairs: Sequence[AnswerPair], n: int) -> None:
     """Refuses pairs that would teach positions.
 
     On a model with a position bias the answers under two attentions differ in few ways; trained on pairs of which most prefer

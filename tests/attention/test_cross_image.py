@@ -21,7 +21,7 @@ from lad_eval.attention.pruning.random_tokens import RandomTokens
 from lad_eval.attention.recorder import record_last_row
 from lad_eval.attention.spans import image_spans
 from lad_eval.errors import UnsupportedModelError, UserError
-from lad_eval.models.continuation import with_positions
+from lad_eval.models.inference.continuation import with_positions
 from lad_eval.models.random import FAMILIES
 
 # Their images see each other in the unchanged model.

@@ -7,11 +7,11 @@ import re
 import pytest
 
 from lad_eval.errors import DataError
-from lad_eval.training.pairs import Pair, PairSet, balanced, check_balance, counts_table, position_counts, quota
+from lad_eval.training.pairs import AnswerPair, PairSet, balanced, check_balance, counts_table, position_counts, quota
 
 
 def pair(chosen, rejected, number=0):
-    return Pair("task", f"s{number}", (0, 1, 2), f"{chosen}-{rejected}-{number}", chosen, rejected)
+    return AnswerPair("task", f"s{number}", (0, 1, 2), f"{chosen}-{rejected}-{number}", chosen, rejected)
 
 
 EVERY = [(chosen, rejected) for chosen in range(3) for rejected in range(3) if chosen != rejected]

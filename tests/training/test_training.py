@@ -23,7 +23,7 @@ from lad_eval.tasks.request import Permutation
 from lad_eval.training.answers import collect_pairs, training_samples
 from lad_eval.training.batches import LAYOUT, PairCollator
 from lad_eval.training.dpo import TrainingOptions, fused_step, target_modules, train_adapter
-from lad_eval.training.pairs import Pair
+from lad_eval.training.pairs import AnswerPair
 
 TASK = "scenes_random_n2"
 MODEL = "random:qwen2.5-vl"
@@ -36,7 +36,7 @@ def examples(count):
     for index, sample in enumerate(training_samples(task, count)):
         request = task.request(sample, Permutation.identity(2).shifted(index))
         gold = request.gold_position
-        made.append((request, Pair(TASK, sample.id, request.permutation.order, request.key, gold, 1 - gold)))
+        made.append((request, AnswerPair(TASK, sample.id, request.permutation.order, request.key, gold, 1 - gold)))
     return made
 
 
