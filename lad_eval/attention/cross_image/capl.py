@@ -5,17 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from lad_eval.attention.interventions.base import Acted, Intervention
-from lad_eval.attention.interventions.parameters import check_whole
-from lad_eval.errors import UserError
+from lad_eval.parameters import Count, Number, Share
 
 if TYPE_CHECKING:
     import torch
 
     from lad_eval.attention.hooks import AttentionCall, AttentionOutput, Run
     from lad_eval.attention.layout import PromptLayout
+
+
+@dataclass(frozen=True)
+class Weight(Number):
+    """A number of 0 to 1."""
+
+    expected = "a number of 0 to 1"
+
+    def accepts(self, value: Any) -> bool:
+        return super().accepts(value) and 0 <= value <= 1
 
 
 @dataclass(frozen=True)
@@ -43,16 +52,9 @@ class Capl(Intervention):
     name: ClassVar[str] = "capl"
     idle: ClassVar[str] = "as its images see each other already"
     sole: ClassVar[str] = "cross-image mask"
-    rho: float = 0.95
-    weight: float = 0.5
-    every: int = 2
-
-    def __post_init__(self) -> None:
-        if not (_is_number(self.rho) and 0 < self.rho <= 1):
-            raise UserError(f"rho of capl must be above 0 and at most 1, not {self.rho!r}.")
-        if not (_is_number(self.weight) and 0 <= self.weight <= 1):
-            raise UserError(f"weight of capl must be a number of 0 to 1, not {self.weight!r}.")
-        check_whole(self, "every", 1)
+    rho: Annotated[float, Share()] = 0.95
+    weight: Annotated[float, Weight()] = 0.5
+    every: Annotated[int, Count()] = 2
 
     def _concerns(self, layout: PromptLayout) -> bool:
         return layout.spans.image.shape[1] > 1
@@ -103,7 +105,3 @@ def _fused(first: torch.Tensor, second: torch.Tensor, rows: Any, dim: int, weigh
     plain = first.gather(dim, index)
     mean = (1 - weight) * plain + weight * second
     return first.scatter(dim, index, mean.where(rows.gains.reshape(shape), plain))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, float | int) and not isinstance(value, bool)

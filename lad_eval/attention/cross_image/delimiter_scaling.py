@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from lad_eval.attention.interventions.base import Acted, Intervention
-from lad_eval.attention.interventions.parameters import check_whole
 from lad_eval.errors import UnsupportedModelError, UserError
+from lad_eval.parameters import Count, Positive
 
 if TYPE_CHECKING:
     import torch
@@ -35,15 +35,8 @@ class DelimiterScaling(Intervention):
 
     name: ClassVar[str] = "delimiter-scaling"
     idle: ClassVar[str] = "as it read no prompt"
-    scale: float = 8.0
-    layers: int = 4
-
-    def __post_init__(self) -> None:
-        import math
-
-        if not (isinstance(self.scale, float | int) and not isinstance(self.scale, bool) and 0 < self.scale < math.inf):
-            raise UserError(f"scale of delimiter-scaling must be a number above 0, not {self.scale!r}.")
-        check_whole(self, "layers", 1)
+    scale: Annotated[float, Positive()] = 8.0
+    layers: Annotated[int, Count()] = 4
 
     def _concerns(self, layout: PromptLayout) -> bool:
         return layout.spans.image.shape[1] > 1
