@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-NAMES = ("evidence_pass", "candidates", "whole_run", "batches", "throughput", "run_memory", "mining", "pruning")
+NAMES = ("evidence_pass", "candidates", "whole_run", "batches", "throughput", "run_memory", "mining", "pruning", "cross_image")
 
 
 def main(arguments: list[str] | None = None) -> None:

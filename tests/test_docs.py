@@ -21,7 +21,15 @@ from lad_eval.tasks.spec import TaskSpec
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = [*sorted(DOCS.rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
-RUN = ["add-a-method.md", "add-a-model.md", "add-a-task.md", "evidence.md", "metrics.md", "pruning.md", "ranker.md"]
+RUN = [
+    "add-a-method.md",
+    "add-a-model.md",
+    "add-a-task.md",
+    "evidence.md",
+    "metrics.md",
+    "pruning.md",
+    "ranker.md",
+]
 
 
 def text_of(page):

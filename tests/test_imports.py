@@ -21,7 +21,7 @@ ROOMS = [
     {"models"},
     {"metrics"},
     {"run"},
-    {"plugins", "ranking", "report"},
+    {"plugins", "ranking", "report", "training"},
     {"evaluation", "regression"},
     {"studies"},
     {"cli"},

@@ -78,6 +78,8 @@ class _Hook:
 
 
 _HOOKS: ContextVar[tuple[_Hook, ...]] = ContextVar("lad_eval_attention_hooks", default=())
+# Hooks for threads that open none themselves; see `hooks_in_all_threads`.
+_SHARED: list[tuple[_Hook, ...]] = []
 _LOCK = threading.Lock()
 
 
@@ -209,6 +211,20 @@ def unobserved() -> Iterator[None]:
 
 
 @contextmanager
+def hooks_in_all_threads() -> Iterator[None]:
+    """Lets the hooks that are open here act in threads that have none of their own, too, while the context is open.
+
+    A backward pass runs in threads of PyTorch's on a GPU, and gradient checkpointing computes attention there once more.
+    """
+    hooks = _HOOKS.get()
+    _SHARED.append(hooks)
+    try:
+        yield
+    finally:
+        _SHARED.remove(hooks)
+
+
+@contextmanager
 def _open(
     model: Any,
     observe: Observer | None = None,
@@ -289,7 +305,8 @@ def _hooked(function: Callable[..., Any]) -> Callable[..., Any]:
     def attend(
         module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **kwargs: Any
     ) -> Any:
-        hooks = [hook for hook in _HOOKS.get() if id(module) in hook.layers]
+        opened = _HOOKS.get() or (_SHARED[-1] if _SHARED else ())
+        hooks = [hook for hook in opened if id(module) in hook.layers]
         if not hooks:
             return function(module, query, key, value, *args, **kwargs)
         mask = args[0] if args else kwargs.get("attention_mask")

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from lad_eval.attention.hooks import AttentionCall, attention_implementation, transform_mask
+from lad_eval.attention.hooks import AttentionCall, attention_implementation, attention_layers, transform_mask
 from lad_eval.attention.spans import Spans
 from lad_eval.errors import UnsupportedModelError
 
@@ -101,12 +101,7 @@ def additive_mask(call: AttentionCall) -> torch.Tensor:
     mask, dtype, device = call.mask, call.query.dtype, call.query.device
     queries, keys = call.query.shape[2], call.key.shape[2]
     lowest = torch.finfo(dtype).min
-    implementation = attention_implementation(call.module)
-    if implementation not in ("sdpa", "eager"):
-        raise UnsupportedModelError(
-            f"Attention implementation {implementation!r} takes no mask of single entries, which this intervention needs; "
-            "use --attn sdpa or eager."
-        )
+    _check_entries(call.module)
     if mask is None:
         if not call.is_causal:
             return torch.zeros(1, 1, queries, keys, dtype=dtype, device=device)
@@ -121,6 +116,24 @@ def additive_mask(call: AttentionCall) -> torch.Tensor:
     if mask.dtype == torch.bool:
         return torch.zeros(mask.shape, dtype=dtype, device=device).masked_fill_(~mask, lowest)
     return mask.to(dtype).clamp(min=lowest)
+
+
+def check_entry_masks(model: Any) -> None:
+    """Whether the model's attention takes masks of single entries.
+
+    Raises:
+        UnsupportedModelError: it does not, as FlashAttention.
+    """
+    for module in attention_layers(model).values():
+        _check_entries(module)
+
+
+def _check_entries(module: torch.nn.Module) -> None:
+    if (implementation := attention_implementation(module)) not in ("sdpa", "eager"):
+        raise UnsupportedModelError(
+            f"Attention implementation {implementation!r} takes no mask of single entries, which this intervention needs; "
+            "use --attn sdpa or eager."
+        )
 
 
 @contextmanager

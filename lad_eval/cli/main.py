@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperGroup
 
-from lad_eval.cli import data, demo, inspect, report, run, study, vlmeval
+from lad_eval.cli import capl, data, demo, inspect, report, run, study, vlmeval
 from lad_eval.cli.console import INTERRUPTED, log_to_stderr, plain_warnings, print_error
 from lad_eval.errors import UserError
 from lad_eval.tasks.search import task_search
@@ -168,6 +168,7 @@ for command in COMMANDS:
         context_settings=command.context,
     )(command.function)
 app.add_typer(study.app, rich_help_panel=MEASURE)
+app.add_typer(capl.app, rich_help_panel=MEASURE)
 app.add_typer(data.app, rich_help_panel=PREPARE)
 app.add_typer(vlmeval.app, rich_help_panel=HARNESSES)
 

@@ -10,6 +10,8 @@ from lad_eval.errors import UserError
 from lad_eval.files.documents import parse
 
 ADAPTER_CONFIG = "adapter_config.json"
+TRAINING = "training.json"
+"""In the folder of an adapter that was trained here: what it was trained on, and under which attention."""
 IMAGE_PROCESSOR = ("preprocessor_config.json", "processor_config.json")
 TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json", "tokenizer_config.json")
 

@@ -9,7 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lad_eval.files.checkpoints import adapter_files, model_files
+from lad_eval.files.checkpoints import TRAINING, adapter_files, model_files
+from lad_eval.files.documents import read_json
 from lad_eval.models.source import snapshot_of
 from lad_eval.version import __version__
 
@@ -27,6 +28,7 @@ def describe(
     image_preparation: str,
     chat_template: str,
     adapter: str | None = None,
+    adapter_attention: Mapping[str, Any] | None = None,
     prompt: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The fingerprint: everything but the device and the batch size, which may change figures by rounding only.
@@ -39,6 +41,7 @@ def describe(
         image_preparation: "protocol", "native" or "pad".
         chat_template: digest of the template.
         adapter: what identifies the adapter that was merged into the weights; None: there is none, and no such entry.
+        adapter_attention: the attention that the adapter was trained under, as facts; None: that of the unchanged model.
         prompt: what determines a prompt besides the template, and a digest of a prompt; None if nothing does.
     """
     text = model.config.get_text_config()
@@ -47,6 +50,7 @@ def describe(
         "model": name,
         "weights": weights or f"sha256:{model_digest(model, processor)}",
         **({} if adapter is None else {"adapter": adapter}),
+        **({} if adapter_attention is None else {"adapter_attention": dict(adapter_attention)}),
         "architecture": type(model).__name__,
         "dtype": str(model.dtype).removeprefix("torch."),
         "attn_implementation": str(getattr(text, "_attn_implementation", None) or "eager"),
@@ -76,6 +80,19 @@ def folder_identity(folder: Path, *, code: bool = False) -> str:
 def adapter_identity(folder: Path) -> str:
     """The same for the adapter in a folder."""
     return _identity(folder, adapter_files(folder))
+
+
+def adapter_attention(folder: Path) -> dict[str, Any] | None:
+    """The attention that an adapter was trained under, where `lad-eval capl train` made it: facts of an intervention.
+
+    Raises:
+        UserError: what the training wrote about itself is damaged.
+    """
+    path = folder / TRAINING
+    if not path.exists():
+        return None
+    attention = read_json(path, what="how the adapter was trained").get("attention")
+    return attention if isinstance(attention, dict) else None
 
 
 def _identity(folder: Path, files: Iterable[Path]) -> str:

@@ -54,6 +54,7 @@ class HuggingFaceVLM(InterventionMixin):
         content_name: the name in the fingerprint, which does not depend on a folder's location; None: `name`.
         weights: what identifies the weights (a hub revision, a digest of files); None: a digest of the weights themselves.
         adapter: what identifies the adapter that was merged into those weights; None: there is none.
+        adapter_attention: the attention that the adapter was trained under, as facts; None: the unchanged one.
         batch_size: requests per forward pass, or "auto". Either is halved permanently when memory does not suffice.
         image_preparation: "protocol" resizes every image to 336 x 336 (bicubic); "native" leaves sizes to the processor;
             "pad" pads to a square, in the mean colour of the image processor.
@@ -73,6 +74,7 @@ class HuggingFaceVLM(InterventionMixin):
         content_name: str | None = None,
         weights: str | None = None,
         adapter: str | None = None,
+        adapter_attention: Mapping[str, Any] | None = None,
         batch_size: BatchSize | str = "auto",
         image_preparation: ImagePreparation | str = "protocol",
         date: str = DEFAULT_DATE,
@@ -86,12 +88,17 @@ class HuggingFaceVLM(InterventionMixin):
         repair(model)
         check_supported(model, processor)
         self._content_name = content_name or self.name
-        self._weights, self._adapter = weights, adapter
+        self._weights, self._adapter, self._adapter_attention = weights, adapter, adapter_attention
         self._conversation = Conversation(processor, self.name, date)
         self._prepare = Preparation(model, processor, self._conversation, preparation)
         self._prompts = PromptChecker(self._conversation, self._prepare, model.config, processor, self.name)
         self._features = RememberedFeatures(model)
         self._tokens_that_fit: int | None = None
+
+    @property
+    def preparation(self) -> Preparation:
+        """What makes a batch's tensors of requests."""
+        return self._prepare
 
     @cached_property
     def _described(self) -> Mapping[str, Any]:
@@ -101,6 +108,7 @@ class HuggingFaceVLM(InterventionMixin):
             name=self._content_name,
             weights=self._weights,
             adapter=self._adapter,
+            adapter_attention=self._adapter_attention,
             image_preparation=self._prepare.images.preparation,
             chat_template=self._conversation.digest,
             prompt=self._conversation.dated,

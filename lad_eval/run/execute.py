@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +19,7 @@ from lad_eval.models.base import VLM, ImagePreparation
 from lad_eval.models.prompts.date import DEFAULT_DATE, check_date
 from lad_eval.models.registry import check_model, load_model
 from lad_eval.models.source import display_name
+from lad_eval.names import spell
 from lad_eval.run import folder as files
 from lad_eval.run.condition_results import ConditionResults
 from lad_eval.run.condition_runs import Collector, ConditionRun, Interrupted, condition_runs_of
@@ -138,11 +139,27 @@ def run_tasks(settings: Settings, finished: Callable[[str, Path], None] = _ignor
             tasks = [load_task(name, calibrate_on=settings.calibrate_on) for name in names]
         with context.barrier():
             model = load(settings)
+            warn_of_attention(model, methods.values())
         with context.barrier():
             for task in tasks[1:] if context.is_main_process and settings.overwrite != "never" else ():  # the first is next
                 check_prompts(model, task, methods, settings.samples_of(task))
         rows = [row for task in tasks for row in run_task(model, task, methods, settings, context, finished=finished)]
     return rows if context.is_main_process else None
+
+
+def warn_of_attention(model: VLM, methods: Iterable[Method]) -> None:
+    """Says so where a model's adapter was trained under an attention that no method runs it under."""
+    trained_under = model.fingerprint.get("adapter_attention")
+    if trained_under is None:
+        return
+    for method in methods:
+        facts = method.condition.document()["intervention"] or {}
+        if trained_under in (facts, *facts.get("parts", ())):
+            return
+    name, parameters = trained_under["name"], {key: value for key, value in trained_under.items() if key != "name"}
+    logger.warning(
+        "%s was trained under %s, and no method runs it so; add that to --methods.", model.name, spell(name, parameters)
+    )
 
 
 def load(settings: Settings) -> VLM:

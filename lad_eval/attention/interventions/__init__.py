@@ -38,6 +38,9 @@ INTERVENTIONS: Registry[type[Intervention]] = Registry(
     "intervention",
     {
         "sofa": Sofa,
+        "capl": "lad_eval.attention.cross_image.capl:Capl",
+        "truncated": "lad_eval.attention.cross_image.truncated:Truncated",
+        "delimiter-scaling": "lad_eval.attention.cross_image.delimiter_scaling:DelimiterScaling",
         "fastv": "lad_eval.attention.pruning.fastv:FastV",
         "pyramiddrop": "lad_eval.attention.pruning.pyramiddrop:PyramidDrop",
         "sparsevlm": "lad_eval.attention.pruning.sparsevlm:SparseVLM",

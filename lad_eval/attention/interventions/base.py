@@ -87,6 +87,9 @@ class Intervention(ABC):
         for member in self.members:
             if not member.is_ready:
                 raise UserError(f"{member.label} has learned nothing yet; calibrate it, or load what it learned.")
+        if not self._concerns(layout):
+            yield
+            return
         count = 0
 
         def acted() -> None:
@@ -100,6 +103,10 @@ class Intervention(ABC):
                 f"{type(model).__name__}: {self.label} changed no attention call{self.idle and ', ' + self.idle}; its answers "
                 f"would be the unchanged model's, so leave out the methods with {self.name}."
             )
+
+    def _concerns(self, layout: PromptLayout) -> bool:
+        """Whether such prompts are changed at all; if not, as prompts of one image may be, the unchanged model reads them."""
+        return True
 
     @property
     def members(self) -> tuple[Intervention, ...]:

@@ -18,7 +18,7 @@ from lad_eval.data.decoding import Treatment
 from lad_eval.data.pictures import PictureFacts, picture_facts, picture_faults, read_picture
 from lad_eval.errors import PictureError
 from lad_eval.tasks.files import shown
-from lad_eval.tasks.request import SampleSource, Split, showing
+from lad_eval.tasks.request import Sample, SampleSource, Split, showing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -51,6 +51,14 @@ class Checkable(Protocol):
 
     def problems(self) -> list[str]:
         """Every fault in the data, one line each."""
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """A source with samples to train a model on, apart from those that its tasks evaluate."""
+
+    def training_samples(self, limit: int) -> Iterator[Sample]:
+        """At most `limit` samples in a fixed order; `limit` only shortens the list. Their split is "calibration"."""
 
 
 @runtime_checkable

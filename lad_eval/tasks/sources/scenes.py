@@ -259,16 +259,21 @@ class ScenesSource:
         """Samples in a fixed order; `limit` only shortens the list."""
         count = self.counts[split]
         for index in range(count if limit is None else min(limit, count)):
-            yield self._sample(split, index)
+            yield self._sample(split, split, index)
 
     def further_calibration(self) -> Iterator[Sample]:
         """Calibration samples behind those of the split, without an end; the fingerprint does not cover them."""
         for index in itertools.count(self.counts["calibration"]):
-            yield self._sample("calibration", index)
+            yield self._sample("calibration", "calibration", index)
 
-    def _sample(self, split: Split, index: int) -> Sample:
-        scenes, caption, gold = self.draw(split, index)
-        name = f"scenes-{self.setting}-n{self.candidates}-s{self.seed}-{split}-{index:04d}"
+    def training_samples(self, limit: int) -> Iterator[Sample]:
+        """Samples of the split that the embedded model was trained on: no test picture shows two of their coloured shapes."""
+        for index in range(limit):
+            yield self._sample("train", "calibration", index)
+
+    def _sample(self, scenes_of: SceneSplit, split: Split, index: int) -> Sample:
+        scenes, caption, gold = self.draw(scenes_of, index)
+        name = f"scenes-{self.setting}-n{self.candidates}-s{self.seed}-{scenes_of}-{index:04d}"
         return Sample(id=name, images=scenes, caption=caption, gold=gold, split=split)
 
     def draw(self, split: SceneSplit, index: int) -> tuple[tuple[Scene, ...], str, int]:

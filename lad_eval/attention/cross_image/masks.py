@@ -1,0 +1,201 @@
+"""Which entries of an attention mask lead from one image to another, and masks with these opened or closed.
+
+Masks keep the form in which the implementation takes them: Bool for sdpa (True is seen), Float for eager (added to the scores).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+
+from lad_eval.attention.hooks import AttentionCall, attention_implementation
+from lad_eval.attention.spans import Spans
+
+# Masks of a prefill that are held: its layers share one for each kind (full, sliding, chunked).
+_HELD = 4
+
+Made = TypeVar("Made")
+
+
+class HeldByMask(Generic[Made]):
+    """Makes something of an attention call's mask once, for all layers of a prefill that are called with the same mask."""
+
+    def __init__(self, make: Callable[[AttentionCall], Made]) -> None:
+        self._make = make
+        self._held: deque[tuple[Any, Any, Any, Made]] = deque(maxlen=_HELD)
+
+    def __call__(self, call: AttentionCall) -> Made:
+        kind = (call.query.dtype, call.query.device, reach(call))
+        for mask, positions, known, made in self._held:
+            # The mask itself is held, so that its identity is not that of a later one.
+            if mask is call.mask and positions is call.positions and known == kind:
+                return made
+        made = self._make(call)
+        self._held.append((call.mask, call.positions, kind, made))
+        return made
+
+    def clear(self) -> None:
+        self._held.clear()
+
+
+@dataclass(frozen=True)
+class OpenedRows:
+    """The queries that see more where images see each other.
+
+    Attributes:
+        index: Int[batch, R], which queries; rows with fewer of them are filled up with others.
+        gains: Bool[batch, R], False at what fills up.
+        mask: of these queries, [batch, 1 or H, R, keys], with what they gain opened.
+    """
+
+    index: torch.Tensor
+    gains: torch.Tensor
+    mask: torch.Tensor
+
+
+def key_tokens(features: torch.Tensor, owner: torch.Tensor, rho: float) -> torch.Tensor:
+    """Int[batch, T]: the image of each key token, by index, and -1 elsewhere.
+
+    Of an image with n visual tokens the floor(rho n) with the largest L2 norms, one at least; of equals the first.
+
+    Args:
+        features: Float[batch, T, D], what enters the decoder.
+        owner: Int[batch, T], the image of each visual token, -1 elsewhere.
+        rho: a share in (0, 1].
+    """
+    owner = owner.to(features.device)
+    norms = features.detach().float().norm(dim=-1)
+    order = norms.argsort(dim=1, descending=True, stable=True)
+    ranked = owner.gather(1, order)
+    chosen = torch.full_like(owner, -1)
+    for image in range(int(owner.max()) + 1):
+        member = ranked == image
+        # Rounding apart, so that 0.29 of 100 tokens are 29.
+        count = (member.sum(dim=1, keepdim=True).double() * rho + 1e-6).floor().clamp(min=1)
+        chosen = torch.where(member & (member.cumsum(dim=1) <= count), image, chosen)
+    return torch.full_like(owner, -1).scatter(1, order, chosen)
+
+
+def image_of_tokens(spans: Spans) -> torch.Tensor:
+    """Int[batch, T]: the image in whose span a token lies, row breaks and tile marks included; -1 elsewhere."""
+    tokens = torch.arange(spans.length)
+    inside = (tokens >= spans.image[..., :1]) & (tokens < spans.image[..., 1:])  # [batch, N, T]
+    return torch.where(inside.any(dim=1), inside.int().argmax(dim=1), -1)
+
+
+def opened_rows(call: AttentionCall, key_owner: torch.Tensor) -> OpenedRows | None:
+    """The queries at key tokens that do not see all key tokens of other images, with a mask in which they do.
+
+    Where a layer attends within a window or a chunk, they see those within. None: nobody gains anything.
+
+    Args:
+        call: of a prefill.
+        key_owner: of `key_tokens`.
+    """
+    owner, places = _at_keys(call, key_owner)
+    candidates, real = _front(owner[:, : call.query.shape[2]] >= 0)
+    theirs = owner.gather(1, candidates)[:, :, None]
+    between = real[:, :, None] & (owner[:, None] >= 0) & (theirs != owner[:, None])
+    mask = mask_rows(call, candidates)
+    seen = _seen(mask)
+    opened = between[:, None] & ~seen & _within_reach(call, places.gather(1, candidates), places, seen)
+    # A mask may differ from head to head; a row gains something if it does for any.
+    order, gains = _front(opened.any(dim=3).any(dim=1))
+    if not bool(gains.any()):
+        return None
+    rows = order[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3])
+    opened, mask = opened.gather(2, rows), mask.gather(2, rows)
+    mask = mask | opened if mask.dtype == torch.bool else mask.masked_fill(opened, 0.0)
+    return OpenedRows(candidates.gather(1, order), gains, mask)
+
+
+def closed_between_images(call: AttentionCall, image: torch.Tensor) -> torch.Tensor | None:
+    """The call's mask with everything closed that leads from one image to another; None: all of it was closed.
+
+    Args:
+        call: of a prefill.
+        image: Int[batch, T], the image of each token, -1 elsewhere.
+    """
+    owner, _ = _at_keys(call, image)
+    queries = owner[:, : call.query.shape[2], None]
+    between = ((queries >= 0) & (owner[:, None] >= 0) & (queries != owner[:, None]))[:, None]
+    every = torch.arange(call.query.shape[2], device=owner.device).expand(len(owner), -1)
+    mask = mask_rows(call, every)
+    if not bool((between & _seen(mask)).any()):
+        return None
+    if mask.dtype == torch.bool:
+        return mask & ~between
+    return mask.masked_fill(between, torch.finfo(mask.dtype).min)
+
+
+def mask_rows(call: AttentionCall, rows: torch.Tensor) -> torch.Tensor:
+    """Some queries' rows of a call's mask, [batch, 1 or H, R, keys], in the form that the implementation takes.
+
+    Where the call has no mask, these rows say what is seen without one.
+
+    Args:
+        call: of a prefill, with a mask of single entries or none.
+        rows: Int[batch, R], indices of the queries.
+    """
+    keys = call.key.shape[2]
+    if call.mask is not None:
+        mask = call.mask.expand(len(rows), *call.mask.shape[1:])
+        return mask.gather(2, rows[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3]))
+    place = torch.arange(keys, device=rows.device)
+    seen = (place <= rows[..., None]) if call.is_causal else torch.ones(*rows.shape, keys, dtype=torch.bool, device=rows.device)
+    if attention_implementation(call.module) == "sdpa":
+        return seen[:, None]
+    blank = torch.zeros(seen.shape, dtype=call.query.dtype, device=seen.device)
+    return blank.masked_fill(~seen, torch.finfo(blank.dtype).min)[:, None]
+
+
+def reach(call: AttentionCall) -> tuple[int | None, int | None]:
+    """How far a layer attends: tokens of its sliding window, and of its chunks; None where it has none."""
+    config = getattr(call.module, "config", None)
+    kinds = getattr(config, "layer_types", None)
+    chunked = kinds is not None and call.layer < len(kinds) and kinds[call.layer] == "chunked_attention"
+    return call.options.get("sliding_window"), getattr(config, "attention_chunk_size", None) if chunked else None
+
+
+def _within_reach(call: AttentionCall, queries: torch.Tensor, keys: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    """Bool[batch, 1, R, keys]: what lies in one window or chunk with a query.
+
+    Args:
+        call: of the layer.
+        queries: Int[batch, R], where each query stands in the prompt.
+        keys: Int[batch, keys], where each key does.
+        seen: Bool[batch, H, R, keys], of the call's mask. A chunk begins at the first key that its queries see.
+    """
+    window, chunk = reach(call)
+    near = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=keys.device)
+    if window is not None:
+        near = near & ((queries[:, :, None] - keys[:, None]).abs() < window)[:, None]
+    if chunk is not None:
+        first = keys.gather(1, seen.any(dim=1).int().argmax(dim=2))
+        near = near & ((keys[:, None] >= first[..., None]) & (keys[:, None] < first[..., None] + chunk))[:, None]
+    return near
+
+
+def _at_keys(call: AttentionCall, owner: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Int[batch, keys]: `owner`, Int[batch, T], at a call's keys, -1 at those that are not of the prompt; and their places."""
+    owner = owner.to(call.query.device)
+    if call.positions is None:
+        owner = torch.nn.functional.pad(owner, (0, call.key.shape[2] - owner.shape[1]), value=-1)
+        return owner, torch.arange(owner.shape[1], device=owner.device).expand_as(owner)
+    places = call.positions.to(owner.device)
+    return torch.where(places >= 0, owner.gather(1, places.clamp(min=0)), -1), places
+
+
+def _seen(mask: torch.Tensor) -> torch.Tensor:
+    return mask if mask.dtype == torch.bool else mask >= torch.finfo(mask.dtype).min / 2
+
+
+def _front(chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Int[batch, R]: indices of what is True in Bool[batch, T], in order, and then others; and which of them are True."""
+    widest = int(chosen.sum(dim=1).max())
+    order = chosen.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :widest]
+    return order, chosen.gather(1, order)

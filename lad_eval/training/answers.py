@@ -1,0 +1,191 @@
+"""Collects chosen and rejected answers: what a model says under fused attention, and what it says under truncated attention."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from lad_eval.attention.cross_image.capl import Capl
+from lad_eval.attention.cross_image.truncated import Truncated
+from lad_eval.attention.interventions import Intervention
+from lad_eval.errors import DamagedError, DataError
+from lad_eval.files.log import append, read_log, repair, storage_errors
+from lad_eval.tasks.leakage import shown_pictures
+from lad_eval.tasks.request import Permutation, Request, Sample
+from lad_eval.tasks.sources.base import Trainable
+from lad_eval.training.pairs import (
+    AnswerPair,
+    PairSet,
+    balanced,
+    check_balance,
+    check_pair_count,
+    counts_table,
+    position_counts,
+    quota,
+)
+
+if TYPE_CHECKING:
+    from lad_eval.models.base import VLM, Changeable
+    from lad_eval.tasks.task import Task
+
+_LOG = logging.getLogger(__name__)
+ANSWERS = "answers.jsonl"
+SAMPLES_AT_ONCE = 8
+DEFAULT_LIMIT = 2000
+
+Positions = tuple[int, int]
+"""Positions that the answers under fused and under truncated attention name."""
+
+
+def collect_pairs(
+    model: VLM,
+    tasks: Sequence[Task],
+    folder: Path,
+    *,
+    wanted: int = 200,
+    limit: int = DEFAULT_LIMIT,
+    chosen_under: Intervention | None = None,
+    unbalanced: bool = False,
+) -> PairSet:
+    """Pairs of answers to training samples: right under fused attention and wrong under truncated attention.
+
+    Source: arXiv 2603.07048; there a language model corrects the chosen answers, here the right answer is known. An answer is
+    the candidate with the highest probability. Every sample is asked under all N cyclic shifts of its images, and each (chosen,
+    rejected) position has a quota, so that a position bias is not what is learned. Samples are asked until every quota is
+    filled, at most `limit` of each task. Answers are stored in the folder, so that a stopped run goes on.
+
+    Args:
+        model: that is asked, with `under`.
+        tasks: whose sources have training samples, all of one number of candidates.
+        folder: for answers and pairs; made if it is missing.
+        wanted: pairs, shared out evenly over the N (N - 1) positions and rounded up.
+        limit: training samples of each task.
+        chosen_under: the attention that gives chosen answers; None: `Capl()`.
+        unbalanced: keep all pairs that are found, whatever their positions.
+
+    Raises:
+        DataError: a task has no training samples or another number of candidates; no balanced set can be made of the answers.
+        UserError: the folder holds answers of another model, task or attention, or cannot be written.
+    """
+    check_pair_count(wanted)
+    n = _candidates(tasks)
+    fused, truncated = chosen_under or Capl(), Truncated()
+    header = {
+        "format": 1,
+        "model": dict(model.fingerprint),
+        "tasks": [task.fingerprint for task in tasks],
+        "chosen": fused.facts,
+        "rejected": truncated.facts,
+    }
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ANSWERS
+    known = _stored(path, header)
+    requests = 0
+    per_cell = quota(wanted, n)
+    candidates: list[AnswerPair] = []
+    pairs: tuple[AnswerPair, ...] = ()
+    for block in _blocks(tasks, limit):
+        missing = [request for _, request in block if request.key not in known]
+        if missing:
+            rows = _answer_rows(model, missing, fused, truncated)
+            append(path, header, rows)
+            known |= {row["key"]: (row["fused"], row["truncated"]) for row in rows}
+        requests += len(block)
+        candidates += [pair for task, request in block if (pair := _pair(task, request, known[request.key])) is not None]
+        pairs = tuple(candidates[:wanted]) if unbalanced else balanced(candidates, per_cell)
+        _LOG.info("%d answers, %d of %d pairs", requests, len(pairs), per_cell * n * (n - 1))
+        if len(pairs) >= (wanted if unbalanced else per_cell * n * (n - 1)):
+            break
+    if not unbalanced or not pairs:
+        try:
+            check_balance(pairs, n)
+        except DataError:
+            _LOG.info("%d pairs in all:\n%s", len(candidates), counts_table(position_counts(candidates, n)))
+            raise
+    made = PairSet(pairs, n, header, requests, unbalanced)
+    with storage_errors(folder):
+        made.save(folder)
+    return made
+
+
+def training_samples(task: Task, limit: int) -> Iterator[Sample]:
+    """Samples to train on, none of which shows a picture, or has an id, of the task's evaluated samples.
+
+    Raises:
+        DataError: the task's source has none.
+    """
+    source = task.source
+    if not isinstance(source, Trainable):
+        raise DataError(f"{task.name} has no training samples: its source {task.spec.source!r} brings evaluated ones only.")
+    evaluated = list(task.samples("test"))
+    ids, pictures = {sample.id for sample in evaluated}, shown_pictures(evaluated)
+    for sample in source.training_samples(limit):
+        if sample.id not in ids and pictures.isdisjoint(shown_pictures([sample])):
+            yield sample
+
+
+def _candidates(tasks: Sequence[Task]) -> int:
+    numbers = {task.candidates for task in tasks}
+    if len(numbers) > 1:
+        raise DataError(f"Pairs are balanced over positions, so tasks must have one number of candidates, not {sorted(numbers)}.")
+    return numbers.pop()
+
+
+def _blocks(tasks: Sequence[Task], limit: int) -> Iterator[list[tuple[Task, Request]]]:
+    """Requests of some samples of each task in turn, under all N cyclic shifts."""
+    streams = {task.name: training_samples(task, limit) for task in tasks}
+    while streams:
+        block = []
+        for task in tasks:
+            samples = list(islice(streams.get(task.name, iter(())), SAMPLES_AT_ONCE))
+            if not samples:
+                streams.pop(task.name, None)
+            shifts = Permutation.identity(task.candidates).cyclic_shifts()
+            block += [(task, task.request(sample, order)) for sample in samples for order in shifts]
+        if block:
+            yield block
+
+
+def _answer_rows(model: VLM, requests: Sequence[Request], fused: Intervention, truncated: Intervention) -> list[dict[str, Any]]:
+    positions = []
+    for attention in (fused, truncated):
+        with cast("Changeable", model).under(attention):
+            positions.append(model.evidence(requests).log_probs.argmax(axis=1).tolist())
+    return [
+        {"key": request.key, "fused": chosen, "truncated": rejected}
+        for request, chosen, rejected in zip(requests, *positions, strict=True)
+    ]
+
+
+def _pair(task: Task, request: Request, answers: Positions) -> AnswerPair | None:
+    """None where the answer under fused attention is wrong, or that under truncated attention right."""
+    chosen, rejected = answers
+    if chosen != request.gold_position or rejected == request.gold_position:
+        return None
+    return AnswerPair(task.name, request.sample_id, request.permutation.order, request.key, chosen, rejected)
+
+
+def _stored(path: Path, header: Mapping[str, Any]) -> dict[str, Positions]:
+    if not path.exists():
+        return {}
+
+    def header_of(document: dict[str, Any], where: Path) -> dict[str, Any]:
+        if document != header:
+            other = next((name for name in header if document.get(name) != header[name]), "format")
+            raise DataError(f"{where} holds answers of another run (its {other} differs); choose another --out.")
+        return document
+
+    def is_row(row: Mapping[str, Any], _: Any) -> bool:
+        return isinstance(row.get("key"), str) and all(isinstance(row.get(name), int) for name in ("fused", "truncated"))
+
+    try:
+        with storage_errors(path, "read"):
+            contents = read_log(path, header_of, is_row)
+    except DamagedError as error:
+        raise DataError(str(error)) from error
+    repair(path, contents)
+    return {row["key"]: (row["fused"], row["truncated"]) for row in contents.rows}

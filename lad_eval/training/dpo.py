@@ -1,0 +1,329 @@
+"""Trains a LoRA adapter on pairs by DPO, with fused attention switched on in the policy and in the reference model."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lad_eval.attention.cross_image.capl import Capl
+from lad_eval.errors import UnsupportedModelError, UserError
+from lad_eval.files.checkpoints import TRAINING, adapter_weights
+from lad_eval.files.documents import parse, read_json, write_json
+from lad_eval.files.log import storage_errors
+
+if TYPE_CHECKING:
+    from lad_eval.attention.hooks import AttentionCall, AttentionOutput, Run
+    from lad_eval.attention.layout import PromptLayout
+    from lad_eval.models.huggingface import HuggingFaceVLM
+    from lad_eval.tasks.request import Request
+    from lad_eval.training.pairs import AnswerPair
+
+_LOG = logging.getLogger(__name__)
+SETTINGS = "settings.json"
+CHECKPOINTS = "checkpoints"
+_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How an adapter is trained; the paper publishes the rank alone (arXiv 2603.07048), the rest is chosen here.
+
+    Attributes:
+        beta: of DPO (arXiv 2305.18290, Eq. 7).
+        nll_weight: of the mean negative log-likelihood of the chosen answer, added to DPO's loss.
+        learning_rate: the highest, after a warm-up of a tenth of the steps; a cosine to 0 follows.
+        epochs: passes over the pairs.
+        batch_size: pairs of an optimizer step, over all processes.
+        pairs_at_once: pairs of a forward pass.
+        rank: of LoRA, on the projections of the language model only.
+        alpha: of LoRA.
+        checkpointing: recompute activations in the backward pass, for less memory.
+        save_every: steps between checkpoints, from which a killed training goes on.
+        seed: of the adapter's first weights and of the order of the pairs.
+    """
+
+    beta: float = 0.1
+    nll_weight: float = 1.0
+    learning_rate: float = 5e-6
+    epochs: float = 1.0
+    batch_size: int = 16
+    pairs_at_once: int = 4
+    rank: int = 16
+    alpha: int = 32
+    checkpointing: bool = False
+    save_every: int = 5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("beta", "learning_rate", "epochs", "batch_size", "pairs_at_once", "rank", "alpha", "save_every"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name} must be above 0, not {getattr(self, name)!r}.")
+        if self.nll_weight < 0:
+            raise UserError(f"nll_weight must be at least 0, not {self.nll_weight!r}.")
+        if self.batch_size % self.pairs_at_once:
+            raise UserError(f"batch_size must be a multiple of pairs_at_once, {self.pairs_at_once}, not {self.batch_size}.")
+
+
+def check_packages() -> None:
+    """Refuses to train without trl and peft.
+
+    Raises:
+        UserError: one of them is not installed.
+    """
+    if missing := [name for name in ("trl", "peft") if find_spec(name) is None]:
+        raise UserError(f"Training needs {' and '.join(missing)}: `pip install 'lad-eval[train]'`.")
+
+
+def train_adapter(
+    vlm: HuggingFaceVLM,
+    examples: Sequence[tuple[Request, AnswerPair]],
+    folder: Path,
+    *,
+    base: str,
+    made_from: Mapping[str, Any],
+    attention: Capl | None = None,
+    options: TrainingOptions | None = None,
+) -> Path:
+    """Trains an adapter and saves it, with what it was trained under, into a folder.
+
+    The loss is DPO's plus `nll_weight` times the negative log-likelihood of the chosen answer; the reference is the same model
+    with the adapter switched off, under the same attention. A training that was killed goes on from its last checkpoint.
+
+    Args:
+        vlm: of transformers; its model is changed.
+        examples: requests and their pairs.
+        folder: of the adapter; made if it is missing.
+        base: name of the model, for the adapter's configuration.
+        made_from: JSON-serialisable: what determines the pairs.
+        attention: of policy and reference; None: `Capl()`.
+        options: None: the defaults.
+
+    Raises:
+        UserError: trl or peft is missing, or the folder holds another training.
+        UnsupportedModelError: the language model has no projections to adapt, or its attention cannot be fused.
+    """
+    check_packages()
+    attention, options = attention or Capl(), options or TrainingOptions()
+    settings = {
+        "format": 1,
+        "model": dict(vlm.fingerprint),
+        "attention": attention.facts,
+        "options": asdict(options),
+        "pairs": [[pair.key, pair.chosen, pair.rejected] for _, pair in examples],
+        "made_from": dict(made_from),
+    }
+    if _is_finished(folder, settings):
+        _LOG.info("%s is trained already", folder)
+        return folder
+    trainer = _trainer(vlm, examples, folder / CHECKPOINTS, attention, options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.train(resume_from_checkpoint=_last_checkpoint(folder / CHECKPOINTS))
+    if not trainer.is_world_process_zero():
+        return folder
+    adapted = trainer.accelerator.unwrap_model(trainer.model)
+    adapted.peft_config["default"].base_model_name_or_path = base
+    with storage_errors(folder):
+        adapted.save_pretrained(str(folder))
+        document = {name: settings[name] for name in ("format", "attention", "options", "made_from")}
+        write_json(folder / TRAINING, {**document, "base": base, "pairs": len(examples), "steps": trainer.state.global_step})
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    return folder
+
+
+@contextmanager
+def fused_step(model: Any, attention: Capl, layout: PromptLayout, passes: int) -> Iterator[None]:
+    """Fuses attention in all forward passes of a training step, in whatever thread they run, and counts them.
+
+    Args:
+        model: of transformers, whose modules the trainer runs.
+        attention: to fuse with.
+        layout: of the step's rows.
+        passes: forward passes of the step: of the policy, of the reference, and of what is recomputed.
+
+    Raises:
+        UnsupportedModelError: fewer or more attention calls were fused.
+    """
+    from lad_eval.attention.hooks import around_attention, attending_layers, hooks_in_all_threads
+
+    lock, count = threading.Lock(), 0
+
+    def counted(call: AttentionCall, run: Run) -> AttentionOutput:
+        nonlocal count
+        with lock:
+            count += 1
+        return run(call.query, call.mask)
+
+    # `counted` is the inner hook, so that it sees the second passes of `attention`, too.
+    with attention.applied(model, layout), around_attention(model, counted), hooks_in_all_threads():
+        yield
+    expected = passes * (len(attending_layers(model)) + len(attending_layers(model, attention.every)))
+    if count != expected:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} cannot be trained under {attention.label}: a training step made {count} attention "
+            f"calls, and {expected} were expected."
+        )
+
+
+def target_modules(model: Any) -> str:
+    """A pattern of the names of the language model's projections, as peft takes it; the vision tower's are not among them.
+
+    Raises:
+        UnsupportedModelError: it has none of the usual names.
+    """
+    from lad_eval.attention.hooks import decoder_layers
+
+    layers = decoder_layers(model)
+    prefix = next(name for name, module in model.named_modules() if module is layers)
+    names = {name.rpartition(".")[2] for name, _ in layers.named_modules()}
+    if not (known := [name for name in _PROJECTIONS if name in names]):
+        raise UnsupportedModelError(
+            f"{type(model).__name__} cannot be trained here: its decoder layers have no modules {', '.join(_PROJECTIONS)}."
+        )
+    return rf"{prefix.replace('.', '[.]')}[.]\d+[.](?:\w+[.])*(?:{'|'.join(known)})"
+
+
+def _trainer(
+    vlm: HuggingFaceVLM, examples: Sequence[tuple[Request, AnswerPair]], folder: Path, attention: Capl, options: TrainingOptions
+) -> Any:
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import TrainerCallback
+    from trl import DPOConfig, DPOTrainer
+
+    from lad_eval.models.inference.continuation import end_ids
+    from lad_eval.training.batches import LAYOUT, PairCollator
+
+    model, processor = vlm.model, vlm.processor
+    tokenizer = processor.tokenizer
+    end = end_ids(model, tokenizer)[0]
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
+    passes = 3 if options.checkpointing else 2
+
+    class FusedTrainer(DPOTrainer):  # type: ignore[misc]
+        """Opens the attention for the whole step, backward pass included."""
+
+        def training_step(self, wrapped: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
+            layout = inputs.pop(LAYOUT)
+            with fused_step(model, attention, layout, passes):
+                return super().training_step(wrapped, inputs, num_items_in_batch)
+
+    class StepLog(TrainerCallback):  # type: ignore[misc]
+        """One line for each optimizer step."""
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:
+            if state.is_world_process_zero and logs and "loss" in logs:
+                _LOG.info(
+                    "step %d of %d: loss %.4f, reward accuracy %.2f, reward margin %.4f",
+                    state.global_step,
+                    state.max_steps,
+                    logs["loss"],
+                    logs.get("rewards/accuracies", float("nan")),
+                    logs.get("rewards/margins", float("nan")),
+                )
+
+    device = model.device.type
+    arguments = DPOConfig(
+        output_dir=str(folder),
+        loss_type=["sigmoid", "sft"],
+        loss_weights=[1.0, options.nll_weight],
+        beta=options.beta,
+        max_length=None,  # cutting a prompt would cut image tokens
+        learning_rate=options.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.1,
+        num_train_epochs=options.epochs,
+        per_device_train_batch_size=options.pairs_at_once,
+        gradient_accumulation_steps=_accumulation(options),
+        gradient_checkpointing=options.checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        bf16=device == "cuda" and str(model.dtype) == "torch.bfloat16",
+        use_cpu=device == "cpu",
+        seed=options.seed,
+        data_seed=options.seed,
+        save_strategy="steps",
+        save_steps=options.save_every,
+        save_total_limit=2,
+        logging_steps=1,
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_num_workers=0,  # prompts are prepared with this process's processor
+    )
+    collator = PairCollator(model, vlm.preparation, examples, end=end, pad=pad)
+    trainer = FusedTrainer(
+        model=model,
+        args=arguments,
+        data_collator=collator,
+        # The trainer takes a data set with images to be prepared by the collator.
+        train_dataset=Dataset.from_list([{"images": [], "row": row} for row in range(len(examples))]),
+        processing_class=processor,
+        peft_config=LoraConfig(
+            r=options.rank,
+            lora_alpha=options.alpha,
+            lora_dropout=0.0,
+            target_modules=target_modules(model),
+            task_type="CAUSAL_LM",
+        ),
+        callbacks=[StepLog()],
+    )
+    from transformers.trainer_callback import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _accumulation(options: TrainingOptions) -> int:
+    """Forward passes of an optimizer step in each process."""
+    import os
+
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if options.batch_size % (options.pairs_at_once * processes):
+        raise UserError(
+            f"batch_size must be a multiple of pairs_at_once times the number of processes, {options.pairs_at_once * processes}, "
+            f"not {options.batch_size}."
+        )
+    return options.batch_size // (options.pairs_at_once * processes)
+
+
+def _is_finished(folder: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether this training's adapter is in the folder; begins the folder where nothing is.
+
+    Raises:
+        UserError: another training is there.
+    """
+    with storage_errors(folder):
+        (folder / CHECKPOINTS).parent.mkdir(parents=True, exist_ok=True)
+    path = folder / SETTINGS
+    if not path.exists():
+        if adapter_weights(folder) is not None:
+            raise UserError(f"{folder} holds an adapter that was not trained here; choose another --out.")
+        with storage_errors(folder):
+            write_json(path, settings)
+        return False
+    stored = read_json(path, what="the settings of a training", cure="Choose another --out.")
+    if stored != settings:
+        other = next((name for name in settings if stored.get(name) != settings[name]), "format")
+        raise UserError(f"{folder} holds another training (its {other} differs); choose another --out.")
+    return adapter_weights(folder) is not None and (folder / TRAINING).exists()
+
+
+def _last_checkpoint(folder: Path) -> str | None:
+    """The latest checkpoint that is whole: its state is written last."""
+    for path in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
+        try:
+            parse((path / "trainer_state.json").read_bytes(), constants=True)
+        except (OSError, ValueError):
+            _LOG.warning("%s was cut off and is not used.", path)
+            shutil.rmtree(path, ignore_errors=True)
+            continue
+        return str(path)
+    return None
