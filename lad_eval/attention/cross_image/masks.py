@@ -144,7 +144,8 @@ def mask_rows(call: AttentionCall, rows: torch.Tensor) -> torch.Tensor:
     keys = call.key.shape[2]
     if call.mask is not None:
         mask = call.mask.expand(len(rows), *call.mask.shape[1:])
-        return mask.gather(2, rows[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3]))
+        gathered: torch.Tensor = mask.gather(2, rows[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3]))
+        return gathered
     place = torch.arange(keys, device=rows.device)
     seen = (place <= rows[..., None]) if call.is_causal else torch.ones(*rows.shape, keys, dtype=torch.bool, device=rows.device)
     if attention_implementation(call.module) == "sdpa":
