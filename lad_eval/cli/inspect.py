@@ -222,7 +222,7 @@ def _methods() -> list[tuple[str, str, str, str]]:
 
 _READ = {"log_probs": "logits", "attention": "attention", "replies": "replies"}
 _JOINED = (
-    "Parts are joined by +: prompt variants (instruction) + interventions (sofa, fastv, random-tokens, ...), in order + orders",
+    "Parts are joined by +: prompt variants (instruction) + interventions (sofa, fastv, knockout, ...), in order + orders",
     "(average-cyclic, average-random, majority) + one decision (all others), such as sofa(sigma=0.3)+lad(top_k=1).",
     "A part that is missing leaves the question, the model and the displayed order as they are, and vanilla decides.",
     "Prompt variants and interventions run the model again; everything else is decided from stored evidence.",
