@@ -4,7 +4,6 @@ import pytest
 
 from tests.words import (
     NAMES,
-    OPEN,
     PACKAGE,
     STORED,
     WORDS,
@@ -80,10 +79,6 @@ def test_names_fall_into_words():
 
 def test_a_word_is_listed_once():
     assert not WORDS.keys() & NAMES.keys()
-
-
-def test_what_is_left_open_exists():
-    assert [place for place in OPEN if not (PACKAGE / place).exists()] == []
 
 
 def test_what_stored_files_hold_is_still_there():

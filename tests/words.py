@@ -67,14 +67,8 @@ NAMES = {
     "world": "distributed context",
 }
 
-# Files, and beginnings of paths, where the words are not gone yet.
-OPEN: tuple[str, ...] = ()
-
 # Names that stored files hold, and so must stay: file -> names.
 STORED = {"regression/baseline.py": {"asked"}}
-
-# Class names that still stand for several things.
-SHARED_CLASSES = {"Choice"}
 
 
 def words_of(name):
@@ -106,17 +100,11 @@ def faults_in(source):
     return sorted(set(faults))
 
 
-def is_open(path):
-    """Whether a file of the package may still use the words."""
-    return path.relative_to(PACKAGE).as_posix().startswith(OPEN)
-
-
 def word_faults():
     """One line per name in a word of an earlier version."""
     return [
         f"{path.relative_to(ROOT)}:{line}: {name}: instead of {word!r} write: {instead}."
         for path in sorted(PACKAGE.rglob("*.py"))
-        if not is_open(path)
         for line, name, word, instead in faults_in(path.read_text(encoding="utf-8"))
         if name not in STORED.get(path.relative_to(PACKAGE).as_posix(), ())
     ]
@@ -138,7 +126,7 @@ def class_faults():
     return [
         f"{places[0]}: class {name}: the name is taken by {', '.join(places[1:])}; give each class a name of its own."
         for name, places in classes_by_name(sources).items()
-        if len(places) > 1 and name not in SHARED_CLASSES
+        if len(places) > 1
     ]
 
 
