@@ -237,7 +237,12 @@ def _columns(rows: Sequence[tuple[str, ...]], width: int | None = None) -> list[
     return terminal(Table("", [""] * len(rows[0]), rows, fold=-1), width).plain.splitlines()
 
 
-EXTRAS = {"vlmevalkit": ("vlmeval", "vlmeval"), "adapters": ("peft", "peft"), "figures and `make tiny`": ("matplotlib", "train")}
+EXTRAS = {
+    "vlmevalkit": ("vlmeval", "vlmeval"),
+    "adapters": ("peft", "peft"),
+    "study key-space": ("sklearn", "studies"),
+    "figures and `make tiny`": ("matplotlib", "train"),
+}
 
 
 @dataclass(frozen=True)

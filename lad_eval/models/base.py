@@ -6,13 +6,16 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 from lad_eval.attention.interventions import Intervention
 from lad_eval.errors import DataError, UserError
 from lad_eval.evidence.replies import Decoding, Reply
 from lad_eval.evidence.table import Evidence
 from lad_eval.tasks.request import Request
+
+if TYPE_CHECKING:
+    from lad_eval.attention.layout import PromptLayout
 
 BatchSize = int | Literal["auto"]
 ImagePreparation = Literal["protocol", "native", "pad"]
@@ -132,6 +135,30 @@ class Calibratable(Protocol):
             UserError: the model cannot take a request, or a learned value is not finite.
             UnsupportedModelError: the model lacks what the intervention learns from.
         """
+
+
+ReadPrompt = Callable[["PromptLayout", Callable[[], None]], Item]
+"""Is handed a batch's layout and what runs the model on it once, and gives what it made of the pass."""
+
+
+@runtime_checkable
+class RunsPrompts(Protocol):
+    """A model of transformers whose passes over prompts can be observed from inside."""
+
+    name: str
+    model: Any
+    processor: Any
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]: ...
+
+    def read_prompts(self, requests: Sequence[Request], read: ReadPrompt[Item]) -> Iterator[Item]:
+        """What `read` makes of batch after batch of prompts, each as soon as it is there, in an order of the model's own.
+
+        A prompt ends where the candidates' tokens begin; nothing is appended to it. Where memory does not suffice, `read` is
+        called again with smaller batches, and what it raised is forgotten.
+        """
+        ...
 
 
 def calibration_origin(fingerprint: Mapping[str, Any], requests: Sequence[Request]) -> dict[str, Any]:

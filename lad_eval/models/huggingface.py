@@ -21,7 +21,9 @@ from lad_eval.evidence.table import Evidence
 from lad_eval.models.base import (
     BatchSize,
     ImagePreparation,
+    Item,
     PromptReport,
+    ReadPrompt,
     Repeated,
     by_identifiers,
     calibration_origin,
@@ -187,6 +189,15 @@ class HuggingFaceVLM(InterventionMixin):
             # How far the failed batch was used is unknown, so calibration starts again with smaller batches.
             free_memory()
             self._tokens_that_fit = max(sizes) // 2 * max(map(self._tokens, requests))
+
+    def read_prompts(self, requests: Sequence[Request], read: ReadPrompt[Item]) -> Iterator[Item]:
+        """See `lad_eval.models.base.RunsPrompts`; interventions that the model is under are left out."""
+
+        def use(batch: Sequence[tuple[int, Request]], prepared: Batch) -> Item:
+            return read(prepared.layout, lambda: self._pass_over(prepared))
+
+        for group in by_identifiers(requests):
+            yield from self._batches(group, use)
 
     def _passes(self, requests: Sequence[Request], sizes: list[int]) -> Iterator[tuple[PromptLayout, Callable[[], None]]]:
         """Forward passes of the unchanged model, batch by batch; the batch sizes are appended to `sizes`."""

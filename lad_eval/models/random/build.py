@@ -13,6 +13,7 @@ from lad_eval.models.random.family import ModelFamily, make_tokenizer
 from lad_eval.models.random.llava import LLAVA_1_5, LLAVA_NEXT, LLAVA_ONEVISION, PIXTRAL
 from lad_eval.models.random.qwen import QWEN2_5_VL, QWEN2_VL, QWEN3_5, QWEN3_VL
 from lad_eval.models.random.tiles import GEMMA4, GLM4V, IDEFICS3, INTERNVL, SMOLVLM
+from lad_eval.models.random.untrained import fill_zeros
 from lad_eval.models.releases import check_transformers, repair
 
 _FAMILIES: dict[str, ModelFamily] = {
@@ -71,7 +72,7 @@ def build(
     with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []), torch.device("cpu" if tiny else where):
         torch.manual_seed(seed)
         model = transformers.AutoModelForImageTextToText.from_config(config, dtype=number, **options)
-        _fill_zeros(model)
+        fill_zeros(model, _TINY_INITIALIZER_RANGE)
     repair(model)
     generation = model.generation_config
     generation.eos_token_id, generation.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
@@ -108,13 +109,6 @@ def make_config(family: str, size: str, tokenizer: Any) -> Any:
 def _listed(token_ids: Mapping[str, str | tuple[str, ...]]) -> Iterator[tuple[str, str | list[str]]]:
     """The entries, several tokens as the list that transformers takes."""
     return ((entry, token if isinstance(token, str) else list(token)) for entry, token in token_ids.items())
-
-
-def _fill_zeros(model: Any) -> None:
-    """Gemma3 initialises its image projection with zeros: an untrained model would ignore its images."""
-    for weights in model.parameters():
-        if weights.dim() > 1 and not weights.is_meta and not bool(weights.any()):
-            torch.nn.init.normal_(weights, std=_TINY_INITIALIZER_RANGE)
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -1,0 +1,35 @@
+"""The same architecture with random weights: the control for whatever is measured of a trained model's insides."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+
+from lad_eval.models.releases import repair
+
+
+def untrained(model: Any, seed: int) -> Any:
+    """A model of the same configuration, dtype, device and attention implementation, with weights as training would begin.
+
+    Args:
+        model: of transformers; it is left alone.
+        seed: of the weights.
+    """
+    device = model.device
+    implementation = getattr(model.config, "_attn_implementation", None)
+    options = {} if implementation is None else {"attn_implementation": implementation}
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.device(device):
+        torch.manual_seed(seed)
+        made = type(model)._from_config(copy.deepcopy(model.config), dtype=model.dtype, **options)
+        fill_zeros(made, float(getattr(model.config.get_text_config(), "initializer_range", None) or 0.02))
+    repair(made)
+    return made.to(device).eval()
+
+
+def fill_zeros(model: Any, std: float) -> None:
+    """Gemma3's image projection begins at zero: an untrained model would not see its images at all."""
+    for weights in model.parameters():
+        if weights.dim() > 1 and not weights.is_meta and not bool(weights.any()):
+            torch.nn.init.normal_(weights, std=std)
