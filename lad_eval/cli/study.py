@@ -33,6 +33,8 @@ app = typer.Typer(name="study", help="Regenerate a paper's tables and figures fo
 WRITTEN = Path("results/paper")
 SCENES_LIMIT = 50
 PRUNING = Path("results/study/pruning")
+KEY_SPACE = Path("results/study/key-space")
+KEY_SPACE_TASKS = "scenes_adversarial_n4,scenes_random_n2"
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where tables and figures are written.", file_okay=False)]
 KEEP = "1.0,0.5,0.25,0.125,0"
 
@@ -155,3 +157,53 @@ def pruning(
         study=STUDY,
     )
     _show(pruning_study(settings, task, keeps, pruners, out, stored=stored))
+
+
+@app.command("key-space")
+def key_space(
+    model: Model,
+    tasks: Annotated[
+        str, typer.Option("--tasks", "-t", help="The task whose prompts are read, and, as a control, a second one; commas.")
+    ] = KEY_SPACE_TASKS,
+    layers: Annotated[
+        str | None, typer.Option("--layers", help="Decoder layers, separated by commas, or all; default: 5 evenly spaced.")
+    ] = None,
+    points: Annotated[int, typer.Option("--points", min=0, help="Tokens of a modality in t-SNE's pictures. 0: none.")] = 500,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="The first samples of a task only. 0: all.")] = 200,
+    batch_size: BatchSize = "auto",
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    attn: Attention = None,
+    revision: Revision = None,
+    image_preparation: PreparedAs = ImagePreparation.protocol,
+    trust_remote_code: TrustRemoteCode = False,
+    out: Out = KEY_SPACE,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+    include_path: IncludePath = None,
+) -> None:
+    """Keys of visual and text tokens: how far apart they lie, with random weights too, and whether attention goes with it."""
+    from lad_eval.cli.console import log_to_stderr, quiet_libraries
+
+    log_to_stderr(quiet=quiet)
+    quiet_libraries(quiet=quiet)
+    from lad_eval.models.base import check_batch_size
+    from lad_eval.run.execute import Settings
+    from lad_eval.studies.key_space.run import STUDY, key_space_study
+
+    settings = Settings(
+        model=model,
+        tasks=tuple(name.strip() for name in tasks.split(",") if name.strip()),
+        limit=limit or None,
+        batch_size=check_batch_size(batch_size),
+        dtype=dtype,
+        device=device,
+        attn=attn,
+        revision=revision,
+        image_preparation=image_preparation.value,
+        trust_remote_code=trust_remote_code,
+        seed=seed,
+        quiet=quiet,
+        study=STUDY,
+    )
+    _show(key_space_study(settings, layers, points, out))

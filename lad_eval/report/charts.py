@@ -16,7 +16,7 @@ import numpy as np
 from lad_eval.errors import UserError
 from lad_eval.evidence.table import Floats
 from lad_eval.files.atomic import write_atomically
-from lad_eval.report.panels import Chart, DensityPlot, HeatMap, LinePlot, Panel
+from lad_eval.report.panels import Chart, DensityPlot, HeatMap, LinePlot, Panel, ScatterPlot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -153,11 +153,12 @@ LIGHT = Theme("#3c4043", "#80868b", "#e8eaed", "#f4f7fb", "#0b4f9e", "#ffffff", 
 DARK = Theme("#dfe2e6", "#9aa0a6", "#3c4043", "#23272e", "#7db7f5", "#0d1116", "#1b1e23", 0.35)
 
 _LINE_COLOURS = {**COLOURS, "lad-unlabelled": MORE[1], "random": COLOURS["lad"], "adversarial": MORE[0], "attention": QUIET}
+_LINE_COLOURS |= {"visual": COLOURS["lad"], "text": MORE[0], "model": COLOURS["lad"], "random weights": MORE[0]}
 _STYLES = (("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"))  # for overlapping lines, and for print without colour
 _MORE = MORE[2:]
 
 
-def draw(chart: Chart, form: Literal["svg", "pdf"], theme: Theme = LIGHT) -> bytes:
+def draw(chart: Chart, form: Literal["svg", "pdf", "png"], theme: Theme = LIGHT) -> bytes:
     """The chart as the content of a file."""
     from matplotlib import rc_context
 
@@ -171,8 +172,8 @@ def draw(chart: Chart, form: Literal["svg", "pdf"], theme: Theme = LIGHT) -> byt
     with rc_context(settings):
         figure = _figure(chart, theme)
         stream = io.BytesIO()
-        metadata = {"Date": None} if form == "svg" else {"CreationDate": None}
-        figure.savefig(stream, format=form, metadata=metadata, facecolor=theme.paper)
+        metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}[form]
+        figure.savefig(stream, format=form, dpi=160, metadata=metadata, facecolor=theme.paper)
     return stream.getvalue()
 
 
@@ -203,6 +204,8 @@ def _charts_draw_panel(axes: Any, panel: Panel, theme: Theme) -> None:
         _draw_matrix(axes, panel, theme)
     elif isinstance(panel, DensityPlot):
         _draw_cloud(axes, panel, theme)
+    elif isinstance(panel, ScatterPlot):
+        _draw_scatter(axes, panel, theme)
     else:
         _draw_lines(axes, panel, theme)
 
@@ -242,6 +245,20 @@ def _draw_cloud(axes: Any, panel: DensityPlot, theme: Theme) -> None:
     axes.plot([0, 1], [0, 1], color=theme.faint, linewidth=0.8, linestyle=":")
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_scatter(axes: Any, panel: ScatterPlot, theme: Theme) -> None:
+    more = iter(_MORE * 4)
+    styles = itertools.cycle(_STYLES)
+    for group in panel.groups:
+        colour = _line_colour(_LINE_COLOURS.get(group.name) or next(more), theme)
+        marker, _ = next(styles)
+        # Thousands of points are one picture in the file, not thousands of shapes.
+        axes.scatter(
+            group.x, group.y, s=5, color=colour, marker=marker, alpha=0.5, linewidths=0, label=group.name, rasterized=True
+        )
+    axes.set(xticks=[], yticks=[])
+    axes.legend(labelcolor=theme.ink, frameon=False, fontsize=7.5, loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=2)
 
 
 def _draw_lines(axes: Any, panel: LinePlot, theme: Theme) -> None:

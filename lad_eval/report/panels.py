@@ -1,4 +1,4 @@
-"""Charts as values: heat maps, line plots and density plots side by side; `report.charts` draws them."""
+"""Charts as values: heat maps, line, density and scatter plots side by side; `report.charts` draws them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,25 @@ class DensityPlot:
     y_label: str
 
 
-Panel = HeatMap | LinePlot | DensityPlot
+class Points(NamedTuple):
+    """Points of one name, Float[n] each."""
+
+    name: str
+    x: Floats
+    y: Floats
+
+
+@dataclass(frozen=True)
+class ScatterPlot:
+    """Points of several names in a plane whose axes mean nothing, such as that of t-SNE."""
+
+    title: str
+    groups: tuple[Points, ...]
+    x_label: str = ""
+    y_label: str = ""
+
+
+Panel = HeatMap | LinePlot | DensityPlot | ScatterPlot
 
 
 @dataclass(frozen=True)

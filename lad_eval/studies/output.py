@@ -1,4 +1,4 @@
-"""The folder that a study writes: one HTML page, Markdown, tables as CSV and LaTeX, figures as SVG and PDF."""
+"""The folder that a study writes: one HTML page, Markdown, tables as CSV and LaTeX, figures as SVG, PDF and PNG."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from lad_eval.files.atomic import write_atomically
 from lad_eval.report.charts import DARK, LIGHT, Theme, draw
@@ -18,6 +18,9 @@ from lad_eval.run.execute import Settings
 from lad_eval.run.metadata import checkout
 from lad_eval.studies.document import StudyDocument
 from lad_eval.version import __version__
+
+FORMS: tuple[Literal["svg", "pdf", "png"], ...] = ("svg", "pdf", "png")
+"""Of every figure, a file each."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,8 @@ def write_study(report: StudyReport, folder: Path) -> StudyOutput:
         if document.tables:
             _write_text(folder / "tables" / f"{document.name}.tex", document.latex() + "\n")
         for chart in document.charts:
-            _write(folder / "figures" / f"{chart.name}.svg", draw(chart, "svg"))
-            _write(folder / "figures" / f"{chart.name}.pdf", draw(chart, "pdf"))
+            for form in FORMS:
+                _write(folder / "figures" / f"{chart.name}.{form}", draw(chart, form))
     lines = [*report.findings, *report.notices]
     parts = [f"# {report.heading}", *map(markdown_text, lines), *(document.markdown() for document in report.documents)]
     _write_text(folder / f"{report.name}.md", "\n\n".join(parts) + "\n")

@@ -4,9 +4,10 @@ To add one: a frozen dataclass derived from `Intervention` (`CalibratedIntervent
 as fields, and `_attached`, which opens hooks of `lad_eval.attention.hooks`; and a line in `INTERVENTIONS`, or in another package
 an entry point of the group `lad_eval.interventions`. See docs/add-a-method.md.
 
-base.py     what an intervention is; several at once
-learned.py  what one learned from calibration samples
-sofa.py     soft attention between images
+base.py      what an intervention is; several at once
+learned.py   what one learned from calibration samples
+sofa.py      soft attention between images
+knockout.py  text that does not see visual tokens
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ INTERVENTIONS: Registry[type[Intervention]] = Registry(
         "capl": "lad_eval.attention.cross_image.capl:Capl",
         "truncated": "lad_eval.attention.cross_image.truncated:Truncated",
         "delimiter-scaling": "lad_eval.attention.cross_image.delimiter_scaling:DelimiterScaling",
+        "knockout": "lad_eval.attention.interventions.knockout:Knockout",
         "fastv": "lad_eval.attention.pruning.fastv:FastV",
         "pyramiddrop": "lad_eval.attention.pruning.pyramiddrop:PyramidDrop",
         "sparsevlm": "lad_eval.attention.pruning.sparsevlm:SparseVLM",

@@ -51,6 +51,11 @@ class Steps:
                 raise ValueError(f"the model reads prompts of {tokens} tokens, and their layout is of {self._length}")
         return self.continues
 
+    @property
+    def continued(self) -> int:
+        """Tokens behind the prompts when this pass is done."""
+        return self._appended + self._tokens
+
     def note_window(self, call: AttentionCall) -> None:
         """Takes a layer's window from a call of the prefill.
 

@@ -10,14 +10,15 @@ import torch
 from lad_eval.models.releases import repair
 
 
-def untrained(model: Any, seed: int) -> Any:
-    """A model of the same configuration, dtype, device and attention implementation, with weights as training would begin.
+def untrained(model: Any, seed: int, device: Any = None) -> Any:
+    """A model of the same configuration, dtype and attention implementation, with weights as training would begin.
 
     Args:
         model: of transformers; it is left alone.
         seed: of the weights.
+        device: of the new model; None: that of the model.
     """
-    device = model.device
+    device = model.device if device is None else torch.device(device)
     implementation = getattr(model.config, "_attn_implementation", None)
     options = {} if implementation is None else {"attn_implementation": implementation}
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.device(device):

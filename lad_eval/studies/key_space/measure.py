@@ -1,0 +1,282 @@
+"""All numbers of one layer's keys at one stage, and of the scores that its last row gives them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from lad_eval.attention.keys import LINKS, Stage
+from lad_eval.evidence.table import Floats
+from lad_eval.studies.key_space.capture import Captured
+from lad_eval.studies.key_space.distances import (
+    BlockSums,
+    Projection,
+    binned,
+    block_sums,
+    jensen_shannon,
+    median_distance,
+    probe_auc,
+    project,
+)
+from lad_eval.studies.key_space.permutation import SPLITS, Spread, between_halves, between_kinds, halves
+from lad_eval.studies.key_space.tokens import QUESTION, TEMPLATE, VISUAL, Bools, Ints
+
+_AHEAD = 10
+"""Added to the kind of a text token that stands before the prompt's last visual token."""
+_ELSEWHERE_TOKENS = 1_000
+_RESAMPLES = 1_000
+
+
+@dataclass(frozen=True)
+class HalvesGap:
+    """One modality against itself: halves of the samples, dealt by several seeds; `p` is that of the first."""
+
+    mmd2: Spread
+    p: float
+    js: Spread
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How far visual keys lie from text keys in one layer. NaN stands for what too few tokens or samples leave unknown.
+
+    Attributes:
+        dimensions: principal components that are compared.
+        explained: their share of the variance, 0 to 1.
+        mmd2: visual against text.
+        p: of `mmd2`, whole samples exchanged; not yet corrected for several layers.
+        js: Jensen-Shannon divergence in bits, mean over the components.
+        js_weighted: the same, weighted by their variance.
+        auc: of a linear probe, cross-validated over samples.
+        image: visual keys against visual keys of other samples.
+        text: text keys against text keys of other samples.
+        question: MMD^2 of visual keys against text of the question.
+        template: against text of the chat template.
+        ahead: against text that stands before or between the images.
+        image_elsewhere: visual keys against those of another task.
+        text_elsewhere: text keys against those of another task.
+        rank_score: Spearman's correlation over samples of how far a sample's visual keys lie from text with how much higher its
+            visual scores are than its text scores.
+        rank_attention: the same with attention per visual token by that per text token.
+    """
+
+    layer: int
+    stage: Stage
+    dimensions: int
+    explained: float
+    mmd2: float
+    p: float
+    js: float
+    js_weighted: float
+    auc: float
+    image: HalvesGap
+    text: HalvesGap
+    question: float
+    template: float
+    ahead: float
+    image_elsewhere: float
+    text_elsewhere: float
+    rank_score: float
+    rank_attention: float
+
+    @property
+    def ratio(self) -> float:
+        """The gap by the larger of what halves of one modality show and how much that varies."""
+        floor = max(max(half.mmd2.mean, half.mmd2.sd) for half in (self.image, self.text))
+        return self.mmd2 / floor if floor > 0 else math.nan
+
+
+@dataclass(frozen=True)
+class Link:
+    """Means over samples of what the last row makes of visual and of text keys in one layer; (visual, text) each.
+
+    Attributes:
+        score: pre-softmax, q.k as the layer scales it.
+        norm: of the keys.
+        cosine: of the keys with the query.
+        attention: per token, as a multiple of even attention over the prompt.
+        difference: visual score minus text score, mean over samples.
+        difference_low: lower end of its 95 % interval, from a bootstrap over samples.
+        difference_high: upper end.
+    """
+
+    layer: int
+    score: tuple[float, float]
+    norm: tuple[float, float]
+    cosine: tuple[float, float]
+    attention: tuple[float, float]
+    difference: float
+    difference_low: float
+    difference_high: float
+
+
+def measure_gap(keys: Captured, layer: int, stage: Stage, seed: int, elsewhere: Captured | None = None) -> Gap:
+    """The gap in one layer.
+
+    Args:
+        keys: of the task.
+        layer: of the decoder.
+        stage: of the keys.
+        seed: of projections, splits and permutations.
+        elsewhere: keys of the same model on another task.
+    """
+    projection = project(keys.keys(layer, stage), seed)
+    scores, sample = projection.scores, keys.sample
+    bandwidth = median_distance(scores, seed)
+    blocks = block_sums(scores, sample, keys.kind + _AHEAD * (keys.ahead & ~keys.visual), bandwidth)
+    kind, ahead = blocks.kind % _AHEAD, blocks.kind >= _AHEAD
+    visual = kind == VISUAL
+    bins = binned(scores)
+    first, second = bins[keys.visual], bins[~keys.visual]
+    image_away, text_away = (math.nan, math.nan) if elsewhere is None else _elsewhere(keys, elsewhere, layer, stage, seed)
+    distance = _sample_gaps(blocks, visual, len(keys.length))
+    links = keys.links[:, keys.layers.index(layer)]
+    return Gap(
+        layer,
+        stage,
+        scores.shape[1],
+        projection.explained,
+        float(blocks.mmd2(visual, ~visual)),
+        between_kinds(blocks, visual, ~visual, seed),
+        jensen_shannon(first, second),
+        jensen_shannon(first, second, projection.variance),
+        probe_auc(scores[keys.visual], scores[~keys.visual], [sample[keys.visual], sample[~keys.visual]], seed),
+        _halves_gap(blocks.select(visual), first, sample[keys.visual], seed),
+        _halves_gap(blocks.select(~visual), second, sample[~keys.visual], seed),
+        float(blocks.mmd2(visual, kind == QUESTION)),
+        float(blocks.mmd2(visual, kind == TEMPLATE)),
+        float(blocks.mmd2(visual, ahead)),
+        image_away,
+        text_away,
+        spearman(distance, links[:, LINKS.index("score"), 0] - links[:, LINKS.index("score"), 1]),
+        spearman(distance, links[:, LINKS.index("attention"), 0] / links[:, LINKS.index("attention"), 1]),
+    )
+
+
+def _halves_gap(blocks: BlockSums, bins: Ints, sample: Ints, seed: int) -> HalvesGap:
+    dealt = halves(blocks.sample, SPLITS, seed)
+    gaps = blocks.mmd2(dealt == 0, dealt == 1)
+    tokens = halves(sample, SPLITS, seed)
+    divergences = [jensen_shannon(bins[side == 0], bins[side == 1]) for side in tokens if (side == 0).any()]
+    js = Spread.of(divergences) if divergences else Spread(math.nan, math.nan)
+    return HalvesGap(Spread.of(gaps.tolist()), between_halves(blocks, dealt[0] == 0, seed), js)
+
+
+def _sample_gaps(blocks: BlockSums, visual: Bools, samples: int) -> Floats:
+    """Float[samples]: how much nearer a sample's visual keys are to other samples' visual keys than to their text keys."""
+    gaps = np.full(samples, np.nan)
+    for number in np.unique(blocks.sample):
+        mine = visual & (blocks.sample == number)
+        means = [
+            blocks.sums[mine][:, others].sum() / pairs if (pairs := blocks.pairs[mine][:, others].sum()) else np.nan
+            for others in (visual, ~visual)
+        ]
+        gaps[number] = means[0] - means[1]
+    return gaps
+
+
+def _elsewhere(keys: Captured, other: Captured, layer: int, stage: Stage, seed: int) -> tuple[float, float]:
+    """MMD^2 of visual keys, and of text keys, of two tasks, on a pool of equal parts of both."""
+    parts: list[tuple[Floats, Ints, Ints]] = []
+    for task, captured in enumerate((keys, other)):
+        chance = np.random.default_rng([seed, 3, task])
+        values = captured.keys(layer, stage)
+        for modality, members in enumerate((captured.visual, ~captured.visual)):
+            chosen = np.sort(chance.permutation(np.flatnonzero(members))[:_ELSEWHERE_TOKENS])
+            # Samples of two tasks are never one sample.
+            parts.append((values[chosen], 2 * captured.sample[chosen] + task, np.full(len(chosen), 2 * task + modality)))
+    values, sample, kind = (np.concatenate(column) for column in zip(*parts, strict=True))
+    scores = project(values, seed).scores
+    blocks = block_sums(scores, sample, kind, median_distance(scores, seed))
+    visual, text = (float(blocks.mmd2(blocks.kind == modality, blocks.kind == 2 + modality)) for modality in (0, 1))
+    return visual, text
+
+
+def spearman(first: Floats, second: Floats) -> float:
+    """Rank correlation over what is finite in both; NaN for fewer than three pairs or a constant."""
+    from scipy.stats import spearmanr
+
+    finite = np.isfinite(first) & np.isfinite(second)
+    a, b = first[finite], second[finite]
+    if len(a) < 3 or (a == a[0]).all() or (b == b[0]).all():
+        return math.nan
+    return float(spearmanr(a, b).statistic)
+
+
+def measure_link(keys: Captured, layer: int) -> Link:
+    """What the last row makes of the keys of one layer."""
+    links = keys.links[:, keys.layers.index(layer)]  # [samples, 4, 2]
+    values = {name: links[:, place] for place, name in enumerate(LINKS)}
+    values["attention"] = values["attention"] * keys.length[:, None]
+    means = {name: _pair(value) for name, value in values.items()}
+    difference = values["score"][:, 0] - values["score"][:, 1]
+    difference = difference[np.isfinite(difference)]
+    middle = float(difference.mean()) if len(difference) else math.nan
+    low, high = _bootstrap(difference)
+    return Link(
+        layer,
+        means["score"],
+        means["norm"],
+        means["cosine"],
+        means["attention"],
+        middle,
+        low,
+        high,
+    )
+
+
+def _bootstrap(values: Floats) -> tuple[float, float]:
+    """Ends of the 95 % interval of the mean."""
+    if len(values) < 2:
+        return math.nan, math.nan
+    drawn = np.random.default_rng(0).integers(0, len(values), (_RESAMPLES, len(values)))
+    low, high = np.percentile(values[drawn].mean(axis=1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _pair(values: Floats) -> tuple[float, float]:
+    finite = [column[np.isfinite(column)] for column in values.T]
+    visual, text = (float(column.mean()) if len(column) else math.nan for column in finite)
+    return visual, text
+
+
+@dataclass(frozen=True)
+class Map:
+    """t-SNE of some tokens of one layer: Float[n, 2], and which of them are visual."""
+
+    layer: int
+    stage: Stage
+    points: Floats
+    visual: Bools
+
+
+def measure_map(keys: Captured, layer: int, stage: Stage, most: int, seed: int) -> Map:
+    """A picture of both modalities in the plane; never evidence of a distance.
+
+    Args:
+        keys: of the task.
+        layer: of the decoder.
+        stage: of the keys.
+        most: points of a modality.
+        seed: of the choice of points.
+    """
+    from sklearn.manifold import TSNE
+
+    projection: Projection = project(keys.keys(layer, stage), seed)
+    chance = np.random.default_rng([seed, 4])
+    chosen = np.concatenate([chance.permutation(np.flatnonzero(side))[:most] for side in (keys.visual, ~keys.visual)])
+    perplexity = min(30.0, (len(chosen) - 1) / 3)
+    reduced = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(projection.scores[chosen])
+    return Map(layer, stage, np.asarray(reduced, dtype=np.float64), keys.visual[chosen])
+
+
+def histogram(keys: Captured, layer: int, bins: int = 40) -> tuple[Floats, Floats, Floats]:
+    """Pre-softmax scores of the chosen tokens: centres Float[bins], and shares of visual and of text tokens in percent."""
+    scores = keys.scores(layer)
+    low, high = np.percentile(scores, [0.5, 99.5])
+    edges = np.linspace(low, high if high > low else low + 1, bins + 1)
+    clipped = np.clip(scores, edges[0], edges[-1])
+    shares = [100 * np.histogram(clipped[side], edges)[0] / max(1, int(side.sum())) for side in (keys.visual, ~keys.visual)]
+    return (edges[:-1] + edges[1:]) / 2, shares[0], shares[1]

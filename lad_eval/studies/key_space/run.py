@@ -1,0 +1,96 @@
+"""The whole order: capture what is missing, measure, make tables and figures, write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lad_eval.run import folder as files
+from lad_eval.run.execute import Settings
+from lad_eval.studies.document import StudyDocument
+from lad_eval.studies.key_space.collect import Collected, collect
+from lad_eval.studies.key_space.figures import gap_chart, map_charts, score_charts
+from lad_eval.studies.key_space.tables import control_tables, findings, gap_tables, link_table, notes_on_stages
+from lad_eval.studies.key_space.tokens import tokens_per_sample
+from lad_eval.studies.output import StudyOutput, StudyReport, notices, provenance, write_study
+
+STUDY = "key-space"
+
+
+def key_space_study(settings: Settings, layers: str | None, points: int, out: Path) -> StudyOutput | None:
+    """Makes the study for one model.
+
+    Args:
+        settings: model, tasks (the second is another data set, for control), limit, seed, ...
+        layers: "all", or numbers of decoder layers separated by commas; None: five.
+        points: of a modality in each picture; 0: no pictures.
+        out: the parent of the study's folder, which has the model's name.
+
+    Returns:
+        What was written; None in every process but the main one.
+
+    Raises:
+        UserError: see `lad_eval.studies.key_space.collect.collect`.
+    """
+    folder = out / files.slug(settings.model_name)
+    collected = collect(settings, layers, points, folder)
+    if collected is None:
+        return None
+    most = tokens_per_sample(collected.samples)
+    taken = (
+        f"{collected.samples} samples, of each at most {most} visual tokens and {most} of text without special tokens, chosen by "
+        "chance; keys of all heads side by side."
+    )
+    report = StudyReport(
+        STUDY,
+        f"Keys of visual and of text tokens in {settings.model_name} on {collected.tasks[0]}",
+        "Whether the keys of visual tokens lie outside the distribution of text keys, and whether that goes with less attention; "
+        "every table has rows of the same architecture with random weights.",
+        "arXiv 2510.26721 v1",
+        "2510.26721v1",
+        documents(collected, points),
+        findings=findings(collected),
+        notices=[taken, *notices(settings)],
+        provenance=[*provenance([collected.facts]), f"seed: {settings.seed}"],
+    )
+    return write_study(report, folder)
+
+
+def documents(collected: Collected, points: int) -> tuple[StudyDocument, ...]:
+    """The tables and figures under their headings."""
+    maps = map_charts(collected)
+    return (
+        StudyDocument(
+            "gap",
+            "How far visual keys lie from text keys",
+            gap_tables(collected),
+            (gap_chart(collected),),
+            (
+                *notes_on_stages(collected),
+                "An untrained network shows a gap, too: by itself it says nothing of training or of a preference for text. What "
+                "training did is the difference between a row and the one of random weights below it.",
+            ),
+        ),
+        StudyDocument("controls", "What else differs as much", control_tables(collected)),
+        StudyDocument(
+            "link",
+            "Whether the gap goes with lower scores and less attention",
+            (link_table(collected),),
+            score_charts(collected),
+            (
+                "Whether visual tokens are used too little, no table here can say. Evaluate with text kept from them: "
+                "lad-eval run --methods 'vanilla,knockout(layers=8-16)'.",
+                "Scores count every key of the prompt, also one that a sliding window hides from the last token; attention to it "
+                "is 0.",
+            ),
+        ),
+        StudyDocument(
+            "map",
+            "Both modalities in the plane",
+            (),
+            maps,
+            ("A picture, never evidence: the random weights' groups are as clear-cut as they are, without any training.",)
+            if maps
+            else (),
+            () if points else ("t-SNE: --points 0 leaves it out.",),
+        ),
+    )
