@@ -44,6 +44,7 @@ def test_text_that_sees_no_image_does_not_depend_on_it(vlm, family):
     if all_attend(model.model):
         np.testing.assert_allclose(one.log_probs, other.log_probs, atol=1e-5)
         assert replies[0] == replies[1]
+    if family in ("qwen2.5-vl", "llava-1.5"):  # others have tile marks inside an image's span, which text goes on to see
         assert one.attention.max() < 1e-6
         assert plain.attention.max() > 1e-3
 

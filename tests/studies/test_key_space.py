@@ -138,7 +138,7 @@ def test_a_second_run_captures_nothing_and_says_the_same(made, monkeypatch):
     [
         (["--limit", "3"], "compares halves of the samples: it needs at least 4; raise --limit."),
         (["--tasks", "scenes_of_nothing"], "Unknown task 'scenes_of_nothing'"),
-        (["--limit", "4", "--layers", "8"], "--layers takes all, or layers that attend, separated by commas; '8' is not one of 0 to 7."),
+        (["--limit", "4", "--layers", "8"], "layers that attend, separated by commas; '8' is not one of 0 to 7."),
     ],
 )  # fmt: skip
 def test_what_cannot_be_studied(options, message, tmp_path, capsys):
