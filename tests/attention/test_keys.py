@@ -12,7 +12,7 @@ from lad_eval.attention.keys import LINKS, KeyRecorder, record_keys, stage_names
 from lad_eval.attention.rows import attention_rows
 from lad_eval.attention.spans import image_spans
 from lad_eval.errors import UnsupportedModelError
-from lad_eval.models.continuation import with_positions
+from lad_eval.models.inference.continuation import with_positions
 from lad_eval.models.random import FAMILIES
 
 # Families whose rotary positions are (cos, sin) pairs, applied to halves of a head by their own `apply_...rotary_pos_emb`.

@@ -139,8 +139,10 @@ def block_sums(points: Floats, sample: Ints, kind: Ints, bandwidth: float) -> Bl
         sums[first:last, first:] = np.add.reduceat(across, starts[first:last] - low.start, axis=0, dtype=np.float64)
     upper = np.triu(sums, 1)
     sums = (upper + upper.T + np.diag(np.diag(sums))) / len(BANDWIDTHS)
-    apart = sample[starts][:, None] != sample[starts][None, :]
-    return BlockSums(np.where(apart, sums, 0.0), np.where(apart, np.outer(counts, counts), 0.0), sample[starts], kind[starts])
+    distinct = sample[starts][:, None] != sample[starts][None, :]
+    return BlockSums(
+        np.where(distinct, sums, 0.0), np.where(distinct, np.outer(counts, counts), 0.0), sample[starts], kind[starts]
+    )
 
 
 def _chunks(starts: Ints, total: int) -> list[slice]:
