@@ -88,7 +88,7 @@ def documents(collected: Collected, points: int) -> tuple[StudyDocument, ...]:
             "Both modalities in the plane",
             (),
             maps,
-            ("A picture, never evidence: the random weights' groups are as clear-cut as they are, without any training.",)
+            ("A picture, never evidence: groups that the picture of random weights shows too were there before any training.",)
             if maps
             else (),
             () if points else ("t-SNE: --points 0 leaves it out.",),
