@@ -38,7 +38,9 @@ def test_what_continues_a_pruned_prompt_is_the_same_whether_dropped_or_masked(vl
         np.testing.assert_allclose(evidence[0].attention, evidence[1].attention, atol=1e-5)
         assert replies[0] == replies[1]
         with model.under(FastV(keep=1.0, layer=layer)):
-            np.testing.assert_array_equal(model.evidence(requests).log_probs, plain.log_probs)
+            # Gemma 4 runs its upper layers for the last token alone, and under a pruner for all: other sums.
+            atol = 1e-5 if family == "gemma4" else 0
+            np.testing.assert_allclose(model.evidence(requests).log_probs, plain.log_probs, rtol=0, atol=atol)
         if layer == masked_layers(model.model)[0] and family != "molmo2":
             assert np.abs(evidence[0].log_probs - plain.log_probs).max() > 1e-2
 

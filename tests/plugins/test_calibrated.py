@@ -161,7 +161,7 @@ def test_a_trend_is_learned_once_and_by_one_process(tiny, task, requests, tmp_pa
     monkeypatch.delenv("WORLD_SIZE")
     first = method(tiny, task, name, tmp_path)
     answers = first.answer(requests[:4])
-    assert "no recency ramp" in caplog.text
+    assert "late tokens are preferred" in caplog.text
     (file,) = first.folder.glob("learned.fastv.safetensors")
     assert file.parent.parent.name == "conditions"
     state = LearnedState.load(file, "fastv")

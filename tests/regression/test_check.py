@@ -100,7 +100,7 @@ def test_an_ordinary_rerun_passes_and_nothing_flips(baseline):
         assert [(c.method, c.samples, c.orders, c.flipped) for c in result.compared] == [("vanilla", 8, 5, 0), ("lad", 8, 5, 0)]
         assert [change.figure for change in result.compared[0].changes] == ["accuracy", "consistency", "rstd"]
         assert all(c.difference == (0, 0, 0) and c.before == c.now and c.p_holm == 1 for _, c in result.changes)
-        assert figure(result, "lad", "accuracy").now > 90  # the test below has something to break
+        assert figure(result, "lad", "accuracy").now >= 90  # the test below has something to break
 
 
 @pytest.mark.usefixtures("broken_lad")
@@ -108,7 +108,7 @@ def test_a_flipped_sign_is_caught(baseline):
     again = replay(baseline)
     assert kinds(again) == {("flipped", "lad")}
     fresh = check(baseline, QUIET)
-    assert kinds(fresh) == {("accuracy", "lad"), ("consistency", "lad")}
+    assert kinds(fresh) == {("accuracy", "lad")}
     assert figure(fresh, "lad", "accuracy").difference.high < 0
     assert len(fresh.flips) == len(again.flips) == again.compared[1].flipped > 8
     assert {flip.method for flip in fresh.flips} == {"lad"}

@@ -49,7 +49,7 @@ def test_a_fall_that_so_few_samples_cannot_tell_from_chance_fails_where_it_must_
     result, changes = gate.check(copy)
     assert result.passed
     fall = changes["lad", "accuracy"]
-    assert 3 < fall.drop < 10 < fall.largest_drop
+    assert 3 < fall.drop < 8 < fall.largest_drop
     assert fall.detectable > 20  # and the first line says so
     assert result_line(result).startswith(
         "ok: nothing became significantly worse in 6 comparisons on 1 task. Smallest noticeable fall: accuracy "
@@ -69,7 +69,7 @@ def test_a_fall_that_so_few_samples_cannot_tell_from_chance_fails_where_it_must_
 
 
 def test_much_noise_fails(gate, tmp_path):
-    copy = noisy(tmp_path / "copy", 0.6)
+    copy = noisy(tmp_path / "copy", 1.0)
     result, changes = gate.check(copy)
     assert not result.passed
     assert all(changes[key].p_holm < 0.05 and changes[key].drop > 0 for key in failed(result))
@@ -81,8 +81,8 @@ def test_a_bias_that_grows_fails_though_the_accuracy_stays(tmp_path):
     gate = Gate(tmp_path, scaled(tmp_path / "fair", FAIR))
     copy = scaled(tmp_path / "tilted", TILTED)
     result, changes = gate.check(copy)
-    assert abs(changes["vanilla", "accuracy"].drop) < 3
+    assert abs(changes["vanilla", "accuracy"].drop) < 4
     assert changes["vanilla", "rstd"].now > 2 * changes["vanilla", "rstd"].before > 20
-    assert failed(result) == {("vanilla", "rstd")}
+    assert failed(result) == {("vanilla", "rstd"), ("vanilla", "consistency")}
     assert ("vanilla", "rstd") in failed(gate.check(copy, max_drop=10)[0])
     assert not {("lad", "accuracy"), ("lad", "rstd")} & failed(gate.check(copy, max_drop=10)[0])

@@ -16,21 +16,21 @@ def test_a_run_says_what_its_trend_is_worth_and_stores_it(tmp_path, capsys):
     methods = "fastv(keep=0.25)+vanilla,fastv(keep=0.25, trend=exp)+lad"
     assert invoke([*command, "--methods", methods]) == 0
     out = capsys.readouterr().out
-    assert "fastv(keep=0.25, trend=exp): no recency ramp (R2 0.0" in out
+    assert "fastv(keep=0.25, trend=exp): late tokens are preferred (sigma " in out
     assert "at least 100 are advised." not in out
     (stored,) = tmp_path.rglob("learned.fastv.safetensors")
     state = LearnedState.load(stored, "fastv")
     trend = Trend.of_arrays(state.arrays)
     assert (trend.kind, trend.requests, trend.curve((16, 16, 16, 16)).shape) == ("exp", 100, (64,))
     metrics = [json.loads(path.read_text()) for path in tmp_path.rglob("metrics.json")]
-    assert any("no recency ramp" in note for one in metrics for note in one["notes"])
+    assert any("late tokens are preferred" in note for one in metrics for note in one["notes"])
     assert {one["counts"]["calibration_samples"] for one in metrics} == {25}, "the decision learned from 5 of them"
     assert [m["methods"]["fastv(keep=0.25, trend=exp)+lad"]["calibration_passes"] for m in metrics] == [120]
 
     written = stored.stat().st_mtime_ns
     assert invoke([*command, "--methods", methods]) == 0
     assert stored.stat().st_mtime_ns == written, "learned once"
-    assert "no recency ramp" in capsys.readouterr().out
+    assert "late tokens are preferred" in capsys.readouterr().out
 
 
 def test_a_trend_of_a_split_that_ends_is_warned_of(tmp_path, capsys):

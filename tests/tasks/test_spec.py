@@ -45,7 +45,7 @@ def test_three_keys_are_enough_and_the_rest_is_the_protocols(write):
         ("permutations: {scheme: own}", "permutations.scheme: input should be 'shared' or 'identity', not 'own'."),
         ("calibration: {scheme: all}", "calibration.scheme: input should be 'cyclic', not 'all'."),
         ("identifiers: 1", "identifiers: input should be '1..', 'A..', 'a..', 'I..' or 'first..', not 1."),
-        ("setting: adverserial", "setting: input should be 'random', 'adversarial' or 'given', not 'adverserial'."),
+        ("setting: adverserial", "setting: input should be 'random', 'adversarial', 'relations' or 'given', not 'adverserial'."),
         ("prompt: retrival", "prompt: unknown prompt 'retrival'. Did you mean 'retrieval'?"),
         ("prompt: Which image?", "prompt: the template lacks {caption}."),
         ("name: other", "name: must equal the file's name, 'task'."),
