@@ -18,7 +18,7 @@ from lad_eval.regression.baseline import BaselineError, TaskBaseline
 from lad_eval.regression.result import Now
 from lad_eval.run.condition_results import read_condition_results
 from lad_eval.run.condition_runs import condition_runs_of
-from lad_eval.run.folder import METRICS, PREDICTIONS, SPEC, read_spec, slug
+from lad_eval.run.folder import METRICS, PREDICTIONS, SPEC, TASK, read_spec, slug
 from lad_eval.tasks.prompts import identifiers, question
 from lad_eval.tasks.registry import load_spec, load_task
 
@@ -31,10 +31,11 @@ def evidence_folder(baseline: Path) -> Path:
 def keep_evidence(run: Path, baseline: Path, task: str) -> dict[str, str]:
     """Copies what deciding again needs from a run to the folder next to a baseline; returns digests by file name.
 
-    Files of an earlier baseline of the task that this one does not have are removed.
+    Files of an earlier baseline of the task that this one does not have are removed. Where the data lay is not copied: it is a
+    folder of the machine that made the run.
     """
     place = evidence_folder(baseline) / slug(task)
-    names = [name for name in _files(run) if Path(name).name not in (METRICS, PREDICTIONS)]
+    names = [name for name in _files(run) if Path(name).name not in (METRICS, PREDICTIONS, TASK)]
     for name in names:
         write_atomically(place / name, partial(shutil.copyfile, run / name))
     for stale in {*_files(place)} - {*names}:
