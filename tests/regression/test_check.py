@@ -103,6 +103,12 @@ def test_an_ordinary_rerun_passes_and_nothing_flips(baseline):
         assert figure(result, "lad", "accuracy").now >= 90  # the test below has something to break
 
 
+def test_a_baseline_names_no_folder_of_the_machine_that_wrote_it(baseline):
+    kept = [path for path in check_evidence.evidence_folder(baseline).rglob("*.json") if path.is_file()]
+    assert {"spec.json", "plan.json"} <= {path.name for path in kept}
+    assert not [path for path in kept if str(baseline.parent) in path.read_text()]
+
+
 @pytest.mark.usefixtures("broken_lad")
 def test_a_flipped_sign_is_caught(baseline):
     again = replay(baseline)
