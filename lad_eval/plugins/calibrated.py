@@ -137,7 +137,7 @@ class CalibratedMethod:
         show_progress: on stderr.
 
     Raises:
-        UserError: the method does not exist, does not decide from evidence of the question as it is worded, or the folder
+        UserError: the method does not exist, does not decide from evidence of the unchanged question, or the folder
             cannot be used.
     """
 
