@@ -21,8 +21,8 @@ from lad_eval.evidence.table import Evidence
 from lad_eval.methods import LAD, Method, MethodWarning, PriDe, UnlabelledLAD
 from lad_eval.metrics.figures import rstd
 from lad_eval.run.decide import PlanIndex
-from lad_eval.run.folder import PLAN, read_run_json
-from lad_eval.run.stored import load_run
+from lad_eval.run.folder.files import PLAN, read_run_json
+from lad_eval.run.folder.stored import load_run
 
 SIZES = (1, 2, 3, 5, 10, 20)
 

@@ -14,7 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from lad_eval.cli.main import app, invoke
 from lad_eval.methods import METHODS
-from lad_eval.run.rows import COLUMNS
+from lad_eval.run.folder.rows import COLUMNS
 from lad_eval.tasks.sources import SOURCES, options_of
 from lad_eval.tasks.spec import TaskSpec
 

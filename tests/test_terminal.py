@@ -11,7 +11,7 @@ import pytest
 from lad_eval.cli.console import log_to_stderr, print_error
 from lad_eval.cli.main import invoke
 from lad_eval.report.render import render
-from lad_eval.run.rows import Row
+from lad_eval.run.folder.rows import Row
 from lad_eval.terminal import degrade_output, plain_cell, visible, write_json
 
 HOSTILE = "\x1b[31mred\x1b[0m\x07\x08\r\x9b2J\u202egnp.exe\u2066\u200b\ud800"

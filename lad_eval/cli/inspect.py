@@ -29,7 +29,7 @@ from lad_eval.cli.options import (
     TrustRemoteCode,
 )
 from lad_eval.models.prompts.date import DEFAULT_DATE
-from lad_eval.run.metadata import LIBRARIES, checkout, versions
+from lad_eval.run.folder.metadata import LIBRARIES, checkout, versions
 from lad_eval.version import __version__
 
 

@@ -19,7 +19,7 @@ from lad_eval.tasks.search import include
 from lad_eval.terminal import write, write_json
 
 if TYPE_CHECKING:
-    from lad_eval.run.rows import Row
+    from lad_eval.run.folder.rows import Row
 
 
 RESULTS = Path("results/runs")

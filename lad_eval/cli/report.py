@@ -74,7 +74,7 @@ def figure(
 ) -> None:
     """Draw accuracy by the position of the right image, with 95 % intervals; flat bars are a fair model."""
     from lad_eval.report.html.opening import position_picture
-    from lad_eval.run.stored import load_run
+    from lad_eval.run.folder.stored import load_run
     from lad_eval.terminal import visible, write
 
     chosen = None if methods is None else expanded(listed(methods, "methods"), load_run(run).methods, "method")
@@ -113,7 +113,7 @@ def export(
     from lad_eval.files.atomic import sweep, write_text
     from lad_eval.report.card import eval_results, model_card
     from lad_eval.report.html.load import choose
-    from lad_eval.run.folder import ResultsError, read_spec
+    from lad_eval.run.folder.files import ResultsError, read_spec
     from lad_eval.tasks.registry import resolve
     from lad_eval.terminal import write
 

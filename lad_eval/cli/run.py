@@ -138,7 +138,7 @@ def run(
 
 def _shortest(folder: Path) -> Path:
     """The folder of a run's task, where it holds this run alone; else the run's own."""
-    from lad_eval.run.stored import find_run
+    from lad_eval.run.folder.stored import find_run
 
     try:
         return folder.parent if find_run(folder.parent) == folder else folder
@@ -159,9 +159,9 @@ def score(
     from lad_eval.cli.console import quiet_libraries
     from lad_eval.cli.options import show_rows
     from lad_eval.methods import names_of
+    from lad_eval.run.folder.rows import reported_rows, rows_of
+    from lad_eval.run.folder.stored import load_run
     from lad_eval.run.results import rescore
-    from lad_eval.run.rows import reported_rows, rows_of
-    from lad_eval.run.stored import load_run
 
     quiet_libraries(quiet=False)
     names = None if methods is None else expanded(listed(methods, "methods"), names_of("evidence"), "method")
@@ -187,7 +187,7 @@ def compare(
     """Paired tests between the methods of a run, or between two runs, corrected for their number (Holm)."""
     from lad_eval.cli.console import terminal_width
     from lad_eval.report.compare import compare_runs, comparisons_as_json, comparisons_as_text, position_p_values
-    from lad_eval.run.stored import load_run
+    from lad_eval.run.folder.stored import load_run
     from lad_eval.terminal import write, write_json
 
     names = None if methods is None else expanded(listed(methods, "methods"), load_run(runs[0]).methods, "method")

@@ -22,9 +22,9 @@ from lad_eval.methods import Method, make_method
 from lad_eval.models.base import VLM
 from lad_eval.run.collect import calibrate_intervention, fingerprint_under, in_batches, under
 from lad_eval.run.distributed import DistributedContext
-from lad_eval.run.folder import claim, condition_folder, ensure_writable, folder_of, slug
+from lad_eval.run.folder.files import claim, condition_folder, ensure_writable, folder_of, slug
+from lad_eval.run.folder.spec import RunSpec
 from lad_eval.run.progress import progress
-from lad_eval.run.spec import RunSpec
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.request import Request
 from lad_eval.tasks.task import Task

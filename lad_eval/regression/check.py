@@ -39,9 +39,9 @@ from lad_eval.regression.result import Pair, changed_questions, environment_chan
 from lad_eval.regression.text import CheckResult, Rule
 from lad_eval.run.condition_runs import Interrupted
 from lad_eval.run.execute import Settings, run_tasks
-from lad_eval.run.folder import read_spec
-from lad_eval.run.metadata import checkout
-from lad_eval.run.stored import StoredRun, finished_runs
+from lad_eval.run.folder.files import read_spec
+from lad_eval.run.folder.metadata import checkout
+from lad_eval.run.folder.stored import StoredRun, finished_runs
 from lad_eval.tasks.registry import load_spec, resolve
 from lad_eval.version import __version__
 

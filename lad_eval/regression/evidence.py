@@ -18,7 +18,7 @@ from lad_eval.regression.baseline import BaselineError, TaskBaseline
 from lad_eval.regression.result import Now
 from lad_eval.run.condition_results import read_condition_results
 from lad_eval.run.condition_runs import condition_runs_of
-from lad_eval.run.folder import METRICS, PREDICTIONS, SPEC, TASK, read_spec, slug
+from lad_eval.run.folder.files import METRICS, PREDICTIONS, SPEC, TASK, read_spec, slug
 from lad_eval.tasks.prompts import identifiers, question
 from lad_eval.tasks.registry import load_spec, load_task
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from lad_eval.errors import UserError
 from lad_eval.report.render import render
-from lad_eval.run.rows import Row, rows_of
+from lad_eval.run.folder.rows import Row, rows_of
 
 TASK_TYPE = "image-text-to-text"
 SOURCE = "lad_eval"

@@ -13,7 +13,7 @@ from lad_eval.errors import UserError, did_you_mean
 from lad_eval.metrics import Comparison, compare, holm
 from lad_eval.report.forms import terminal
 from lad_eval.report.table import SOFT_HYPHEN, Cell, Table, figure, interval_note
-from lad_eval.run.stored import StoredRun, load_run
+from lad_eval.run.folder.stored import StoredRun, load_run
 from lad_eval.terminal import counted, visible
 
 

@@ -16,9 +16,9 @@ from lad_eval.metrics import Significance, significance
 from lad_eval.metrics.predictions import Bools
 from lad_eval.models.source import display_name
 from lad_eval.report.leaderboard_forms import Board, BoardLine, TaskFigures, check_sort, in_order
-from lad_eval.run.folder import read_spec
-from lad_eval.run.rows import reported_rows, rows_of
-from lad_eval.run.stored import StoredRun, finished_runs, none_in
+from lad_eval.run.folder.files import read_spec
+from lad_eval.run.folder.rows import reported_rows, rows_of
+from lad_eval.run.folder.stored import StoredRun, finished_runs, none_in
 from lad_eval.tasks.registry import tasks_in_order
 
 SETUP = ("dtype", "attention implementation", "task version", "task definition", "data")

@@ -12,7 +12,7 @@ from lad_eval.errors import UserError
 from lad_eval.metrics import equal
 from lad_eval.report.forms import WIDTH_OF_FILES, comma_separated, latex, markdown, terminal
 from lad_eval.report.table import EMPTY, SOFT_HYPHEN, Cell, Content, Table, figure, interval, interval_note
-from lad_eval.run.rows import COLUMNS, Row
+from lad_eval.run.folder.rows import COLUMNS, Row
 from lad_eval.terminal import counted
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from lad_eval.evidence.store import read_evidence
 from lad_eval.evidence.table import Evidence, difference
 from lad_eval.methods import PLAIN, Condition, Method, with_parameters
 from lad_eval.run.decide import Decision, PlanIndex, calibrated, decide
-from lad_eval.run.folder import AGAIN, PLAN, SPEC, ResultsError, condition_folder, read_spec
-from lad_eval.run.spec import digest_of
+from lad_eval.run.folder.files import AGAIN, PLAN, SPEC, ResultsError, condition_folder, read_spec
+from lad_eval.run.folder.spec import digest_of
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ from lad_eval.run.collect import calibrate_intervention, calibrates, fingerprint
 from lad_eval.run.condition_results import ConditionResults
 from lad_eval.run.decide import PlanIndex
 from lad_eval.run.distributed import DistributedContext
-from lad_eval.run.folder import condition_folder
+from lad_eval.run.folder.files import condition_folder
+from lad_eval.run.folder.reuse import reuse_evidence, sibling_runs
 from lad_eval.run.progress import Overall, Portion, progress
-from lad_eval.run.reuse import reuse_evidence, sibling_runs
 from lad_eval.tasks.plan import Plan, plan
 from lad_eval.tasks.request import Request
 from lad_eval.tasks.task import Task

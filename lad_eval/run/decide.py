@@ -13,7 +13,7 @@ from lad_eval.evidence.table import Evidence, Ints, Rows
 from lad_eval.files.documents import write_json
 from lad_eval.methods import Method
 from lad_eval.methods.base import Answers, Results
-from lad_eval.run.folder import AGAIN, PLAN, ResultsError, read_run_json
+from lad_eval.run.folder.files import AGAIN, PLAN, ResultsError, read_run_json
 from lad_eval.tasks.plan import Plan
 
 _RUN = "run"

@@ -20,17 +20,17 @@ from lad_eval.models.prompts.date import DEFAULT_DATE, check_date
 from lad_eval.models.registry import check_model, load_model
 from lad_eval.models.source import display_name
 from lad_eval.names import spell
-from lad_eval.run import folder as files
 from lad_eval.run.condition_results import ConditionResults
 from lad_eval.run.condition_runs import Collector, ConditionRun, Interrupted, condition_runs_of
 from lad_eval.run.distributed import DistributedContext
-from lad_eval.run.metadata import RunMetadata, about
+from lad_eval.run.folder import files
+from lad_eval.run.folder.metadata import RunMetadata, about
+from lad_eval.run.folder.rows import Row, reported_rows, rows_of
+from lad_eval.run.folder.spec import RunSpec
+from lad_eval.run.folder.task_data import note_data
 from lad_eval.run.preflight import check_prompts
 from lad_eval.run.progress import Overall, duration
 from lad_eval.run.results import metrics_document, predictions_table, stored_methods, stored_metrics, write_predictions
-from lad_eval.run.rows import Row, reported_rows, rows_of
-from lad_eval.run.spec import RunSpec
-from lad_eval.run.task_data import note_data
 from lad_eval.tasks.registry import load_spec, load_task, resolve
 from lad_eval.tasks.task import Task
 from lad_eval.terminal import counted

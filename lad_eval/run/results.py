@@ -20,10 +20,10 @@ from lad_eval.methods import Method, resolve_methods
 from lad_eval.metrics import Predictions, paired_test, summarise
 from lad_eval.run.condition_results import ConditionResults, condition_results_of
 from lad_eval.run.decide import Decision, PlanIndex
-from lad_eval.run.folder import AGAIN, METRICS, ResultsError, read_metrics, read_spec
-from lad_eval.run.metadata import RunMetadata, checkout, versions
-from lad_eval.run.spec import RunSpec
-from lad_eval.run.stored import load_run
+from lad_eval.run.folder.files import AGAIN, METRICS, ResultsError, read_metrics, read_spec
+from lad_eval.run.folder.metadata import RunMetadata, checkout, versions
+from lad_eval.run.folder.spec import RunSpec
+from lad_eval.run.folder.stored import load_run
 
 if TYPE_CHECKING:
     import pandas as pd

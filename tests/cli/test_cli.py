@@ -12,7 +12,7 @@ import pytest
 import lad_eval
 from lad_eval.cli.main import invoke
 from lad_eval.run import execute
-from lad_eval.run.rows import COLUMNS
+from lad_eval.run.folder.rows import COLUMNS
 from tests.run.conftest import METHODS, MODEL, TASK, only_run
 
 pytestmark = pytest.mark.filterwarnings("ignore::lad_eval.methods.MethodWarning")

@@ -8,7 +8,7 @@ import pytest
 
 from lad_eval.plugins.vlmevalkit.checks import check_files
 from lad_eval.plugins.vlmevalkit.scores import read_replies
-from lad_eval.run.folder import ResultsError
+from lad_eval.run.folder.files import ResultsError
 
 
 class Harmful:

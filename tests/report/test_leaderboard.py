@@ -10,9 +10,9 @@ import pytest
 from lad_eval.errors import UserError
 from lad_eval.files.documents import write_json
 from lad_eval.report.leaderboard import Filters, gather_board
+from lad_eval.run.folder.spec import digest_of
+from lad_eval.run.folder.stored import load_run
 from lad_eval.run.results import write_predictions
-from lad_eval.run.spec import digest_of
-from lad_eval.run.stored import load_run
 
 GOOD, FAIR, POOR = np.ones(40, bool), np.arange(40) < 37, np.arange(40) < 10
 

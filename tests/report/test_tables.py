@@ -6,7 +6,7 @@ import pytest
 
 from lad_eval.errors import UserError
 from lad_eval.report.render import FORMATS, render
-from lad_eval.run.rows import COLUMNS, Row, is_same_model, rows_of
+from lad_eval.run.folder.rows import COLUMNS, Row, is_same_model, rows_of
 
 
 def row(**changes):

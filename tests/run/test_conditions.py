@@ -20,9 +20,9 @@ from lad_eval.run.condition_results import read_condition_results
 from lad_eval.run.condition_runs import Collector, condition_runs_of, reply_batches
 from lad_eval.run.distributed import DistributedContext
 from lad_eval.run.execute import Interrupted, run_tasks
-from lad_eval.run.folder import ResultsError, read_run_json, write_json
+from lad_eval.run.folder.files import ResultsError, read_run_json, write_json
+from lad_eval.run.folder.stored import load_run
 from lad_eval.run.results import rescore
-from lad_eval.run.stored import load_run
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.registry import load_task
 from tests.run.conftest import TASK, only_run, settings

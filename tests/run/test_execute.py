@@ -17,8 +17,8 @@ from lad_eval.methods import LAD, make_method
 from lad_eval.metrics import Predictions, summarise
 from lad_eval.run.collect import collect
 from lad_eval.run.execute import Interrupted, run_tasks
-from lad_eval.run.folder import ResultsError, read_run_json
-from lad_eval.run.rows import COLUMNS
+from lad_eval.run.folder.files import ResultsError, read_run_json
+from lad_eval.run.folder.rows import COLUMNS
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.registry import load_task
 from tests.run.conftest import METHODS, MODEL, TASK, only_run, settings

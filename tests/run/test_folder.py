@@ -5,8 +5,17 @@ import pytest
 from lad_eval.errors import UserError
 from lad_eval.files.atomic import write_atomically
 from lad_eval.files.documents import write_json
-from lad_eval.run.folder import ResultsError, claim, clear, ensure_writable, folder_of, read_run_json, removed_if_unused, slug
-from lad_eval.run.spec import RunSpec
+from lad_eval.run.folder.files import (
+    ResultsError,
+    claim,
+    clear,
+    ensure_writable,
+    folder_of,
+    read_run_json,
+    removed_if_unused,
+    slug,
+)
+from lad_eval.run.folder.spec import RunSpec
 
 
 def spec(**changes):

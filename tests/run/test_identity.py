@@ -15,7 +15,7 @@ from lad_eval.report.html.load import choose
 from lad_eval.report.leaderboard import Filters, gather_board
 from lad_eval.run import execute
 from lad_eval.run.execute import run_tasks
-from lad_eval.run.folder import read_run_json
+from lad_eval.run.folder.files import read_run_json
 from tests.run.conftest import Counted, settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::lad_eval.methods.MethodWarning")

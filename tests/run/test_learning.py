@@ -14,7 +14,7 @@ from lad_eval.evidence.store import read_evidence
 from lad_eval.methods import make_method
 from lad_eval.run.collect import calibrate_intervention, collect
 from lad_eval.run.execute import Interrupted, run_tasks
-from lad_eval.run.folder import ResultsError, read_run_json
+from lad_eval.run.folder.files import ResultsError, read_run_json
 from lad_eval.run.results import rescore
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.registry import load_task

@@ -8,7 +8,7 @@ import pytest
 from lad_eval.errors import UserError
 from lad_eval.evidence.store import read_evidence
 from lad_eval.run.execute import run_tasks
-from lad_eval.run.folder import read_run_json
+from lad_eval.run.folder.files import read_run_json
 from tests.run.conftest import only_run, settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::lad_eval.methods.MethodWarning")

@@ -10,7 +10,7 @@ from lad_eval.models.registry import load_model
 from lad_eval.run import execute
 from lad_eval.run.collect import collect
 from lad_eval.run.execute import run_tasks
-from lad_eval.run.folder import read_run_json
+from lad_eval.run.folder.files import read_run_json
 from lad_eval.run.results import rescore
 from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.task import Task

@@ -12,7 +12,7 @@ from lad_eval.data.dataset import PrepareOptions
 from lad_eval.data.flickr8k import FLICKR8K
 from lad_eval.data.prepare import prepare
 from lad_eval.errors import DataError, NotPreparedError
-from lad_eval.run.metadata import notes_of
+from lad_eval.run.folder.metadata import notes_of
 from lad_eval.run.progress import progress
 from lad_eval.tasks.files import SpecError
 from lad_eval.tasks.plan import plan

@@ -15,7 +15,7 @@ from lad_eval.errors import UnknownNameError, UserError
 from lad_eval.models.vlmeval.kit import kit
 from lad_eval.plugins.vlmevalkit.names import OUR_DATA, OUR_MODEL, Configuration
 from lad_eval.plugins.vlmevalkit.scores import read_pointer, work_dir
-from lad_eval.run.folder import ResultsError, ensure_writable
+from lad_eval.run.folder.files import ResultsError, ensure_writable
 
 if TYPE_CHECKING:
     from lad_eval.plugins.vlmevalkit.entries import Entries

@@ -16,7 +16,7 @@ from lad_eval.files.atomic import sweep, write_atomically
 from lad_eval.models.vlmeval.kit import kit
 from lad_eval.plugins.vlmevalkit.names import dataset_name, stem
 from lad_eval.plugins.vlmevalkit.scores import Score, score, write_scores
-from lad_eval.run.folder import slug
+from lad_eval.run.folder.files import slug
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.request import Request, showing

@@ -20,7 +20,7 @@ from lad_eval.methods import Method, ParameterError, canonical_name, make_method
 from lad_eval.models.registry import check_model_name
 from lad_eval.models.source import EMBEDDED, HUB_ID, KIT, display_name, local_folder, source_of
 from lad_eval.names import OUTSIDE_BRACKETS
-from lad_eval.run.folder import slug
+from lad_eval.run.folder.files import slug
 from lad_eval.tasks.files import SUFFIXES
 from lad_eval.tasks.registry import index, resolve
 

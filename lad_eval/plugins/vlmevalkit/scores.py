@@ -21,7 +21,7 @@ from lad_eval.files.documents import read_json, write_json
 from lad_eval.methods.replying import parse_reply
 from lad_eval.metrics import UNPARSABLE, Predictions, summarise
 from lad_eval.models.vlmeval.kit import kit
-from lad_eval.run.folder import ResultsError
+from lad_eval.run.folder.files import ResultsError
 from lad_eval.tasks.request import Request
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lad_eval.metrics import ALPHA, can_differ, equal, holm
 from lad_eval.report.html.text import SPACE, clean, part_of, share_text, shares_text, value_of
-from lad_eval.run.rows import paired_p_values, rows_of
+from lad_eval.run.folder.rows import paired_p_values, rows_of
 
 BASE = "vanilla"
 MAIN = "lad"

@@ -18,9 +18,9 @@ from lad_eval.metrics import Grid
 from lad_eval.models.source import display_name
 from lad_eval.report.html.text import without_paths
 from lad_eval.run.decide import PlanIndex
-from lad_eval.run.folder import SPEC, ResultsError, condition_folder, read_spec
-from lad_eval.run.stored import StoredRun, finished_runs, load_run, none_in, predictions_in
-from lad_eval.run.task_data import has_data, open_noted
+from lad_eval.run.folder.files import SPEC, ResultsError, condition_folder, read_spec
+from lad_eval.run.folder.stored import StoredRun, finished_runs, load_run, none_in, predictions_in
+from lad_eval.run.folder.task_data import has_data, open_noted
 from lad_eval.tasks.registry import tasks_in_order
 
 if TYPE_CHECKING:

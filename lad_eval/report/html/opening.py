@@ -20,8 +20,8 @@ from lad_eval.report.html.positions import Recall, positions
 from lad_eval.report.html.summary import SummaryRow
 from lad_eval.report.html.text import clean, position_names
 from lad_eval.report.table import Table
-from lad_eval.run.folder import ResultsError
-from lad_eval.run.stored import load_run
+from lad_eval.run.folder.files import ResultsError
+from lad_eval.run.folder.stored import load_run
 
 NARROW = 350.0
 """Width of the chart on a phone."""

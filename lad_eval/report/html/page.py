@@ -20,8 +20,8 @@ from lad_eval.report.html.section import PICTURED, Section, section_of
 from lad_eval.report.html.summary import accuracy_cells
 from lad_eval.report.html.text import SPACE, clean, share_text, value_of
 from lad_eval.report.table import Table
-from lad_eval.run.folder import ResultsError
-from lad_eval.run.stored import StoredRun
+from lad_eval.run.folder.files import ResultsError
+from lad_eval.run.folder.stored import StoredRun
 
 MetricsAndFinding = tuple[Mapping[str, Any], RunFinding]
 

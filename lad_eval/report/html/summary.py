@@ -15,7 +15,7 @@ from lad_eval.report.html.charts import interval
 from lad_eval.report.html.load import Material
 from lad_eval.report.html.text import bounds, clean, part_of, value_of
 from lad_eval.report.table import Cell, Table, figure, number, p_value
-from lad_eval.run.rows import reported_rows, rows_of
+from lad_eval.run.folder.rows import reported_rows, rows_of
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from lad_eval.attention.keys import STAGES, Stage
 from lad_eval.errors import UserError
 from lad_eval.models.base import RunsPrompts
 from lad_eval.models.registry import check_model
-from lad_eval.run import folder as files
 from lad_eval.run.distributed import DistributedContext
 from lad_eval.run.execute import Settings, load
+from lad_eval.run.folder import files
 from lad_eval.studies.key_space.capture import Captured, capture, choose_layers
 from lad_eval.studies.key_space.measure import Gap, Link, Map, measure_gap, measure_link, measure_map
 from lad_eval.tasks.registry import load_task, resolve

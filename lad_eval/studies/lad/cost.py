@@ -10,7 +10,7 @@ from pathlib import Path
 from lad_eval.errors import DataError
 from lad_eval.files.documents import write_json
 from lad_eval.models.base import VLM
-from lad_eval.run import folder as files
+from lad_eval.run.folder import files
 from lad_eval.studies.lad.family import TaskFamily
 from lad_eval.studies.timing import time_in_turns, wall_clock
 from lad_eval.tasks.registry import load_task

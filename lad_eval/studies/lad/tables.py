@@ -10,7 +10,7 @@ from lad_eval.methods import make_method
 from lad_eval.methods.readout import layer_range
 from lad_eval.metrics import Predictions, compare, position_test
 from lad_eval.report.table import Content, Table, figure, p_value
-from lad_eval.run.rows import Row, reported_rows
+from lad_eval.run.folder.rows import Row, reported_rows
 from lad_eval.studies.document import StudyDocument
 from lad_eval.studies.lad.family import TaskFamily
 from lad_eval.studies.lad.part import StudyData, StudyPart

@@ -19,8 +19,8 @@ from lad_eval.attention.pruning.debiased import DebiasedPruner
 from lad_eval.errors import EvidenceError
 from lad_eval.files.documents import write_json
 from lad_eval.models.base import VLM, calibration_origin
-from lad_eval.run import folder as files
 from lad_eval.run.collect import calibrate_intervention, under
+from lad_eval.run.folder import files
 from lad_eval.studies.pruning.conditions import PruningCondition, intervention_of
 from lad_eval.studies.pruning.flops import cache_entries, layer_loads, prefill_flops
 from lad_eval.studies.timing import time_in_turns

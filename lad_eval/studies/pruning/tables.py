@@ -8,7 +8,7 @@ from dataclasses import replace
 from lad_eval.attention.pruning.trend import ATTENTION, KEPT_BEFORE, RAMP_R2, Exponential
 from lad_eval.metrics import compare, holm, paired_test
 from lad_eval.report.table import Content, Table, figure, interval_note, p_value
-from lad_eval.run.folder import slug
+from lad_eval.run.folder.files import slug
 from lad_eval.studies.document import StudyDocument
 from lad_eval.studies.pruning.conditions import DECISIONS, RANDOM, UNPRUNED, PruningCondition, is_choice, rankings_of
 from lad_eval.studies.pruning.data import PrunerData

@@ -10,7 +10,7 @@ from lad_eval.evidence.table import Evidence
 from lad_eval.methods import resolve_methods
 from lad_eval.run.distributed import DistributedContext
 from lad_eval.run.execute import Settings, run_task
-from lad_eval.run.stored import StoredRun, load_run
+from lad_eval.run.folder.stored import StoredRun, load_run
 from lad_eval.tasks.registry import load_task
 
 METHODS = ("vanilla", "pride", "lad", "raw-attention", "purified-attention", "permutation-average")

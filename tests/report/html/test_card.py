@@ -6,7 +6,7 @@ from huggingface_hub import EvalResultEntry, ModelCard, parse_eval_result_entrie
 
 from lad_eval.cli.main import invoke
 from lad_eval.report.card import CardError, eval_results, model_card
-from lad_eval.run.folder import SPEC, read_run_json
+from lad_eval.run.folder.files import SPEC, read_run_json
 from tests.report.html.looked import finished
 
 

@@ -194,7 +194,7 @@ def test_the_tests_are_those_of_the_run():
     """The stored p-value of a pair is the exact paired test's, whichever method comes first."""
     import numpy as np
 
-    from lad_eval.run.rows import paired_p_values
+    from lad_eval.run.folder.rows import paired_p_values
 
     a, b = np.array([[True, False], [True, True], [True, True]]), np.array([[False, False], [True, False], [True, True]])
     p = paired_test(a, b)

@@ -10,7 +10,7 @@ from lad_eval.methods.conformance import random_evidence
 from lad_eval.report.html import measures
 from lad_eval.report.html.examples import divergences, flipping
 from lad_eval.report.html.load import answers_of
-from lad_eval.run.schema import predictions_problem
+from lad_eval.run.folder.schema import predictions_problem
 
 
 def table(method, positions, *, log_proba=None, samples=("a", "b"), orders=("0 1 2", "2 0 1")):

@@ -14,7 +14,7 @@ from lad_eval.metrics import significance
 from lad_eval.report.html import pictures, write_report
 from lad_eval.report.html.load import choose, definitions_of
 from lad_eval.report.html.text import clean, without_paths
-from lad_eval.run.stored import StoredRun
+from lad_eval.run.folder.stored import StoredRun
 from tests.report.html.looked import METHODS, finished, photos
 
 HOSTILE = (
@@ -253,7 +253,7 @@ def test_the_finding_comes_first(album, text):
 
 
 def test_marks_are_those_of_the_terminal(album, text):
-    from lad_eval.run.rows import rows_of
+    from lad_eval.run.folder.rows import rows_of
 
     rows = rows_of(album[0].metrics)
     shown = dict(re.findall(r'data-method="([^"]+)"><th.*?<td class="main">(.*?)</td>', text))

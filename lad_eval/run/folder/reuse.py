@@ -12,7 +12,7 @@ from lad_eval.errors import EvidenceError
 from lad_eval.evidence.files import PARQUET, read_parquet
 from lad_eval.evidence.store import EvidenceStore
 from lad_eval.evidence.table import Evidence, difference, fingerprint_digest
-from lad_eval.run.folder import slug
+from lad_eval.run.folder.files import slug
 from lad_eval.tasks.request import Request
 from lad_eval.terminal import counted
 

@@ -17,8 +17,8 @@ from lad_eval.errors import UserError
 from lad_eval.files import documents
 from lad_eval.files.documents import write_json
 from lad_eval.methods import Condition, stored_name
-from lad_eval.run.schema import metrics_problem
-from lad_eval.run.spec import RunSpec, digest_of
+from lad_eval.run.folder.schema import metrics_problem
+from lad_eval.run.folder.spec import RunSpec, digest_of
 
 SPEC = "spec.json"
 PLAN = "plan.json"

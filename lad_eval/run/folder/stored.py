@@ -16,8 +16,8 @@ from lad_eval.files.documents import named
 from lad_eval.files.tables import read_table
 from lad_eval.methods import stored_name
 from lad_eval.metrics import Predictions
-from lad_eval.run.folder import AGAIN, METRICS, PREDICTIONS, SPEC, ResultsError, read_metrics
-from lad_eval.run.schema import predictions_problem
+from lad_eval.run.folder.files import AGAIN, METRICS, PREDICTIONS, SPEC, ResultsError, read_metrics
+from lad_eval.run.folder.schema import predictions_problem
 
 if TYPE_CHECKING:
     import pandas as pd

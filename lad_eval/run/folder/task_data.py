@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from lad_eval.files.documents import write_json
-from lad_eval.run.folder import AGAIN, SPEC, TASK, ResultsError, read_run_json
+from lad_eval.run.folder.files import AGAIN, SPEC, TASK, ResultsError, read_run_json
 from lad_eval.tasks.files import Document
 from lad_eval.tasks.spec import spec_of
 from lad_eval.tasks.task import Task

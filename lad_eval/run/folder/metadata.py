@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lad_eval.run.folder import ResultsError
+from lad_eval.run.folder.files import ResultsError
 from lad_eval.tasks.plan import Plan
 from lad_eval.tasks.sources.base import Noted
 from lad_eval.tasks.task import Task

@@ -1,0 +1,11 @@
+"""A run's folder: what names it, what it holds, and finished runs read back.
+
+spec.py       what determines a run; its digest names the folder
+files.py      the files, each whole or absent
+schema.py     what the files of figures and predictions may hold
+metadata.py   what a run notes besides its figures
+task_data.py  which data a run was made with
+stored.py     finished runs, read back
+rows.py       rows of tables, from `metrics.json`
+reuse.py      evidence that other runs hold
+"""
