@@ -158,27 +158,11 @@ class CalibratedMethod:
     @cached_property
     def _intervention(self) -> Intervention | None:
         """That of the method's condition, with what it learns: as stored, else from calibration samples."""
-        condition = self.method.condition
-        if not condition.learns or condition.intervention is None:
-            return condition.intervention
-        if DistributedContext.from_environment().size > 1 and not any(self.folder.glob(LEARNED)):
-            raise UserError(
-                f"{condition.label} has to be calibrated, which several processes would each do on their own: run it once with "
-                f"one process, such as with --limit 1; what it learns is kept in {self.folder}."
-            )
-        planned = plan(
-            self.task,
-            calibration=True,
-            distinct=True,
-            intervention_samples=condition.intervention_samples(self.task.candidates),
-        )
-        requests = planned.intervention_requests
-        learned = calibrate_intervention(self._model, condition.intervention, requests, folder=self.folder)
-        assert learned is not None  # there is one to calibrate
-        samples = len({request.sample_id for request in requests})
-        for note in (*condition.intervention.calibration_notes(samples), *learned.learned_notes):
-            logger.warning("%s: %s", self.task.name, note)
-        return learned
+        intervention = self.method.condition.intervention
+        if intervention is None or intervention.is_ready:
+            return intervention
+        requests = intervention_requests(self.task, intervention)
+        return learned_intervention(self._model, intervention, requests, self.folder, self.task.name)
 
     @property
     def state_path(self) -> Path:
@@ -240,6 +224,44 @@ class CalibratedMethod:
     def _orders(self, request: Request) -> list[Request]:
         """What must be planned for an answer, the request itself first: other displayed orders of its images too, if need be."""
         return [request.reordered(order) for order in self.method.displayed_orders(request.permutation)]
+
+
+def intervention_requests(task: Task, intervention: Intervention) -> tuple[Request, ...]:
+    """What an intervention learns from on a task: calibration samples of which no picture is evaluated.
+
+    Raises:
+        DataError: there are too few.
+    """
+    samples = intervention.calibration_samples_wanted(task.candidates)
+    return plan(task, calibration=True, distinct=True, intervention_samples=samples).intervention_requests
+
+
+def learned_intervention(
+    model: VLM, intervention: Intervention, requests: Sequence[Request], folder: Path, label: str
+) -> Intervention:
+    """The intervention with what it learns from requests; what a reader should know of that is logged.
+
+    Args:
+        model: to learn from.
+        intervention: that learns.
+        requests: to calibrate on.
+        folder: keeps what was learned; what it holds is used again.
+        label: of what the model is run on, for the log.
+
+    Raises:
+        UserError: the model cannot be calibrated on, or several processes would each learn on their own.
+    """
+    if DistributedContext.from_environment().size > 1 and not any(folder.glob(LEARNED)):
+        raise UserError(
+            f"{intervention.label} has to be calibrated, which several processes would each do on their own: run it once with "
+            f"one process, such as with --limit 1; what it learns is kept in {folder}."
+        )
+    learned = calibrate_intervention(model, intervention, requests, folder=folder)
+    assert learned is not None  # there is one to calibrate
+    samples = len({request.sample_id for request in requests})
+    for note in (*intervention.calibration_notes(samples), *learned.learned_notes):
+        logger.warning("%s: %s", label, note)
+    return learned
 
 
 def check_answers_here(method: Method, *, interventions: bool = False) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lad_eval.errors import UnknownNameError, UserError
 from lad_eval.models.vlmeval.kit import kit
-from lad_eval.plugins.vlmevalkit.names import OUR_DATA, OUR_MODEL, Configuration
+from lad_eval.plugins.vlmevalkit.command_line import OUR_DATA, OUR_MODEL, Configuration
 from lad_eval.plugins.vlmevalkit.scores import read_pointer, work_dir
 from lad_eval.run.folder.files import ResultsError, ensure_writable
 

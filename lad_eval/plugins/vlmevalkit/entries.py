@@ -16,10 +16,12 @@ from lad_eval.models.base import VLM
 from lad_eval.models.vlmeval.kit import kit
 from lad_eval.plugins.calibrated import CalibratedMethod, check_answers_here
 from lad_eval.plugins.vlmevalkit.datasets import LADDataset
+from lad_eval.plugins.vlmevalkit.learning import learned_for
 from lad_eval.plugins.vlmevalkit.names import VANILLA, Served, parse, suggestion, weights_at
 from lad_eval.plugins.vlmevalkit.scores import Pointer, store_folder, write_pointer
-from lad_eval.plugins.vlmevalkit.writer import Writer, writer_of_entry, writer_of_ours
+from lad_eval.plugins.vlmevalkit.writer import Writer, model_that_writes, writer_of_entry, writer_of_ours
 from lad_eval.run.distributed import DistributedContext
+from lad_eval.run.folder.files import slug
 from lad_eval.terminal import counted
 
 if TYPE_CHECKING:
@@ -90,11 +92,11 @@ def check(served: Served, name: str, entries: list[str]) -> None:
             from lad_eval.models.registry import check_model_name
 
             check_model_name(served.model)
-        check_answers_here(served.make())
+        check_answers_here(served.make(), interventions=True)
         return
     if (served.method is None and served.intervention is None) or served.base not in entries:
         raise suggestion(served.base, entries)
-    check_answers_here(served.make())
+    check_answers_here(served.make(), interventions=True)
     from lad_eval.models.vlmeval.loading import check_entry
 
     check_entry(served.base)
@@ -237,9 +239,13 @@ class LADModel(Base):  # type: ignore[misc]  # VLMEvalKit has no types
 
     def _write(self, message: list[dict[str, Any]], dataset: str) -> str:
         if self._writer is None:
-            under = self.served.intervention
             model: Any = self._vlm_for(dataset)
-            self._writer = writer_of_ours(model, under, self._options) if self._inner is None else writer_of_entry(model, under)
+            if self._inner is None:
+                model = model_that_writes(model, self._options)
+            task = None if self._dataset is None else self._dataset.task
+            folder = store_folder() / "learned" / slug(self.name) / slug(dataset)
+            under = learned_for(model, self.served.intervention, task, folder, f"{self.name} x {dataset}")
+            self._writer = (writer_of_ours if self._inner is None else writer_of_entry)(model, under)
             settings = made_with(self.served, self._options)
             pointer = Pointer(self.served.base, self.served.answered_by, self.served.facts, settings, "", None)
             write_pointer(self.name, dataset, pointer)

@@ -22,7 +22,8 @@ from lad_eval.plugins.vlmevalkit.checks import (
     check_writable,
     faults,
 )
-from lad_eval.plugins.vlmevalkit.names import CommandLine, dataset_name, expanded, flat, stem
+from lad_eval.plugins.vlmevalkit.command_line import CommandLine
+from lad_eval.plugins.vlmevalkit.names import dataset_name, expanded, flat, stem
 from lad_eval.plugins.vlmevalkit.registration import register
 from lad_eval.plugins.vlmevalkit.scores import work_dir
 from lad_eval.run.distributed import DistributedContext, FollowerError

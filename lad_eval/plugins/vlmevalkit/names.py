@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 from lad_eval.attention.interventions import INTERVENTIONS, Intervention, parse_intervention
 from lad_eval.errors import UnknownNameError, UserError
 from lad_eval.files.checkpoints import ADAPTER_CONFIG, adapter_files, model_files
-from lad_eval.files.documents import read_json
 from lad_eval.methods import Method, ParameterError, canonical_name, make_method, method_names, parse_setting, part_names
 from lad_eval.models.registry import check_model_name
 from lad_eval.models.source import EMBEDDED, HUB_ID, KIT, display_name, local_folder, source_of
@@ -23,106 +22,6 @@ from lad_eval.names import OUTSIDE_BRACKETS
 from lad_eval.run.folder.files import slug
 from lad_eval.tasks.files import SUFFIXES
 from lad_eval.tasks.registry import index, resolve
-
-OUR_DATA, OUR_MODEL = "LADDataset", "LADModel"
-
-# Flags that are read here. VLMEvalKit takes their beginnings for them, where no two flags begin alike.
-_READ = ("--data", "--model", "--config", "--work-dir", "--mode", "--base-url", "--api-mode", "--use-vllm")
-
-
-@dataclass(frozen=True)
-class Configuration:
-    """The file behind --config.
-
-    Attributes:
-        path: of the file.
-        models: VLMEvalKit's name -> what it is made of: nothing for an entry of its table, else `class` and arguments.
-        data: the same of data sets.
-    """
-
-    path: Path
-    models: Mapping[str, Mapping[str, Any]]
-    data: Mapping[str, Mapping[str, Any]]
-
-    @classmethod
-    def read(cls, path: Path) -> Configuration:
-        """Reads the file.
-
-        Raises:
-            UserError: it cannot be read, or holds something else.
-        """
-        document = read_json(path)
-        models, data = document.get("model"), document.get("data")
-        for part in (models, data):
-            if not isinstance(part, dict) or not all(isinstance(made, dict) for made in part.values()):
-                raise UserError(f"{path} must hold the objects 'model' and 'data', each of them an object for every name.")
-        return cls(path, models or {}, data or {})
-
-    @property
-    def data_sets(self) -> list[str]:
-        """Data sets that may be ours, as the file names them."""
-        named = {key: made for key, made in self.data.items() if made.get("class", OUR_DATA) == OUR_DATA}
-        return [str(made.get("dataset", key)) for key, made in named.items()]
-
-    @property
-    def pairs(self) -> list[tuple[str, str]]:
-        """Models and data sets, as VLMEvalKit runs them."""
-        return [(model, data) for model in self.models for data in self.data]
-
-
-@dataclass(frozen=True)
-class CommandLine:
-    """Flags and values; `--flag value ...` and `--flag=value` alike."""
-
-    words: Sequence[str]
-
-    def check(self) -> None:
-        """Refuses shortened flags, which VLMEvalKit understands and which would be overlooked here.
-
-        Raises:
-            UserError: naming the flag in full.
-        """
-        for flag in (word.partition("=")[0] for word in self.words if word.startswith("--")):
-            meant = [name for name in _READ if name.startswith(flag)]
-            if meant and flag not in (*_READ, "--"):
-                raise UserError(f"Write {' or '.join(meant)} in full, not {flag}.")
-
-    def has(self, flag: str) -> bool:
-        """Whether the flag is there."""
-        return any(word.partition("=")[0] == flag for word in self.words)
-
-    def values(self, flag: str) -> list[str]:
-        """What stands behind the flag, once each."""
-        return list(dict.fromkeys(value for _, value in self._values_of(flag) if value is not None))
-
-    def replaced(self, flag: str, names: Mapping[str, Sequence[str]]) -> CommandLine:
-        """The same with the values behind the flag replaced, each by one or more."""
-        result: list[str] = []
-        for word, value in self._values_of(flag):
-            joined = [flag] if value is not None and word.startswith("-") else []
-            result += [word] if value is None else [*joined, *names[value]]
-        return CommandLine(result)
-
-    def _values_of(self, flag: str) -> Iterator[tuple[str, str | None]]:
-        """Every word, with the value of the flag that it is or holds."""
-        taking = False
-        for word in self.words:
-            if word.startswith("-"):
-                name, equals, value = word.partition("=")
-                taking = name == flag
-                yield word, value if taking and equals else None
-            else:
-                yield word, word if taking else None
-
-    def configuration(self) -> Configuration | None:
-        """The file behind --config; None without one.
-
-        Raises:
-            UserError: it cannot be read.
-        """
-        paths = self.values("--config")
-        return Configuration.read(Path(paths[-1])) if paths else None
-
 
 def weights_at(place: str, revision: str | None = None) -> str:
     """Of a model folder its name and a digest of its files' sizes and times, of a hub id the commit that the local cache holds.
@@ -278,7 +177,7 @@ def parse(name: str) -> Served:
     `<model>+<intervention>(<parameter>=<value>, ...)`, or several of them, is the model that writes under them.
 
     Raises:
-        UserError: the method, the intervention or a parameter does not exist; or the intervention would have to learn first.
+        UserError: the method, the intervention or a parameter does not exist.
     """
     base, suffix = _split(name)
     if not suffix:
@@ -307,10 +206,10 @@ def flat(name: str, aliases: dict[str, str]) -> str:
     """
     base, suffix = _split(name)
     if (intervention := _intervention(suffix)) is not None:
-        # One name for every spelling, without blanks, since files are named by it.
-        suffix = intervention.label.replace(" ", "")
+        suffix = intervention.label  # one name for every spelling, since files are named by it
+    suffix = suffix.replace(" ", "")
     if not base.startswith(HUB):
-        return f"{base}+{suffix}" if intervention is not None else name
+        return f"{base}+{suffix}" if suffix else name
     model = base.removeprefix(HUB)
     if model.startswith(KIT):
         raise UserError(f"Here VLMEvalKit's own models stand without a prefix: write {name.removeprefix(HUB + KIT)}.")
@@ -342,20 +241,14 @@ def _intervention(suffix: str) -> Intervention | None:
     """What stands behind a model's plus sign, if that are interventions only.
 
     Raises:
-        UserError: a parameter does not exist, is in a form of methods, or asks for calibration.
+        UserError: a parameter does not exist, or is in a form of methods.
     """
     words = [re.split("[,(:]", part)[0].strip().lower().replace("_", "-") for part in re.split(r"\+" + OUTSIDE_BRACKETS, suffix)]
     if not suffix or not all(word in INTERVENTIONS.usable() for word in words):
         return None
     if comma := re.search("," + OUTSIDE_BRACKETS, suffix):
         raise ParameterError(f"Write {suffix[: comma.start()]}({suffix[comma.end() :]}), not {suffix!r}.")
-    intervention = parse_intervention(suffix.lower())
-    if not intervention.is_ready:
-        raise UserError(
-            f"{intervention.label} learns from calibration samples, and VLMEvalKit's data sets have none; leave "
-            "trend out, or use `lad-eval run`."
-        )
-    return intervention
+    return parse_intervention(suffix.lower())
 
 
 def suggestion(name: str, entries: Iterable[str]) -> UnknownNameError:

@@ -17,6 +17,15 @@ REPLY_TOKENS = 512
 """That a model of ours may write; classes of VLMEvalKit have limits of their own."""
 
 
+def model_that_writes(loaded: HuggingFaceVLM, options: Mapping[str, Any]) -> HuggingFaceVLM:
+    """A model of ours that is asked one row at a time, pictures in their own sizes.
+
+    Squares of the LAD paper's protocol are for its tasks; an `image_preparation` among the options is kept.
+    """
+    options = {"image_preparation": "native", **{key: options[key] for key in ("image_preparation", "date") if key in options}}
+    return HuggingFaceVLM(loaded.model, loaded.processor, name=loaded.name, batch_size=1, **options)
+
+
 def writer_of_entry(model: InterceptedVLM, intervention: Intervention | None) -> Writer:
     """Asks as the entry's class does, under an intervention."""
 
@@ -27,14 +36,8 @@ def writer_of_entry(model: InterceptedVLM, intervention: Intervention | None) ->
     return write
 
 
-def writer_of_ours(loaded: HuggingFaceVLM, intervention: Intervention | None, options: Mapping[str, Any]) -> Writer:
-    """Shows the pictures and then the text, and writes greedily.
-
-    Pictures go to the model's processor in their own sizes, unless an `image_preparation` is among the options: squares of the
-    LAD paper's protocol are for its tasks.
-    """
-    options = {"image_preparation": "native", **{key: options[key] for key in ("image_preparation", "date") if key in options}}
-    model = HuggingFaceVLM(loaded.model, loaded.processor, name=loaded.name, batch_size=1, **options)
+def writer_of_ours(model: HuggingFaceVLM, intervention: Intervention | None) -> Writer:
+    """Shows the pictures and then the text, and writes greedily, under an intervention."""
 
     def write(message: Message) -> str:
         request = request_of(message)
