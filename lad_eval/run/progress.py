@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lad_eval.terminal import visible
 
@@ -114,7 +114,7 @@ class Portion:
         label: as its progress is labelled.
         run: the run that it belongs to.
         kind: what takes about the same time a unit of work: evidence, or one way of writing replies.
-        requests: their number, those included that may turn out to be stored.
+        requests: their number, those included that may turn out to be stored; of several processes roughly one's share.
         work: of one request, in units that its time is proportional to: images.
     """
 
@@ -172,6 +172,8 @@ class Overall:
             with progress(label, total, done, shown=shown) as advance:
                 yield advance
             return
+        # The share of one of several processes was an estimate, and may be more.
+        portion = self._portions[key] = replace(portion, requests=total)
         self._left[key] = total - done
         if total > done:
             self._say(portion)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.util import find_spec
@@ -14,7 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
+from lad_eval.attention.interventions import LearnedState
+from lad_eval.attention.pruning.trend import Trend
 from lad_eval.cli.main import invoke
+from lad_eval.tasks.sources.base import Picture
 
 # Not imported here: it would switch gradients off for every test of the process.
 pytestmark = pytest.mark.skipif(find_spec("vlmeval") is None, reason="VLMEvalKit is an extra")
@@ -151,9 +155,8 @@ def test_other_weights_under_the_same_name_are_refused(entries, data, place, cap
         ("fastv(keep=1.5)", "keep of fastv must be a whole number of tokens of at least 0, or a share"),
         ("fastv(kep=1)", "fastv has no parameter 'kep'. Its parameters are keep,"),
         ("fastv,keep=0.25", "Write fastv(keep=0.25), not 'fastv,keep=0.25'."),
-        ("fastv(keep=0.25, trend=exp)", "learns from calibration samples, and VLMEvalKit's data sets have none; leave trend out"),
-        ("sofa+fastv(trend=mean)", "learns from calibration samples, and VLMEvalKit's data sets have none; leave trend"),
-        ("fastv(keep=0.25)+LAD", "fastv(keep=0.25) changes the prompt or the model"),
+        ("fastv(trend=exponential)", "trend of fastv must be 'exp' or 'mean' or 'none', not 'exponential'"),
+        ("instruction+fastv(keep=0.25)+LAD", "instruction+fastv(keep=0.25) changes the prompt or the model"),
     ],
 )
 def test_wrong_pruners_end_before_anything_runs(entries, data, base, suffix, fault, capsys):
@@ -176,6 +179,59 @@ def test_what_the_model_does_not_have_is_the_reason_of_the_failure(entries, data
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("error: 1 of the combinations failed. TinyQwen+fastv(")
     assert fault in line
+
+
+def learned(folder):
+    (path,) = Path(folder).rglob("learned.fastv.safetensors")
+    return LearnedState.load(path, "fastv")
+
+
+@pytest.mark.parametrize("kind", ["exp", "mean"])
+def test_a_trend_is_learned_from_drawn_pictures(entries, data, kind, capsys, monkeypatch):
+    """The data set has no calibration samples, and none of its pictures may be learned from."""
+    monkeypatch.setattr("lad_eval.plugins.vlmevalkit.writer.REPLY_TOKENS", 3)
+    model, folder = f"{entries['LLaVA-1.5']}+fastv(keep=4, layer=1, trend={kind})", f"W-trend-{kind}"
+    code, seen = run(model, data, folder)
+    captured = capsys.readouterr()
+    assert code == 0, captured.err[-3000:]
+    assert re.search(r"x Pictures: fastv\(keep=4, layer=1, trend=\w+\): .*\(.*R2 -?\d\.\d\d\)\.", captured.err)
+    state = learned(folder)
+    trend = Trend.of_arrays(state.arrays)
+    assert (trend.kind, trend.requests, len(set(state.images))) == (kind, 100, 100)
+    pictures = {Picture(path).digest for path in Path().glob("picture*.png")}
+    assert len(pictures) == ROWS
+    assert not pictures & set(state.images)
+    assert len(replies(folder, data)[1]) == ROWS
+    assert min(seen) < max(seen)  # tokens left
+    again, seen_again = run(model, data, folder)
+    assert again == 0
+    assert len(seen_again) < len(seen), "learned once"
+
+
+@pytest.mark.parametrize("base", ["TinyQwen", "lad-tiny"])
+def test_methods_decide_under_pruning_on_tasks_of_ours(entries, base, capsys, tmp_path):
+    suffix = "fastv(keep=0.25, layer=1)"
+    code, _ = run(f"{base}+{suffix}+LAD", "scenes_few.yaml", f"W-decided-{base}")
+    assert code == 0, capsys.readouterr().err[-3000:]
+    (path,) = (path for path in Path(f"W-decided-{base}").rglob("*_Scenes_Few.xlsx") if not path.is_symlink())
+    assert path.name == f"{base}+fastv(keep=0.25,layer=1)+LAD_Scenes_Few.xlsx"
+    table = pd.read_excel(path)
+    ours = {(row.g_index, row.perm_id): int(row.prediction) for row in table.itertuples()}
+    model = ["--model", "lad-tiny"] if base == "lad-tiny" else ["--model", f"vlmeval:{base}", "--image-preparation", "native"]
+    words = ["run", *model, "--tasks", "scenes_few.yaml", "--methods", f"{suffix}+lad", "--runs", str(tmp_path), "-q"]
+    assert invoke(words) == 0
+    (stored,) = tmp_path.rglob("predictions.parquet")
+    assert ours == {(row.sample_id, row.permutation): row.position + 1 for row in pd.read_parquet(stored).itertuples()}
+    note = json.loads(path.with_name(f"{path.stem}_lad_eval.json").read_text())
+    assert (note["method"], note["fingerprint"]["intervention"]["keep"]) == (f"{suffix}+lad", 0.25)
+
+
+def test_a_task_of_ours_teaches_the_trend_from_its_own_calibration_samples(entries, capsys):
+    code, _ = run("lad-tiny+fastv(keep=0.25, trend=exp)+PriDe", "scenes_few.yaml", "W-ours-trend")
+    assert code == 0, capsys.readouterr().err[-3000:]
+    state = learned("W-ours-trend")
+    assert Trend.of_arrays(state.arrays).requests == 100
+    assert all("-calibration-" in name for name in state.sample_ids)
 
 
 def test_several_pictures_and_a_question_of_ours(entries, place, capsys):

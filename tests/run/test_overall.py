@@ -55,6 +55,18 @@ def test_what_is_stored_is_done_and_took_no_time(clock):
     assert whole.fraction() == 1.0
 
 
+def test_a_process_s_share_may_be_more_than_was_foreseen(clock):
+    """Samples are not divided among processes, and so one has a few requests more than another."""
+    whole = Overall(PORTIONS[:1], "paper", shown=False)
+    with whole.portion("a", "evidence", 12, 0, shown=False) as advance:
+        assert whole.text() == "0 % of all"
+        clock.now += 3
+        advance(3)
+        assert whole.text() == "25 % of all, about 9 s left"
+        advance(9)
+    assert whole.fraction() == 1.0
+
+
 def test_a_line_for_each_run_says_which_of_how_many(clock, capsys):
     whole = Overall(PORTIONS, "paper", shown=True)
     for label, kind, total, done in (("a", "evidence", 10, 0), ("a, replies", "greedy", 5, 0), ("b", "evidence", 20, 20)):

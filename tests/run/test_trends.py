@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from PIL import Image
 
@@ -31,6 +32,14 @@ def test_a_run_says_what_its_trend_is_worth_and_stores_it(tmp_path, capsys):
     assert invoke([*command, "--methods", methods]) == 0
     assert stored.stat().st_mtime_ns == written, "learned once"
     assert "late tokens are preferred" in capsys.readouterr().out
+
+
+def test_a_run_says_where_there_is_no_ramp(tmp_path, capsys):
+    """Random weights favour no index: an exponential explains nothing of what attention they give to each."""
+    command = ["run", "-m", "random:qwen2.5-vl", "-t", "scenes_random_n2", "--limit", "1", "--runs", str(tmp_path), "-q"]
+    assert invoke([*command, "--methods", "fastv(keep=0.25, layer=1, trend=exp)+vanilla"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"fastv\(keep=0\.25, layer=1, trend=exp\): no recency ramp \(R2 0\.0\d\)\.", out), out
 
 
 def test_a_trend_of_a_split_that_ends_is_warned_of(tmp_path, capsys):
