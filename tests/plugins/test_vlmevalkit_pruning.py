@@ -186,11 +186,11 @@ def learned(folder):
     return LearnedState.load(path, "fastv")
 
 
-@pytest.mark.parametrize("kind", ["exp", "mean"])
-def test_a_trend_is_learned_from_drawn_pictures(entries, data, kind, capsys, monkeypatch):
+@pytest.mark.parametrize(("of", "kind"), [("LLaVA-1.5", "mean"), ("Qwen2.5-VL", "exp"), ("InternVL", "exp")])
+def test_a_trend_is_learned_from_drawn_pictures(entries, data, of, kind, capsys, monkeypatch):
     """The data set has no calibration samples, and none of its pictures may be learned from."""
     monkeypatch.setattr("lad_eval.plugins.vlmevalkit.writer.REPLY_TOKENS", 3)
-    model, folder = f"{entries['LLaVA-1.5']}+fastv(keep=4, layer=1, trend={kind})", f"W-trend-{kind}"
+    model, folder = f"{entries[of]}+fastv(keep=4, layer=1, trend={kind})", f"W-trend-{of}"
     code, seen = run(model, data, folder)
     captured = capsys.readouterr()
     assert code == 0, captured.err[-3000:]

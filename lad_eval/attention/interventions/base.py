@@ -114,6 +114,11 @@ class Intervention(ABC):
         return (self,)
 
     @property
+    def reads_padding(self) -> bool:
+        """Whether it, or what it learns, depends on which visual tokens show padding; see `PromptLayout.padding_share`."""
+        return False
+
+    @property
     def is_ready(self) -> bool:
         """Whether it has nothing to learn, or has learned it."""
         return True
@@ -286,6 +291,10 @@ class JoinedIntervention(Intervention):
     @property
     def members(self) -> tuple[Intervention, ...]:
         return self.parts
+
+    @property
+    def reads_padding(self) -> bool:
+        return any(part.reads_padding for part in self.parts)
 
     @property
     def is_ready(self) -> bool:

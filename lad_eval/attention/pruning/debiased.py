@@ -52,6 +52,10 @@ class DebiasedPruner(Pruner, CalibratedIntervention):
     padding: ClassVar[float] = 0.5
 
     @property
+    def reads_padding(self) -> bool:
+        return self.trend != "none"
+
+    @property
     def is_ready(self) -> bool:
         return self.trend == "none" or super().is_ready
 

@@ -80,12 +80,7 @@ def padding_share(
         key = tuple(row)
         if key not in known:
             known[key] = _padded_pixels(image_processor, options, key, prepare)
-        padded = known[key]
-        if padded is None:
-            continue
-        for image, square in enumerate(padded):
-            tokens = (spans.owner[b] == image).nonzero()[:, 0]
-            shares[b, tokens] = _pooled(square, len(tokens), image_processor)
+        shares[b] = pooled(known[key], spans.owner[b], type(image_processor).__name__)
     return shares
 
 
@@ -101,25 +96,54 @@ def _padded_pixels(
         ]
         for colour in ("black", "white")
     )
+    return padded_pixels(black, white, len(sizes), type(image_processor).__name__)
+
+
+def padded_pixels(black: torch.Tensor, white: torch.Tensor, images: int, name: str) -> torch.Tensor | None:
+    """Bool[images, H, H] of the pixels that do not depend on the picture; None where all do.
+
+    Args:
+        black: pixels that a model is given of black pictures, in any shape that holds one square of pixels an image.
+        white: of white ones of the same sizes.
+        images: how many there are.
+        name: of what prepared them, for the error.
+
+    Raises:
+        UnsupportedModelError: there are such pixels, and an image is not one square of them.
+    """
     same = black == white
     if not bool(same.any()):
         return None
-    if same.dim() < 4 or same.shape[-1] != same.shape[-2] or math.prod(same.shape[:-3]) != len(sizes):
-        raise _refused(image_processor)
-    pixels: torch.Tensor = same.reshape(len(sizes), *same.shape[-3:]).all(dim=1)
+    if same.dim() < 4 or same.shape[-1] != same.shape[-2] or math.prod(same.shape[:-3]) != images:
+        raise _refused(name)
+    pixels: torch.Tensor = same.reshape(images, *same.shape[-3:]).all(dim=1)
     return pixels
 
 
-def _pooled(padded: torch.Tensor, tokens: int, image_processor: Any) -> torch.Tensor:
-    """Float[tokens]: the share of True in each cell of the square grid that the tokens make."""
-    side, pixels = math.isqrt(tokens), padded.shape[0]
-    if side * side != tokens or pixels % side:
-        raise _refused(image_processor)
-    return padded.float().reshape(side, pixels // side, side, pixels // side).mean(dim=(1, 3)).flatten()
+def pooled(padded: torch.Tensor | None, owner: torch.Tensor, name: str) -> torch.Tensor:
+    """Float[T]: of each visual token of a prompt the share of padding in the pixels that it covers, 0 elsewhere.
+
+    Args:
+        padded: as `padded_pixels` gives it.
+        owner: Int[T], the image of each token, -1 for text.
+        name: of what prepared them, for the error.
+
+    Raises:
+        UnsupportedModelError: an image's tokens are not one square grid.
+    """
+    shares = torch.zeros(owner.shape)
+    for image, square in enumerate(() if padded is None else padded):
+        tokens = (owner == image).nonzero()[:, 0]
+        side, pixels = math.isqrt(len(tokens)), square.shape[0]
+        if side * side != len(tokens) or not side or pixels % side:
+            raise _refused(name)
+        cells = square.float().reshape(side, pixels // side, side, pixels // side)
+        shares[tokens] = cells.mean(dim=(1, 3)).flatten()
+    return shares
 
 
-def _refused(image_processor: Any) -> UnsupportedModelError:
+def _refused(name: str) -> UnsupportedModelError:
     return UnsupportedModelError(
-        f"{type(image_processor).__name__} pads these pictures, and nothing says which visual tokens show it; use "
+        f"{name} pads these pictures, and nothing says which visual tokens show it; use "
         "--image-preparation protocol, which needs no padding."
     )

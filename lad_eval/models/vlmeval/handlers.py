@@ -10,6 +10,7 @@ import torch
 
 from lad_eval.attention.interventions import Intervention
 from lad_eval.attention.layout import PromptLayout, padding_unknown
+from lad_eval.attention.spans import Spans
 from lad_eval.errors import UnsupportedModelError
 from lad_eval.evidence.replies import Decoding
 from lad_eval.models.base import PromptFault, refuse
@@ -42,6 +43,7 @@ class PromptContext:
         request: the question.
         context_length: the model's maximum sequence length in tokens; None if it is unknown.
         intervention: on the attention, or None.
+        find_padding: as of `PromptLayout`.
     """
 
     name: str
@@ -51,6 +53,7 @@ class PromptContext:
     request: Request
     context_length: int | None
     intervention: Intervention | None = None
+    find_padding: Callable[[Spans], torch.Tensor] = padding_unknown
 
     @property
     def tokenizer(self) -> Any:
@@ -73,7 +76,7 @@ class PromptContext:
             torch.ones_like(ids, dtype=torch.bool),
             (self.request.question,),
             self._decode,
-            padding_unknown,
+            self.find_padding,
             tuple(image.digest for image in self.request.images),
             (self.request.sample_id,),
             (self.request.key,),

@@ -6,14 +6,16 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from lad_eval.attention.interventions import Intervention
-from lad_eval.attention.layout import PromptLayout
+from lad_eval.attention.layout import PromptLayout, padding_unknown
+from lad_eval.attention.spans import Spans
 from lad_eval.errors import DataError, UnsupportedModelError, UserError
 from lad_eval.evidence.replies import Decoding, Reply
 from lad_eval.evidence.table import Evidence
@@ -28,6 +30,7 @@ from lad_eval.models.releases import repair
 from lad_eval.models.vlmeval.handlers import BaseHandler, CalibrationHandler, EvidenceHandler, PromptContext, ReplyHandler
 from lad_eval.models.vlmeval.images import ImageFacts
 from lad_eval.models.vlmeval.interception import GenerateHandler, intercepted
+from lad_eval.models.vlmeval.padding import PaddingOfClass
 from lad_eval.models.vlmeval.prompts import Message, Messages, PromptEnd, TextCheck, dated, equal_sizes, images_of, reads_clock
 from lad_eval.models.vlmeval.source import describe
 from lad_eval.models.vlmeval.writing import PassThroughHandler, request_of
@@ -73,6 +76,7 @@ class InterceptedVLM(InterventionMixin):
         repair(self.model)
         self.processor = inner_processor(inner, name)
         self.messages = Messages(check_image_preparation(image_preparation))
+        self._padding = PaddingOfClass(name, getattr(self.processor, "tokenizer", self.processor))
         self._texts = TextCheck(self.processor, name)
         self._weights = weights
         self._arguments = dict(arguments or {})
@@ -162,24 +166,26 @@ class InterceptedVLM(InterventionMixin):
         """
         request = request_of(message)
         images = ImageFacts(len(request.images), not request.images or equal_sizes(images_of(message)))
-        context = PromptContext(self.name, self.model, self.processor, images, request, self._context_length, self._intervention)
+        context = self._context(images, message, request, self._intervention)
         return self._generate_with(PassThroughHandler(context), message, request, date=None)
 
     def calibrated(self, intervention: Intervention, requests: Sequence[Request]) -> Intervention:
         """The intervention with what it learns from the unchanged model's passes over calibration requests, one at a time."""
         refuse(self.check_prompts(_some(requests)).faults)
-        module = self._calibration_handler(requests[0]).module
+        module = self._calibration_handler(requests[0], intervention).module
 
         def passes() -> Iterator[tuple[PromptLayout, Callable[[], None]]]:
             for request in requests:
-                handler = self._calibration_handler(request)
+                handler = self._calibration_handler(request, intervention)
                 yield handler.layout, handler.run
 
         return intervention.calibrated(module, Repeated(passes), calibration_origin(self.fingerprint, requests))
 
-    def _calibration_handler(self, request: Request) -> CalibrationHandler:
+    def _calibration_handler(self, request: Request, intervention: Intervention) -> CalibrationHandler:
         message = self.messages.of(request)
-        handler = CalibrationHandler(self._prompt_context(message, request, None), self._end, request.identifiers)
+        find_padding = self._find_padding(message, request, intervention)
+        context = replace(self._prompt_context(message, request, None), find_padding=find_padding)
+        handler = CalibrationHandler(context, self._end, request.identifiers)
         self._generate_with(handler, message, request, date=self._date)
         return handler
 
@@ -213,7 +219,22 @@ class InterceptedVLM(InterventionMixin):
         if fault := self._texts.fault(request, texts):
             refuse([fault])
         images = ImageFacts(len(paths), equal_sizes(paths))
-        return PromptContext(self.name, self.model, self.processor, images, request, self._context_length, intervention)
+        return self._context(images, message, request, intervention)
+
+    def _context(
+        self, images: ImageFacts, message: Message, request: Request, intervention: Intervention | None
+    ) -> PromptContext:
+        find_padding = self._find_padding(message, request, intervention)
+        facts = (self.name, self.model, self.processor, images, request, self._context_length, intervention)
+        return PromptContext(*facts, find_padding=find_padding)
+
+    def _find_padding(
+        self, message: Message, request: Request, intervention: Intervention | None
+    ) -> Callable[[Spans], torch.Tensor]:
+        # Pictures that were put in squares before are padded in a way that pictures of the same size do not show.
+        if intervention is None or not intervention.reads_padding or self.messages.preparation == "pad":
+            return padding_unknown
+        return self._padding.of(message, partial(self._generate_with, request=request, date=None))
 
     def _generate_with(self, handler: BaseHandler, message: Message, request: Request, *, date: str | None) -> str:
         """The class's text for what the handler generates; exceptions of the handler are raised even if it catches them."""

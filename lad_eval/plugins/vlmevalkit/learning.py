@@ -36,7 +36,9 @@ def drawn_requests() -> tuple[Request, ...]:
     )
 
 
-def learned_for(model: VLM, intervention: Intervention | None, task: Task | None, folder: Path, label: str) -> Intervention | None:
+def learned_for(
+    model: VLM, intervention: Intervention | None, task: Task | None, folder: Path, label: str
+) -> Intervention | None:
     """The intervention, ready to be applied: with what it learns, if it learns anything.
 
     Args:

@@ -23,6 +23,7 @@ from lad_eval.run.folder.files import slug
 from lad_eval.tasks.files import SUFFIXES
 from lad_eval.tasks.registry import index, resolve
 
+
 def weights_at(place: str, revision: str | None = None) -> str:
     """Of a model folder its name and a digest of its files' sizes and times, of a hub id the commit that the local cache holds.
 
