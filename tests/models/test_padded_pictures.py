@@ -14,6 +14,7 @@ from lad_eval.attention.spans import Spans
 from lad_eval.cli.main import invoke
 from lad_eval.errors import UnsupportedModelError
 from lad_eval.models.inputs.padding import mean_colour, pad_to_square, padding_share
+from lad_eval.models.vlmeval.padding import PaddingOfClass
 from lad_eval.models.vlmeval.prompts import Messages
 from tests.models.requests import Noise, make_requests
 
@@ -84,6 +85,58 @@ def test_two_thirds_of_a_picture_of_400_x_130_are_padding():
     assert cells[:8].all()
     assert cells[16:].all()
     assert not padding_share(take, options, [[(130, 400)]], Spans(span, span, owner)).any(), "cropped, and not padded"
+
+
+class TestClassOfVLMEvalKit:
+    """What a class does to pictures is seen in the pixels that its model would be given."""
+
+    def made(self, tmp_path, **options):
+        """A class that prepares pictures with CLIP's image processor, and a message with two pictures for it."""
+        from transformers import LlavaImageProcessor
+
+        processor = LlavaImageProcessor(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336}, **options)
+        message = [{"type": "text", "value": "which?"}]
+        for name, size in (("wide", (400, 130)), ("square", (336, 336))):
+            Image.new("RGB", size, "red").save(tmp_path / f"{name}.png")
+            message.append({"type": "image", "value": str(tmp_path / f"{name}.png")})
+        shown = []
+
+        def generate(handler, message):
+            pictures = [Image.open(part["value"]) for part in message if part["type"] == "image"]
+            shown.append([picture.size for picture in pictures])
+            handler.prepare_inputs(torch.zeros(1, 4), dict(processor(pictures, return_tensors="pt")))
+
+        return message, generate, shown
+
+    def test_its_padding_is_found_token_by_token_and_once_for_sizes(self, tmp_path):
+        message, generate, shown = self.made(tmp_path, do_pad=True)
+        padding = PaddingOfClass("a class", None)
+        owner = torch.tensor([[-1, *[0] * 576, *[1] * 576, -1]])
+        span = torch.tensor([[[1, 577], [577, 1153]]])
+        share = padding.of(message, generate)(Spans(span, span, owner))[0]
+        first, second = (share[1:577] > 0.5).reshape(24, 24), share[577:1153]
+        assert int(first.sum()) == 384
+        assert first[:8].all()
+        assert first[16:].all()
+        assert not second.any()
+        assert float(share[0] + share[-1]) == 0
+        padding.of(message, generate)
+        assert shown == [[(400, 130), (336, 336)]] * 2
+
+    def test_that_it_does_not_pad_is_proved(self, tmp_path):
+        message, generate, _ = self.made(tmp_path, do_pad=False)
+        owner = torch.tensor([[0] * 5 + [1] * 7])  # no square grid is needed where nothing is padded
+        span = torch.tensor([[[0, 5], [5, 12]]])
+        assert not PaddingOfClass("a class", None).of(message, generate)(Spans(span, span, owner)).any()
+
+    def test_without_pixels_nothing_is_proved(self, tmp_path):
+        message, _, _ = self.made(tmp_path)
+
+        def generate(handler, message):
+            handler.prepare_inputs(torch.zeros(1, 4), {})
+
+        with pytest.raises(UnsupportedModelError, match="a class does not show the pixels .* leave trend out"):
+            PaddingOfClass("a class", None).of(message, generate)
 
 
 def test_a_model_sees_squares_and_its_layout_says_which_tokens_are_padding(vlm):
