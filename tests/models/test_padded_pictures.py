@@ -135,7 +135,7 @@ class TestClassOfVLMEvalKit:
         def generate(handler, message):
             handler.prepare_inputs(torch.zeros(1, 4), {})
 
-        with pytest.raises(UnsupportedModelError, match="a class does not show the pixels .* leave trend out"):
+        with pytest.raises(UnsupportedModelError, match=r"a class does not show the pixels .* leave trend out"):
             PaddingOfClass("a class", None).of(message, generate)
 
 

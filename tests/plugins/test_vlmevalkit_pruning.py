@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 
 from lad_eval.attention.interventions import LearnedState
-from lad_eval.attention.pruning.trend import Trend
+from lad_eval.attention.pruning.trend import ENOUGH_REQUESTS, Trend
 from lad_eval.cli.main import invoke
+from lad_eval.plugins.vlmevalkit.learning import drawn_requests
 from lad_eval.tasks.sources.base import Picture
 
 # Not imported here: it would switch gradients off for every test of the process.
@@ -186,10 +187,19 @@ def learned(folder):
     return LearnedState.load(path, "fastv")
 
 
+def test_drawn_questions_are_enough_for_a_trend_and_alike_in_nothing():
+    requests = drawn_requests()
+    assert len(requests) == len({request.key for request in requests}) == ENOUGH_REQUESTS
+    assert len({request.images[0].digest for request in requests}) == ENOUGH_REQUESTS
+    right = [request.images[0].caption() in request.question for request in requests]
+    assert 0.1 < sum(right) / len(right) < 0.9  # captions may also be told from the second thing
+
+
 @pytest.mark.parametrize(("of", "kind"), [("LLaVA-1.5", "mean"), ("Qwen2.5-VL", "exp"), ("InternVL", "exp")])
 def test_a_trend_is_learned_from_drawn_pictures(entries, data, of, kind, capsys, monkeypatch):
     """The data set has no calibration samples, and none of its pictures may be learned from."""
     monkeypatch.setattr("lad_eval.plugins.vlmevalkit.writer.REPLY_TOKENS", 3)
+    monkeypatch.setattr("lad_eval.plugins.vlmevalkit.learning.ENOUGH_REQUESTS", few := 8)
     model, folder = f"{entries[of]}+fastv(keep=4, layer=1, trend={kind})", f"W-trend-{of}"
     code, seen = run(model, data, folder)
     captured = capsys.readouterr()
@@ -197,7 +207,7 @@ def test_a_trend_is_learned_from_drawn_pictures(entries, data, of, kind, capsys,
     assert re.search(r"x Pictures: fastv\(keep=4, layer=1, trend=\w+\): .*\(.*R2 -?\d\.\d\d\)\.", captured.err)
     state = learned(folder)
     trend = Trend.of_arrays(state.arrays)
-    assert (trend.kind, trend.requests, len(set(state.images))) == (kind, 100, 100)
+    assert (trend.kind, trend.requests, len(set(state.images))) == (kind, few, few)
     pictures = {Picture(path).digest for path in Path().glob("picture*.png")}
     assert len(pictures) == ROWS
     assert not pictures & set(state.images)
