@@ -132,7 +132,9 @@ def pooled(padded: torch.Tensor | None, owner: torch.Tensor, name: str) -> torch
         UnsupportedModelError: an image's tokens are not one square grid.
     """
     shares = torch.zeros(owner.shape)
-    for image, square in enumerate(() if padded is None else padded):
+    if padded is None:
+        return shares
+    for image, square in enumerate(padded):
         tokens = (owner == image).nonzero()[:, 0]
         side, pixels = math.isqrt(len(tokens)), square.shape[0]
         if side * side != len(tokens) or not side or pixels % side:

@@ -245,7 +245,7 @@ class LADModel(Base):  # type: ignore[misc]  # VLMEvalKit has no types
             task = None if self._dataset is None else self._dataset.task
             folder = store_folder() / "learned" / slug(self.name) / slug(dataset)
             under = learned_for(model, self.served.intervention, task, folder, f"{self.name} x {dataset}")
-            self._writer = (writer_of_ours if self._inner is None else writer_of_entry)(model, under)
+            self._writer = writer_of_ours(model, under) if self._inner is None else writer_of_entry(model, under)
             settings = made_with(self.served, self._options)
             pointer = Pointer(self.served.base, self.served.answered_by, self.served.facts, settings, "", None)
             write_pointer(self.name, dataset, pointer)
