@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperGroup
 
-from lad_eval.cli import capl, data, demo, inspect, report, run, study, vlmeval
+from lad_eval.cli import capl, data, demo, harnesses, inspect, report, run, study
 from lad_eval.cli.console import INTERRUPTED, log_to_stderr, plain_warnings, print_error
 from lad_eval.errors import UserError
 from lad_eval.tasks.search import task_search
@@ -25,7 +25,7 @@ OUR_FAULT = 70
 """What nobody foresaw; EX_SOFTWARE of sysexits.h."""
 DEBUG = "--debug"
 _DEBUG_VARIABLE = "LAD_EVAL_DEBUG"
-_OTHERS_FLAGS = ("vlmeval", "lmms-eval", "lmms_eval")
+_OTHERS_FLAGS = ("vlmeval", "lmms-eval", "lmms_eval", "lm-eval", "lm_eval")
 """Commands that hand their flags on: there --debug stands before the command."""
 _ENVIRONMENT = {
     code: getattr(errno, code)
@@ -129,13 +129,13 @@ COMMANDS = (
     Command("doctor", inspect.doctor, PREPARE, ("lad-eval doctor",)),
     Command(
         "vlmeval",
-        vlmeval.vlmeval,
+        harnesses.vlmeval,
         HARNESSES,
         (
             "lad-eval vlmeval --data COCORetrieval_Random_N4 --model Qwen2.5-VL-3B-Instruct Qwen2.5-VL-3B-Instruct+LAD",
             "lad-eval vlmeval --data ScenesRetrieval_Random_N4 --model lad-tiny+LAD --work-dir outputs",
         ),
-        vlmeval.TAKES_ANY_FLAG,
+        harnesses.TAKES_ANY_FLAG,
     ),
 )
 # What people type who come from elsewhere.
@@ -170,7 +170,8 @@ for command in COMMANDS:
 app.add_typer(study.app, rich_help_panel=MEASURE)
 app.add_typer(capl.app, rich_help_panel=MEASURE)
 app.add_typer(data.app, rich_help_panel=PREPARE)
-app.add_typer(vlmeval.app, rich_help_panel=HARNESSES)
+app.add_typer(harnesses.lm_eval, rich_help_panel=HARNESSES)
+app.add_typer(harnesses.lmms_eval, rich_help_panel=HARNESSES)
 
 
 def _show_version(wanted: bool) -> None:

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from lad_eval.methods.replying import parse_reply
 from lad_eval.metrics import UNPARSABLE, Grid, Predictions, figures
-from lad_eval.plugins.lmms_eval.documents import Document
+from lad_eval.plugins import scoring
+from lad_eval.plugins.documents import Document
+from lad_eval.plugins.scoring import position_of
 
 logger = logging.getLogger(__name__)
 
@@ -26,8 +27,7 @@ Value = Mapping[str, Any]
 
 def results(document: Document, replies: Sequence[str]) -> dict[str, Value]:
     """`process_results`: for every metric what its aggregation needs of one reply."""
-    index = parse_reply(replies[0], document["identifiers"])
-    position = UNPARSABLE if index is None else index
+    position = position_of(document, replies[0])
     score = float(position == document["gold"])
     answer = {
         "sample": document["sample"],
@@ -44,7 +44,7 @@ def results(document: Document, replies: Sequence[str]) -> dict[str, Value]:
         "accuracy": right,
         "rstd": answer,
         f"recall_{document['gold'] + 1}": right,
-        "unparsable": {"missing": int(index is None)},
+        "unparsable": {"missing": int(position == UNPARSABLE)},
     }
     if document["orders"] > 1:  # one order is consistent with itself
         emitted |= {"accuracy_std": answer, "consistency": answer}
@@ -64,8 +64,8 @@ def accuracy_std(values: Sequence[Value]) -> float:
 
 def rstd(values: Sequence[Value]) -> float:
     """Standard deviation of the recall over positions; NaN if the answers stood at fewer than two."""
-    gold, position = (np.asarray([value[name] for value in values], dtype=np.int64) for name in ("gold", "position"))
-    return figures.rstd(gold, position, values[0]["candidates"]) / 100
+    gold, positions = ([value[name] for value in values] for name in ("gold", "position"))
+    return scoring.rstd(gold, positions, values[0]["candidates"])
 
 
 def consistency(values: Sequence[Value]) -> float:
