@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 def folder(tmp_path_factory):
     """Tasks and a group as lm-eval's, and one that is not ours."""
     out = tmp_path_factory.mktemp("tasks")
-    write_tasks(LM_EVAL, out, ["scenes_main"])
+    write_tasks(LM_EVAL, out, ["scenes_main", "scenes_random_n2"])
     (out / "other.jsonl").write_text('{"q": "1 + 1 = ", "a": "2"}\n')
     (out / "other.yaml").write_text(
         f"task: other\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {out}/other.jsonl}}}}\ntest_split: test\n"
