@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.report import Table
 from lad_eval.evidence.store import read_evidence
 from lad_eval.evidence.table import Evidence
-from lad_eval.methods import LAD, Method, MethodWarning, PriDe, UnlabelledLAD
+from lad_eval.methods import LAD, EvidenceMethod, MethodWarning, PriDe, UnlabelledLAD
 from lad_eval.metrics.figures import rstd
 from lad_eval.run.decide import PlanIndex
 from lad_eval.run.folder.files import PLAN, read_run_json
@@ -51,7 +51,7 @@ class ShrunkLAD(LAD):
         self.log_bias_ = weight * centred + (1 - weight) * centred.mean(axis=0)
 
 
-VARIANTS: Mapping[str, type[Method]] = {
+VARIANTS: Mapping[str, type[EvidenceMethod]] = {
     "pride": PriDe,
     "lad": LAD,
     "lad-unlabelled": UnlabelledLAD,
@@ -60,7 +60,9 @@ VARIANTS: Mapping[str, type[Method]] = {
 }
 
 
-def curve(evaluated: Evidence, calibration: Evidence, variant: type[Method], sizes: tuple[int, ...], draws: int) -> list[str]:
+def curve(
+    evaluated: Evidence, calibration: Evidence, variant: type[EvidenceMethod], sizes: tuple[int, ...], draws: int
+) -> list[str]:
     """`accuracy / RStd` for every size, means over the draws; all samples are drawn once."""
     samples = np.unique(calibration.sample_id)
     cells = []

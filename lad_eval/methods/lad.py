@@ -8,8 +8,9 @@ from typing import Literal
 import numpy as np
 
 from lad_eval.evidence.table import Evidence, Floats, Span
-from lad_eval.methods.base import Method, MethodWarning
+from lad_eval.methods.base import MethodWarning
 from lad_eval.methods.calibration import Mean, log_softmax, logsumexp, mean_by_gold
+from lad_eval.methods.evidence_method import EvidenceMethod
 from lad_eval.methods.readout import (
     AttentionMean,
     LayerChoice,
@@ -25,7 +26,7 @@ class NoVisualSignalWarning(MethodWarning):
     """No calibration pass preferred its answer: the gain is at most 1 and is taken as 1."""
 
 
-class LAD(Method):
+class LAD(EvidenceMethod):
     """Log-probabilities minus the position bias expected under the purified attention.
 
     Source: "Logit-Attention Divergence" (arXiv 2605.11591), and its released code (github.com/brightXian/LAD, c704b9d). The

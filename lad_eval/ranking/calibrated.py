@@ -13,7 +13,7 @@ from lad_eval.attention.interventions import LEARNED, Intervention
 from lad_eval.errors import UserError
 from lad_eval.evidence.table import Evidence, Floats, Ints
 from lad_eval.files.documents import read_json, write_json
-from lad_eval.methods import Method, PurifiedAttention, make_method
+from lad_eval.methods import EvidenceMethod, PurifiedAttention, make_evidence_method
 from lad_eval.tasks.prompts import IdentifierStyle
 
 FORMAT = 1
@@ -61,7 +61,7 @@ class Ranking:
 class Calibrated:
     """What was learned for one number of images."""
 
-    method: Method
+    method: EvidenceMethod
     intervention: Intervention | None
     attention: PurifiedAttention | None
 
@@ -115,7 +115,7 @@ def load_calibrated(folder: Path, document: Mapping[str, Any]) -> dict[int, Cali
     Raises:
         UserError: a file is missing or damaged.
     """
-    named = make_method(document["method"])
+    named = make_evidence_method(document["method"])
     learned = {}
     for n in document["sizes"]:
         method = type(named).load(folder / f"n{n}.safetensors")

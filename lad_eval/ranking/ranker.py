@@ -9,7 +9,7 @@ from typing import Any, get_args
 from lad_eval.attention.interventions import Intervention
 from lad_eval.errors import EvidenceError, UserError
 from lad_eval.evidence.table import Evidence, difference
-from lad_eval.methods import Method, PurifiedAttention, canonical_name, make_method
+from lad_eval.methods import EvidenceMethod, PurifiedAttention, canonical_name, make_method
 from lad_eval.models.base import VLM
 from lad_eval.models.registry import load_model
 from lad_eval.ranking.calibrated import Calibrated, Ranking, load_calibrated, read_description, save_calibrated
@@ -98,7 +98,7 @@ class Ranker:
             intervention = calibrate_intervention(answers, decides.condition.intervention, requests)
             evidence, plain = ranker._evidence(intervention, requests)
             attention = PurifiedAttention().calibrate(plain) if plain.attention is not None else None
-            ranker._learned[n] = Calibrated(make_method(name).calibrate(evidence), intervention, attention)
+            ranker._learned[n] = Calibrated(_method_of(name).calibrate(evidence), intervention, attention)
         return ranker
 
     def rank(self, images: Sequence[ImageLike], caption: str) -> Ranking:
@@ -181,14 +181,14 @@ class Ranker:
         return rows.select_keys([request.key for request in requests])
 
 
-def _method_of(name: str) -> Method:
+def _method_of(name: str) -> EvidenceMethod:
     """The method, if it decides from one pass under the question as it is.
 
     Raises:
         UserError: it does not.
     """
     method = make_method(name)
-    if "replies" in method.needs or method.orders != "identity" or method.condition.prompt_variants:
+    if not isinstance(method, EvidenceMethod) or method.orders != "identity" or method.condition.prompt_variants:
         raise UserError(f"{name} does not rank from one pass of the model; use lad, lad-unlabelled, pride or the like.")
     return method
 

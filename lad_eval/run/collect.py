@@ -104,7 +104,7 @@ def _run(model: VLM, task: Task, requests: Sequence[Request], keep: Callable[[Ev
 
 
 def _condition_of(methods: Sequence[Method]) -> Condition:
-    if reading := [method.name for method in methods if "replies" in method.needs]:
+    if reading := [method.name for method in methods if method.decoding is not None]:
         raise UserError(f"{reading[0]} reads replies, and this collects evidence; use `lad-eval run`, or the model's `generate`.")
     conditions = {method.condition for method in methods}
     if len(conditions) > 1:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from lad_eval.errors import DataError, UserError
 from lad_eval.evidence.store import read_evidence
 from lad_eval.evidence.table import Evidence
@@ -61,7 +63,8 @@ class StudyRun:
         """The predictions of any method that needs one pass per question, calibrated on this run's calibration samples."""
         if method.calibrates:
             method.calibrate(self.calibration)
-        return Predictions.of(self.evaluated, method.predict(self.evaluated), self.plan_index.permutation_index)
+        answers = method.decide(self.evaluated, np.arange(len(self.evaluated))[:, None])
+        return Predictions.of(self.evaluated, answers.position, self.plan_index.permutation_index)
 
     @property
     def notes(self) -> tuple[str, ...]:

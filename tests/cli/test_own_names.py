@@ -7,9 +7,9 @@ from lad_eval.methods import METHODS
 from lad_eval.tasks import registry
 
 METHOD = """
-from lad_eval.methods import Method
+from lad_eval.methods import EvidenceMethod
 
-class Last(Method):
+class Last(EvidenceMethod):
     \"\"\"The last position.\"\"\"
     name = "own-last-{n}"
     def _scores(self, evidence):

@@ -13,7 +13,7 @@ from lad_eval.evidence.replies import Reply
 from lad_eval.evidence.replies_store import ReplyStore, read_file
 from lad_eval.evidence.store import EvidenceStore, read_evidence
 from lad_eval.evidence.table import Evidence
-from lad_eval.methods import PLAIN, Method, PermutationAverage, make_method
+from lad_eval.methods import PLAIN, EvidenceMethod, PermutationAverage, make_method
 from lad_eval.methods.replying import parse_reply
 from lad_eval.run.collect import collect
 from lad_eval.run.condition_results import read_condition_results
@@ -238,14 +238,14 @@ def test_evidence_of_one_condition_is_collected_in_python(model):
         collect(model, task, methods=["generate"], limit=2)
 
 
-class Shifted(Method):
+class Shifted(EvidenceMethod):
     """Finds the other shifts of its rows by itself, as a method of one's own may."""
 
     name = "shifted"
     orders = "cyclic"
 
     def _scores(self, evidence):
-        return PermutationAverage()._scores(evidence)
+        return PermutationAverage().predict_log_proba(evidence)
 
 
 def test_a_method_of_ones_own_may_look_at_all_shifts(counted, tmp_path):

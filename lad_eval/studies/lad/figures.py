@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lad_eval.evidence.table import Evidence, Floats, Ints
-from lad_eval.methods import make_method
+from lad_eval.methods import make_evidence_method
 from lad_eval.metrics import Predictions, compare, confusion, holm, paired_test, row_shares, summarise
 from lad_eval.metrics import accuracy as share_correct
 from lad_eval.report.panels import Chart, DensityPlot, HeatMap, LinePlot, Series
@@ -85,8 +85,8 @@ def _divergence_table(data: StudyData) -> StudyDocument:
     tests: list[float] = []
     for (setting, n, _), requirement in zip(data.family.main(), _divergence_requirements(data.family), strict=True):
         run = data.runs[requirement]
-        logits = run.decide(make_method("vanilla"))
-        attention = run.decide(make_method("purified-attention"))
+        logits = run.decide(make_evidence_method("vanilla"))
+        attention = run.decide(make_evidence_method("purified-attention"))
         (pair,) = compare({"attention": attention, "logits": logits}, against="logits", seed=data.runs.seed)
         shares = _divergence_shares(attention, logits)
         cells = (accuracy(summarise(table, seed=data.runs.seed)) for table in (logits, attention))
@@ -113,7 +113,7 @@ def _divergence_figure(data: StudyData) -> StudyDocument:
     panels = []
     for (setting, n, _), requirement in zip(data.family.main(), _divergence_requirements(data.family), strict=True):
         run = data.runs[requirement]
-        method = make_method("purified-attention", temperature=1.0).calibrate(run.calibration)
+        method = make_evidence_method("purified-attention", temperature=1.0).calibrate(run.calibration)
         rows = run.evaluated
         x, y = _of_gold(np.exp(rows.log_probs), rows), _of_gold(np.exp(method.predict_log_proba(rows)), rows)
         panels.append(
@@ -147,7 +147,7 @@ def _profile_document(data: StudyData) -> StudyDocument:
     for requirement in _profile_requirements(data.family):
         run = data.runs[requirement]
         rows, n = run.evaluated, run.evidence.n_candidates
-        attention = make_method("raw-attention").predict_log_proba(rows)
+        attention = make_evidence_method("raw-attention").predict_log_proba(rows)
         panels = []
         for title, values in (("logits", rows.log_probs), ("attention", attention)):
             mean = mean_by_position(np.exp(values), rows.gold_position)
@@ -239,11 +239,11 @@ def _rows_of(run: StudyRun, samples: np.ndarray[tuple[int, ...], np.dtype[np.str
 
 def _accuracy(run: StudyRun, method: str, calibration: Evidence) -> float:
     rows = run.evaluated
-    return share_correct(make_method(method).calibrate(calibration).predict(rows) == rows.gold_position)
+    return share_correct(make_evidence_method(method).calibrate(calibration).predict(rows) == rows.gold_position)
 
 
 def _temperatures(run: StudyRun, name: str, seed: int) -> Series:
-    summaries = [summarise(run.decide(make_method("lad", temperature=tau)), seed=seed) for tau in TEMPERATURES]
+    summaries = [summarise(run.decide(make_evidence_method("lad", temperature=tau)), seed=seed) for tau in TEMPERATURES]
     return accuracy_series(name, TEMPERATURES, summaries)
 
 
