@@ -20,7 +20,7 @@ from lad_eval.evidence.table import Evidence
 from lad_eval.files.atomic import write_atomically
 from lad_eval.methods import Method, make_method
 from lad_eval.models.base import VLM
-from lad_eval.run.collect import calibrate_intervention, fingerprint_under, in_batches, under
+from lad_eval.run.collect import calibrate_intervention, fingerprint_under, run_requests, under
 from lad_eval.run.distributed import DistributedContext
 from lad_eval.run.folder.files import claim, condition_folder, ensure_writable, folder_of, slug
 from lad_eval.run.folder.spec import RunSpec
@@ -70,11 +70,13 @@ class StoredEvidence:
         if missing:
             shown = show_progress and self._is_main_process and len(missing) > 1
             with progress(label, len(missing), shown=shown) as advance, under(model, self.intervention):
-                for part in in_batches(model, missing):
-                    self._store.append(part)
-                    self._remember(part)
-                    advance(len(part))
+                for count in run_requests(model, missing, self._keep):
+                    advance(count)
         return self._rows([request.key for request in requests])
+
+    def _keep(self, part: Evidence) -> None:
+        self._store.append(part)
+        self._remember(part)
 
     def _remember(self, part: Evidence) -> None:
         self._where.update({key: (len(self._parts), row) for row, key in enumerate(part.key.tolist())})

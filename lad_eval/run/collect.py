@@ -15,7 +15,7 @@ from lad_eval.evidence.table import Evidence
 from lad_eval.methods import PLAIN, Condition, Method, make_method
 from lad_eval.models.base import VLM, Calibratable, Changeable, ReadsPrompts, by_identifiers, calibration_origin, refuse
 from lad_eval.run.progress import progress
-from lad_eval.tasks.plan import Orders, plan
+from lad_eval.tasks.plan import Orders, Plan, plan
 from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.request import Request
 from lad_eval.tasks.task import Task
@@ -34,7 +34,26 @@ def calibrates(methods: Collection[Method]) -> bool:
     return any(method.calibrates or method.condition.learns for method in methods)
 
 
-REQUESTS_A_CALL = 16
+def plan_for(task: Task, condition: Condition, methods: Collection[Method] | None, limit: int | None) -> Plan:
+    """The requests that methods of one condition need.
+
+    Args:
+        task: with the condition's prompt variants.
+        condition: of all the methods.
+        methods: None: what any method from one pass needs is planned.
+        limit: only the first so many test samples.
+
+    Raises:
+        UserError: as `plan`.
+    """
+    return plan(
+        task,
+        limit=limit,
+        orders=orders_of(methods or ()),
+        calibration=methods is None or calibrates(methods),
+        distinct=condition.learns,
+        intervention_samples=condition.intervention_samples(task.candidates),
+    )
 
 
 def collect(
@@ -72,15 +91,7 @@ def collect(
         task = task.calibrated_on(load_task(calibrate_on) if isinstance(calibrate_on, str) else calibrate_on)
     if condition.prompt_variants:
         task = task.with_prompt(*condition.prompt_variants)
-    calibration = wanted is None or calibrates(wanted)
-    needed = plan(
-        task,
-        limit=limit,
-        orders=orders_of(wanted or ()),
-        calibration=calibration,
-        distinct=condition.learns,
-        intervention_samples=condition.intervention_samples(task.candidates),
-    )
+    needed = plan_for(task, condition, wanted, limit)
     keys = [request.key for request in needed.requests]
     folder = None if store is None else Path(store)
     intervention = calibrate_intervention(model, condition.intervention, needed.intervention_requests, folder=folder)
@@ -98,9 +109,8 @@ def collect(
 
 def _run(model: VLM, task: Task, requests: Sequence[Request], keep: Callable[[Evidence], object], *, shown: bool) -> None:
     with progress(task.name, len(requests), shown=shown) as advance:
-        for part in in_batches(model, requests):
-            keep(part)
-            advance(len(part))
+        for count in run_requests(model, requests, keep):
+            advance(count)
 
 
 def _condition_of(methods: Sequence[Method]) -> Condition:
@@ -194,10 +204,16 @@ def in_batches(model: VLM, requests: Sequence[Request]) -> Iterator[Evidence]:
     """
     if isinstance(model, ReadsPrompts):
         refuse(model.check_prompts(requests, exact=0).faults)
-    batches = getattr(model, "evidence_batches", None)
     for group in by_identifiers(requests):
-        if batches is not None:
-            yield from batches(group)
-            continue
-        for start in range(0, len(group), REQUESTS_A_CALL):
-            yield model.evidence(group[start : start + REQUESTS_A_CALL])
+        yield from model.evidence_batches(group)
+
+
+def run_requests(model: VLM, requests: Sequence[Request], keep: Callable[[Evidence], object]) -> Iterator[int]:
+    """Runs the requests and hands over the evidence batch by batch, each as soon as it is there; yields the batches' sizes.
+
+    Raises:
+        DataError: the model cannot take a request; none is run then.
+    """
+    for batch in in_batches(model, requests):
+        keep(batch)
+        yield len(batch)
