@@ -12,6 +12,12 @@ class UserError(Exception):
     exit_code = 2
 
 
+class Interrupted(UserError):  # noqa: N818 - no fault, and named as Python names it
+    """Ctrl-C, with what to do about it."""
+
+    exit_code = 130
+
+
 def near_names(name: str, known: Iterable[str], most: int = 1, cutoff: float = 0.6) -> list[str]:
     """The known names nearest to a name, whatever their case, the nearest first."""
     names = {other.lower(): other for other in sorted(known, reverse=True)}

@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from lad_eval.errors import UserError
+from lad_eval.errors import Interrupted, UserError
 from lad_eval.files.atomic import Scratch
 from lad_eval.metrics import Grid
 from lad_eval.models.source import display_name
@@ -37,7 +37,6 @@ from lad_eval.regression.evidence import (
 )
 from lad_eval.regression.result import Pair, changed_questions, environment_changes, judge, pair_up
 from lad_eval.regression.text import CheckResult, Rule
-from lad_eval.run.condition_runs import Interrupted
 from lad_eval.run.execute import Settings, run_tasks
 from lad_eval.run.folder.files import read_spec
 from lad_eval.run.folder.metadata import checkout

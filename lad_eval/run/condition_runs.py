@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lad_eval.attention.interventions import LEARNED, Intervention
-from lad_eval.errors import UserError
+from lad_eval.errors import Interrupted, UserError
 from lad_eval.evidence.files import PARQUET
 from lad_eval.evidence.replies import UNKNOWN_PASSES, Decoding, Reply
 from lad_eval.evidence.replies_store import ReplyStore, read_replies
@@ -30,12 +30,6 @@ from lad_eval.tasks.task import Task
 from lad_eval.terminal import counted
 
 EVIDENCE = "evidence"
-
-
-class Interrupted(UserError):  # noqa: N818 - no fault, and named as Python names it
-    """Ctrl-C, with what to do about it."""
-
-    exit_code = 130
 
 
 @dataclass(frozen=True)

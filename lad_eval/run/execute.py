@@ -11,26 +11,29 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from lad_eval.errors import Interrupted
 from lad_eval.evidence.store import EvidenceStore
 from lad_eval.files.atomic import write_atomically
 from lad_eval.files.documents import write_json
-from lad_eval.methods import Method, resolve_methods, with_stored
+from lad_eval.methods import PLAIN, Method, resolve_methods, with_stored
 from lad_eval.models.base import VLM, ImagePreparation
 from lad_eval.models.prompts.date import DEFAULT_DATE, check_date
 from lad_eval.models.registry import check_model, load_model
 from lad_eval.models.source import display_name
 from lad_eval.names import spell
 from lad_eval.run.condition_results import ConditionResults
-from lad_eval.run.condition_runs import Collector, ConditionRun, Interrupted, condition_runs_of
+from lad_eval.run.condition_runs import Collector, ConditionRun, condition_runs_of
 from lad_eval.run.distributed import DistributedContext
 from lad_eval.run.folder import files
 from lad_eval.run.folder.metadata import RunMetadata, about
+from lad_eval.run.folder.replacing import replacing, set_aside, settle
 from lad_eval.run.folder.rows import Row, reported_rows, rows_of
 from lad_eval.run.folder.spec import RunSpec
 from lad_eval.run.folder.task_data import note_data
 from lad_eval.run.preflight import check_prompts
 from lad_eval.run.progress import Overall, duration
 from lad_eval.run.results import metrics_document, predictions_table, stored_methods, stored_metrics, write_predictions
+from lad_eval.run.unrequested import Unrequested, read_unrequested
 from lad_eval.tasks.registry import load_spec, load_task, resolve
 from lad_eval.tasks.task import Task
 from lad_eval.terminal import counted
@@ -209,7 +212,10 @@ def run_task(
     with context.barrier():
         stored = [] if settings.overwrite == "always" else stored_methods(folder)
         wanted = with_stored(methods, stored)
-        condition_runs = condition_runs_of(task, wanted, folder, limit)
+        every = condition_runs_of(task, wanted, folder, limit)
+        requested = {method.condition for method in methods.values()}
+        condition_runs = [condition_run for condition_run in every if condition_run.condition in requested]
+        unrequested = [condition_run for condition_run in every if condition_run.condition not in requested]
         if context.is_main_process:
             check_prompts(model, task, methods, limit)
             _warn_of_unknown(folder, [name for name in stored if name not in wanted])
@@ -227,14 +233,15 @@ def run_task(
         if not context.is_main_process:
             return []
         results = [collector.finish(condition_run, store) for condition_run in condition_runs]
+        others = read_unrequested(folder, unrequested)
         session = Session(requests, seconds)
         study = _study_of(folder, settings)
         metadata = RunMetadata(
             _environment(model, context, session, study),
             task.spec.reported,
-            *about(task, [condition_run.plan for condition_run in condition_runs]),
+            *about(task, [*(condition_run.plan for condition_run in condition_runs), *(other.plan for other in others)]),
         )
-        metrics = _conclude(folder, spec, results, wanted, settings.seed, metadata)
+        metrics = _conclude(folder, spec, results, others, wanted, settings.seed, metadata)
     _announce(task, condition_runs, session)
     finished(task.name, folder)
     return _rows(metrics, methods, settings)
@@ -256,17 +263,29 @@ def claimed(folder: Path, spec: RunSpec, task: Task, settings: Settings, context
     """The run's folder, claimed for its spec, and this process's store in it.
 
     The store of the main process is open for as long as the block lasts, so that two runs cannot mix; the others open theirs when
-    they write.
+    they write. A run that is started over takes the place of the one before once the block is done.
     """
-    start_over = settings.overwrite == "always" and context.is_main_process
-    store = EvidenceStore(folder, spec.fingerprint, task=task.fingerprint, rank=context.store_rank, start_over=start_over)
+    start_over = settings.overwrite == "always"
+
+    def prepare() -> None:
+        settle(folder)
+        if start_over:
+            set_aside(folder)
+
+    store = EvidenceStore(
+        folder,
+        spec.fingerprint,
+        task=task.fingerprint,
+        rank=context.store_rank,
+        prepare=prepare if context.is_main_process else None,
+    )
     with ExitStack() as stack:
         with context.barrier():
             if context.is_main_process:
                 stack.enter_context(files.removed_if_unused(folder))
                 stack.enter_context(store)
                 if start_over:
-                    files.clear(folder)
+                    stack.enter_context(replacing(folder))
                 files.claim(folder, spec)
                 note_data(folder, task)
         yield store
@@ -295,19 +314,28 @@ def _environment(model: VLM, context: DistributedContext, session: Session, stud
 def _conclude(
     folder: Path,
     spec: RunSpec,
-    condition_runs: Sequence[ConditionResults],
+    results: Sequence[ConditionResults],
+    others: Sequence[Unrequested],
     methods: Mapping[str, Method],
     seed: int,
     metadata: RunMetadata,
 ) -> dict[str, Any]:
     """Every method decides; `metrics.json` comes last, so that where it stands the rest stands too."""
-    by_condition = {results.condition: results for results in condition_runs}
-    decisions = {name: by_condition[method.condition].decide(method) for name, method in methods.items()}
+    by_condition = {of_one.condition: of_one for of_one in results}
+    decided = {name: decision for other in others for name, decision in other.decisions.items()}
+    decided |= {name: by_condition[m.condition].decide(m) for name, m in methods.items() if m.condition in by_condition}
+    decisions = {name: decided[name] for name in methods if name in decided}
+    # The question and the model as they are come first.
+    condition_runs = sorted([*results, *(other.results for other in others)], key=_plain_first)
     metrics = metrics_document(spec, condition_runs, methods, decisions, seed=seed, metadata=metadata)
     table = predictions_table(condition_runs, methods, decisions)
     write_atomically(folder / files.PREDICTIONS, partial(write_predictions, table, spec.digest))
     write_json(folder / files.METRICS, metrics)
     return metrics
+
+
+def _plain_first(results: ConditionResults) -> tuple[bool, str]:
+    return results.condition != PLAIN, results.condition.label
 
 
 def _announce(task: Task, condition_runs: Sequence[ConditionRun], session: Session) -> None:

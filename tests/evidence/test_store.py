@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import lad_eval
 from lad_eval.errors import EvidenceError, UserError
+from lad_eval.evidence.files import files_of
 from lad_eval.evidence.store import EvidenceStore, read_evidence
 from lad_eval.evidence.table import Evidence
 
@@ -233,12 +234,12 @@ def test_a_store_opened_afresh_asks_nothing_of_what_was_there(tmp_path, debris):
         it.append(rows(range(3), N=5, fingerprint={}))
     if debris:
         (tmp_path / "evidence.rank0.jsonl").write_bytes(debris)
-    with store(tmp_path, start_over=True) as it:
+    with store(tmp_path, prepare=lambda: [file.unlink() for file in files_of(tmp_path)]) as it:
         assert it.keys() == frozenset()
         it.append(rows([0]))
     assert equal(read_evidence(tmp_path), rows([0]))
     with store(tmp_path), pytest.raises(EvidenceError, match="Another run"):
-        store(tmp_path, start_over=True).open()
+        store(tmp_path, prepare=lambda: pytest.fail("the folder is not this one's")).open()
     assert len(read_evidence(tmp_path)) == 1
 
 

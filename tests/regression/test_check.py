@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 
 from lad_eval.cli.main import invoke
-from lad_eval.errors import UserError
+from lad_eval.errors import Interrupted, UserError
 from lad_eval.methods import LAD
 from lad_eval.regression import evidence as check_evidence
 from lad_eval.regression.baseline import read_baseline, write_baseline
 from lad_eval.regression.check import CheckOptions, Questions, check, replay, write
 from lad_eval.regression.text import Rule, result_as_text
 from lad_eval.run import execute
-from lad_eval.run.condition_runs import Interrupted
 from lad_eval.tasks.prompts import PARTS
 from tests.run.conftest import Counted
 

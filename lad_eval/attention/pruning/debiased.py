@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,6 +25,7 @@ from lad_eval.attention.pruning.trend import (
     TrendOver,
     fit_exponential,
 )
+from lad_eval.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -64,6 +66,18 @@ class DebiasedPruner(Pruner, CalibratedIntervention):
     def learned_trend(self) -> Trend | None:
         """None before calibration, and where nothing is learned."""
         return None if self.learned is None else Trend.of_arrays(self.learned.arrays)
+
+    def fault_of_learned(self, arrays: Mapping[str, Floats]) -> str | None:
+        try:
+            trend = Trend.of_arrays(arrays)
+            kept = [*KEPT_BEFORE.read(arrays).items(), *KEPT_AFTER.read(arrays).items()]
+        except (UserError, KeyError, ValueError):
+            return "it is not a trend of visual tokens"
+        if (trend.kind, trend.over) != (self.trend, self.over):
+            return f"it is a trend of kind {trend.kind!r} over the {trend.over}"
+        if any(not values.shape == counts.shape == (sum(grid),) for grid, (values, counts) in kept):
+            return "it has not a value for every visual token"
+        return None
 
     @property
     def strengths(self) -> dict[str, Exponential]:
