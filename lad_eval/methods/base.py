@@ -170,7 +170,13 @@ class Method(ABC):
         method.check()
         for name, value in learned.items():
             setattr(method, name, value)
+        if learned and not method._has_learned():
+            raise UserError(f"{path} does not hold all that {cls.__name__} learns, or is damaged; save one with Method.save.")
         return method
+
+    def _has_learned(self) -> bool:
+        """Whether everything that it learns is there, in its shape; read from a file, anything may be."""
+        return True
 
     @property
     def learner(self) -> Method:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,8 @@ class EvidenceMethod(Method):
     Attributes:
         needs: the evidence it reads; "attention" is refused when missing, never replaced.
         calibrates: whether `calibrate` must come before the first answer.
+        learned_shapes: of what `_calibrate` learns, by attribute: letters N (candidates) and L (layers), a letter a dimension;
+            a file that holds it otherwise is refused.
         n_candidates_: N of the calibration (after `calibrate`).
         n_layers_: L of the calibration; 0 for a method that reads no attention.
         calibration_ids_: Str[samples], the samples calibrated on, sorted.
@@ -31,6 +34,7 @@ class EvidenceMethod(Method):
 
     needs: frozenset[Requirement] = frozenset({"log_probs"})
     calibrates: bool = False
+    learned_shapes: ClassVar[Mapping[str, str]] = {}
 
     n_candidates_: int
     n_layers_: int
@@ -56,6 +60,14 @@ class EvidenceMethod(Method):
         self.n_layers_ = self._attention(evidence).shape[1] if "attention" in self.needs else 0
         self.calibration_ids_ = np.unique(evidence.sample_id)
         return self
+
+    def _has_learned(self) -> bool:
+        state = self.learned_state()
+        sizes = {"N": state.get("n_candidates_"), "L": state.get("n_layers_")}
+        return self.is_calibrated and all(
+            name in state and np.shape(state[name]) == tuple(sizes[letter] for letter in shape)
+            for name, shape in self.learned_shapes.items()
+        )
 
     def predict_log_proba(self, evidence: Evidence) -> Floats:
         """Normalised log-probabilities Float[n, N] of the displayed positions, one row per row of evidence.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -60,6 +61,7 @@ class LAD(EvidenceMethod):
     name = "lad"
     needs = frozenset({"log_probs", "attention"})
     calibrates = True
+    learned_shapes: ClassVar[Mapping[str, str]] = {"log_bias_": "NN", "log_gain_": "", "log_attention_prior_": "LN"}
 
     log_bias_: Floats
     log_gain_: float

@@ -35,6 +35,7 @@ class PriDe(EvidenceMethod):
 
     name = "pride"
     calibrates = True
+    learned_shapes: ClassVar[Mapping[str, str]] = {"log_prior_": "N"}
 
     log_prior_: Floats
 

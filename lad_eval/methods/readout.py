@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
@@ -154,6 +155,7 @@ class PurifiedAttention(EvidenceMethod):
     name = "purified-attention"
     needs = frozenset({"attention"})
     calibrates = True
+    learned_shapes: ClassVar[Mapping[str, str]] = {"log_attention_prior_": "LN"}
 
     log_attention_prior_: Floats
 
