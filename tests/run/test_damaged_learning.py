@@ -9,7 +9,7 @@ from lad_eval.files.tensors import read_tensors, tensors_as_bytes
 from lad_eval.run.folder.files import read_run_json
 from tests.run.conftest import only_run
 
-PRUNER = "fastv(keep=0.5, trend=exp)"
+PRUNER = "fastv(trend=exp)"
 METHODS = f"vanilla,lad,{PRUNER}+lad"
 
 
