@@ -247,8 +247,8 @@ class Collector:
             have = condition_store.keys()
             missing = [request for request in share if request.key not in have]
 
-            answered = run_requests(self.model, missing, condition_store.append)
-            self._run(condition_run.label, EVIDENCE, len(share), len(share) - len(missing), answered)
+            stored = run_requests(self.model, missing, condition_store.append)
+            self._run(condition_run.label, EVIDENCE, len(share), len(share) - len(missing), stored)
         return len(needed - have)
 
     def _replies(self, condition_run: ConditionRun, decoding: Decoding, replies: ReplyStore) -> None:

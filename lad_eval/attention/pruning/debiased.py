@@ -70,12 +70,12 @@ class DebiasedPruner(Pruner, CalibratedIntervention):
     def fault_of_learned(self, arrays: Mapping[str, Floats]) -> str | None:
         try:
             trend = Trend.of_arrays(arrays)
-            kept = [*KEPT_BEFORE.read(arrays).items(), *KEPT_AFTER.read(arrays).items()]
+            frequencies = [*KEPT_BEFORE.read(arrays).items(), *KEPT_AFTER.read(arrays).items()]
         except (UserError, KeyError, ValueError):
             return "it is not a trend of visual tokens"
         if (trend.kind, trend.over) != (self.trend, self.over):
             return f"it is a trend of kind {trend.kind!r} over the {trend.over}"
-        if any(not values.shape == counts.shape == (sum(grid),) for grid, (values, counts) in kept):
+        if any(not values.shape == counts.shape == (sum(grid),) for grid, (values, counts) in frequencies):
             return "it has not a value for every visual token"
         return None
 
