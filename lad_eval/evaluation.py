@@ -137,7 +137,8 @@ def evaluate(
         methods: names, with parameters in brackets where they differ: `"lad"`, `"lad(top_k=1)"`, `"sofa+lad"`.
         limit: the first so many samples of each task, or below 1 that share of them; None: all.
         runs: the results folder.
-        overwrite: "missing" computes what is missing; "never" shows what is finished and changes nothing; "always" starts over.
+        overwrite: "missing" computes what is missing; "never" shows what is finished and changes nothing; "always" starts over,
+            and what was there stays until the new run is finished.
         seed: of the bootstrap and of `random:` models.
         batch_size: requests in a forward pass; "auto": as many as are useful and fit.
         dtype: "float32", "bfloat16", "float16" or "auto".

@@ -53,7 +53,7 @@ class Settings:
         tasks: names of tasks, groups, globs, or paths of YAML files.
         limit: the first so many samples of each task, or below 1 that share of them, rounded up; None: all.
         overwrite: "missing" resumes and computes only what is missing; "never" shows what is finished and changes nothing;
-            "always" starts anew.
+            "always" starts anew, and the run before stays until the new one is finished.
         seed: of the bootstrap and of `random:` models.
         calibrate_on: another task whose calibration samples take the place of the tasks' own.
         date: YYYY-MM-DD, what a chat template prints where it wants today's date.
@@ -194,7 +194,8 @@ def run_task(
     """One task: missing requests are run, and every method decides.
 
     Returns:
-        Rows of `methods`, though a run also decides anew with the others that it holds; none but in the main process.
+        Rows of `methods`, though a run also decides anew with the others that it holds: those of other conditions as far as what
+        is stored can be read. None but in the main process.
 
     Raises:
         UserError: as `run_tasks`.

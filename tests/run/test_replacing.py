@@ -73,6 +73,16 @@ def test_interrupted_before_an_answer_the_old_run_stays_and_after_one_the_new(fi
     assert rest.asked, "the new run goes on"
 
 
+def test_where_there_was_no_run_what_was_answered_before_the_refusal_stays(counted, tmp_path):
+    model = counted()
+    with pytest.raises(UserError, match="reach past the last layer"):
+        run_tasks(settings(tmp_path, methods=("lad(layers=90-99)",), limit=2, overwrite="always"))
+    asked = len(model.asked)
+    assert asked > 0
+    run_tasks(settings(tmp_path, methods=("lad",), limit=2))
+    assert len(model.asked) == asked
+
+
 def test_what_others_put_there_stays(tmp_path):
     write_json(tmp_path / "spec.json", {})
     write_json(tmp_path / "metrics.json", {})

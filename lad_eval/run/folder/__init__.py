@@ -5,6 +5,7 @@ files.py      the files, each whole or absent
 schema.py     what the files of figures and predictions may hold
 metadata.py   what a run notes besides its figures
 task_data.py  which data a run was made with
+replacing.py  a run that takes the place of the one before
 stored.py     finished runs, read back
 rows.py       rows of tables, from `metrics.json`
 reuse.py      evidence that other runs hold

@@ -67,9 +67,12 @@ def _has_answers(folder: Path) -> bool:
 
 
 def _put_back(folder: Path) -> None:
+    """The run before, if there was one, in place of the new one, whose files go only if it got as far as its `spec.json`."""
+    if not (aside := _aside(folder)):
+        return
     for path in _written(folder) if (folder / SPEC).exists() else ():
         _remove(path)
-    for path in _aside(folder):
+    for path in aside:
         _remove(before := path.with_name(path.name.removesuffix(REPLACED)))
         path.rename(before)
 
