@@ -7,21 +7,17 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from lad_eval.errors import Interrupted
 from lad_eval.evidence.store import EvidenceStore
-from lad_eval.files.atomic import write_atomically
-from lad_eval.files.documents import write_json
-from lad_eval.methods import PLAIN, Method, resolve_methods, with_stored
+from lad_eval.methods import Method, resolve_methods, with_stored
 from lad_eval.models.base import VLM, ImagePreparation
 from lad_eval.models.prompts.date import DEFAULT_DATE, check_date
 from lad_eval.models.registry import check_model, load_model
 from lad_eval.models.source import display_name
 from lad_eval.names import spell
-from lad_eval.run.condition_results import ConditionResults
 from lad_eval.run.condition_runs import Collector, ConditionRun, condition_runs_of
 from lad_eval.run.distributed import DistributedContext
 from lad_eval.run.folder import files
@@ -32,8 +28,8 @@ from lad_eval.run.folder.spec import RunSpec
 from lad_eval.run.folder.task_data import note_data
 from lad_eval.run.preflight import check_prompts
 from lad_eval.run.progress import Overall, duration
-from lad_eval.run.results import metrics_document, predictions_table, stored_methods, stored_metrics, write_predictions
-from lad_eval.run.unrequested import Unrequested, read_unrequested
+from lad_eval.run.results import conclude, stored_methods, stored_metrics
+from lad_eval.run.unrequested import read_unrequested
 from lad_eval.tasks.registry import load_spec, load_task, resolve
 from lad_eval.tasks.task import Task
 from lad_eval.terminal import counted
@@ -242,7 +238,7 @@ def run_task(
             task.spec.reported,
             *about(task, [*(condition_run.plan for condition_run in condition_runs), *(other.plan for other in others)]),
         )
-        metrics = _conclude(folder, spec, results, others, wanted, settings.seed, metadata)
+        metrics = conclude(folder, spec, results, others, wanted, settings.seed, metadata)
     _announce(task, condition_runs, session)
     finished(task.name, folder)
     return _rows(metrics, methods, settings)
@@ -310,33 +306,6 @@ def _environment(model: VLM, context: DistributedContext, session: Session, stud
         "session": {"answered": session.requests, "seconds": session.seconds},
         "study": study,
     }
-
-
-def _conclude(
-    folder: Path,
-    spec: RunSpec,
-    results: Sequence[ConditionResults],
-    others: Sequence[Unrequested],
-    methods: Mapping[str, Method],
-    seed: int,
-    metadata: RunMetadata,
-) -> dict[str, Any]:
-    """Every method decides; `metrics.json` comes last, so that where it stands the rest stands too."""
-    by_condition = {of_one.condition: of_one for of_one in results}
-    decided = {name: decision for other in others for name, decision in other.decisions.items()}
-    decided |= {name: by_condition[m.condition].decide(m) for name, m in methods.items() if m.condition in by_condition}
-    decisions = {name: decided[name] for name in methods if name in decided}
-    # The question and the model as they are come first.
-    condition_runs = sorted([*results, *(other.results for other in others)], key=_plain_first)
-    metrics = metrics_document(spec, condition_runs, methods, decisions, seed=seed, metadata=metadata)
-    table = predictions_table(condition_runs, methods, decisions)
-    write_atomically(folder / files.PREDICTIONS, partial(write_predictions, table, spec.digest))
-    write_json(folder / files.METRICS, metrics)
-    return metrics
-
-
-def _plain_first(results: ConditionResults) -> tuple[bool, str]:
-    return results.condition != PLAIN, results.condition.label
 
 
 def _announce(task: Task, condition_runs: Sequence[ConditionRun], session: Session) -> None:
