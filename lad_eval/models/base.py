@@ -99,18 +99,20 @@ class VLM(Protocol):
         """
         ...
 
-    def evidence_batches(self, requests: Sequence[Request]) -> Iterator[Evidence]:
-        """The same rows, yielded batch by batch in any order; `key` identifies the rows.
-
-        Each batch can be stored at once, so that a killed run loses at most the batch in progress. A class that derives from
-        this one may leave it to `evidence`, a few requests at a time.
-        """
-        for start in range(0, len(requests), REQUESTS_A_CALL):
-            yield self.evidence(requests[start : start + REQUESTS_A_CALL])
-
     def generate(self, requests: Sequence[Request], *, max_new_tokens: int = 16) -> list[str]:
         """Greedy free text, one reply per request, without special tokens."""
         ...
+
+
+@runtime_checkable
+class Batched(Protocol):
+    """A model that gives evidence batch by batch; of others a few requests at a time are run, see `REQUESTS_A_CALL`."""
+
+    def evidence_batches(self, requests: Sequence[Request]) -> Iterator[Evidence]:
+        """The rows of `VLM.evidence`, yielded batch by batch in any order; `key` identifies the rows.
+
+        Each batch can be stored at once, so that a killed run loses at most the batch in progress.
+        """
 
 
 @runtime_checkable

@@ -13,7 +13,17 @@ from lad_eval.errors import UserError
 from lad_eval.evidence.store import EvidenceStore
 from lad_eval.evidence.table import Evidence
 from lad_eval.methods import PLAIN, Condition, Method, make_method
-from lad_eval.models.base import VLM, Calibratable, Changeable, ReadsPrompts, by_identifiers, calibration_origin, refuse
+from lad_eval.models.base import (
+    REQUESTS_A_CALL,
+    VLM,
+    Batched,
+    Calibratable,
+    Changeable,
+    ReadsPrompts,
+    by_identifiers,
+    calibration_origin,
+    refuse,
+)
 from lad_eval.run.progress import progress
 from lad_eval.tasks.plan import Orders, Plan, plan
 from lad_eval.tasks.registry import load_task
@@ -205,7 +215,11 @@ def in_batches(model: VLM, requests: Sequence[Request]) -> Iterator[Evidence]:
     if isinstance(model, ReadsPrompts):
         refuse(model.check_prompts(requests, exact=0).faults)
     for group in by_identifiers(requests):
-        yield from model.evidence_batches(group)
+        if isinstance(model, Batched):
+            yield from model.evidence_batches(group)
+            continue
+        for start in range(0, len(group), REQUESTS_A_CALL):
+            yield model.evidence(group[start : start + REQUESTS_A_CALL])
 
 
 def run_requests(model: VLM, requests: Sequence[Request], keep: Callable[[Evidence], object]) -> Iterator[int]:

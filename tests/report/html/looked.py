@@ -8,7 +8,6 @@ from PIL import Image
 
 from lad_eval.evidence.table import Evidence
 from lad_eval.methods import resolve_methods
-from lad_eval.models.base import VLM
 from lad_eval.run.distributed import DistributedContext
 from lad_eval.run.execute import Settings, run_task
 from lad_eval.run.folder.stored import StoredRun, load_run
@@ -18,15 +17,12 @@ METHODS = ("vanilla", "pride", "lad", "raw-attention", "purified-attention", "pe
 LAYERS = 6
 
 
-class Formula(VLM):
+class Formula:
     """Answers by the last position, and looks at the right image in its upper layers."""
 
     def __init__(self, name="formula", attention=True):
         self.name, self.attention = name, attention
-
-    @property
-    def fingerprint(self):
-        return {"model": self.name, "dtype": "float32", "attn_implementation": "sdpa", "weights": "sha256:0"}
+        self.fingerprint = {"model": name, "dtype": "float32", "attn_implementation": "sdpa", "weights": "sha256:0"}
 
     def evidence(self, requests):
         N = len(requests[0].identifiers)
