@@ -9,7 +9,7 @@ from typing import Any, get_args
 from lad_eval.attention.interventions import Intervention
 from lad_eval.errors import EvidenceError, UserError
 from lad_eval.evidence.table import Evidence, difference
-from lad_eval.methods import EvidenceMethod, PurifiedAttention, canonical_name, make_method
+from lad_eval.methods import EvidenceMethod, PurifiedAttention, canonical_name, make_evidence_method
 from lad_eval.models.base import VLM
 from lad_eval.models.registry import load_model
 from lad_eval.ranking.calibrated import Calibrated, Ranking, load_calibrated, read_description, save_calibrated
@@ -187,9 +187,9 @@ def _method_of(name: str) -> EvidenceMethod:
     Raises:
         UserError: it does not.
     """
-    method = make_method(name)
-    if not isinstance(method, EvidenceMethod) or method.orders != "identity" or method.condition.prompt_variants:
-        raise UserError(f"{name} does not rank from one pass of the model; use lad, lad-unlabelled, pride or the like.")
+    method = make_evidence_method(name)
+    if variants := method.condition.prompt_variants:
+        raise UserError(f"{name} changes the question ({', '.join(variants)}), and a ranker has its own; leave that out.")
     return method
 
 

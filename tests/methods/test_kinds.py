@@ -40,7 +40,9 @@ def test_a_method_is_of_one_kind_and_only_evidence_is_predicted_from():
 
 @pytest.mark.parametrize("name", ["generate", "cot", "majority", "average-random+lad", "pride-original", "permutation-average"])
 def test_only_a_method_of_single_rows_is_made_as_one(name):
-    with pytest.raises(UserError, match=r"does not answer from one row of evidence; use lad, pride or the like\."):
+    with pytest.raises(
+        UserError, match=r"does not answer from one pass of the model; use lad, lad-unlabelled, pride or the like\."
+    ):
         make_evidence_method(name)
     assert isinstance(make_evidence_method("sofa+lad", top_k=1), LAD)
 
