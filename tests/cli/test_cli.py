@@ -181,7 +181,7 @@ def test_compare_methods_of_a_run(capsys, results):
     assert "Holm" in text
     assert re.search(r"Does position matter\? .* p: vanilla\s[01]\S*, pride\s", text, re.DOTALL)
     assert text.startswith(f"{TASK} · {MODEL} · 3 samples x 2 orders\n\nFirst ")
-    assert text.endswith("\n\n3 samples: the intervals say little; run more samples.\n")
+    assert text.endswith("\n\n3 samples: the intervals mean little; run more samples.\n")
     assert {*METHODS[:-1]} <= {line.split()[0] for line in text.splitlines() if line}, "outside a terminal names are not folded"
     assert max(map(len, text.rpartition("\n− ")[2].splitlines()[1:])) <= 80
     assert "exact McNemar test on these counts, not on accuracy" in " ".join(text.split())

@@ -1,4 +1,4 @@
-"""Table 3: does a calibration carry over to another task?"""
+"""Table 3: does a calibration transfer to another task?"""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOTES = (
 
 
 def _tasks(family: TaskFamily) -> list[tuple[int, str, Requirement]]:
-    """(N, name, requirement) of every task that a calibration can be carried from and to."""
+    """(N, name, requirement) of every task between which a calibration can be transferred."""
     methods = ("vanilla", *METHODS)
     of_family = [
         (n, f"{family.name} {setting}", Requirement(family.tasks[setting, n], methods))

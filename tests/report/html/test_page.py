@@ -188,7 +188,7 @@ def test_pictures_together_are_bounded(album, tmp_path, monkeypatch):
     monkeypatch.setattr("lad_eval.report.html.page.MOST_BYTES", 1500)
     text = written(run, tmp_path / "r.html", definitions=definitions_of([str(path)]))
     assert sum(len(uri) for uri in set(re.findall(r"data:image/\w+;base64,[\w+/=]+", text))) < 2500
-    assert "The pictures of a page are bounded" in text
+    assert "A page holds at most" in text
 
 
 def test_the_same_runs_give_the_same_bytes(album, tmp_path, text):
@@ -241,12 +241,12 @@ def test_the_finding_comes_first(album, text):
     assert re.sub(r"<[^>]+>", "", heading.group(1)).strip() == finding.title
     marks = [
         'class="finding"',
-        "Found, by the position of the right image",
+        "Recall by the position of the right image",
         "As the model answers",
         "With ",
         'class="numbers summary"',
     ]
-    places = [main.index(mark) for mark in [*marks, "Every figure"]]
+    places = [main.index(mark) for mark in [*marks, "More metrics"]]
     assert places == sorted(places)
     title = re.search(r"<title>(.*?)</title>", text).group(1)
     assert title == f"formula: {finding.title}"
@@ -331,7 +331,7 @@ class TestMissing:
     def test_evidence(self, run, tmp_path):
         (run.path / "evidence.parquet").unlink()
         text = written(run, tmp_path / "r.html")
-        assert text.count("This run&#39;s folder holds no evidence of the question as it is.") == 4  # attention, three methods
+        assert text.count("This run&#39;s folder has no evidence for the unchanged prompt and model.") == 4  # attention, three methods
         assert "Attention to the right image" not in text
         assert "Attention right, logits wrong" in text
 
@@ -388,7 +388,7 @@ class TestMissing:
         run = finished(tmp_path / "runs", path)
         photos(tmp_path, [f"another caption {i}" for i in range(30)])
         text = written(run, tmp_path / "r.html", definitions=definitions_of([str(path)]))
-        assert "The data of album is not what the run saw" in text
+        assert "The data of album is not the run's" in text
         assert "another caption" not in text
 
     def test_a_picture_that_is_gone(self, tmp_path):
@@ -404,7 +404,7 @@ class TestMissing:
             picture.unlink()
         section = section_of(material, 1, pictures.ImageBundle())
         assert section.pictured == 0
-        assert section.notes[0].startswith("Pictures are missing: ")
+        assert section.notes[0].startswith("Images are missing: ")
 
     def test_figures_of_something_else(self, run, tmp_path):
         (run.path / "metrics.json").write_text("{}")
