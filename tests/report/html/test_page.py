@@ -331,7 +331,9 @@ class TestMissing:
     def test_evidence(self, run, tmp_path):
         (run.path / "evidence.parquet").unlink()
         text = written(run, tmp_path / "r.html")
-        assert text.count("This run&#39;s folder has no evidence for the unchanged prompt and model.") == 4  # attention, three methods
+        assert (
+            text.count("This run&#39;s folder has no evidence for the unchanged prompt and model.") == 4
+        )  # attention, three methods
         assert "Attention to the right image" not in text
         assert "Attention right, logits wrong" in text
 
@@ -357,8 +359,8 @@ class TestMissing:
     def test_attention_and_methods(self, tmp_path):
         run = finished(tmp_path, "scenes_random_n4", limit=3, methods=("vanilla",), attention=False)
         text = written(run, tmp_path / "r.html")
-        assert "Not shown: This run&#39;s evidence holds no attention." in text
-        assert "run again with them" in text
+        assert "Not shown: This run&#39;s evidence has no attention." in text
+        assert "run it again with them" in text
         assert "No method of this run calibrates." in text
         assert "What the attention knows" not in text
 
