@@ -413,7 +413,7 @@ def test_hard_negatives_are_the_most_like_of_the_same_split(gallery, capsys):
     with pytest.raises(NotPreparedError, match=r"there are no embeddings by .*; run `lad-eval data embed"):
         load_task(gallery)
     assert embed_gallery(gallery) == 0
-    assert "40 pictures and captions are embedded" in capsys.readouterr().out
+    assert "40 images and captions are embedded" in capsys.readouterr().out
     found = load_embeddings(own_folder(gallery.parent / "photos", str(gallery.parent / "tiny-clip")))
     row = {name: number for number, name in enumerate(found.names)}
     test, calibration = both(load_task(gallery))

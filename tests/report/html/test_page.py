@@ -474,7 +474,7 @@ class TestChoose:
         assert invoke(["report", str(results), "-t", "scenes_adversarial_n*", "--out", str(out), "-q"]) == 2
         assert "There is no finished run on scenes_adversarial_n" in capsys.readouterr().err
         assert invoke(["report", str(results), "-m", "m1", "--out", str(out), "--pictures", "1"]) == 0
-        assert re.fullmatch(r".*r\.html: 2 runs, 4 samples, 2 of them with pictures, 0\.\d MB\n", capsys.readouterr().out)
+        assert re.fullmatch(r".*r\.html: 2 runs, 4 samples, 2 of them with images, 0\.\d MB\n", capsys.readouterr().out)
         assert invoke(["report", str(results), "--out", str(results)]) == 2
 
     def test_a_place_that_cannot_be_written(self, results, tmp_path, capsys):
