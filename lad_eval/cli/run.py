@@ -239,7 +239,7 @@ def check(
             max=100,
         ),
     ] = None,
-    write: Annotated[bool, typer.Option("--write", help="Create or update the baseline from a fresh run.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Create or renew the baseline from a fresh run.")] = False,
     reason: Annotated[str | None, typer.Option("--reason", help="Why it is written; stored in the file.")] = None,
     tasks: Annotated[str | None, typer.Option("--tasks", "-t", help="Tasks to write; default: the baseline's.")] = None,
     methods: Annotated[str | None, typer.Option("--methods", help="Methods to write; default: those of `run`.")] = None,

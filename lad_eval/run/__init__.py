@@ -1,4 +1,4 @@
-"""The whole order: plan, collect, decide, write.
+"""The stages of a run: plan, collect, decide, write.
 
 execute.py            a run from its settings to its figures
 collect.py            requests put to a model; evidence of a task, for the Python API

@@ -86,9 +86,9 @@ def collect(
         methods: only what these need is run; default: what any method with one pass per question needs. The name
             "permutation-average" adds every cyclic shift of each order. Of methods such as "sofa+lad" the evidence is that under
             their condition, which must be the same for all.
-        limit: only the first so many test samples.
-        store: a folder that keeps the evidence, so that an interrupted call goes on where it stopped.
-        calibrate_on: another task, whose calibration samples take the place of this one's.
+        limit: number of test samples, from the first.
+        store: a folder that keeps the evidence, so that an interrupted call resumes where it stopped.
+        calibrate_on: another task, whose calibration samples replace this one's.
         show_progress: on stderr.
 
     Raises:
@@ -137,12 +137,12 @@ def under(model: VLM, intervention: Intervention | None) -> AbstractContextManag
     """While open the model runs under the intervention, if there is one.
 
     Raises:
-        UserError: the model's attention is out of reach.
+        UserError: the model's attention cannot be recorded.
     """
     if intervention is None:
         return nullcontext()
     if not isinstance(model, Changeable):
-        raise UserError(f"{model.name} cannot be run under {intervention.label}: its attention is out of reach.")
+        raise UserError(f"{model.name} cannot be run under {intervention.label}: its attention cannot be recorded.")
     return model.under(intervention)
 
 

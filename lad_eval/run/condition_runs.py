@@ -158,7 +158,7 @@ class Collector:
                     calibrate_intervention(self.model, intervention, requests, folder=folder, others=others)
                 except KeyboardInterrupt:
                     raise Interrupted(
-                        f"Interrupted: {condition_run.label} was not yet calibrated; the same command goes on from there."
+                        f"Interrupted: {condition_run.label} was not yet calibrated; the same command resumes from there."
                     ) from None
         with self.context.barrier():
             ready = intervention.load_learned(folder, calibration_origin(self.model.fingerprint, requests))
@@ -295,7 +295,7 @@ class Collector:
                     advance(count)
         except KeyboardInterrupt:
             so_far = f"{label} has {done + done_now} of {counted(total, 'answer')}, all kept"
-            raise Interrupted(f"Interrupted: {so_far}; the same command goes on from there.") from None
+            raise Interrupted(f"Interrupted: {so_far}; the same command resumes from there.") from None
 
 
 def reply_batches(model: VLM, requests: Sequence[Request], decoding: Decoding) -> Iterator[list[Reply]]:

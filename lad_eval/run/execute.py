@@ -1,4 +1,4 @@
-"""The whole order of a run: check -> load -> plan -> collect -> decide -> write."""
+"""The stages of a run: check -> load -> plan -> collect -> decide -> write."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ class Settings:
 
     Attributes:
         tasks: names of tasks, groups, globs, or paths of YAML files.
-        limit: the first so many samples of each task, or below 1 that share of them, rounded up; None: all.
+        limit: number of samples of each task, from the first, or below 1 a share of them, rounded up; None: all.
         overwrite: "missing" resumes and computes only what is missing; "never" shows what is finished and changes nothing;
             "always" starts anew, and the run before stays until the new one is finished.
         seed: of the bootstrap and of `random:` models.
-        calibrate_on: another task whose calibration samples take the place of the tasks' own.
-        date: YYYY-MM-DD, what a chat template prints where it wants today's date.
-        reported: after a task's rows, those that its definition reports of the same model from elsewhere.
-        study: the study that the run is made for; None: a user called for it.
+        calibrate_on: another task whose calibration samples replace the tasks' own.
+        date: YYYY-MM-DD, for chat templates that print today's date.
+        reported: after a task's rows, add the published results of the same model from the task's definition.
+        study: the study that the run is made for; None: the user's own run.
     """
 
     model: str
@@ -118,7 +118,7 @@ def run_tasks(settings: Settings, finished: Callable[[str, Path], None] = _ignor
         The rows of the methods; None in every process but the main one.
 
     Raises:
-        UserError: something that was given is wrong; unknown names and missing data are found before the model is loaded, an
+        UserError: an argument is wrong; unknown names and missing data are found before the model is loaded, an
             unsupported model, bad data and prompts that the model cannot take before any request is run.
         Interrupted: Ctrl-C; what was answered is kept.
     """

@@ -1,4 +1,4 @@
-"""What a run leaves for people and for later: its figures and its predictions."""
+"""What a run writes: its metrics and its predictions."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def _results_of(condition_runs: Sequence[ConditionResults], method: Method) -> C
 def predictions_table(
     condition_runs: Sequence[ConditionResults], methods: Mapping[str, Method], decisions: Mapping[str, Decision]
 ) -> pd.DataFrame:
-    """`predictions.parquet`: a row a method and evaluated request; positions and images are counted from 0.
+    """`predictions.parquet`: one row per method and evaluated request; positions and images are counted from 0.
 
     A reply without an answer has position and image -1; a method without probabilities has none.
     """

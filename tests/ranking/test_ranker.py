@@ -219,7 +219,7 @@ def test_wrong_samples_are_named(model, samples, text):
 
 
 def test_options_go_with_a_name_only(model):
-    with pytest.raises(UserError, match="device: these are options of loading"):
+    with pytest.raises(UserError, match="device: these are loading options"):
         Ranker.calibrate(model, "scenes_random_n4", device="cpu")
     with pytest.raises(UserError, match="identifiers must be one of"):
         Ranker.calibrate(model, "scenes_random_n4", identifiers="zz")

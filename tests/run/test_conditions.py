@@ -149,7 +149,7 @@ def test_what_a_model_cannot_do_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(execute, "load_model", lambda *_, **__: Scripted(lambda r: "1"))
     with pytest.raises(UserError, match="scripted writes greedily only; leave out the methods that sample"):
         run_tasks(settings(tmp_path, methods=("self-consistency",), limit=1))
-    with pytest.raises(UserError, match="scripted cannot be run under sofa: its attention is out of reach"):
+    with pytest.raises(UserError, match="scripted cannot be run under sofa: its attention cannot be recorded"):
         run_tasks(settings(tmp_path, methods=("sofa",), limit=1))
 
 

@@ -1,4 +1,4 @@
-"""The folder of one run, and how its files come and go: each is whole or absent."""
+"""The folder of one run and its files, each of which is complete or absent."""
 
 from __future__ import annotations
 
