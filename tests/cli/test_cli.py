@@ -81,7 +81,7 @@ def test_score_decides_again_without_a_model(capsys, results):
     assert "pride" not in table
     code, table, err = call(capsys, "score", out, "--set", "lad(top_k=1)", "--json")
     assert [row["method"] for row in json.loads(table)] == [*METHODS, "lad(top_k=1)"], "beside what it is to be compared with"
-    assert "these figures are not stored" in err
+    assert "these results are not stored" in err
     assert "--methods 'vanilla," in err
 
 
@@ -199,7 +199,7 @@ def test_figure_draws_and_draws_the_same_again(capsys, results, tmp_path):
         assert call(capsys, "figure", results[0], "--out", tmp_path / name)[0] == 0
         assert (tmp_path / name).stat().st_size > 1000
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "again.svg").read_bytes()
-    assert "Cannot draw into" in fails(capsys, "figure", results[0], "--out", tmp_path / "a.nonsense")
+    assert "Cannot write the figure to" in fails(capsys, "figure", results[0], "--out", tmp_path / "a.nonsense")
 
 
 def test_validate_says_what_is_wrong_and_where(capsys, tmp_path):
