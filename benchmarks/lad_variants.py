@@ -1,7 +1,7 @@
 """`python -m benchmarks.lad_variants RUN ...`: LAD and variants of its calibration, by the number of calibration samples.
 
 Each RUN is a finished run's folder with many calibration samples (`calibration: {samples: 20}`). For every number n of them, n
-are chosen at random several times; the table holds the mean accuracy in percent and the mean RStd in points. Nothing is asked.
+are chosen at random several times; the table holds the mean accuracy in percent and the mean RStd in points. No model is run.
 
 The variants that `docs/methods.md` reports and the package does not keep are defined here.
 """
@@ -85,9 +85,9 @@ def curve(
 def run(folder: Path, draws: int) -> Table:
     """The table of one run."""
     stored = load_run(folder)
-    asked = PlanIndex.from_document(read_run_json(stored.path / PLAN))
+    plan_index = PlanIndex.from_document(read_run_json(stored.path / PLAN))
     evidence = read_evidence(stored.path)
-    evaluated, calibration = evidence.select_keys(asked.evaluated), evidence.select_keys(asked.calibration)
+    evaluated, calibration = evidence.select_keys(plan_index.evaluated), evidence.select_keys(plan_index.calibration)
     sizes = tuple(size for size in SIZES if size <= len(np.unique(calibration.sample_id)))
     rows = [[name, *curve(evaluated, calibration, variant, sizes, draws)] for name, variant in VARIANTS.items()]
     title = f"{stored.metrics['task']}, {stored.metrics['model']}: accuracy / RStd by number of calibration samples"

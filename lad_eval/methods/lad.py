@@ -125,7 +125,7 @@ class UnlabelledLAD(LAD):
 
     Not in the paper. log P_obs(j|i) is the mean over all calibration passes, each weighted by the posterior pi_i that its own
     purified attention gives to the image at i (Eq. 7-12 with the prior of the same passes); the rest is LAD's. The samples are
-    still shown under their N cyclic shifts, as the attention prior and an even visit of all positions ask for; their
+    still shown under their N cyclic shifts, as the attention prior and an even visit of all positions require; their
     `gold_position` is read by the check of that design alone, and any image may take the right one's place there.
     """
 

@@ -61,7 +61,7 @@ _FLOOR = 1e-10
 class PriDeOriginal(OrdersMethod):
     """PriDe by its authors' protocol: one prior from a random 5 % of the evaluated samples; mean of 5 draws.
 
-    Source: arXiv 2309.03882 and github.com/chujiezheng/LLM-MCQ-Bias, da14c48, code/debias_pride.py. The drawn samples are asked
+    Source: arXiv 2309.03882 and github.com/chujiezheng/LLM-MCQ-Bias, da14c48, code/debias_pride.py. The drawn samples are run
     under their N cyclic shifts and answered by the mean probability of each image over them; their priors (the softmax of the
     mean log-probabilities of the positions) are averaged arithmetically, and the average is taken out of the log-probabilities of
     all other samples. As there, int(share n) samples are drawn, and every logarithm is that of a probability plus 1e-10.

@@ -30,7 +30,7 @@ LayerChoice = Annotated[LayerRange, Layers()]
 
 
 class FewLayersWarning(MethodWarning):
-    """The range holds fewer layers than top_k asks for; all of them are used."""
+    """The range holds fewer layers than top_k; all of them are used."""
 
 
 def layer_range(layers: LayerRange, depth: int) -> tuple[int, int]:

@@ -62,7 +62,8 @@ def figures(means: Floats) -> FigureArrays:
 def resampled_means(sums: Floats, resamples: int = RESAMPLES, seed: int = 42) -> Floats:
     """Means over samples of Float[S, F] in each of B resamples, Float[B, F].
 
-    The counts depend on `S`, `resamples` and `seed` only: tables of the same samples are resampled alike, hence paired.
+    The counts depend on `S`, `resamples` and `seed` only: tables of the same samples are resampled in the same way and so are
+    paired.
     """
     return np.concatenate([counts @ sums for counts in _counts(len(sums), resamples, seed)]) / len(sums)
 

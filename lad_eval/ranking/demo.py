@@ -207,7 +207,7 @@ def repaired_sentence(demo: Demo) -> str:
 
 
 def _attention_agrees(demo: Demo) -> bool:
-    """Whether the model looked at one image in every order, and named others."""
+    """Whether the model attended to one image most in every order, and named others."""
     attended = {row.most_attended[0] for row in demo.rows if row.most_attended}
     return (
         len(attended) == 1

@@ -305,7 +305,7 @@ def stored_metrics(folder: Path, methods: Mapping[str, Method]) -> dict[str, Any
 
 
 def rescore(run: Path, names: Sequence[str] | None = None, *, settings: Sequence[str] = (), seed: int = 42) -> dict[str, Any]:
-    """A document like the run's `metrics.json`, decided anew; nothing is written.
+    """A document like the run's `metrics.json`, decided again; nothing is written.
 
     Args:
         run: a run's folder, or a folder above it that holds no other run.

@@ -211,7 +211,7 @@ class CalibratedIntervention(Intervention):
 
     @property
     def calibration_requests(self) -> int:
-        """How many requests it should be calibrated on; each sample is asked in as many orders as it has images."""
+        """How many requests it should be calibrated on; each sample is run in as many orders as it has images."""
         return 0
 
     def calibration_samples_wanted(self, candidates: int) -> int:

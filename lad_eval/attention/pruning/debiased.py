@@ -87,7 +87,7 @@ class DebiasedPruner(Pruner, CalibratedIntervention):
         strengths = {ATTENTION.label: trend.exponential}
         for kind in (KEPT_BEFORE, KEPT_AFTER):
             frequencies = self.kept_frequencies(kind)
-            # Where no token is kept, or was asked for, there is no frequency to fit to.
+            # Where no token is kept, or requested, there is no frequency to fit to.
             if any(frequency.any() for frequency, _ in frequencies.values()):
                 strengths[kind.label] = fit_exponential(frequencies)
         return strengths

@@ -222,7 +222,7 @@ def _row(tokens: list[int], like: torch.Tensor) -> torch.Tensor:
 
 
 def _packed(module: Any, sequences: torch.Tensor, settings: Mapping[str, Any]) -> Any:
-    """The sequences in the form that the settings ask for."""
+    """The sequences in the form that the settings require."""
     config = settings.get("generation_config")
     wants = settings.get("return_dict_in_generate", getattr(config, "return_dict_in_generate", None))
     if wants is None:
