@@ -84,7 +84,7 @@ def test_the_package_and_the_pages_have_none_of_the_phrases():
     [
         ("x = 1  # told by its hash", 1, "told"),
         ('"""A module.\n\nIt is written anew.\n"""', 3, "anew"),
-        ('raise ValueError(f"{x} lies\\nBeside {y}")', 2, "beside"),
+        ('raise ValueError(\n    f"{x} lies Beside {y}"\n)', 2, "beside"),
     ],
 )
 def test_a_phrase_is_found_in_comments_and_texts(source, line, phrase):
