@@ -32,10 +32,7 @@ def ours(model: HuggingFaceVLM, task: Task, limit: int) -> dict[str, Decision]:
     with tempfile.TemporaryDirectory() as folder:
         evidence = collect(model, task, methods=METHODS, limit=limit, store=folder, show_progress=False)
         index = PlanIndex.of(request_plan(task, limit=limit, orders=orders, calibration=calibration))
-        return {
-            name: decide(evidence, index, method, calibrated(evidence, index, method))
-            for name, method in methods.items()
-        }
+        return {name: decide(evidence, index, method, calibrated(evidence, index, method)) for name, method in methods.items()}
 
 
 def _table(name: str, plan: Plan) -> Table:

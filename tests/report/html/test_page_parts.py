@@ -81,7 +81,7 @@ class TestMissing:
         run = finished(tmp_path / "runs", path)
         photos(tmp_path, [f"another caption {i}" for i in range(30)])
         text = written(run, tmp_path / "r.html", definitions=definitions_of([str(path)]))
-        assert "The data of album is not the run's" in text
+        assert "The data of album is not the run&#39;s" in text
         assert "another caption" not in text
 
     def test_a_picture_that_is_gone(self, tmp_path):
