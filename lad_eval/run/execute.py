@@ -49,7 +49,7 @@ class Settings:
         tasks: names of tasks, groups, globs, or paths of YAML files.
         limit: number of samples of each task, from the first, or below 1 a share of them, rounded up; None: all.
         overwrite: "missing" resumes and computes only what is missing; "never" shows what is finished and changes nothing;
-            "always" starts anew, and the run before stays until the new one is finished.
+            "always" starts over, and the run before stays until the new one is finished.
         seed: of the bootstrap and of `random:` models.
         calibrate_on: another task whose calibration samples replace the tasks' own.
         date: YYYY-MM-DD, for chat templates that print today's date.
@@ -190,7 +190,7 @@ def run_task(
     """One task: missing requests are run, and every method decides.
 
     Returns:
-        Rows of `methods`, though a run also decides anew with the others that it holds: those of other conditions as far as what
+        Rows of `methods`, though a run also decides again with the others that it holds: those of other conditions as far as what
         is stored can be read. None but in the main process.
 
     Raises:
