@@ -256,7 +256,7 @@ def conclude(
     Args:
         folder: of the run.
         spec: of the run.
-        results: of the conditions that were run for.
+        results: of the conditions that were run.
         others: the conditions that were not, as far as they can be read.
         methods: by the names that tables show, in their order; one of a condition that is in neither is left out.
         seed: of the bootstrap.

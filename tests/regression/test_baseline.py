@@ -35,10 +35,10 @@ def test_an_interrupted_check_keeps_what_it_was_told_to_keep(baseline, tiny, tmp
 
     stopped = Counted(tiny, 1, interrupt)
     monkeypatch.setattr(execute, "load_model", lambda name, **options: stopped)
-    with pytest.raises(Interrupted, match=r"nothing is kept\. With --runs the same command goes on"):
+    with pytest.raises(Interrupted, match=r"nothing is kept\. With --runs the same command would resume"):
         check(baseline, QUIET)
     kept = CheckOptions(model="lad-tiny", quiet=True, out=tmp_path / "runs")
-    with pytest.raises(Interrupted, match=r"of 60 answers, all kept; the same command goes on from there"):
+    with pytest.raises(Interrupted, match=r"of 60 answers, all kept; the same command resumes from there"):
         check(baseline, kept)
     first = len(stopped.asked)
     monkeypatch.setattr(execute, "load_model", lambda name, **options: resumed)
@@ -57,7 +57,7 @@ def test_evidence_of_another_baseline_is_refused(baseline):
 def test_a_baseline_without_evidence_says_so(baseline):
     write(baseline, QUIET, "smaller", with_evidence=False)
     assert check(baseline, QUIET).passed
-    with pytest.raises(UserError, match="keeps no evidence of task; name a folder of runs with --evidence"):
+    with pytest.raises(UserError, match="has no evidence of task; name a folder of runs with --evidence"):
         replay(baseline)
 
 
@@ -94,7 +94,7 @@ def test_a_baseline_reads_back_as_it_was_and_has_a_line_a_sample(baseline, tmp_p
 
 def test_other_samples_are_not_compared(baseline):
     change(baseline, lambda d: d["tasks"]["task"]["answers"].pop("scenes-random-n4-s0-test-0007"))
-    assert {(f.kind, f.text) for f in check(baseline, QUIET).findings} == {("samples", "its samples or orders are others")}
+    assert {(f.kind, f.text) for f in check(baseline, QUIET).findings} == {("samples", "its samples or orders are different")}
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_a_replay_needs_no_torch(baseline):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"trust_remote_code": True}, "trust_remote_code is not an option of a baseline: a file cannot have code run"),
+        ({"trust_remote_code": True}, "trust_remote_code is not an option of a baseline: a file must not enable code"),
         ({"trust_remote_code": 1}, "trust_remote_code is not an option of a baseline"),
         ({"foo": 1}, "options.foo is not an option of a baseline; there are dtype, attn, revision,"),
         ({"tasks": [1]}, "options.tasks is not an option of a baseline"),
