@@ -11,7 +11,7 @@ from lad_eval.cli.options import IncludePath, listed
 from lad_eval.terminal import write
 
 if TYPE_CHECKING:
-    from lad_eval.plugins.task_folder import Harness
+    from lad_eval.plugins.task_folder import FolderHarness
 
 TAKES_ANY_FLAG = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -89,14 +89,14 @@ def lm_eval_run(context: typer.Context, include_path: IncludePath = None) -> Non
     _launch(LM_EVAL, ["run", *context.args])
 
 
-def _write_tasks(harness: Harness, out: Path, names: str | None) -> None:
+def _write_tasks(harness: FolderHarness, out: Path, names: str | None) -> None:
     from lad_eval.plugins.task_folder import write_tasks
 
     written = write_tasks(harness, out, listed(names, "tasks") if names is not None else [])
     write(f"{len(written)} task{'' if len(written) == 1 else 's'} in {out}; use it as {harness.name}'s --include_path {out}\n")
 
 
-def _launch(harness: Harness, flags: list[str]) -> None:
+def _launch(harness: FolderHarness, flags: list[str]) -> None:
     from lad_eval.plugins.task_folder import launch
 
     if code := launch(harness, flags):

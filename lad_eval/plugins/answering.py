@@ -121,9 +121,9 @@ class Answering:
             by_task[document["task"]].append(place)
         replies = [""] * len(documents)
         for task, places in by_task.items():
-            asked = [requests[place] for place in places]
-            positions = self._calibrated(task).answer(asked)
-            for place, request, position in zip(places, asked, positions, strict=True):
+            of_task = [requests[place] for place in places]
+            positions = self._calibrated(task).answer(of_task)
+            for place, request, position in zip(places, of_task, positions, strict=True):
                 replies[place] = request.identifiers[position]
         return replies
 

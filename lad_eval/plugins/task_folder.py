@@ -25,7 +25,7 @@ _TASKS, _INCLUDE_PATH = ("--tasks", "-t"), ("--include_path",)
 
 
 @dataclass(frozen=True)
-class Harness:
+class FolderHarness:
     """A harness that reads tasks from folders of YAML files.
 
     Attributes:
@@ -72,7 +72,7 @@ class Harness:
         return frozenset(names)
 
 
-def write_tasks(harness: Harness, out: Path, names: Iterable[str] = ()) -> list[str]:
+def write_tasks(harness: FolderHarness, out: Path, names: Iterable[str] = ()) -> list[str]:
     """Writes tasks and those groups of ours whose tasks are all among them; no data is opened.
 
     A task can be run as long as lad_eval is installed together with the harness; one of a YAML file also needs that file.
@@ -118,7 +118,7 @@ def _group(name: str, members: Iterable[str]) -> str:
     return f"group: {name}\ntask:\n" + "".join(f"  - {member}\n" for member in members)
 
 
-def launch(harness: Harness, arguments: Sequence[str]) -> int:
+def launch(harness: FolderHarness, arguments: Sequence[str]) -> int:
     """The harness with its own flags; those of our tasks that `--tasks` names are written to a temporary folder.
 
     Returns:

@@ -79,13 +79,13 @@ def lm_eval(folder, limit):
     from lm_eval.tasks import TaskManager
 
     from lad_eval.plugins.lm_eval.launch import LM_EVAL
-    from lad_eval.plugins.lm_eval.model import LadEval
+    from lad_eval.plugins.lm_eval.model import LmEvalModel
     from lad_eval.plugins.task_folder import write_tasks
 
     write_tasks(LM_EVAL, folder / "lm-eval-tasks", TASKS)
     decisions, errors = {}, {}
     for method in METHODS:
-        model = LadEval(pretrained=MODEL, method=method, store=folder / "lm-eval-runs", batch_size=8)
+        model = LmEvalModel(pretrained=MODEL, method=method, store=folder / "lm-eval-runs", batch_size=8)
         manager = TaskManager(include_path=str(folder / "lm-eval-tasks"), include_defaults=False)
         found = simple_evaluate(model, tasks=list(TASKS), limit=limit, task_manager=manager, log_samples=True)
         decisions[method] = {

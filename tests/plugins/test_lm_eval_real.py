@@ -50,12 +50,12 @@ def evaluate(folder):
 
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory):
-    from lad_eval.plugins.lm_eval.model import LadEval
+    from lad_eval.plugins.lm_eval.model import LmEvalModel
 
     store = tmp_path_factory.mktemp("store")
 
     def make(method, pretrained="lad-tiny"):
-        return LadEval(pretrained=pretrained, method=method, store=store, batch_size=8)
+        return LmEvalModel(pretrained=pretrained, method=method, store=store, batch_size=8)
 
     return make
 
@@ -117,16 +117,19 @@ def test_lm_evals_own_multimodal_model_takes_the_tasks(evaluate, tmp_path):
         ({"pretrained": "lad-tiny"}, "Name a method: method=<one of vanilla, pride, lad,"),
         ({"pretrained": "lad-tiny", "method": "ladd"}, "Unknown method 'ladd'. Did you mean 'lad'"),
         ({"pretrained": "lad-tinny", "method": "lad"}, "Unknown model 'lad-tinny'. Did you mean 'lad-tiny'"),
-        ({"pretrained": "lad-tiny", "method": "lad", "batchsize": 2}, "Unknown model argument 'batchsize'. Did you mean 'batch_size'"),
+        (
+            {"pretrained": "lad-tiny", "method": "lad", "batchsize": 2},
+            "Unknown model argument 'batchsize'. Did you mean 'batch_size'",
+        ),
         ({"pretrained": "lad-tiny", "method": "cot"}, "cot reads what the model writes"),
         ({"pretrained": "lad-tiny", "method": "lad", "device": "cuda:7"}, "Device 'cuda:7'"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, fault):
-    from lad_eval.plugins.lm_eval.model import LadEval
+    from lad_eval.plugins.lm_eval.model import LmEvalModel
 
     with pytest.raises(UserError) as caught:
-        LadEval(**arguments)
+        LmEvalModel(**arguments)
     assert str(caught.value).startswith(fault)
 
 

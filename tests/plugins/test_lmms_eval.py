@@ -15,9 +15,9 @@ from PIL import Image
 from lad_eval.cli.main import invoke
 from lad_eval.errors import UnknownNameError, UserError
 from lad_eval.metrics import Predictions, summarise
-from lad_eval.plugins.lmms_eval import documents, scoring
 from lad_eval.plugins import task_folder
 from lad_eval.plugins.documents import one_line, request_of
+from lad_eval.plugins.lmms_eval import documents, scoring
 from lad_eval.plugins.lmms_eval.launch import LMMS_EVAL
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.registry import groups, load_spec, load_task, resolve, task_names
@@ -148,7 +148,7 @@ def test_a_document_shows_its_images_in_displayed_order(album):
 
 
 def test_a_folder_of_an_older_definition_is_refused():
-    with pytest.raises(UserError, match="has changed since its folder was written; write it again with `lad-eval lmms-eval tasks`"):
+    with pytest.raises(UserError, match="has changed since its folder was written; write it again with `lad-eval lmms-eval"):
         documents.documents(stub(TASK, "0" * 16))
 
 
@@ -216,8 +216,7 @@ def test_a_sample_cut_by_the_limit_does_not_count_for_consistency(caplog):
     with caplog.at_level(logging.WARNING, logger="lad_eval"):
         assert scoring.consistency(told["consistency"]) == 1.0
     assert (
-        "1 sample was not asked under all 5 orders and does not count for consistency: make --limit a multiple of 5."
-        in caplog.text
+        "1 sample was not run under all 5 orders and does not count for consistency: make --limit a multiple of 5." in caplog.text
     )
     only = values(["1", "2"], rows[5:])
     assert math.isnan(scoring.consistency(only["consistency"]))

@@ -121,7 +121,7 @@ def test_a_model_of_lmms_evals_own_takes_the_tasks(evaluate, tmp_path):
         ("pretrained=lad-tiny,method=ladd", "Unknown method 'ladd'. Did you mean 'lad'"),
         ("pretrained=lad-tinny,method=lad", "Unknown model 'lad-tinny'. Did you mean 'lad-tiny'"),
         ("pretrained=lad-tiny,method=lad,batchsize=2", "Unknown model argument 'batchsize'. Did you mean 'batch_size'"),
-        ("pretrained=lad-tiny,method=cot", "cot reads what the model writes"),
+        ("pretrained=lad-tiny,method=cot", "cot reads the model's replies"),
         ("pretrained=lad-tiny,method=instruction+lad", "instruction changes the prompt or the model"),
         ("pretrained=lad-tiny,method=fastv(keep=2.0, layer=1)+lad", "keep of fastv must be a whole number of tokens"),
         ("pretrained=lad-tiny,method=lad(topk=2)", "lad has no parameter 'topk'"),

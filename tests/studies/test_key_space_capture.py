@@ -170,7 +170,9 @@ def test_a_damaged_shard_is_named(tiny, tmp_path):
     content = bytearray(shard.read_bytes())
     content[-1] ^= 1
     shard.write_bytes(bytes(content))
-    with pytest.raises(UserError, match=r"shard-000000.safetensors is damaged \(.*\); delete it, and its prompts are run again"):
+    with pytest.raises(
+        UserError, match=r"shard-000000.safetensors is damaged \(.*\); delete it, and its prompts will be run again"
+    ):
         capture(tiny, requests, (0,), tmp_path, seed=0, shown=False)
 
 

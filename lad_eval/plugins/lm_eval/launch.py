@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from lad_eval.errors import UserError
-from lad_eval.plugins.task_folder import MODEL, Harness
+from lad_eval.plugins.task_folder import MODEL, FolderHarness
 
 if TYPE_CHECKING:
     from lad_eval.tasks.spec import TaskSpec
@@ -33,7 +33,7 @@ def _run(flags: Sequence[str]) -> int:
     from lm_eval.api.registry import model_registry
 
     if MODEL not in model_registry:
-        model_registry.register(MODEL, target="lad_eval.plugins.lm_eval.model:LadEval")
+        model_registry.register(MODEL, target="lad_eval.plugins.lm_eval.model:LmEvalModel")
     before = sys.argv
     sys.argv = ["lm_eval", *flags]
     try:
@@ -45,4 +45,4 @@ def _run(flags: Sequence[str]) -> int:
     return 0
 
 
-LM_EVAL = Harness("lm-eval", "lm_eval", _files, _run)
+LM_EVAL = FolderHarness("lm-eval", "lm_eval", _files, _run)

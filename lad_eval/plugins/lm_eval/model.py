@@ -13,7 +13,7 @@ from lad_eval.plugins.documents import Document, one_line, request_of
 from lad_eval.plugins.lm_eval.task import IMAGE
 
 
-class LadEval(LM):  # type: ignore[misc]
+class LmEvalModel(LM):  # type: ignore[misc]
     """A vision-language model under one method; replies are identifiers.
 
     Args:
@@ -29,10 +29,10 @@ class LadEval(LM):  # type: ignore[misc]
 
     def __init__(self, device: str | None = None, max_batch_size: Any = None, **arguments: Any) -> None:
         super().__init__()
-        given = {key: value for key, value in arguments.items() if value is not None}
-        given["device"] = "auto" if device in (None, "cuda:0") else device
+        settings = {key: value for key, value in arguments.items() if value is not None}
+        settings["device"] = "auto" if device in (None, "cuda:0") else device
         with one_line():
-            self._answering = Answering.from_arguments(given)
+            self._answering = Answering.from_arguments(settings)
         self._device = self._answering.vlm.model.device
 
     def generate_until(self, requests: Sequence[Any], **_: Any) -> list[str]:
@@ -42,7 +42,7 @@ class LadEval(LM):  # type: ignore[misc]
 
     def loglikelihood(self, requests: Sequence[Any], **_: Any) -> NoReturn:
         """Refused: our tasks ask for replies."""
-        self._refuse("log-likelihoods of given texts")
+        self._refuse("log-likelihoods of settings texts")
 
     def loglikelihood_rolling(self, requests: Sequence[Any], **_: Any) -> NoReturn:
         """Refused: our tasks ask for replies."""

@@ -37,7 +37,7 @@ class SampleTask(ConfigurableTask):  # type: ignore[misc]
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
-        own = {key: value for key, value in config.items() if key not in ("class", "place", "definition")}
+        from_file = {key: value for key, value in config.items() if key not in ("class", "place", "definition")}
         with one_line():
             self.opened: OpenTask = open_task(config["place"])
             self.opened.check_definition(config["definition"], "lad-eval lm-eval tasks")
@@ -59,8 +59,8 @@ class SampleTask(ConfigurableTask):  # type: ignore[misc]
                     *({"metric": name, "aggregation": "mean", "higher_is_better": better} for name, better in metrics.items()),
                     {"metric": "rstd", "aggregation": _rstd, "higher_is_better": False},
                 ],
-                **own,
-                "metadata": {**(own.get("metadata") or {}), "version": spec.version},
+                **from_file,
+                "metadata": {**(from_file.get("metadata") or {}), "version": spec.version},
             }
         )
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lad_eval.plugins.task_folder import MODEL, Harness
+from lad_eval.plugins.task_folder import MODEL, FolderHarness
 
 if TYPE_CHECKING:
     from lad_eval.tasks.spec import TaskSpec
@@ -86,4 +86,4 @@ def _run(flags: Sequence[str]) -> int:
     return int(failed)
 
 
-LMMS_EVAL = Harness("lmms-eval", "lmms_eval", _files, _run)
+LMMS_EVAL = FolderHarness("lmms-eval", "lmms_eval", _files, _run)

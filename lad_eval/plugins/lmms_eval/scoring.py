@@ -1,7 +1,8 @@
-"""What lmms-eval reports: accuracy, its spread over orders, RStd, consistency, recall by position, replies without an answer.
+"""The metrics that lmms-eval reports: accuracy, its spread over orders, RStd, consistency, recall by position, unparsable "
+"replies.
 
-All are shares from 0 to 1, as usual there, but for `unparsable`, a number. A value carries `score` only where the mean of scores
-is the metric, because lmms-eval makes standard errors of it, clustered by `sample`.
+All are shares from 0 to 1, as usual there, except `unparsable`, a count. A value carries `score` only where the mean of scores
+is the metric, because lmms-eval computes standard errors from it, clustered by `sample`.
 """
 
 from __future__ import annotations
@@ -75,12 +76,12 @@ def consistency(values: Sequence[Value]) -> float:
 
 
 def unparsable(values: Sequence[Value]) -> int:
-    """Number of replies that name no one candidate."""
+    """Number of replies that do not name exactly one candidate."""
     return sum(value["missing"] for value in values)
 
 
 def _grid(values: Sequence[Value]) -> Grid | None:
-    """The answers to the samples that were answered under all their orders, of a repeated one the first; None without any."""
+    """The answers to samples that were answered under all their orders (the first, if repeated); None without any."""
     groups: dict[str, dict[int, Value]] = defaultdict(dict)
     for value in values:
         groups[value["group"]].setdefault(value["permutation"], value)
@@ -97,7 +98,7 @@ def _grid(values: Sequence[Value]) -> Grid | None:
 @cache
 def _warn(cut: int, orders: int) -> None:
     logger.warning(
-        "%d sample%s not asked under all %d orders and %s not count for consistency: make --limit a multiple of %d.",
+        "%d sample%s not run under all %d orders and %s not count for consistency: make --limit a multiple of %d.",
         cut,
         " was" if cut == 1 else "s were",
         orders,

@@ -14,11 +14,11 @@ from lad_eval.models.vlmeval.writing import request_of
 
 Writer = Callable[[Message], str]
 REPLY_TOKENS = 512
-"""That a model of ours may write; classes of VLMEvalKit have limits of their own."""
+"""For models of lad_eval; VLMEvalKit's classes have their own limits."""
 
 
 def writer_of_entry(model: InterceptedVLM, intervention: Intervention | None) -> Writer:
-    """Asks as the entry's class does, under an intervention."""
+    """Generates as the entry's class does, under an intervention."""
 
     def write(message: Message) -> str:
         with model.under(intervention):
@@ -28,9 +28,9 @@ def writer_of_entry(model: InterceptedVLM, intervention: Intervention | None) ->
 
 
 def writer_of_ours(loaded: HuggingFaceVLM, intervention: Intervention | None, options: Mapping[str, Any]) -> Writer:
-    """Shows the pictures and then the text, and writes greedily.
+    """Shows the images, then the text, and decodes greedily.
 
-    Pictures go to the model's processor in their own sizes, unless an `image_preparation` is among the options: squares of the
+    Images go to the model's processor in their original sizes, unless the options have an `image_preparation`: the squares of the
     LAD paper's protocol are for its tasks.
     """
     options = {"image_preparation": "native", **{key: options[key] for key in ("image_preparation", "date") if key in options}}
@@ -39,7 +39,7 @@ def writer_of_ours(loaded: HuggingFaceVLM, intervention: Intervention | None, op
     def write(message: Message) -> str:
         request = request_of(message)
         if not request.images:
-            raise UserError(f"{model.name}: the question {request.sample_id} comes without a picture.")
+            raise UserError(f"{model.name}: the question {request.sample_id} comes without an image.")
         with model.under(intervention):
             return model.generate([request], max_new_tokens=REPLY_TOKENS)[0]
 

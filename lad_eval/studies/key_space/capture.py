@@ -1,4 +1,4 @@
-"""Keys of a task's prompts, stored shard by shard, so that a killed capture goes on where it stopped."""
+"""Keys of a task's prompts, stored shard by shard, so that a killed capture resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from lad_eval.studies.key_space.tokens import VISUAL, Bools, Ints, sample_tokens
 from lad_eval.tasks.request import Request
 
 SHARD = 16
-"""Prompts that are stored at once; a killed process loses at most as many."""
+"""Prompts per shard; a killed process loses at most one shard."""
 LAYERS = 5
 _VERSION = 1
 _LARGEST = float(np.finfo(np.float16).max)
@@ -38,7 +38,7 @@ class Captured:
 
     Attributes:
         layers: of the decoder, ascending.
-        stages: by layer, what its keys before rotary positions are called; "none" where there are none.
+        stages: by layer, the name of its keys before rotary positions; "none" where there are none.
         sample: Int[n], the number of each token's request.
         kind: Int[n], VISUAL, QUESTION or TEMPLATE; see `tokens`.
         ahead: Bool[n], whether a token stands before its prompt's last visual token.
@@ -75,7 +75,7 @@ class Captured:
 
 
 def choose_layers(model: Any, text: str | None) -> tuple[int, ...]:
-    """The layers to look into: five that are evenly spaced, with the first and the last, or those that are named.
+    """The layers to study: five that are evenly spaced, including the first and the last, or those that are named.
 
     Args:
         model: of transformers.
@@ -107,14 +107,14 @@ def _listed(layers: Sequence[int]) -> str:
 def capture(
     model: RunsPrompts, requests: Sequence[Request], layers: Sequence[int], folder: Path, *, seed: int, shown: bool
 ) -> Captured:
-    """Keys of the requests' prompts; those that the folder holds are not computed again.
+    """Keys of the requests' prompts; those already in the folder are not computed again.
 
     Args:
-        model: as it is.
+        model: without interventions.
         requests: one per sample, all with images.
         layers: of the decoder, such as `choose_layers` gives.
         folder: holds a folder for every model and choice of requests, layers, tokens and seed.
-        seed: of the choice of tokens.
+        seed: for the choice of tokens.
         shown: show progress on stderr.
 
     Raises:
@@ -207,7 +207,7 @@ def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
         return read_tensors(path)[0]
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}); delete it, and its prompts are run again.") from error
+        raise UserError(f"{path} is damaged ({error}); delete it, and its prompts will be run again.") from error
 
 
 def _joined(shards: Sequence[Mapping[str, npt.NDArray[Any]]], layers: tuple[int, ...], stages: Mapping[int, str]) -> Captured:

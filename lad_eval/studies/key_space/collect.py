@@ -1,4 +1,4 @@
-"""Keys of the model and of its untrained control, and what is measured of both."""
+"""Keys of the model and of its untrained control, and what is measured on both."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of one model.
+    """What was measured on one model.
 
     Attributes:
         weights: MODEL or CONTROL.
@@ -49,7 +49,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Collected:
-    """What tables and figures are made from.
+    """The data behind the tables and figures.
 
     Attributes:
         tasks: names; the first one is measured, the second one is another data set.
@@ -65,10 +65,10 @@ class Collected:
 
 
 def check_installed() -> None:
-    """Whether scikit-learn is there.
+    """Checks that scikit-learn is installed.
 
     Raises:
-        UserError: it is not.
+        UserError: it is not installed.
     """
     if find_spec("sklearn") is None:
         raise UserError("study key-space needs scikit-learn, which is not installed: `pip install 'lad-eval[studies]'`.")
@@ -80,7 +80,7 @@ def collect(settings: Settings, layers: str | None, points: int, folder: Path) -
     Args:
         settings: model, tasks, limit, seed, ...
         layers: as `choose_layers` takes them.
-        points: of a modality, in the pictures.
+        points: per modality, in the t-SNE plots.
         folder: of the study; keys are kept in it.
 
     Returns:
@@ -99,7 +99,7 @@ def collect(settings: Settings, layers: str | None, points: int, folder: Path) -
     files.ensure_writable(folder)
     model = load(settings)
     if not isinstance(model, RunsPrompts):
-        raise UserError(f"{settings.model_name} cannot be studied: its attention is out of reach; name a model of transformers.")
+        raise UserError(f"{settings.model_name} cannot be studied: its keys cannot be recorded; name a model of transformers.")
     chosen = choose_layers(model.model, layers)
     device = model.model.device
     facts = _facts(model)

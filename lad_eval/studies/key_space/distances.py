@@ -1,4 +1,4 @@
-"""How far two sets of keys lie apart: MMD^2 from block sums of a kernel, Jensen-Shannon divergence, a linear probe.
+"""The distance between two sets of keys: MMD^2 from block sums of a kernel, Jensen-Shannon divergence, a linear probe.
 
 Tokens of one sample depend on each other, so pairs of them are left out of all terms of MMD^2; with them two halves of one
 modality would seem to differ.
@@ -20,7 +20,7 @@ from lad_eval.studies.key_space.tokens import Bools, Ints
 DIMENSIONS = 50
 BINS = 100
 BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""Of the Gaussian kernels, as multiples of the squared median distance; each is the square of the one after it."""
+"""Of the Gaussian kernels, as multiples of the squared median distance; each kernel is the square of the one after it."""
 _MEDIAN_TOKENS = 2_000
 _PROBE_TOKENS = 2_000
 _PROBE_FOLDS = 5
@@ -30,7 +30,7 @@ _FLOOR = 1e-10
 
 @dataclass(frozen=True)
 class Projection:
-    """Keys as they are compared.
+    """Keys in the form in which they are compared.
 
     Attributes:
         scores: Float[n, d], principal components of the standardised keys.
@@ -70,7 +70,7 @@ def median_distance(points: Floats, seed: int) -> float:
 
 @dataclass(frozen=True)
 class BlockSums:
-    """Sums of the kernel over pairs of tokens, block by block; a block is what one sample has of one kind.
+    """Sums of the kernel over pairs of tokens, block by block; a block holds one sample's tokens of one kind.
 
     Attributes:
         sums: Float[b, b], 0 where both blocks are of one sample.
@@ -169,7 +169,7 @@ def jensen_shannon(first: Ints, second: Ints, weights: Floats | None = None) -> 
     Args:
         first: Int[n, d], bins of one set, from `binned`.
         second: Int[m, d], of the other.
-        weights: Float[d], of the dimensions; None: all alike.
+        weights: Float[d], of the dimensions; None: equal weights.
     """
     p, q = _histograms(first), _histograms(second)
     middle = (p + q) / 2
@@ -178,7 +178,7 @@ def jensen_shannon(first: Ints, second: Ints, weights: Floats | None = None) -> 
 
 
 def _histograms(bins: Ints) -> Floats:
-    """Float[d, BINS], rows that add up to 1, no entry of them 0."""
+    """Float[d, BINS]: rows add up to 1, and no entry is 0."""
     dimensions = bins.shape[1]
     flat = (bins + BINS * np.arange(dimensions)).ravel()
     counts = np.bincount(flat, minlength=dimensions * BINS).reshape(dimensions, BINS)
@@ -193,13 +193,13 @@ def _entropy(p: Floats) -> Floats:
 
 
 def probe_auc(first: Floats, second: Floats, groups: Sequence[Ints], seed: int) -> float:
-    """Area under the ROC curve of a logistic regression that tells two sets apart, on samples that it did not see.
+    """Area under the ROC curve of a logistic regression that separates two sets, on samples that it was not fitted to.
 
     Args:
         first: Float[n, d], of one set.
-        second: Float[m, d], of the other; of both at most 2,000 are used.
-        groups: the samples of both; those of one fold are in no other.
-        seed: of which are used.
+        second: Float[m, d], of the other; at most 2,000 of each are used.
+        groups: the samples of both; no sample is in two folds.
+        seed: for the choice of the tokens that are used.
 
     Returns:
         The mean over 5 folds; NaN where there are fewer than two samples.

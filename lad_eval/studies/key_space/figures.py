@@ -31,7 +31,7 @@ def gap_chart(collected: Collected) -> Chart:
         "gap",
         "The gap by layer",
         tuple(panels),
-        "MMD² of visual against text keys, of the model and of random weights; halves of one modality, of the model, lie at 0.",
+        "MMD² of visual against text keys, of the model and of random weights; halves of one modality of the model lie at 0.",
     )
 
 
@@ -58,7 +58,7 @@ def score_charts(collected: Collected) -> tuple[Chart, ...]:
                 f"scores-{model.weights.replace(' ', '-')}",
                 f"Scores of the last token with keys, {model.weights}",
                 tuple(panels),
-                "Shares of visual and of text tokens by their pre-softmax score, mean of the heads; ends are clipped.",
+                "Shares of visual and of text tokens by their pre-softmax score, averaged over heads; the ends are clipped.",
             )
         )
     return tuple(charts)
@@ -80,7 +80,7 @@ def map_charts(collected: Collected) -> tuple[Chart, ...]:
                     f"map-{model.weights.replace(' ', '-')}",
                     f"t-SNE of keys {STAGE_NAMES[model.maps[0].stage]}, {model.weights}",
                     tuple(panels),
-                    "Points are tokens. t-SNE shows groups; distances between them and their sizes mean nothing.",
+                    "Points are tokens. t-SNE shows groups; neither the distances between groups nor their sizes mean anything.",
                 )
             )
     return tuple(charts)

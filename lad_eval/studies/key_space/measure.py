@@ -1,4 +1,4 @@
-"""All numbers of one layer's keys at one stage, and of the scores that its last row gives them."""
+"""All measurements of one layer's keys at one stage, and of their scores under the last query."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _RESAMPLES = 1_000
 
 @dataclass(frozen=True)
 class HalvesGap:
-    """One modality against itself: halves of the samples, dealt by several seeds; `p` is that of the first."""
+    """One modality against itself: halves of the samples, split by several seeds; `p` is that of the first split."""
 
     mmd2: Spread
     p: float
@@ -40,7 +40,7 @@ class HalvesGap:
 
 @dataclass(frozen=True)
 class Gap:
-    """How far visual keys lie from text keys in one layer. NaN stands for what too few tokens or samples leave unknown.
+    """How far visual keys lie from text keys in one layer. NaN where there are too few tokens or samples.
 
     Attributes:
         dimensions: principal components that are compared.
@@ -54,7 +54,7 @@ class Gap:
         text: text keys against text keys of other samples.
         question: MMD^2 of visual keys against text of the question.
         template: against text of the chat template.
-        ahead: against text that stands before or between the images.
+        ahead: against text before or between the images.
         image_elsewhere: visual keys against those of another task.
         text_elsewhere: text keys against those of another task.
         rank_score: Spearman's correlation over samples of how far a sample's visual keys lie from text with how much higher its
@@ -83,14 +83,14 @@ class Gap:
 
     @property
     def ratio(self) -> float:
-        """The gap by the larger of what halves of one modality show and how much that varies."""
+        """The gap divided by the gap between halves of one modality, or by its standard deviation if that is larger."""
         floor = max(max(half.mmd2.mean, half.mmd2.sd) for half in (self.image, self.text))
         return self.mmd2 / floor if floor > 0 else math.nan
 
 
 @dataclass(frozen=True)
 class Link:
-    """Means over samples of what the last row makes of visual and of text keys in one layer; (visual, text) each.
+    """How the last query scores visual and text keys in one layer, as means over samples; (visual, text) each.
 
     Attributes:
         score: pre-softmax, q.k as the layer scales it.
@@ -119,7 +119,7 @@ def measure_gap(keys: Captured, layer: int, stage: Stage, seed: int, elsewhere: 
         keys: of the task.
         layer: of the decoder.
         stage: of the keys.
-        seed: of projections, splits and permutations.
+        seed: for projections, splits and permutations.
         elsewhere: keys of the same model on another task.
     """
     projection = project(keys.keys(layer, stage), seed)
@@ -165,7 +165,7 @@ def _halves_gap(blocks: BlockSums, bins: Ints, sample: Ints, seed: int) -> Halve
 
 
 def _sample_gaps(blocks: BlockSums, visual: Bools, samples: int) -> Floats:
-    """Float[samples]: how much nearer a sample's visual keys are to other samples' visual keys than to their text keys."""
+    """Float[samples]: how much closer a sample's visual keys are to other samples' visual keys than to their text keys."""
     gaps = np.full(samples, np.nan)
     for number in np.unique(blocks.sample):
         mine = visual & (blocks.sample == number)
@@ -206,7 +206,7 @@ def spearman(first: Floats, second: Floats) -> float:
 
 
 def measure_link(keys: Captured, layer: int) -> Link:
-    """What the last row makes of the keys of one layer."""
+    """How the last query scores the keys of one layer."""
     links = keys.links[:, keys.layers.index(layer)]  # [samples, 4, 2]
     values = {name: links[:, place] for place, name in enumerate(LINKS)}
     values["attention"] = values["attention"] * keys.length[:, None]
@@ -253,14 +253,14 @@ class Map:
 
 
 def measure_map(keys: Captured, layer: int, stage: Stage, most: int, seed: int) -> Map:
-    """A picture of both modalities in the plane; never evidence of a distance.
+    """Both modalities in the plane, as an illustration; it is not evidence of a distance.
 
     Args:
         keys: of the task.
         layer: of the decoder.
         stage: of the keys.
-        most: points of a modality.
-        seed: of the choice of points.
+        most: points per modality.
+        seed: for the choice of points.
     """
     from sklearn.manifold import TSNE
 

@@ -1,4 +1,4 @@
-"""The whole order: capture what is missing, measure, make tables and figures, write."""
+"""The whole study: capture what is missing, measure, make tables and figures, write."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ STUDY = "key-space"
 
 
 def key_space_study(settings: Settings, layers: str | None, points: int, out: Path) -> StudyOutput | None:
-    """Makes the study for one model.
+    """Runs the study for one model.
 
     Args:
-        settings: model, tasks (the second is another data set, for control), limit, seed, ...
+        settings: model, tasks (the second is another data set, as a control), limit, seed, ...
         layers: "all", or numbers of decoder layers separated by commas; None: five.
-        points: of a modality in each picture; 0: no pictures.
+        points: per modality in each t-SNE plot; 0: no plots.
         out: the parent of the study's folder, which has the model's name.
 
     Returns:
@@ -37,13 +37,13 @@ def key_space_study(settings: Settings, layers: str | None, points: int, out: Pa
         return None
     most = tokens_per_sample(collected.samples)
     taken = (
-        f"{collected.samples} samples, of each at most {most} visual tokens and {most} of text without special tokens, chosen by "
-        "chance; keys of all heads side by side."
+        f"{collected.samples} samples, of each at most {most} visual tokens and {most} of text without special tokens, chosen "
+        "at random; keys of all heads concatenated."
     )
     report = StudyReport(
         STUDY,
         f"Keys of visual and of text tokens in {settings.model_name} on {collected.tasks[0]}",
-        "Whether the keys of visual tokens lie outside the distribution of text keys, and whether that goes with less attention; "
+        "Whether the keys of visual tokens lie outside the distribution of text keys, and whether such keys get less attention; "
         "every table has rows of the same architecture with random weights.",
         "arXiv 2510.26721 v1",
         "2510.26721v1",
@@ -66,8 +66,8 @@ def documents(collected: Collected, points: int) -> tuple[StudyDocument, ...]:
             (gap_chart(collected),),
             (
                 *notes_on_stages(collected),
-                "An untrained network shows a gap, too: by itself it says nothing of training or of a preference for text. What "
-                "training did is the difference between a row and the one of random weights below it.",
+                "An untrained network shows a gap, too: by itself it says nothing about training or about a preference for text. "
+                "What training did is the difference between a row and the one of random weights below it.",
             ),
         ),
         StudyDocument("controls", "What else differs as much", control_tables(collected)),
@@ -88,7 +88,7 @@ def documents(collected: Collected, points: int) -> tuple[StudyDocument, ...]:
             "Both modalities in the plane",
             (),
             maps,
-            ("A picture, never evidence: groups that the picture of random weights shows too were there before any training.",)
+            ("An illustration, not evidence: groups that appear with random weights too were there before any training.",)
             if maps
             else (),
             () if points else ("t-SNE: --points 0 leaves it out.",),

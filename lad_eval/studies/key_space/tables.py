@@ -87,9 +87,9 @@ def gap_tables(collected: Collected) -> tuple[Table, ...]:
 
 
 GAP_NOTES = (
-    f"Halves: one modality against itself, halves of the samples, mean ± standard deviation of {SPLITS} deals; pairs of tokens "
-    "of one sample are left out everywhere, so that 0 is expected. Ratio: MMD² by the larger of the halves' mean and deviation. "
-    "JS: bits, 0 to 1, mean of the principal components; that of halves, of fewer tokens, is its floor.",
+    f"Halves: one modality against itself, halves of the samples, mean ± standard deviation of {SPLITS} splits; pairs of tokens "
+    "of one sample are left out everywhere, so that 0 is expected. Ratio: MMD² divided by the larger of the halves' mean and "
+    "deviation. JS: bits, 0 to 1, mean of the principal components; that of the halves, which have fewer tokens, is its floor.",
     f"p: {PERMUTATIONS:,} exchanges of whole samples, Holm's correction over the layers. It says that the two sets differ, which "
     "any two sets do that differ in place, vocabulary or length; it does not say why, or that it matters.",
     "Probe: logistic regression on the components, 5 folds of samples. Components: how many, and their share of the variance.",
@@ -104,8 +104,8 @@ def control_tables(collected: Collected) -> tuple[Table, ...]:
     )  # fmt: skip
     notes = [
         "MMD² of visual keys against sets of text keys; the last two columns: visual against visual, and text against text, of "
-        "another data set. Text before or between the images stands where images do, but it is chat template: few and always the "
-        "same words. A dash: none, or of fewer than two samples."
+        "another data set. Text before or between the images stands where images do, but it is chat template: a few words, "
+        "always the same. A dash: none, or of fewer than two samples."
     ]
     if len(collected.tasks) == 1:
         notes.append("No other data set was named; add one to --tasks.")
@@ -127,7 +127,7 @@ def control_tables(collected: Collected) -> tuple[Table, ...]:
 
 
 def link_table(collected: Collected) -> Table:
-    """Whether the gap goes with lower scores: what the last row makes of visual and of text keys."""
+    """Whether the gap goes with lower scores: how the last query scores visual and text keys."""
     lines: list[tuple[Content, ...]] = []
     for layer, model in rows(collected):
         link, gap = model.links[layer], model.gaps[layer, "rotated"]
@@ -158,17 +158,20 @@ def link_table(collected: Collected) -> Table:
         "keys are ignored because they are out of distribution predicts values below 0, and below those of random weights. It "
         "is a correlation: keys that are not alike may differ in both for a third reason.",
     )
-    return Table("Rotated keys and what the last row makes of them", headers, lines, notes)
+    return Table("Rotated keys and their scores under the last query", headers, lines, notes)
 
 
 def notes_on_stages(collected: Collected) -> tuple[str, ...]:
-    """What keys were taken before rotary positions, and where there are none."""
+    """Which keys before rotary positions were taken, and which layers have none."""
     stages = collected.models[0].keys.stages
     lines = []
     for name, text in (
         ("projected", "the output of the key projection"),
         ("normed", "the output of the key norm, which rotary positions are applied to"),
-        ("none", "none: the layer has no key projection of its own (queries, keys and values in one, or keys of a lower layer)"),
+        (
+            "none",
+            "none: the layer has no key projection of its own (it is fused with others, or the keys are those of a lower layer)",
+        ),
     ):
         if layers := [str(layer) for layer, stage in stages.items() if stage == name]:
             lines.append(f"Keys before rotary positions, layer{'s' if len(layers) > 1 else ''} {', '.join(layers)}: {text}.")
@@ -176,7 +179,7 @@ def notes_on_stages(collected: Collected) -> tuple[str, ...]:
 
 
 def findings(collected: Collected) -> list[str]:
-    """What came out, one sentence each, the control with it."""
+    """The findings, one sentence each, with the control."""
     lines = []
     for model in collected.models:
         gaps = [gap for (_, stage), gap in model.gaps.items() if stage == "rotated"]
