@@ -128,23 +128,25 @@ def measure_gap(keys: Captured, layer: int, stage: Stage, seed: int, elsewhere: 
     blocks = block_sums(scores, sample, keys.kind + _AHEAD * (keys.ahead & ~keys.visual), bandwidth)
     kind, ahead = blocks.kind % _AHEAD, blocks.kind >= _AHEAD
     visual = kind == VISUAL
+    both = blocks.merged(~visual)
+    pictures = both.kind == 0
     bins = binned(scores)
     first, second = bins[keys.visual], bins[~keys.visual]
     image_away, text_away = (math.nan, math.nan) if elsewhere is None else _elsewhere(keys, elsewhere, layer, stage, seed)
-    distance = _sample_gaps(blocks, visual, len(keys.length))
+    distance = _sample_gaps(both, pictures, len(keys.length))
     links = keys.links[:, keys.layers.index(layer)]
     return Gap(
         layer,
         stage,
         scores.shape[1],
         projection.explained,
-        float(blocks.mmd2(visual, ~visual)),
-        between_kinds(blocks, visual, ~visual, seed),
+        float(both.mmd2(pictures, ~pictures)),
+        between_kinds(both, pictures, ~pictures, seed),
         jensen_shannon(first, second),
         jensen_shannon(first, second, projection.variance),
         probe_auc(scores[keys.visual], scores[~keys.visual], [sample[keys.visual], sample[~keys.visual]], seed),
-        _halves_gap(blocks.select(visual), first, sample[keys.visual], seed),
-        _halves_gap(blocks.select(~visual), second, sample[~keys.visual], seed),
+        _halves_gap(both.select(pictures), first, sample[keys.visual], seed),
+        _halves_gap(both.select(~pictures), second, sample[~keys.visual], seed),
         float(blocks.mmd2(visual, kind == QUESTION)),
         float(blocks.mmd2(visual, kind == TEMPLATE)),
         float(blocks.mmd2(visual, ahead)),
