@@ -97,7 +97,7 @@ KERNEL_HEADERS = ("MMD²", "MMD", "p (Holm)", "Visual halves", "Text halves", "R
 KERNEL_NOTES = (
     "MMD²: maximum mean discrepancy, how far two sets lie apart by a mean of Gaussian kernels; 0 where they are alike. MMD: its "
     f"square root. Halves: MMD² of one modality against itself, halves of the samples, mean ± standard deviation of {SPLITS} "
-    "deals; pairs of tokens of one sample are left out everywhere, so that 0 is expected. Ratio: MMD² by the larger of the "
+    "splits; pairs of tokens of one sample are left out everywhere, so that 0 is expected. Ratio: MMD² by the larger of the "
     "halves' mean and deviation.",
     f"p: {PERMUTATIONS:,} exchanges of whole samples, Holm's correction over the layers. It says that the two sets differ, which "
     "any two sets do that differ in place, vocabulary or length; it does not say why, or that it matters.",
