@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,6 +38,13 @@ KEY_SPACE = Path("results/study/key-space")
 KEY_SPACE_TASKS = "scenes_adversarial_n4,scenes_random_n2"
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where tables and figures are written.", file_okay=False)]
 KEEP = "1.0,0.5,0.25,0.125,0"
+
+
+class Heads(str, Enum):
+    """Whose keys are compared."""
+
+    all = "all"
+    each = "each"
 
 
 def _show(output: StudyOutput | None) -> None:
@@ -168,8 +176,10 @@ def key_space(
     layers: Annotated[
         str | None, typer.Option("--layers", help="Decoder layers, separated by commas, or all; default: 5 evenly spaced.")
     ] = None,
-    points: Annotated[int, typer.Option("--points", min=0, help="Tokens per modality in the t-SNE plots. 0: no plots.")] = 500,
+    points: Annotated[int, typer.Option("--points", min=0, help="Tokens per modality in the t-SNE plots. 0: no plots.")] = 300,
+    heads: Annotated[Heads, typer.Option("--heads", help="All heads concatenated, or also each head alone.")] = Heads.all,
     limit: Annotated[int, typer.Option("--limit", min=0, help="Only the first samples of a task. 0: all.")] = 200,
+    stored: Annotated[bool, typer.Option("--stored", help="Read what was measured before; load no model.")] = False,
     batch_size: BatchSize = "auto",
     dtype: Dtype = "auto",
     device: Device = "auto",
@@ -186,6 +196,7 @@ def key_space(
     set_up_output(quiet=quiet)
     from lad_eval.models.base import check_batch_size
     from lad_eval.run.execute import Settings
+    from lad_eval.studies.key_space.collect import Scope
     from lad_eval.studies.key_space.run import STUDY, key_space_study
 
     settings = Settings(
@@ -203,4 +214,4 @@ def key_space(
         quiet=quiet,
         study=STUDY,
     )
-    _show(key_space_study(settings, layers, points, out))
+    _show(key_space_study(settings, Scope(layers, points, heads is Heads.each), out, from_stored=stored))

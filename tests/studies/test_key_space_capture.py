@@ -176,6 +176,19 @@ def test_a_damaged_shard_is_named(tiny, tmp_path):
         capture(tiny, requests, (0,), tmp_path, seed=0, shown=False)
 
 
+def test_a_prompt_that_two_calls_stored_counts_once(tiny, tmp_path):
+    requests = requests_of(4)
+    once = capture(tiny, requests, (0,), tmp_path / "once", seed=0, shown=False)
+    capture(tiny, requests, (0,), tmp_path / "twice", seed=0, shown=False)
+    (shard,) = (tmp_path / "twice").rglob("shard-*.safetensors")
+    shard.with_name("shard-000001.safetensors").write_bytes(shard.read_bytes())
+    twice = capture(tiny, requests, (0,), tmp_path / "twice", seed=0, shown=False)
+    assert len(twice.length) == 4
+    assert np.array_equal(once.keys(0, "rotated"), twice.keys(0, "rotated"))
+    assert np.array_equal(once.links, twice.links)
+    assert once.heads.tolist() == twice.heads.tolist() == [4]
+
+
 def test_layers_are_chosen_among_those_that_attend(tiny):
     assert choose_layers(tiny.model, None) == (0, 2, 4, 5, 7)
     assert choose_layers(tiny.model, "all") == tuple(range(8))

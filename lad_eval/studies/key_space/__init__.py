@@ -5,6 +5,7 @@ capture.py      keys of a task's prompts and their scores under the last query, 
 distances.py    MMD^2 from block sums, Jensen-Shannon divergence, a linear probe
 permutation.py  whether a gap is larger than chance, by exchanging whole samples
 measure.py      all numbers of one layer
-collect.py      the model, its untrained control, and what was measured on each
+measurements.py what is measured of a model, stored in a file each
+collect.py      the model, its untrained control, and what was measured of each
 tables.py, figures.py, run.py
 """

@@ -6,8 +6,9 @@ import numpy as np
 
 from lad_eval.attention.keys import STAGES, Stage
 from lad_eval.report.panels import Chart, LinePlot, Points, ScatterPlot, Series
-from lad_eval.studies.key_space.collect import Collected, Measured
-from lad_eval.studies.key_space.measure import Gap, histogram
+from lad_eval.studies.key_space.collect import Collected
+from lad_eval.studies.key_space.measure import Gap
+from lad_eval.studies.key_space.measurements import Measured
 from lad_eval.studies.key_space.tables import STAGE_NAMES
 
 
@@ -48,10 +49,10 @@ def score_charts(collected: Collected) -> tuple[Chart, ...]:
     charts = []
     for model in collected.models:
         panels = []
-        for layer in model.keys.layers:
-            centres, visual, text = histogram(model.keys, layer)
-            lines = (Series("visual", centres, visual), Series("text", centres, text))
-            top = 1.1 * float(max(visual.max(), text.max()))
+        for layer, one in model.histograms.items():
+            centres = np.asarray(one.centres)
+            lines = (Series("visual", centres, np.asarray(one.visual)), Series("text", centres, np.asarray(one.text)))
+            top = 1.1 * max(*one.visual, *one.text)
             panels.append(LinePlot(f"layer {layer}, {model.weights}", lines, "score (q·k, scaled)", "tokens (%)", top=top))
         charts.append(
             Chart(
@@ -70,9 +71,8 @@ def map_charts(collected: Collected) -> tuple[Chart, ...]:
     for model in collected.models:
         panels = []
         for one in model.maps:
-            groups = tuple(
-                Points(name, *one.points[members].T) for name, members in (("visual", one.visual), ("text", ~one.visual))
-            )
+            points, visual = np.asarray(one.points), np.asarray(one.visual)
+            groups = tuple(Points(name, *points[members].T) for name, members in (("visual", visual), ("text", ~visual)))
             panels.append(ScatterPlot(f"layer {one.layer}, {model.weights}", groups))
         if panels:
             charts.append(
