@@ -4,8 +4,8 @@ MODEL  ?= lad-tiny
 TASKS  ?=
 LIMIT  ?=
 ARGS   ?=
-# Without TASKS: the first samples of four tasks, about a minute on two cores; TASKS=scenes asks all that is embedded.
-ASKED = $(if $(TASKS),--tasks '$(TASKS)' $(if $(LIMIT),--limit $(LIMIT)),--tasks scenes_main --limit $(or $(LIMIT),100))
+# Without TASKS: the first samples of four tasks, about a minute on two cores; TASKS=scenes runs all that is embedded.
+CHOSEN = $(if $(TASKS),--tasks '$(TASKS)' $(if $(LIMIT),--limit $(LIMIT)),--tasks scenes_main --limit $(or $(LIMIT),100))
 
 VENV := .venv
 BIN  := $(VENV)/bin
@@ -36,7 +36,7 @@ $(VENV)/.dev: $(VENV)/.setup
 setup: $(VENV)/.setup ## Install the package and what it needs into .venv
 
 eval: $(VENV)/.setup ## Evaluate MODEL on TASKS and print the table
-	@$(BIN)/lad-eval run --model '$(MODEL)' $(ASKED) $(ARGS)
+	@$(BIN)/lad-eval run --model '$(MODEL)' $(CHOSEN) $(ARGS)
 
 demo: $(VENV)/.setup ## Show position bias in one question, and its repair; writes demo.png
 	@$(BIN)/lad-eval demo --model '$(MODEL)' $(ARGS)

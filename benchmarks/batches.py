@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.models import Plan, ask, describe, load
+from benchmarks.models import Plan, describe, load, requests_for
 from benchmarks.report import Table
 from benchmarks.timer import take_turns
 from lad_eval.models.huggingface import HuggingFaceVLM
@@ -20,7 +20,7 @@ def _table(name: str, plan: Plan) -> Table:
 
     def answering(size: int) -> object:
         model = HuggingFaceVLM(loaded.model, loaded.processor, name=name, weights="random", batch_size=size)
-        return lambda number: model.evidence(ask(4, sizes[-1], seed=f"{size}/{number}"))
+        return lambda number: model.evidence(requests_for(4, sizes[-1], seed=f"{size}/{number}"))
 
     timing = take_turns({str(size): answering(size) for size in sizes}, plan.rounds)
     rows = [(size, f"{sizes[-1] / timing.median(str(size)):.1f}", timing.ratio(str(size), "1")) for size in sizes]

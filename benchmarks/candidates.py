@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.models import Plan, ask, describe, load, tokens
+from benchmarks.models import Plan, describe, load, requests_for, tokens
 from benchmarks.report import Table
 from benchmarks.timer import take_turns
 
@@ -18,11 +18,11 @@ def _table(name: str, plan: Plan) -> Table:
 
     def answering(n: int) -> object:
         # New pictures every round: none is known from the round before.
-        return lambda number: model.evidence(ask(n, 1, seed=number))
+        return lambda number: model.evidence(requests_for(n, 1, seed=number))
 
     timing = take_turns({str(n): answering(n) for n in COUNTS}, plan.rounds)
-    length = {n: tokens(model, ask(n, 1, seed="length")) for n in COUNTS}
-    passes = {n: int(model.evidence(ask(n, 1, seed="passes")).forward_passes[0]) for n in COUNTS}
+    length = {n: tokens(model, requests_for(n, 1, seed="length")) for n in COUNTS}
+    passes = {n: int(model.evidence(requests_for(n, 1, seed="passes")).forward_passes[0]) for n in COUNTS}
     rows = [
         (
             n,

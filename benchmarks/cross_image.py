@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.models import Plan, ask, describe, load
+from benchmarks.models import Plan, describe, load, requests_for
 from benchmarks.report import Table
 from benchmarks.timer import take_turns
 from lad_eval.attention.cross_image.capl import Capl
@@ -31,7 +31,7 @@ def _table(name: str, plan: Plan) -> Table:
     """Prefills by the decoder alone, from embeddings that are ready, with the cache that generation would go on from."""
     model = load(name, plan, batch_size=1)
     network = model.model
-    layout = _large_images(model._prepare(ask(plan.images, 1, seed="cross-image", style="A..")).layout)
+    layout = _large_images(model._prepare(requests_for(plan.images, 1, seed="cross-image", style="A..")).layout)
     embeddings = network.get_input_embeddings()(layout.ids.to(network.device)).detach()
 
     @torch.inference_mode()

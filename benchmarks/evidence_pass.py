@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from benchmarks.memory import extra_bytes
-from benchmarks.models import Plan, ask, describe, load
+from benchmarks.models import Plan, describe, load, requests_for
 from benchmarks.report import Table
 from benchmarks.timer import take_turns
 from lad_eval.models.huggingface import HuggingFaceVLM
@@ -29,7 +29,7 @@ def passes(name: str, plan: Plan, variants: Sequence[str] = VARIANTS) -> tuple[d
     """
     made: dict[str, Callable[[int], Any]] = {}
     model = load(name, plan, batch_size=1)
-    batch = model._prepare(ask(plan.images, 1, seed="pass", style="A.."))
+    batch = model._prepare(requests_for(plan.images, 1, seed="pass", style="A.."))
     for variant in variants:
         if variant in (EVIDENCE, AGAIN):
             made[variant] = _evidence(model, batch, seen=variant == AGAIN)

@@ -1,7 +1,7 @@
 """`python -m benchmarks.lad_variants RUN ...`: LAD and variants of its calibration, by the number of calibration samples.
 
 Each RUN is a finished run's folder with many calibration samples (`calibration: {samples: 20}`). For every number n of them, n
-are chosen at random several times; the table holds the mean accuracy in percent and the mean RStd in points. Nothing is asked.
+are chosen at random several times; the table holds the mean accuracy in percent and the mean RStd in points. No model is run.
 
 The variants that `docs/methods.md` reports and the package does not keep are defined here.
 """
@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.report import Table
 from lad_eval.evidence.store import read_evidence
 from lad_eval.evidence.table import Evidence
-from lad_eval.methods import LAD, Method, MethodWarning, PriDe, UnlabelledLAD
+from lad_eval.methods import LAD, EvidenceMethod, MethodWarning, PriDe, UnlabelledLAD
 from lad_eval.metrics.figures import rstd
 from lad_eval.run.decide import PlanIndex
 from lad_eval.run.folder.files import PLAN, read_run_json
@@ -51,7 +51,7 @@ class ShrunkLAD(LAD):
         self.log_bias_ = weight * centred + (1 - weight) * centred.mean(axis=0)
 
 
-VARIANTS: Mapping[str, type[Method]] = {
+VARIANTS: Mapping[str, type[EvidenceMethod]] = {
     "pride": PriDe,
     "lad": LAD,
     "lad-unlabelled": UnlabelledLAD,
@@ -60,7 +60,9 @@ VARIANTS: Mapping[str, type[Method]] = {
 }
 
 
-def curve(evaluated: Evidence, calibration: Evidence, variant: type[Method], sizes: tuple[int, ...], draws: int) -> list[str]:
+def curve(
+    evaluated: Evidence, calibration: Evidence, variant: type[EvidenceMethod], sizes: tuple[int, ...], draws: int
+) -> list[str]:
     """`accuracy / RStd` for every size, means over the draws; all samples are drawn once."""
     samples = np.unique(calibration.sample_id)
     cells = []
@@ -83,9 +85,9 @@ def curve(evaluated: Evidence, calibration: Evidence, variant: type[Method], siz
 def run(folder: Path, draws: int) -> Table:
     """The table of one run."""
     stored = load_run(folder)
-    asked = PlanIndex.from_document(read_run_json(stored.path / PLAN))
+    plan_index = PlanIndex.from_document(read_run_json(stored.path / PLAN))
     evidence = read_evidence(stored.path)
-    evaluated, calibration = evidence.select_keys(asked.evaluated), evidence.select_keys(asked.calibration)
+    evaluated, calibration = evidence.select_keys(plan_index.evaluated), evidence.select_keys(plan_index.calibration)
     sizes = tuple(size for size in SIZES if size <= len(np.unique(calibration.sample_id)))
     rows = [[name, *curve(evaluated, calibration, variant, sizes, draws)] for name, variant in VARIANTS.items()]
     title = f"{stored.metrics['task']}, {stored.metrics['model']}: accuracy / RStd by number of calibration samples"

@@ -78,7 +78,7 @@ def obvious(
     categories: Mapping[str, frozenset[int]],
     k: int,
 ) -> list[list[str]]:
-    """What is asked for, said as a loop: for every anchor every picture of the pool."""
+    """The reference as a loop: for every anchor every image of the pool."""
     row = {name: number for number, name in enumerate(pool)}
     chosen = []
     for anchor in anchors:

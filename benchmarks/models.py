@@ -131,17 +131,17 @@ def _tiny(attention: str) -> tuple[Any, Any]:
     return Qwen2_5_VLForConditionalGeneration._from_config(build_config(), attn_implementation=attention), build_processor()
 
 
-def ask(n_images: int, count: int, *, seed: int | str, style: IdentifierStyle = "1..") -> list[Request]:
+def requests_for(n_images: int, count: int, *, seed: int | str, style: IdentifierStyle = "1..") -> list[Request]:
     """Questions of equal length about pictures that no other seed shows."""
     generator = random.Random(f"benchmarks/{seed}/{n_images}")
     names = identifiers(style, n_images)
-    asked = []
+    requests = []
     for index in range(count):
         images = tuple(draw_scene("test", generator) for _ in range(n_images))
         sample = Sample(id=f"{seed}-{index}", images=images, caption="a red circle on the left of a blue square", gold=0)
         text = question("retrieval", sample.caption, names)
-        asked.append(Request.of(sample, Permutation.identity(n_images), text, names))
-    return asked
+        requests.append(Request.of(sample, Permutation.identity(n_images), text, names))
+    return requests
 
 
 def tokens(model: HuggingFaceVLM, requests: Sequence[Request]) -> int:

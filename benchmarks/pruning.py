@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.models import Plan, ask, describe, load
+from benchmarks.models import Plan, describe, load, requests_for
 from benchmarks.report import Table
 from benchmarks.timer import Ratio, Timing, take_turns
 from lad_eval.attention.pruning.fastv import FastV
@@ -31,7 +31,7 @@ def _pruners(visual: int, depth: int) -> list[FastV]:
 def _table(name: str, plan: Plan) -> Table:
     """Prefills by the decoder alone, from embeddings that are ready, with the cache that generation would go on from."""
     model = load(name, plan, batch_size=1)
-    batch = model._prepare(ask(plan.images, 1, seed="pruning", style="A.."))
+    batch = model._prepare(requests_for(plan.images, 1, seed="pruning", style="A.."))
     network, layout = model.model, batch.layout
     embeddings = network.get_input_embeddings()(layout.ids.to(network.device)).detach()
     visual, length, depth = int(layout.visual.sum()), layout.length, len(network.get_decoder().layers)

@@ -1,12 +1,12 @@
 """The way the released code of LAD works (github.com/brightXian/LAD, c704b9d), in our own words, on our models and requests.
 
-One run a method, one request at a time, eager attention. What looks at attention asks for the full attention of every layer;
+One run per method, one request at a time, eager attention. Methods that read attention request the full attention of every layer;
 every prefix of a longer candidate name is a pass over the whole prompt again, pictures included; each method that calibrates does
 so for itself; no feature of a picture is kept from one question to the next.
 
 Where that code spends more for no reason of design, this does not: it calls the model once where the code calls `generate`,
 vanilla stops after the first token, only the last position's logits are computed, pixels are prepared by lad_eval, which
-remembers them, and permutation averaging asks N cyclic shifts instead of 16 random orders. The decisions are made by lad_eval's
+remembers them, and permutation averaging runs N cyclic shifts instead of 16 random orders. The decisions are made by lad_eval's
 methods, so that both ways can be seen to give the same answers.
 """
 
@@ -48,14 +48,14 @@ class ReleasedWay:
 
     def _run_one(self, task: Task, name: str, limit: int) -> Decision:
         method = make_method(name)
-        asked = plan(task, limit=limit, orders=frozenset({"identity", method.orders}), calibration=method.calibrates)
-        requests = {request.key: request for request in asked.requests}
-        orders = asked.cyclic if method.orders == "cyclic" else [(key,) for key in asked.evaluated]
+        task_plan = plan(task, limit=limit, orders=frozenset({"identity", method.orders}), calibration=method.calibrates)
+        requests = {request.key: request for request in task_plan.requests}
+        orders = task_plan.cyclic if method.orders == "cyclic" else [(key,) for key in task_plan.evaluated]
         looking = "attention" in method.needs
         rows = {}
-        for key in [*asked.calibration, *(key for keys in orders for key in keys)]:
-            rows[key] = self._look(requests[key], attentions=looking)  # a question that returns is asked again
-        evidence, index = Evidence.concatenate(list(rows.values())), PlanIndex.of(asked)
+        for key in [*task_plan.calibration, *(key for keys in orders for key in keys)]:
+            rows[key] = self._look(requests[key], attentions=looking)  # a repeated question is run again
+        evidence, index = Evidence.concatenate(list(rows.values())), PlanIndex.of(task_plan)
         return decide(evidence, index, method, calibrated(evidence, index, method))
 
     @torch.inference_mode()

@@ -31,8 +31,8 @@ def ours(model: HuggingFaceVLM, task: Task, limit: int) -> dict[str, Decision]:
     orders, calibration = orders_of(methods.values()), calibrates(methods.values())
     with tempfile.TemporaryDirectory() as folder:
         evidence = collect(model, task, methods=METHODS, limit=limit, store=folder, show_progress=False)
-        asked = PlanIndex.of(request_plan(task, limit=limit, orders=orders, calibration=calibration))
-        return {name: decide(evidence, asked, method, calibrated(evidence, asked, method)) for name, method in methods.items()}
+        index = PlanIndex.of(request_plan(task, limit=limit, orders=orders, calibration=calibration))
+        return {name: decide(evidence, index, method, calibrated(evidence, index, method)) for name, method in methods.items()}
 
 
 def _table(name: str, plan: Plan) -> Table:
@@ -63,7 +63,7 @@ def _table(name: str, plan: Plan) -> Table:
     ]
     return Table(
         f"A whole run of six methods ({describe(name, plan)}, {TASK}, {samples} samples x 5 orders, 5 calibration samples)",
-        ("way", "requests asked", "seconds", "times faster"),
+        ("way", "requests run", "seconds", "times faster"),
         rows,
         f"Both ways give the same answer to {100 * agree:.1f} % of questions. Goal: at least 5 times faster.",
     )

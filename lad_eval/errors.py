@@ -12,14 +12,20 @@ class UserError(Exception):
     exit_code = 2
 
 
+class Interrupted(UserError):  # noqa: N818 - no fault, and named as Python names it
+    """Ctrl-C, with what to do about it."""
+
+    exit_code = 130
+
+
 def near_names(name: str, known: Iterable[str], most: int = 1, cutoff: float = 0.6) -> list[str]:
-    """The known names nearest to a name, whatever their case, the nearest first."""
+    """The known names closest to a name, regardless of case, the closest first."""
     names = {other.lower(): other for other in sorted(known, reverse=True)}
     return [names[near] for near in difflib.get_close_matches(name.lower(), names, n=most, cutoff=cutoff)]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """` Did you mean 'x'?` with a leading space, or nothing where no known name is near."""
+    """` Did you mean 'x'?` with a leading space, or nothing if no known name is close."""
     near = near_names(name, known)
     return f" Did you mean {near[0]!r}?" if near else ""
 
@@ -38,7 +44,7 @@ def _where(kind: str, names: list[str]) -> str:
 
 
 class UnknownNameError(UserError):
-    """A name that no registry holds, with the nearest names that it does hold."""
+    """A name that is not in a registry, with the closest ones that are."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
@@ -48,11 +54,11 @@ class UnknownNameError(UserError):
 
 
 class DataError(UserError):
-    """Data that is missing, unreadable or too little for the task."""
+    """Data that is missing, unreadable or too small for the task."""
 
 
 class PictureError(DataError):
-    """A picture that cannot be read or shown.
+    """An image that cannot be read or shown.
 
     Attributes:
         sample: id of the sample that shows it, which the text begins with; None where that is not known.
@@ -84,7 +90,7 @@ class EvidenceError(UserError):
 
 
 class DamagedError(EvidenceError):
-    """A stored file that is not what was written; what it held has to be made again."""
+    """A stored file that is not what was written; its content has to be computed again."""
 
 
 class UnsupportedModelError(UserError):

@@ -32,10 +32,10 @@ Names: TypeAlias = str | Path | Sequence[str | Path]
 
 @dataclass(frozen=True)
 class RunResult:
-    """The figures of a call of `evaluate`, and the run folders behind them.
+    """The results of a call of `evaluate`, and the run folders behind them.
 
     Attributes:
-        rows: one for each method on each task, in the order asked; none in a process that is not the main one (torchrun).
+        rows: one for each method on each task, in the order given; none in a process that is not the main one (torchrun).
         folders: run folder of each task, which holds spec, evidence, predictions and metrics.
     """
 
@@ -44,7 +44,7 @@ class RunResult:
 
     @property
     def evidence(self) -> dict[str, Evidence]:
-        """By task: log-probabilities and attention of every request that was run, of the unchanged model and question.
+        """By task: log-probabilities and attention of every request that was run, for the unchanged model and question.
 
         Raises:
             EvidenceError: a run's evidence is missing or damaged.
@@ -84,7 +84,7 @@ class RunResult:
 
         Args:
             path: the HTML file.
-            pictures: at most so many samples of a run get their pictures.
+            pictures: maximum number of samples per run that are shown with their images.
 
         Raises:
             UserError: nothing was run, or the file cannot be written.
@@ -129,15 +129,16 @@ def evaluate(
 ) -> RunResult:
     """Evaluates a model on tasks, with every method from one pass of the model.
 
-    What an earlier call has stored below `runs` is used again; a call that was interrupted goes on where it was.
+    Results of earlier calls below `runs` are reused; an interrupted call resumes where it stopped.
 
     Args:
         model: `lad-tiny`, a hub id, a folder of a checkpoint or of an adapter, or `random:<family>`.
         tasks: a name of a task or group, a glob, a path of a YAML file, or several of them.
         methods: names, with parameters in brackets where they differ: `"lad"`, `"lad(top_k=1)"`, `"sofa+lad"`.
-        limit: the first so many samples of each task, or below 1 that share of them; None: all.
+        limit: number of samples of each task, from the first, or below 1 a share of them; None: all.
         runs: the results folder.
-        overwrite: "missing" computes what is missing; "never" shows what is finished and changes nothing; "always" starts over.
+        overwrite: "missing" computes what is missing; "never" shows what is finished and changes nothing; "always" starts over,
+            and what was there stays until the new run is finished.
         seed: of the bootstrap and of `random:` models.
         batch_size: requests in a forward pass; "auto": as many as are useful and fit.
         dtype: "float32", "bfloat16", "float16" or "auto".
@@ -148,10 +149,10 @@ def evaluate(
         image_preparation: "protocol" resizes images as the task says, "native" leaves them to the model's processor,
             "pad" makes them square.
         trust_remote_code: run code that comes with the model.
-        date: YYYY-MM-DD, printed by chat templates that ask for today's date.
-        calibrate_on: another task of as many candidates that gives the calibration samples.
-        include_path: folders of task definitions, found by name beside the bundled ones.
-        reported: add the rows that a task's definition reports of the same model from elsewhere.
+        date: YYYY-MM-DD, for chat templates that print today's date.
+        calibrate_on: another task with as many candidates, to take the calibration samples from.
+        include_path: folders of task definitions, found by name like the bundled ones.
+        reported: add the published results of the same model from the task's definition.
         progress: show a progress bar on stderr.
 
     Raises:

@@ -8,7 +8,7 @@ pytest.importorskip("benchmarks.models", reason="benchmarks/ is not part of the 
 
 from benchmarks import __main__ as command
 from benchmarks import batches, candidates, cross_image, evidence_pass, memory, mining, pruning, run_memory, throughput, whole_run
-from benchmarks.models import SMALL, ask, load
+from benchmarks.models import SMALL, load, requests_for
 from benchmarks.released import ReleasedWay
 from benchmarks.report import Table, write
 from benchmarks.stages import Stages
@@ -66,7 +66,7 @@ def test_tables_take_the_place_of_earlier_ones(tmp_path):
 
 
 def test_questions_about_one_seed_are_the_same_and_about_another_are_not():
-    first, again, other = (ask(3, 2, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (requests_for(3, 2, seed=seed) for seed in (1, 1, 2))
     assert [r.key for r in first] == [r.key for r in again]
     shown = [{image.digest for request in requests for image in request.images} for requests in (first, other)]
     assert not shown[0] & shown[1]
@@ -86,7 +86,7 @@ def test_the_released_way_gives_our_answers_at_more_passes():
 def test_the_released_way_runs_the_prompt_again_for_every_prefix():
     way = ReleasedWay(load("tiny", SMALL, attention="eager", batch_size=1))
     model = load("tiny", SMALL)
-    (request,) = ask(10, 1, seed="prefix")
+    (request,) = requests_for(10, 1, seed="prefix")
     theirs = way._look(request, attentions=True)
     ours = model.evidence([request])
     assert way.passes == 2

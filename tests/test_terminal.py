@@ -105,7 +105,7 @@ class TestLastResort:
         assert invoke(["ls", "tasks"]) == 70
         out, err = capsys.readouterr()
         assert (out, err.count("\n")) == ("", 1)
-        assert err.startswith("error: This is a fault of lad_eval: KeyError: 'layers")
+        assert err.startswith("error: This is a bug in lad_eval: KeyError: 'layers")
         assert err.endswith("Run it again with --debug for the traceback, and report it.\n")
 
     @pytest.mark.parametrize("where", ["before", "behind", "environment"])
@@ -116,7 +116,7 @@ class TestLastResort:
         assert invoke(words[where]) == 70
         err = capsys.readouterr().err
         assert "Traceback (most recent call last)" in err
-        assert "This is a fault of lad_eval: KeyError: 'layers'" in err
+        assert "This is a bug in lad_eval: KeyError: 'layers'" in err
 
     def test_disks_and_permissions_are_the_users_to_mend(self, broken, capsys):
         broken(PermissionError(13, "Permission denied", "/x/y"))

@@ -1,15 +1,19 @@
-"""Names are in the words of the field: `tests.words`, which `make lint` runs."""
+"""Names and texts are in the words of the field: `tests.words`, which `make lint` runs."""
 
 import pytest
 
 from tests.words import (
     NAMES,
     PACKAGE,
+    PHRASES,
     STORED,
     WORDS,
     class_faults,
     classes_by_name,
     faults_in,
+    phrase_faults,
+    phrases_in,
+    prose_of,
     word_faults,
     words_of,
 )
@@ -69,6 +73,28 @@ def test_a_name_is_refused_wherever_it_is_given_and_its_replacement_named(source
 )
 def test_other_words_are_left_alone(source):
     assert faults_in(source) == []
+
+
+def test_the_package_and_the_pages_have_none_of_the_phrases():
+    assert phrase_faults() == []
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "phrase"),
+    [
+        ("x = 1  # told by its hash", 1, "told"),
+        ('"""A module.\n\nIt is written anew.\n"""', 3, "anew"),
+        ('raise ValueError(\n    f"{x} lies Beside {y}"\n)', 2, "beside"),
+    ],
+)
+def test_a_phrase_is_found_in_comments_and_texts(source, line, phrase):
+    ((found_line, refused, instead),) = phrases_in(prose_of(source))
+    assert (found_line, refused, instead) == (line, phrase, PHRASES[phrase])
+
+
+@pytest.mark.parametrize("source", ['x = "told"', "told = 1", "# untold", '"""The task asks for five."""', '"re-told in part"'])
+def test_other_texts_are_left_alone(source):
+    assert phrases_in(prose_of(source)) == []
 
 
 def test_names_fall_into_words():

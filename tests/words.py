@@ -1,12 +1,14 @@
-"""Names that say too little, or say it in words of an earlier version, and class names that stand for several things.
+"""Names and phrases that say too little, or say it in words of an earlier version, and class names that stand for several things.
 
-`python -m tests.words` lists them in the package. Only names are read (of functions, classes, arguments, attributes and
-variables), no comments and no texts.
+`python -m tests.words` lists them: names (of functions, classes, arguments, attributes and variables) and class names of the
+package, and phrases of its comments and texts and of the pages.
 """
 
 import ast
+import io
 import re
 import sys
+import tokenize
 from collections import defaultdict
 from pathlib import Path
 
@@ -17,6 +19,8 @@ PACKAGE = ROOT / "lad_eval"
 WORDS = {
     "afresh": "overwrite",
     "apart": "distinct",
+    "ask": "run, evaluate, call",
+    "asks": "runs, evaluates, calls",
     "beside": "a temporary path",
     "borrow": "reuse",
     "borrowed": "reused",
@@ -67,6 +71,27 @@ NAMES = {
     "world": "distributed context",
 }
 
+# A phrase of a comment, a text or a page -> what to write instead.
+PHRASES = {
+    "afresh": "again",
+    "anew": "again",
+    "beside": "next to, in addition to",
+    "goes on where": "resumes where",
+    "goes on from there": "resumes from there",
+    "in silence": "silently",
+    "looked at": "checked, read",
+    "mend": "fix, cure",
+    "mended": "fixed",
+    "out of reach": "unreachable, cannot be recorded",
+    "spoilt": "damaged",
+    "told": "stated, distinguished",
+    "was asked": "was run, was evaluated",
+    "were asked": "were run, were evaluated",
+    "wording": "prompt, template",
+    "wordings": "prompt variants",
+}
+PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/**/*.md")
+
 # Names that stored files hold, and so must stay: file -> names.
 STORED = {"regression/baseline.py": {"asked"}}
 
@@ -110,6 +135,41 @@ def word_faults():
     ]
 
 
+def prose_of(source):
+    """(line, text) of every comment and of every string that has a space: docstrings, messages, titles."""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value.strip():
+            yield from enumerate(node.value.split("\n"), node.lineno)
+
+
+def phrases_in(lines):
+    """(line, phrase, what to write instead) of (line, text) pairs, by line."""
+    return sorted(
+        (number, phrase, instead)
+        for number, text in lines
+        for phrase, instead in PHRASES.items()
+        if re.search(rf"(?<![\w-]){phrase}(?![\w-])", text, re.IGNORECASE)
+    )
+
+
+def phrase_faults():
+    """One line per phrase of an earlier version in the package and in the pages."""
+    sources = {path: list(prose_of(path.read_text(encoding="utf-8"))) for path in sorted(PACKAGE.rglob("*.py"))}
+    pages = {
+        path: list(enumerate(path.read_text(encoding="utf-8").split("\n"), 1))
+        for page in PAGES
+        for path in sorted(ROOT.glob(page))
+    }
+    return [
+        f"{path.relative_to(ROOT)}:{line}: instead of {phrase!r} write: {instead}."
+        for path, lines in {**sources, **pages}.items()
+        for line, phrase, instead in phrases_in(lines)
+    ]
+
+
 def classes_by_name(sources):
     """Class name -> places that define it, from (place, source) pairs; classes inside functions and classes count too."""
     places = defaultdict(list)
@@ -132,7 +192,7 @@ def class_faults():
 
 def package_faults():
     """One line per fault."""
-    return [*word_faults(), *class_faults()]
+    return [*word_faults(), *class_faults(), *phrase_faults()]
 
 
 if __name__ == "__main__":

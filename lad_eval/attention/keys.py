@@ -53,6 +53,7 @@ class KeyRecorder:
             with the last query (scaled as the layer scales it, before a soft cap), the key's norm, the cosine with the query,
             and attention. NaN where a prompt has no key of a group.
         scores: by layer, Float32[n] on the CPU: the pre-softmax score of each chosen token, mean of the heads.
+        heads: by layer, H_kv, the number of key-value heads.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class KeyRecorder:
         self.keys: dict[tuple[int, Stage], torch.Tensor] = {}
         self.links: dict[int, torch.Tensor] = {}
         self.scores: dict[int, torch.Tensor] = {}
+        self.heads: dict[int, int] = {}
         self._model = type(model).__name__
         self._rows, self._columns = rows, columns
         self._groups = torch.stack(list(groups), dim=1)  # [batch, groups, T]
@@ -78,6 +80,7 @@ class KeyRecorder:
         with torch.no_grad():
             key = call.key[:, :, : self._length]
             self._take(call.layer, "rotated", key.transpose(1, 2))
+            self.heads[call.layer] = key.shape[1]
             values = _compared(call, key)
             self.scores[call.layer] = values[self._rows.to(values.device), 0, self._columns.to(values.device)].cpu()
             self.links[call.layer] = self._means(values).cpu()

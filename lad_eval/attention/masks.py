@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -13,8 +13,39 @@ from lad_eval.attention.hooks import AttentionCall, attention_implementation, at
 from lad_eval.attention.spans import Spans
 from lad_eval.errors import UnsupportedModelError
 
-# Masks of a prefill that are held: its layers share one for each kind (full, sliding), which may come from several tables.
+# Masks of a prefill that are held: its layers share one for each kind (full, sliding, chunked), of one table or several.
 _HELD = 4
+
+Made = TypeVar("Made")
+
+
+class HeldByMask(Generic[Made]):
+    """Makes something of an attention call's mask once, for all layers of a prefill that are called with the same mask."""
+
+    def __init__(self, make: Callable[[AttentionCall], Made]) -> None:
+        self._make = make
+        self._held: deque[tuple[Any, Any, Any, Made]] = deque(maxlen=_HELD)
+
+    def __call__(self, call: AttentionCall) -> Made:
+        kind = (call.query.dtype, call.query.device, reach(call))
+        for mask, positions, known, made in self._held:
+            # The mask itself is held, so that its identity is not that of a later one.
+            if mask is call.mask and positions is call.positions and known == kind:
+                return made
+        made = self._make(call)
+        self._held.append((call.mask, call.positions, kind, made))
+        return made
+
+    def clear(self) -> None:
+        self._held.clear()
+
+
+def reach(call: AttentionCall) -> tuple[int | None, int | None]:
+    """How far a layer attends: tokens of its sliding window, and of its chunks; None where it has none."""
+    config = getattr(call.module, "config", None)
+    kinds = getattr(config, "layer_types", None)
+    chunked = kinds is not None and call.layer < len(kinds) and kinds[call.layer] == "chunked_attention"
+    return call.options.get("sliding_window"), getattr(config, "attention_chunk_size", None) if chunked else None
 
 
 class OpenedMasks:
@@ -34,23 +65,17 @@ class OpenedMasks:
         self._length, self._layers, self._value, self._acted = length, frozenset(layers), value, acted
         self._entries = {entries.device: entries}
         self._first = entries
-        self._made: deque[tuple[Any, Any, torch.dtype, torch.Tensor, bool]] = deque(maxlen=_HELD)
+        self._opened = HeldByMask(self._open)
 
     def __call__(self, call: AttentionCall) -> Any:
         if call.layer not in self._layers or not call.is_prefill(self._length):
             return call.mask
-        made, opened = self._held(call) or self._opened(call)
+        made, opened = self._opened(call)
         if opened:
             self._acted()
         return made
 
-    def _held(self, call: AttentionCall) -> tuple[torch.Tensor, bool] | None:
-        for mask, positions, dtype, made, opened in self._made:
-            if mask is call.mask and positions is call.positions and dtype == call.query.dtype:
-                return made, opened
-        return None
-
-    def _opened(self, call: AttentionCall) -> tuple[torch.Tensor, bool]:
+    def _open(self, call: AttentionCall) -> tuple[torch.Tensor, bool]:
         base = additive_mask(call)
         device = base.device
         if device not in self._entries:
@@ -60,7 +85,6 @@ class OpenedMasks:
         square = base[..., : entries.shape[2]]
         opened = (square < torch.finfo(base.dtype).min / 2) & entries[:, None]
         square.masked_fill_(opened, self._value)
-        self._made.append((call.mask, call.positions, call.query.dtype, base, bool(opened.any())))
         return base, bool(opened.any())
 
 

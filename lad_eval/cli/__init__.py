@@ -1,4 +1,4 @@
-"""The command line: each command parses, calls and prints; what it calls lives elsewhere."""
+"""The command line: each command parses its options, calls other rooms, and prints."""
 
 from lad_eval.cli.main import main
 

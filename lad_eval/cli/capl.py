@@ -27,7 +27,7 @@ Attention = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, or auto: a GPU if there is one.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16, or auto: float32 on the CPU, else bfloat16.")]
-Limit = Annotated[int, typer.Option("--limit", min=1, help="Training samples of each task, at most.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, help="The most training samples of each task.")]
 _LIMIT = 2000
 
 
@@ -35,12 +35,16 @@ _LIMIT = 2000
 def answers(
     model: Model,
     tasks: Tasks,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for answers and pairs; a run goes on there.", file_okay=False)],
-    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Pairs, as many for each (chosen, rejected) position.")] = 200,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for answers and pairs; an interrupted run resumes there.", file_okay=False)
+    ],
+    pairs: Annotated[
+        int, typer.Option("--pairs", min=1, help="Number of pairs, the same for each (chosen, rejected) position.")
+    ] = 200,
     limit: Limit = _LIMIT,
     attention: Attention = "capl",
-    unbalanced: Annotated[bool, typer.Option("--unbalanced", help="Keep pairs whatever their positions.")] = False,
-    batch_size: Annotated[str, typer.Option("--batch-size", help="Requests a pass, or auto.")] = "auto",
+    unbalanced: Annotated[bool, typer.Option("--unbalanced", help="Keep pairs regardless of position.")] = False,
+    batch_size: Annotated[str, typer.Option("--batch-size", help="Requests per pass, or auto.")] = "auto",
     device: Device = "auto",
     dtype: Dtype = "auto",
     revision: Revision = None,
@@ -77,22 +81,26 @@ def answers(
 @app.command("train")
 def train(
     model: Model,
-    pairs: Annotated[Path, typer.Option("--pairs", help="A folder of `lad-eval capl answers`.", file_okay=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the adapter; a stopped training goes on.", file_okay=False)],
+    pairs: Annotated[Path, typer.Option("--pairs", help="A folder written by `lad-eval capl answers`.", file_okay=False)],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder of the adapter; an interrupted training resumes there.", file_okay=False)
+    ],
     attention: Attention = "capl",
-    beta: Annotated[float, typer.Option("--beta", help="Of DPO.")] = 0.1,
-    nll_weight: Annotated[float, typer.Option("--nll-weight", help="Of the chosen answer's negative log-likelihood.")] = 1.0,
-    learning_rate: Annotated[float, typer.Option("--learning-rate", help="The highest.")] = 5e-6,
+    beta: Annotated[float, typer.Option("--beta", help="Beta of DPO.")] = 0.1,
+    nll_weight: Annotated[
+        float, typer.Option("--nll-weight", help="Weight of the chosen answer's negative log-likelihood.")
+    ] = 1.0,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Peak learning rate.")] = 5e-6,
     epochs: Annotated[float, typer.Option("--epochs", help="Passes over the pairs.")] = 1.0,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Pairs of an optimizer step, over all processes.")] = 16,
-    pairs_at_once: Annotated[int, typer.Option("--pairs-at-once", help="Pairs of a forward pass.")] = 4,
-    rank: Annotated[int, typer.Option("--rank", help="Of LoRA.")] = 16,
-    alpha: Annotated[int, typer.Option("--alpha", help="Of LoRA.")] = 32,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Pairs per optimizer step, over all processes.")] = 16,
+    pairs_at_once: Annotated[int, typer.Option("--pairs-at-once", help="Pairs per forward pass.")] = 4,
+    rank: Annotated[int, typer.Option("--rank", help="Rank of LoRA.")] = 16,
+    alpha: Annotated[int, typer.Option("--alpha", help="Alpha of LoRA.")] = 32,
     checkpointing: Annotated[
         bool, typer.Option("--gradient-checkpointing", help="Recompute activations in the backward pass, for less memory.")
     ] = False,
     save_every: Annotated[int, typer.Option("--save-every", help="Steps between checkpoints.")] = 5,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of first weights and of the order of pairs.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the initial weights and of the order of pairs.")] = 0,
     limit: Limit = _LIMIT,
     device: Device = "auto",
     dtype: Dtype = "auto",

@@ -1,4 +1,4 @@
-"""Speaking on stderr: log lines, warnings and errors, a plain line each."""
+"""Output on stderr: log lines, warnings and errors, one plain line each."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 _LONGEST = 2000
-"""Characters of a line on stderr; what names and texts of others add beyond that is left out in the middle."""
+"""The most characters of a line on stderr; longer lines, which come from long names, are cut in the middle."""
 logger = logging.getLogger(__name__)
 
 
 def quiet_libraries(*, quiet: bool) -> None:
-    """Lets only errors of the libraries through; call before torch is imported."""
+    """Shows only errors of the libraries; call before torch is imported."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if os.environ.get("WORLD_SIZE", "1") != "1":
-        # Of a process that does not come torch prints its own stack, many times over; we say it in one line.
+        # For a process that does not join, torch prints its own stack many times; we report it in one line.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     if quiet or not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -38,9 +38,9 @@ def quiet_libraries(*, quiet: bool) -> None:
 
 
 def plain_warnings() -> None:
-    """Shows every warning as one line without the place in the code, once each text.
+    """Shows every warning as one line without its place in the code, and the same text only once.
 
-    Pillow's are left out: what is wrong with a picture is told by the line about that picture.
+    Pillow's are left out: problems of an image are reported with that image.
     """
     warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
     warnings.showwarning = _show_warning
@@ -56,13 +56,13 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__
 
 
 def log_next_steps(*commands: str, written: str | Path | None = None) -> None:
-    """One line on stderr, unless quiet: where results lie, and what a reader may type next."""
-    where = [] if written is None else [f"Kept in {written}"]
+    """One line on stderr, unless quiet: where results are, and suggestions of what to run next."""
+    where = [] if written is None else [f"Saved in {written}"]
     logger.info("%s", " · ".join([*where, f"next: {', or '.join(commands)}"]))
 
 
 def terminal_width() -> int | None:
-    """Columns of the terminal that stdout is; None where it is a file or a pipe."""
+    """Columns of the terminal behind stdout; None for a file or a pipe."""
     if not sys.stdout.isatty():
         return None
     from rich.console import Console
@@ -71,10 +71,10 @@ def terminal_width() -> int | None:
 
 
 def print_table(table: Callable[[int], Text]) -> None:
-    """A table to stdout: as wide as the terminal and with bold figures, or for a file.
+    """Prints a table to stdout: as wide as the terminal with bold numbers, or in the form for files.
 
     Args:
-        table: makes it for so many columns.
+        table: renders it for a number of columns.
     """
     from lad_eval.report.forms import WIDTH_OF_FILES
 
@@ -88,7 +88,7 @@ def print_table(table: Callable[[int], Text]) -> None:
 
 
 def print_error(text: str, exit_code: int = UserError.exit_code) -> None:
-    """One line on stderr; none for a process that leaves speaking to another."""
+    """One line on stderr; nothing in a process that leaves messages to another."""
     line = visible(" ".join(text.split()))
     if len(line) > _LONGEST:
         line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
@@ -96,8 +96,14 @@ def print_error(text: str, exit_code: int = UserError.exit_code) -> None:
         sys.stderr.write(f"{line}\n" if exit_code == INTERRUPTED else f"error: {line}\n")
 
 
+def set_up_output(*, quiet: bool) -> None:
+    """`log_to_stderr` and `quiet_libraries`; call before torch is imported."""
+    log_to_stderr(quiet=quiet)
+    quiet_libraries(quiet=quiet)
+
+
 def log_to_stderr(*, quiet: bool) -> None:
-    """Sends what the package reports to stderr, a plain line each; when quiet, only warnings and worse."""
+    """Sends the package's log to stderr, one plain line per message; when quiet, only warnings and errors."""
     logger = logging.getLogger("lad_eval")
     logger.setLevel(logging.WARNING if quiet else logging.INFO)
     logger.handlers = [_Stderr()]
@@ -105,7 +111,7 @@ def log_to_stderr(*, quiet: bool) -> None:
 
 
 class _Stderr(logging.Handler):
-    """Writes to whatever `sys.stderr` is at the time; a line that several tasks or conditions give, once a command.
+    """Writes to whatever `sys.stderr` is at the time; a line that several tasks or conditions give appears once per command.
 
     A record with the attribute `once` (`extra={"once": ...}`) is the same line as another with an equal one, whatever its text.
     """

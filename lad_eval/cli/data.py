@@ -1,4 +1,4 @@
-"""`lad-eval data`: bring data sets to where tasks can be run on them."""
+"""`lad-eval data`: prepare data sets so that tasks can be run on them."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="data",
-    help="Bring data sets to where tasks can be run on them: prepare, status, verify; embed pictures of your own; "
-    "export and import annotation files.",
+    help="Prepare data sets for tasks: prepare, status, verify; embed your own images; export and import annotation files.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
 class StoppedError(UserError):
-    """Ctrl-C, with what to do about it."""
+    """Ctrl-C, with how to continue."""
 
     exit_code = 130
 
@@ -54,12 +53,11 @@ def prepare(
         Path | None,
         typer.Option(
             "--root",
-            help="Folder with the files that you have, and where the others go; default: where it was prepared before, "
-            "else a folder in your cache.",
+            help="Folder for the files, those that you have included; default: where it was prepared before, else your cache.",
             file_okay=False,
         ),
     ] = None,
-    download: Annotated[bool, typer.Option("--download/--no-download", help="Fetch what is missing.")] = True,
+    download: Annotated[bool, typer.Option("--download/--no-download", help="Download what is missing.")] = True,
     encoder: Annotated[
         str | None, typer.Option("--encoder", help="CLIP or SigLIP model for embeddings, a hub id or a folder.")
     ] = None,
@@ -67,18 +65,17 @@ def prepare(
         Protocol | None,
         typer.Option("--protocol", help="official: the released script's draws; strict: the paper's text."),
     ] = None,
-    device: Annotated[str | None, typer.Option("--device", help="Of the encoder: cpu, cuda, ...")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Pictures the encoder sees at once.")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="Device of the encoder: cpu, cuda, ...")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Batch size of the encoder.")] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Fetch, unpack and prepare a data set; what is done already is not done again."""
-    from lad_eval.cli.console import log_to_stderr, quiet_libraries
+    """Download, unpack and prepare a data set; finished steps are not repeated."""
+    from lad_eval.cli.console import set_up_output
     from lad_eval.data.dataset import PrepareOptions, load_dataset
     from lad_eval.data.prepare import prepare as bring
 
-    log_to_stderr(quiet=quiet)
+    set_up_output(quiet=quiet)
     dataset = load_dataset(name)
-    quiet_libraries(quiet=quiet)
     options = PrepareOptions(
         download=download and not _offline(),
         encoder=encoder,
@@ -89,15 +86,15 @@ def prepare(
     try:
         folder = bring(dataset, root, options, _progress(quiet=quiet))
     except KeyboardInterrupt:
-        raise StoppedError("Interrupted: what was fetched and made is kept; the same command goes on from there.") from None
+        raise StoppedError("Interrupted: finished downloads and steps are kept; the same command resumes from there.") from None
     _show(dataset, folder)
 
 
 @app.command("status")
 def status(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One of them; default: all.")] = None, root: Root = None
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One data set; default: all.")] = None, root: Root = None
 ) -> None:
-    """Tell what is there and what is missing, and where to get it."""
+    """Show what is present, what is missing, and where to get it."""
     from lad_eval.data.dataset import DATASETS, load_dataset
 
     if name is None and root is not None:
@@ -111,7 +108,7 @@ def status(
 
 @app.command("verify")
 def verify(name: Name, root: Root = None, quiet: Quiet = False) -> None:
-    """Read everything of a data set and name every fault; exit code 1 where there is one."""
+    """Read a whole data set and list every fault; exit code 1 if there are any."""
     from lad_eval.data.dataset import load_dataset
     from lad_eval.data.prepare import verify as look_through
 
@@ -124,7 +121,7 @@ def verify(name: Name, root: Root = None, quiet: Quiet = False) -> None:
 
 
 def _show_or_tell(name: str) -> None:
-    """One of several, whose fault must not hide the others."""
+    """One of several data sets; its faults must not hide those of the others."""
     from lad_eval.data.dataset import load_dataset
 
     try:
@@ -159,14 +156,14 @@ def _progress(*, quiet: bool) -> Progress:
 
 
 def _offline() -> bool:
-    """Whether the user has told the hub's libraries to fetch nothing."""
+    """Whether the hub's libraries are switched offline."""
     import os
 
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "ON", "YES")
 
 
 class Which(str, Enum):
-    """Samples of which split."""
+    """Split of the samples."""
 
     test = "test"
     calibration = "calibration"
@@ -174,14 +171,12 @@ class Which(str, Enum):
 
 @app.command("export")
 def export(
-    task: Annotated[
-        str, typer.Argument(metavar="TASK", help="Name or YAML file of a task on picture files.", show_default=False)
-    ],
+    task: Annotated[str, typer.Argument(metavar="TASK", help="Name or YAML file of a task on image files.", show_default=False)],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON file to write.", show_default=False, dir_okay=False)],
     images: Annotated[
-        str | None, typer.Option("--images", help="Folder to write before the pictures' names; default: where they are.")
+        str | None, typer.Option("--images", help="Folder to write in front of the images' names; default: their folder.")
     ] = None,
-    split: Annotated[Which, typer.Option("--split", help="Which samples.")] = Which.test,
+    split: Annotated[Which, typer.Option("--split", help="The split.")] = Which.test,
     include_path: IncludePath = None,
 ) -> None:
     """Write a task's samples as an annotation file of the released code (id, image_ids, index, target, caption)."""
@@ -195,8 +190,8 @@ def export(
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Annotation file (JSON).", show_default=False, dir_okay=False)],
-    images: Annotated[Path, typer.Option("--images", help="Folder with the pictures.", file_okay=False, show_default=False)],
-    name: Annotated[str, typer.Option("--name", help="Of the new task.", show_default=False)],
+    images: Annotated[Path, typer.Option("--images", help="Folder with the images.", file_okay=False, show_default=False)],
+    name: Annotated[str, typer.Option("--name", help="Name of the new task.", show_default=False)],
     calibration: Annotated[
         Path | None,
         typer.Option(
@@ -204,9 +199,9 @@ def import_(
         ),
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the task's YAML file.", file_okay=False)] = Path(),
-    replace: Annotated[bool, typer.Option("--replace", help="Write over a task of that name.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite a task of that name.")] = False,
 ) -> None:
-    """Make a task of an annotation file: write <name>.yaml, ready for `lad-eval run --tasks`."""
+    """Make a task from an annotation file: write <name>.yaml, ready for `lad-eval run --tasks`."""
     from lad_eval.tasks.sources.retrieval_files import import_annotations
 
     made = import_annotations(file, images, name, calibration=calibration, to=out, overwrite=replace)
@@ -216,20 +211,20 @@ def import_(
 
 @app.command("embed")
 def embed(
-    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="Folder of pictures.", file_okay=False, show_default=False)],
+    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="Folder of images.", file_okay=False, show_default=False)],
     captions: Annotated[Path, typer.Argument(metavar="CAPTIONS", help="Captions file.", dir_okay=False, show_default=False)],
     encoder: Annotated[
         str | None,
         typer.Option("--encoder", help="CLIP or SigLIP model, a hub id or a folder; default: openai/clip-vit-large-patch14."),
     ] = None,
-    device: Annotated[str | None, typer.Option("--device", help="Of the encoder: cpu, cuda, ...")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Pictures the encoder sees at once.")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="Device of the encoder: cpu, cuda, ...")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Batch size of the encoder.")] = None,
     allow_outside: Annotated[
-        bool, typer.Option("--allow-outside", help="Names in the captions file may lead out of IMAGES.")
+        bool, typer.Option("--allow-outside", help="Allow paths in the captions file that lead outside IMAGES.")
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Embed pictures of your own, so that tasks on them can have `setting: adversarial`; goes on where it was stopped."""
+    """Embed your own images, so that tasks on them can have `setting: adversarial`; resumes where it was stopped."""
     from functools import partial
 
     from lad_eval.cli.console import quiet_libraries
@@ -244,4 +239,4 @@ def embed(
     model = load_encoder(encoder or DEFAULT_ENCODER, device=device)
     shown = partial(progress, shown=not quiet)
     embeddings = embed_own(images, captioned.paths, captioned.first, model, shown, batch_size=batch_size or BATCH_SIZE)
-    write(f"{images}: {len(embeddings.names)} pictures and captions are embedded by {model.name}.\n")
+    write(f"{images}: {len(embeddings.names)} images and captions are embedded by {model.name}.\n")

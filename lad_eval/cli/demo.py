@@ -1,4 +1,4 @@
-"""`lad-eval demo`: one question in several orders, as the model answers it and repaired."""
+"""`lad-eval demo`: one question in several orders, with the model's answers and the repaired ones."""
 
 from __future__ import annotations
 
@@ -17,53 +17,55 @@ if TYPE_CHECKING:
 
 TASK = "scenes_random_n4"
 MOST_SCENES = 12
-"""Pictures of a question that rendered scenes can calibrate for."""
+"""The most images that rendered scenes can calibrate for."""
 
 
 def demo(
     more_images: Annotated[
         list[Path] | None, typer.Argument(metavar="[IMAGES]...", help="Further images.", show_default=False)
     ] = None,
-    model: Annotated[str, typer.Option("--model", "-m", help="As for `lad-eval run`.")] = "lad-tiny",
+    model: Annotated[str, typer.Option("--model", "-m", help="See `lad-eval run`.")] = "lad-tiny",
     images: Annotated[
         list[Path] | None, typer.Option("--images", "-i", help="Your own images: --images a.jpg b.jpg c.jpg.")
     ] = None,
-    caption: Annotated[str | None, typer.Option("--caption", "-c", help="What one of your images shows.")] = None,
-    right: Annotated[int | None, typer.Option("--right", min=1, help="Which of your images it is: 1, 2, ...")] = None,
+    caption: Annotated[str | None, typer.Option("--caption", "-c", help="A caption of one of your images.")] = None,
+    right: Annotated[
+        int | None, typer.Option("--right", min=1, help="Which of your images the caption describes: 1, 2, ...")
+    ] = None,
     task: Annotated[
-        str, typer.Option("--task", "-t", help="Without images of your own: the task that gives the question.")
+        str, typer.Option("--task", "-t", help="Without your own images: the task to take the question from.")
     ] = TASK,
     sample: Annotated[int, typer.Option("--sample", min=1, help="Which of the task's test questions.")] = 1,
     method: Annotated[
-        str, typer.Option("--method", help="Method to set against the model's own answer: lad, pride, lad(top_k=1), ...")
+        str, typer.Option("--method", help="Method to compare with the model's own answer: lad, pride, lad(top_k=1), ...")
     ] = "lad",
     calibrate_on: Annotated[
         str | None,
         typer.Option(
-            "--calibrate-on", help="Task of as many images that gives the calibration samples; default: rendered scenes."
+            "--calibrate-on", help="Task with as many images to take the calibration samples from; default: rendered scenes."
         ),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Picture file: .png, .svg or .pdf.")] = Path("demo.png"),
-    device: Annotated[str, typer.Option("--device", help="As for `lad-eval run`.")] = "auto",
-    dtype: Annotated[str, typer.Option("--dtype", help="As for `lad-eval run`.")] = "auto",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Image file: .png, .svg or .pdf.")] = Path("demo.png"),
+    device: Annotated[str, typer.Option("--device", help="See `lad-eval run`.")] = "auto",
+    dtype: Annotated[str, typer.Option("--dtype", help="See `lad-eval run`.")] = "auto",
     trust_remote_code: TrustRemoteCode = False,
     json: Json = False,
     include_path: IncludePath = None,
 ) -> None:
-    """See position bias with your own eyes: one question under its cyclic orders, and what the repair answers."""
+    """See position bias with your own eyes: one question in all its cyclic orders, before and after the repair."""
     from lad_eval.cli.console import quiet_libraries
     from lad_eval.models.registry import check_model
     from lad_eval.ranking.picture import check_suffix
 
     pictures = [*(images or []), *(more_images or [])]
     if pictures and caption is None:
-        raise typer.BadParameter("--images needs --caption, what one of the images shows.")
+        raise typer.BadParameter("--images needs --caption, a description of one of the images.")
     if not pictures and (caption is not None or right is not None):
         raise typer.BadParameter("--caption and --right go with --images.")
     if pictures and not 2 <= len(pictures) <= MOST_SCENES and calibrate_on is None:
         raise typer.BadParameter(
-            f"--images takes 2 to {MOST_SCENES} pictures, not {len(pictures)}; "
-            "more need --calibrate-on, a task of as many candidates."
+            f"--images takes 2 to {MOST_SCENES} images, not {len(pictures)}; more need --calibrate-on, a task with as many "
+            f"candidates."
         )
     check_suffix(out)
     check_model(model)

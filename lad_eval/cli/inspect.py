@@ -52,7 +52,7 @@ def ls(
     what: Annotated[Kind, typer.Argument(help="What to list.")],
     harness: Annotated[
         Harness | None,
-        typer.Option("--harness", help="With `models`: every model of this harness, whether it can be served, and why."),
+        typer.Option("--harness", help="With `models`: every model of this harness, whether it can be served, and if not, why."),
     ] = None,
     include_path: IncludePath = None,
 ) -> None:
@@ -71,7 +71,7 @@ def ls(
 
 
 def doctor(runs: Runs = RESULTS, json: Json = False) -> int:
-    """Report versions, devices, extras, and whether results can be written; needs no network."""
+    """Show versions, devices, extras, and whether results can be written; needs no network."""
     findings = examine(runs)
     from lad_eval.terminal import write
 
@@ -132,7 +132,7 @@ def validate(
 
 
 _WIDTH = 100
-"""Columns of `ls tasks`; longer descriptions go on below."""
+"""Columns of `ls tasks`; longer descriptions are wrapped."""
 _ELSEWHERE = (
     ("<folder>", "a model folder of transformers"),
     ("<org>/<name>", "a model on the hub"),
@@ -145,7 +145,7 @@ def listing(kind: str) -> list[str]:
     if kind == "tasks":
         rows = list(_tasks())
         hint = (
-            ["", "no data: `lad-eval data prepare coco` (flickr8k, mmiu) brings it."]
+            ["", "no data: `lad-eval data prepare coco` (flickr8k, mmiu) fetches it."]
             if any(r[1] != "ready" for r in rows)
             else []
         )
@@ -162,7 +162,7 @@ def listing(kind: str) -> list[str]:
 
 
 def _weights(name: str) -> str:
-    """What the weights of a model that needs no files are; a published size is big."""
+    """The weights of a model that needs no files; published sizes are large."""
     from lad_eval.models.random import SIZES
 
     size = name.removeprefix("random:")
@@ -173,7 +173,7 @@ def _weights(name: str) -> str:
 
 
 def _tasks() -> Iterable[tuple[str, str, str]]:
-    """Name, whether it can be run now, and what it asks."""
+    """Name, whether it can be run now, and a description."""
     from lad_eval.errors import NotPreparedError, UserError
     from lad_eval.tasks.registry import groups, load_spec, load_task, task_names
 
@@ -200,7 +200,7 @@ def _tasks() -> Iterable[tuple[str, str, str]]:
 
 
 def _methods() -> list[tuple[str, str, str, str]]:
-    """Name, what the method reads, what an answer costs and whether it calibrates, and what it does."""
+    """Name, what the method reads, cost per answer, whether it calibrates, and a description."""
     from lad_eval.evidence.replies import Decoding
     from lad_eval.methods import describe_method, make_method, method_names, part_names
     from lad_eval.tasks.plan import RANDOM_ORDERS
@@ -224,13 +224,13 @@ _READ = {"log_probs": "logits", "attention": "attention", "replies": "replies"}
 _JOINED = (
     "Parts are joined by +: prompt variants (instruction) + interventions (sofa, capl, fastv, ...), in order + orders",
     "(average-cyclic, average-random, majority) + one decision (all others), such as sofa(sigma=0.3)+lad(top_k=1).",
-    "A part that is missing leaves the question, the model and the displayed order as they are, and vanilla decides.",
+    "Without a part of a kind, the question, the model or the displayed order stays unchanged, and vanilla decides.",
     "Prompt variants and interventions run the model again; everything else is decided from stored evidence.",
 )
 
 
 def _columns(rows: Sequence[tuple[str, ...]], width: int | None = None) -> list[str]:
-    """Rows in columns without names; the last is folded where a line would be longer than `width`."""
+    """Rows in columns without headers; the last column is wrapped where a line would be longer than `width`."""
     from lad_eval.report.forms import terminal
     from lad_eval.report.table import Table
 
@@ -247,13 +247,13 @@ EXTRAS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        name: what was looked at.
-        ok: whether it is there and works.
-        text: what was found, or how to mend it.
-        needed: whether `lad-eval run` cannot do without it.
+        name: what was checked.
+        ok: whether it is present and works.
+        text: the result, or how to fix it.
+        needed: whether `lad-eval run` requires it.
     """
 
     name: str
@@ -263,7 +263,7 @@ class Finding:
 
 
 def examine(out: Path) -> list[Finding]:
-    """Everything that a run needs or can use; `out` is the results folder."""
+    """Checks of everything that a run needs or can use; `out` is the results folder."""
     return [_package(), *_libraries(), *_devices(), *_extras(), _tiny(), _offline(), _results(out)]
 
 
@@ -308,7 +308,7 @@ def _devices() -> list[Finding]:
     mps = torch.backends.mps.is_available()
     return [
         cpu,
-        *(cuda or [Finding("cuda", False, "no NVIDIA device; models run on the processor")]),
+        *(cuda or [Finding("cuda", False, "no NVIDIA device; models run on the CPU")]),
         Finding("mps", mps, "available" if mps else "no Apple device"),
     ]
 

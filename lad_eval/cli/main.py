@@ -1,4 +1,4 @@
-"""The application, and how its faults end: one line each, with exit code 2 for the user's and 70 for our own."""
+"""The application and its error handling: one line per error, with exit code 2 for user errors and 70 for internal ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperGroup
 
-from lad_eval.cli import capl, data, demo, inspect, report, run, study, vlmeval
+from lad_eval.cli import capl, data, demo, harnesses, inspect, report, run, study
 from lad_eval.cli.console import INTERRUPTED, log_to_stderr, plain_warnings, print_error
 from lad_eval.errors import UserError
 from lad_eval.tasks.search import task_search
@@ -22,11 +22,11 @@ from lad_eval.terminal import degrade_output
 from lad_eval.version import __version__
 
 OUR_FAULT = 70
-"""What nobody foresaw; EX_SOFTWARE of sysexits.h."""
+"""Unexpected errors; EX_SOFTWARE of sysexits.h."""
 DEBUG = "--debug"
 _DEBUG_VARIABLE = "LAD_EVAL_DEBUG"
-_OTHERS_FLAGS = ("vlmeval", "lmms-eval", "lmms_eval")
-"""Commands that hand their flags on: there --debug stands before the command."""
+_OTHERS_FLAGS = ("vlmeval", "lmms-eval", "lmms_eval", "lm-eval", "lm_eval")
+"""Commands that pass their flags on: there --debug goes before the command."""
 _ENVIRONMENT = {
     code: getattr(errno, code)
     for code in (
@@ -35,7 +35,7 @@ _ENVIRONMENT = {
     )
     if hasattr(errno, code)
 }
-"""Faults of disks, permissions and paths, which are the user's to fix wherever they come up."""
+"""Errors of disks, permissions and paths, which the user has to fix wherever they occur."""
 
 MEASURE, RESULTS, PREPARE, HARNESSES = "Measure", "Look at results", "Prepare and inspect", "Inside other harnesses"
 
@@ -129,21 +129,21 @@ COMMANDS = (
     Command("doctor", inspect.doctor, PREPARE, ("lad-eval doctor",)),
     Command(
         "vlmeval",
-        vlmeval.vlmeval,
+        harnesses.vlmeval,
         HARNESSES,
         (
             "lad-eval vlmeval --data COCORetrieval_Random_N4 --model Qwen2.5-VL-3B-Instruct Qwen2.5-VL-3B-Instruct+LAD",
             "lad-eval vlmeval --data ScenesRetrieval_Random_N4 --model lad-tiny+LAD --work-dir outputs",
         ),
-        vlmeval.TAKES_ANY_FLAG,
+        harnesses.TAKES_ANY_FLAG,
     ),
 )
-# What people type who come from elsewhere.
+# What users of other harnesses type.
 SYNONYMS = {"eval": "run", "evaluate": "run", "list": "ls", "tasks": "ls", "html": "report", "diff": "compare"}
 
 
 class Commands(TyperGroup):
-    """The group of all commands; knows what other harnesses call them."""
+    """The group of all commands; knows their names in other harnesses."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and (meant := SYNONYMS.get(args[0])):
@@ -170,7 +170,8 @@ for command in COMMANDS:
 app.add_typer(study.app, rich_help_panel=MEASURE)
 app.add_typer(capl.app, rich_help_panel=MEASURE)
 app.add_typer(data.app, rich_help_panel=PREPARE)
-app.add_typer(vlmeval.app, rich_help_panel=HARNESSES)
+app.add_typer(harnesses.lm_eval, rich_help_panel=HARNESSES)
+app.add_typer(harnesses.lmms_eval, rich_help_panel=HARNESSES)
 
 
 def _show_version(wanted: bool) -> None:
@@ -182,12 +183,12 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)] = False,
-    debug: Annotated[bool, typer.Option(DEBUG, help=f"Show the traceback of a fault; so does {_DEBUG_VARIABLE}=1.")] = False,
+    debug: Annotated[bool, typer.Option(DEBUG, help=f"Show the traceback of an error; so does {_DEBUG_VARIABLE}=1.")] = False,
 ) -> None:
-    """Options of no command."""
+    """Options without a command."""
 
 
-# typer >= 0.26 carries its own copy of click: the one class that is the base of both usage errors is found, not imported.
+# typer >= 0.26 vendors click, so the base class of both usage errors is looked up rather than imported.
 _UsageError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 
@@ -195,10 +196,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `lad-eval`; ends the process."""
     code = invoke(arguments)
     atexit._run_exitfuncs()
-    with suppress(OSError, ValueError):  # whoever read our output may be gone
+    with suppress(OSError, ValueError):  # the reader of our output may be gone
         sys.stdout.flush()
         sys.stderr.flush()
-    # Not sys.exit: the interpreter would search all that torch and transformers hold for reference cycles, a second at least.
+    # Not sys.exit: the interpreter would collect garbage in torch and transformers for at least a second.
     os._exit(code)
 
 
@@ -206,7 +207,7 @@ def invoke(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        The exit code: 0, 1 where a check found faults, 2 for a fault of the user's, 70 for one of ours, 130 when interrupted.
+        The exit code: 0, 1 if a check found faults, 2 for a user error, 70 for an internal one, 130 when interrupted.
     """
     degrade_output()
     log_to_stderr(quiet=False)
@@ -227,7 +228,7 @@ def invoke(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
-    except Exception as error:  # what nobody foresaw: one line and exit code 70, or 2 for disks and memory
+    except Exception as error:  # unexpected errors: one line and exit code 70, or 2 for disks and memory
         if debug:
             traceback.print_exc()
         return _last_resort(error)
@@ -237,7 +238,7 @@ def invoke(arguments: Sequence[str] | None = None) -> int:
 
 
 def _without_debug(words: list[str]) -> tuple[list[str], bool]:
-    """The arguments without --debug, wherever it stands among our own, and whether a traceback is wanted."""
+    """The arguments without --debug, wherever it is among our own, and whether a traceback is wanted."""
     passed_on = next((place for place, word in enumerate(words) if word in _OTHERS_FLAGS), len(words))
     ours = [word for word in words[:passed_on] if word != DEBUG]
     wants_traceback = len(ours) < passed_on or os.environ.get(_DEBUG_VARIABLE, "0").lower() not in ("", "0", "false", "no", "off")
@@ -245,7 +246,7 @@ def _without_debug(words: list[str]) -> tuple[list[str], bool]:
 
 
 def _last_resort(error: Exception) -> int:
-    """One line for what no code foresaw, and its exit code."""
+    """One line for an unexpected error, and its exit code."""
     text = " ".join(str(error).split())[:500]
     if isinstance(error, OSError) and error.errno in _ENVIRONMENT.values():
         where = error.filename2 if error.filename2 is not None else error.filename
@@ -255,5 +256,5 @@ def _last_resort(error: Exception) -> int:
         print_error("Out of memory; use a smaller --batch-size or --limit, or a machine with more memory.")
         return UserError.exit_code
     named = type(error).__name__ + (f": {text}" if text else "")
-    print_error(f"This is a fault of lad_eval: {named.rstrip('.')}. Run it again with {DEBUG} for the traceback, and report it.")
+    print_error(f"This is a bug in lad_eval: {named.rstrip('.')}. Run it again with {DEBUG} for the traceback, and report it.")
     return OUR_FAULT

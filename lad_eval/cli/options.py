@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their texts are read."""
+"""Options that several commands share, and their parsers."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ IncludePath = Annotated[
     typer.Option(
         "--include-path",
         metavar="DIR",
-        help="A folder of task definitions, found by name beside the bundled ones; may be repeated.",
+        help="A folder of task definitions, found by name like the bundled ones; may be repeated.",
         callback=_include,
         is_eager=True,
         file_okay=False,
@@ -64,11 +64,11 @@ SomeTasks = Annotated[str | None, typer.Option("--tasks", "-t", help="Only these
 SomeMethods = Annotated[str | None, typer.Option("--methods", help="Only these methods or globs, separated by commas.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else to stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only warnings.")]
-Reported = Annotated[bool, typer.Option("--reported", help="Show published figures of the same model below ours, marked.")]
+Reported = Annotated[bool, typer.Option("--reported", help="Show published results of the same model below ours, marked.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the bootstrap and of `random:` models.", min=0)]
 Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a hub model.")]
 Adapter = Annotated[str | None, typer.Option("--adapter", help="Folder or hub id of a PEFT adapter to merge into the model.")]
-BatchSize = Annotated[str, typer.Option("--batch-size", help="Requests a pass, or auto: as many as are useful and fit.")]
+BatchSize = Annotated[str, typer.Option("--batch-size", help="Requests per pass, or auto: as many as are useful and fit.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16, float16, or auto: float32 on the CPU, else bfloat16.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps, or auto: a GPU if there is one.")]
 Attention = Annotated[str | None, typer.Option("--attn", help="sdpa, flash_attention_2, ...; default: the model's.")]
@@ -77,9 +77,9 @@ PreparedAs = Annotated[
     typer.Option("--image-preparation", help="protocol: 336 x 336, bicubic; native: as the model prefers; pad: to squares."),
 ]
 TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with a hub model.")]
-Date = Annotated[str, typer.Option("--date", help="YYYY-MM-DD, what a chat template prints that asks for today's date.")]
+Date = Annotated[str, typer.Option("--date", help="YYYY-MM-DD: the date for chat templates that print today's date.")]
 Runs = Annotated[Path, typer.Option("--runs", "--output-path", help="The folder of all runs.", file_okay=False)]
-Studies = Annotated[bool, typer.Option("--studies", help="Show runs that `lad-eval study` made for its own tables too.")]
+Studies = Annotated[bool, typer.Option("--studies", help="Also show runs that `lad-eval study` made for its tables.")]
 Run = Annotated[
     Path, typer.Argument(help="A run folder: results/runs/<model>/<task>/<hash>, or a folder above it that holds only one run.")
 ]
@@ -100,7 +100,7 @@ def listed(text: str, what: str) -> list[str]:
 
 
 def limit_of(text: str | None) -> int | float | None:
-    """Of `--limit`: a number of samples, or a share of them below 1, as lm-eval takes it; None: all.
+    """Parses `--limit`: a number of samples, or a share of them below 1, as in lm-eval; None: all.
 
     Raises:
         typer.BadParameter: it is neither.
@@ -119,12 +119,12 @@ def limit_of(text: str | None) -> int | float | None:
 
 
 def expanded(names: Iterable[str], known: Iterable[str], kind: str) -> list[str]:
-    """The names with every glob replaced by what it fits, once each; a name in brackets is not a glob.
+    """The names with every glob replaced by its matches, once each; a name in brackets is not a glob.
 
-    What is known is listed only if there is a glob: for that, packages of others may have to be loaded.
+    The known names are listed only if there is a glob, since that may load other packages.
 
     Raises:
-        UnknownNameError: a glob fits nothing.
+        UnknownNameError: a glob matches nothing.
     """
     chosen: list[str] = []
     for name in names:
@@ -153,7 +153,7 @@ def show_rows(rows: Sequence[Row], form: str) -> None:
         write(text + "\n")
 
 
-# What lm-eval calls `--model` where `--model_args` names the model itself.
+# Values of lm-eval's `--model` that leave the model itself to `--model_args`.
 _CLASSES = ("hf", "hf-multimodal", "huggingface", "lad-eval", "lad_eval")
 _MODEL_ARGS = {
     "pretrained": "model",
@@ -171,10 +171,10 @@ _BOOLEANS = {"true": True, "false": False}
 
 
 def read_config(context: typer.Context, path: Path | None) -> Path | None:
-    """Makes a YAML file's values the defaults of the command, so that what the command line says comes before them.
+    """Makes a YAML file's values the defaults of the command, so that the command line takes precedence.
 
     Raises:
-        typer.BadParameter: the file cannot be read, or holds what is not an option of the command.
+        typer.BadParameter: the file cannot be read, or has a key that is not an option of the command.
     """
     if path is None:
         return None
@@ -214,7 +214,7 @@ Config = Annotated[
 
 
 def model_options(text: str, model: str) -> dict[str, Any]:
-    """Arguments of `evaluate` that lm-eval's `--model_args` give.
+    """Arguments of `evaluate` from lm-eval's `--model_args`.
 
     Args:
         text: "pretrained=org/name,dtype=bfloat16".

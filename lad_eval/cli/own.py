@@ -1,4 +1,4 @@
-"""Methods of a file that the command line names: `--methods my_file.py:MyMethod`."""
+"""Methods in a file named on the command line: `--methods my_file.py:MyMethod`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _CLASSLESS = re.compile(r"[^\s,+()]+\.py(?=\s*(?:[,+(]|$))")
 def own_methods(text: str) -> str:
     """The names in `text` with every `file.py:Class` replaced by the name of the method, which is registered for this process.
 
-    Only for what the user typed: the file's code is run.
+    Only for names that the user typed, since the file's code is run.
 
     Raises:
         UserError: there is no such file or class, the file fails, or the method's name is taken.
     """
     if match := _SPACED.search(text):
-        raise UserError(f"{match[0]!r} has a space in its path, which --methods cannot read; rename the file or its folder.")
+        raise UserError(f"{match[0]!r} has a space in its path, which --methods cannot parse; rename the file or its folder.")
     if match := _CLASSLESS.search(text):
         raise UserError(f"{match[0]} does not say which class; write --methods {match[0]}:<name of the class>.")
     return _TYPED.sub(lambda match: _registered(match[1], match[2]), text)

@@ -37,13 +37,16 @@ def report(
     tasks: SomeTasks = None,
     studies: Studies = False,
     out: Annotated[Path, typer.Option("--out", help="The HTML file.", dir_okay=False)] = Path("report.html"),
-    pictures: Annotated[int, typer.Option("--pictures", help="Samples of each run whose pictures the page holds.", min=0)] = 24,
+    pictures: Annotated[
+        int, typer.Option("--pictures", help="Samples of each run that are shown with their images.", min=0)
+    ] = 24,
     quiet: Quiet = False,
     include_path: IncludePath = None,
 ) -> None:
     """Write finished runs as one self-contained HTML page: the finding first, then figures, attention, calibration, every sample.
 
-    Captions and pictures of a task of your own are found where the run saw them; if they have moved, name its file with --tasks.
+    Captions and images of your own tasks are read from where the run found them; if they have moved, name the task's file with
+    --tasks.
     """
     from lad_eval.report.html import write_report
     from lad_eval.report.html.load import choose, definitions_of
@@ -57,7 +60,7 @@ def report(
         written = write_report(selected, out, definitions=definitions_of(names), pictured=pictures, advance=advance)
     write(
         f"{written.path}: {counted(written.runs, 'run')}, {counted(written.samples, 'sample')}, "
-        f"{written.pictured} of them with pictures, {written.size / 1e6:.1f} MB\n"
+        f"{written.pictured} of them with images, {written.size / 1e6:.1f} MB\n"
     )
     if not quiet:
         log_next_steps(f"open {written.path} in a browser")
@@ -65,14 +68,16 @@ def report(
 
 def figure(
     run: Run,
-    out: Annotated[Path, typer.Option("--out", help="Picture file: .svg, .png or .pdf.", dir_okay=False)] = Path("positions.svg"),
+    out: Annotated[Path, typer.Option("--out", help="Image file: .svg, .png or .pdf.", dir_okay=False)] = Path("positions.svg"),
     methods: Annotated[
         str | None,
-        typer.Option("--methods", help="Methods to draw; default: vanilla, and LAD or what helps more.", show_default=False),
+        typer.Option(
+            "--methods", help="Methods to plot; default: vanilla, and LAD or a method that helps more.", show_default=False
+        ),
     ] = None,
     include_path: IncludePath = None,
 ) -> None:
-    """Draw accuracy by the position of the right image, with 95 % intervals; flat bars are a fair model."""
+    """Plot recall by the position of the right image, with 95 % intervals; flat bars mean a fair model."""
     from lad_eval.report.html.opening import position_picture
     from lad_eval.run.folder.stored import load_run
     from lad_eval.terminal import visible, write
@@ -84,7 +89,7 @@ def figure(
 
 
 class Form(str, Enum):
-    """What is written."""
+    """What to write."""
 
     model_card = "model-card"
     eval_results = "eval-results"
@@ -106,7 +111,7 @@ def export(
     out: Annotated[Path | None, typer.Option("--out", help="The file; default: stdout.", dir_okay=False)] = None,
     include_path: IncludePath = None,
 ) -> None:
-    """Write the figures of one model for its repository on the Hugging Face hub; nothing is uploaded.
+    """Write the results of one model for its repository on the Hugging Face hub; nothing is uploaded.
 
     --methods: of a model card by default all, of eval-results exactly one, by default lad.
     """
@@ -141,7 +146,7 @@ def export(
 
 
 class FormForm(str, Enum):
-    """Forms of the table."""
+    """Formats of the table."""
 
     rich = "rich"
     md = "md"
@@ -153,7 +158,7 @@ class FormForm(str, Enum):
 
 def leaderboard(
     runs: Runs = RESULTS,
-    form: Annotated[FormForm, typer.Option("--format", "-f", help="How the table is written.")] = FormForm.rich,
+    form: Annotated[FormForm, typer.Option("--format", "-f", help="Format of the table.")] = FormForm.rich,
     sort: Annotated[
         str,
         typer.Option(
@@ -173,7 +178,7 @@ def leaderboard(
     reported: Reported = False,
     include_path: IncludePath = None,
 ) -> None:
-    """Gather all runs: one row per model and method, one column per task."""
+    """Show all runs: one row per model and method, one column per task."""
     from lad_eval.report.leaderboard import Filters, gather_board
     from lad_eval.report.leaderboard_forms import render_board, table_of
     from lad_eval.tasks.registry import members_of

@@ -1,4 +1,4 @@
-"""`lad-eval run`: run a model on the tasks once, decide with every method, write and print the figures."""
+"""`lad-eval run`: run a model on the tasks once, evaluate every method, write and print the results."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lad_eval.cli.console import log_next_steps
+from lad_eval.cli.console import log_next_steps, set_up_output
 from lad_eval.cli.options import (
     RESULTS,
     Adapter,
@@ -46,7 +46,7 @@ _DEFAULT = ",".join(DEFAULT_METHODS)
 
 
 class Overwrite(str, Enum):
-    """What becomes of a run's results that are there already."""
+    """What to do with existing results of a run."""
 
     never = "never"
     missing = "missing"
@@ -82,7 +82,7 @@ def run(
     ] = Overwrite.missing,
     seed: Seed = 42,
     calibrate_on: Annotated[
-        str | None, typer.Option("--calibrate-on", help="Take the calibration samples from another task of as many candidates.")
+        str | None, typer.Option("--calibrate-on", help="Take the calibration samples from another task with as many candidates.")
     ] = None,
     reported: Reported = False,
     json: Json = False,
@@ -90,11 +90,8 @@ def run(
     config: Config = None,
     include_path: IncludePath = None,
 ) -> None:
-    """Measure a model on tasks, with every method from one pass of the model."""
-    from lad_eval.cli.console import log_to_stderr, quiet_libraries
-
-    log_to_stderr(quiet=quiet)
-    quiet_libraries(quiet=quiet)
+    """Evaluate a model on tasks, with all methods from one pass of the model."""
+    set_up_output(quiet=quiet)
     from lad_eval import evaluation
     from lad_eval.methods import names_of
     from lad_eval.models.base import check_batch_size
@@ -137,7 +134,7 @@ def run(
 
 
 def _shortest(folder: Path) -> Path:
-    """The folder of a run's task, where it holds this run alone; else the run's own."""
+    """The folder of a run's task if it holds only this run; otherwise the run's own."""
     from lad_eval.run.folder.stored import find_run
 
     try:
@@ -155,7 +152,7 @@ def score(
     json: Json = False,
     include_path: IncludePath = None,
 ) -> None:
-    """Decide again from a run's stored evidence, with other methods or other parameters; no model is needed."""
+    """Evaluate other methods or parameters on a run's stored evidence; no model is needed."""
     from lad_eval.cli.console import quiet_libraries
     from lad_eval.cli.options import show_rows
     from lad_eval.methods import names_of
@@ -172,7 +169,7 @@ def score(
         log_next_steps("lad-eval report")
     else:
         decided = ",".join(metrics["methods"])
-        log_next_steps(f"these figures are not stored; to store them, repeat the run's command with --methods '{decided}'")
+        log_next_steps(f"these results are not stored; to store them, repeat the run's command with --methods '{decided}'")
 
 
 def compare(
@@ -207,19 +204,21 @@ def check(
     baseline: Annotated[
         Path, typer.Argument(help="The baseline's file, such as results/baselines/lad-tiny.json.", dir_okay=False)
     ],
-    replay: Annotated[bool, typer.Option("--replay", help="Decide again from stored evidence: no model, seconds.")] = False,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Replay decisions from stored evidence: no model, takes seconds.")
+    ] = False,
     evidence: Annotated[
-        Path | None, typer.Option("--evidence", help="Replay the runs in this folder; default: what the baseline keeps.")
+        Path | None, typer.Option("--evidence", help="Replay the runs in this folder; default: the baseline's own evidence.")
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Run this one, such as a new checkpoint.")] = None,
-    device: Annotated[str | None, typer.Option("--device", help="As for `run`.")] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="The model to check, such as a new checkpoint.")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="See `lad-eval run`.")] = None,
     dtype: Annotated[str | None, typer.Option("--dtype", help="Default: the baseline's.")] = None,
     attn: Annotated[str | None, typer.Option("--attn", help="Default: the baseline's.")] = None,
     revision: Annotated[str | None, typer.Option("--revision", help="Default: the baseline's.")] = None,
-    batch_size: Annotated[str, typer.Option("--batch-size", help="As for `run`.")] = "auto",
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="As for `run`.")] = False,
+    batch_size: Annotated[str, typer.Option("--batch-size", help="See `lad-eval run`.")] = "auto",
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="See `lad-eval run`.")] = False,
     runs: Annotated[
-        Path | None, typer.Option("--runs", help="Keep the runs in this folder, and go on with them.", file_okay=False)
+        Path | None, typer.Option("--runs", help="Keep the runs in this folder, and resume them.", file_okay=False)
     ] = None,
     confidence: Annotated[
         float,
@@ -235,26 +234,23 @@ def check(
         typer.Option(
             "--max-drop",
             metavar="POINTS",
-            help="Fail where an interval does not exclude a larger drop of accuracy or consistency, or rise of RStd.",
+            help="Fail if an interval does not exclude a larger drop of accuracy or consistency, or rise of RStd.",
             min=0,
             max=100,
         ),
     ] = None,
-    write: Annotated[bool, typer.Option("--write", help="Make or renew the baseline from a fresh run.")] = False,
-    reason: Annotated[str | None, typer.Option("--reason", help="Why it is written; kept in the file.")] = None,
+    write: Annotated[bool, typer.Option("--write", help="Create or renew the baseline from a fresh run.")] = False,
+    reason: Annotated[str | None, typer.Option("--reason", help="Why it is written; stored in the file.")] = None,
     tasks: Annotated[str | None, typer.Option("--tasks", "-t", help="Tasks to write; default: the baseline's.")] = None,
     methods: Annotated[str | None, typer.Option("--methods", help="Methods to write; default: those of `run`.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Samples to write; default: all.")] = None,
-    no_evidence: Annotated[bool, typer.Option("--no-evidence", help="Write no evidence to replay.")] = False,
+    no_evidence: Annotated[bool, typer.Option("--no-evidence", help="Write no evidence for replays.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
     quiet: Quiet = False,
     include_path: IncludePath = None,
 ) -> int:
-    """Fail (exit code 1) where a model became worse than its baseline: less accurate or consistent, more biased."""
-    from lad_eval.cli.console import log_to_stderr, quiet_libraries
-
-    log_to_stderr(quiet=quiet)
-    quiet_libraries(quiet=quiet)
+    """Fail (exit code 1) if a model became worse than its baseline: less accurate or consistent, more biased."""
+    set_up_output(quiet=quiet)
     replayed = replay or evidence is not None
     named = {"device": device, "dtype": dtype, "attn": attn, "revision": revision, "trust_remote_code": trust_remote_code or None}
     options: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
@@ -295,10 +291,10 @@ def _refuse_contradictions(replay: bool, write: bool, reason: str | None, only_t
         raise typer.BadParameter("--write runs the model and cannot --replay stored evidence; give one of the two.")
     if replay and only_fresh:
         raise typer.BadParameter(
-            "A replay runs no model and knows no tolerance: only --evidence, --json and --quiet go with --replay."
+            "A replay runs no model and has no tolerance: only --evidence, --json and --quiet go with --replay."
         )
     if write and not (reason or "").strip():
-        raise typer.BadParameter("--write needs --reason 'why the answers may change'; it is kept in the baseline.")
+        raise typer.BadParameter("--write needs --reason 'why the answers may change'; it is stored in the baseline.")
     if not write and (reason is not None or only_to_write):
         raise typer.BadParameter("--reason, --tasks, --methods, --limit and --no-evidence go with --write.")
 
@@ -308,7 +304,7 @@ def _questions(tasks: str | None, methods: str | None, limit: int | None) -> Any
 
     if tasks is None:
         if methods or limit:
-            raise typer.BadParameter("--methods and --limit need --tasks: they are of these tasks.")
+            raise typer.BadParameter("--methods and --limit need --tasks, to which they apply.")
         return None
     return Questions(tuple(listed(tasks, "tasks")), tuple(listed(methods, "methods") if methods else DEFAULT_METHODS), limit)
 
@@ -322,5 +318,5 @@ def _say_written(path: Path, baseline: Any, result: Any, *, json: bool) -> None:
         write_json(result_as_json(result))
         return
     if result.compared:
-        print_text(f"Against the baseline before:\n\n{result_as_text(result)}\n\n")
+        print_text(f"Against the previous baseline:\n\n{result_as_text(result)}\n\n")
     print_text(f"Wrote {path}: {', '.join(baseline.tasks)}; {baseline.renewals[-1].reason}\n")

@@ -1,13 +1,14 @@
-"""`lad-eval study`: the tables and figures of a paper, for a model of one's own."""
+"""`lad-eval study`: the tables and figures of a paper, for any model."""
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lad_eval.cli.console import log_next_steps
+from lad_eval.cli.console import log_next_steps, set_up_output
 from lad_eval.cli.options import (
     RESULTS,
     Attention,
@@ -39,8 +40,15 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="Where tables and figures
 KEEP = "1.0,0.5,0.25,0.125,0"
 
 
+class Heads(str, Enum):
+    """Whose keys are compared."""
+
+    all = "all"
+    each = "each"
+
+
 def _show(output: StudyOutput | None) -> None:
-    """Prints where the page is, and what it does not show."""
+    """Prints the path of the page, and what it does not show."""
     from lad_eval.terminal import visible
 
     if output is None:  # not the main process
@@ -55,14 +63,17 @@ def _show(output: StudyOutput | None) -> None:
 @app.command("lad")
 def lad(
     model: Model,
-    only: Annotated[str | None, typer.Option("--only", help="Studies, separated by commas, e.g. table4,figure6.")] = None,
+    only: Annotated[
+        str | None, typer.Option("--only", help="Tables and figures, separated by commas, e.g. table4,figure6.")
+    ] = None,
     family: Annotated[
         str | None, typer.Option("--family", help="Tasks to run, e.g. coco or scenes; default: coco, for built-in models scenes.")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=0, help="Run the first samples only; default: 50 of scenes, else all. 0: all.")
+        int | None,
+        typer.Option("--limit", min=0, help="Only the first samples of each task; default: 50 of scenes, else all. 0: all."),
     ] = None,
-    stored: Annotated[bool, typer.Option("--stored", help="Read finished runs; load no model.")] = False,
+    stored: Annotated[bool, typer.Option("--stored", help="Use finished runs; load no model.")] = False,
     batch_size: BatchSize = "auto",
     dtype: Dtype = "auto",
     device: Device = "auto",
@@ -76,10 +87,7 @@ def lad(
     include_path: IncludePath = None,
 ) -> None:
     """Logit-Attention Divergence, for a model: Markdown, LaTeX, CSV, SVG, PDF and one HTML page."""
-    from lad_eval.cli.console import log_to_stderr, quiet_libraries
-
-    log_to_stderr(quiet=quiet)
-    quiet_libraries(quiet=quiet)
+    set_up_output(quiet=quiet)
     from lad_eval.models.base import check_batch_size
     from lad_eval.models.registry import model_names
     from lad_eval.run.execute import Settings
@@ -115,8 +123,8 @@ def pruning(
         str, typer.Option("--pruner", help="Pruners that rank tokens by attention, separated by commas, e.g. fastv,himap.")
     ] = "fastv",
     keep: Annotated[str, typer.Option("--keep", help="Shares of the visual tokens, separated by commas.")] = KEEP,
-    limit: Annotated[int, typer.Option("--limit", min=0, help="Run the first samples only. 0: all.")] = SCENES_LIMIT,
-    stored: Annotated[bool, typer.Option("--stored", help="Read a finished run; load no model.")] = False,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Only the first samples of the task. 0: all.")] = SCENES_LIMIT,
+    stored: Annotated[bool, typer.Option("--stored", help="Use a finished run; load no model.")] = False,
     batch_size: BatchSize = "auto",
     dtype: Dtype = "auto",
     device: Device = "auto",
@@ -130,11 +138,8 @@ def pruning(
     quiet: Quiet = False,
     include_path: IncludePath = None,
 ) -> None:
-    """Pruning visual tokens: what it costs and saves, and what taking attention's trend out of the ranking recovers."""
-    from lad_eval.cli.console import log_to_stderr, quiet_libraries
-
-    log_to_stderr(quiet=quiet)
-    quiet_libraries(quiet=quiet)
+    """Pruning visual tokens: what it costs and saves, and what removing attention's trend from the ranking recovers."""
+    set_up_output(quiet=quiet)
     from lad_eval.models.base import check_batch_size
     from lad_eval.run.execute import Settings
     from lad_eval.studies.pruning.conditions import parse_keeps, parse_pruners
@@ -163,13 +168,18 @@ def pruning(
 def key_space(
     model: Model,
     tasks: Annotated[
-        str, typer.Option("--tasks", "-t", help="The task whose prompts are read, and, as a control, a second one; commas.")
+        str,
+        typer.Option(
+            "--tasks", "-t", help="The task whose prompts are used and, as a control, a second one, separated by a comma."
+        ),
     ] = KEY_SPACE_TASKS,
     layers: Annotated[
         str | None, typer.Option("--layers", help="Decoder layers, separated by commas, or all; default: 5 evenly spaced.")
     ] = None,
-    points: Annotated[int, typer.Option("--points", min=0, help="Tokens of a modality in t-SNE's pictures. 0: none.")] = 500,
-    limit: Annotated[int, typer.Option("--limit", min=0, help="The first samples of a task only. 0: all.")] = 200,
+    points: Annotated[int, typer.Option("--points", min=0, help="Tokens per modality in the t-SNE plots. 0: no plots.")] = 300,
+    heads: Annotated[Heads, typer.Option("--heads", help="All heads concatenated, or also each head alone.")] = Heads.all,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Only the first samples of a task. 0: all.")] = 200,
+    stored: Annotated[bool, typer.Option("--stored", help="Read what was measured before; load no model.")] = False,
     batch_size: BatchSize = "auto",
     dtype: Dtype = "auto",
     device: Device = "auto",
@@ -182,13 +192,11 @@ def key_space(
     quiet: Quiet = False,
     include_path: IncludePath = None,
 ) -> None:
-    """Keys of visual and text tokens: how far apart they lie, with random weights too, and whether attention goes with it."""
-    from lad_eval.cli.console import log_to_stderr, quiet_libraries
-
-    log_to_stderr(quiet=quiet)
-    quiet_libraries(quiet=quiet)
+    """Keys of visual and text tokens: the distance between them, also with random weights, and its relation to attention."""
+    set_up_output(quiet=quiet)
     from lad_eval.models.base import check_batch_size
     from lad_eval.run.execute import Settings
+    from lad_eval.studies.key_space.collect import Scope
     from lad_eval.studies.key_space.run import STUDY, key_space_study
 
     settings = Settings(
@@ -206,4 +214,4 @@ def key_space(
         quiet=quiet,
         study=STUDY,
     )
-    _show(key_space_study(settings, layers, points, out))
+    _show(key_space_study(settings, Scope(layers, points, heads is Heads.each), out, from_stored=stored))

@@ -27,7 +27,7 @@ def unpack(archive: Path, into: Path, progress: Progress) -> int:
     """Unpacks a zip; members that are there with the right size are not unpacked again.
 
     Every member is written to a temporary file and then renamed, so that a killed process leaves no partial file, and the next
-    call goes on. All names are looked at before the first is written.
+    call goes on. All names are checked before the first file is written.
 
     Returns:
         How many members were written.

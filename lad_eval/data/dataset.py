@@ -153,7 +153,7 @@ class DataSet(ABC):
 
 
 def load_dataset(name: str) -> DataSet:
-    """A data set by name; its module is imported when it is asked for.
+    """A data set by name; its module is imported on demand.
 
     Raises:
         DataError: there is no such data set.

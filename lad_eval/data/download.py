@@ -188,7 +188,7 @@ class _Transfer:
         start = have if answer.status == 206 else 0
         if answer.status == 206 and not str(answer.headers.get("Content-Range", "")).startswith(f"bytes {have}-"):
             self.part.unlink()
-            raise http.client.HTTPException("the server sent another part than was asked for")
+            raise http.client.HTTPException("the server sent a part other than the one requested")
         if not start and self.part.exists():
             self.part.unlink()
         if length is not None and not answer.headers.get("Content-Encoding"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from types import TracebackType
@@ -57,7 +57,7 @@ class EvidenceStore:
         *,
         task: Mapping[str, Any] | None = None,
         rank: int | None = None,
-        start_over: bool = False,
+        prepare: Callable[[], object] | None = None,
     ) -> None:
         """Only stores its arguments; `open` or `with` takes the folder.
 
@@ -66,13 +66,13 @@ class EvidenceStore:
             fingerprint: JSON-serialisable facts about the model and everything else that determines a row.
             task: the task's fingerprint; {} if there is none.
             rank: this process's number if several write at once; None for one process.
-            start_over: remove all evidence of the folder on opening; of several processes the first to open it decides.
+            prepare: called on opening when the folder is locked, before any file is read.
         """
         self.folder = Path(folder)
         self.fingerprint: Mapping[str, Any] = json.loads(json.dumps(dict(fingerprint)))
         self.task: Mapping[str, Any] = json.loads(json.dumps(dict(task or {})))
         self.rank = rank
-        self.start_over = start_over
+        self._prepare = prepare
         self._keys: set[str] = set()
         self._reported: set[Path] = {self.path}
         self._shape: tuple[int, int] | None = None
@@ -94,8 +94,9 @@ class EvidenceStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = self._locked()
         try:
-            if self.start_over:
-                self.clear()
+            if self._prepare is not None:
+                with storage_errors(self.folder):
+                    self._prepare()
             if not self.rank:
                 sweep(self.folder)
             with storage_errors(self.folder, "read"):

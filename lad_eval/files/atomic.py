@@ -74,7 +74,7 @@ def sweep(folder: Path, name: str = "") -> int:
     """Removes temporary files that killed processes left in a folder, not in those below it; returns their number.
 
     Only regular files with names that this module gives count, and of them only those that are a minute old and that no living
-    process writes to. What cannot be looked at or removed stays.
+    process writes to. Files that cannot be checked or removed stay.
 
     Args:
         folder: of ours; one of the user's only with a name.

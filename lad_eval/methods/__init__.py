@@ -1,26 +1,32 @@
 """How an answer is decided: arithmetic on stored evidence, numpy only.
 
-A method is one class in one file (see `base.Method`) and one line in `registry.METHODS`, or in another package an entry point of
-the group `lad_eval.methods`; `conformance` holds the laws it must keep.
+A method is one class in one file (see `EvidenceMethod`) and one line in `registry.METHODS`, or in another package an entry point
+of the group `lad_eval.methods`; `conformance` holds the laws it must keep.
 
-registry.py    the methods and their parts by name
-compose.py     names of several parts, and the method that they make
-resolve.py     from the names of users and stored runs to methods
+base.py               what every method is
+evidence_method.py    those that score rows of evidence: scikit-learn's contract
+orders.py             those over several displayed orders
+replying.py           those that read replies
+registry.py           the methods and their parts by name
+compose.py            names of several parts, and the method that they make
+resolve.py            from the names of users and stored runs to methods
 """
 
 from lad_eval.methods.base import Method, MethodWarning, NotCalibratedError
 from lad_eval.methods.compose import part_names
 from lad_eval.methods.condition import PLAIN, Condition
+from lad_eval.methods.evidence_method import EvidenceMethod
 from lad_eval.methods.lad import LAD, NoVisualSignalWarning, UnlabelledLAD
-from lad_eval.methods.orders import Majority, OverOrders, PermutationAverage, RandomAverage, Vanilla
+from lad_eval.methods.orders import Majority, OrdersMethod, OverOrders, PermutationAverage, RandomAverage, Vanilla
 from lad_eval.methods.pride import PriDe, PriDeOriginal
 from lad_eval.methods.readout import FewLayersWarning, PurifiedAttention, RawAttention
 from lad_eval.methods.registry import DEFAULT_METHODS, METHODS, NamedMethod, method_names, named, names_of
-from lad_eval.methods.replying import ChainOfThought, Generate, SelfConsistency
+from lad_eval.methods.replying import ChainOfThought, Generate, ReplyMethod, SelfConsistency
 from lad_eval.methods.resolve import (
     canonical_name,
     describe_method,
     is_method,
+    make_evidence_method,
     make_method,
     parse_setting,
     resolve_methods,
@@ -37,6 +43,7 @@ __all__ = [
     "PLAIN",
     "ChainOfThought",
     "Condition",
+    "EvidenceMethod",
     "FewLayersWarning",
     "Generate",
     "LayerRange",
@@ -46,6 +53,7 @@ __all__ = [
     "NamedMethod",
     "NoVisualSignalWarning",
     "NotCalibratedError",
+    "OrdersMethod",
     "OverOrders",
     "ParameterError",
     "PermutationAverage",
@@ -54,12 +62,14 @@ __all__ = [
     "PurifiedAttention",
     "RandomAverage",
     "RawAttention",
+    "ReplyMethod",
     "SelfConsistency",
     "UnlabelledLAD",
     "Vanilla",
     "canonical_name",
     "describe_method",
     "is_method",
+    "make_evidence_method",
     "make_method",
     "method_names",
     "named",

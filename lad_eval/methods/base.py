@@ -1,4 +1,4 @@
-"""What every method is: scikit-learn's contract on evidence, with the common checks made once."""
+"""What every method is: its parameters, what it must be given, and the one call that decides."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from lad_eval.errors import EvidenceError, UserError
 from lad_eval.evidence.replies import UNKNOWN_PASSES, Decoding, Replies
 from lad_eval.evidence.table import Evidence, Floats, Ints
-from lad_eval.methods import calibration
-from lad_eval.methods.calibration import log_softmax
 from lad_eval.methods.condition import PLAIN, Condition
 from lad_eval.methods.state import load_state, save_state
 from lad_eval.parameters import Parameter, ParameterError, check_names, check_values, declared_by
@@ -54,38 +51,28 @@ class MethodWarning(UserWarning):
 
 
 class Method(ABC):
-    """Decides answers from evidence.
+    """Decides answers to questions: `decide`, after `calibrate` where `calibrates` is true.
 
     A subclass declares its parameters by the annotations of a keyword-only constructor that stores them untouched, see
-    `lad_eval.parameters`, and writes `_scores` and, if it calibrates, `_calibrate`. What it learns goes into attributes whose
-    names end in `_`: arrays, numbers or strings.
+    `lad_eval.parameters`. One that scores rows of evidence derives from `EvidenceMethod`, one that combines several displayed
+    orders from `OverOrders`, one that reads replies from `ReplyMethod`. What it learns goes into attributes whose names end in
+    `_`: arrays, numbers or strings.
 
     Attributes:
         name: its name in tables and on the command line.
-        needs: the evidence it reads; "attention" is refused when missing, never replaced.
-        calibrates: whether `calibrate` must come before the first answer.
         orders: "cyclic" if an answer needs the evidence of all N cyclic shifts of the displayed order, "random" that of K random
             orders, "identity" if it needs the request's own pass only.
         condition: under which the model must have been run; evidence does not record it, the caller must know. A name may join
             more to that of the class.
         parameters: name -> allowed values, as the constructor declares them.
         renamed: today's name of a parameter by the name that it had before, which names and files may still use.
-        n_candidates_: N of the calibration (after `calibrate`).
-        n_layers_: L of the calibration; 0 for a method that reads no attention.
-        calibration_ids_: Str[samples], the samples calibrated on, sorted.
     """
 
     name: ClassVar[str]
-    needs: frozenset[Requirement] = frozenset({"log_probs"})
-    calibrates: bool = False
     orders: Orders = "identity"
     condition: Condition = PLAIN
     parameters: ClassVar[Mapping[str, Parameter]] = {}
     renamed: ClassVar[Mapping[str, str]] = {}
-
-    n_candidates_: int
-    n_layers_: int
-    calibration_ids_: npt.NDArray[np.str_]
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -93,6 +80,16 @@ class Method(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.get_params().items())})"
+
+    @property
+    @abstractmethod
+    def needs(self) -> frozenset[Requirement]:
+        """What it reads; "attention" is refused when missing, never replaced."""
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether `calibrate` must come before the first answer."""
+        return False
 
     @classmethod
     def current_names(cls, params: Mapping[str, V]) -> dict[str, V]:
@@ -134,14 +131,14 @@ class Method(ABC):
     @property
     def is_calibrated(self) -> bool:
         """Whether it can answer now: it was calibrated, or needs no calibration."""
-        return not self.calibrates or "calibration_ids_" in vars(self)
+        return True
 
     def learned_state(self) -> dict[str, Any]:
         """What `calibrate` learned, by attribute name."""
         return {name: value for name, value in vars(self).items() if name.endswith("_") and not name.startswith("_")}
 
     def calibrate(self: M, evidence: Evidence) -> M:
-        """Learns from calibration samples, each seen under its N cyclic shifts; nothing to do if `calibrates` is false.
+        """Learns from calibration samples, each seen under its N cyclic shifts; a method with `calibrates` false learns nothing.
 
         Args:
             evidence: all rows are used, whatever their split; pass `evidence.calibration`.
@@ -151,39 +148,7 @@ class Method(ABC):
             ParameterError: a parameter cannot have its value.
         """
         self.check()
-        if not self.calibrates:
-            return self
-        self._check_rows(evidence)
-        calibration.check_design(evidence)
-        self._calibrate(evidence)
-        self.n_candidates_ = evidence.n_candidates
-        self.n_layers_ = self._attention(evidence).shape[1] if "attention" in self.needs else 0
-        self.calibration_ids_ = np.unique(evidence.sample_id)
         return self
-
-    def predict_log_proba(self, evidence: Evidence) -> Floats:
-        """Normalised log-probabilities Float[n, N] of the displayed positions, one row per row of evidence.
-
-        A method that has only a score gives the score's log-softmax.
-
-        Raises:
-            NotCalibratedError: it calibrates and was not calibrated.
-            EvidenceError: the rows are none, lack what the method needs, differ in N or L from the calibration, or hold a
-                sample that was calibrated on.
-            ParameterError: a parameter cannot have its value.
-        """
-        self.check()
-        if not self.is_calibrated:
-            raise NotCalibratedError(f"{self.name} is not calibrated: call calibrate(evidence.calibration) first.")
-        self._check_rows(evidence)
-        if self.calibrates:
-            self._check_fits_calibration(evidence)
-        return log_softmax(self._scores(evidence))
-
-    def predict(self, evidence: Evidence) -> Ints:
-        """The answers, Int[n]: 0-based displayed positions; of equal candidates the first. Errors as `predict_log_proba`."""
-        answers: Ints = self.predict_log_proba(evidence).argmax(axis=1).astype(np.int64)
-        return answers
 
     def save(self, path: str | Path) -> None:
         """Writes parameters and learned state to one safetensors file.
@@ -205,7 +170,13 @@ class Method(ABC):
         method.check()
         for name, value in learned.items():
             setattr(method, name, value)
+        if learned and not method._has_learned():
+            raise UserError(f"{path} does not hold all that {cls.__name__} learns, or is damaged; save one with Method.save.")
         return method
+
+    def _has_learned(self) -> bool:
+        """Whether everything that it learns is there, in its shape; read from a file, anything may be."""
+        return True
 
     @property
     def learner(self) -> Method:
@@ -234,6 +205,7 @@ class Method(ABC):
         """Float[L]: share of the rows in which it reads each decoder layer; None for a method that chooses no layers."""
         return None
 
+    @abstractmethod
     def decide(self, results: Results, index: Ints) -> Answers:
         """Answers to m questions; the one call behind every run, whatever the method reads.
 
@@ -245,62 +217,17 @@ class Method(ABC):
             EvidenceError: the results lack what the method needs.
             NotCalibratedError: it calibrates and was not calibrated.
         """
-        log_proba = self.predict_log_proba(self._evidence(results))[index[:, 0]]
-        return Answers(log_proba, log_proba.argmax(axis=1).astype(np.int64), passes_of(results, index))
-
-    def _evidence(self, results: Results) -> Evidence:
-        if not isinstance(results, Evidence):
-            raise EvidenceError(f"{self.name} decides from evidence, and was given replies.")
-        return results
-
-    @abstractmethod
-    def _scores(self, evidence: Evidence) -> Floats:
-        """Finite scores Float[n, N]; the greatest is the answer."""
-
-    def _calibrate(self, evidence: Evidence) -> None:
-        """Learns from rows that passed the common checks; to be written where `calibrates` is true."""
-        raise NotImplementedError
-
-    def _attention(self, evidence: Evidence) -> Floats:
-        """Float[n, L, N] of the span that the method reads: parameter `span` if it has one, else the images' own tokens."""
-        span = getattr(self, "span", "image")
-        attention = evidence.attention_delimited if span == "delimited" else evidence.attention
-        if attention is None:
-            raise EvidenceError(
-                f"{self.name} needs attention (span {span!r}) and this evidence has none; collect it with attention, "
-                "or use a method that reads log_probs only."
-            )
-        return attention
-
-    def _check_rows(self, evidence: Evidence) -> None:
-        if not len(evidence):
-            raise EvidenceError(f"{self.name} was given no rows of evidence.")
-        if "attention" in self.needs:
-            attention = self._attention(evidence)
-            if unseen := int((~attention.any(axis=(1, 2))).sum()):
-                raise EvidenceError(
-                    f"{unseen} of {len(evidence)} rows have no attention to any image in any layer: collect them again."
-                )
-
-    def _check_fits_calibration(self, evidence: Evidence) -> None:
-        if evidence.n_candidates != self.n_candidates_:
-            raise EvidenceError(
-                f"{self.name} was calibrated with N = {self.n_candidates_} candidates and this evidence has "
-                f"N = {evidence.n_candidates}: calibrate with the same N."
-            )
-        if "attention" in self.needs and (layers := self._attention(evidence).shape[1]) != self.n_layers_:
-            raise EvidenceError(
-                f"{self.name} was calibrated with {self.n_layers_} layers of attention and this evidence has {layers}: "
-                "calibrate on the same model."
-            )
-        if len(shared := np.intersect1d(evidence.sample_id, self.calibration_ids_)):
-            raise EvidenceError(
-                f"{len(shared)} evaluated samples were also calibrated on ({_some(shared)}): evaluate evidence.test alone."
-            )
 
 
-def _some(names: npt.NDArray[np.str_], most: int = 3) -> str:
-    return ", ".join(names[:most].tolist()) + (", ..." if len(names) > most else "")
+def evidence_of(results: Results, method: Method) -> Evidence:
+    """The results, where they are evidence.
+
+    Raises:
+        EvidenceError: they are replies.
+    """
+    if not isinstance(results, Evidence):
+        raise EvidenceError(f"{method.name} decides from evidence, and was given replies.")
+    return results
 
 
 def passes_of(results: Results, index: Ints) -> Floats:

@@ -1,4 +1,4 @@
-"""The laws that every method keeps, as checks to run over one's own.
+"""The laws that every method from evidence keeps, as checks to run over one's own.
 
     @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
     def test_my_method_keeps_the_laws(law):
@@ -22,7 +22,9 @@ import numpy.typing as npt
 
 from lad_eval.errors import EvidenceError
 from lad_eval.evidence.table import Evidence, Floats
-from lad_eval.methods.base import Method, MethodWarning, NotCalibratedError
+from lad_eval.methods.base import MethodWarning, NotCalibratedError
+from lad_eval.methods.evidence_method import EvidenceMethod
+from lad_eval.methods.orders import OrdersMethod
 from lad_eval.parameters import ParameterError
 
 N, DEPTH, SAMPLES, CALIBRATION_SAMPLES = 4, 6, 12, 5
@@ -103,7 +105,7 @@ def displayed(evidence: Evidence, order: npt.NDArray[np.int64]) -> Evidence:
     )
 
 
-Maker: TypeAlias = Callable[[], Method]
+Maker: TypeAlias = Callable[[], EvidenceMethod | OrdersMethod]
 
 
 def log_probabilities_are_normalised(make: Maker) -> None:
@@ -321,7 +323,7 @@ LAWS: tuple[Callable[[Maker], None], ...] = (
 )
 
 
-def _calibrated(make: Maker, calibration: Evidence | None = None) -> Method:
+def _calibrated(make: Maker, calibration: Evidence | None = None) -> EvidenceMethod | OrdersMethod:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MethodWarning)
         return make().calibrate(random_calibration() if calibration is None else calibration)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from lad_eval.evidence.table import Evidence, Floats, Span
-from lad_eval.methods.base import Method, MethodWarning
+from lad_eval.methods.base import MethodWarning
 from lad_eval.methods.calibration import Mean, log_softmax, logsumexp, mean_by_gold
+from lad_eval.methods.evidence_method import EvidenceMethod
 from lad_eval.methods.readout import (
     AttentionMean,
     LayerChoice,
@@ -25,7 +27,7 @@ class NoVisualSignalWarning(MethodWarning):
     """No calibration pass preferred its answer: the gain is at most 1 and is taken as 1."""
 
 
-class LAD(Method):
+class LAD(EvidenceMethod):
     """Log-probabilities minus the position bias expected under the purified attention.
 
     Source: "Logit-Attention Divergence" (arXiv 2605.11591), and its released code (github.com/brightXian/LAD, c704b9d). The
@@ -59,6 +61,7 @@ class LAD(Method):
     name = "lad"
     needs = frozenset({"log_probs", "attention"})
     calibrates = True
+    learned_shapes: ClassVar[Mapping[str, str]] = {"log_bias_": "NN", "log_gain_": "", "log_attention_prior_": "LN"}
 
     log_bias_: Floats
     log_gain_: float
@@ -122,7 +125,7 @@ class UnlabelledLAD(LAD):
 
     Not in the paper. log P_obs(j|i) is the mean over all calibration passes, each weighted by the posterior pi_i that its own
     purified attention gives to the image at i (Eq. 7-12 with the prior of the same passes); the rest is LAD's. The samples are
-    still shown under their N cyclic shifts, as the attention prior and an even visit of all positions ask for; their
+    still shown under their N cyclic shifts, as the attention prior and an even visit of all positions require; their
     `gold_position` is read by the check of that design alone, and any image may take the right one's place there.
     """
 

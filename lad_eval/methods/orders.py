@@ -11,13 +11,14 @@ import numpy as np
 from lad_eval.errors import EvidenceError, UserError
 from lad_eval.evidence.replies import UNPARSABLE, Decoding, Replies
 from lad_eval.evidence.table import Evidence, Floats, Ints
-from lad_eval.methods.base import Answers, Method, Results, passes_of
-from lad_eval.parameters import Count
+from lad_eval.methods.base import Answers, Method, Requirement, Results, evidence_of, passes_of
+from lad_eval.methods.evidence_method import EvidenceMethod, most_probable
+from lad_eval.parameters import Count, check_names
 from lad_eval.tasks.plan import RANDOM_ORDERS
 from lad_eval.tasks.request import Permutation
 
 
-class Vanilla(Method):
+class Vanilla(EvidenceMethod):
     """The candidate with the greatest log-probability; no debiasing."""
 
     name = "vanilla"
@@ -26,22 +27,78 @@ class Vanilla(Method):
         return evidence.log_probs
 
 
+class OrdersMethod(Method):
+    """Answers a question from its evidence under several displayed orders."""
+
+    @abstractmethod
+    def predict_over_orders(self, evidence: Evidence, index: Ints) -> Floats:
+        """Log-probabilities Float[m, N] of m questions, in the displayed order of each one's first order.
+
+        Args:
+            evidence: rows of all orders.
+            index: Int[m, V], the rows of each question's orders, the displayed order itself first.
+
+        Raises:
+            EvidenceError: the rows are none, or lack what the method needs.
+            NotCalibratedError: it calibrates and was not calibrated.
+            ParameterError: a parameter cannot have its value.
+        """
+
+    def predict_log_proba(self, evidence: Evidence) -> Floats:
+        """Log-probabilities Float[n, N] of the displayed positions, each row answered from all its orders.
+
+        Args:
+            evidence: with a row it must hold the other orders that the row's answer rests on, of the same sample.
+
+        Raises:
+            EvidenceError: it lacks some, or as `predict_over_orders`.
+            NotCalibratedError: it calibrates and was not calibrated.
+            ParameterError: a parameter cannot have its value.
+        """
+        return self.predict_over_orders(evidence, self._orders_of_rows(evidence))
+
+    def predict(self, evidence: Evidence) -> Ints:
+        """The answers, Int[n]: 0-based displayed positions; of equal candidates the first. Errors as `predict_log_proba`."""
+        return most_probable(self.predict_log_proba(evidence))
+
+    def decide(self, results: Results, index: Ints) -> Answers:
+        log_proba = self.predict_over_orders(evidence_of(results, self), index)
+        return Answers(log_proba, most_probable(log_proba), passes_of(results, index))
+
+    def _orders_of_rows(self, evidence: Evidence) -> Ints:
+        """Int[n, V]: for every row the rows of its orders; of equal rows the first."""
+        rows = list(zip(evidence.sample_id.tolist(), evidence.perm.tolist(), strict=True))
+        where: dict[tuple[Any, ...], int] = {}
+        for row, (sample, order) in enumerate(rows):
+            where.setdefault((sample, *order), row)
+        rows_of = [
+            [where.get((sample, *shown.order)) for shown in self.displayed_orders(Permutation(tuple(order)))]
+            for sample, order in rows
+        ]
+        if lacking := sum(None in of_one for of_one in rows_of):
+            cyclic = self.orders == "cyclic"
+            wanted = f"all {evidence.n_candidates} cyclic shifts" if cyclic else f"the {self.most_orders} random orders"
+            raise EvidenceError(
+                f"{self.name} needs {wanted} of every displayed order: {lacking} of {len(evidence)} rows lack some; "
+                "collect them, or leave the method out."
+            )
+        return np.asarray(rows_of, dtype=np.int64)
+
+
 V = TypeVar("V", bound="OverOrders")
 
 
-class OverOrders(Method):
+class OverOrders(OrdersMethod):
     """Combines what a decision makes of each of several displayed orders of a question; by default the model as it is.
 
     Attributes:
-        decision: decides each order by itself; see `over`. Its calibration is that of the whole.
         needs_probabilities: whether a decision that gives answers only, as one from replies, cannot be combined.
     """
 
     needs_probabilities: ClassVar[bool] = True
-    decision: Method
 
     def __init__(self) -> None:
-        self.decision = Vanilla()
+        self._decision: Method = Vanilla()
 
     def over(self: V, decision: Method) -> V:
         """Lets another method decide each order.
@@ -51,44 +108,67 @@ class OverOrders(Method):
         """
         if decision.orders != "identity":
             raise UserError(f"{self.name} cannot be joined with {decision.name}: both ask under several displayed orders.")
-        self.decision = decision
-        self.needs, self.calibrates = decision.needs, decision.calibrates
+        self._decision = decision
+        return self
+
+    @property
+    def decision(self) -> Method:
+        """Decides each order by itself; see `over`. Its calibration is that of the whole."""
+        return self._decision
+
+    @property
+    def needs(self) -> frozenset[Requirement]:
+        """Of the decision."""
+        return self._decision.needs
+
+    @property
+    def calibrates(self) -> bool:
+        return self._decision.calibrates
+
+    @property
+    def is_calibrated(self) -> bool:
+        return self._decision.is_calibrated
+
+    def calibrate(self: V, evidence: Evidence) -> V:
+        """Calibrates the decision."""
+        self.check()
+        self._decision.calibrate(evidence)
         return self
 
     @property
     def learner(self) -> Method:
-        return self.decision
+        return self._decision
 
     def with_learner(self: V, learner: Method) -> V:
         return self.over(learner)
 
     @property
     def decoding(self) -> Decoding | None:
-        return self.decision.decoding
+        return self._decision.decoding
 
     def layer_shares(self, evidence: Evidence) -> Floats | None:
-        return self.decision.layer_shares(evidence)
-
-    def decide(self, results: Results, index: Ints) -> Answers:
-        log_proba = self.predict_over_orders(self._evidence(results), index)
-        return Answers(log_proba, log_proba.argmax(axis=1).astype(np.int64), passes_of(results, index))
+        return self._decision.layer_shares(evidence)
 
     def get_params(self) -> dict[str, Any]:
         """Own parameters and the decision's."""
-        return {**super().get_params(), **self.decision.get_params()}
+        return {**super().get_params(), **self._decision.get_params()}
 
-    def predict_over_orders(self, evidence: Evidence, index: Ints) -> Floats:
-        """Log-probabilities Float[m, N] of m questions, in the displayed order of each one's first order.
-
-        Args:
-            evidence: rows of all orders.
-            index: Int[m, V], the rows of each question's orders, the displayed order itself first.
+    def set_params(self: V, **params: Any) -> V:
+        """Changes own parameters and the decision's, which forgets its calibration.
 
         Raises:
-            EvidenceError: as `predict_log_proba`.
+            ParameterError: neither has such a parameter.
         """
+        check_names(self.name, params, {**self.parameters, **self._decision.parameters})
+        of_decision = {name: value for name, value in params.items() if name in self._decision.parameters}
+        self._decision.set_params(**of_decision)
+        return super().set_params(**{name: value for name, value in params.items() if name not in of_decision})
+
+    def predict_over_orders(self, evidence: Evidence, index: Ints) -> Floats:
         self.check()
-        log_proba = self.decision.predict_log_proba(evidence)
+        log_proba = self._decision.decide(evidence, np.arange(len(evidence))[:, None]).log_proba
+        if log_proba is None:
+            raise EvidenceError(f"{self.name} combines probabilities, and {self._decision.name} gives none.")
         by_image = np.empty_like(log_proba)
         np.put_along_axis(by_image, evidence.perm, log_proba, axis=1)
         combined = self._combined(by_image[index[:, : self.most_orders]])
@@ -101,60 +181,16 @@ class OverOrders(Method):
         Raises:
             UserError: the file cannot be written, or another method decides each order.
         """
-        if not isinstance(self.decision, Vanilla):
-            raise UserError(f"{self.name} over {self.decision.name} has no state of its own; save its decision.")
+        if not isinstance(self._decision, Vanilla):
+            raise UserError(f"{self.name} over {self._decision.name} has no state of its own; save its decision.")
         super().save(path)
-
-    def _calibrate(self, evidence: Evidence) -> None:
-        self.decision.calibrate(evidence)
-
-    def _scores(self, evidence: Evidence) -> Floats:
-        return self.predict_over_orders(evidence, self._orders_of_rows(evidence))
-
-    def _orders_of_rows(self, evidence: Evidence) -> Ints:
-        """Int[n, V]: for every row the rows of its orders; of equal rows the first."""
-        N = evidence.n_candidates
-        orders = evidence.perm.tolist()
-        where: dict[tuple[Any, ...], int] = {}
-        for row, (sample, order) in enumerate(zip(evidence.sample_id.tolist(), orders, strict=True)):
-            where.setdefault((sample, *order), row)
-        rows_of = [
-            [where.get((sample, *shown)) for shown in self._orders(tuple(order))]
-            for sample, order in zip(evidence.sample_id.tolist(), orders, strict=True)
-        ]
-        if lacking := sum(None in rows for rows in rows_of):
-            raise EvidenceError(
-                f"{self.name} needs {self._wanted(N)} of every displayed order: {lacking} of {len(evidence)} rows lack some; "
-                "collect them, or leave the method out."
-            )
-        return np.asarray(rows_of, dtype=np.int64)
 
     @abstractmethod
     def _combined(self, by_image: Floats) -> Floats:
         """Scores Float[m, N] of the images, from log-probabilities Float[m, V, N] of the images under each order."""
 
-    @abstractmethod
-    def _orders(self, order: tuple[int, ...]) -> list[tuple[int, ...]]:
-        """The orders that a displayed order is answered under, itself first."""
 
-    @abstractmethod
-    def _wanted(self, n: int) -> str:
-        """The orders in words."""
-
-
-class Cyclic(OverOrders):
-    """Over the N cyclic shifts of the displayed order."""
-
-    orders = "cyclic"
-
-    def _orders(self, order: tuple[int, ...]) -> list[tuple[int, ...]]:
-        return [shifted.order for shifted in Permutation(order).cyclic_shifts()]
-
-    def _wanted(self, n: int) -> str:
-        return f"all {n} cyclic shifts"
-
-
-class PermutationAverage(Cyclic):
+class PermutationAverage(OverOrders):
     """Log-probabilities averaged over the N cyclic shifts of the displayed order: N passes, the empirical ceiling.
 
     Source: arXiv 2605.11591, baseline "permutation averaging". The log-probabilities of every shift are mapped back to images
@@ -163,6 +199,7 @@ class PermutationAverage(Cyclic):
     """
 
     name = "permutation-average"
+    orders = "cyclic"
 
     def _combined(self, by_image: Floats) -> Floats:
         mean: Floats = by_image.mean(axis=1)
@@ -194,14 +231,8 @@ class RandomAverage(OverOrders):
         mean: Floats = by_image.mean(axis=1)
         return mean
 
-    def _orders(self, order: tuple[int, ...]) -> list[tuple[int, ...]]:
-        return [drawn.order for drawn in Permutation(order).random_orders(self.k)]
 
-    def _wanted(self, n: int) -> str:
-        return f"the {self.k} random orders"
-
-
-class Majority(Cyclic):
+class Majority(OverOrders):
     """The image that most of the N cyclic shifts answer; needs answers only, so that replies can vote too.
 
     Of images with equally many votes the one that is answered in the earliest order wins, the shown one first and then shift by
@@ -209,12 +240,13 @@ class Majority(Cyclic):
     """
 
     name = "majority"
+    orders = "cyclic"
     needs_probabilities = False
 
     def decide(self, results: Results, index: Ints) -> Answers:
         if not isinstance(results, Replies):
             return super().decide(results, index)
-        each = self.decision.decide(results, np.arange(len(results))[:, None]).position
+        each = self._decision.decide(results, np.arange(len(results))[:, None]).position
         perm = results.perm
         image = np.take_along_axis(perm, np.maximum(each, 0)[:, None], axis=1)[:, 0]
         chosen = most_voted(np.where(each == UNPARSABLE, UNPARSABLE, image)[index], results.n_candidates)

@@ -8,14 +8,16 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from lad_eval.errors import EvidenceError
 from lad_eval.evidence.table import Evidence, Floats, Ints
-from lad_eval.methods.base import Answers, Method, Results
+from lad_eval.methods.base import Answers, Requirement, Results, evidence_of
 from lad_eval.methods.calibration import log_softmax, logsumexp
-from lad_eval.methods.orders import Cyclic
+from lad_eval.methods.evidence_method import EvidenceMethod
+from lad_eval.methods.orders import OrdersMethod
 from lad_eval.parameters import Count, Share
 
 
-class PriDe(Method):
+class PriDe(EvidenceMethod):
     """Log-probabilities minus one prior of positions, estimated on the calibration samples.
 
     Source: arXiv 2309.03882 and github.com/chujiezheng/LLM-MCQ-Bias. A sample's prior is the softmax of its mean
@@ -33,6 +35,7 @@ class PriDe(Method):
 
     name = "pride"
     calibrates = True
+    learned_shapes: ClassVar[Mapping[str, str]] = {"log_prior_": "N"}
 
     log_prior_: Floats
 
@@ -55,10 +58,10 @@ class PriDe(Method):
 _FLOOR = 1e-10
 
 
-class PriDeOriginal(Cyclic):
+class PriDeOriginal(OrdersMethod):
     """PriDe by its authors' protocol: one prior from a random 5 % of the evaluated samples; mean of 5 draws.
 
-    Source: arXiv 2309.03882 and github.com/chujiezheng/LLM-MCQ-Bias, da14c48, code/debias_pride.py. The drawn samples are asked
+    Source: arXiv 2309.03882 and github.com/chujiezheng/LLM-MCQ-Bias, da14c48, code/debias_pride.py. The drawn samples are run
     under their N cyclic shifts and answered by the mean probability of each image over them; their priors (the softmax of the
     mean log-probabilities of the positions) are averaged arithmetically, and the average is taken out of the log-probabilities of
     all other samples. As there, int(share n) samples are drawn, and every logarithm is that of a probability plus 1e-10.
@@ -77,6 +80,8 @@ class PriDeOriginal(Cyclic):
     """
 
     name = "pride-original"
+    needs: frozenset[Requirement] = frozenset({"log_probs"})
+    orders = "cyclic"
     renamed: ClassVar[Mapping[str, str]] = {"draws": "repetitions"}
 
     def __init__(
@@ -86,14 +91,13 @@ class PriDeOriginal(Cyclic):
         repetitions: Annotated[int, Count()] = 5,
         seed: Annotated[int, Count(0)] = 42,
     ) -> None:
-        super().__init__()
         self.share = share
         self.repetitions = repetitions
         self.seed = seed
 
     def decide(self, results: Results, index: Ints) -> Answers:
         """A question costs its own pass, or that of all its orders where its sample is drawn; the mean over the draws."""
-        evidence = self._evidence(results)
+        evidence = evidence_of(results, self)
         log_proba = self.predict_over_orders(evidence, index)
         draws = [self.drawn(evidence, index, draw) for draw in range(self.repetitions)]
         repetitions = np.stack([scores.argmax(axis=1) for scores, _ in draws]).astype(np.int64)
@@ -128,19 +132,17 @@ class PriDeOriginal(Cyclic):
             answers[rows] = floored[shown[rows]] - _floored(log_softmax(logsumexp(learned, axis=0)))
         by_image = np.empty_like(logs)
         np.put_along_axis(by_image, evidence.perm, logs, axis=1)
-        mean = self._combined(by_image[index[estimated]])
+        # The mean probability of each image over the shifts, as a log and without the division by N.
+        mean = logsumexp(by_image[index[estimated]], axis=1)
         answers[estimated] = np.take_along_axis(mean, orders[estimated], axis=1)
         return log_softmax(answers), estimated
 
     def predict_over_orders(self, evidence: Evidence, index: Ints) -> Floats:
-        """Log-probabilities of the first draw; see `OverOrders.predict_over_orders`."""
+        """Log-probabilities of the first draw; see `OrdersMethod.predict_over_orders`."""
         self.check()
-        self._check_rows(evidence)
+        if not len(evidence):
+            raise EvidenceError(f"{self.name} was given no rows of evidence.")
         return self.drawn(evidence, index, 0)[0]
-
-    def _combined(self, by_image: Floats) -> Floats:
-        """The mean probability of each image over the shifts, as a log and without the division by N."""
-        return logsumexp(by_image, axis=1)
 
 
 def _floored(log_probs: Floats) -> Floats:

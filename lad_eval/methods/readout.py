@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
 from lad_eval.errors import EvidenceError
 from lad_eval.evidence.table import Evidence, Floats, Ints, Span
-from lad_eval.methods.base import Method, MethodWarning
+from lad_eval.methods.base import MethodWarning
 from lad_eval.methods.calibration import log_softmax
+from lad_eval.methods.evidence_method import EvidenceMethod
 from lad_eval.parameters import Count, LayerRange, Layers, Positive
 
 AttentionMean = Literal["arithmetic", "log"]
@@ -28,7 +30,7 @@ LayerChoice = Annotated[LayerRange, Layers()]
 
 
 class FewLayersWarning(MethodWarning):
-    """The range holds fewer layers than top_k asks for; all of them are used."""
+    """The range holds fewer layers than top_k; all of them are used."""
 
 
 def layer_range(layers: LayerRange, depth: int) -> tuple[int, int]:
@@ -109,7 +111,7 @@ def purified_attention(attention: Floats, prior: Floats, chosen: Ints, mean: Att
     return log_softmax(temperature * (log_mean - prior[chosen].mean(axis=1)))
 
 
-class RawAttention(Method):
+class RawAttention(EvidenceMethod):
     """The image that the model looks at most, in the layers that look at the images most.
 
     Source: arXiv 2605.11591, ablation "raw attention": argmax_k of the mean over L* of a_k. Its probabilities are the images'
@@ -134,7 +136,7 @@ class RawAttention(Method):
         return log_attention(raw_attention(attention, strongest_layers(attention, self.layers, self.top_k, method=self.name)))
 
 
-class PurifiedAttention(Method):
+class PurifiedAttention(EvidenceMethod):
     """The image that the model looks at more than it looks at its position on average.
 
     Source: arXiv 2605.11591, Eq. 7-12: argmax_k of pi, LAD's posterior over images; no log-probabilities are read.
@@ -153,6 +155,7 @@ class PurifiedAttention(Method):
     name = "purified-attention"
     needs = frozenset({"attention"})
     calibrates = True
+    learned_shapes: ClassVar[Mapping[str, str]] = {"log_attention_prior_": "LN"}
 
     log_attention_prior_: Floats
 

@@ -7,15 +7,23 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
 
 from lad_eval.methods.base import Method
+from lad_eval.methods.evidence_method import EvidenceMethod
 from lad_eval.methods.lad import LAD, UnlabelledLAD
-from lad_eval.methods.orders import Majority, OverOrders, PermutationAverage, RandomAverage, Vanilla
+from lad_eval.methods.orders import Majority, OrdersMethod, OverOrders, PermutationAverage, RandomAverage, Vanilla
 from lad_eval.methods.pride import PriDe, PriDeOriginal
 from lad_eval.methods.readout import PurifiedAttention, RawAttention
-from lad_eval.methods.replying import ChainOfThought, Generate, SelfConsistency
+from lad_eval.methods.replying import ChainOfThought, Generate, ReplyMethod, SelfConsistency
 from lad_eval.registry import Registry
 
 Kind = Literal["evidence", "protocol", "orders", "replies"]
 """Of parts: a decision from evidence, a protocol of other authors that decides from it, orders, a decision from replies."""
+
+_CLASSES: Mapping[Kind, tuple[type[Method], ...]] = {
+    "evidence": (EvidenceMethod, OrdersMethod),
+    "protocol": (EvidenceMethod, OrdersMethod),
+    "orders": (OverOrders,),
+    "replies": (ReplyMethod,),
+}
 
 
 class NamedMethod(NamedTuple):
@@ -40,11 +48,11 @@ def named(method: type[Method], summary: str = "", *, kind: Kind | None = None, 
     Args:
         method: its class.
         summary: one line for lists; default: the first line of the class's docstring.
-        kind: of part; default: a decision, from replies if that is what the class reads.
+        kind: of part; default: a decision, from replies if the class is a `ReplyMethod`.
         preset: parameters by name.
     """
     line, *_ = (summary or method.__doc__ or "").strip().splitlines() or [method.__name__]
-    usual: Kind = "replies" if "replies" in method.needs else "evidence"
+    usual: Kind = "replies" if issubclass(method, ReplyMethod) else "evidence"
     return NamedMethod(method, MappingProxyType(preset), line, kind or usual)
 
 
@@ -56,8 +64,9 @@ def _accepted(name: str, value: object) -> NamedMethod:
         raise TypeError(f"the method {name!r} must be a subclass of lad_eval.methods.Method")
     if entry.kind not in get_args(Kind):
         raise TypeError(f"the kind of the method {name!r} must be {' or '.join(map(repr, get_args(Kind)))}, not {entry.kind!r}")
-    if entry.kind == "orders" and not issubclass(entry.method, OverOrders):
-        raise TypeError(f"the orders {name!r} must be a subclass of lad_eval.methods.OverOrders")
+    if not issubclass(entry.method, _CLASSES[entry.kind]):
+        what = "orders" if entry.kind == "orders" else "method"
+        raise TypeError(f"the {what} {name!r} must be a subclass of lad_eval.methods.{_CLASSES[entry.kind][0].__name__}")
     return entry
 
 

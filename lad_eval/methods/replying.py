@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
@@ -10,8 +11,8 @@ import numpy as np
 
 from lad_eval.errors import EvidenceError
 from lad_eval.evidence.replies import UNPARSABLE, Decoding, Replies
-from lad_eval.evidence.table import Evidence, Floats, Ints
-from lad_eval.methods.base import Answers, Method, Results, passes_of
+from lad_eval.evidence.table import Ints
+from lad_eval.methods.base import Answers, Method, Requirement, Results, passes_of
 from lad_eval.methods.condition import Condition
 from lad_eval.methods.orders import most_voted
 from lad_eval.parameters import Count, Positive
@@ -70,7 +71,27 @@ def _flags(identifiers: Sequence[str]) -> re.RegexFlag:
     return re.IGNORECASE if ordinals else re.RegexFlag(0)
 
 
-class Generate(Method):
+class ReplyMethod(Method):
+    """Decides from what the model writes, and not from evidence."""
+
+    needs: frozenset[Requirement] = frozenset({"replies"})
+
+    @property
+    @abstractmethod
+    def decoding(self) -> Decoding:
+        """How the replies must have been written."""
+
+    @abstractmethod
+    def answers(self, replies: Replies) -> Ints:
+        """0-based displayed positions, Int[n]; UNPARSABLE where a reply names no candidate, or several."""
+
+    def decide(self, results: Results, index: Ints) -> Answers:
+        if not isinstance(results, Replies):
+            raise EvidenceError(f"{self.name} decides from replies, and was given evidence.")
+        return Answers(None, self.answers(results)[index[:, 0]], passes_of(results, index))
+
+
+class Generate(ReplyMethod):
     """The model's greedy reply, parsed strictly; one that does not name exactly one candidate is wrong and counted as unparsable.
 
     Args:
@@ -78,7 +99,6 @@ class Generate(Method):
     """
 
     name = "generate"
-    needs = frozenset({"replies"})
     thoughtful: ClassVar[bool] = False
 
     def __init__(self, *, max_new_tokens: Annotated[int, Count()] = 16) -> None:
@@ -86,25 +106,15 @@ class Generate(Method):
 
     @property
     def decoding(self) -> Decoding:
-        """How the replies must have been written."""
         return Decoding(max_new_tokens=self.max_new_tokens)
 
-    def decide(self, results: Results, index: Ints) -> Answers:
-        if not isinstance(results, Replies):
-            raise EvidenceError(f"{self.name} decides from replies, and was given evidence.")
-        return Answers(None, self.answers(results)[index[:, 0]], passes_of(results, index))
-
     def answers(self, replies: Replies) -> Ints:
-        """0-based displayed positions, Int[n]; UNPARSABLE where a reply names no candidate, or several."""
         positions = [
             [parse_reply(text, names, thoughtful=self.thoughtful) for text in texts]
             for texts, names in zip(replies.texts, replies.identifiers, strict=True)
         ]
         chosen = np.asarray([[UNPARSABLE if p is None else p for p in row] for row in positions], dtype=np.int64)
         return most_voted(chosen, replies.n_candidates)
-
-    def _scores(self, evidence: Evidence) -> Floats:
-        raise EvidenceError(f"{self.name} decides from replies and not from evidence: use `answers(replies)`.")
 
 
 class ChainOfThought(Generate):

@@ -9,6 +9,7 @@ from lad_eval.attention.interventions import INTERVENTIONS
 from lad_eval.errors import UserError
 from lad_eval.methods.base import Method
 from lad_eval.methods.compose import composition
+from lad_eval.methods.evidence_method import EvidenceMethod
 from lad_eval.methods.registry import METHODS
 from lad_eval.names import parse_parts, renewed, spell
 from lad_eval.parameters import ParameterError
@@ -29,6 +30,18 @@ def make_method(name: str, **overrides: Any) -> Method:
     """
     parts = composition(name)
     return parts.plain.make({**parts.changes, **overrides})
+
+
+def make_evidence_method(name: str, **overrides: Any) -> EvidenceMethod:
+    """As `make_method`, where the name must be of a method that scores rows of evidence: `calibrate`, then `predict`.
+
+    Raises:
+        UserError: it reads replies, needs several displayed orders, or as `make_method`.
+    """
+    method = make_method(name, **overrides)
+    if not isinstance(method, EvidenceMethod) or method.orders != "identity":
+        raise UserError(f"{name} does not answer from one pass of the model; use lad, lad-unlabelled, pride or the like.")
+    return method
 
 
 def is_method(name: str) -> bool:

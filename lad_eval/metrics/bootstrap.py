@@ -62,7 +62,8 @@ def figures(means: Floats) -> FigureArrays:
 def resampled_means(sums: Floats, resamples: int = RESAMPLES, seed: int = 42) -> Floats:
     """Means over samples of Float[S, F] in each of B resamples, Float[B, F].
 
-    The counts depend on `S`, `resamples` and `seed` only: tables of the same samples are resampled alike, hence paired.
+    The counts depend on `S`, `resamples` and `seed` only: tables of the same samples are resampled in the same way and so are
+    paired.
     """
     return np.concatenate([counts @ sums for counts in _counts(len(sums), resamples, seed)]) / len(sums)
 
@@ -75,7 +76,7 @@ def interval(draws: Floats, level: float = 0.95) -> tuple[float, float]:
     known = draws[~np.isnan(draws)]
     if not len(known):
         return np.nan, np.nan
-    tail = round((1 - level) / 2, 12)  # 0.025, and not 0.025000000000000022
+    tail = round((1 - level) / 2, 12)  # 0.025 rather than 0.025000000000000022
     low, high = np.quantile(known, [tail, 1 - tail])
     return float(low), float(high)
 
@@ -120,7 +121,7 @@ def _counts(samples: int, resamples: int, seed: int) -> Iterator[Floats]:
 
 @dataclass(frozen=True)
 class Summary:
-    """Figures in points, 0 to 100, unless said otherwise; `_low` and `_high` bound 95 % cluster bootstrap intervals.
+    """Figures in points, 0 to 100, unless stated otherwise; `_low` and `_high` bound 95 % cluster bootstrap intervals.
 
     The intervals are percentiles: they shrink to a point where every sample agrees (accuracy 100), and for an RStd near 0 they
     lie high, since noise only adds spread.

@@ -33,8 +33,8 @@ class Change:
         difference: now minus before, with its paired cluster bootstrap interval.
         p_value: two-sided paired test that nothing changed, see `changes`.
         p_holm: the same, corrected for all comparisons made together.
-        detectable: the smallest true change for the worse, in points, that the test finds with chance 0.8 although all the
-            comparisons are corrected for; NaN where no possible change would be found.
+        detectable: the smallest true change for the worse, in points, that the test detects with power 0.8 after correction for
+            all comparisons; NaN where no possible change would be found.
     """
 
     figure: Figure

@@ -1,4 +1,4 @@
-"""The figures, each a function of arrays; all in points (0 to 100) unless said otherwise.
+"""The figures, each a function of arrays; all in points (0 to 100) unless stated otherwise.
 
 Source: "Logit-Attention Divergence" (arXiv 2605.11591), section 5.2; RStd also arXiv 2309.03882. S samples, T permutations, N
 candidates.
@@ -112,7 +112,7 @@ def chi_square(predicted: Ints, n_candidates: int) -> ChiSquare:
 
 
 def divergence(purified_accuracy: float, vanilla_accuracy: float) -> float:
-    """Logit-attention divergence: what purified attention knows and the logits do not say, in points."""
+    """Logit-attention divergence: accuracy of purified attention minus that of the logits, in points."""
     return purified_accuracy - vanilla_accuracy
 
 
@@ -133,7 +133,7 @@ def spread(values: Floats) -> Floats:
 
 
 RESAMPLES = 1999
-_CELLS = 2**18  # of a block of drawn orders: 2 MB, several times over
+_CELLS = 2**18  # of a block of sampled orders: 2 MB, several times over
 
 
 class PositionTest(NamedTuple):
@@ -147,8 +147,9 @@ def position_test(grid: Grid, *, resamples: int = RESAMPLES, seed: int = 42) -> 
     """Permutation test of "position does not matter".
 
     H0: the choices of a sample (images, or none) are exchangeable over its T displayed orders: whatever makes a model choose now
-    one image and now another, it is not where the images stand. So the T choices of a sample may be dealt to its T orders anew,
-    all T! ways alike, samples independently; a dealt choice is answered at the position where its image stands in that order.
+    one image and now another, it is not where the images stand. So the T choices of a sample may be reassigned to its T orders in
+    any of the T! ways with equal probability, independently between samples; a reassigned choice is answered at the position
+    where its image stands in that order.
 
     Statistic: sum over positions j of (n_j - E_j)^2 / E_j, with n_j the number of rows answered at j and E_j its exact
     expectation under the dealing. As E_j is made of the choices themselves, neither where the right images stood nor that

@@ -30,9 +30,9 @@ def paired_test(first: Bools, second: Bools) -> float:
 
     H0: on every sample the two methods could change places, so each difference is as likely with the other sign. The T rows of a
     sample move together. Statistic: the sum of the differences. With c_k samples that differ by k of T orders it is the sum over
-    k of k * (2 X_k - c_k), X_k binomial(c_k, 1/2), whose distribution is computed by convolution; nothing is drawn.
+    k of k * (2 X_k - c_k), X_k binomial(c_k, 1/2), whose distribution is computed by convolution, without sampling.
 
-    For T = 1 this is the exact McNemar test. McNemar's on outcomes "right under all orders" asks another question for T > 1.
+    For T = 1 this is the exact McNemar test. For T > 1, McNemar's test on outcomes "right under all orders" is a different test.
 
     Args:
         first: Bool[S, T], what the first method gets right.
@@ -112,8 +112,8 @@ class Comparison:
         only_second: under the second only.
         p_value: exact McNemar test of the two counts.
         p_holm: the same, corrected for all comparisons made together.
-        detectable: smallest true difference in accuracy, in points, that so many samples find with chance 0.8 at 0.05, given how
-            these two differ from sample to sample; NaN where they never differ.
+        detectable: smallest true difference in accuracy, in points, that this many samples detect with power 0.8 at 0.05, given
+            how these two differ from sample to sample; NaN where they never differ.
     """
 
     first: str
@@ -129,7 +129,7 @@ class Comparison:
 
 
 def outcomes(correct: Bools, outcome: Outcome = "all") -> Bools:
-    """One outcome a sample, Bool[S], from Bool[S, T]: the rows of a sample depend on each other and must not be counted singly.
+    """One outcome per sample, Bool[S], from Bool[S, T]: the rows of a sample depend on each other and must not be counted singly.
 
     "all": right under all T permutations, what a user who cannot choose the order can rely on. "majority": right under more than
     half of them; a tie is not enough.

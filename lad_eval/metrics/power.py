@@ -1,4 +1,4 @@
-"""How large must a change for the worse be before a paired test on so many samples finds it?"""
+"""How large must a change for the worse be before a paired test on so many samples detects it?"""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _UNLIKELY = 1e-9
 def noticeable_share(samples: int, both_ways: float = 0.0, *, alpha: float = ALPHA, power: float = POWER) -> float:
     """The smallest share of samples that must be lost for the exact paired test to find it with chance `power`.
 
-    A sample is lost as a whole, under all its orders: of all falls by as much this one varies most from sample to sample, so that
-    any other fall in one direction is found at least as well. In addition to the lost samples, a share `both_ways` of the samples
-    changes without a change on the whole, half of them for the better. So the paired differences have the variance
+    A sample is lost as a whole, under all its orders: of all drops of this size this one varies most from sample to sample, so
+    that any other drop in one direction is detected at least as well. In addition to the lost samples, a share `both_ways` of the
+    samples changes without a change on the whole, half of them for the better. So the paired differences have the variance
     both_ways + d - d^2 at a loss of d, and the chance is exact: the numbers of changed and of lost samples are binomial, the test
     is the sign test.
 
@@ -124,7 +124,7 @@ def _power(changed: Ints, needed: Ints, lost: float, both_ways: float) -> float:
 
 
 _FINER = 20  # how many times finer than alpha the p-value is resolved
-_CELLS = 2**22  # of a block of drawn swaps: 32 MB
+_CELLS = 2**22  # of a block of sampled swaps: 32 MB
 
 
 def rstd_swap_test(first: Grid, second: Grid, *, alpha: float = ALPHA, seed: int = 42) -> float:

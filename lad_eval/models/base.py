@@ -22,6 +22,9 @@ ImagePreparation = Literal["protocol", "native", "pad"]
 """How images are prepared for a model: resized to the protocol's size, unchanged, or padded to a square."""
 
 
+REQUESTS_A_CALL = 16
+"""Requests of one call of a model that does not divide them into batches itself."""
+
 Item = TypeVar("Item")
 
 
@@ -96,16 +99,20 @@ class VLM(Protocol):
         """
         ...
 
-    def evidence_batches(self, requests: Sequence[Request]) -> Iterator[Evidence]:
-        """The same rows, yielded batch by batch in any order; `key` identifies the rows.
-
-        Each batch can be stored at once, so that a killed run loses at most the batch in progress.
-        """
-        ...
-
     def generate(self, requests: Sequence[Request], *, max_new_tokens: int = 16) -> list[str]:
         """Greedy free text, one reply per request, without special tokens."""
         ...
+
+
+@runtime_checkable
+class Batched(Protocol):
+    """A model that gives evidence batch by batch; of others a few requests at a time are run, see `REQUESTS_A_CALL`."""
+
+    def evidence_batches(self, requests: Sequence[Request]) -> Iterator[Evidence]:
+        """The rows of `VLM.evidence`, yielded batch by batch in any order; `key` identifies the rows.
+
+        Each batch can be stored at once, so that a killed run loses at most the batch in progress.
+        """
 
 
 @runtime_checkable

@@ -52,7 +52,7 @@ def fetch_adapters(model: str, adapter: str | None, revision: str | None) -> Non
     """Brings adapters on the hub into the local cache, where `source_of` sees them.
 
     Raises:
-        UserError: an adapter that was named is out of reach: it does not exist, is gated, or there is no network.
+        UserError: the named adapter cannot be loaded: it does not exist, is gated, or there is no network.
     """
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -87,7 +87,7 @@ def load_pretrained(
 
     Raises:
         UnsupportedModelError: not an image-text-to-text model.
-        UserError: files missing or damaged, hub out of reach, attention implementation not available, ...
+        UserError: files missing or damaged, hub unreachable, attention implementation not available, ...
     """
     config, processor, commit = load_processor(source, trust_remote_code=trust_remote_code)
     base, folder = source.base, source.folder
@@ -139,7 +139,7 @@ def _base_model(source: str, config: Any, dtype: torch.dtype, options: Mapping[s
             f"{source}: the weights lack {len(missing)} of the model's parameters, {missing[0]} for one; download them again."
         )
     if getattr(model, "_hf_peft_config_loaded", False):
-        raise UserError(f"{source}: transformers applied an adapter that was not asked for; name it with --adapter.")
+        raise UserError(f"{source}: transformers applied an adapter that was not requested; name it with --adapter.")
     return model.eval()
 
 
@@ -162,7 +162,7 @@ def load_processor(source: Source, *, trust_remote_code: bool) -> tuple[Any, Any
 
     Raises:
         UnsupportedModelError: not an image-text-to-text model.
-        UserError: files missing or damaged, hub out of reach, ...
+        UserError: files missing or damaged, hub unreachable, ...
     """
     from transformers import AutoConfig, AutoProcessor
 
@@ -194,7 +194,7 @@ def _without_hub(source: Source) -> dict[str, bool]:
 
 
 def _commit(source: str, revision: str | None) -> str | None:
-    """Commit of the configuration that has just been read, told by its place in the hub's cache; None if that is elsewhere."""
+    """Commit of the configuration that was just read, from its path in the hub's cache; None if it is elsewhere."""
     from huggingface_hub import try_to_load_from_cache
 
     path = try_to_load_from_cache(source, "config.json", revision=revision)

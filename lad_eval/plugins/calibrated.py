@@ -20,7 +20,7 @@ from lad_eval.evidence.table import Evidence
 from lad_eval.files.atomic import write_atomically
 from lad_eval.methods import Method, make_method
 from lad_eval.models.base import VLM
-from lad_eval.run.collect import calibrate_intervention, fingerprint_under, in_batches, under
+from lad_eval.run.collect import calibrate_intervention, fingerprint_under, run_requests, under
 from lad_eval.run.distributed import DistributedContext
 from lad_eval.run.folder.files import claim, condition_folder, ensure_writable, folder_of, slug
 from lad_eval.run.folder.spec import RunSpec
@@ -31,15 +31,15 @@ from lad_eval.tasks.task import Task
 
 
 class StoredEvidence:
-    """The evidence of a model on a task: every request is run once, whatever the method, the call or the process that needs it.
+    """The evidence of a model on a task: every request is run once, however many methods, calls or processes need it.
 
-    Of several processes each writes a file of its own. Get one from `stored_evidence`.
+    With several processes, each writes its own file. Get one from `stored_evidence`.
 
     Args:
-        task: that the requests are of.
+        task: the task that the requests belong to.
         fingerprint: of the model under the intervention.
-        folder: where it is kept.
-        intervention: under which the model is run.
+        folder: where it is stored.
+        intervention: the one under which the model is run.
     """
 
     def __init__(self, task: Task, fingerprint: Mapping[str, Any], folder: Path, intervention: Intervention | None) -> None:
@@ -55,26 +55,28 @@ class StoredEvidence:
             self._remember(self._store.load())
 
     def of(self, model: VLM, requests: Sequence[Request], label: str, *, show_progress: bool = True) -> Evidence:
-        """One row per request, in their order; what is missing is run and stored, batch by batch.
+        """One row per request, in the order of the requests; missing ones are run and stored, batch by batch.
 
         Args:
-            model: the one whose evidence this is.
+            model: the model that the evidence belongs to.
             requests: at least one.
             label: what the progress bar calls it.
             show_progress: on stderr, by the main process.
 
         Raises:
-            UserError: an image cannot be read, memory or the disk does not suffice.
+            UserError: an image cannot be read, or memory or disk space runs out.
         """
         missing = list({r.key: r for r in requests if r.key not in self._where}.values())
         if missing:
             shown = show_progress and self._is_main_process and len(missing) > 1
             with progress(label, len(missing), shown=shown) as advance, under(model, self.intervention):
-                for part in in_batches(model, missing):
-                    self._store.append(part)
-                    self._remember(part)
-                    advance(len(part))
+                for count in run_requests(model, missing, self._keep):
+                    advance(count)
         return self._rows([request.key for request in requests])
+
+    def _keep(self, part: Evidence) -> None:
+        self._store.append(part)
+        self._remember(part)
 
     def _remember(self, part: Evidence) -> None:
         self._where.update({key: (len(self._parts), row) for row, key in enumerate(part.key.tolist())})
@@ -93,10 +95,10 @@ _OPEN: weakref.WeakValueDictionary[Path, StoredEvidence] = weakref.WeakValueDict
 
 
 def stored_evidence(model: VLM, task: Task, folder: Path, intervention: Intervention | None = None) -> StoredEvidence:
-    """The evidence of a model on a task in a folder; methods of one process that look at the same share it.
+    """The evidence of a model on a task in a folder; within a process, methods share it.
 
     Raises:
-        UserError: another process uses the folder, it holds something else, or the model's attention is out of reach.
+        UserError: another process uses the folder, it holds something else, or the model's attention cannot be recorded.
     """
     stored = _OPEN.get(folder)
     if stored is None:
@@ -130,14 +132,14 @@ class CalibratedMethod:
         folder: where evidence and learned state are kept; that of the run, or of the condition in it.
 
     Args:
-        model: who answers.
-        task: where its calibration samples come from; requests given to `answer` must be of it.
-        method: its name, or one with parameters of its own, not yet calibrated.
+        model: the model that answers.
+        task: the source of the calibration samples; requests passed to `answer` must belong to it.
+        method: a method, or its name; not yet calibrated.
         store: the folder above all runs, such as `results/runs`.
         show_progress: on stderr.
 
     Raises:
-        UserError: the method does not exist, does not decide from evidence of the unchanged question, or the folder
+        UserError: the method does not exist, does not decide from evidence for the unchanged question, or the folder
             cannot be used.
     """
 
@@ -149,7 +151,7 @@ class CalibratedMethod:
         self._model = model
         self.folder = condition_folder(run_folder(model, task, Path(store)), self.method.condition)
         if not self.method.condition.learns:
-            _ = self._evidence  # a folder that is in use is said before anything is asked
+            _ = self._evidence  # a folder that is in use is reported before anything is run
 
     @cached_property
     def _evidence(self) -> StoredEvidence:
@@ -176,7 +178,7 @@ class CalibratedMethod:
         )
 
     def calibrate(self) -> None:
-        """Learns now, and not before the first answer only; from what is stored, if it was learned before.
+        """Calibrates now rather than before the first answer; from the stored state, if there is one.
 
         Raises:
             UserError: the data has too few calibration samples, or an image cannot be read.
@@ -201,7 +203,7 @@ class CalibratedMethod:
 
     @cached_property
     def _ready(self) -> Method:
-        """The method, calibrated from the stored state, else from stored evidence, else by running the model."""
+        """The method, calibrated from the stored state, otherwise from stored evidence, otherwise by running the model."""
         method, learner = self.method, self.method.learner
         if not learner.calibrates or learner.is_calibrated:
             return method
@@ -211,7 +213,7 @@ class CalibratedMethod:
                 return method.with_learner(loaded)
             except UserError as error:
                 logger.warning("%s It is learned again.", error)
-        # The whole plan: which samples are calibrated on depends on all that are evaluated.
+        # The whole plan, since the calibration samples depend on all evaluated samples.
         planned = plan(self.task, calibration=True, distinct=method.condition.learns)
         for note in planned.notes:
             logger.warning("%s: %s", self.task.name, note)
@@ -222,7 +224,7 @@ class CalibratedMethod:
         return method
 
     def _orders(self, request: Request) -> list[Request]:
-        """What must be planned for an answer, the request itself first: other displayed orders of its images too, if need be."""
+        """The requests that an answer needs, the request itself first, then other displayed orders of its images if required."""
         return [request.reordered(order) for order in self.method.displayed_orders(request.permutation)]
 
 
@@ -265,17 +267,17 @@ def learned_intervention(
 
 
 def check_answers_here(method: Method, *, interventions: bool = False) -> None:
-    """Refuses methods that do not decide from evidence of the question as it is.
+    """Refuses methods that do not decide from evidence for the unchanged question.
 
     Args:
         method: to be run.
-        interventions: whether the model may be run under interventions.
+        interventions: whether interventions are allowed.
 
     Raises:
         UserError: the method reads replies, or changes the prompt or the model.
     """
     if "replies" in method.needs:
-        raise UserError(f"{method.name} reads what the model writes, and not evidence; use `lad-eval run`.")
+        raise UserError(f"{method.name} reads the model's replies rather than evidence; use `lad-eval run`.")
     if method.condition.prompt_variants or (method.condition.intervention is not None and not interventions):
         raise UserError(
             f"{method.condition.label} changes the prompt or the model, which the harness controls; use `lad-eval run`."

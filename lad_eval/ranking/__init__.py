@@ -1,6 +1,6 @@
-"""Choosing among pictures in an application: the repair, not the measurement; and the demo that shows both.
+"""Choosing among images in an application: the repair rather than the measurement; and the demo that shows both.
 
-`Ranker` is the way in.
+Start with `Ranker`.
 """
 
 from lad_eval.ranking.calibrated import Ranking

@@ -1,4 +1,4 @@
-"""What a ranker learns for one number of images: how it ranks, and how it is kept in a folder."""
+"""What a ranker learns for one number of images, how it ranks with it, and how that is stored in a folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lad_eval.attention.interventions import LEARNED, Intervention
 from lad_eval.errors import UserError
 from lad_eval.evidence.table import Evidence, Floats, Ints
 from lad_eval.files.documents import read_json, write_json
-from lad_eval.methods import Method, PurifiedAttention, make_method
+from lad_eval.methods import EvidenceMethod, PurifiedAttention, make_evidence_method
 from lad_eval.tasks.prompts import IdentifierStyle
 
 FORMAT = 1
@@ -29,7 +29,7 @@ class Ranking:
     Attributes:
         probabilities: Float[N], sums to 1: what the method makes of the model's answer.
         plain_probabilities: Float[N], sums to 1: the model's own answer, position bias included.
-        attention: Float[N], sums to 1: where the model looked, its habit of looking at positions removed (LAD's posterior over
+        attention: Float[N], sums to 1: the model's attention with its preference for positions removed (LAD's posterior over
             images, arXiv 2605.11591, Eq. 12); None for a model that gives no attention.
     """
 
@@ -43,7 +43,7 @@ class Ranking:
 
     @property
     def order(self) -> Ints:
-        """Int[N]: indices of the images, the best first; of equals the first given."""
+        """Int[N]: indices of the images, the best first; ties in the order given."""
         return np.argsort(-self.probabilities, kind="stable").astype(np.int64)
 
     @property
@@ -61,7 +61,7 @@ class Ranking:
 class Calibrated:
     """What was learned for one number of images."""
 
-    method: Method
+    method: EvidenceMethod
     intervention: Intervention | None
     attention: PurifiedAttention | None
 
@@ -84,7 +84,7 @@ def save_calibrated(folder: Path, facts: Mapping[str, Any], learned: Mapping[int
         UserError: it cannot be written.
     """
     states = list(folder.glob(f"n*/{LEARNED}"))
-    try:  # what was there before goes first, so that no description is left over other states
+    try:  # the old files are removed first, so that no description is left with other states
         for stale in (folder / DESCRIPTION, *folder.glob("n*.safetensors"), *states):
             stale.unlink(missing_ok=True)
         for emptied in {state.parent for state in states}:
@@ -115,7 +115,7 @@ def load_calibrated(folder: Path, document: Mapping[str, Any]) -> dict[int, Cali
     Raises:
         UserError: a file is missing or damaged.
     """
-    named = make_method(document["method"])
+    named = make_evidence_method(document["method"])
     learned = {}
     for n in document["sizes"]:
         method = type(named).load(folder / f"n{n}.safetensors")

@@ -1,4 +1,4 @@
-"""The demo: one question under its cyclic orders, what the model answers, where it looked, and what the repair answers."""
+"""The demo: one question in its cyclic orders, with the model's answers, its attention, and the repaired answers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_IMAGES = len(string.ascii_uppercase)
 
 @dataclass(frozen=True)
 class Shown:
-    """One displayed order and what came of it. Images are indices of the demo's images, positions are 0-based.
+    """One displayed order and its results. Images are indices of the demo's images, positions are 0-based.
 
     Attributes:
         order: image at every position.
@@ -53,9 +53,9 @@ class Demo:
     """A question under all its cyclic orders.
 
     Attributes:
-        right: index of the right image; None where nobody said which it is.
+        right: index of the right image; None if unknown.
         method: name of the method that repairs.
-        calibrated_on: where its calibration samples came from.
+        calibrated_on: the source of its calibration samples.
     """
 
     model: str
@@ -104,7 +104,7 @@ def letter(image: int) -> str:
 
 
 def demonstrate(ranker: Ranker, images: Sequence[ImageSource], caption: str, *, right: int | None, calibrated_on: str) -> Demo:
-    """Asks the question once in every cyclic order.
+    """Runs the question once in every cyclic order.
 
     Raises:
         UserError: too many images, or as `Ranker.rank`.
@@ -135,7 +135,7 @@ _METHODS = {"lad": "LAD", "lad-unlabelled": "LAD without labels", "lad-paper": "
 
 
 def method_label(name: str) -> str:
-    """How a sentence calls a method."""
+    """A method's name in sentences."""
     return _METHODS.get(name, name)
 
 
@@ -195,7 +195,7 @@ def model_sentence(demo: Demo) -> str:
 
 
 def repaired_sentence(demo: Demo) -> str:
-    """What the method made of it, in one sentence."""
+    """What the method did, in one sentence."""
     label, images = method_label(demo.method), demo.repaired_images
     if len(images) > 1:
         return f"{label} names {len(images)} pictures too ({', '.join(map(letter, images))}): it does not repair this question."
@@ -207,7 +207,7 @@ def repaired_sentence(demo: Demo) -> str:
 
 
 def _attention_agrees(demo: Demo) -> bool:
-    """Whether the model looked at one image in every order, and named others."""
+    """Whether the model attended to one image most in every order, and named others."""
     attended = {row.most_attended[0] for row in demo.rows if row.most_attended}
     return (
         len(attended) == 1

@@ -1,4 +1,4 @@
-"""The demo as a picture file: a line an order, the images as they were shown, what was answered and where the model looked."""
+"""The demo as an image file: one line per order, with the images as shown, the answers, and the model's attention."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _THUMBNAIL_PIXELS = 220
 
 
 def check_suffix(path: Path) -> None:
-    """Refuses a picture's name before any work is done.
+    """Refuses an unsuitable file name before any work is done.
 
     Raises:
         UserError: its ending is not one of SUFFIXES.
@@ -31,7 +31,7 @@ def check_suffix(path: Path) -> None:
 
 
 def draw_demo(demo: Demo, path: Path) -> None:
-    """Draws the demo into a file, whose ending says the format.
+    """Draws the demo into a file, whose suffix determines the format.
 
     Raises:
         UserError: the ending is not one of SUFFIXES, or the file cannot be written.

@@ -1,4 +1,4 @@
-"""What an application gives to be ranked or learned from, checked and made into samples."""
+"""An application's questions and calibration samples, checked and made into samples."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def calibration_samples(questions: Iterable[Question | LabelledQuestion], method
 
 
 def questions_to_rank(questions: Iterable[Question], sizes: Sequence[int]) -> list[Sample]:
-    """Samples that are ranked, numbered in the order given; which image stands as the right one means nothing.
+    """Samples that are ranked, numbered in the order given; the image marked as right has no meaning.
 
     Args:
         questions: images and a caption each.
@@ -80,7 +80,7 @@ def _unpacked(index: int, sample: Any, method: str) -> tuple[Any, Any, int]:
             f"{method} calibrates on right answers, and a sample has none: give (images, caption, index of the right image), "
             "or use lad-unlabelled."
         )
-    return sample[0], sample[1], 0  # any image may take the right one's place: only its visit to every position is checked
+    return sample[0], sample[1], 0  # any image may serve as the right one: only its visit to every position is checked
 
 
 def _sample(name: str, images: Any, caption: Any, right: int, *, split: Split = "calibration") -> Sample:

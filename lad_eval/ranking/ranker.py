@@ -1,4 +1,4 @@
-"""Ranker: calibrate once on a few samples, then rank pictures by a caption, free of the model's position bias."""
+"""Ranker: calibrate once on a few samples, then rank images by a caption without the model's position bias."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, get_args
 from lad_eval.attention.interventions import Intervention
 from lad_eval.errors import EvidenceError, UserError
 from lad_eval.evidence.table import Evidence, difference
-from lad_eval.methods import Method, PurifiedAttention, canonical_name, make_method
+from lad_eval.methods import EvidenceMethod, PurifiedAttention, canonical_name, make_evidence_method
 from lad_eval.models.base import VLM
 from lad_eval.models.registry import load_model
 from lad_eval.ranking.calibrated import Calibrated, Ranking, load_calibrated, read_description, save_calibrated
@@ -74,8 +74,8 @@ class Ranker:
             options: of `load_model`, where `model` is a name.
 
         Raises:
-            UserError: the method cannot rank from one pass, labels are missing, the samples are none or have too few images, an
-                image cannot be read, or the model cannot be loaded.
+            UserError: the method cannot rank from one pass, labels are missing, there are no samples, they have too few images,
+                an image cannot be read, or the model cannot be loaded.
         """
         name, decides = canonical_name(method), _method_of(method)
         if problem := prompt_problem(prompt):
@@ -98,11 +98,11 @@ class Ranker:
             intervention = calibrate_intervention(answers, decides.condition.intervention, requests)
             evidence, plain = ranker._evidence(intervention, requests)
             attention = PurifiedAttention().calibrate(plain) if plain.attention is not None else None
-            ranker._learned[n] = Calibrated(make_method(name).calibrate(evidence), intervention, attention)
+            ranker._learned[n] = Calibrated(_method_of(name).calibrate(evidence), intervention, attention)
         return ranker
 
     def rank(self, images: Sequence[ImageLike], caption: str) -> Ranking:
-        """The images ranked by how well the caption fits them, from one pass of the model.
+        """The images, ranked by how well the caption fits them, from one pass of the model.
 
         Args:
             images: paths or Pillow images, in any order; as many as it was calibrated for.
@@ -150,11 +150,11 @@ class Ranker:
 
         Args:
             folder: where it was saved.
-            model: the model, where it is loaded already or its name leads elsewhere now; None: it is loaded by its name.
+            model: the model, if it is already loaded or its name means something else now; None: it is loaded by its name.
             options: of `load_model`.
 
         Raises:
-            UserError: the folder holds no ranker, or the model is another one than it was calibrated with.
+            UserError: the folder holds no ranker, or the model is not the one that it was calibrated with.
         """
         folder = Path(folder)
         document = read_description(folder)
@@ -171,7 +171,9 @@ class Ranker:
         return Request.of(sample, shown, question(self._prompt, sample.caption, names), names)
 
     def _evidence(self, intervention: Intervention | None, requests: Sequence[Request]) -> tuple[Evidence, Evidence]:
-        """Rows of the requests under an intervention, and of the model as it is, in their order; without one, run once."""
+        """Rows of the requests under an intervention and for the unchanged model, in their order; without an intervention, run "
+        "once.
+        """
         rows = self._rows(intervention, requests)
         return rows, rows if intervention is None else self._rows(None, requests)
 
@@ -181,15 +183,15 @@ class Ranker:
         return rows.select_keys([request.key for request in requests])
 
 
-def _method_of(name: str) -> Method:
+def _method_of(name: str) -> EvidenceMethod:
     """The method, if it decides from one pass under the question as it is.
 
     Raises:
         UserError: it does not.
     """
-    method = make_method(name)
-    if "replies" in method.needs or method.orders != "identity" or method.condition.prompt_variants:
-        raise UserError(f"{name} does not rank from one pass of the model; use lad, lad-unlabelled, pride or the like.")
+    method = make_evidence_method(name)
+    if variants := method.condition.prompt_variants:
+        raise UserError(f"{name} changes the question ({', '.join(variants)}), and a ranker has its own; leave that out.")
     return method
 
 
@@ -197,7 +199,7 @@ def _model(model: VLM | str, options: dict[str, Any]) -> VLM:
     if isinstance(model, str):
         return load_model(model, **options)
     if options:
-        raise UserError(f"{', '.join(options)}: these are options of loading, and the model is loaded already.")
+        raise UserError(f"{', '.join(options)}: these are loading options, and the model is already loaded.")
     return model
 
 

@@ -18,7 +18,7 @@ from lad_eval.metrics import UNPARSABLE, Grid, accuracy, consistency
 from lad_eval.models.base import ImagePreparation
 
 NONE = "-"
-"""Stands for a reply in which no answer was found."""
+"""Marks a reply without an answer."""
 
 _LINES_DOWN_TO = 4  # below this depth a value has one line: one line per sample
 _GOLD = "gold"
@@ -60,7 +60,7 @@ class QuestionDigests(_BaselinePart):
 
 
 class BaselineFigures(_BaselinePart):
-    """Figures of one method, in points; for people to read, since all of them can be computed from the answers."""
+    """Metrics of one method, in points; for people to read, since all can be computed from the answers."""
 
     accuracy: float
     consistency: float
@@ -71,7 +71,7 @@ class TaskBaseline(_BaselinePart):
     """One task's part of a baseline.
 
     Attributes:
-        task: as it was named: a name, or the path of a YAML file.
+        task: as given: a name, or the path of a YAML file.
         limit: how many samples were run; None: all.
         candidates: N.
         orders: the T displayed orders, if all samples share them.
@@ -224,14 +224,14 @@ def read_baseline(path: Path) -> Baseline:
             raise BaselineError(f"{path}: {where} is not an option of a baseline; there are {known}.") from error
         if first["loc"][:2] == ("options", "trust_remote_code"):
             raise BaselineError(
-                f"{path}: trust_remote_code is not an option of a baseline: a file cannot have code run that comes with a model. "
-                "Take it out, and give --trust-remote-code if you trust the model."
+                f"{path}: trust_remote_code is not an option of a baseline: a file must not enable code that comes with a "
+                f"model. Remove it, and pass --trust-remote-code if you trust the model."
             ) from error
         raise BaselineError(f"{path} is damaged: {where}: {first['msg'].removeprefix('Value error, ')}. {cure}") from error
 
 
 def write_baseline(path: Path, baseline: Baseline) -> None:
-    """Writes the file, whole or not at all; one line per sample."""
+    """Writes the file atomically; one line per sample."""
     text = _text({**baseline.model_dump(mode="json"), "options": baseline.options.settings()}, 0) + "\n"
     sweep(path.parent, path.name)
     write_text(path, text)

@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from lad_eval.errors import UserError
+from lad_eval.errors import Interrupted, UserError
 from lad_eval.files.atomic import Scratch
 from lad_eval.metrics import Grid
 from lad_eval.models.source import display_name
@@ -37,7 +37,6 @@ from lad_eval.regression.evidence import (
 )
 from lad_eval.regression.result import Pair, changed_questions, environment_changes, judge, pair_up
 from lad_eval.regression.text import CheckResult, Rule
-from lad_eval.run.condition_runs import Interrupted
 from lad_eval.run.execute import Settings, run_tasks
 from lad_eval.run.folder.files import read_spec
 from lad_eval.run.folder.metadata import checkout
@@ -79,7 +78,7 @@ def replay(path: Path, runs: Path | None = None) -> CheckResult:
 
     Args:
         path: of the baseline.
-        runs: a folder of runs with the evidence; None: what the baseline keeps itself.
+        runs: a folder of runs with the evidence; None: the baseline's own evidence.
 
     Raises:
         UserError: the baseline or the evidence is missing or damaged.
@@ -101,8 +100,8 @@ def check(path: Path, how: CheckOptions, rule: Rule | None = None) -> CheckResul
 
     Args:
         path: of the baseline.
-        how: the model is run.
-        rule: when it fails; None: if a figure became significantly worse.
+        how: how the model is run.
+    rule: when it fails; None: if a figure became significantly worse.
 
     Raises:
         UserError: the baseline is missing or damaged, or the model cannot be run.
@@ -130,8 +129,8 @@ def write(
 
     Args:
         path: of the baseline; its other tasks are kept.
-        how: the model is run; where it says nothing, as for the baseline that is renewed.
-        reason: is kept in the file.
+        how: how the model is run; defaults are those of the baseline that is renewed.
+        reason: stored in the file.
         questions: None: those of the baseline that is renewed.
         with_evidence: keep the evidence next to it, so that it can be replayed.
 
@@ -139,7 +138,7 @@ def write(
         The baseline, and how it differs from the one before.
 
     Raises:
-        UserError: no reason, nothing to renew and no questions, or the model cannot be run.
+        UserError: no reason, neither a baseline to renew nor questions, or the model cannot be run.
     """
     if not reason.strip():
         raise UserError("A baseline is written for a reason: --reason 'why the answers may change'.")
@@ -180,7 +179,7 @@ def write(
 
 
 def settings_options(settings: Settings) -> dict[str, Any]:
-    """What a baseline keeps of how a model is loaded."""
+    """The loading options that a baseline stores."""
     names = ("dtype", "attn", "revision", "adapter", "image_preparation", "trust_remote_code", "seed")
     return {name: getattr(settings, name) for name in names}
 
@@ -218,7 +217,7 @@ def _runs_of(settings: Settings, groups: Sequence[Questions], out: Path | None) 
             except Interrupted:
                 if out is not None:
                     raise
-                raise Interrupted("Interrupted; nothing is kept. With --runs the same command goes on from there.") from None
+                raise Interrupted("Interrupted; nothing is kept. With --runs the same command would resume.") from None
             if rows is None:
                 yield None
                 return

@@ -1,4 +1,4 @@
-"""Stored evidence of a baseline: kept next to its file, found in a folder of runs, and decided again."""
+"""Stored evidence of a baseline: stored next to its file or in a folder of runs, and decided again."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def evidence_folder(baseline: Path) -> Path:
 
 
 def keep_evidence(run: Path, baseline: Path, task: str) -> dict[str, str]:
-    """Copies what deciding again needs from a run to the folder next to a baseline; returns digests by file name.
+    """Copies what a replay needs from a run to the folder next to a baseline; returns digests by file name.
 
-    Files of an earlier baseline of the task that this one does not have are removed. Where the data lay is not copied: it is a
-    folder of the machine that made the run.
+    Files of an earlier baseline of the task that this one does not have are removed. The data's path is not copied: it belongs to
+    the machine that made the run.
     """
     place = evidence_folder(baseline) / slug(task)
     names = [name for name in _files(run) if Path(name).name not in (METRICS, PREDICTIONS, TASK)]
@@ -58,14 +58,16 @@ def kept_evidence(baseline: Path, task: str, base: TaskBaseline) -> Path:
     place = evidence_folder(baseline) / slug(task)
     if not base.evidence:
         raise BaselineError(
-            f"{baseline} keeps no evidence of {task}; name a folder of runs with --evidence, or leave --replay out."
+            f"{baseline} has no evidence of {task}; name a folder of runs with --evidence, or leave --replay out."
         )
     for name, digest in base.evidence.items():
         path = place / name
         if not path.is_file():
             raise BaselineError(f"{path} is missing; restore it, or leave --replay out.")
         if file_digest(path) != digest:
-            raise BaselineError(f"{path} is not what {baseline} was made from; restore both from the same commit, or renew them.")
+            raise BaselineError(
+                f"{path} is not what {baseline} was made from; restore both from the same commit, or write them again."
+            )
     return place
 
 

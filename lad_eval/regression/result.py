@@ -29,7 +29,7 @@ class Now:
 
 
 def changed_questions(task: str, base: QuestionDigests, now: Now) -> list[CheckFinding]:
-    """Findings for what determines the questions of a task and differs from the baseline."""
+    """Findings for changes in what determines the questions of a task."""
     if now.version != base.version:
         text = f"its version is {now.version}, the baseline's {base.version}: renew the baseline, and say why"
         return [CheckFinding("outdated", task, None, text)]
@@ -61,7 +61,7 @@ def pair_up(result: CheckResult, task: str, base: TaskBaseline, grids: Mapping[s
     """Compares each method's answers with the baseline's; a finding is added to the result where they cannot be compared.
 
     Args:
-        result: is added to.
+        result: findings are added to it.
         task: its name.
         base: the baseline's part.
         grids: by method, now.
@@ -70,9 +70,9 @@ def pair_up(result: CheckResult, task: str, base: TaskBaseline, grids: Mapping[s
     for method in base.methods:
         grid, before = grids[method], base.chosen(method)
         if grid.sample_id.tolist() != base.samples or grid.chosen.shape != before.shape:
-            result.findings.append(CheckFinding("samples", task, method, "its samples or orders are others"))
+            result.findings.append(CheckFinding("samples", task, method, "its samples or orders are different"))
         elif not np.array_equal(grid.gold_image, base.gold):
-            result.findings.append(CheckFinding("samples", task, method, "the right images of its samples are others"))
+            result.findings.append(CheckFinding("samples", task, method, "the right images of its samples are different"))
         else:
             pairs.append(Pair(task, method, _with(grid, before), grid))
     return pairs
@@ -84,7 +84,7 @@ def judge(result: CheckResult, pairs: Sequence[Pair]) -> None:
     A replay fails on any flip, a fresh run by the result's rule.
 
     Args:
-        result: is added to.
+        result: changes are added to it.
         pairs: all of the check.
     """
     rule = result.rule
@@ -127,7 +127,7 @@ def _too_small(result: CheckResult, max_drop: float) -> list[str]:
         unseen = 100 * (1 - ((1 - result.rule.level) / 2) ** (1 / samples))
         if widest > max_drop:
             needed = math.ceil(samples * (widest / max_drop) ** 2) if max_drop else None
-            cure = f"about {needed:,} samples would do" if needed else "no number of samples would do"
+            cure = f"about {needed:,} samples would suffice" if needed else "no number of samples would suffice"
             why = f"the interval of {figure} ({method}) alone reaches {widest:.1f} points to either side; {cure}"
         elif unseen > max_drop:
             why = f"a drop of up to {unseen:.1f} points may show on none of them"
@@ -168,7 +168,7 @@ def _flips(pair: Pair) -> list[Flip]:
 
 
 def environment_changes(result: CheckResult, task: str, base: TaskBaseline, fingerprint: Mapping[str, Any]) -> None:
-    """Notes the differences of the environment; a chat template that changed with the same weights is a finding."""
+    """Notes differences of the environment; a chat template that changed with the same weights is a finding."""
     then, now = dict(base.fingerprint), dict(fingerprint)
     if then.get("weights") == now.get("weights") and then.get("chat_template") != now.get("chat_template"):
         text = "its chat template changed while the model's weights did not: renew the baseline, or undo the change"

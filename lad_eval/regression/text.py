@@ -37,7 +37,7 @@ class Rule:
     max_drop: float | None = None
 
     def fails(self, change: Change) -> bool:
-        """Whether a figure became too bad."""
+        """Whether a figure became too much worse."""
         if self.max_drop is not None:
             return not change.largest_drop <= self.max_drop + 1e-9  # an unknown bound excludes nothing
         return change.drop > 0 and change.p_holm < 1 - self.level
@@ -109,9 +109,9 @@ class CheckResult:
         return [(compared, change) for compared in self.compared for change in compared.changes]
 
     def detectable(self, figure: Figure, task: str) -> float:
-        """The smallest drop of a figure, in points, that would have been noticed whichever method of a task it hits.
+        """The smallest drop of a figure, in points, that would have been noticed for any method of a task.
 
-        Methods whose figure cannot drop so far do not count; NaN if none is left.
+        Methods whose figure cannot drop that far do not count; NaN if none is left.
         """
         every = [c.detectable for compared, c in self.changes if c.figure == figure and compared.task == task]
         return max((points for points in every if math.isfinite(points)), default=math.nan)
@@ -204,7 +204,7 @@ def _noticeable(result: CheckResult) -> str:
     if not any(map(math.isfinite, (accuracy, consistency, rstd))):
         return "No change would have been noticed: there are too few samples for so many comparisons."
     falls = f"accuracy {_points(accuracy)}, consistency {_points(consistency)}, rise of RStd {_points(rstd)} points"
-    return f"Smallest noticeable fall: {falls}."
+    return f"Smallest noticeable drop: {falls}."
 
 
 def _points(value: float) -> str:
@@ -223,7 +223,7 @@ def _resolution(result: CheckResult) -> list[str]:
         [task, str(compared.samples), *(_points(result.detectable(name, task)) for name in MEASURED)] for task, compared in blocks
     ]
     headers = ["Noticeable on", "Samples", "Accuracy", "Consistency", "RStd"]
-    return [*_table(headers, rows, words=1), f"{_flipped(result)}, run anew."]
+    return [*_table(headers, rows, words=1), f"{_flipped(result)}, from a fresh run."]
 
 
 def _failed(result: CheckResult) -> list[str]:
@@ -272,7 +272,7 @@ def _better(result: CheckResult) -> Iterator[str]:
 
 
 def _examples(result: CheckResult, shown: int) -> list[str]:
-    """Flips of what failed, lost answers first, of as many methods as fit."""
+    """Flips of what failed, lost answers first, for as many methods as fit."""
     failed = {(finding.task, finding.method) for finding in result.findings}
     flips = [flip for flip in result.flips if (flip.task, flip.method) in failed]
     flips.sort(key=lambda flip: (flip.task, flip.method, flip.effect != "lost"))

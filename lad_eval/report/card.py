@@ -6,7 +6,7 @@ Conventions as of November 2026:
   form that `huggingface_hub.EvalResult` writes. The hub calls it the legacy form, and shows it.
 - `.eval_results/*.yaml` in the model's repository: https://huggingface.co/docs/hub/eval-results, the form that
   `huggingface_hub.EvalResultEntry` writes. A value belongs to a benchmark: a data set on the hub whose `eval.yaml` names the
-  task; the hub shows values of benchmarks that it has listed.
+  task; the hub shows values of the benchmarks that it lists.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _METRICS = (
 
 
 class CardError(UserError):
-    """Results from which no card can be made."""
+    """Results that no card can be made from."""
 
 
 def model_card(runs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], methods: Sequence[str] | None = None) -> str:
@@ -77,7 +77,7 @@ def eval_results(
 
     _one_model([metrics for metrics, _ in runs])
     if dataset.count("/") != 1 or not all(dataset.split("/")):
-        raise CardError(f"{dataset!r} is not the id of a data set on the hub: write owner/name.")
+        raise CardError(f"{dataset!r} is not the id of a data set on the hub; write owner/name.")
     entries = []
     for metrics, spec in runs:
         (row,) = _rows(metrics, [method])
@@ -135,7 +135,7 @@ def _eval_results(metrics: Mapping[str, Any], spec: Mapping[str, Any], methods: 
 def _rows(metrics: Mapping[str, Any], methods: Sequence[str] | None) -> list[Row]:
     there = list(metrics.get("methods", {}))
     if missing := [name for name in methods or () if name not in there]:
-        raise CardError(f"{metrics['task']} holds no {', '.join(missing)}, only {', '.join(there)}.")
+        raise CardError(f"{metrics['task']} has no {', '.join(missing)}, only {', '.join(there)}.")
     try:
         return rows_of(metrics, methods)
     except (KeyError, TypeError) as error:
@@ -144,10 +144,10 @@ def _rows(metrics: Mapping[str, Any], methods: Sequence[str] | None) -> list[Row
 
 def _one_model(all_metrics: Sequence[Mapping[str, Any]]) -> str:
     if any("model" not in metrics or "task" not in metrics for metrics in all_metrics):
-        raise CardError("A file of figures names no model or no task: it is not a file of lad_eval.")
+        raise CardError("A metrics file names no model or no task: it was not written by lad_eval.")
     models = list(dict.fromkeys(str(metrics["model"]) for metrics in all_metrics))
     if len(models) != 1:
-        which = f"these are of {', '.join(models)}" if models else "there are none"
+        which = f"these runs are of {', '.join(models)}" if models else "there are none"
         raise CardError(f"A card is made from the runs of one model; {which}. Choose with --model.")
     tasks = [metrics["task"] for metrics in all_metrics]
     if twice := sorted({task for task in tasks if tasks.count(task) > 1}):
@@ -160,8 +160,8 @@ def _text(name: str, all_metrics: Sequence[Mapping[str, Any]], methods: Sequence
     settings = "\n".join(f"- `{metrics['task']}`: {_setting(metrics, {})}" for metrics in all_metrics)
     return (
         f"# Position bias of {name}\n\n"
-        "Every question was asked under several displayed orders of its images. Accuracy is the mean over orders, with a 95 % "
-        "cluster bootstrap interval over samples; RStd is the standard deviation of the recall over the positions of the right "
+        "Every question was evaluated under several displayed orders of its images. Accuracy is the mean over orders, with a 95 "
+        "% cluster bootstrap interval over samples; RStd is the standard deviation of the recall over the positions of the right "
         "image, in points; consistency is the share of samples for which the same image is chosen under all orders.\n\n"
         f"{tables}\n\n{settings}\n"
     )

@@ -1,4 +1,4 @@
-"""A figure of position bias: how often the right image is found, by its position."""
+"""A figure of position bias: recall of the right image by its position."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ COLOURS = {
 }
 MORE = ("#c04a12", "#6647b8", "#4d7a12", "#0e7c94")
 MOST_TOGETHER = 4
-"""Methods in one panel; more get a panel each."""
+"""The most methods in one panel; with more, each gets its own."""
 MOST_NUMBERED = 24
-"""Bars of a panel that carry their numbers."""
+"""The most bars of a panel that are labelled with their numbers."""
 MOST_MARKED = 24
-"""Points of a line that carry a mark, and a tick each."""
+"""The most points of a line with a marker and a tick each."""
 
 Values = Sequence[float | None]
 
@@ -74,7 +74,7 @@ def draw_positions(methods: Sequence[PositionBars], title: str, subtitle: str, o
     down = math.ceil(len(panels) / across)
     colours = _colours([method.name for method in methods])
     wide = max(7.0, min(14.0, 1.4 + 0.36 * len(methods[0].values) * len(methods))) if one_panel else 3.3 * across
-    # No date and no random ids in the file: drawing the same figures again gives the same bytes.
+    # No date and no random ids in the file: the same figures give the same bytes.
     with rc_context({"svg.hashsalt": "lad_eval", "font.size": 9, "text.color": INK, "axes.labelcolor": INK}):
         layout = ConstrainedLayoutEngine(h_pad=0.06, w_pad=0.1)
         figure = Figure(figsize=(wide, 4.1 if one_panel else 0.9 + 2.1 * down), layout=layout)
@@ -84,7 +84,7 @@ def draw_positions(methods: Sequence[PositionBars], title: str, subtitle: str, o
             _draw_panel(axes, shown, colours)
             axes.set_title(subtitle if one_panel else shown[0].name, loc="left", fontsize=9.5, color=QUIET if one_panel else INK)
             if place % across == 0:
-                axes.set_ylabel("found (%)")
+                axes.set_ylabel("recall (%)")
         for axes in grid.flat[len(panels) :]:
             axes.set_visible(False)
         if one_panel:
@@ -97,7 +97,7 @@ def draw_positions(methods: Sequence[PositionBars], title: str, subtitle: str, o
             metadata = {"Date": None} if form == "svg" else None
             write_atomically(out, lambda temporary: figure.savefig(temporary, dpi=160, format=form, metadata=metadata))
         except (OSError, ValueError) as error:
-            raise UserError(f"Cannot draw into {out}: {error}.") from error
+            raise UserError(f"Cannot write the figure to {out}: {error}.") from error
 
 
 def _draw_panel(axes: Any, methods: Sequence[PositionBars], colours: Mapping[str, str]) -> None:
@@ -137,7 +137,7 @@ def _array(values: Values) -> Floats:
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of everything but the data, and the two ends of the colour scale of heat maps; lines are lighter on a dark page."""
+    """Colours of everything but the data, and both ends of the heat maps' colour scale; lines are lighter on a dark page."""
 
     ink: str
     faint: str
@@ -159,7 +159,7 @@ _MORE = MORE[2:]
 
 
 def draw(chart: Chart, form: Literal["svg", "pdf", "png"], theme: Theme = LIGHT) -> bytes:
-    """The chart as the content of a file."""
+    """The chart as the bytes of a file."""
     from matplotlib import rc_context
 
     settings = {
@@ -253,7 +253,7 @@ def _draw_scatter(axes: Any, panel: ScatterPlot, theme: Theme) -> None:
     for group in panel.groups:
         colour = _line_colour(_LINE_COLOURS.get(group.name) or next(more), theme)
         marker, _ = next(styles)
-        # Thousands of points are one picture in the file, not thousands of shapes.
+        # Thousands of points are rasterised into one image instead of thousands of shapes.
         axes.scatter(
             group.x, group.y, s=5, color=colour, marker=marker, alpha=0.5, linewidths=0, label=group.name, rasterized=True
         )

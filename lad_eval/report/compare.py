@@ -43,13 +43,13 @@ def comparisons_as_text(
     runs: Sequence[Path] = (),
     width: int | None = None,
 ) -> str:
-    """A table as text, with notes 80 columns wide.
+    """The comparison as text, with notes 80 columns wide.
 
     Args:
         pairs: of methods.
         position: p-values of the test of "position does not matter", by method or run.
         runs: folders of the compared runs, whose titles are printed above the table.
-        width: columns of the terminal, in which long names are folded; None: they stand on one line.
+        width: columns of the terminal, in which long names are wrapped; None: they stay on one line.
 
     Raises:
         UserError: one of the runs is not finished.
@@ -71,7 +71,7 @@ def comparisons_as_text(
         "All right: samples that are right under every order, only by the first / only by the second method; p: exact McNemar "
         f"test on these counts, not on accuracy; in brackets after Holm's correction over {len(pairs)} "
         f"comparison{'s' if len(pairs) > 1 else ''}. Whether accuracy differs, its interval says.",
-        "Detectable: the smallest true difference in accuracy that so many samples find with chance 0.8 at 0.05.",
+        "Detectable: the smallest true difference in accuracy that this many samples detect with power 0.8 at 0.05.",
     ]
     if position:
         tested = ", ".join(f"{name} {p:.2g}" for name, p in position.items())
@@ -96,7 +96,7 @@ def title_of(run: Path) -> str:
 
 
 def _samples(run: Path) -> int:
-    """The fewest samples that a method of a run was measured on."""
+    """The smallest number of samples that a method of a run was measured on."""
     return min(int(figures["samples"]) for figures in load_run(run).metrics["methods"].values())
 
 
@@ -120,7 +120,7 @@ def compare_runs(
         seed: of the bootstrap.
 
     Raises:
-        UserError: not one or two runs, a method is missing, there is nothing to compare, or the runs put different questions.
+        UserError: not one or two runs, a method is missing, there is nothing to compare, or the runs have different questions.
     """
     if not 1 <= len(runs) <= 2:
         raise UserError(f"compare takes one run or two, not {len(runs)}.")

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 _GAP = "  "
 WIDTH_OF_FILES = 140
-"""Of a table that is written to a file: it must not be cut at 80 columns."""
+"""For a table written to a file, which must not be cut at 80 columns."""
 _NARROWEST = 8
-"""Characters; no column is folded further."""
+"""Characters; no column is wrapped more narrowly."""
 _LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -46,7 +46,7 @@ _LATEX = str.maketrans(
 
 
 def terminal(table: Table, width: int | None = WIDTH_OF_FILES) -> Text:
-    """The table for a terminal of so many columns (None: unlimited); the best cells are bold, reported rows dim."""
+    """The table for a terminal of this many columns (None: unlimited); the best cells are bold, reported rows dim."""
     from rich.text import Text
 
     heads = [name.replace(SOFT_HYPHEN, "-\n").split("\n") for name in table.columns]
@@ -64,7 +64,7 @@ def terminal(table: Table, width: int | None = WIDTH_OF_FILES) -> Text:
 
 
 def _folded(line: str, width: int) -> list[str]:
-    """The line in pieces of at most so many characters, parted behind a space or a sign of a method's name: + , (."""
+    """The line in pieces of at most `width` characters, split after a space or one of the characters + , ( of a method's name."""
     pieces = [""]
     for part in re.findall(r"[^ +,(]*[ +,(]|[^ +,(]+", line):
         if len(pieces[-1]) + len(part.rstrip()) > width:
@@ -77,7 +77,7 @@ def _folded(line: str, width: int) -> list[str]:
 
 
 def _lines(table: Table, cell: Cell, column: int) -> list[str]:
-    """A cell in a terminal; figures without a dagger leave its place free, so that columns stay aligned."""
+    """A cell in a terminal; numbers without a dagger leave room for it, so that columns stay aligned."""
     aligned = not table.left[column] and any(row[column].tied for row in table.cells)
     text = f"{cell.text}{TIED if cell.tied else ' ' if aligned else ''}{cell.mark}"
     return (f"{text} {cell.interval}" if cell.interval else text).split("\n")
@@ -110,7 +110,7 @@ def _block(
     body: Sequence[Sequence[list[str]]],
     widths: Sequence[int],
 ) -> Text:
-    """Some of the groups: names and a rule, if columns have names, above the rows."""
+    """Some of the groups: names and a rule above the rows, if columns have names."""
     from rich.text import Text
 
     shown = [_span_width(span, widths) for span in spans]

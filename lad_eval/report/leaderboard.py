@@ -26,7 +26,7 @@ SETUP = ("dtype", "attention implementation", "task version", "task definition",
 
 @dataclass(frozen=True)
 class Filters:
-    """Globs that select what is shown; none selects all."""
+    """Globs that select what is shown; without any, everything is."""
 
     models: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
@@ -35,7 +35,7 @@ class Filters:
 
 @dataclass(frozen=True)
 class PlacedRun:
-    """A finished run and what distinguishes it.
+    """A finished run and what distinguishes it from others.
 
     Attributes:
         label: the model's name on the board.
@@ -72,18 +72,18 @@ def gather_board(
 
     Args:
         out: the results folder.
-        filters: what to show; tests and refusals are limited to it.
+        filters: what to show; tests and refusals cover only these.
         sort: see `report.leaderboard_forms.in_order`.
         allow_mixed: show runs of different dtypes, attention implementations or task versions in one column, marked.
         studies: show the runs of studies too.
-        reported: add, below the runs, figures of the same models that the tasks' definitions report from publications.
+        reported: add, below the runs, published results of the same models from the tasks' definitions.
 
     Raises:
         UserError: there is no finished run, a filter matches nothing, the sort is unknown, a file cannot be read, or a column
-            would hold what must not be compared.
+            would mix runs that must not be compared.
     """
     chosen = filters or Filters()
-    wanted = [display_name(glob) for glob in chosen.models]  # every spelling of a folder is the same folder
+    wanted = [display_name(glob) for glob in chosen.models]  # all spellings of a folder are the same folder
     runs = [_placed(run) for run in finished_runs(out, studies=studies, with_predictions=True)]
     if not runs:
         raise UserError(none_in(out, studies=studies))
@@ -172,8 +172,8 @@ def _marks(runs: Sequence[PlacedRun], tasks: Sequence[str], *, allow_mixed: bool
         if mixed and not allow_mixed:
             values = "; ".join(f"{part}: {', '.join(sorted({placed.setup[part] for placed in column}))}" for part in mixed)
             raise UserError(
-                f"{task} was asked in ways that must not be compared in one column ({values}); choose with --model or --tasks, "
-                "or show them together, marked, with --allow-mixed."
+                f"{task} was run in ways that must not be compared in one column ({values}); choose with --model or --tasks, or "
+                f"show them together, marked, with --allow-mixed."
             )
         texts.update({placed.hash: ", ".join(placed.setup[part] for part in mixed) for placed in column})
     letters = {text: _letter(place) for place, text in enumerate(sorted({text for text in texts.values() if text}))}

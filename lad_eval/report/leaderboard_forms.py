@@ -22,7 +22,7 @@ class TaskFigures:
     """One method on one task, in points; None where a figure is not defined.
 
     Attributes:
-        samples: None for figures published elsewhere.
+        samples: None for results published elsewhere.
         passes: decoder passes per query.
         position_p: of the test of "position does not matter".
         significance: against the best of those with the same questions and setup; None: nothing to test.
@@ -65,7 +65,7 @@ class BoardLine:
         cells: by task.
         reported: published elsewhere.
         name: the model's own name; None: as `model`.
-        limit: only the first so many samples of each task were run; None: all.
+        limit: number of samples of each task that were run, from the first; None: all.
         calibrated_on: another task that gave the calibration samples; None: the task's own did.
     """
 
@@ -86,7 +86,7 @@ class BoardLine:
 
 @dataclass(frozen=True)
 class Board:
-    """Tasks are the columns, in order; `marks`: what a letter after a figure means; `notes`: what a reader should know."""
+    """Tasks are the columns, in order; `marks`: what a letter after a number means; `notes`: what a reader should know."""
 
     tasks: tuple[str, ...]
     lines: tuple[BoardLine, ...]
@@ -233,7 +233,7 @@ def _legend(board: Board) -> list[str]:
     notes = []
     if board.tested:
         notes += [
-            "Bold: the best of those that were asked the same questions.",
+            "Bold: the best on the same questions.",
             f"{TIED}: not significantly less accurate than it (exact paired test over samples, Holm over the column, 0.05).",
         ]
     if any(line.reported for line in board.lines):

@@ -57,7 +57,7 @@ class DensityPlot:
 
 
 class Points(NamedTuple):
-    """Points of one name, Float[n] each."""
+    """Points under one name, Float[n] each."""
 
     name: str
     x: Floats
@@ -66,7 +66,7 @@ class Points(NamedTuple):
 
 @dataclass(frozen=True)
 class ScatterPlot:
-    """Points of several names in a plane whose axes mean nothing, such as that of t-SNE."""
+    """Points under several names in a plane whose axes mean nothing, such as that of t-SNE."""
 
     title: str
     groups: tuple[Points, ...]
@@ -79,7 +79,7 @@ Panel = HeatMap | LinePlot | DensityPlot | ScatterPlot
 
 @dataclass(frozen=True)
 class Chart:
-    """Panels side by side; `alt` says in words what they show."""
+    """Panels side by side; `alt` describes in words what they show."""
 
     name: str
     title: str

@@ -53,7 +53,7 @@ def render(rows: Sequence[Row], form: str) -> str:
 
 
 def rich_tables(rows: Sequence[Row], width: int = WIDTH_OF_FILES) -> Text:
-    """One block per task and model, for a terminal of so many columns."""
+    """One block per task and model, for a terminal of this many columns."""
     from rich.text import Text
 
     tables = [
@@ -121,7 +121,7 @@ def _who(row: Row) -> tuple[str, str | None]:
 
 
 def _cells(row: Row, run: Sequence[Row]) -> list[Content]:
-    """The cells of a row; the most accurate of its run are marked, unless it is the only one."""
+    """The cells of a row; the most accurate of a run is marked, unless it is the only one."""
     best = max((other.accuracy for other in run if other.accuracy is not None), default=None)
     deviation = "" if row.accuracy_std is None else f" ± {row.accuracy_std:.1f}"
     accuracy = figure(row.accuracy)

@@ -41,7 +41,7 @@ class Cell:
 
 
 Content = Cell | Value
-"""What a row may hold."""
+"""What a row may contain."""
 
 
 def number(value: float | None, digits: int = 1) -> str:
@@ -105,7 +105,7 @@ class Table:
 
     @cached_property
     def left(self) -> list[bool]:
-        """Whether a column holds text, which is left-aligned, and not numbers."""
+        """Whether a column holds text, which is left-aligned, rather than numbers."""
         ours = self.cells[: len(self.rows)]
         return [any(_is_words(row[column]) for row in ours) for column in range(len(self.columns))]
 
@@ -130,7 +130,7 @@ def _is_words(cell: Cell) -> bool:
 
 
 FEWEST_SAMPLES = 5
-"""With fewer, resampling knows so few tables that its intervals are far too narrow or a point."""
+"""With fewer, the bootstrap has so few distinct resamples that its intervals are far too narrow or a point."""
 
 
 def interval_note(samples: int, ends: Sequence[tuple[float | None, float | None]]) -> str | None:
@@ -141,7 +141,7 @@ def interval_note(samples: int, ends: Sequence[tuple[float | None, float | None]
         ends: lower and upper ends of the table's intervals.
     """
     if samples < FEWEST_SAMPLES:
-        return f"{samples} sample{'s' if samples > 1 else ''}: the intervals say little; run more samples."
+        return f"{samples} sample{'s' if samples > 1 else ''}: the intervals mean little; run more samples."
     if ends and all(low == high for low, high in ends):
-        return "Every interval is a point: samples that all agree show no spread, which does not make a figure exact."
+        return "Every interval is a point: samples that all agree show no spread, which does not make a result exact."
     return None

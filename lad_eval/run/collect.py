@@ -13,9 +13,19 @@ from lad_eval.errors import UserError
 from lad_eval.evidence.store import EvidenceStore
 from lad_eval.evidence.table import Evidence
 from lad_eval.methods import PLAIN, Condition, Method, make_method
-from lad_eval.models.base import VLM, Calibratable, Changeable, ReadsPrompts, by_identifiers, calibration_origin, refuse
+from lad_eval.models.base import (
+    REQUESTS_A_CALL,
+    VLM,
+    Batched,
+    Calibratable,
+    Changeable,
+    ReadsPrompts,
+    by_identifiers,
+    calibration_origin,
+    refuse,
+)
 from lad_eval.run.progress import progress
-from lad_eval.tasks.plan import Orders, plan
+from lad_eval.tasks.plan import Orders, Plan, plan
 from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.request import Request
 from lad_eval.tasks.task import Task
@@ -34,7 +44,26 @@ def calibrates(methods: Collection[Method]) -> bool:
     return any(method.calibrates or method.condition.learns for method in methods)
 
 
-REQUESTS_A_CALL = 16
+def plan_for(task: Task, condition: Condition, methods: Collection[Method] | None, limit: int | None) -> Plan:
+    """The requests that methods of one condition need.
+
+    Args:
+        task: with the condition's prompt variants.
+        condition: of all the methods.
+        methods: None: what any method from one pass needs is planned.
+        limit: only the first so many test samples.
+
+    Raises:
+        UserError: as `plan`.
+    """
+    return plan(
+        task,
+        limit=limit,
+        orders=orders_of(methods or ()),
+        calibration=methods is None or calibrates(methods),
+        distinct=condition.learns,
+        intervention_samples=condition.intervention_samples(task.candidates),
+    )
 
 
 def collect(
@@ -57,9 +86,9 @@ def collect(
         methods: only what these need is run; default: what any method with one pass per question needs. The name
             "permutation-average" adds every cyclic shift of each order. Of methods such as "sofa+lad" the evidence is that under
             their condition, which must be the same for all.
-        limit: only the first so many test samples.
-        store: a folder that keeps the evidence, so that an interrupted call goes on where it stopped.
-        calibrate_on: another task, whose calibration samples take the place of this one's.
+        limit: number of test samples, from the first.
+        store: a folder that keeps the evidence, so that an interrupted call resumes where it stopped.
+        calibrate_on: another task, whose calibration samples replace this one's.
         show_progress: on stderr.
 
     Raises:
@@ -72,15 +101,7 @@ def collect(
         task = task.calibrated_on(load_task(calibrate_on) if isinstance(calibrate_on, str) else calibrate_on)
     if condition.prompt_variants:
         task = task.with_prompt(*condition.prompt_variants)
-    calibration = wanted is None or calibrates(wanted)
-    needed = plan(
-        task,
-        limit=limit,
-        orders=orders_of(wanted or ()),
-        calibration=calibration,
-        distinct=condition.learns,
-        intervention_samples=condition.intervention_samples(task.candidates),
-    )
+    needed = plan_for(task, condition, wanted, limit)
     keys = [request.key for request in needed.requests]
     folder = None if store is None else Path(store)
     intervention = calibrate_intervention(model, condition.intervention, needed.intervention_requests, folder=folder)
@@ -98,13 +119,12 @@ def collect(
 
 def _run(model: VLM, task: Task, requests: Sequence[Request], keep: Callable[[Evidence], object], *, shown: bool) -> None:
     with progress(task.name, len(requests), shown=shown) as advance:
-        for part in in_batches(model, requests):
-            keep(part)
-            advance(len(part))
+        for count in run_requests(model, requests, keep):
+            advance(count)
 
 
 def _condition_of(methods: Sequence[Method]) -> Condition:
-    if reading := [method.name for method in methods if "replies" in method.needs]:
+    if reading := [method.name for method in methods if method.decoding is not None]:
         raise UserError(f"{reading[0]} reads replies, and this collects evidence; use `lad-eval run`, or the model's `generate`.")
     conditions = {method.condition for method in methods}
     if len(conditions) > 1:
@@ -117,12 +137,12 @@ def under(model: VLM, intervention: Intervention | None) -> AbstractContextManag
     """While open the model runs under the intervention, if there is one.
 
     Raises:
-        UserError: the model's attention is out of reach.
+        UserError: the model's attention cannot be recorded.
     """
     if intervention is None:
         return nullcontext()
     if not isinstance(model, Changeable):
-        raise UserError(f"{model.name} cannot be run under {intervention.label}: its attention is out of reach.")
+        raise UserError(f"{model.name} cannot be run under {intervention.label}: its attention cannot be recorded.")
     return model.under(intervention)
 
 
@@ -194,10 +214,20 @@ def in_batches(model: VLM, requests: Sequence[Request]) -> Iterator[Evidence]:
     """
     if isinstance(model, ReadsPrompts):
         refuse(model.check_prompts(requests, exact=0).faults)
-    batches = getattr(model, "evidence_batches", None)
     for group in by_identifiers(requests):
-        if batches is not None:
-            yield from batches(group)
+        if isinstance(model, Batched):
+            yield from model.evidence_batches(group)
             continue
         for start in range(0, len(group), REQUESTS_A_CALL):
             yield model.evidence(group[start : start + REQUESTS_A_CALL])
+
+
+def run_requests(model: VLM, requests: Sequence[Request], keep: Callable[[Evidence], object]) -> Iterator[int]:
+    """Runs the requests and hands over the evidence batch by batch, each as soon as it is there; yields the batches' sizes.
+
+    Raises:
+        DataError: the model cannot take a request; none is run then.
+    """
+    for batch in in_batches(model, requests):
+        keep(batch)
+        yield len(batch)

@@ -1,4 +1,4 @@
-"""What a run was answered under one condition, and what its methods make of it."""
+"""A run's answers under one condition, and the decisions of its methods."""
 
 from __future__ import annotations
 

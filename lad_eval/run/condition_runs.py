@@ -10,33 +10,26 @@ from pathlib import Path
 from typing import Any
 
 from lad_eval.attention.interventions import LEARNED, Intervention
-from lad_eval.errors import UserError
+from lad_eval.errors import Interrupted, UserError
 from lad_eval.evidence.files import PARQUET
 from lad_eval.evidence.replies import UNKNOWN_PASSES, Decoding, Reply
 from lad_eval.evidence.replies_store import ReplyStore, read_replies
 from lad_eval.evidence.store import EvidenceStore
 from lad_eval.methods import PLAIN, Condition, Method
-from lad_eval.models.base import VLM, Writer, calibration_origin
-from lad_eval.run.collect import calibrate_intervention, calibrates, fingerprint_under, in_batches, orders_of, under
+from lad_eval.models.base import REQUESTS_A_CALL, VLM, Writer, calibration_origin
+from lad_eval.run.collect import calibrate_intervention, fingerprint_under, plan_for, run_requests, under
 from lad_eval.run.condition_results import ConditionResults
 from lad_eval.run.decide import PlanIndex
 from lad_eval.run.distributed import DistributedContext
 from lad_eval.run.folder.files import condition_folder
 from lad_eval.run.folder.reuse import reuse_evidence, sibling_runs
 from lad_eval.run.progress import Overall, Portion, progress
-from lad_eval.tasks.plan import Plan, plan
+from lad_eval.tasks.plan import Plan
 from lad_eval.tasks.request import Request
 from lad_eval.tasks.task import Task
 from lad_eval.terminal import counted
 
-REPLIES_A_CALL = 16
 EVIDENCE = "evidence"
-
-
-class Interrupted(UserError):  # noqa: N818 - no fault, and named as Python names it
-    """Ctrl-C, with what to do about it."""
-
-    exit_code = 130
 
 
 @dataclass(frozen=True)
@@ -116,14 +109,7 @@ def condition_runs_of(task: Task, methods: Mapping[str, Method], folder: Path, l
     for condition in conditions:
         members = {name: method for name, method in methods.items() if method.condition == condition}
         with_variants = task.with_prompt(*condition.prompt_variants) if condition.prompt_variants else task
-        planned = plan(
-            with_variants,
-            limit=limit,
-            orders=orders_of(members.values()),
-            calibration=calibrates(members.values()),
-            distinct=condition.learns,
-            intervention_samples=condition.intervention_samples(task.candidates),
-        )
+        planned = plan_for(with_variants, condition, members.values(), limit)
         if condition.intervention is not None and condition.learns:
             samples = len({request.sample_id for request in planned.intervention_requests})
             planned = replace(planned, notes=(*planned.notes, *condition.intervention.calibration_notes(samples)))
@@ -172,7 +158,7 @@ class Collector:
                     calibrate_intervention(self.model, intervention, requests, folder=folder, others=others)
                 except KeyboardInterrupt:
                     raise Interrupted(
-                        f"Interrupted: {condition_run.label} was not yet calibrated; the same command goes on from there."
+                        f"Interrupted: {condition_run.label} was not yet calibrated; the same command resumes from there."
                     ) from None
         with self.context.barrier():
             ready = intervention.load_learned(folder, calibration_origin(self.model.fingerprint, requests))
@@ -261,12 +247,8 @@ class Collector:
             have = condition_store.keys()
             missing = [request for request in share if request.key not in have]
 
-            def store_batches() -> Iterator[int]:
-                for batch in in_batches(self.model, missing):
-                    condition_store.append(batch)
-                    yield len(batch)
-
-            self._run(condition_run.label, EVIDENCE, len(share), len(share) - len(missing), store_batches())
+            stored = run_requests(self.model, missing, condition_store.append)
+            self._run(condition_run.label, EVIDENCE, len(share), len(share) - len(missing), stored)
         return len(needed - have)
 
     def _replies(self, condition_run: ConditionRun, decoding: Decoding, replies: ReplyStore) -> None:
@@ -313,7 +295,7 @@ class Collector:
                     advance(count)
         except KeyboardInterrupt:
             so_far = f"{label} has {done + done_now} of {counted(total, 'answer')}, all kept"
-            raise Interrupted(f"Interrupted: {so_far}; the same command goes on from there.") from None
+            raise Interrupted(f"Interrupted: {so_far}; the same command resumes from there.") from None
 
 
 def reply_batches(model: VLM, requests: Sequence[Request], decoding: Decoding) -> Iterator[list[Reply]]:
@@ -327,8 +309,8 @@ def reply_batches(model: VLM, requests: Sequence[Request], decoding: Decoding) -
         return
     if decoding.temperature:
         raise UserError(f"{model.name} writes greedily only; leave out the methods that sample replies.")
-    for start in range(0, len(requests), REPLIES_A_CALL):
-        batch = requests[start : start + REPLIES_A_CALL]
+    for start in range(0, len(requests), REQUESTS_A_CALL):
+        batch = requests[start : start + REQUESTS_A_CALL]
         started = time.perf_counter()
         texts = model.generate(batch, max_new_tokens=decoding.max_new_tokens)
         seconds = (time.perf_counter() - started) / len(batch)

@@ -1,4 +1,4 @@
-"""The whole order of a run: check -> load -> plan -> collect -> decide -> write."""
+"""The stages of a run: check -> load -> plan -> collect -> decide -> write."""
 
 from __future__ import annotations
 
@@ -7,30 +7,29 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from lad_eval.errors import Interrupted
 from lad_eval.evidence.store import EvidenceStore
-from lad_eval.files.atomic import write_atomically
-from lad_eval.files.documents import write_json
 from lad_eval.methods import Method, resolve_methods, with_stored
 from lad_eval.models.base import VLM, ImagePreparation
 from lad_eval.models.prompts.date import DEFAULT_DATE, check_date
 from lad_eval.models.registry import check_model, load_model
 from lad_eval.models.source import display_name
 from lad_eval.names import spell
-from lad_eval.run.condition_results import ConditionResults
-from lad_eval.run.condition_runs import Collector, ConditionRun, Interrupted, condition_runs_of
+from lad_eval.run.condition_runs import Collector, ConditionRun, condition_runs_of
 from lad_eval.run.distributed import DistributedContext
 from lad_eval.run.folder import files
 from lad_eval.run.folder.metadata import RunMetadata, about
+from lad_eval.run.folder.replacing import replacing, set_aside, settle
 from lad_eval.run.folder.rows import Row, reported_rows, rows_of
 from lad_eval.run.folder.spec import RunSpec
 from lad_eval.run.folder.task_data import note_data
 from lad_eval.run.preflight import check_prompts
 from lad_eval.run.progress import Overall, duration
-from lad_eval.run.results import metrics_document, predictions_table, stored_methods, stored_metrics, write_predictions
+from lad_eval.run.results import conclude, stored_methods, stored_metrics
+from lad_eval.run.unrequested import read_unrequested
 from lad_eval.tasks.registry import load_spec, load_task, resolve
 from lad_eval.tasks.task import Task
 from lad_eval.terminal import counted
@@ -48,14 +47,14 @@ class Settings:
 
     Attributes:
         tasks: names of tasks, groups, globs, or paths of YAML files.
-        limit: the first so many samples of each task, or below 1 that share of them, rounded up; None: all.
+        limit: number of samples of each task, from the first, or below 1 a share of them, rounded up; None: all.
         overwrite: "missing" resumes and computes only what is missing; "never" shows what is finished and changes nothing;
-            "always" starts anew.
+            "always" starts over, and the run before stays until the new one is finished.
         seed: of the bootstrap and of `random:` models.
-        calibrate_on: another task whose calibration samples take the place of the tasks' own.
-        date: YYYY-MM-DD, what a chat template prints where it wants today's date.
-        reported: after a task's rows, those that its definition reports of the same model from elsewhere.
-        study: the study that the run is made for; None: a user called for it.
+        calibrate_on: another task whose calibration samples replace the tasks' own.
+        date: YYYY-MM-DD, for chat templates that print today's date.
+        reported: after a task's rows, add the published results of the same model from the task's definition.
+        study: the study that the run is made for; None: the user's own run.
     """
 
     model: str
@@ -119,7 +118,7 @@ def run_tasks(settings: Settings, finished: Callable[[str, Path], None] = _ignor
         The rows of the methods; None in every process but the main one.
 
     Raises:
-        UserError: something that was given is wrong; unknown names and missing data are found before the model is loaded, an
+        UserError: an argument is wrong; unknown names and missing data are found before the model is loaded, an
             unsupported model, bad data and prompts that the model cannot take before any request is run.
         Interrupted: Ctrl-C; what was answered is kept.
     """
@@ -191,7 +190,8 @@ def run_task(
     """One task: missing requests are run, and every method decides.
 
     Returns:
-        Rows of `methods`, though a run also decides anew with the others that it holds; none but in the main process.
+        Rows of `methods`, though a run also decides again with the others that it holds: those of other conditions as far as what
+        is stored can be read. None but in the main process.
 
     Raises:
         UserError: as `run_tasks`.
@@ -209,7 +209,10 @@ def run_task(
     with context.barrier():
         stored = [] if settings.overwrite == "always" else stored_methods(folder)
         wanted = with_stored(methods, stored)
-        condition_runs = condition_runs_of(task, wanted, folder, limit)
+        every = condition_runs_of(task, wanted, folder, limit)
+        requested = {method.condition for method in methods.values()}
+        condition_runs = [condition_run for condition_run in every if condition_run.condition in requested]
+        unrequested = [condition_run for condition_run in every if condition_run.condition not in requested]
         if context.is_main_process:
             check_prompts(model, task, methods, limit)
             _warn_of_unknown(folder, [name for name in stored if name not in wanted])
@@ -227,14 +230,15 @@ def run_task(
         if not context.is_main_process:
             return []
         results = [collector.finish(condition_run, store) for condition_run in condition_runs]
+        others = read_unrequested(folder, unrequested)
         session = Session(requests, seconds)
         study = _study_of(folder, settings)
         metadata = RunMetadata(
             _environment(model, context, session, study),
             task.spec.reported,
-            *about(task, [condition_run.plan for condition_run in condition_runs]),
+            *about(task, [*(condition_run.plan for condition_run in condition_runs), *(other.plan for other in others)]),
         )
-        metrics = _conclude(folder, spec, results, wanted, settings.seed, metadata)
+        metrics = conclude(folder, spec, results, others, wanted, settings.seed, metadata)
     _announce(task, condition_runs, session)
     finished(task.name, folder)
     return _rows(metrics, methods, settings)
@@ -256,17 +260,29 @@ def claimed(folder: Path, spec: RunSpec, task: Task, settings: Settings, context
     """The run's folder, claimed for its spec, and this process's store in it.
 
     The store of the main process is open for as long as the block lasts, so that two runs cannot mix; the others open theirs when
-    they write.
+    they write. A run that is started over takes the place of the one before once the block is done.
     """
-    start_over = settings.overwrite == "always" and context.is_main_process
-    store = EvidenceStore(folder, spec.fingerprint, task=task.fingerprint, rank=context.store_rank, start_over=start_over)
+    start_over = settings.overwrite == "always"
+
+    def prepare() -> None:
+        settle(folder)
+        if start_over:
+            set_aside(folder)
+
+    store = EvidenceStore(
+        folder,
+        spec.fingerprint,
+        task=task.fingerprint,
+        rank=context.store_rank,
+        prepare=prepare if context.is_main_process else None,
+    )
     with ExitStack() as stack:
         with context.barrier():
             if context.is_main_process:
                 stack.enter_context(files.removed_if_unused(folder))
                 stack.enter_context(store)
                 if start_over:
-                    files.clear(folder)
+                    stack.enter_context(replacing(folder))
                 files.claim(folder, spec)
                 note_data(folder, task)
         yield store
@@ -290,24 +306,6 @@ def _environment(model: VLM, context: DistributedContext, session: Session, stud
         "session": {"answered": session.requests, "seconds": session.seconds},
         "study": study,
     }
-
-
-def _conclude(
-    folder: Path,
-    spec: RunSpec,
-    condition_runs: Sequence[ConditionResults],
-    methods: Mapping[str, Method],
-    seed: int,
-    metadata: RunMetadata,
-) -> dict[str, Any]:
-    """Every method decides; `metrics.json` comes last, so that where it stands the rest stands too."""
-    by_condition = {results.condition: results for results in condition_runs}
-    decisions = {name: by_condition[method.condition].decide(method) for name, method in methods.items()}
-    metrics = metrics_document(spec, condition_runs, methods, decisions, seed=seed, metadata=metadata)
-    table = predictions_table(condition_runs, methods, decisions)
-    write_atomically(folder / files.PREDICTIONS, partial(write_predictions, table, spec.digest))
-    write_json(folder / files.METRICS, metrics)
-    return metrics
 
 
 def _announce(task: Task, condition_runs: Sequence[ConditionRun], session: Session) -> None:

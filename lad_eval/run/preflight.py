@@ -35,7 +35,7 @@ def check_prompts(model: VLM, task: Task, methods: Mapping[str, Method], limit: 
 
 @dataclass(frozen=True)
 class Preflight:
-    """What a model's processor says of a task's samples.
+    """The result of checking a task's samples with a model's processor.
 
     Attributes:
         task: its name.

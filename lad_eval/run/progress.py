@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, a line now and then in a log, nothing when quiet."""
+"""Progress of a run: a bar on a terminal, an occasional line in a log, nothing when quiet."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ class Overall:
 
 
 def duration(seconds: float) -> str:
-    """Roughly, as people say it."""
+    """A rough duration for people."""
     if seconds < 90:
         return f"{max(seconds, 1):.0f} s"
     if seconds < 5400:

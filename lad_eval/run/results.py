@@ -1,4 +1,4 @@
-"""What a run leaves for people and for later: its figures and its predictions."""
+"""What a run writes: its metrics and its predictions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,15 +16,18 @@ import numpy as np
 
 from lad_eval.evidence.replies import UNKNOWN_PASSES, Replies
 from lad_eval.evidence.table import Evidence
+from lad_eval.files.atomic import write_atomically
+from lad_eval.files.documents import write_json
 from lad_eval.files.tables import write_table
-from lad_eval.methods import Method, resolve_methods
+from lad_eval.methods import PLAIN, Method, resolve_methods
 from lad_eval.metrics import Predictions, paired_test, summarise
 from lad_eval.run.condition_results import ConditionResults, condition_results_of
 from lad_eval.run.decide import Decision, PlanIndex
-from lad_eval.run.folder.files import AGAIN, METRICS, ResultsError, read_metrics, read_spec
+from lad_eval.run.folder.files import AGAIN, METRICS, PREDICTIONS, ResultsError, read_metrics, read_spec
 from lad_eval.run.folder.metadata import RunMetadata, checkout, versions
 from lad_eval.run.folder.spec import RunSpec
 from lad_eval.run.folder.stored import load_run
+from lad_eval.run.unrequested import Unrequested
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -200,7 +204,7 @@ def _results_of(condition_runs: Sequence[ConditionResults], method: Method) -> C
 def predictions_table(
     condition_runs: Sequence[ConditionResults], methods: Mapping[str, Method], decisions: Mapping[str, Decision]
 ) -> pd.DataFrame:
-    """`predictions.parquet`: a row a method and evaluated request; positions and images are counted from 0.
+    """`predictions.parquet`: one row per method and evaluated request; positions and images are counted from 0.
 
     A reply without an answer has position and image -1; a method without probabilities has none.
     """
@@ -236,6 +240,45 @@ def write_predictions(table: pd.DataFrame, run: str, path: Path) -> None:
     write_table(path, pa.Table.from_pandas(table, preserve_index=False), {"run": run})
 
 
+def conclude(
+    folder: Path,
+    spec: RunSpec,
+    results: Sequence[ConditionResults],
+    others: Sequence[Unrequested],
+    methods: Mapping[str, Method],
+    seed: int,
+    metadata: RunMetadata,
+) -> dict[str, Any]:
+    """Every method decides, and the figures and predictions are written; returns the document of `metrics.json`.
+
+    That comes last, so that where it stands the rest stands too.
+
+    Args:
+        folder: of the run.
+        spec: of the run.
+        results: of the conditions that were run.
+        others: the conditions that were not, as far as they can be read.
+        methods: by the names that tables show, in their order; one of a condition that is in neither is left out.
+        seed: of the bootstrap.
+        metadata: what passes through.
+    """
+    by_condition = {of_one.condition: of_one for of_one in results}
+    decided = {name: decision for other in others for name, decision in other.decisions.items()}
+    decided |= {name: by_condition[m.condition].decide(m) for name, m in methods.items() if m.condition in by_condition}
+    decisions = {name: decided[name] for name in methods if name in decided}
+    # The question and the model as they are come first.
+    condition_runs = sorted([*results, *(other.results for other in others)], key=_plain_first)
+    metrics = metrics_document(spec, condition_runs, methods, decisions, seed=seed, metadata=metadata)
+    table = predictions_table(condition_runs, methods, decisions)
+    write_atomically(folder / PREDICTIONS, partial(write_predictions, table, spec.digest))
+    write_json(folder / METRICS, metrics)
+    return metrics
+
+
+def _plain_first(results: ConditionResults) -> tuple[bool, str]:
+    return results.condition != PLAIN, results.condition.label
+
+
 def stored_methods(folder: Path) -> list[str]:
     """Names of the methods that a run holds figures of; none if it is not finished, or if its figures are damaged (a warning)."""
     if not (folder / METRICS).is_file():
@@ -262,7 +305,7 @@ def stored_metrics(folder: Path, methods: Mapping[str, Method]) -> dict[str, Any
 
 
 def rescore(run: Path, names: Sequence[str] | None = None, *, settings: Sequence[str] = (), seed: int = 42) -> dict[str, Any]:
-    """A document like the run's `metrics.json`, decided anew; nothing is written.
+    """A document like the run's `metrics.json`, decided again; nothing is written.
 
     Args:
         run: a run's folder, or a folder above it that holds no other run.

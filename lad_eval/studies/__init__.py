@@ -1,13 +1,13 @@
 """One folder per paper: its tables and figures, regenerated for any supported model.
 
-A study is a function that takes the user's `Settings` and an output folder. All studies go the same way: state which runs are
-required, collect them, make documents from what is stored, write the documents. `--stored` leaves out the second step.
+A study is a function that takes the user's `Settings` and an output folder. All studies follow the same steps: state which runs
+are required, collect them, make documents from the stored results, write the documents. `--stored` skips the second step.
 
 What they share:
 
 requirement.py  the task and the methods of a run that a study requires
 runs.py         collecting the required runs, or finding them among the finished ones, and reading them
-timing.py       the time and memory of several ways to run a model, measured in turns
+timing.py       the time and memory of several ways to run a model, measured in alternation
 tables.py       columns that several tables have: accuracies with significance marks, paired differences
 document.py     a finished table or figure with its notes, as Markdown and LaTeX
 output.py       the study's folder: one HTML page, Markdown, tables as CSV and LaTeX, figures as SVG and PDF

@@ -1,4 +1,4 @@
-"""A finished part of a study: tables and charts with what a reader should know of them."""
+"""A finished part of a study: tables and charts with the notes that a reader needs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class StudyDocument:
     """Tables and charts under one heading.
 
     Attributes:
-        name: "table4", "figure6"; of files and of the place in the page.
+        name: "table4", "figure6"; names its files and its anchor in the page.
         title: what it shows.
         remarks: notes on the charts, one paragraph each.
-        missing: what could not be shown, and what it takes; nothing is left out without such a line.
+        missing: what could not be shown, and what it would take to show it; nothing is left out without such a line.
     """
 
     name: str
@@ -34,7 +34,7 @@ class StudyDocument:
         return re.sub(r"(?<=[a-z])(?=\d)", " ", self.name.partition("-")[0]).capitalize()
 
     def markdown(self) -> str:
-        """All of it; charts are linked as `figures/<name>.svg`."""
+        """The whole document; charts are linked as `figures/<name>.svg`."""
         parts = [f"## {self.label}: {markdown_text(self.title)}", *map(markdown, self.tables)]
         parts += [f"![{chart.title}. {chart.alt}](figures/{chart.name}.svg)" for chart in self.charts]
         parts += map(markdown_text, self.remarks)
@@ -42,5 +42,5 @@ class StudyDocument:
         return "\n\n".join(parts)
 
     def latex(self) -> str:
-        """The tables, ready to be input."""
+        """The tables as LaTeX, ready to be included."""
         return "\n\n".join(map(latex, self.tables))

@@ -20,22 +20,22 @@ from lad_eval.studies.document import StudyDocument
 from lad_eval.version import __version__
 
 FORMS: tuple[Literal["svg", "pdf", "png"], ...] = ("svg", "pdf", "png")
-"""Of every figure, a file each."""
+"""One file per figure in each format."""
 
 
 @dataclass(frozen=True)
 class StudyReport:
-    """Everything that a study shows of one model.
+    """Everything that a study shows about one model.
 
     Attributes:
-        name: of the study, and of the Markdown file.
+        name: of the study and of its Markdown file.
         heading: of the page: what was measured, of which model, on which tasks.
         introduction: what the page shows, one sentence before the link to the paper.
         paper: the paper's title.
         arxiv: the paper's number on arXiv.
         documents: in their order.
-        findings: what came out, one sentence each.
-        notices: what a reader should know first, one paragraph each.
+        findings: one sentence each.
+        notices: what a reader should know first; one paragraph each.
         provenance: lines of the footer.
     """
 
@@ -95,7 +95,7 @@ def write_study(report: StudyReport, folder: Path) -> StudyOutput:
 
 
 def page(report: StudyReport) -> str:
-    """HTML with everything inside; all texts are escaped."""
+    """Self-contained HTML; all text is escaped."""
     title = f"{report.heading}: tables and figures"
     return frame.page(
         "study.html", title=title, heading=report.heading, across=report.findings, report=report, images=panel_images
@@ -103,26 +103,26 @@ def page(report: StudyReport) -> str:
 
 
 def panel_images(chart: Chart) -> list[PanelImage]:
-    """One image per panel, so that they stand side by side or, on a phone, below each other."""
+    """One image per panel, so that panels are side by side or, on a phone, stacked."""
     single = [replace(chart, panels=(panel,)) for panel in chart.panels]
     return [PanelImage(one.panels[0].title or chart.title, _uri(one, LIGHT), _uri(one, DARK)) for one in single]
 
 
 def notices(settings: Settings) -> list[str]:
-    """What limits the figures of any study: few samples, a model that was built for demonstration."""
+    """Caveats of any study: few samples, a model that was built for demonstration."""
     lines = []
     if settings.limit is not None:
         lines.append(f"Only the first {settings.limit} samples of each task were evaluated.")
     if settings.model == "lad-tiny":
         lines.append(
             "lad-tiny is a model organism whose bias and attention are trained in: "
-            "it shows the method at work and says nothing of other models."
+            "it shows that the method works and says nothing about other models."
         )
     return lines
 
 
 def provenance(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Number format, attention implementation and device of the runs (`metrics.json`), and the code that made the page."""
+    """The dtype, attention implementation and device of the runs (`metrics.json`), and the code that made the page."""
     keys = ("dtype", "attention_implementation", "device")
     values_of = {key: sorted({json.dumps(run.get(key)) for run in runs}) for key in keys}
     lines = [f"{key.replace('_', ' ')}: {', '.join(values)}".replace('"', "") for key, values in values_of.items()]

@@ -1,4 +1,4 @@
-"""The runs that a study requires: a task, perhaps changed in one respect, and the methods to decide it by."""
+"""The runs that a study requires: a task, perhaps changed in one respect, and its methods."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Requirement:
 
     Attributes:
         task: name of a task, or the path of its file.
-        methods: names of the methods that must be decided; they determine which requests the model answers.
-        identifiers: the candidates' names, where not the task's own.
-        calibration_samples: number of calibration samples, where not the task's own.
+        methods: names of the methods that must be evaluated; they determine which requests the model answers.
+        identifiers: the candidates' names, if other than the task's own.
+        calibration_samples: number of calibration samples, if other than the task's own.
         optional: the study can show the rest without this run.
     """
 

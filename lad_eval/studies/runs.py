@@ -1,4 +1,4 @@
-"""The runs of a study: collected with a model, or found among the finished ones, and read."""
+"""The runs of a study: collected with a model or taken from the finished ones, and read."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+
+import numpy as np
 
 from lad_eval.errors import DataError, UserError
 from lad_eval.evidence.store import read_evidence
@@ -36,7 +38,7 @@ class StudyRun:
 
     @cached_property
     def evidence(self) -> Evidence:
-        """Of the question and the model as they are."""
+        """Evidence for the unchanged prompt and model."""
         return read_evidence(self.run.path)
 
     @cached_property
@@ -58,14 +60,15 @@ class StudyRun:
         return self.run.predictions_of(method)
 
     def decide(self, method: Method) -> Predictions:
-        """The predictions of any method that needs one pass per question, calibrated on this run's calibration samples."""
+        """The predictions of any method that takes one pass per question, calibrated on this run's calibration samples."""
         if method.calibrates:
             method.calibrate(self.calibration)
-        return Predictions.of(self.evaluated, method.predict(self.evaluated), self.plan_index.permutation_index)
+        answers = method.decide(self.evaluated, np.arange(len(self.evaluated))[:, None])
+        return Predictions.of(self.evaluated, answers.position, self.plan_index.permutation_index)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The data source's remarks: rows left out, orders that were not permuted."""
+        """The data source's notes: rows left out, orders that were not permuted."""
         return tuple(self.run.metrics.get("notes", ()))
 
     def passes(self, method: str) -> str:
@@ -98,7 +101,7 @@ class RunIndex:
         return self._runs[requirement.label]
 
     def why_missing(self, requirements: Sequence[Requirement]) -> str:
-        """Why there is no run of these requirements, and what to do about it."""
+        """Why these requirements have no run, and what to do about it."""
         labels = [requirement.label for requirement in requirements]
         return self._reasons.get(labels[0], f"there is no finished run of {', '.join(labels)}; run without --stored.")
 
@@ -115,7 +118,7 @@ def collect_runs(
     before: Measurement | None = None,
     after: Measurement | None = None,
 ) -> RunIndex | None:
-    """Runs every requirement as `lad-eval run` would: resumes, shares the work among processes, keeps the evidence.
+    """Runs every requirement as `lad-eval run` would: resumes, distributes the work over processes, keeps the evidence.
 
     Args:
         requirements: merged.
@@ -162,7 +165,7 @@ def collect_runs(
 
 
 def _load_tasks(requirements: Sequence[Requirement], *, strict: bool) -> tuple[list[tuple[Requirement, Task]], dict[str, str]]:
-    """The tasks whose data is there, and by label why the others are left out."""
+    """The tasks whose data is available, and by label why the others are left out."""
     tasks: list[tuple[Requirement, Task]] = []
     reasons: dict[str, str] = {}
     for requirement in requirements:
@@ -173,7 +176,7 @@ def _load_tasks(requirements: Sequence[Requirement], *, strict: bool) -> tuple[l
             raise task
         else:
             reasons[requirement.label] = str(task)
-            logger.warning("%s is left out: %s", requirement.label, task)
+            logger.warning("%s is skipped: %s", requirement.label, task)
     return tasks, reasons
 
 
@@ -185,7 +188,7 @@ def _task_or_error(requirement: Requirement) -> Task | DataError:
 
 
 def _portions(tasks: Sequence[tuple[Requirement, Task]], settings: Settings, context: DistributedContext) -> Iterator[Portion]:
-    """The requests of all runs, for the progress of the whole; each run plans its own once more."""
+    """The requests of all runs, for the progress of the whole; each run plans its own again."""
     for requirement, task in tasks:
         for condition_run in condition_runs_of(
             task, resolve_methods(requirement.methods), settings.out, settings.samples_of(task)

@@ -23,7 +23,7 @@ def accuracy(summary: Summary) -> Cell:
 
 
 def measured(predictions: Mapping[str, Predictions], *, seed: int) -> dict[str, tuple[Summary, Cell]]:
-    """Summary and accuracy of every method, the best and what ties with it marked; all on the same samples."""
+    """Summary and accuracy of every method, with the best and its ties marked; all on the same samples."""
     tested = significance({name: table.grid.correct for name, table in predictions.items()})
     summaries = {name: summarise(table, seed=seed) for name, table in predictions.items()}
     return {
@@ -33,7 +33,7 @@ def measured(predictions: Mapping[str, Predictions], *, seed: int) -> dict[str, 
 
 
 def mark_notes(columns: Sequence[Mapping[str, Predictions]]) -> tuple[str, ...]:
-    """What a reader must know of the marks of a table: how they are tested, and what so few samples could not have shown.
+    """Notes on a table's marks: how they are tested, and what so few samples could not have shown.
 
     Args:
         columns: the predictions that each column was `measured` from.
@@ -47,7 +47,7 @@ def mark_notes(columns: Sequence[Mapping[str, Predictions]]) -> tuple[str, ...]:
         points_missed = " / ".join(f"{points:.1f}" if np.isfinite(points) else "–" for points in missed)
         notes.append(
             f"By column, the greatest detectable difference of a row with † from the best: {points_missed} points "
-            "(found with chance 0.8 at 5 %, before correction); a smaller true difference would likely be missed."
+            "(power 0.8 at 5 %, before correction); a smaller true difference would likely be missed."
         )
     return tuple(notes)
 

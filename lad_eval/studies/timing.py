@@ -1,4 +1,4 @@
-"""Time and memory of several ways to run a model, measured in turns, so that what slows the machine slows all of them."""
+"""Time and memory of several ways to run a model, measured in alternation, so that a slow machine slows all of them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ K = TypeVar("K", bound=Hashable)
 
 @dataclass(frozen=True)
 class Timing:
-    """Of one way to run a model.
+    """The timing of one way to run a model.
 
     Attributes:
         seconds: per request, the median of the rounds.
-        ratio: of the seconds to those of the first way, the median of the rounds' ratios.
-        peak_bytes: greatest memory of the GPU during the rounds; None without a GPU.
+        ratio: of the seconds to those of the first way, as the median of the rounds' ratios.
+        peak_bytes: peak GPU memory during the rounds; None without a GPU.
     """
 
     seconds: float
@@ -36,7 +36,7 @@ def time_in_turns(
     Args:
         ways: by name, a function that runs the model on requests and returns the seconds that count, such as `wall_clock` of
             one; ratios are to the first way.
-        batches: requests of each round. The first batch is not timed: its round pays for what later rounds find ready.
+        batches: requests of each round. The first batch is a warm-up and is not timed.
     """
     import torch
 
@@ -64,7 +64,7 @@ def time_in_turns(
 
 
 def wall_clock(run: Callable[[Sequence[Request]], object]) -> Callable[[Sequence[Request]], float]:
-    """The function with its result replaced by the seconds that it took, the GPU's work included."""
+    """The function with its result replaced by the seconds that it took, GPU work included."""
 
     def timed(requests: Sequence[Request]) -> float:
         import torch

@@ -128,7 +128,7 @@ def plan(
     test = _checked(task, list(task.samples("test", limit)))
     count = task.spec.samples or 1
     if len(test) < min(count, limit or count):
-        raise DataError(f"{task.name}: the data has {len(test)} test samples, but the task asks for {count}; lower `samples:`.")
+        raise DataError(f"{task.name}: the data has {len(test)} test samples, but the task needs {count}; lower `samples:`.")
     learned, notes = calibration_samples(task, test, distinct=distinct) if calibration else ([], ())
     further = further_calibration_samples(task, test, learned, intervention_samples - len(learned)) if distinct else []
 
@@ -235,7 +235,7 @@ def further_calibration_samples(task: Task, test: Sequence[Sample], learned: Seq
         count: how many more are wanted.
 
     Raises:
-        DataError: they cannot be asked.
+        DataError: they cannot be used.
     """
     if count < 1:
         return []
@@ -249,13 +249,13 @@ def further_calibration_samples(task: Task, test: Sequence[Sample], learned: Seq
 
 
 def _is_evaluated(task: Task, test: Sequence[Sample], *, distinct: bool) -> Callable[[Sample], bool]:
-    """Whether a calibration sample asks about what is evaluated; with `distinct` also whether it shows a picture of it."""
+    """Whether a calibration sample has an evaluated right image; with `distinct` also whether it shows any evaluated image."""
     ids = {sample.id for sample in test}
     right = {right_picture(sample) for sample in test}
     shown = shown_pictures(test) if distinct else set()
 
     def is_evaluated(sample: Sample) -> bool:
-        # Of data sets that share their names, an id tells that the same picture is asked about, whatever its files are.
+        # Of data sets that share their names, an id shows that the same image is the right one, whatever its files are.
         named = task.other is not None and sample.id in ids
         return named or right_picture(sample) in right or not shown.isdisjoint(shown_pictures([sample]) if distinct else ())
 
@@ -268,11 +268,11 @@ def _too_few(task: Task, count: int, passed_over: Sequence[Sample], right: Mappi
         evaluated_too = f" and {len(passed_over)} that are evaluated here (first {passed_over[0].id!r})" if passed_over else ""
         return (
             f"{task.name}: the calibration split of {task.other.name} has {count} samples to calibrate on{evaluated_too}, "
-            f"but the task asks for {wanted}; lower `calibration.samples` or give {task.other.name} more."
+            f"but the task needs {wanted}; lower `calibration.samples` or give {task.other.name} more."
         )
     if not passed_over:
         return (
-            f"{task.name}: the calibration split has {count} samples, but the task asks for {wanted}; "
+            f"{task.name}: the calibration split has {count} samples, but the task needs {wanted}; "
             "lower `calibration.samples` or give the source more."
         )
     first = passed_over[0]

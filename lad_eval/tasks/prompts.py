@@ -60,13 +60,13 @@ PROMPT_VARIANTS: Registry[PromptVariant] = Registry(
         "instruction": PromptVariant(
             add="The images stand in a random, shuffled order. Judge each of them fairly by what it shows, "
             "and do not let the order in which they stand influence you.",
-            summary="The question says that the images are shuffled and asks to judge them fairly.",
+            summary="The prompt says that the images are shuffled and asks to judge them fairly.",
         ),
         # The same: reasons inside tags, then the index.
         "cot": PromptVariant(
             reply="Think step by step: first write down your reasoning between <think> and </think>, "
             "then, after </think>, give the index of the image and nothing else.",
-            summary="The question asks for reasons before the answer.",
+            summary="The prompt asks for reasons before the answer.",
         ),
     },
     group="lad_eval.prompts",

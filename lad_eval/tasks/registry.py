@@ -260,7 +260,7 @@ def open_task(document: Document, *, calibrate_on: str | Path | None = None) -> 
         other = _named_in(document, spec.calibration.on)
     else:
         return task
-    # The other must hold as many calibration samples as this task asks for; where it calibrates itself does not matter.
+    # The other must hold as many calibration samples as this task needs; where it calibrates itself does not matter.
     calibration = spec.calibration.model_copy(update={"on": None})
     opened = Task.of(spec_of(other).model_copy(update={"calibration": calibration}), other.path.parent)
     return replace(task, spec=spec.model_copy(update={"calibration": calibration})).calibrated_on(opened)

@@ -110,7 +110,7 @@ def _problems(file: Path) -> list[str]:
     except SpecError as error:
         return list(error.problems)
     except NotPreparedError as error:
-        _LOG.info("%s: sound as far as it goes, its data not looked at: %s", where, error)
+        _LOG.info("%s: no fault found, but its data was not checked: %s", where, error)
         return []
     except UserError as error:
         return [f"{where}: {error}"]

@@ -90,6 +90,6 @@ def examples_of(pairs: PairSet, tasks: Mapping[str, Task], limit: int) -> list[t
     if missing := [pair.sample_id for key, pair in wanted.items() if key not in examples]:
         raise DataError(
             f"{len(missing)} pairs, that of {missing[0]} for one, are of other samples than their tasks have now; make the pairs "
-            "anew with `lad-eval capl answers`."
+            "again with `lad-eval capl answers`."
         )
     return [examples[key] for key in wanted]

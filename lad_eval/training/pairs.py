@@ -22,7 +22,7 @@ class AnswerPair:
     """A preferred and a rejected answer to one displayed order of a sample.
 
     Attributes:
-        task: name of the task that asks.
+        task: name of the task.
         sample_id: of a training sample.
         order: the displayed order of the sample's images.
         key: of the request.
@@ -51,7 +51,7 @@ class PairSet:
         candidates: N.
         made_from: JSON-serialisable: model, tasks and both attentions.
         requests: how many were run under both attentions.
-        unbalanced: whether the set was asked for whatever its balance.
+        unbalanced: whether an unbalanced set was requested.
     """
 
     pairs: tuple[AnswerPair, ...]
@@ -93,7 +93,7 @@ class PairSet:
             folder / PAIRS, what="chosen and rejected answers", cure="Make it with `lad-eval capl answers`.", error=DataError
         )
         if document.get("format") != 1:
-            raise DataError(f"{folder / PAIRS} was written by another version of lad_eval; make it anew in another folder.")
+            raise DataError(f"{folder / PAIRS} was written by another version of lad_eval; make it again in another folder.")
         pairs = tuple(AnswerPair(**{**pair, "order": tuple(pair["order"])}) for pair in document["pairs"])
         return cls(pairs, document["candidates"], document["made_from"], document["requests"], document["unbalanced"])
 

@@ -81,7 +81,7 @@ def test_score_decides_again_without_a_model(capsys, results):
     assert "pride" not in table
     code, table, err = call(capsys, "score", out, "--set", "lad(top_k=1)", "--json")
     assert [row["method"] for row in json.loads(table)] == [*METHODS, "lad(top_k=1)"], "beside what it is to be compared with"
-    assert "these figures are not stored" in err
+    assert "these results are not stored" in err
     assert "--methods 'vanilla," in err
 
 
@@ -181,7 +181,7 @@ def test_compare_methods_of_a_run(capsys, results):
     assert "Holm" in text
     assert re.search(r"Does position matter\? .* p: vanilla\s[01]\S*, pride\s", text, re.DOTALL)
     assert text.startswith(f"{TASK} · {MODEL} · 3 samples x 2 orders\n\nFirst ")
-    assert text.endswith("\n\n3 samples: the intervals say little; run more samples.\n")
+    assert text.endswith("\n\n3 samples: the intervals mean little; run more samples.\n")
     assert {*METHODS[:-1]} <= {line.split()[0] for line in text.splitlines() if line}, "outside a terminal names are not folded"
     assert max(map(len, text.rpartition("\n− ")[2].splitlines()[1:])) <= 80
     assert "exact McNemar test on these counts, not on accuracy" in " ".join(text.split())
@@ -199,7 +199,7 @@ def test_figure_draws_and_draws_the_same_again(capsys, results, tmp_path):
         assert call(capsys, "figure", results[0], "--out", tmp_path / name)[0] == 0
         assert (tmp_path / name).stat().st_size > 1000
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "again.svg").read_bytes()
-    assert "Cannot draw into" in fails(capsys, "figure", results[0], "--out", tmp_path / "a.nonsense")
+    assert "Cannot write the figure to" in fails(capsys, "figure", results[0], "--out", tmp_path / "a.nonsense")
 
 
 def test_validate_says_what_is_wrong_and_where(capsys, tmp_path):

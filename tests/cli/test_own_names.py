@@ -7,9 +7,9 @@ from lad_eval.methods import METHODS
 from lad_eval.tasks import registry
 
 METHOD = """
-from lad_eval.methods import Method
+from lad_eval.methods import EvidenceMethod
 
-class Last(Method):
+class Last(EvidenceMethod):
     \"\"\"The last position.\"\"\"
     name = "own-last-{n}"
     def _scores(self, evidence):
@@ -42,7 +42,7 @@ def test_a_method_of_a_file_is_run_and_joined(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("code", "named", "says"),
     [
-        (None, "sp ace.py:Last", "'sp ace.py:Last' has a space in its path, which --methods cannot read; rename the file"),
+        (None, "sp ace.py:Last", "'sp ace.py:Last' has a space in its path, which --methods cannot parse; rename the file"),
         (None, "mine.py:Last", "No such file: mine.py; --methods takes file.py:Class."),
         ("1 / 0", "mine.py:Last", "mine.py cannot be loaded: ZeroDivisionError: division by zero."),
         ("", "mine.py:Last", "mine.py has no 'Last'; write --methods mine.py:<name of the class>."),

@@ -190,5 +190,5 @@ def test_ctrl_c_says_that_the_same_command_goes_on(tmp_path, home):
         _, err = child.communicate(timeout=30)
         site.hold.set()
     assert child.returncode == 130
-    assert err == "Interrupted: what was fetched and made is kept; the same command goes on from there.\n"
+    assert err == "Interrupted: finished downloads and steps are kept; the same command resumes from there.\n"
     assert part.stat().st_size > 0

@@ -136,7 +136,7 @@ def test_a_replying_method_says_how_the_replies_are_written():
     assert make_method("cot").decoding == Decoding(max_new_tokens=512)
     assert make_method("self-consistency", samples=3).decoding == Decoding(3, 0.7, 512, 42)
     with pytest.raises(EvidenceError, match="generate decides from replies"):
-        make_method("generate").predict(random_evidence())
+        make_method("generate").decide(random_evidence(), np.zeros((1, 1), dtype=np.int64))
 
 
 def test_views_over_a_calibrated_decision():

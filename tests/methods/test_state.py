@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lad_eval.errors import UserError
-from lad_eval.methods import LAD, NotCalibratedError, PriDe, Vanilla
+from lad_eval.methods import LAD, NotCalibratedError, PriDe, PurifiedAttention, Vanilla
 from lad_eval.methods.conformance import random_calibration, random_evidence
 from lad_eval.methods.state import save_state
 
@@ -68,8 +68,24 @@ def test_no_flipped_bit_changes_what_was_learned(tmp_path):
 )
 def test_what_no_method_learns_is_refused(tmp_path, learned):
     save_state(tmp_path / "pride.safetensors", "PriDe", {}, learned)
-    with pytest.raises(UserError, match="is not the saved state of a method, or is damaged"):
+    with pytest.raises(UserError, match="or is damaged; save one with Method"):
         PriDe.load(tmp_path / "pride.safetensors")
+
+
+@pytest.mark.parametrize("kind", [LAD, PurifiedAttention, PriDe])
+def test_a_state_that_lacks_a_part_or_has_it_in_another_shape_is_refused(tmp_path, kind):
+    path = tmp_path / "method.safetensors"
+    learned = kind().calibrate(random_calibration()).learned_state()
+    save_state(path, kind.__name__, {}, learned)
+    assert kind.load(path).is_calibrated
+    for name in (*kind.learned_shapes, "calibration_ids_"):
+        save_state(path, kind.__name__, {}, {other: value for other, value in learned.items() if other != name})
+        with pytest.raises(UserError, match=rf"does not hold all that {kind.__name__} learns, or is damaged; save one with"):
+            kind.load(path)
+    for name in kind.learned_shapes:
+        save_state(path, kind.__name__, {}, {**learned, name: np.zeros((3, 2, 4))})
+        with pytest.raises(UserError, match=r"does not hold all that .* learns"):
+            kind.load(path)
 
 
 def test_unwritable_file(tmp_path):

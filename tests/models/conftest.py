@@ -1,3 +1,4 @@
+import copy
 from functools import cache
 
 import pytest
@@ -34,5 +35,27 @@ def vlm(tiny):
         model, processor = tiny(family)
         given = {"name": f"random:{family}", "weights": "seed 1", "image_preparation": "native", **options}
         return HuggingFaceVLM(model, processor, **given)
+
+    return make
+
+
+@pytest.fixture
+def parts(tiny):
+    """Conversation, preparation and checker of a family: parts(family, template=None, **text) with text settings changed."""
+
+    from lad_eval.models.inputs.preparation import Preparation
+    from lad_eval.models.prompts.check import PromptChecker
+    from lad_eval.models.prompts.conversation import Conversation
+
+    def make(family, template=None, preparation="native", **text):
+        model, processor = tiny(family)
+        processor, config = copy.copy(processor), copy.deepcopy(model.config)
+        if template is not None:
+            processor.chat_template = template
+        for name, value in text.items():
+            setattr(config.get_text_config(), name, value)
+        conversation = Conversation(processor, family)
+        prepare = Preparation(config, processor, conversation, preparation)
+        return conversation, prepare, PromptChecker(conversation, prepare, config, processor, family)
 
     return make

@@ -94,7 +94,7 @@ def test_several_beams_are_refused(made, form):
         return str(kit.model.generate(**inputs, **given))
 
     vlm = made(ask)
-    with pytest.raises(UnsupportedModelError, match=r"its class asks for 3 replies at once \(num_beams\)"):
+    with pytest.raises(UnsupportedModelError, match=r"its class generates 3 replies at once \(num_beams\)"):
         vlm.write(message_of(vlm))
 
 

@@ -199,7 +199,7 @@ def test_faults_are_told_before_anything_is_asked(tiny, task, tmp_path):
 @pytest.mark.parametrize(
     ("name", "fault"),
     [
-        ("generate", "generate reads what the model writes, and not evidence; use `lad-eval run`"),
+        ("generate", "generate reads the model's replies rather than evidence; use `lad-eval run`"),
         ("instruction+sofa+lad", r"instruction\+sofa changes the prompt or the model, which the harness controls"),
         ("instruction+lad", "instruction changes the prompt or the model, which the harness controls; use `lad-eval run`"),
     ],

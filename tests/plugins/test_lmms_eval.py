@@ -15,11 +15,12 @@ from PIL import Image
 from lad_eval.cli.main import invoke
 from lad_eval.errors import UnknownNameError, UserError
 from lad_eval.metrics import Predictions, summarise
+from lad_eval.plugins import task_folder
+from lad_eval.plugins.documents import one_line, request_of
 from lad_eval.plugins.lmms_eval import documents, scoring
-from lad_eval.plugins.lmms_eval import launch as generate
-from lad_eval.plugins.lmms_eval.documents import one_line
+from lad_eval.plugins.lmms_eval.launch import LMMS_EVAL
 from lad_eval.tasks.plan import plan
-from lad_eval.tasks.registry import groups, load_task, task_names
+from lad_eval.tasks.registry import groups, load_spec, load_task, resolve, task_names
 
 TASK = "scenes_random_n4"
 
@@ -60,7 +61,7 @@ def stub(task, definition=None):
 
 
 def test_every_bundled_task_and_group_is_written(tmp_path):
-    written = generate.write_tasks(tmp_path)
+    written = task_folder.write_tasks(LMMS_EVAL, tmp_path)
     assert written == task_names()
     for name in written:
         held = read(tmp_path / f"{name}.yaml")
@@ -69,18 +70,18 @@ def test_every_bundled_task_and_group_is_written(tmp_path):
         assert json.loads((tmp_path / f"{name}.jsonl").read_text())["task"] == name
         assert held["process_results"] is scoring.results
         assert all(callable(metric["aggregation"]) for metric in held["metric_list"])
-        assert len(held["metric_list"]) == 5 + generate.load_spec(name).candidates
+        assert len(held["metric_list"]) == 5 + load_spec(name).candidates
     assert read(tmp_path / "scenes_main.yaml") == {"group": "scenes_main", "task": groups()["scenes_main"]}
 
 
 def test_a_group_is_written_only_with_all_its_tasks(tmp_path):
-    assert generate.write_tasks(tmp_path, ["scenes_random_n2"]) == ["scenes_random_n2"]
+    assert task_folder.write_tasks(LMMS_EVAL, tmp_path, ["scenes_random_n2"]) == ["scenes_random_n2"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scenes_random_n2.jsonl", "scenes_random_n2.yaml"]
 
 
 def test_a_yaml_file_of_ones_own_is_found_from_anywhere(album, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    generate.write_tasks(tmp_path / "out", ["album.yaml"])
+    task_folder.write_tasks(LMMS_EVAL, tmp_path / "out", ["album.yaml"])
     told = json.loads((tmp_path / "out" / "album.jsonl").read_text())
     assert told["task"] == str(album)
     monkeypatch.chdir("/")
@@ -98,24 +99,24 @@ def test_a_task_of_an_included_folder_is_found_without_it(album, tmp_path, capsy
 
 def test_run_takes_the_folders_of_include_path_and_leaves_lmms_evals_own_flag_to_it(album, monkeypatch):
     launched = []
-    monkeypatch.setattr(generate, "launch", lambda flags: launched.append((flags, generate.resolve("album"))) or 0)
+    monkeypatch.setattr(task_folder, "launch", lambda harness, flags: launched.append((harness, flags, resolve("album"))) or 0)
     flags = ["--tasks", "album", "--include_path", "theirs", "--batch_size", "2"]
     assert invoke(["lmms-eval", "run", "--include-path", str(album.parent), *flags]) == 0
-    assert launched == [(flags, ["album"])]
+    assert launched == [(LMMS_EVAL, flags, ["album"])]
 
 
 def test_what_cannot_be_written_is_said(album, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(UnknownNameError, match=r"Unknown task 'scenes_randm_n4'\. Did you mean 'scenes_random_n4'"):
-        generate.write_tasks(out, ["scenes_randm_n4"])
+        task_folder.write_tasks(LMMS_EVAL, out, ["scenes_randm_n4"])
     assert not out.exists()
-    generate.write_tasks(out, [TASK])
-    generate.write_tasks(out, [TASK])
+    task_folder.write_tasks(LMMS_EVAL, out, [TASK])
+    task_folder.write_tasks(LMMS_EVAL, out, [TASK])
     (out / f"{TASK}.yaml").write_text("task: mine\n")
     with pytest.raises(UserError, match="is not a file of ours; choose another folder"):
-        generate.write_tasks(out, [TASK])
+        task_folder.write_tasks(LMMS_EVAL, out, [TASK])
     with pytest.raises(UserError, match="Cannot write to"):
-        generate.write_tasks(album, [TASK])
+        task_folder.write_tasks(LMMS_EVAL, album, [TASK])
 
 
 # The documents
@@ -136,24 +137,24 @@ def test_a_document_shows_its_images_in_displayed_order(album):
     made = documents.documents(stub(str(album)))
     assert {row["orders"] for row in made} == {5}
     for row in list(made)[:7]:
-        request = documents.request_of(row)
+        request = request_of(row)
         assert documents.question(row) == request.question
-        assert documents.answer(row) == request.identifiers[request.gold_position]
-        shown = documents.images(row)
+        assert documents.target(row) == request.identifiers[request.gold_position]
+        shown = documents.visuals(row)
         assert [image.tobytes() for image in shown] == [image.load().tobytes() for image in request.images]
         first = next(other for other in made if other["sample"] == row["sample"] and other["permutation"] == 0)
-        plain = documents.images(first)
+        plain = documents.visuals(first)
         assert [image.tobytes() for image in shown] == [plain[i].tobytes() for i in row["order"]]
 
 
 def test_a_folder_of_an_older_definition_is_refused():
-    with pytest.raises(UserError, match="has changed since its folder for lmms-eval was written; write it again"):
+    with pytest.raises(UserError, match="has changed since its folder was written; write it again with `lad-eval lmms-eval"):
         documents.documents(stub(TASK, "0" * 16))
 
 
 def test_a_document_of_another_task_is_refused():
     with pytest.raises(UserError, match="This is not a task of lad_eval"):
-        documents.request_of({"question": "?", "answer": "A"})
+        request_of({"question": "?", "answer": "A"})
 
 
 # The figures
@@ -215,8 +216,7 @@ def test_a_sample_cut_by_the_limit_does_not_count_for_consistency(caplog):
     with caplog.at_level(logging.WARNING, logger="lad_eval"):
         assert scoring.consistency(told["consistency"]) == 1.0
     assert (
-        "1 sample was not asked under all 5 orders and does not count for consistency: make --limit a multiple of 5."
-        in caplog.text
+        "1 sample was not run under all 5 orders and does not count for consistency: make --limit a multiple of 5." in caplog.text
     )
     only = values(["1", "2"], rows[5:])
     assert math.isnan(scoring.consistency(only["consistency"]))
@@ -235,7 +235,7 @@ def test_the_command_writes_tasks(tmp_path, capsys):
 
 
 @pytest.mark.skipif(util.find_spec("lmms_eval") is not None, reason="lmms-eval is installed")
-def test_without_lmms_eval_the_mend_is_named(capsys):
+def test_without_lmms_eval_the_message_says_how_to_install_it(capsys):
     assert invoke(["lmms-eval", "run", "--model", "lad_eval", "--tasks", TASK]) == 2
     assert "error: lmms-eval is not installed here: pip install 'lad-eval[lmms-eval]'" in capsys.readouterr().err
 

@@ -12,7 +12,8 @@ pytest.importorskip("lmms_eval", reason="lmms-eval has an environment of its own
 
 from lad_eval.cli.main import invoke
 from lad_eval.errors import UserError
-from lad_eval.plugins.lmms_eval.launch import write_tasks
+from lad_eval.plugins.lmms_eval.launch import LMMS_EVAL
+from lad_eval.plugins.task_folder import write_tasks
 from lad_eval.run.execute import Settings, run_tasks
 
 TASK = "scenes_random_n4"
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 def folder(tmp_path_factory):
     """The tasks as lmms-eval's, and beside them a task that is not ours."""
     out = tmp_path_factory.mktemp("tasks")
-    write_tasks(out, ["scenes_random_n2", TASK])
+    write_tasks(LMMS_EVAL, out, ["scenes_random_n2", TASK])
     (out / "other.jsonl").write_text('{"q": "1 + 1 = ", "a": "2"}\n')
     (out / "other.yaml").write_text(
         "task: other\ndataset_path: json\ndataset_kwargs: {data_files: {test: other.jsonl}}\ntest_split: test\n"
@@ -115,12 +116,12 @@ def test_a_model_of_lmms_evals_own_takes_the_tasks(evaluate, tmp_path):
 @pytest.mark.parametrize(
     ("model_args", "fault"),
     [
-        ("method=lad", "Name a model: --model_args pretrained="),
-        ("pretrained=lad-tiny", "Name a method: --model_args ...,method=<one of vanilla, pride, lad,"),
+        ("method=lad", "Name a model: pretrained="),
+        ("pretrained=lad-tiny", "Name a method: method=<one of vanilla, pride, lad,"),
         ("pretrained=lad-tiny,method=ladd", "Unknown method 'ladd'. Did you mean 'lad'"),
         ("pretrained=lad-tinny,method=lad", "Unknown model 'lad-tinny'. Did you mean 'lad-tiny'"),
         ("pretrained=lad-tiny,method=lad,batchsize=2", "Unknown model argument 'batchsize'. Did you mean 'batch_size'"),
-        ("pretrained=lad-tiny,method=cot", "cot reads what the model writes"),
+        ("pretrained=lad-tiny,method=cot", "cot reads the model's replies"),
         ("pretrained=lad-tiny,method=instruction+lad", "instruction changes the prompt or the model"),
         ("pretrained=lad-tiny,method=fastv(keep=2.0, layer=1)+lad", "keep of fastv must be a whole number of tokens"),
         ("pretrained=lad-tiny,method=lad(topk=2)", "lad has no parameter 'topk'"),
@@ -209,4 +210,4 @@ def test_faults_below_the_command_are_one_line(capsys, monkeypatch, tmp_path):
 def test_a_name_that_lmms_eval_has_is_refused(tmp_path):
     (tmp_path / "mme.yaml").write_text("source: scenes\ncandidates: 2\n")
     with pytest.raises(UserError, match="lmms-eval has a task named 'mme' of its own; copy yours to a file of another name"):
-        write_tasks(tmp_path / "out", [str(tmp_path / "mme.yaml")])
+        write_tasks(LMMS_EVAL, tmp_path / "out", [str(tmp_path / "mme.yaml")])

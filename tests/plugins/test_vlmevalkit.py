@@ -244,7 +244,7 @@ def test_entries_are_found_on_demand(kit):
         (["--data", "scenes_few.yaml", "--model", "GPT4o+LAD"], "GPT4o is not supported: an API"),
         (["--data", "scenes_few.yaml", "--model", "lad-tiny+LAD", "--api-mode"], "--api-mode is for APIs"),
         (["--data", "scenes_few.yaml", "--model", "lad-tiny+LAD", "--use-vllm"], "leave out --use-vllm"),
-        (["--data", "scenes_few.yaml", "--model", "lad-tiny+cot"], "cot reads what the model writes"),
+        (["--data", "scenes_few.yaml", "--model", "lad-tiny+cot"], "cot reads the model's replies"),
         (["--data", "scenes_few.yaml", "--model", "lad-tiny+instruction+LAD"], "instruction changes the prompt or the model"),
         (["--data", "ScenesRetrival_Random_N4", "--model", "lad-tiny"], "Did you mean 'ScenesRetrieval_Random_N4'"),
     ],

@@ -10,7 +10,7 @@ from lad_eval.attention.pruning.fastv import FastV
 from lad_eval.attention.pruning.random_tokens import RandomTokens
 from lad_eval.cli.main import invoke
 from lad_eval.errors import UserError
-from lad_eval.plugins.vlmevalkit.command_line import CommandLine
+from lad_eval.plugins.vlmevalkit.arguments import CommandLine
 from lad_eval.plugins.vlmevalkit.names import TELLING_WORDS, Served, dataset_name, expanded, flat, parse
 from lad_eval.plugins.vlmevalkit.scores import as_written
 from lad_eval.tasks.registry import task_names

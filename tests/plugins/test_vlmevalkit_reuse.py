@@ -185,7 +185,7 @@ def test_files_that_a_kill_has_cut_off(kit, capsys):
     assert f"{state.name} is damaged; remove it and" in capsys.readouterr().err.splitlines()[-1]
     shutil.rmtree("W-cut/lad_eval")
     assert invoke(words) == 0
-    assert "nothing says what made them" in capsys.readouterr().err
+    assert "without a record of how they were made" in capsys.readouterr().err
 
 
 def test_a_work_folder_that_cannot_be_written_and_a_damaged_note(kit, done, capsys):

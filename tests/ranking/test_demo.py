@@ -105,7 +105,7 @@ def test_the_command_takes_images_of_ones_own(tmp_path, monkeypatch, capsys):
         (["--model", "lad-tyni"], "Did you mean 'lad-tiny'?"),
         (["--task", "scenes_random_n5"], "Did you mean"),
         (["--sample", "501"], "has 500 test questions"),
-        (["--method", "cot"], "does not rank from one pass"),
+        (["--method", "cot"], "does not answer from one pass"),
     ],
 )
 def test_bad_input_is_one_line(words, text, tmp_path, monkeypatch, capsys):

@@ -134,8 +134,8 @@ def test_says_what_is_wrong_with_a_question(ranker, arguments, text):
         ([(["a.png", "b.png"], "a caption")], "lad", "calibrates on right answers, and a sample has none"),
         ([(["a.png", "b.png"], "a caption", 2)], "lad", "has index 2, and there are 2 images"),
         ([(["a.png"], "a caption", 0)], "lad", "there is 1 image; ranking needs 2 or more"),
-        ("scenes_random_n4", "cot", "does not rank from one pass"),
-        ("scenes_random_n4", "permutation-average", "does not rank from one pass"),
+        ("scenes_random_n4", "cot", "does not answer from one pass"),
+        ("scenes_random_n4", "permutation-average", "does not answer from one pass"),
     ],
 )
 def test_says_what_is_wrong_with_a_calibration(model, samples, method, text):
@@ -219,7 +219,7 @@ def test_wrong_samples_are_named(model, samples, text):
 
 
 def test_options_go_with_a_name_only(model):
-    with pytest.raises(UserError, match="device: these are options of loading"):
+    with pytest.raises(UserError, match="device: these are loading options"):
         Ranker.calibrate(model, "scenes_random_n4", device="cpu")
     with pytest.raises(UserError, match="identifiers must be one of"):
         Ranker.calibrate(model, "scenes_random_n4", identifiers="zz")

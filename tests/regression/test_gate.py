@@ -52,7 +52,7 @@ def test_a_fall_that_so_few_samples_cannot_tell_from_chance_fails_where_it_must_
     assert 3 < fall.drop < 8 < fall.largest_drop
     assert fall.detectable > 20  # and the first line says so
     assert result_line(result).startswith(
-        "ok: nothing became significantly worse in 6 comparisons on 1 task. Smallest noticeable fall: accuracy "
+        "ok: nothing became significantly worse in 6 comparisons on 1 task. Smallest noticeable drop: accuracy "
         f"{max(c.detectable for (_, name), c in changes.items() if name == 'accuracy'):.1f}, consistency 32.2, rise of RStd "
     )
     result, _ = gate.check(copy, max_drop=3)

@@ -45,7 +45,7 @@ def test_many_methods_have_a_panel_each(tmp_path):
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"Cannot draw into .*p\.xyz"):
+    with pytest.raises(UserError, match=r"Cannot write the figure to .*p\.xyz"):
         draw_positions([LAD], "t", "s", tmp_path / "p.xyz")
     assert list(tmp_path.iterdir()) == []
 
@@ -59,7 +59,7 @@ def test_a_picture_that_cannot_be_drawn_leaves_the_earlier_one(tmp_path, monkeyp
 
     (tmp_path / "p.svg").write_text("earlier")
     monkeypatch.setattr(Figure, "savefig", half)
-    with pytest.raises(UserError, match=r"Cannot draw into .*p\.svg"):
+    with pytest.raises(UserError, match=r"Cannot write the figure to .*p\.svg"):
         draw_positions([LAD], "t", "s", tmp_path / "p.svg")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("p.svg", "earlier")]
 

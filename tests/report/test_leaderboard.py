@@ -114,7 +114,7 @@ def test_runs_are_chosen_by_their_setup_even_where_they_are_named_apart_by_somet
 def test_what_must_not_be_compared_is_refused_or_marked(tmp_path, changes, said, mark):
     write(tmp_path, "1", {"lad": GOOD, "vanilla": POOR}, model="a")
     write(tmp_path, "2", {"lad": FAIR, "vanilla": POOR}, model="b", **changes)
-    with pytest.raises(UserError, match=rf"^t was asked in ways that must not be compared in one column \({said}\); choose with"):
+    with pytest.raises(UserError, match=rf"^t was run in ways that must not be compared in one column \({said}\); choose with"):
         gather_board(tmp_path)
     assert not gather_board(tmp_path, Filters(models=("b",))).marks
     board = gather_board(tmp_path, allow_mixed=True)

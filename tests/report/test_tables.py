@@ -114,8 +114,8 @@ def test_a_note_of_several_tasks_and_models_stands_below_the_tables_once_and_nam
 def test_intervals_of_very_few_samples_are_said_to_say_little(samples, said):
     rows = [row(task=task, method=m, samples=samples) for task in ("t", "u") for m in ("vanilla", "lad")] + [row(task="large")]
     for form in ("rich", "md", "latex"):
-        notes = [line.lstrip("%- ") for line in render(rows, form).splitlines() if "the intervals say little" in line]
-        assert notes == ([f"t, u: {said}the intervals say little; run more samples."] if said else [])
+        notes = [line.lstrip("%- ") for line in render(rows, form).splitlines() if "the intervals mean little" in line]
+        assert notes == ([f"t, u: {said}the intervals mean little; run more samples."] if said else [])
 
 
 def test_intervals_that_all_are_points_are_said_to_show_no_spread():

@@ -56,3 +56,30 @@ def test_the_letters_are_scored_in_the_order_of_the_positions(model, task):
     first, second = (next(in_batches(model, [r])) for r in (plain, turned))
     np.testing.assert_allclose(first.log_probs, second.log_probs[:, ::-1], atol=1e-6)
     assert first.key.tolist() != second.key.tolist()
+
+
+class OnlyEvidence:
+    """A model of one's own that does not divide requests into batches."""
+
+    name = "own"
+
+    def __init__(self, inner):
+        self.inner, self.calls = inner, []
+
+    @property
+    def fingerprint(self):
+        return self.inner.fingerprint
+
+    def evidence(self, requests):
+        self.calls.append(len(requests))
+        return self.inner.evidence(requests)
+
+
+def test_a_model_need_not_make_batches(model, task, monkeypatch):
+    monkeypatch.setattr("lad_eval.run.collect.REQUESTS_A_CALL", 4)
+    own = OnlyEvidence(model)
+    found = collect(own, task, show_progress=False)
+    expected = collect(model, task, show_progress=False)
+    assert found.key.tolist() == expected.key.tolist()
+    np.testing.assert_allclose(found.log_probs, expected.log_probs, atol=1e-4)
+    assert own.calls == [4, 4, 2, 4, 4]

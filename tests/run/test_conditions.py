@@ -1,7 +1,6 @@
-"""Methods under prompt variants and interventions, and methods that read replies, from the requests to the figures."""
+"""Methods under conditions and from replies: what a run asks, keeps, shares and decides."""
 
 import json
-from contextlib import nullcontext
 
 import numpy as np
 import pandas as pd
@@ -10,15 +9,13 @@ import pytest
 from lad_eval.attention.interventions import Sofa
 from lad_eval.errors import UserError
 from lad_eval.evidence.replies import Reply
-from lad_eval.evidence.replies_store import ReplyStore, read_file
-from lad_eval.evidence.store import EvidenceStore, read_evidence
+from lad_eval.evidence.store import read_evidence
 from lad_eval.evidence.table import Evidence
-from lad_eval.methods import PLAIN, Method, PermutationAverage, make_method
+from lad_eval.methods import PLAIN, EvidenceMethod, PermutationAverage, make_method
 from lad_eval.methods.replying import parse_reply
 from lad_eval.run.collect import collect
 from lad_eval.run.condition_results import read_condition_results
-from lad_eval.run.condition_runs import Collector, condition_runs_of, reply_batches
-from lad_eval.run.distributed import DistributedContext
+from lad_eval.run.condition_runs import reply_batches
 from lad_eval.run.execute import Interrupted, run_tasks
 from lad_eval.run.folder.files import ResultsError, read_run_json, write_json
 from lad_eval.run.folder.stored import load_run
@@ -28,7 +25,11 @@ from lad_eval.tasks.registry import load_task
 from tests.run.conftest import TASK, only_run, settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::lad_eval.methods.MethodWarning")
+
+
 MANY = ("vanilla", "instruction+lad", "sofa+pride", "sofa", "generate", "majority+generate", "average-random", "majority")
+
+
 SHORT = "self-consistency"
 
 
@@ -148,7 +149,7 @@ def test_what_a_model_cannot_do_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(execute, "load_model", lambda *_, **__: Scripted(lambda r: "1"))
     with pytest.raises(UserError, match="scripted writes greedily only; leave out the methods that sample"):
         run_tasks(settings(tmp_path, methods=("self-consistency",), limit=1))
-    with pytest.raises(UserError, match="scripted cannot be run under sofa: its attention is out of reach"):
+    with pytest.raises(UserError, match="scripted cannot be run under sofa: its attention cannot be recorded"):
         run_tasks(settings(tmp_path, methods=("sofa",), limit=1))
 
 
@@ -238,14 +239,14 @@ def test_evidence_of_one_condition_is_collected_in_python(model):
         collect(model, task, methods=["generate"], limit=2)
 
 
-class Shifted(Method):
+class Shifted(EvidenceMethod):
     """Finds the other shifts of its rows by itself, as a method of one's own may."""
 
     name = "shifted"
     orders = "cyclic"
 
     def _scores(self, evidence):
-        return PermutationAverage()._scores(evidence)
+        return PermutationAverage().predict_log_proba(evidence)
 
 
 def test_a_method_of_ones_own_may_look_at_all_shifts(counted, tmp_path):
@@ -258,87 +259,6 @@ def test_a_method_of_ones_own_may_look_at_all_shifts(counted, tmp_path):
     assert len(own.position) == 3 * len(task.orders)
     np.testing.assert_allclose(own.log_proba, ours.log_proba, atol=1e-12)
     np.testing.assert_array_equal(own.passes, ours.passes)
-
-
-class Halves:
-    """One of two processes: its share of the samples, and a file of its own."""
-
-    def __init__(self, model, folder, task, methods):
-        self.model, self.folder, self.task, self.methods = model, folder, task, methods
-
-    def condition_runs(self):
-        return condition_runs_of(self.task, self.methods, self.folder, 2)
-
-    def collect(self, rank):
-        collector = Collector(self.model, DistributedContext(rank, 2), None, shown=False)
-        store = EvidenceStore(self.folder, self.model.fingerprint, task=self.task.fingerprint, rank=rank)
-        with nullcontext() if rank else store:  # the main process holds the run's folder for as long as the run lasts
-            for condition_run in self.condition_runs():
-                collector.collect(condition_run, store)
-
-    def finish(self):
-        collector = Collector(self.model, DistributedContext(0, 2), None, shown=False)
-        with EvidenceStore(self.folder, self.model.fingerprint, task=self.task.fingerprint, rank=0) as store:
-            return [collector.finish(condition_run, store) for condition_run in self.condition_runs()]
-
-
-def test_two_processes_join_replies_under_the_fingerprint_that_they_were_written_under(model, tmp_path):
-    methods = {name: make_method(name) for name in ("vanilla", "sofa", "sofa+generate")}
-    halves = Halves(model, tmp_path, load_task(TASK), methods)
-    halves.collect(0)
-    halves.collect(1)
-    ranks = sorted(path.name for path in (tmp_path / "conditions" / "sofa").glob("replies.*"))
-    assert ranks == ["replies.greedy-16.rank0.jsonl", "replies.greedy-16.rank1.jsonl"]
-    plain, soft = halves.finish()
-    (joined,) = (tmp_path / "conditions" / "sofa").glob("replies.*")
-    contents = read_file(joined)
-    header = contents.header
-    assert len(contents.rows) == 4
-    assert header["fingerprint"]["intervention"]["name"] == "sofa"
-    (written,) = soft.replies.values()
-    assert written.fingerprint == header["fingerprint"] == soft.evidence.fingerprint
-    assert "intervention" not in plain.evidence.fingerprint
-    alone = Collector(model, DistributedContext(), None, shown=False)
-    with EvidenceStore(tmp_path, model.fingerprint, task=halves.task.fingerprint) as store:
-        assert [alone.collect(condition_run, store)[0] for condition_run in halves.condition_runs()] == [0, 0], (
-            "one process goes on with what two stored"
-        )
-
-
-def test_what_the_main_process_takes_from_a_sibling_run_no_process_runs_again(counted, model, tmp_path):
-    """Of every condition, the question and the model as they are and others."""
-    counted()
-    run_tasks(settings(tmp_path, limit=3, methods=("vanilla", "sofa")))
-    task, folder = load_task(TASK), only_run(tmp_path).with_name("0123456789abcdef")
-    condition_runs = condition_runs_of(task, {name: make_method(name) for name in ("vanilla", "sofa")}, folder, 2)
-    assert len(condition_runs) == 2
-    for rank in (0, 1):
-        asked = counted()
-        collector = Collector(asked, DistributedContext(rank, 2), tmp_path, shown=False)
-        store = EvidenceStore(folder, model.fingerprint, task=task.fingerprint, rank=rank)
-        with nullcontext() if rank else store:
-            for condition_run in condition_runs:
-                if rank == 0:
-                    collector.reuse(condition_run, store)
-                assert collector.collect(condition_run, store)[0] == 0
-        assert asked.asked == []
-
-
-def test_replies_that_were_made_otherwise_are_not_joined(model, tmp_path):
-    task, decoding = load_task(TASK), make_method("generate").decoding
-    for rank, version in ((0, 1), (1, 2)):
-        path = ReplyStore(tmp_path, decoding, {"version": version}, task=task.fingerprint, rank=rank).path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        header = {
-            "format": 1,
-            "fingerprint": {"version": version},
-            "task": dict(task.fingerprint),
-            "decoding": decoding.document(),
-        }
-        path.write_text(json.dumps(header) + "\n")
-    with pytest.raises(UserError, match=r"rank1\.jsonl was made otherwise: fingerprint"):
-        ReplyStore(tmp_path, decoding, {"version": 1}, task=task.fingerprint, rank=0).finish()
-    assert len(list(tmp_path.glob("replies.*"))) == 2
 
 
 def test_batches_are_those_of_the_condition_under_which_they_were_asked_for(model):

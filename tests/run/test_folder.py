@@ -8,7 +8,6 @@ from lad_eval.files.documents import write_json
 from lad_eval.run.folder.files import (
     ResultsError,
     claim,
-    clear,
     ensure_writable,
     folder_of,
     read_run_json,
@@ -101,14 +100,6 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, text, reason):
         path.write_text(text)
     with pytest.raises(ResultsError, match=f"Cannot read .*metrics.json: {reason}.* to rewrite it"):
         read_run_json(path)
-
-
-def test_clear_leaves_what_others_put_there(tmp_path):
-    claim(tmp_path, spec())
-    write_json(tmp_path / "metrics.json", {})
-    (tmp_path / "notes.txt").write_text("")
-    clear(tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_an_unwritable_results_folder_is_one_line(tmp_path):

@@ -223,9 +223,7 @@ def test_more_samples_are_taken_where_the_split_has_them_and_too_few_are_noted_o
     assert read_run_json(only_run(tmp_path / "noted") / "metrics.json")["notes"] == [says]
     assert {row.notes for row in rows} == {(says,)}
     assert rescore(tmp_path / "noted")["notes"] == [says]
-    with pytest.raises(
-        UserError, match=r"own6_n3: the calibration split has 5 samples, but the task asks for 6; lower"
-    ) as caught:
+    with pytest.raises(UserError, match=r"own6_n3: the calibration split has 5 samples, but the task needs 6; lower") as caught:
         run(tmp_path / "few", "evened", tasks=(str(tmp_path / "own6_n3.yaml"),))
     assert caught.value.exit_code == 2
 

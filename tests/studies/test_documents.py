@@ -179,7 +179,7 @@ def test_a_changed_task():
 def test_families():
     assert "scenes" in families()
     assert task_family("scenes").main()[0] == ("random", 4, "scenes_random_n4")
-    with pytest.raises(UserError, match="There is no family of tasks 'cats'; there are "):
+    with pytest.raises(UserError, match="Unknown family of tasks 'cats'; there are "):
         task_family("cats")
 
 

@@ -170,8 +170,23 @@ def test_a_damaged_shard_is_named(tiny, tmp_path):
     content = bytearray(shard.read_bytes())
     content[-1] ^= 1
     shard.write_bytes(bytes(content))
-    with pytest.raises(UserError, match=r"shard-000000.safetensors is damaged \(.*\); delete it, and its prompts are run again"):
+    with pytest.raises(
+        UserError, match=r"shard-000000.safetensors is damaged \(.*\); delete it, and its prompts will be run again"
+    ):
         capture(tiny, requests, (0,), tmp_path, seed=0, shown=False)
+
+
+def test_a_prompt_that_two_calls_stored_counts_once(tiny, tmp_path):
+    requests = requests_of(4)
+    once = capture(tiny, requests, (0,), tmp_path / "once", seed=0, shown=False)
+    capture(tiny, requests, (0,), tmp_path / "twice", seed=0, shown=False)
+    (shard,) = (tmp_path / "twice").rglob("shard-*.safetensors")
+    shard.with_name("shard-000001.safetensors").write_bytes(shard.read_bytes())
+    twice = capture(tiny, requests, (0,), tmp_path / "twice", seed=0, shown=False)
+    assert len(twice.length) == 4
+    assert np.array_equal(once.keys(0, "rotated"), twice.keys(0, "rotated"))
+    assert np.array_equal(once.links, twice.links)
+    assert once.heads.tolist() == twice.heads.tolist() == [4]
 
 
 def test_layers_are_chosen_among_those_that_attend(tiny):

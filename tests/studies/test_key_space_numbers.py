@@ -74,6 +74,16 @@ def test_block_sums_are_those_of_a_double_loop(chunk, monkeypatch):
     assert float(half.mmd2(even, ~even)) == pytest.approx(slow, abs=1e-6)
 
 
+def test_merged_blocks_have_the_same_gap():
+    points, sample, kind = tokens(kinds=3)
+    blocks = block_sums(points, sample, kind, 2.5)
+    merged = blocks.merged(blocks.kind > 0)
+    assert len(merged.sums) == 24
+    expected = float(blocks.mmd2(blocks.kind == 0, blocks.kind > 0))
+    assert float(merged.mmd2(merged.kind == 0, merged.kind == 1)) == pytest.approx(expected, abs=1e-12)
+    assert merged.pairs[0].tolist() == [0, 0, *np.tile([5, 7, 6, 9, 7, 11], 4)[2:] * 5]
+
+
 def test_mmd_by_hand():
     # Two samples with one token of each kind: within a kind one pair at distance 2, between kinds two pairs at distance 2 or 0.
     points = np.array([[0.0], [2.0], [2.0], [0.0]])

@@ -173,7 +173,7 @@ def test_an_imported_file_is_calibrated_on_its_first_samples_which_are_not_evalu
     assert sorted(name.partition("#")[0] for name in ids(brought)) == sorted(t for t in targets if t not in learned)
     apart = sum(target in learned for target in targets)
     assert notes_of(brought, plan(brought)) == (
-        (f"{apart} of 30 samples not evaluated: calibration asks about their images.",),
+        (f"{apart} of 30 samples not evaluated: calibration uses their images.",),
         {"test": 30 - apart},
     )
 

@@ -140,14 +140,14 @@ def swapped(**splits):
 @pytest.mark.parametrize(
     ("broken", "says"),
     [
-        (swapped(calibration=()), "the calibration split has 0 samples, but the task asks for 5; lower `calibration.samples`"),
+        (swapped(calibration=()), "the calibration split has 0 samples, but the task needs 5; lower `calibration.samples`"),
         (swapped(calibration=tuple(cards(c) for c in "abcd")), "the calibration split has 4 samples"),
         (
             swapped(calibration=tuple(cards(c) for c in ("a", "b", "t", "tx", "c"))),
             "2 samples are both calibrated on and evaluated, first 't'",
         ),
         (swapped(test=()), "the data has 0 test samples"),
-        (task(samples=9), "the data has 3 test samples, but the task asks for 9; lower `samples:`."),
+        (task(samples=9), "the data has 3 test samples, but the task needs 9; lower `samples:`."),
         (swapped(test=(cards("a"), cards("b", count=3))), "sample 'b' has 3 images, not 4."),
         (swapped(test=(cards("a"), cards("b", count=5))), "sample 'b' has 5 images, not 4."),
         (swapped(test=(cards("a"), replace(cards("b"), caption=" "))), "sample 'b' has no caption."),

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from lad_eval.evidence.table import Evidence, Floats
-from lad_eval.methods import Method
+from lad_eval.methods import EvidenceMethod
 from lad_eval.methods.calibration import log_softmax
 from lad_eval.parameters import Positive
 from lad_eval.tasks import Sample, Split
@@ -18,7 +18,7 @@ from lad_eval.tasks.prompts import PromptVariant
 from lad_eval.tasks.sources.base import SourceOptions
 
 
-class MedianPrior(Method):
+class MedianPrior(EvidenceMethod):
     """Log-probabilities minus the median log-probability that each position had in calibration."""
 
     name = "median-prior"

@@ -61,10 +61,10 @@ class Capl(Intervention):
 
     @contextmanager
     def _attached(self, model: Any, layout: PromptLayout, acted: Acted) -> Iterator[None]:
-        from lad_eval.attention.cross_image.masks import HeldByMask, OpenedRows, key_tokens, opened_rows
+        from lad_eval.attention.cross_image.masks import OpenedRows, key_tokens, opened_rows
         from lad_eval.attention.hooks import around_attention, attending_layers
         from lad_eval.attention.layer_hooks import observe_embeddings
-        from lad_eval.attention.masks import check_entry_masks
+        from lad_eval.attention.masks import HeldByMask, check_entry_masks
 
         check_entry_masks(model)
         layers = frozenset(attending_layers(model, self.every))

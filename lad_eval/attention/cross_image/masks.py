@@ -5,41 +5,13 @@ Masks keep the form in which the implementation takes them: Bool for sdpa (True 
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
 
 import torch
 
 from lad_eval.attention.hooks import AttentionCall, attention_implementation
+from lad_eval.attention.masks import reach
 from lad_eval.attention.spans import Spans
-
-# Masks of a prefill that are held: its layers share one for each kind (full, sliding, chunked).
-_HELD = 4
-
-Made = TypeVar("Made")
-
-
-class HeldByMask(Generic[Made]):
-    """Makes something of an attention call's mask once, for all layers of a prefill that are called with the same mask."""
-
-    def __init__(self, make: Callable[[AttentionCall], Made]) -> None:
-        self._make = make
-        self._held: deque[tuple[Any, Any, Any, Made]] = deque(maxlen=_HELD)
-
-    def __call__(self, call: AttentionCall) -> Made:
-        kind = (call.query.dtype, call.query.device, reach(call))
-        for mask, positions, known, made in self._held:
-            # The mask itself is held, so that its identity is not that of a later one.
-            if mask is call.mask and positions is call.positions and known == kind:
-                return made
-        made = self._make(call)
-        self._held.append((call.mask, call.positions, kind, made))
-        return made
-
-    def clear(self) -> None:
-        self._held.clear()
 
 
 @dataclass(frozen=True)
@@ -152,14 +124,6 @@ def mask_rows(call: AttentionCall, rows: torch.Tensor) -> torch.Tensor:
         return seen[:, None]
     blank = torch.zeros(seen.shape, dtype=call.query.dtype, device=seen.device)
     return blank.masked_fill(~seen, torch.finfo(blank.dtype).min)[:, None]
-
-
-def reach(call: AttentionCall) -> tuple[int | None, int | None]:
-    """How far a layer attends: tokens of its sliding window, and of its chunks; None where it has none."""
-    config = getattr(call.module, "config", None)
-    kinds = getattr(config, "layer_types", None)
-    chunked = kinds is not None and call.layer < len(kinds) and kinds[call.layer] == "chunked_attention"
-    return call.options.get("sliding_window"), getattr(config, "attention_chunk_size", None) if chunked else None
 
 
 def _within_reach(call: AttentionCall, queries: torch.Tensor, keys: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:

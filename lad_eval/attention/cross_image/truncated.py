@@ -34,9 +34,9 @@ class Truncated(Intervention):
 
     @contextmanager
     def _attached(self, model: Any, layout: PromptLayout, acted: Acted) -> Iterator[None]:
-        from lad_eval.attention.cross_image.masks import HeldByMask, closed_between_images, image_of_tokens
+        from lad_eval.attention.cross_image.masks import closed_between_images, image_of_tokens
         from lad_eval.attention.hooks import transform_mask
-        from lad_eval.attention.masks import check_entry_masks
+        from lad_eval.attention.masks import HeldByMask, check_entry_masks
 
         check_entry_masks(model)
         image = image_of_tokens(layout.spans)

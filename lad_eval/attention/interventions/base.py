@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
-from lad_eval.attention.interventions.learned import LearnedState
+from lad_eval.attention.interventions.learned import RELEARN, LearnedState
 from lad_eval.errors import UnsupportedModelError, UserError
 from lad_eval.names import spell
 from lad_eval.parameters import check_values, fields_of
@@ -215,7 +216,7 @@ class CalibratedIntervention(Intervention):
 
     @property
     def calibration_requests(self) -> int:
-        """How many requests it should be calibrated on; each sample is asked in as many orders as it has images."""
+        """How many requests it should be calibrated on; each sample is run in as many orders as it has images."""
         return 0
 
     def calibration_samples_wanted(self, candidates: int) -> int:
@@ -258,7 +259,13 @@ class CalibratedIntervention(Intervention):
             return self
         state = LearnedState.load(path, self.name)
         state.check_origin(self._made_from(state.origin if origin is None else origin), path)
+        if fault := self.fault_of_learned(state.arrays):
+            raise UserError(f"{path} does not hold what {self.label} learns: {fault}; {RELEARN}")
         return replace(self, learned=state)
+
+    def fault_of_learned(self, arrays: Mapping[str, npt.NDArray[np.float64]]) -> str | None:
+        """What is wrong with stored arrays, all finite, that are to be what this intervention learned; None: nothing."""
+        return None if arrays else "there are no arrays"
 
     def _made_from(self, origin: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters, without what the origin says of model and prompts."""

@@ -16,6 +16,9 @@ from lad_eval.errors import EvidenceError, UserError
 from lad_eval.files.atomic import write_atomically
 from lad_eval.files.tensors import read_tensors, tensors_as_bytes
 
+RELEARN = "remove it, and it is learned again."
+"""What to do about a file that cannot be used."""
+
 
 @dataclass(frozen=True)
 class LearnedState:
@@ -127,19 +130,24 @@ class LearnedState:
             UserError: the file is missing, damaged, or another intervention's.
         """
         try:
-            arrays, metadata = read_tensors(path)
+            tensors, metadata = read_tensors(path)
+            arrays = _finite_floats(tensors)
             owner = metadata["intervention"]
             sample_ids, images = (_texts(json.loads(metadata[name])) for name in ("sample_ids", "images"))
             origin, passes = dict(json.loads(metadata["origin"])), int(metadata["passes"])
         except OSError as error:
             raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
         except (KeyError, ValueError, TypeError) as error:
-            raise UserError(
-                f"{path} is not the learned state of an intervention, or is damaged; remove it, and it is learned again."
-            ) from error
+            raise UserError(f"{path} is not the learned state of an intervention, or is damaged; {RELEARN}") from error
         if owner != intervention:
-            raise UserError(f"{path} is what {owner} learned, and cannot be used by {intervention}.")
+            raise UserError(f"{path} is what {owner} learned, and cannot be used by {intervention}; {RELEARN}")
         return cls.of(intervention, arrays, sample_ids, images, origin=origin, passes=passes)
+
+
+def _finite_floats(arrays: Mapping[str, npt.NDArray[Any]]) -> Mapping[str, npt.NDArray[np.float64]]:
+    if not all(values.dtype == np.float64 and np.isfinite(values).all() for values in arrays.values()):
+        raise ValueError("not finite floats")
+    return arrays
 
 
 def _texts(values: Any) -> list[str]:

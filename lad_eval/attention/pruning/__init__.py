@@ -11,7 +11,7 @@ pyramiddrop.py    by the attention of the instruction's last token, in three sta
 sparsevlm.py      by the attention of the text that has to do with the images, in three stages
 himap.py          by the attention of the text, then of the images
 tokencarve.py     by attention and information
-random_tokens.py  by chance: the control
+random_tokens.py  at random: the control
 decoder.py        what a decoder must be like
 stages.py         the layers before which tokens leave, and what is known of them there
 steps.py          what continues pruned prompts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,6 +25,7 @@ from lad_eval.attention.pruning.trend import (
     TrendOver,
     fit_exponential,
 )
+from lad_eval.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -69,6 +71,18 @@ class DebiasedPruner(Pruner, CalibratedIntervention):
         """None before calibration, and where nothing is learned."""
         return None if self.learned is None else Trend.of_arrays(self.learned.arrays)
 
+    def fault_of_learned(self, arrays: Mapping[str, Floats]) -> str | None:
+        try:
+            trend = Trend.of_arrays(arrays)
+            frequencies = [*KEPT_BEFORE.read(arrays).items(), *KEPT_AFTER.read(arrays).items()]
+        except (UserError, KeyError, ValueError):
+            return "it is not a trend of visual tokens"
+        if (trend.kind, trend.over) != (self.trend, self.over):
+            return f"it is a trend of kind {trend.kind!r} over the {trend.over}"
+        if any(not values.shape == counts.shape == (sum(grid),) for grid, (values, counts) in frequencies):
+            return "it has not a value for every visual token"
+        return None
+
     @property
     def strengths(self) -> dict[str, Exponential]:
         """Strength of the bias in calibration: of the attention, and of how often each index is kept before and after."""
@@ -77,7 +91,7 @@ class DebiasedPruner(Pruner, CalibratedIntervention):
         strengths = {ATTENTION.label: trend.exponential}
         for kind in (KEPT_BEFORE, KEPT_AFTER):
             frequencies = self.kept_frequencies(kind)
-            # Where no token is kept, or was asked for, there is no frequency to fit to.
+            # Where no token is kept, or requested, there is no frequency to fit to.
             if any(frequency.any() for frequency, _ in frequencies.values()):
                 strengths[kind.label] = fit_exponential(frequencies)
         return strengths

@@ -19,7 +19,7 @@ class PyramidDrop(DebiasedPruner):
     """Prunes in three stages, each by the attention that the instruction's last token is about to pay in the coming layer.
 
     Source: Xing et al. 2024, arXiv 2410.17247; github.com/Cooperx521/PyramidDrop, 6444f30: before layers 2, 10 and 20 of 32, to
-    0.32, 0.16 and 0.08 of the tokens for a mean of 128 of 576. The released code counts positions anew; here tokens keep theirs.
+    0.32, 0.16 and 0.08 of the tokens for a mean of 128 of 576. The released code renumbers positions; here tokens keep theirs.
 
     Args:
         layer: of the first stage; the others follow as far into the layers behind it as published.

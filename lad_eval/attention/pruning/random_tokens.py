@@ -1,4 +1,4 @@
-"""The control of every pruner: visual tokens by chance."""
+"""The control of every pruner: random visual tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RandomTokens(Pruner):
-    """Keeps visual tokens by chance; which ones depends on the request and the seed alone, not on its batch or its machine.
+    """Keeps random visual tokens; which ones depends on the request and the seed alone, not on its batch or its machine.
 
     Args:
         seed: of the choice.

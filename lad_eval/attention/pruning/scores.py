@@ -1,7 +1,7 @@
 """What pruners rank visual tokens by. All scores are Float32[batch, T], by token of the prompt; the higher, the more it matters.
 
 They are computed from an attention call whose keys are the tokens that have not left (`AttentionCall.positions`); a token that
-has left scores 0, and what text tokens score is not looked at.
+has left scores 0, and the scores of text tokens are ignored.
 """
 
 from __future__ import annotations

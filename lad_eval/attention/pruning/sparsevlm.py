@@ -22,7 +22,7 @@ class SparseVLM(DebiasedPruner):
 
     Source: Zhang et al. 2024, arXiv 2410.04417; github.com/Gumpest/SparseVLMs, 26a5f48, version 1: as layers 2, 6 and 15 of 32
     are left, so before the next, to 303, 110 and 36 tokens and the clusters, for a mean of 128 of 576. The released code counts
-    positions anew; here tokens keep theirs, and a cluster that of its centre.
+    positions again; here tokens keep theirs, and a cluster that of its centre.
 
     Args:
         layer: of the first stage; the others follow as far into the layers behind it as published.

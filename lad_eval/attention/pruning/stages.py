@@ -8,7 +8,6 @@ layers are shorter; steps that continue the prompt are given masks that fit them
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from lad_eval.attention.hooks import (
     observe_attention,
     unobserved,
 )
+from lad_eval.attention.layer_hooks import in_this_thread
 from lad_eval.attention.layout import PromptLayout
 from lad_eval.attention.masks import hide_keys
 from lad_eval.attention.pruning.compaction import Slots, compacted_inputs, cut_entries, cut_keys, mask_form
@@ -106,19 +106,17 @@ def pruned(model: Any, layout: PromptLayout, stages: Mapping[int, Decide], how: 
             stack.enter_context(hide_keys(model, one.hidden_keys))
         stack.enter_context(all_tokens_reach(model, max(stages)))
         layers = decoder_layers(model)
-        stack.callback(layers[0].register_forward_pre_hook(_here(one.begin), with_kwargs=True).remove)
+        stack.callback(layers[0].register_forward_pre_hook(in_this_thread(one.begin), with_kwargs=True).remove)
         for index in sorted(set(one.below.values())):  # before their own tokens are gathered
-            stack.callback(layers[index].register_forward_pre_hook(_here(partial(one.note, index)), with_kwargs=True).remove)
+            stack.callback(
+                layers[index].register_forward_pre_hook(in_this_thread(partial(one.note, index)), with_kwargs=True).remove
+            )
         for index in range(min(stages), len(layers)):
-            stack.callback(layers[index].register_forward_pre_hook(_here(partial(one.enter, index)), with_kwargs=True).remove)
-            stack.callback(layers[index].register_forward_hook(_here(partial(one.leave, index))).remove)
+            stack.callback(
+                layers[index].register_forward_pre_hook(in_this_thread(partial(one.enter, index)), with_kwargs=True).remove
+            )
+            stack.callback(layers[index].register_forward_hook(in_this_thread(partial(one.leave, index))).remove)
         yield
-
-
-def _here(hook: Callable[..., Any]) -> Callable[..., Any]:
-    """A hook that passes by in other threads, as those on attention do."""
-    thread = threading.get_ident()
-    return lambda *arguments: hook(*arguments) if threading.get_ident() == thread else None
 
 
 class _ReachedError(Exception):

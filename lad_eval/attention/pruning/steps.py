@@ -15,7 +15,7 @@ from lad_eval.errors import UnsupportedModelError
 class Steps:
     """How far prompts have been continued, and what their continuation sees.
 
-    The caches of pruned layers are shorter than the first layer's, for which the model makes its masks. Theirs are written anew
+    The caches of pruned layers are shorter than the first layer's, for which the model makes its masks. Theirs are written again
     from where the cached tokens stood: a query sees what remains, comes before it, and lies in the layer's window or chunk.
 
     Args:

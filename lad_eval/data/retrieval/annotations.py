@@ -47,8 +47,8 @@ def file_name(path: str) -> str:
 def sample_ids(annotations: Iterable[Annotation]) -> Iterator[str]:
     """An id for every sample: its right picture's file name; from the second sample of that picture on with `#2`, `#3`, ...
 
-    A picture that is asked about anywhere thus stands among the ids under its own name, so that sets of ids tell whether two
-    tasks ask about the same picture.
+    An image that is the right one anywhere is therefore among the ids under its own name, so that sets of ids show whether two
+    tasks share a right image.
     """
     seen: dict[str, int] = {}
     for annotation in annotations:

@@ -90,7 +90,7 @@ def encoder_folder(folder: Path, encoder: str) -> Path:
 def embed(
     items: Sequence[Captioned], encoder: Encoder, folder: Path, progress: Progress, *, batch_size: int = BATCH_SIZE
 ) -> Embeddings:
-    """Embeds what is not embedded yet; may be killed at any moment and goes on where it was.
+    """Embeds what is not embedded yet; may be killed at any moment and resumes where it was.
 
     Args:
         items: pictures with captions, in a fixed order.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -86,7 +87,7 @@ class PromptContext:
         return str(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
 
-class BaseHandler:
+class BaseHandler(ABC):
     """Records the first exception, since the classes of VLMEvalKit swallow exceptions.
 
     Attributes:
@@ -119,8 +120,9 @@ class BaseHandler:
     def _prepare_inputs(self, ids: torch.Tensor, inputs: Mapping[str, Any]) -> dict[str, Any]:
         return dict(inputs)
 
+    @abstractmethod
     def _answer(self, call: GenerateCall) -> tuple[list[int], list[int]]:
-        raise NotImplementedError
+        """Tokens of the reply, as `GenerateHandler.answer` gives them."""
 
 
 class ReplyHandler(BaseHandler):

@@ -81,6 +81,22 @@ def generates_itself(model: Any) -> bool:
     return isinstance(model, GenerationMixin) and _function(type(model).generate) is _function(GenerationMixin.generate)
 
 
+def generating_modules(model: Any) -> list[Any]:
+    """The modules whose `generate` is transformers' own: the model itself, or else those inside it.
+
+    Raises:
+        UnsupportedModelError: there are none, or the model around them has no `generate`.
+    """
+    if generates_itself(model):
+        return [model]
+    inner = [m for m in model.modules() if m is not model and generates_itself(m)] if hasattr(model, "modules") else []
+    if not callable(getattr(model, "generate", None)) or not inner:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} is not supported: neither it nor a model inside it answers through transformers' `generate`."
+        )
+    return inner
+
+
 class _GenerateReplacement:
     def __init__(self, model: Any, handler: GenerateHandler) -> None:
         self._model = model
@@ -91,14 +107,9 @@ class _GenerateReplacement:
     def functions(self) -> list[tuple[Any, Callable[..., Any]]]:
         """The modules to change, and what their `generate` becomes."""
         model = self._model
-        if generates_itself(model):
+        inner = generating_modules(model)
+        if inner == [model]:
             return [(model, self._direct(model))]
-        inner = [m for m in model.modules() if m is not model and generates_itself(m)] if hasattr(model, "modules") else []
-        name = type(model).__name__
-        if not callable(getattr(model, "generate", None)) or not inner:
-            raise UnsupportedModelError(
-                f"{name} is not supported: neither it nor a model inside it answers through transformers' `generate`."
-            )
         return [(model, self._outer(model)), *((module, self._inner(module)) for module in inner)]
 
     def _direct(self, model: Any) -> Callable[..., Any]:
@@ -211,7 +222,7 @@ def _row(tokens: list[int], like: torch.Tensor) -> torch.Tensor:
 
 
 def _packed(module: Any, sequences: torch.Tensor, settings: Mapping[str, Any]) -> Any:
-    """The sequences in the form that the settings ask for."""
+    """The sequences in the form that the settings require."""
     config = settings.get("generation_config")
     wants = settings.get("return_dict_in_generate", getattr(config, "return_dict_in_generate", None))
     if wants is None:

@@ -29,7 +29,7 @@ from lad_eval.models.prompts.date import DEFAULT_DATE, check_date
 from lad_eval.models.releases import repair
 from lad_eval.models.vlmeval.handlers import BaseHandler, CalibrationHandler, EvidenceHandler, PromptContext, ReplyHandler
 from lad_eval.models.vlmeval.images import ImageFacts
-from lad_eval.models.vlmeval.interception import GenerateHandler, intercepted
+from lad_eval.models.vlmeval.interception import generating_modules, intercepted
 from lad_eval.models.vlmeval.padding import PaddingOfClass
 from lad_eval.models.vlmeval.prompts import Message, Messages, PromptEnd, TextCheck, dated, equal_sizes, images_of, reads_clock
 from lad_eval.models.vlmeval.source import describe
@@ -83,8 +83,7 @@ class InterceptedVLM(InterventionMixin):
         self._end = PromptEnd(
             getattr(self.processor, "tokenizer", self.processor), _conversation(self.processor, name, date), name
         )
-        with intercepted(self.model, _NoHandler()):
-            pass  # raises at once if there is nothing to replace
+        generating_modules(self.model)  # raises at once if there are none
         self._context_length = context_length(self.model.config, getattr(self.processor, "tokenizer", self.processor))
 
     @cached_property
@@ -337,11 +336,3 @@ def _some(requests: Sequence[Request]) -> Sequence[Request]:
     if not requests:
         raise UserError("There are no requests to run.")
     return requests
-
-
-class _NoHandler(GenerateHandler):
-    def prepare_inputs(self, ids: torch.Tensor, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        raise NotImplementedError
-
-    def answer(self, call: Any) -> tuple[list[int], list[int]]:
-        raise NotImplementedError

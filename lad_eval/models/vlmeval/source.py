@@ -26,7 +26,7 @@ class Facts:
     """Facts from the source of a class.
 
     Attributes:
-        asks: attribute chains whose `generate` or `chat` answers a message, such as "self.model.generate".
+        reply_calls: attribute chains whose `generate` or `chat` answers a message, such as "self.model.generate".
         loads: names before `.from_pretrained` in the constructor.
         imported: names that the class's module or constructor imports from transformers.
         remote: whether the model is loaded with code from the hub.
@@ -34,7 +34,7 @@ class Facts:
         interleaved: VLMEvalKit's own flag.
     """
 
-    asks: tuple[str, ...]
+    reply_calls: tuple[str, ...]
     loads: tuple[str, ...]
     imported: tuple[str, ...]
     remote: bool
@@ -44,11 +44,11 @@ class Facts:
     @property
     def generates(self) -> bool:
         """Whether it calls `generate` of the model it keeps."""
-        return "self.model.generate" in self.asks
+        return "self.model.generate" in self.reply_calls
 
     @property
     def chats(self) -> bool:
-        return "self.model.chat" in self.asks
+        return "self.model.chat" in self.reply_calls
 
 
 @lru_cache(maxsize=512)
@@ -57,14 +57,14 @@ def facts_of(kind: Any) -> Facts:
     methods = _methods(kind)
     reached = _reached(methods)
     calls = [call for name in reached for call in _calls(methods[name][1])]
-    asks = sorted({chain for call in calls if (chain := _chain(call.func)).rpartition(".")[2] in ("generate", "chat")})
+    reply_calls = sorted({chain for call in calls if (chain := _chain(call.func)).rpartition(".")[2] in ("generate", "chat")})
     starts = _constructors(kind)
     loads = [call for start in starts for call in _calls(start) if _chain(call.func).endswith(".from_pretrained")]
     names = [_chain(call.func).rpartition(".")[0] for call in loads]
     trusting = [name for name, call in zip(names, loads, strict=True) if _trusts(call) and not is_processor(name)]
     overridden = "message_to_promptimg" in methods and methods["message_to_promptimg"][0].__name__ != "BaseModel"
     return Facts(
-        asks=tuple(asks),
+        reply_calls=tuple(reply_calls),
         loads=tuple(dict.fromkeys(names)),
         imported=tuple(sorted({name for tree in (*starts, _module(kind)) for name in _imported(tree)})),
         remote=bool(trusting),

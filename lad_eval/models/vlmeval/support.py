@@ -40,7 +40,7 @@ UP_TO_TRANSFORMERS_4: Mapping[str, str] = {
 UNSUPPORTED: Mapping[str, str] = {
     "IDEFICS": "images enter it by cross-attention, not as tokens of the prompt",
     "llama_vision": "images enter it by cross-attention, not as tokens of the prompt",
-    "Qwen2VLChatAguvis": "its class is an agent for screens, and asks for a mode that a question has not",
+    "Qwen2VLChatAguvis": "its class is an agent for screens, and needs a mode that our questions do not have",
     "Thyme": "it answers in several rounds that run code",
     "TreeVGR": "its class opens a thought; a candidate right behind its prompt would be part of the thought",
     "DOCLING": "its class takes one image only",
@@ -49,7 +49,7 @@ UNSUPPORTED: Mapping[str, str] = {
     "QwenVL": "its remote code has attention classes of its own, which cannot be read",
     "QwenVLChat": "its remote code has attention classes of its own, which cannot be read",
     "VideoLLaVA_HF": "it takes videos",
-    "Kosmos2": "its model gives images to the decoder beside the prompt's tokens; that form is not served",
+    "Kosmos2": "its model passes images to the decoder outside the prompt's tokens; that is not supported",
 }
 
 INTERNVL_CODE = frozenset({"InternVLChat", "SailVL", "VinternChat", "H2OVLChat", "QTuneVLChat"})
@@ -185,7 +185,7 @@ def _native(name: str, path: str, facts: Facts) -> Support:
     missing = sorted({load for load in facts.loads if load.startswith("AutoModel") or load in facts.imported} - _offered())
     version = _transformers_version()
     if missing:
-        return _no(f"its constructor asks transformers for {', '.join(missing)}, which {version} does not have")
+        return _no(f"its constructor needs {', '.join(missing)}, which {version} does not have")
     if name in UP_TO_TRANSFORMERS_4 and int(version.partition(".")[0]) >= 5:
         return _no(f"{UP_TO_TRANSFORMERS_4[name]} (transformers {version})")
     if "omni" in path.lower():
@@ -199,7 +199,7 @@ def _internvl(name: str, path: str, arguments: Mapping[str, Any]) -> Support:
     if name == "InternVLChat" and arguments.get("version") in ("V1.1", "V1.2"):
         return _no("its class shows its model the first image only")
     if name == "InternVLChat" and arguments.get("version") == "V1.5":
-        return _no("its class joins all images into one, so that they cannot be told apart")
+        return _no("its class joins all images into one, so that they cannot be distinguished")
     if int(arguments.get("best_of_n", 1)) > 1:
         return _no("it draws several replies and lets another model choose")
     language = language_model_of(path)
@@ -211,8 +211,8 @@ def _internvl(name: str, path: str, arguments: Mapping[str, Any]) -> Support:
 
 
 def _how_it_answers(facts: Facts) -> str:
-    if facts.asks:
-        return f"its class answers through {', '.join(facts.asks)}, not through `generate` of the model it keeps"
+    if facts.reply_calls:
+        return f"its class answers through {', '.join(facts.reply_calls)}, not through `generate` of the model it keeps"
     return "its class does not call `generate` of the model it keeps"
 
 

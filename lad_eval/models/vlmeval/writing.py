@@ -61,7 +61,7 @@ class PassThroughHandler(BaseHandler):
         for setting in ("num_beams", "num_return_sequences"):
             if (rows := _setting(call, setting)) and rows > 1:
                 raise UnsupportedModelError(
-                    f"{self.name} is not supported under an intervention: its class asks for {rows} replies at once ({setting})."
+                    f"{self.name} is not supported under an intervention: its class generates {rows} replies at once ({setting})."
                 )
         with changed(call.module, self._layout, self._context.intervention):
             written = call.generate(**call.inputs, **call.settings)

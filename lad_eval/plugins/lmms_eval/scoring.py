@@ -1,7 +1,8 @@
-"""What lmms-eval reports: accuracy, its spread over orders, RStd, consistency, recall by position, replies without an answer.
+"""The metrics that lmms-eval reports: accuracy, its spread over orders, RStd, consistency, recall by position, unparsable "
+"replies.
 
-All are shares from 0 to 1, as usual there, but for `unparsable`, a number. A value carries `score` only where the mean of scores
-is the metric, because lmms-eval makes standard errors of it, clustered by `sample`.
+All are shares from 0 to 1, as usual there, except `unparsable`, a count. A value carries `score` only where the mean of scores
+is the metric, because lmms-eval computes standard errors from it, clustered by `sample`.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from lad_eval.methods.replying import parse_reply
 from lad_eval.metrics import UNPARSABLE, Grid, Predictions, figures
-from lad_eval.plugins.lmms_eval.documents import Document
+from lad_eval.plugins import scoring
+from lad_eval.plugins.documents import Document
+from lad_eval.plugins.scoring import position_of
 
 logger = logging.getLogger(__name__)
 
@@ -26,8 +28,7 @@ Value = Mapping[str, Any]
 
 def results(document: Document, replies: Sequence[str]) -> dict[str, Value]:
     """`process_results`: for every metric what its aggregation needs of one reply."""
-    index = parse_reply(replies[0], document["identifiers"])
-    position = UNPARSABLE if index is None else index
+    position = position_of(document, replies[0])
     score = float(position == document["gold"])
     answer = {
         "sample": document["sample"],
@@ -44,7 +45,7 @@ def results(document: Document, replies: Sequence[str]) -> dict[str, Value]:
         "accuracy": right,
         "rstd": answer,
         f"recall_{document['gold'] + 1}": right,
-        "unparsable": {"missing": int(index is None)},
+        "unparsable": {"missing": int(position == UNPARSABLE)},
     }
     if document["orders"] > 1:  # one order is consistent with itself
         emitted |= {"accuracy_std": answer, "consistency": answer}
@@ -64,8 +65,8 @@ def accuracy_std(values: Sequence[Value]) -> float:
 
 def rstd(values: Sequence[Value]) -> float:
     """Standard deviation of the recall over positions; NaN if the answers stood at fewer than two."""
-    gold, position = (np.asarray([value[name] for value in values], dtype=np.int64) for name in ("gold", "position"))
-    return figures.rstd(gold, position, values[0]["candidates"]) / 100
+    gold, positions = ([value[name] for value in values] for name in ("gold", "position"))
+    return scoring.rstd(gold, positions, values[0]["candidates"])
 
 
 def consistency(values: Sequence[Value]) -> float:
@@ -75,12 +76,12 @@ def consistency(values: Sequence[Value]) -> float:
 
 
 def unparsable(values: Sequence[Value]) -> int:
-    """Number of replies that name no one candidate."""
+    """Number of replies that do not name exactly one candidate."""
     return sum(value["missing"] for value in values)
 
 
 def _grid(values: Sequence[Value]) -> Grid | None:
-    """The answers to the samples that were answered under all their orders, of a repeated one the first; None without any."""
+    """The answers to samples that were answered under all their orders (the first, if repeated); None without any."""
     groups: dict[str, dict[int, Value]] = defaultdict(dict)
     for value in values:
         groups[value["group"]].setdefault(value["permutation"], value)
@@ -97,7 +98,7 @@ def _grid(values: Sequence[Value]) -> Grid | None:
 @cache
 def _warn(cut: int, orders: int) -> None:
     logger.warning(
-        "%d sample%s not asked under all %d orders and %s not count for consistency: make --limit a multiple of %d.",
+        "%d sample%s not run under all %d orders and %s not count for consistency: make --limit a multiple of %d.",
         cut,
         " was" if cut == 1 else "s were",
         orders,

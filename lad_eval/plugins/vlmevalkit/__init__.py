@@ -7,10 +7,9 @@
 
 `register` makes VLMEvalKit know them; `main` does so and runs VLMEvalKit's own main loop, as `lad-eval vlmeval` does.
 
-names.py         names on both sides        datasets.py  a task as a data set       scores.py    from predictions to figures
-entries.py       the table of models        served.py    a model behind a method    pointers.py  what made which results
-registration.py  both put into VLMEvalKit   launch.py    its main loop              checks.py    before and after the loop
-words.py         its command line           images.py    pictures as files          weights.py   whose answers they are
+names.py         names on both sides        datasets.py  a task as a data set           entries.py    the table of models
+registration.py  both put into VLMEvalKit   writer.py    models that write replies      scores.py     metrics of its predictions
+arguments.py     its command line           launch.py    its main loop                  checks.py     before and after the loop
 
 Nothing of VLMEvalKit, which takes some 20 seconds to import, is imported before one of the two is called.
 """
@@ -35,7 +34,7 @@ def register(*tasks: str | Path) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None, *, kit: str | Path | None = None) -> None:
-    """Registers and runs VLMEvalKit's own main loop; a fault of the user's ends the process with one line and code 2.
+    """Registers and runs VLMEvalKit's own main loop; a user error ends the process with one line and exit code 2.
 
     Args:
         arguments: VLMEvalKit's own flags; None: those of the command line.

@@ -1,4 +1,4 @@
-"""What is checked before VLMEvalKit's main loop and after it, since the loop itself logs a fault and goes on."""
+"""Checks before and after VLMEvalKit's main loop, since the loop itself logs errors and goes on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lad_eval.errors import UnknownNameError, UserError
 from lad_eval.models.vlmeval.kit import kit
-from lad_eval.plugins.vlmevalkit.command_line import OUR_DATA, OUR_MODEL, Configuration
+from lad_eval.plugins.vlmevalkit.arguments import OUR_DATA, OUR_MODEL, Configuration
 from lad_eval.plugins.vlmevalkit.scores import read_pointer, work_dir
 from lad_eval.run.folder.files import ResultsError, ensure_writable
 
@@ -27,15 +27,15 @@ _CALLS = {
     *("GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "REDUCE", "BUILD"),
     *("EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID"),
 }
-"""Instructions of a pickle that import, call or build something: text, numbers, lists and mappings need none of them."""
+"""Pickle opcodes that import, call or build something: text, numbers, lists and mappings need none of them."""
 _NOT_DONE = ("invalid_dataset", "No infer result found", "Incomplete infer result")
 
 
 def check_data(names: Sequence[str]) -> None:
-    """Refuses data sets that neither VLMEvalKit nor we have; a table of the user's in VLMEvalKit's data folder counts.
+    """Refuses data sets that neither VLMEvalKit nor lad_eval has; the user's own tables in VLMEvalKit's data folder are accepted.
 
     Raises:
-        UnknownNameError: with what is near.
+        UnknownNameError: with similar names.
     """
     known = {*kit("vlmeval.dataset").SUPPORTED_DATASETS, *kit("vlmeval.dataset.video_dataset_config").supported_video_datasets}
     folder = Path(kit("vlmeval.smp").LMUDataRoot())
@@ -45,10 +45,10 @@ def check_data(names: Sequence[str]) -> None:
 
 
 def check_format() -> None:
-    """Refuses a form of tables that VLMEvalKit does not write.
+    """Refuses a table format that VLMEvalKit does not write.
 
     Raises:
-        UserError: naming the forms.
+        UserError: with the formats.
     """
     form = os.environ.get("PRED_FORMAT", "").lower() or "xlsx"
     if f".{form}" not in _TABLES:
@@ -69,7 +69,7 @@ def check_writable(folder: Path) -> None:
 
 
 def check_configuration(configuration: Configuration, entries: Entries, ours: Mapping[str, Mapping[str, str]]) -> None:
-    """Refuses a --config file that would run something else than it says, or fail after a model is loaded.
+    """Refuses a --config file that would run something other than it says, or fail after a model is loaded.
 
     Args:
         configuration: the file.
@@ -77,7 +77,7 @@ def check_configuration(configuration: Configuration, entries: Entries, ours: Ma
         ours: a data set of ours as the file has it -> what it stands for, by VLMEvalKit's names.
 
     Raises:
-        UserError: a name that no file can have, an unknown model, or a model or task of ours under another name than its key.
+        UserError: a name that no file can have, an unknown model, or one of our models or tasks under a name other than its key.
     """
     from lad_eval.plugins.vlmevalkit.datasets import LADDataset
 
@@ -89,7 +89,7 @@ def check_configuration(configuration: Configuration, entries: Entries, ours: Ma
             raise UnknownNameError("task", dataset, LADDataset.tasks)
         if keys and (not made or (made.get("class") == OUR_DATA and keys != [key])):
             right = f'"{keys[0]}": {{"class": "{OUR_DATA}", "dataset": "{dataset}"}}'
-            raise UserError(f"{configuration.path}: write {right} instead of {key!r}; files are named by it.")
+            raise UserError(f"{configuration.path}: write {right} instead of {key!r}; files are named after it.")
     for key, made in configuration.models.items():
         if "/" in key:
             raise UserError(f"{configuration.path}: {key!r} names files, and has a slash; give it another key.")
@@ -102,13 +102,13 @@ def check_configuration(configuration: Configuration, entries: Entries, ours: Ma
 
 
 def check_reuse(entries: Entries, model: str, dataset: str, *, runs_model: bool, made: Mapping[str, Any] | None = None) -> None:
-    """Refuses to go on from results that VLMEvalKit would take for what they are not, or cannot go on from.
+    """Refuses to resume from results that VLMEvalKit would misinterpret or cannot resume from.
 
     Args:
         entries: the table of models.
         model: VLMEvalKit's name of the model.
         dataset: VLMEvalKit's name of the data set.
-        runs_model: whether the model will be run, and not only scored.
+        runs_model: whether the model will be run rather than only scored.
         made: the model's object in a --config file; empty or None for an entry of the table.
 
     Raises:
@@ -129,7 +129,7 @@ def check_reuse(entries: Entries, model: str, dataset: str, *, runs_model: bool,
     if not any(dataset in path.name for path in folder.rglob("*")):
         return
     if pointer is None:
-        logger.warning("%s holds answers to %s, and nothing says what made them: they count as they are.", folder, dataset)
+        logger.warning("%s holds answers to %s without a record of how they were made; they are used as is.", folder, dataset)
         return
     served = entries.served(str(made["model"]) if made else model)
     options = {key: value for key, value in (made or {}).items() if key not in ("class", "model", "name", "use_vllm")}
@@ -149,10 +149,10 @@ def check_reuse(entries: Entries, model: str, dataset: str, *, runs_model: bool,
 
 
 def check_files(model: str, dataset: str) -> None:
-    """Sees to the files that VLMEvalKit goes on from, which a kill may have cut off, as it does not write them in one piece.
+    """Checks the files that VLMEvalKit resumes from, which a kill may have truncated, as they are not written atomically.
 
-    What it noted on the way, in pickles, is set aside where it is damaged, and where it is more than plain data: VLMEvalKit
-    unpickles it, and so would run code that somebody else put there. Here nothing is unpickled. Answers of ours are kept
+    Its intermediate pickles are moved aside if they are damaged or hold more than plain data: VLMEvalKit
+    unpickles them, and so would run code that somebody else put there. Nothing is unpickled here. Our answers are stored
     elsewhere, others are run again.
 
     Raises:
@@ -171,7 +171,7 @@ def check_files(model: str, dataset: str) -> None:
 
 
 def _pickle_problem(path: Path) -> str | None:
-    """What speaks against a pickle, as its instructions tell that are read and not carried out; None for plain data."""
+    """Why a pickle is refused, judged by its opcodes, which are read but not executed; None for plain data."""
     try:
         with path.open("rb") as file:
             names = {instruction.name for instruction, _, _ in pickletools.genops(file)}
@@ -189,7 +189,7 @@ def _as_kept(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def faults(model: str, dataset: str) -> list[str]:
-    """What VLMEvalKit noted as failed, a line; none in a process that does not lead."""
+    """What VLMEvalKit recorded as failed, one line each; nothing outside the main process."""
     if int(os.environ.get("RANK", "0")):
         return []
     files = sorted((work_dir() / model).glob("**/status.json"), key=lambda path: path.stat().st_mtime)

@@ -34,7 +34,7 @@ _READABLE = {".jpg", ".jpeg", ".png", ".webp"}
 
 
 class Pictures:
-    """Where each picture lies: its own file where every reader sees in it what we see, else a PNG named by its content."""
+    """The file of each image: its own file if every reader gets the same pixels from it, otherwise a PNG named by its content."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -42,7 +42,7 @@ class Pictures:
         self._paths: dict[str, Path] = {}
 
     def path(self, image: ImageSource) -> Path:
-        """The picture's file, which may not be written yet."""
+        """The image's file, which may not be written yet."""
         if image.digest not in self._paths:
             path_of = getattr(image, "path", None)
             as_decoded = isinstance(path_of, Path) and path_of.suffix.lower() in _READABLE and _is_as_decoded(path_of)
@@ -51,10 +51,10 @@ class Pictures:
         return self._paths[image.digest]
 
     def write(self, image: ImageSource) -> Path:
-        """The picture's file, written if it is missing.
+        """The image's file, written if it is missing.
 
         Raises:
-            DataError: the picture cannot be read.
+            DataError: the image cannot be read.
         """
         path = self.path(image)
         if not path.is_file():
@@ -64,7 +64,7 @@ class Pictures:
 
 
 def _is_as_decoded(path: Path) -> bool:
-    """Whether the file's pixels are what `ImageSource.load` gives: RGB, and nothing is done to them."""
+    """Whether the file's pixels are what `ImageSource.load` gives: RGB, unchanged."""
     try:
         header = picture_facts(path).header
     except PictureError:
@@ -80,12 +80,12 @@ Message = list[dict[str, str]]
 class LADDataset(Base):  # type: ignore[misc]  # VLMEvalKit has no types
     """A task of lad_eval.
 
-    The rows' `index` is a digest of the question, of the task's definition and data, and of lad_eval's version: VLMEvalKit goes
-    on with any result file of the same name, and answers to other questions must not count.
+    The rows' `index` is a digest of the question, of the task's definition and data, and of lad_eval's version: VLMEvalKit
+    resumes from any result file of the same name, and answers to other questions must not count.
 
     Attributes:
         tasks: data set name -> task name or YAML path.
-        opened: tasks that are open already, as VLMEvalKit makes the data set anew for every model.
+        opened: tasks that are already open, since VLMEvalKit creates the data set again for every model.
         task: the task, its data opened.
         requests: the row's index -> request, in the order of the rows.
         permutation: the row's index -> number of the displayed order.
@@ -103,7 +103,7 @@ class LADDataset(Base):  # type: ignore[misc]  # VLMEvalKit has no types
     requests: Mapping[str, Request]
     permutation: Mapping[str, int]
 
-    # VLMEvalKit overwrites arguments named as flags of its command line (limit, mode, config, ...): none is.
+    # VLMEvalKit overwrites arguments that share a name with its flags (limit, mode, config, ...); none here does.
     def __init__(self, dataset: str = "ScenesRetrieval_Random_N4", skip_noimg: bool = True) -> None:
         super().__init__(dataset if dataset in self.tasks else dataset_name(stem(dataset)), skip_noimg)
 
@@ -116,7 +116,7 @@ class LADDataset(Base):  # type: ignore[misc]  # VLMEvalKit has no types
         """The rows, sample by sample.
 
         Raises:
-            UserError: the data is missing, unreadable or too little.
+            UserError: the data is missing, unreadable or too small.
         """
         if dataset not in self.tasks:
             raise UnknownNameError("task", dataset, self.tasks)
@@ -141,7 +141,7 @@ class LADDataset(Base):  # type: ignore[misc]  # VLMEvalKit has no types
         return self.message(self.requests[str(row["index"])])
 
     def message(self, request: Request) -> Message:
-        """A request as VLMEvalKit asks it; missing image files are written."""
+        """A request as a VLMEvalKit message; missing image files are written."""
         with showing(request.sample_id):
             images = [{"type": "image", "value": str(self._pictures.write(image))} for image in request.images]
         return [*images, {"type": "text", "value": request.question}]
@@ -151,18 +151,16 @@ class LADDataset(Base):  # type: ignore[misc]  # VLMEvalKit has no types
         return [part["value"] for part in self.message(self.requests[str(line["index"])]) if part["type"] == "image"]
 
     def request_of(self, message: list[dict[str, Any]]) -> Request:
-        """The request that a message of `build_prompt` asks.
+        """The request behind a message of `build_prompt`.
 
         Raises:
-            UserError: it is none of this data set.
+            UserError: it does not belong to this data set.
         """
         images = [str(part["value"]) for part in message if part["type"] == "image"]
         text = "".join(str(part["value"]) for part in message if part["type"] == "text")
         index = self._by_content.get(self._content(images, text))
         if index is None:
-            raise UserError(
-                f"A question was put that {self.dataset_name} does not hold; lad_eval's models answer its tasks as they are."
-            )
+            raise UserError(f"The question is not one of {self.dataset_name}; lad_eval's models answer its tasks unchanged.")
         return self.requests[index]
 
     def share(self, rank: int, processes: int) -> list[Request]:
@@ -170,9 +168,9 @@ class LADDataset(Base):  # type: ignore[misc]  # VLMEvalKit has no types
         return [self.requests[str(index)] for index in self.data["index"].iloc[rank::processes]]
 
     def evaluate(self, eval_file: str, **judge_kwargs: Any) -> pd.DataFrame:
-        """The figures of a prediction file as a table of one row; no judge is asked.
+        """The metrics of a prediction file as a table of one row; no judge model is used.
 
-        `<file>_acc.csv` (VLMEvalKit's score table) is written next to the file, and for a model of ours what it saw.
+        `<file>_acc.csv` (VLMEvalKit's score table) is written next to the file, and for our models their evidence.
 
         Raises:
             UserError: the file cannot be read or answers other questions.
@@ -210,5 +208,5 @@ def digest_of(task: Task) -> str:
 
 
 def row_index(made: str, request: Request) -> str:
-    """A row's index; it begins with a letter, since tables turn digits, and digits with an e among them, into numbers."""
+    """A row's index; it begins with a letter, since tables turn digits (and digits with an e) into numbers."""
     return "q" + hashlib.sha256(f"{made}{request.key}".encode()).hexdigest()[:16]

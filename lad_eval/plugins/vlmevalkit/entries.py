@@ -1,4 +1,4 @@
-"""VLMEvalKit's table of models, with ours resolved as they are asked for."""
+"""VLMEvalKit's table of models, with ours resolved on demand."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ Builder = Callable[..., Any]
 
 
 class Entries(dict[str, Builder]):
-    """`supported_VLM`: VLMEvalKit's own entries, and behind them every model of ours.
+    """`supported_VLM`: VLMEvalKit's own entries, followed by every model of lad_eval.
 
-    Ours are found by `entries[name]`, `name in entries` and `entries.get(name)`, and are not listed: their number has no end.
+    Ours are found by `entries[name]`, `name in entries` and `entries.get(name)`, and are not listed, since there are infinitely
+    many.
 
     Attributes:
         aliases: short names of model folders, as `names.flat` makes them -> `HF:<folder>`.
@@ -63,7 +64,7 @@ class Entries(dict[str, Builder]):
         return True
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The entry, or `default` where nobody serves the name."""
+        """The entry, or `default` if no model has the name."""
         if name not in self:
             return default
         return self[name]
@@ -82,10 +83,10 @@ class Entries(dict[str, Builder]):
 
 
 def check(served: Served, name: str, entries: list[str]) -> None:
-    """Refuses what cannot be served.
+    """Refuses a model that cannot be served.
 
     Raises:
-        UserError: an unknown model, one whose class cannot be looked at, or a method that does not answer here.
+        UserError: an unknown model, one whose class gives no evidence, or a method that does not work here.
     """
     if served.ours:
         if served.base.startswith("HF:"):
@@ -103,7 +104,7 @@ def check(served: Served, name: str, entries: list[str]) -> None:
 
 
 def installed() -> Entries:
-    """The table, put in the place of VLMEvalKit's own wherever that is held already; once a process."""
+    """The table, which replaces VLMEvalKit's own wherever it is referenced; once per process."""
     config = kit("vlmeval.config")
     table = config.supported_VLM
     if isinstance(table, Entries):
@@ -116,7 +117,7 @@ def installed() -> Entries:
 
 
 def entry_settings(name: str, options: Mapping[str, Any] | None = None) -> dict[str, str]:
-    """What an entry's model is made with: its class, and the arguments as text."""
+    """How an entry's model is constructed: its class, and the arguments as text."""
     from lad_eval.models.vlmeval.loading import made_with
     from lad_eval.models.vlmeval.support import entry_of
 
@@ -126,9 +127,9 @@ def entry_settings(name: str, options: Mapping[str, Any] | None = None) -> dict[
 
 
 def made_with(served: Served, options: Mapping[str, Any] | None = None) -> dict[str, str]:
-    """What makes a model's answers besides its method, as text: options, an entry's class and arguments, and `weights`.
+    """What determines a model's answers besides its method, as text: options, an entry's class and arguments, and `weights`.
 
-    The weights of what is not on this machine yet are left out.
+    Weights that are not on this machine yet are left out.
 
     Args:
         served: the model.
@@ -148,13 +149,13 @@ def made_with(served: Served, options: Mapping[str, Any] | None = None) -> dict[
 logger = logging.getLogger(__name__)
 
 ROWS_AHEAD = 64
-"""Rows that are asked at once where our own model class answers: it makes batches of them."""
+"""Rows that are run together where our own model class answers: it batches them."""
 
 
 class LADModel(Base):  # type: ignore[misc]  # VLMEvalKit has no types
-    """A model behind a method, which answers the tasks of lad_eval; without one it writes, to questions of any data set.
+    """A model with a method, which answers lad_eval's tasks; without a method it writes replies to the questions of any data set.
 
-    An entry of VLMEvalKit under an intervention asks as its class does; a model of ours is asked once a row, pictures first.
+    A VLMEvalKit entry under an intervention generates as its class does; a model of lad_eval is run once per row, images first.
 
     In a JSON file for `--config`:
 
@@ -162,8 +163,8 @@ class LADModel(Base):  # type: ignore[misc]  # VLMEvalKit has no types
 
     Args:
         model: as on the command line: `<entry>+<method>`, `lad-tiny`, `HF:<hub id or folder>`, ...
-        name: the name under which VLMEvalKit runs it, where that is another; it is the name of the evidence next to its results.
-        use_vllm: VLMEvalKit gives this to models with some names; vLLM gives no evidence.
+        name: the name under which VLMEvalKit runs it, if different; it also names the evidence next to its results.
+        use_vllm: VLMEvalKit passes this to models with certain names; vLLM gives no evidence.
         options: of `lad_eval.models.load_model` for a model of ours, of the entry's class for an entry of VLMEvalKit.
 
     Raises:
@@ -192,7 +193,7 @@ class LADModel(Base):  # type: ignore[misc]  # VLMEvalKit has no types
         _restore_world_size()
 
     def set_dump_image(self, dump_image_func: Callable[..., Any]) -> None:
-        """VLMEvalKit hands over the data set's function, and so the data set, before it asks."""
+        """VLMEvalKit hands over the data set's function, and so the data set, before it generates."""
         super().set_dump_image(dump_image_func)
         if self._inner is not None:
             self._inner.set_dump_image(dump_image_func)
@@ -202,7 +203,7 @@ class LADModel(Base):  # type: ignore[misc]  # VLMEvalKit has no types
         self._calibrated = self._writer = None
 
     def use_custom_prompt(self, dataset: str) -> bool:
-        """As the entry's class says; never of a task of ours, which is asked as it is."""
+        """As the entry's class says; never for our tasks, whose prompts stay unchanged."""
         return self._inner is not None and self._dataset is None and bool(self._inner.use_custom_prompt(dataset))
 
     def build_prompt(self, line: Any, dataset: str | None = None) -> Any:
@@ -210,10 +211,11 @@ class LADModel(Base):  # type: ignore[misc]  # VLMEvalKit has no types
         return self._inner.build_prompt(line, dataset=dataset)
 
     def generate_inner(self, message: list[dict[str, Any]], dataset: str | None = None) -> str:
-        """What the model writes, or by a method the identifier of the answer to one row; rows that come next are asked with it.
+        """The model's reply to one row, or with a method the identifier of its answer; the following rows are run in the same "
+        "batch.
 
         Raises:
-            UserError: the method is given no question of a task of ours, or the task cannot be calibrated.
+            UserError: the question is not one of our tasks, or the task cannot be calibrated.
         """
         try:
             return self._reply(message, dataset)
@@ -252,7 +254,7 @@ class LADModel(Base):  # type: ignore[misc]  # VLMEvalKit has no types
         return self._writer(message)
 
     def _ready(self, dataset: LADDataset) -> CalibratedMethod:
-        """The method, calibrated on the data set's task; what it keeps is noted for the evaluation."""
+        """The method, calibrated on the data set's task; what it stores is recorded for the evaluation."""
         if self._calibrated is None:
             made = CalibratedMethod(self._vlm_for(dataset.dataset_name), dataset.task, self._method, store_folder())
             if self._method.calibrates and not made.state_path.is_file():
@@ -275,7 +277,7 @@ class LADModel(Base):  # type: ignore[misc]  # VLMEvalKit has no types
         return self._calibrated
 
     def _load(self, options: dict[str, Any]) -> tuple[Any, VLM | None]:
-        """VLMEvalKit's own model object, or a model of ours."""
+        """VLMEvalKit's own model object, or one of lad_eval."""
         if self.served.ours:
             from lad_eval.models.registry import load_model
 
@@ -287,7 +289,7 @@ class LADModel(Base):  # type: ignore[misc]  # VLMEvalKit has no types
         return build_inner(self.served.base, options), None
 
     def _vlm_for(self, dataset: str) -> VLM:
-        """The model as it is looked at; an entry's class may ask differently for every data set."""
+        """The model that gives evidence; an entry's class may build other prompts for every data set."""
         if self._vlm is None or self._inner is not None:
             from lad_eval.models.vlmeval import InterceptedVLM
 
@@ -299,7 +301,7 @@ class LADModel(Base):  # type: ignore[misc]  # VLMEvalKit has no types
 
 
 def _restore_world_size() -> None:
-    """VLMEvalKit hides WORLD_SIZE while it builds a model, and forgets to put it back for an entry named in a --config file."""
+    """VLMEvalKit hides WORLD_SIZE while it builds a model, and does not restore it for an entry named in a --config file."""
     import torch.distributed as dist
 
     if "WORLD_SIZE" not in os.environ and dist.is_available() and dist.is_initialized():

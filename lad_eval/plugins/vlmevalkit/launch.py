@@ -13,6 +13,7 @@ from typing import Any
 
 from lad_eval.errors import UserError
 from lad_eval.models.vlmeval.kit import kit
+from lad_eval.plugins.vlmevalkit.arguments import CommandLine
 from lad_eval.plugins.vlmevalkit.checks import (
     check_configuration,
     check_data,
@@ -22,7 +23,6 @@ from lad_eval.plugins.vlmevalkit.checks import (
     check_writable,
     faults,
 )
-from lad_eval.plugins.vlmevalkit.command_line import CommandLine
 from lad_eval.plugins.vlmevalkit.names import dataset_name, expanded, flat, stem
 from lad_eval.plugins.vlmevalkit.registration import register
 from lad_eval.plugins.vlmevalkit.scores import work_dir
@@ -34,24 +34,23 @@ PROGRAM = "lad-eval vlmeval"
 
 
 class RunError(UserError):
-    """VLMEvalKit went on, but did not do everything that was requested."""
+    """VLMEvalKit finished, but not everything that was requested succeeded."""
 
     exit_code = 1
 
 
 def run(arguments: Sequence[str], kit_folder: str | Path | None = None) -> None:
-    """Registers, and lets VLMEvalKit's own main loop do the rest.
+    """Registers, then runs VLMEvalKit's own main loop.
 
-    `--data` also takes our names of tasks, groups of them, and YAML files; `--model` also takes `HF:<hub id or folder>`.
+    `--data` also takes our names of tasks, groups, and YAML files; `--model` also takes `HF:<hub id or folder>`.
 
     Args:
         arguments: VLMEvalKit's own flags and values.
         kit_folder: a source checkout of VLMEvalKit, whose run.py is run; None: the installed package.
 
     Raises:
-        UserError: a name does not exist, VLMEvalKit is missing, a model of ours refused what it was given, or (RunError) a
-            combination of model and data failed otherwise. Of several processes the leading one says so, and the others say
-            nothing.
+        UserError: a name does not exist, VLMEvalKit is missing, one of our models refused its input, or (RunError) a combination
+            of model and data failed otherwise. With several processes only the main one reports it.
     """
     context = DistributedContext.from_environment()
     try:
@@ -77,7 +76,7 @@ def _run(words: list[str], kit_folder: str | Path | None) -> None:
     named = configuration.data_sets if configuration else data
     ours = {name: {dataset_name(stem(task)): task for task in expanded(name)} for name in named}
     tasks = {name: task for members in ours.values() for name, task in members.items()}
-    # Faults of the data are reported now, and not after VLMEvalKit has been imported and a model loaded.
+    # Faults of the data are reported now rather than after VLMEvalKit has been imported and a model loaded.
     opened = {task: load_task(task) for task in tasks.values()}
     aliases: dict[str, str] = {}
     served_elsewhere = line.has("--base-url")
@@ -97,7 +96,7 @@ def _run(words: list[str], kit_folder: str | Path | None) -> None:
     for name, short in () if served_elsewhere else shorts.items():
         _ = entries[short]
         if line.has("--api-mode") and not dict.__contains__(entries, short):
-            raise UserError(f"--api-mode is for APIs, and {name} runs here: leave it out.")
+            raise UserError(f"--api-mode is for APIs, and {name} runs locally; leave it out.")
         if line.has("--use-vllm") and not dict.__contains__(entries, short):
             raise UserError(f"{name} cannot be served through vLLM, which shows no attention; leave out --use-vllm.")
     line = line.replaced("--data", {name: list(members) or [name] for name, members in ours.items()})
@@ -116,7 +115,7 @@ def _run(words: list[str], kit_folder: str | Path | None) -> None:
         failed = {(model, name): lines for model, name in pairs if (lines := faults(model, name))}
     if failed:
         text = f"{len(failed)} of the combinations failed. {' '.join(line for lines in failed.values() for line in lines)}"
-        # What our model refuses is a fault of the command, as it is in `lad-eval run`; the rest is VLMEvalKit's.
+        # What our model refuses is a user error, as it is in `lad-eval run`; the rest is VLMEvalKit's.
         raise UserError(text) if failed.keys() <= LADModel.refusals else RunError(text)
 
 
@@ -126,12 +125,12 @@ def _put_first(folder: Path) -> None:
     loaded = sys.modules.get("vlmeval")
     here = str(folder.resolve())
     if loaded is not None and not str(loaded.__file__).startswith(here):
-        raise UserError(f"Another VLMEvalKit is imported already ({loaded.__file__}); start a new process for --kit.")
+        raise UserError(f"Another VLMEvalKit is already imported ({loaded.__file__}); use --kit in a new process.")
     sys.path.insert(0, here)
 
 
 def _main_module(kit_folder: str | Path | None) -> ModuleType:
-    """The module whose `main` VLMEvalKit's own command runs; it divides the GPUs among processes when it is imported."""
+    """The module whose `main` VLMEvalKit's own command runs; it assigns the GPUs to processes when it is imported."""
     place = kit("vlmeval").__file__
     root = Path(str(place)).parent.parent
     script = root / "run.py"
@@ -148,7 +147,7 @@ def _main_module(kit_folder: str | Path | None) -> ModuleType:
 
 @contextmanager
 def _held(opened: Mapping[str, Task]) -> Iterator[None]:
-    """The tasks stay open for the time of the run."""
+    """The tasks stay open during the run."""
     from lad_eval.plugins.vlmevalkit.datasets import LADDataset
 
     LADDataset.opened.update(opened)

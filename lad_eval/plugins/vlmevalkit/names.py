@@ -1,6 +1,6 @@
-"""Names on both sides: tasks as VLMEvalKit's data sets, models with a method behind a plus sign.
+"""Names on both sides: tasks as VLMEvalKit's data sets, models with a method after a plus sign.
 
-VLMEvalKit reads behaviour out of names and makes files of them, so every name here can be a file's and is free of such words.
+VLMEvalKit derives behaviour and file names from names, so every name here is a valid file name and free of such words.
 """
 
 from __future__ import annotations
@@ -23,16 +23,23 @@ from lad_eval.run.folder.files import slug
 from lad_eval.tasks.files import SUFFIXES
 from lad_eval.tasks.registry import index, resolve
 
+HUB = "HF:"
+FLAT_HUB = "HF--"
+VANILLA = "vanilla"
+
+# VLMEvalKit changes its prompt or scoring where one of these occurs in a data set's name, regardless of case.
+TELLING_WORDS = ("circular", "mmbench", "mmt", "openended", "video")
+
 
 def weights_at(place: str, revision: str | None = None) -> str:
-    """Of a model folder its name and a digest of its files' sizes and times, of a hub id the commit that the local cache holds.
+    """For a model folder its name and a digest of its files' sizes and times, for a hub id the commit in the local cache.
 
     Args:
         place: a folder, a hub id, or anything else.
         revision: of the hub.
 
     Returns:
-        "" for what is neither, and for a hub id that is not in the cache.
+        "" for anything else, and for a hub id that is not in the cache.
     """
     folder = local_folder(place)
     if folder is not None:
@@ -52,7 +59,7 @@ def weights_at(place: str, revision: str | None = None) -> str:
 def folder_digest(folder: Path) -> str:
     """Hex digest, 8 characters, of a model folder's path and of its files' names, sizes and times.
 
-    Only files that determine the model count, of an adapter's base as well.
+    Only files that determine the model count, including those of an adapter's base model.
 
     Raises:
         UserError: the folder holds an adapter that names no base, a Git LFS pointer, or a part of the weights.
@@ -71,13 +78,6 @@ def _files(folder: Path) -> list[Path]:
     return [*adapter_files(folder), *(model_files(base, code=True) if base is not None else [])]
 
 
-HUB = "HF:"
-FLAT_HUB = "HF--"
-VANILLA = "vanilla"
-
-# VLMEvalKit changes its prompt or scoring where one of these occurs in a data set's name, whatever its case.
-TELLING_WORDS = ("circular", "mmbench", "mmt", "openended", "video")
-
 _SPELLED = {"coco": "COCO", "mmiu": "MMIU"}
 _RETRIEVAL = ("random", "adversarial")
 
@@ -89,7 +89,7 @@ def dataset_name(task: str) -> str:
     `Retrieval`. The name of a definition of your own follows the same rule: `my_pictures` -> `My_Pictures`.
 
     Raises:
-        UserError: the name holds a word that VLMEvalKit takes for an instruction.
+        UserError: the name contains a word that changes VLMEvalKit's behaviour.
     """
     words = [_SPELLED.get(word, word[:1].upper() + word[1:]) for word in task.split("_")]
     if len(words) > 1 and task.split("_")[1] in _RETRIEVAL and not words[0].endswith("Retrieval"):
@@ -104,7 +104,7 @@ def dataset_name(task: str) -> str:
 
 
 def expanded(name: str) -> list[str]:
-    """The tasks that a name stands for: a data set's name, a task, a group, a glob, a YAML file; none for what is not ours.
+    """The tasks behind a name: a data set's name, a task, a group, a glob or a YAML file; none if it is not ours.
 
     Raises:
         UserError: a file or a glob that defines nothing.
@@ -118,19 +118,19 @@ def expanded(name: str) -> list[str]:
 
 
 def stem(task: str) -> str:
-    """A task's name; of a file the file's, as a definition's name is that of its file."""
+    """A task's name; a definition is named after its file."""
     return Path(task).stem if "/" in task or task.endswith(SUFFIXES) else task
 
 
 @dataclass(frozen=True)
 class Served:
-    """A model name taken apart.
+    """A parsed model name.
 
     Attributes:
         base: an entry of VLMEvalKit, `lad-tiny`, or `HF:<hub id or folder>`.
-        method: a name of `lad_eval.methods`; None for an entry of VLMEvalKit as it is.
+        method: a name of `lad_eval.methods`; None for an unchanged entry of VLMEvalKit.
         params: parameters that differ from the method's own.
-        intervention: under which it writes its replies; it has no method then.
+        intervention: the one under which it writes its replies; it has no method then.
     """
 
     base: str
@@ -140,17 +140,17 @@ class Served:
 
     @property
     def ours(self) -> bool:
-        """Whether lad_eval's own model class serves it, and not one of VLMEvalKit's."""
+        """Whether lad_eval's own model class serves it, rather than one of VLMEvalKit's."""
         return self.base in EMBEDDED or self.base.startswith(HUB)
 
     @property
     def answered_by(self) -> str:
-        """What stands between the model and its answers: a method, an intervention, or vanilla where none is named."""
+        """The method or intervention behind the answers; vanilla where none is named."""
         return self.method or (VANILLA if self.intervention is None else self.intervention.label)
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The parameters of that.
+        """Its parameters.
 
         Raises:
             UserError: as of `make`.
@@ -159,7 +159,7 @@ class Served:
 
     @property
     def model(self) -> str:
-        """The name for `load_model` of a model of ours."""
+        """The name that `load_model` takes, for a model of lad_eval."""
         return self.base.removeprefix(HUB)
 
     def make(self) -> Method:
@@ -172,9 +172,9 @@ class Served:
 
 
 def parse(name: str) -> Served:
-    """Takes `<model>+<method>[,<parameter>=<value>...]` apart; `lad-tiny` and `HF:` entries may stand without a method.
+    """Parses `<model>+<method>[,<parameter>=<value>...]`; `lad-tiny` and `HF:` entries need no method.
 
-    Methods are found whatever their case: `+LAD`, `+PriDe`, `+average-cyclic+LAD`. `HF--org--name` stands for `HF:org/name`.
+    Case does not matter in methods: `+LAD`, `+PriDe`, `+average-cyclic+LAD`. `HF--org--name` stands for `HF:org/name`.
     `<model>+<intervention>(<parameter>=<value>, ...)`, or several of them, is the model that writes under them.
 
     Raises:
@@ -213,7 +213,7 @@ def flat(name: str, aliases: dict[str, str]) -> str:
         return f"{base}+{suffix}" if suffix else name
     model = base.removeprefix(HUB)
     if model.startswith(KIT):
-        raise UserError(f"Here VLMEvalKit's own models stand without a prefix: write {name.removeprefix(HUB + KIT)}.")
+        raise UserError(f"Here VLMEvalKit's own models take no prefix: write {name.removeprefix(HUB + KIT)}.")
     check_model_name(model)
     folder = local_folder(model)
     if folder is not None:
@@ -225,7 +225,7 @@ def flat(name: str, aliases: dict[str, str]) -> str:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """A name before and behind the plus sign of its method, whose own parts may be joined by more; "" where it has none."""
+    """The parts of a name before and after the first plus sign of its method; "" without a method."""
     base, suffix = name, ""
     while "+" in base and not Path(base.removeprefix(HUB)).is_dir():
         before, _, part = base.rpartition("+")
@@ -239,7 +239,7 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _intervention(suffix: str) -> Intervention | None:
-    """What stands behind a model's plus sign, if that are interventions only.
+    """The intervention after a model's plus sign, if there are only interventions.
 
     Raises:
         UserError: a parameter does not exist, or is in a form of methods.
@@ -253,7 +253,7 @@ def _intervention(suffix: str) -> Intervention | None:
 
 
 def suggestion(name: str, entries: Iterable[str]) -> UnknownNameError:
-    """The error for a model name that nobody serves, with what is near."""
+    """The error for an unknown model name, with similar names."""
     embedded = [f"{model}{tail}" for model in EMBEDDED for tail in ("", "+LAD", "+PriDe")]
     return UnknownNameError("model", name, [*embedded, *entries])
 

@@ -14,7 +14,7 @@ from lad_eval.tasks.registry import load_spec, resolve, task_names
 def register(*tasks: str | Path) -> list[str]:
     """Adds the bundled tasks as data sets and our models as entries of `supported_VLM`; imports VLMEvalKit, some 20 seconds.
 
-    May be called again, also for more tasks. VLMEvalKit has no hook for plug-ins: its public registries are changed in place.
+    May be called again, also for more tasks. VLMEvalKit has no plugin hook, so its public registries are changed in place.
 
     Args:
         tasks: tasks to name: names, groups, or YAML files of your own.
@@ -29,7 +29,7 @@ def register(*tasks: str | Path) -> list[str]:
     for task in resolved:
         load_spec(task)
     with suppress(UserError):
-        # First of all: it divides the GPUs among the processes of `torchrun`. A source checkout has no such module.
+        # Imported first: it assigns the GPUs to the processes of `torchrun`. A source checkout does not have this module.
         kit("vlmeval.run")
     module = kit("vlmeval.dataset")
     from lad_eval.plugins.vlmevalkit.datasets import LADDataset

@@ -1,4 +1,4 @@
-"""From a prediction file of VLMEvalKit to figures, and our evidence next to it."""
+"""Metrics of a VLMEvalKit prediction file, with our evidence next to it."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _WORK_DIR = "--work-dir"
 
 @dataclass(frozen=True)
 class Pointer:
-    """What made the answers of one model to one data set.
+    """How the answers of one model to one data set were made.
 
     Attributes:
         model: the entry or model that was run.
         method: how its answers were decided.
         params: the method's parameters.
-        settings: what else makes the answers, as `entries.made_with` tells it: options, an entry's class and arguments, weights.
+        settings: what else determines the answers, from `entries.made_with`: options, an entry's class and arguments, weights.
         evidence: folder of the stored evidence; empty where the model writes its replies.
         calibration: file of the learned state; None for a method that learns nothing.
         task: the task's fingerprint.
@@ -80,12 +80,12 @@ def store_folder() -> Path:
 
 
 def write_pointer(model: str, dataset: str, pointer: Pointer) -> None:
-    """Notes it under VLMEvalKit's names."""
+    """Stores it under VLMEvalKit's names."""
     write_json(_file(model, dataset), pointer.document())
 
 
 def read_pointer(model: str, dataset: str) -> Pointer | None:
-    """What was noted; None if nothing was."""
+    """What was stored; None if nothing was."""
     path = _file(model, dataset)
     if not path.is_file():
         return None
@@ -107,13 +107,13 @@ _WHOLE = re.compile(r"\d+\.0")
 
 @dataclass(frozen=True)
 class Score:
-    """What a prediction file is worth.
+    """The result of scoring a prediction file.
 
     Attributes:
         table: one row: Overall (accuracy), Accuracy std, RStd, Consistency, Recall@<identifier> for every position, all in points
-            (0 to 100), then the numbers Unparsable, Samples and Orders. A figure that does not exist has no column.
-        keys: of the requests it is made of.
-        warnings: what a reader must know, a line each.
+            (0 to 100), then the numbers Unparsable, Samples and Orders. A metric that is undefined has no column.
+        keys: of the requests that it was computed from.
+        warnings: what a reader must know, one line each.
     """
 
     table: pd.DataFrame
@@ -122,7 +122,7 @@ class Score:
 
 
 def score(requests: Mapping[str, Request], permutation: Mapping[str, int], eval_file: str | Path) -> Score:
-    """The figures of a prediction file.
+    """The metrics of a prediction file.
 
     Args:
         requests: index -> request, of all rows of the data set.
@@ -178,7 +178,7 @@ def score(requests: Mapping[str, Request], permutation: Mapping[str, int], eval_
 
 
 def read_replies(eval_file: str | Path) -> dict[str, str]:
-    """Index -> reply, as near to what was written as the file gives it back.
+    """Index -> reply, as close to what was written as the file allows.
 
     Raises:
         ResultsError: the file cannot be read or is not a prediction file.
@@ -198,7 +198,7 @@ def read_replies(eval_file: str | Path) -> dict[str, str]:
 
 
 def as_written(cell: Any) -> str:
-    """A cell as the text it was written from: tables turn "2" into 2.0, and "" into a cell that is empty."""
+    """A cell as the text it was written from: tables turn "2" into 2.0, and "" into an empty cell."""
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return ""
     text = str(cell)
@@ -206,7 +206,7 @@ def as_written(cell: Any) -> str:
 
 
 def write_scores(eval_file: str | Path, dataset: str, measured: Score) -> None:
-    """VLMEvalKit's score table, and, for a model of ours, the evidence of the rows with what made it.
+    """VLMEvalKit's score table, and, for our models, the evidence of the rows and how it was made.
 
     Raises:
         UserError: a file cannot be written.
@@ -245,7 +245,7 @@ def _write_evidence(path: Path, keys: tuple[str, ...], pointer: Pointer) -> None
 
 
 def _sound(state: Path, method: str, predictions: Path) -> bytes:
-    """The file of a learned state, which must be whole."""
+    """The file of a learned state, which must be undamaged."""
     from lad_eval.methods import make_method
 
     learner = make_method(method).learner

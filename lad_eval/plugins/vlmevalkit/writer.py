@@ -14,7 +14,7 @@ from lad_eval.models.vlmeval.writing import request_of
 
 Writer = Callable[[Message], str]
 REPLY_TOKENS = 512
-"""That a model of ours may write; classes of VLMEvalKit have limits of their own."""
+"""For models of lad_eval; VLMEvalKit's classes have their own limits."""
 
 
 def model_that_writes(loaded: HuggingFaceVLM, options: Mapping[str, Any]) -> HuggingFaceVLM:
@@ -27,7 +27,7 @@ def model_that_writes(loaded: HuggingFaceVLM, options: Mapping[str, Any]) -> Hug
 
 
 def writer_of_entry(model: InterceptedVLM, intervention: Intervention | None) -> Writer:
-    """Asks as the entry's class does, under an intervention."""
+    """Generates as the entry's class does, under an intervention."""
 
     def write(message: Message) -> str:
         with model.under(intervention):
@@ -42,7 +42,7 @@ def writer_of_ours(model: HuggingFaceVLM, intervention: Intervention | None) -> 
     def write(message: Message) -> str:
         request = request_of(message)
         if not request.images:
-            raise UserError(f"{model.name}: the question {request.sample_id} comes without a picture.")
+            raise UserError(f"{model.name}: the question {request.sample_id} comes without an image.")
         with model.under(intervention):
             return model.generate([request], max_new_tokens=REPLY_TOKENS)[0]
 

@@ -47,7 +47,7 @@ def _written(value: object) -> str:
 
 
 def bars(values: Sequence[float], names: Sequence[str], *, x_title: str, label: str, chance: float | None = None) -> Markup:
-    """Vertical bars with their numbers, from 0 to 100, or to 50 if no bar is higher, as the axis shows.
+    """Vertical bars with their numbers, on an axis from 0 to 100, or to 50 if no bar is higher.
 
     Args:
         values: in percent.
@@ -142,15 +142,15 @@ def heatmap(
     """A heat map of a matrix Float[R, C]; unknown values (NaN) are left empty.
 
     Args:
-        values: from 0 to `most`, which is the deepest colour.
+        values: from 0 to `most`, which gets the strongest colour.
         rows: names, R of them; columns: C.
         row_title: what the rows are; column_title: the columns.
         label: accessible description.
         most: end of the colour scale.
         cell: width and height of a cell; default: by the number of columns.
-        diagonal: outlines the cells in which row and column are one position.
+        diagonal: outlines the cells whose row and column are the same position.
         digits: decimals of the numbers.
-        colour: class of the hue; default: the page's own.
+        colour: CSS class of the hue; default: the page's own.
     """
     R, C = values.shape
     width, height = cell or _cell(C)
@@ -290,7 +290,7 @@ def _end(line: ChartLine, y: Height) -> float:
 
 
 def spread(heights: Sequence[float], top: float, bottom: float) -> list[float]:
-    """The heights moved as little as needed for labels not to overlap, within the bounds if they suffice."""
+    """The heights, moved as little as needed for labels not to overlap, and kept within the bounds if possible."""
     order = sorted(range(len(heights)), key=heights.__getitem__)
     placed = [0.0] * len(heights)
     above = top - GAP

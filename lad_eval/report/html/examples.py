@@ -25,7 +25,7 @@ class Divergences:
 
     Attributes:
         attention: the method that represents the attention.
-        rows: number of such rows; of: of all rows.
+        rows: number of such rows; of: number of all rows.
         samples: Int[K], the samples with such a row, the most confident wrong answer first.
         order: Int[K], the row to show of each: the one with the most confident wrong answer of the logits.
     """
@@ -50,7 +50,7 @@ def divergences(answers: MethodAnswers) -> Divergences | None:
 
 
 def _confidence(answers: MethodAnswers) -> Floats:
-    """Probability of the logits' own answer, Float[S, T]; 0 if it has none."""
+    """Probability of the logits' own answer, Float[S, T]; 0 where there is none."""
     known = answers.probability.get(LOGITS)
     if known is None:
         return np.zeros(answers.shown.gold.shape)
@@ -82,9 +82,9 @@ def payload(
     Probabilities are whole percents, of as many methods as `MOST_NUMBERS` allows, in the order of the table.
 
     Returns:
-        sample, caption, gold (image), pictures: a list each, one entry per sample; orders: T lists of images, or a list of them
-        for each sample where they differ; image: by method, a list of T images a sample, -1 without an answer; percent: by
-        method, a list of T lists of N a sample.
+        sample, caption, gold (image), pictures: a list each, one entry per sample; orders: T lists of images, or one such list
+        per sample where they differ; image: by method, a list of T images per sample, -1 without an answer; percent: by method, a
+        list of T lists of N per sample.
     """
     S = min(len(answers.sample_id), MOST_SAMPLES)
     ids = answers.sample_id[:S]

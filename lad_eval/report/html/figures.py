@@ -23,12 +23,12 @@ from lad_eval.report.html.text import clean, of_position, position_names
 from lad_eval.report.table import Table
 
 MOST_LINES = 6
-"""Of one chart; more would overlap."""
+"""The most lines of one chart; more would overlap."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart; `method` lets the page hide it together with the method, `wide` gives it the full width."""
+    """A chart; with `method` the page can hide it together with that method, `wide` gives it the full width."""
 
     title: str
     chart: Markup
@@ -48,22 +48,24 @@ class FigureGroup:
 
 
 def recall_figure(material: Material, recalls: Mapping[str, Recall]) -> FigureGroup:
-    """Share of right answers by the right image's position: one line per method, or one small chart each if they are many."""
+    """Share of right answers by the right image's position: one line per method, or one small chart per method if there are "
+    "many.
+    """
     N = material.candidates
     if not recalls:
-        return FigureGroup(missing=["metrics.json holds no recall by position."])
+        return FigureGroup(missing=["metrics.json has no recall by position."])
     table = recall_table(list(recalls.values()))
     if len(recalls) > MOST_LINES:
-        return FigureGroup([Figure("Found, by position", _multiples(material, recalls), table, wide=True)])
+        return FigureGroup([Figure("Recall by position", _multiples(material, recalls), table, wide=True)])
     chart = lines(
         [ChartLine(one.name, one.values, one.colour, name) for name, one in recalls.items()],
         position_names(N),
         x_title="position of the right image",
-        y_title="found, %",
+        y_title="recall, %",
         label="Share of right answers by the position of the right image, a line for each method; the table has the numbers.",
         chance=100 / N,
     )
-    return FigureGroup([Figure("Found, by position", chart, table)])
+    return FigureGroup([Figure("Recall by position", chart, table)])
 
 
 def _multiples(material: Material, recalls: Mapping[str, Recall]) -> Markup:
@@ -125,7 +127,7 @@ def attention_figure(material: Material) -> FigureGroup:
         return FigureGroup(missing=[clean(evidence)])
     evaluated = evidence.evaluated
     if evaluated.attention is None:
-        return FigureGroup(missing=["This run's evidence holds no attention."])
+        return FigureGroup(missing=["This run's evidence has no attention."])
     shares = 100 * measures.gold_attention(evaluated)
     N, L = shares.shape
     names = position_names(N)
@@ -137,7 +139,8 @@ def attention_figure(material: Material) -> FigureGroup:
     table = Table("", ["Layer", *(f"right image at {name}" for name in names)], rows)
     each = "line" if N <= MOST_LINES else "row"
     note = (
-        f"Mean over {len(evaluated)} passes of the attention to the right image, out of that to all; a {each} for each position."
+        f"Mean over {len(evaluated)} passes of the right image's share of the attention to all images; a {each} for each "
+        f"position."
     )
     if N > MOST_LINES:
         note += f" Chance is {100 / N:.1f} %." + ("" if read is None else f" LAD reads layers {read[0]} to {read[1]}.")
@@ -185,13 +188,13 @@ def _read_figure(chosen: Floats, layers: Sequence[str]) -> Figure:
         x_title="decoder layer",
         label="Share of passes in which LAD reads each layer.",
     )
-    note = "Share of passes, in percent, in which the layer is one of the K that look at the images most."
+    note = "Share of passes, in percent, in which the layer is one of the K with the most attention to the images."
     rows = [[layer, f"{value:.1f}"] for layer, value in zip(layers, percents, strict=True)]
     return Figure("Layers that LAD reads", chart, Table("", ["Layer", "% of passes"], rows), note)
 
 
 def _lad(material: Material) -> Method | None:
-    """LAD with the run's parameters; None if the run has none."""
+    """LAD with the run's parameters; None if the run did not evaluate it."""
     figure = material.metrics["methods"].get("lad")
     if figure is None:
         return None
@@ -202,7 +205,7 @@ def _lad(material: Material) -> Method | None:
 
 
 def learned_figures(material: Material) -> FigureGroup:
-    """Bias matrices and priors of every method that learned any; equal ones are shown once."""
+    """Bias matrices and priors of every method that learned one; equal ones are shown once."""
     figures: list[Figure] = []
     missing: list[str] = []
     seen: set[tuple[str, bytes]] = set()
@@ -229,11 +232,11 @@ def learned_figures(material: Material) -> FigureGroup:
 
 def _learned(material: Material, name: str, parameters: Mapping[str, Any]) -> measures.Learned:
     method = measures.made(name, parameters)
-    evidence = material.evidence_of.get(method.condition.label, "This run holds no evidence of it.")
+    evidence = material.evidence_of.get(method.condition.label, "This run has no evidence for it.")
     if isinstance(evidence, str):
         raise EvidenceError(evidence)
     if evidence.calibration is None:
-        raise EvidenceError("This run holds no calibration of it.")
+        raise EvidenceError("This run has no calibration for it.")
     return measures.learn(method, evidence.calibration)
 
 
@@ -245,7 +248,7 @@ def _bias(method: str, learned: measures.Learned, percents: Floats) -> Figure:
         names,
         row_title="right image at",
         column_title="position",
-        label=f"Bias matrix of {method}: the pull of each position by where the right image stands.",
+        label=f"Bias matrix of {method}: the pull of each position, by the position of the right image.",
         diagonal=True,
         digits=0,
     )
@@ -265,7 +268,7 @@ def _prior(method: str, learned: measures.Learned, percents: Floats) -> Figure:
         chance=100 / len(percents),
     )
     rows = [[name, f"{value:.2f}"] for name, value in zip(names, percents.tolist(), strict=True)]
-    note = "What each position gets whatever it shows, in percent."
+    note = "What each position gets whatever image it holds, in percent."
     return Figure(f"Prior of positions · {method}", chart, Table("", ["Position", "%"], rows), note)
 
 
@@ -287,5 +290,5 @@ def _attention_prior(method: str, learned: measures.Learned, percents: Floats) -
     )
     read = "" if learned.layers is None else f" The method reads layers {learned.layers[0]} to {learned.layers[1]}."
     rows = [[layer, *(f"{value:.2f}" for value in row)] for layer, row in zip(layers, percents.tolist(), strict=True)]
-    note = f"Mean share of all attention that goes to each position, in percent; deepest colour: {most:.1f} %.{read}"
+    note = f"Mean share of all attention that goes to each position, in percent; strongest colour: {most:.1f} %.{read}"
     return Figure(f"Attention prior · {method}", chart, Table("", ["Layer", *names], rows), note)

@@ -34,7 +34,7 @@ class RunFinding:
         other: the method that is compared with it; None if the run has no other.
         helps: whether `other` is significantly more accurate than `base`; None if that is unknown.
         headline: one sentence with the accuracies.
-        sentences: on position, consistency, and a better method if there is one.
+        sentences: about position, consistency, and a better method if there is one.
     """
 
     base: str | None
@@ -62,8 +62,8 @@ def finding_of(metrics: Mapping[str, Any]) -> RunFinding | None:
     """The finding; None if no method has an accuracy.
 
     The model's own answers are compared with LAD if it is significantly more accurate, else with the most accurate of the methods
-    that are; if none is, with LAD, or else with the most accurate. Tests are exact and paired, corrected by Holm over all
-    methods.
+    that are; if none is, with LAD, or, without LAD, with the most accurate. Tests are exact and paired, corrected by Holm over
+    all methods.
     """
     figures = metrics["methods"]
     accuracies = {name: value for name, figure in figures.items() if (value := value_of(figure, "accuracy")) is not None}
@@ -142,7 +142,7 @@ def _at_chance(metrics: Mapping[str, Any], method: str) -> bool:
 
 
 def _position(metrics: Mapping[str, Any], base: str | None, other: str | None) -> Sentence:
-    """The position at which the right image is found least, if position matters at all."""
+    """The position at which the right image is found least often, if position matters at all."""
     first = base or other
     assert first is not None
     figure = metrics["methods"][first]
@@ -151,7 +151,7 @@ def _position(metrics: Mapping[str, Any], base: str | None, other: str | None) -
     if len(recall) < 2 or p is None:
         return []
     if figure.get("permutations") == 1:
-        return [TextPart("Every question was asked in one order only, so position and content cannot be separated.")]
+        return [TextPart("Every question was evaluated in one order only, so position and content cannot be separated.")]
     (least, worst), (most, best) = min(recall), max(recall)
     low, high = shares_text(least, most)
     if p >= ALPHA:
@@ -176,7 +176,7 @@ def _position(metrics: Mapping[str, Any], base: str | None, other: str | None) -
 
 
 def _consistency(metrics: Mapping[str, Any], base: str | None, other: str | None) -> Sentence:
-    """In how many questions not every order gave the same image."""
+    """For how many questions the answer changes with the order."""
     named = [name for name in (base, other) if name is not None]
     figures = [metrics["methods"][name] for name in named]
     values = [value_of(figure, "consistency") for figure in figures]
@@ -205,5 +205,5 @@ def _better(metrics: Mapping[str, Any], other: str | None) -> Sentence:
     value, passes = known[best], rows[best].forward_passes
     if best in (BASE, other):
         return []
-    cost = f", at {passes:.3g} passes a question" if passes is not None and passes > 1 else ""
+    cost = f", at {passes:.3g} passes per question" if passes is not None and passes > 1 else ""
     return [TextPart(f"Most accurate here: {said(best)}, "), TextPart(share_text(value), best), TextPart(f"{cost}.")]

@@ -19,7 +19,7 @@ def page(template: str, *, script: str | None = None, **values: object) -> str:
 
     Args:
         template: file in `templates`; `script`: likewise, None: the page has no script.
-        values: variables of the template; every template needs `heading`, `title` and `across`, lines under the heading.
+        values: variables of the template; every template needs `heading`, `title` and `across` (lines below the heading).
     """
     style = _asset("style.css")
     sources = ["default-src 'none'", "img-src data:", f"style-src {_hash(style)}", "base-uri 'none'", "form-action 'none'"]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MethodAnswers:
-    """Answers of every method of a run to the same questions.
+    """The answers of every method of a run to the same questions.
 
     Attributes:
         grids: by method; the S samples in the order of the run.
@@ -100,7 +100,9 @@ def _probability(rows: list[object], candidates: int) -> Floats | None:
 
 @dataclass(frozen=True)
 class MethodEvidence:
-    """Evidence under one condition: of the evaluated requests, and of the calibration; None if nothing was calibrated."""
+    """Evidence under one condition: of the evaluated requests, and of the calibration requests; None if nothing was "
+    "calibrated.
+    """
 
     evaluated: Evidence
     calibration: Evidence | None
@@ -138,7 +140,7 @@ def load_material(run: StoredRun, definitions: Mapping[str, Path] | None = None)
         definitions: YAML files by task name, for tasks that do not come with the package.
 
     Raises:
-        ResultsError: the figures are not those of a run.
+        ResultsError: the metrics are not those of a run.
     """
     lacks: dict[str, str] = {}
     spec = read_spec(run.path)
@@ -167,8 +169,8 @@ def _conditions(methods: Mapping[str, Any]) -> list[Condition]:
 def _evidence_of(run: Path, condition: Condition, run_digest: str) -> MethodEvidence | str:
     folder = condition_folder(run, condition)
     if not files_of(folder):
-        how = f"under {condition.label}" if condition.label else "of the question as it is"
-        return f"This run's folder holds no evidence {how}."
+        how = f"under {condition.label}" if condition.label else "for the unchanged prompt and model"
+        return f"This run's folder has no evidence {how}."
     try:
         evidence = read_evidence(folder)
         plan_index = PlanIndex.read(folder, run_digest)
@@ -190,12 +192,12 @@ def _task(run: Path, spec: Mapping[str, Any], definitions: Mapping[str, Path]) -
     task = open_noted(run) if name not in definitions and has_data(run) else load_task(definitions.get(name, name))
     # Captions and images depend on the data alone; orders, answers and calibration are stored.
     if spec.get("digests", {}).get("data") != task.fingerprint.get("data"):
-        raise ResultsError(f"The data of {name} is not what the run saw: captions and pictures would be those of other samples.")
+        raise ResultsError(f"The data of {name} is not the run's: captions and images would be those of other samples.")
     return task
 
 
 def definitions_of(names: Sequence[str]) -> dict[str, Path]:
-    """YAML files by task name, for those names that `resolve` leaves as paths."""
+    """YAML files by task name, for those names that `resolve` returns as paths."""
     return {Path(name).stem: Path(name) for name in names if name.endswith((".yaml", ".yml"))}
 
 
@@ -215,7 +217,7 @@ def choose(
         studies: include the runs of studies; a run's own folder is always included.
 
     Raises:
-        UserError: a folder holds no finished run, or none is of the model, or of any member of one of the lists.
+        UserError: a folder holds no finished run, or none of the model, or none of any member of one of the lists.
     """
     runs = _below(folders, studies=studies)
     if model is not None:

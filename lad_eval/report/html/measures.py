@@ -44,7 +44,7 @@ def gold_attention(evidence: Evidence) -> Floats:
 
 @dataclass(frozen=True)
 class Learned:
-    """What one method learned in calibration; None for what it does not learn.
+    """What one method learned in calibration; None for anything it does not learn.
 
     Attributes:
         bias: P_bias(j|i) as Float[N, N], row i for the right image's position; `gain`: g.
@@ -61,7 +61,8 @@ class Learned:
 
 
 def learn(method: Method, calibration: Evidence) -> Learned:
-    """Calibrates a method on stored evidence and returns what it learned; of a method over several orders, its decision's.
+    """Calibrates a method on stored evidence and returns what it learned; for a method over several orders, what its decision "
+    "learned.
 
     Raises:
         EvidenceError: it cannot be calibrated on this evidence.
@@ -95,7 +96,9 @@ def made(name: str, parameters: Mapping[str, Any]) -> Method:
 
 
 def layers_chosen(method: Method, evidence: Evidence) -> Floats | None:
-    """Float[L]: share of the rows in which a method reads each layer (arXiv 2605.11591, Eq. 8-9); None if it chooses none."""
+    """Float[L]: share of the rows in which a method reads each layer (arXiv 2605.11591, Eq. 8-9); None if it chooses no "
+    "layers.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MethodWarning)
         return method.layer_shares(evidence)

@@ -29,7 +29,7 @@ NARROW = 350.0
 
 @dataclass(frozen=True)
 class ConfusionChart:
-    """Right position against answered position of one method, a share of each row in percent."""
+    """Right position against answered position for one method, each row in percent."""
 
     title: str
     colour: str
@@ -97,7 +97,7 @@ def _matrices(material: Material, finding: RunFinding, colours: Mapping[str, str
 
 
 def marks_note(material: Material, rows: Sequence[SummaryRow]) -> str:
-    """The meaning of bold and † in this run's table, and the smallest detectable difference."""
+    """What bold and † mean in this run's table, and the smallest detectable difference."""
     if len(rows) < 2:
         return ""
     note = "Bold: the highest accuracy."
@@ -114,7 +114,9 @@ def marks_note(material: Material, rows: Sequence[SummaryRow]) -> str:
     note += " †: not significantly lower (exact paired test over samples, Holm, 0.05)."
     points = float("nan") if answers is None else detectable_in({name: answers.grids[name].correct for name in answers.methods})
     if np.isfinite(points):
-        note += f" A true difference of less than {points:.1f} points from the best would probably not show with so few samples."
+        note += (
+            f" A true difference of less than {points:.1f} points from the best would probably go undetected with so few samples."
+        )
     return note
 
 
@@ -123,7 +125,7 @@ def _tested(material: Material) -> bool:
 
 
 def position_picture(path: Path, out: Path, methods: Sequence[str] | None = None) -> None:
-    """Draws a run's recall by position and writes it to a file.
+    """Plots a run's recall by position and writes the figure to a file.
 
     Args:
         path: the run's folder, or a folder above it that holds no other run.
@@ -140,9 +142,9 @@ def position_picture(path: Path, out: Path, methods: Sequence[str] | None = None
     shown = list(methods or (finding.methods if finding else ()))
     recalls = recalls_of(run.metrics, answers_of(run.predictions(), int(run.metrics["candidates"])))
     if missing := [name for name in shown if name not in recalls] or (not shown and ["any method"]):
-        raise ResultsError(f"{run.path} holds no recall by position of {', '.join(missing)}.")
+        raise ResultsError(f"{run.path} has no recall by position for {', '.join(missing)}.")
     alike = finding is not None and set(shown) == set(finding.methods)
-    title = finding.title if finding is not None and alike else "Found, by the position of the right image"
+    title = finding.title if finding is not None and alike else "Recall by the position of the right image"
     samples, orders = run.metrics.get("counts", {}).get("samples"), run.metrics.get("counts", {}).get("permutations")
     size = f"{samples} samples x {orders} orders, 95 % intervals"
     bars = [PositionBars(one.name, one.values, one.low, one.high) for one in map(recalls.__getitem__, shown)]

@@ -45,7 +45,7 @@ def sentences_across(runs: Sequence[MetricsAndFinding]) -> list[str]:
 
 
 def _sentence(runs: Sequence[MetricsAndFinding], who: str) -> str:
-    """Sentence on the runs that have both methods; if none has, on the one that they have."""
+    """A sentence on the runs that have both methods; if none has both, on the one that they have."""
     pairs = [(metrics, f.base, f.other, f.helps) for metrics, f in runs if f.base is not None and f.other is not None]
     if not pairs:
         alone = _range([_accuracy(metrics, f.base or f.other) for metrics, f in runs])
@@ -85,7 +85,7 @@ def _range(values: Sequence[float]) -> str:
 
 @dataclass(frozen=True)
 class WrittenReport:
-    """Result of `write_report`: `size` in bytes; `pictured` of `samples` have their images in the page."""
+    """Result of `write_report`: `size` in bytes; `pictured` of `samples` are shown with their images."""
 
     path: Path
     runs: int
@@ -108,14 +108,14 @@ def write_report(
         runs: in the order of the page.
         out: the file; replaced when the page is complete.
         definitions: YAML files by task name, for tasks that do not come with the package.
-        pictured: maximum number of samples of a run with images.
+        pictured: maximum number of samples per run that are shown with images.
         advance: called with 1 after each run.
 
     Raises:
         UserError: there is no run, a run cannot be read, or the file cannot be written.
     """
     if not runs:
-        raise UserError("There is no run to report on.")
+        raise UserError("There are no runs to report on.")
     bundle, sections = ImageBundle(), []
     for number, run in enumerate(runs, start=1):
         bundle.most = MOST_BYTES * number // len(runs)
@@ -143,7 +143,7 @@ def render(sections: Sequence[Section], metrics: Sequence[Mapping[str, Any]], bu
     inline = {card.picture for s in sections for c in s.cards for card in c.candidates if card.picture}
     data = {
         "runs": {section.id: section.explorer for section in sections if section.explorer is not None},
-        # Images that are already in the page are found there.
+        # Images that are already in the page are referred to.
         "pictures": {name: uri for name, uri in bundle.pictures.items() if name not in inline},
     }
     models = list(dict.fromkeys(section.model for section in sections))
@@ -167,7 +167,7 @@ def _with_distinct_names(sections: Sequence[Section], hashes: Sequence[str]) -> 
 
 
 def _title(sections: Sequence[Section], models: Sequence[str]) -> str:
-    """Title of the browser tab: the finding of a single run, else the models."""
+    """Title of the browser tab: the finding of a single run, otherwise the models."""
     who = models[0] if len(models) == 1 else f"{len(models)} models"
     if len(sections) == 1 and sections[0].opening is not None:
         return f"{who}: {sections[0].opening.finding.title}"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SIDE = 160
 QUALITY = 78
 MOST_BYTES = 2 * 2**20
-"""Of all pictures of a page together, before base64 makes them a third longer."""
+"""Of all images of a page together, before base64 makes them a third larger."""
 
 
 @dataclass
@@ -40,7 +40,7 @@ class ImageBundle:
     _names: dict[str, str] = field(default_factory=dict)
 
     def add(self, sample: Sample) -> tuple[str, ...] | None:
-        """Adds a sample's images; their names, image 0 first, or None if they no longer fit.
+        """Adds a sample's images and returns their names, image 0 first, or None if they no longer fit.
 
         Raises:
             UserError: a picture cannot be read.
@@ -65,12 +65,12 @@ class ImageBundle:
             try:
                 names = self.add(sample)
             except (UserError, OSError) as error:
-                return held, f"Pictures are missing: {without_paths(str(error))}"
+                return held, f"Images are missing: {without_paths(str(error))}"
             if names is None:
                 refused += 1
             else:
                 held[sample.id] = names
-        bound = f"The pictures of a page are bounded to {MOST_BYTES / 2**20:.0f} MiB: {refused} more samples are without."
+        bound = f"A page holds at most {MOST_BYTES / 2**20:.0f} MiB of images: {refused} more samples are shown without."
         return held, bound if refused else ""
 
 

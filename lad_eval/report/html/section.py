@@ -136,7 +136,7 @@ def _samples(material: Material) -> tuple[dict[str, Sample], str]:
     try:
         return {s.id: s for s in material.task.samples("test", material.metrics.get("limit")) if s.id in evaluated}, ""
     except (UserError, OSError) as error:
-        return {}, f"Captions and pictures are missing: {without_paths(str(error))}"
+        return {}, f"Captions and images are missing: {without_paths(str(error))}"
 
 
 def _subtitle(material: Material) -> str:
@@ -164,7 +164,7 @@ def _no_examples(material: Material, divergent: Divergences | None) -> str:
     if material.answers is None:
         return material.lacks["answers"]
     if divergent is None:
-        return "This run has no answers of vanilla together with purified-attention or raw-attention; run again with them."
+        return "This run does not have vanilla together with purified-attention or raw-attention; run it again with them."
     return "" if divergent.rows else "There is no question on which the attention is right and the logits are wrong."
 
 

@@ -95,14 +95,14 @@ def best_of(metrics: Mapping[str, Any]) -> set[str]:
 
 _HEADLINES = (
     ("vanilla", "What the logits say", "the most probable answer, no debiasing"),
-    ("purified-attention", "What the attention knows", "the image looked at more than its position explains"),
-    ("lad", "After LAD", "logits, less the bias expected under that attention"),
-    ("permutation-average", "Asked under every shift", "averaged over all cyclic shifts, the empirical ceiling"),
+    ("purified-attention", "What the attention knows", "the image with more attention than its position explains"),
+    ("lad", "After LAD", "logits, minus the bias expected under that attention"),
+    ("permutation-average", "Averaged over every shift", "all cyclic shifts evaluated, the empirical ceiling"),
 )
 
 
 def headlines(material: Material, colours: Mapping[str, str]) -> list[Headline]:
-    """Accuracies of those methods of the paper that the run has."""
+    """Accuracies of the paper's methods, as far as the run has them."""
     figures = material.metrics["methods"]
     return [
         Headline(title, number(value), bounds(figures[name], "accuracy"), f"{name}: {about}", colours[name])
@@ -112,7 +112,7 @@ def headlines(material: Material, colours: Mapping[str, str]) -> list[Headline]:
 
 
 def published(material: Material) -> Table | None:
-    """Published figures of this model from the task's definition; None if there are none."""
+    """Published results of this model from the task's definition; None if there are none."""
     rows = [(clean(row.method), row.accuracy, row.rstd, row.consistency) for row in reported_rows(material.metrics)]
     return Table("", ("Method", "Accuracy", "RStd", "Consistency"), rows) if rows else None
 
@@ -129,7 +129,7 @@ def facts(material: Material) -> list[tuple[str, str]]:
         ("Model", metrics["model"]),
         ("Weights", spec.get("fingerprint", {}).get("weights") or spec.get("fingerprint", {}).get("revision")),
         ("Task", f"{metrics['task']}, version {definition.get('version', '?')}, {definition.get('setting', '?')}"),
-        ("Asked", f"{counts.get('samples', '?')} samples × {counts.get('permutations', '?')} displayed orders"),
+        ("Evaluated", f"{counts.get('samples', '?')} samples × {counts.get('permutations', '?')} displayed orders"),
         ("Part of the task", None if limit is None else f"only the first {limit} samples were run (--limit)"),
         ("Candidates", metrics["candidates"]),
         ("Calibration", _calibration(metrics)),

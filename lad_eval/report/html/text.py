@@ -32,7 +32,7 @@ def caption_text(caption: str) -> str:
 
 
 def without_paths(text: str) -> str:
-    """A message on one line, with absolute paths cut to their last part, since a report is read elsewhere and by others."""
+    """A message on one line, with absolute paths cut to their last part, since a report is read by others and elsewhere."""
     return _FOLDERS.sub("", " ".join(text.split()))
 
 
@@ -44,7 +44,7 @@ SPACE = "\N{NO-BREAK SPACE}"
 
 
 def part_of(figure: Mapping[str, Any], name: str, part: str) -> float | None:
-    """One number of a figure, e.g. the low end of the accuracy's interval; None if it is unknown."""
+    """One number of a method's figures, e.g. the low end of the accuracy's interval; None if it is unknown."""
     value = (figure.get(name) or {}).get(part)
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
@@ -64,7 +64,7 @@ def share_text(value: float) -> str:
 
 
 def shares_text(first: float, second: float) -> tuple[str, str]:
-    """Two shares to compare: with a decimal if whole percents would hide their difference."""
+    """Two shares to compare, with a decimal if whole percents would hide their difference."""
     hidden = round(first) == round(second) and round(first, 1) != round(second, 1)
     digits = 1 if hidden else 0
     return f"{_digits(first, digits)}{SPACE}%", f"{_digits(second, digits)}{SPACE}%"
@@ -76,7 +76,7 @@ def _digits(value: float, digits: int) -> str:
     if 99.95 <= value < 100:
         return "over 99.9"
     places = 1 if 0 < value < 0.5 or 99.5 <= value < 100 else digits
-    return f"{value + 1e-9:.{places}f}"  # halves are rounded up, as readers round the table's figures
+    return f"{value + 1e-9:.{places}f}"  # halves are rounded up, as a reader would round the table's numbers
 
 
 def image_names(n: int) -> tuple[str, ...]:

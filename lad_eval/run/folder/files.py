@@ -1,10 +1,9 @@
-"""The folder of one run, and how its files come and go: each is whole or absent."""
+"""The folder of one run and its files, each of which is complete or absent."""
 
 from __future__ import annotations
 
 import logging
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -117,16 +116,6 @@ def _remove_unless_used(folder: Path, scaffold: Sequence[str] = ()) -> None:
         file.unlink()
     if folder.is_dir():
         folder.rmdir()
-
-
-def clear(folder: Path) -> None:
-    """Removes what a run writes beside its evidence, `spec.json` last, so that an interruption leaves a run and not debris."""
-    for path in folder.glob("replies.*.jsonl"):
-        path.unlink()
-    if (folder / CONDITIONS).is_dir():
-        shutil.rmtree(folder / CONDITIONS)
-    for name in (METRICS, PREDICTIONS, PLAN, TASK, SPEC):
-        (folder / name).unlink(missing_ok=True)
 
 
 def read_run_json(path: Path, what: str = "") -> dict[str, Any]:

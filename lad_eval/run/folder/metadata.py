@@ -1,4 +1,4 @@
-"""What a run knows of its task that no evidence tells: where it calibrates, what its data notes, what others report."""
+"""Facts of a run that are not in its evidence: where it calibrates, notes on its data, published results."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StoredRun:
-    """What a finished run left.
+    """A finished run's files.
 
     Attributes:
         path: its folder.
@@ -48,7 +48,7 @@ class StoredRun:
         return list(self.metrics["methods"])
 
     def predictions(self) -> pd.DataFrame:
-        """Rows of `predictions.parquet`, one a method and request.
+        """Rows of `predictions.parquet`, one per method and request.
 
         Raises:
             ResultsError: it cannot be read, or is not what this run wrote.
@@ -149,12 +149,12 @@ def load_run(path: Path) -> StoredRun:
     """
     folder = find_run(path)
     if not (folder / METRICS).is_file():
-        raise ResultsError(f"The run in {folder} is not finished; the command that began it resumes it.")
+        raise ResultsError(f"The run in {folder} is not finished; the command that started it resumes it.")
     return StoredRun(folder, read_metrics(folder))
 
 
 def finished_runs(out: Path, *, studies: bool = True, with_predictions: bool = False) -> Iterator[StoredRun]:
-    """Every finished run under `out`, by path; a run that is damaged is named in a warning and passed over.
+    """Every finished run under `out`, by path; a damaged run is skipped with a warning.
 
     Args:
         out: the results folder.

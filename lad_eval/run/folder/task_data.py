@@ -1,4 +1,4 @@
-"""Which data a run was made with, noted in its folder as `task.json`, and the task opened again from it."""
+"""The data that a run was made with, stored in its folder as `task.json`, and the task opened again from it."""
 
 from __future__ import annotations
 

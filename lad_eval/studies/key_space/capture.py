@@ -1,4 +1,4 @@
-"""Keys of a task's prompts, stored shard by shard, so that a killed capture goes on where it stopped."""
+"""Keys of a task's prompts, stored shard by shard, so that a killed capture resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ from lad_eval.studies.key_space.tokens import VISUAL, Bools, Ints, sample_tokens
 from lad_eval.tasks.request import Request
 
 SHARD = 16
-"""Prompts that are stored at once; a killed process loses at most as many."""
+"""Prompts per shard; a killed process loses at most one shard."""
 LAYERS = 5
-_VERSION = 1
+_VERSION = 2
+_PER_PROMPT = ("request", "length", "links", "heads")
+"""Tensors of a shard with a row per prompt; the others have one per token."""
 _LARGEST = float(np.finfo(np.float16).max)
 
 
@@ -38,12 +40,13 @@ class Captured:
 
     Attributes:
         layers: of the decoder, ascending.
-        stages: by layer, what its keys before rotary positions are called; "none" where there are none.
+        stages: by layer, the name of its keys before rotary positions; "none" where there are none.
         sample: Int[n], the number of each token's request.
         kind: Int[n], VISUAL, QUESTION or TEMPLATE; see `tokens`.
         ahead: Bool[n], whether a token stands before its prompt's last visual token.
         links: Float[samples, layers, 4, 2], see `KeyRecorder.links`; of visual tokens and of text.
         length: Int[samples], tokens of each prompt.
+        heads: Int[layers], key-value heads of each layer.
     """
 
     layers: tuple[int, ...]
@@ -53,6 +56,7 @@ class Captured:
     ahead: Bools
     links: Floats
     length: Ints
+    heads: Ints
     _tensors: Mapping[str, npt.NDArray[Any]]
 
     def has(self, layer: int, stage: Stage) -> bool:
@@ -75,7 +79,7 @@ class Captured:
 
 
 def choose_layers(model: Any, text: str | None) -> tuple[int, ...]:
-    """The layers to look into: five that are evenly spaced, with the first and the last, or those that are named.
+    """The layers to study: five that are evenly spaced, including the first and the last, or those that are named.
 
     Args:
         model: of transformers.
@@ -104,17 +108,34 @@ def _listed(layers: Sequence[int]) -> str:
     return f"{layers[0]} to {layers[-1]}" if whole and len(layers) > 2 else ", ".join(map(str, layers))
 
 
+def capture_facts(model: RunsPrompts, requests: Sequence[Request], layers: Sequence[int], seed: int) -> dict[str, Any]:
+    """All that determines what is captured."""
+    return {
+        "version": _VERSION,
+        "model": dict(model.fingerprint),
+        "requests": hashlib.sha256("\n".join(request.key for request in requests).encode()).hexdigest()[:32],
+        "layers": list(layers),
+        "tokens": tokens_per_sample(len(requests)),
+        "seed": seed,
+    }
+
+
+def digest_of(facts: Mapping[str, Any]) -> str:
+    """The name of the folder for what some facts determine."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+
+
 def capture(
     model: RunsPrompts, requests: Sequence[Request], layers: Sequence[int], folder: Path, *, seed: int, shown: bool
 ) -> Captured:
-    """Keys of the requests' prompts; those that the folder holds are not computed again.
+    """Keys of the requests' prompts; those already in the folder are not computed again.
 
     Args:
-        model: as it is.
+        model: without interventions.
         requests: one per sample, all with images.
         layers: of the decoder, such as `choose_layers` gives.
         folder: holds a folder for every model and choice of requests, layers, tokens and seed.
-        seed: of the choice of tokens.
+        seed: for the choice of tokens.
         shown: show progress on stderr.
 
     Raises:
@@ -122,16 +143,8 @@ def capture(
         UnsupportedModelError: see `lad_eval.attention.keys`.
     """
     most = tokens_per_sample(len(requests))
-    facts = {
-        "version": _VERSION,
-        "model": dict(model.fingerprint),
-        "requests": hashlib.sha256("\n".join(request.key for request in requests).encode()).hexdigest()[:32],
-        "layers": list(layers),
-        "tokens": most,
-        "seed": seed,
-    }
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
-    place = folder / digest
+    facts = capture_facts(model, requests, layers, seed)
+    place = folder / digest_of(facts)
     place.mkdir(parents=True, exist_ok=True)
     sweep(place)
     write_json(place / "facts.json", facts)
@@ -152,6 +165,7 @@ def capture(
         made: dict[str, npt.NDArray[Any]] = {
             "request": of_row,
             "length": layout.attended.sum(dim=1).numpy(),
+            "heads": np.tile([recorder.heads[layer] for layer in layers], (len(of_row), 1)),
             "links": np.stack([recorder.links[layer].numpy() for layer in layers], axis=1),
             "sample": of_row[tokens.row],
             "kind": tokens.kind,
@@ -200,21 +214,30 @@ def _store(place: Path, parts: Sequence[Mapping[str, npt.NDArray[Any]]]) -> dict
 
 
 def _stored(place: Path) -> list[dict[str, npt.NDArray[Any]]]:
-    return [_read(path) for path in sorted(place.glob("shard-*.safetensors"))]
+    """The stored shards; a prompt that two calls at once have both stored counts once."""
+    shards: list[dict[str, npt.NDArray[Any]]] = []
+    seen: set[int] = set()
+    for path in sorted(place.glob("shard-*.safetensors")):
+        shard = _read(path)
+        new = [number for number in shard["request"].tolist() if number not in seen]
+        seen.update(new)
+        rows, tokens = np.isin(shard["request"], new), np.isin(shard["sample"], new)
+        shards.append({name: values[rows if name in _PER_PROMPT else tokens] for name, values in shard.items()})
+    return [shard for shard in shards if len(shard["request"])]
 
 
 def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
         return read_tensors(path)[0]
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}); delete it, and its prompts are run again.") from error
+        raise UserError(f"{path} is damaged ({error}); delete it, and its prompts will be run again.") from error
 
 
 def _joined(shards: Sequence[Mapping[str, npt.NDArray[Any]]], layers: tuple[int, ...], stages: Mapping[int, str]) -> Captured:
     tensors = {name: np.concatenate([shard[name] for shard in shards]) for name in shards[0]}
     rows = np.argsort(tensors["request"], kind="stable")
     order = np.argsort(tensors["sample"], kind="stable")
-    per_token = {name: tensors[name][order] for name in tensors if name not in ("request", "length", "links")}
+    per_token = {name: tensors[name][order] for name in tensors if name not in _PER_PROMPT}
     return Captured(
         layers,
         stages,
@@ -223,5 +246,6 @@ def _joined(shards: Sequence[Mapping[str, npt.NDArray[Any]]], layers: tuple[int,
         per_token["ahead"].astype(bool),
         tensors["links"][rows].astype(np.float64),
         tensors["length"][rows],
+        tensors["heads"][0],
         {name: tensor for name, tensor in per_token.items() if "/" in name},
     )

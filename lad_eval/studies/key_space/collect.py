@@ -1,114 +1,207 @@
-"""Keys of the model and of its untrained control, and what is measured of both."""
+"""Keys of the model and of its untrained control, and what is measured on both."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from lad_eval.attention.keys import STAGES, Stage
+from lad_eval.attention.keys import stage_names
 from lad_eval.errors import UserError
+from lad_eval.files.documents import read_json, write_json
 from lad_eval.models.base import RunsPrompts
 from lad_eval.models.registry import check_model
 from lad_eval.run.distributed import DistributedContext
 from lad_eval.run.execute import Settings, load
 from lad_eval.run.folder import files
-from lad_eval.studies.key_space.capture import Captured, capture, choose_layers
-from lad_eval.studies.key_space.measure import Gap, Link, Map, measure_gap, measure_link, measure_map
+from lad_eval.run.progress import progress
+from lad_eval.studies.key_space.capture import Captured, capture, capture_facts, choose_layers, digest_of
+from lad_eval.studies.key_space.measurements import CONTROL, MODEL, Entry, Measured, entries, missing, read, store
 from lad_eval.tasks.registry import load_task, resolve
 from lad_eval.tasks.request import Request
 
 FEWEST_SAMPLES = 4
 """Halves of the samples are compared, and pairs of one sample left out."""
-MODEL, CONTROL = "model", "random weights"
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What was measured of one model.
-
-    Attributes:
-        weights: MODEL or CONTROL.
-        keys: of the first task.
-        gaps: by (layer, stage).
-        links: by layer.
-        maps: of every layer, at its first stage.
-    """
-
-    weights: str
-    keys: Captured
-    gaps: dict[tuple[int, Stage], Gap]
-    links: dict[int, Link]
-    maps: tuple[Map, ...]
+MEASURED, STUDY_FILE = "measured", "study.json"
+"""The folder of measurements, and the file in each of its folders that says what was measured."""
+_VERSION = 1
 
 
 @dataclass(frozen=True)
 class Collected:
-    """What tables and figures are made from.
+    """The data behind the tables and figures.
 
     Attributes:
         tasks: names; the first one is measured, the second one is another data set.
         models: the model and its control.
         samples: of the first task.
+        stages: by layer, what its keys before rotary positions are called; "none" where there are none.
         facts: dtype, attention implementation and device, as runs store them.
     """
 
     tasks: tuple[str, ...]
     models: tuple[Measured, ...]
     samples: int
+    stages: dict[int, str]
     facts: dict[str, str]
 
 
+@dataclass(frozen=True)
+class Scope:
+    """What is wanted of the study.
+
+    Attributes:
+        layers: as `choose_layers` takes them.
+        points: of a modality, in the pictures; 0: no pictures.
+        heads: each key-value head alone, too.
+    """
+
+    layers: str | None
+    points: int
+    heads: bool = False
+
+
 def check_installed() -> None:
-    """Whether scikit-learn is there.
+    """Checks that scikit-learn is installed.
 
     Raises:
-        UserError: it is not.
+        UserError: it is not installed.
     """
     if find_spec("sklearn") is None:
         raise UserError("study key-space needs scikit-learn, which is not installed: `pip install 'lad-eval[studies]'`.")
 
 
-def collect(settings: Settings, layers: str | None, points: int, folder: Path) -> Collected | None:
-    """Captures what is missing, and measures.
+def collect(settings: Settings, scope: Scope, folder: Path) -> Collected | None:
+    """Captures and measures what is missing.
 
     Args:
         settings: model, tasks, limit, seed, ...
-        layers: as `choose_layers` takes them.
-        points: of a modality, in the pictures.
-        folder: of the study; keys are kept in it.
+        scope: what is wanted.
+        folder: of the study; keys and measurements are kept in it.
 
     Returns:
         None in every process but the main one, which does all the work.
 
     Raises:
-        UserError: a task, a layer or the model is unknown, the samples are too few, or scikit-learn is missing.
+        UserError: a task, a layer or the model is unknown, the samples are too few, a stored file is damaged, or scikit-learn is
+            missing.
     """
-    context = DistributedContext.from_environment()
-    if not context.is_main_process:
+    if not DistributedContext.from_environment().is_main_process:
         return None
     check_installed()
     check_model(settings.model, adapter=settings.adapter, revision=settings.revision)
-    names = resolve(settings.tasks)
-    requests = [_requests(name, settings) for name in names[:2]]
+    names = _tasks(settings)
+    requests = [_requests(name, settings) for name in names]
     files.ensure_writable(folder)
     model = load(settings)
     if not isinstance(model, RunsPrompts):
-        raise UserError(f"{settings.model_name} cannot be studied: its attention is out of reach; name a model of transformers.")
-    chosen = choose_layers(model.model, layers)
-    device = model.model.device
-    facts = _facts(model)
-    captured = [(MODEL, _capture(model, requests, chosen, settings, folder))]
-    # One model at a time is on the device.
-    control = _control(model, settings, device)
-    captured.append((CONTROL, _capture(control, requests, chosen, settings, folder)))
-    measured = tuple(_measure(weights, keys, points, settings.seed) for weights, keys in captured)
-    return Collected(tuple(names[:2]), measured, len(requests[0]), facts)
+        raise UserError(f"{settings.model_name} cannot be studied: its keys cannot be recorded; name a model of transformers.")
+    chosen = choose_layers(model.model, scope.layers)
+    options = _options(settings, names, scope)
+    captures = [capture_facts(model, wanted, chosen, settings.seed) for wanted in requests]
+    place = folder / MEASURED / digest_of({"version": _VERSION, "options": options, "captures": captures})
+    study = {
+        "options": options,
+        "samples": len(requests[0]),
+        "stages": {str(layer): name for layer, name in stage_names(model.model, chosen).items()},
+        "facts": _facts(model),
+    }
+    write_json(place / STUDY_FILE, study)
+    wanted = _entries(study, scope)
+    captured = {}
+    if missing(place, MODEL, wanted):
+        captured[MODEL] = _capture(model, requests, chosen, settings, folder)
+    if missing(place, CONTROL, wanted):
+        # One model at a time is on the device.
+        control = _control(model, settings, model.model.device)
+        captured[CONTROL] = _capture(control, requests, chosen, settings, folder)
+    for weights, keys in captured.items():
+        _measure(place, weights, missing(place, weights, wanted), keys, shown=not settings.quiet)
+    return _collected(place, study, scope)
+
+
+def stored(settings: Settings, scope: Scope, folder: Path) -> Collected | None:
+    """What an earlier call measured with the same options; loads no model.
+
+    Returns:
+        None in every process but the main one.
+
+    Raises:
+        UserError: nothing fits, several do, something is missing, or a file is damaged.
+    """
+    if not DistributedContext.from_environment().is_main_process:
+        return None
+    names = _tasks(settings)
+    options = _options(settings, names, scope)
+    cure = "Delete its folder and run without --stored."
+    read_of = {path.parent: read_json(path, cure=cure) for path in sorted((folder / MEASURED).glob(f"*/{STUDY_FILE}"))}
+    fitting = [place for place, study in read_of.items() if study.get("options") == options]
+    if not fitting:
+        raise UserError(
+            f"No measurements of {settings.model_name} on {', '.join(names)} with these samples, layers and seed in {folder}; "
+            "run without --stored."
+        )
+    if len(fitting) > 1:
+        raise UserError(
+            f"Several measurements of {settings.model_name} on {', '.join(names)} could be meant, e.g. {fitting[0]} and "
+            f"{fitting[1]}; run without --stored, or move one away."
+        )
+    place, study = fitting[0], read_of[fitting[0]]
+    wanted = _entries(study, scope)
+    lacking = [entry for weights in (MODEL, CONTROL) for entry in missing(place, weights, wanted)]
+    if lacking:
+        raise UserError(
+            f"{place} lacks {len(lacking)} of the {2 * len(wanted)} measurements that this page shows, e.g. "
+            f"{lacking[0].name}; run without --stored."
+        )
+    return _collected(place, study, scope)
+
+
+def _tasks(settings: Settings) -> list[str]:
+    names = resolve(settings.tasks)
+    if len(names) > 2:
+        raise UserError(
+            f"study key-space measures one task and takes one other as a control; {len(names)} are named: {', '.join(names)}."
+        )
+    return names
+
+
+def _options(settings: Settings, tasks: Sequence[str], scope: Scope) -> dict[str, Any]:
+    """What a user names, by which stored measurements are found without the model."""
+    return {
+        "model": settings.model_name,
+        "tasks": list(tasks),
+        "limit": settings.limit,
+        "layers": None if scope.layers is None else scope.layers.replace(" ", ""),
+        "seed": settings.seed,
+    }
+
+
+def _entries(study: Mapping[str, Any], scope: Scope) -> list[Entry]:
+    stages = {int(layer): name for layer, name in study["stages"].items()}
+    return entries(stages, scope.points, heads=scope.heads, seed=study["options"]["seed"])
+
+
+def _measure(place: Path, weights: str, wanted: Sequence[Entry], captured: Sequence[Captured], *, shown: bool) -> None:
+    keys, elsewhere = captured[0], captured[1] if len(captured) > 1 else None
+    with progress(f"measurements of {weights}", len(wanted), shown=shown, unit="steps") as advance:
+        for entry in wanted:
+            store(place, weights, entry, entry.measure(keys, elsewhere))
+            advance(1)
+
+
+def _collected(place: Path, study: Mapping[str, Any], scope: Scope) -> Collected:
+    wanted = _entries(study, scope)
+    return Collected(
+        tuple(study["options"]["tasks"]),
+        tuple(read(place, weights, wanted) for weights in (MODEL, CONTROL)),
+        study["samples"],
+        {int(layer): name for layer, name in study["stages"].items()},
+        study["facts"],
+    )
 
 
 def _requests(name: str, settings: Settings) -> list[Request]:
@@ -150,13 +243,3 @@ def _facts(model: RunsPrompts) -> dict[str, str]:
         "attention_implementation": str(getattr(model.model.config, "_attn_implementation", "")),
         "device": str(model.model.device),
     }
-
-
-def _measure(weights: str, captured: Sequence[Captured], points: int, seed: int) -> Measured:
-    keys, elsewhere = captured[0], captured[1] if len(captured) > 1 else None
-    present = [(layer, stage) for layer in keys.layers for stage in STAGES if keys.has(layer, stage)]
-    logger.info("Measuring %d sets of keys of %s.", len(present), weights)
-    gaps = {(layer, stage): measure_gap(keys, layer, stage, seed, elsewhere) for layer, stage in present}
-    first = {layer: next(stage for stage in STAGES if keys.has(layer, stage)) for layer in keys.layers}
-    maps = tuple(measure_map(keys, layer, stage, points, seed) for layer, stage in first.items()) if points else ()
-    return Measured(weights, keys, gaps, {layer: measure_link(keys, layer) for layer in keys.layers}, maps)

@@ -1,4 +1,4 @@
-"""How far two sets of keys lie apart: MMD^2 from block sums of a kernel, Jensen-Shannon divergence, a linear probe.
+"""The distance between two sets of keys: MMD^2 from block sums of a kernel, Jensen-Shannon divergence, a linear probe.
 
 Tokens of one sample depend on each other, so pairs of them are left out of all terms of MMD^2; with them two halves of one
 modality would seem to differ.
@@ -20,17 +20,18 @@ from lad_eval.studies.key_space.tokens import Bools, Ints
 DIMENSIONS = 50
 BINS = 100
 BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""Of the Gaussian kernels, as multiples of the squared median distance; each is the square of the one after it."""
+"""Of the Gaussian kernels, as multiples of the squared median distance; each kernel is the square of the one after it."""
 _MEDIAN_TOKENS = 2_000
 _PROBE_TOKENS = 2_000
 _PROBE_FOLDS = 5
-_CHUNK = 1_000
+_CHUNK = 64
+"""Rows of the kernel matrix that are computed at once: few enough to stay in the processor's cache."""
 _FLOOR = 1e-10
 
 
 @dataclass(frozen=True)
 class Projection:
-    """Keys as they are compared.
+    """Keys in the form in which they are compared.
 
     Attributes:
         scores: Float[n, d], principal components of the standardised keys.
@@ -65,12 +66,14 @@ def project(keys: Floats, seed: int) -> Projection:
 def median_distance(points: Floats, seed: int) -> float:
     """Of the pairs of at most 2,000 points."""
     chosen = np.random.default_rng(seed).permutation(len(points))[:_MEDIAN_TOKENS]
-    return float(torch.pdist(torch.from_numpy(points[chosen])).median())
+    taken = torch.from_numpy(points[chosen])
+    distances = torch.cdist(taken, taken, compute_mode="use_mm_for_euclid_dist")
+    return float(distances[torch.ones_like(distances, dtype=torch.bool).triu(1)].median())
 
 
 @dataclass(frozen=True)
 class BlockSums:
-    """Sums of the kernel over pairs of tokens, block by block; a block is what one sample has of one kind.
+    """Sums of the kernel over pairs of tokens, block by block; a block holds one sample's tokens of one kind.
 
     Attributes:
         sums: Float[b, b], 0 where both blocks are of one sample.
@@ -94,17 +97,27 @@ class BlockSums:
         Source: Gretton et al. 2012, Eq. 3 without its diagonal, where the diagonal is all pairs of one sample.
         """
         x, y = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-        return self._mean(x, x) + self._mean(y, y) - 2 * self._mean(x, y)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            within_x, within_y, between = _totals(self.sums, x, y) / _totals(self.pairs, x, y)
+        gap: Floats = within_x + within_y - 2 * between
+        return gap
+
+    def merged(self, kind: Ints) -> BlockSums:
+        """Blocks of one sample with the same new kind, Int[b], made one block."""
+        names, index = np.unique(np.stack([self.sample, kind]), axis=1, return_inverse=True)
+        members = (np.arange(names.shape[1])[:, None] == index.reshape(-1)).astype(np.float64)
+        return BlockSums(members @ self.sums @ members.T, members @ self.pairs @ members.T, names[0], names[1])
 
     def select(self, members: Bools) -> BlockSums:
         """Of some of the blocks, Bool[b]."""
         square = np.ix_(members, members)
         return BlockSums(self.sums[square], self.pairs[square], self.sample[members], self.kind[members])
 
-    def _mean(self, x: Floats, y: Floats) -> Floats:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            mean: Floats = ((x @ self.sums) * y).sum(axis=-1) / ((x @ self.pairs) * y).sum(axis=-1)
-        return mean
+
+def _totals(matrix: Floats, x: Floats, y: Floats) -> Floats:
+    """Float[3, ...]: the matrix summed over the pairs within the first set, within the second, and between them."""
+    of_x, of_y = x @ matrix, y @ matrix
+    return np.stack([(of_x * x).sum(axis=-1), (of_y * y).sum(axis=-1), (of_x * y).sum(axis=-1)])
 
 
 def block_sums(points: Floats, sample: Ints, kind: Ints, bandwidth: float) -> BlockSums:
@@ -135,8 +148,8 @@ def block_sums(points: Floats, sample: Ints, kind: Ints, bandwidth: float) -> Bl
         total = u.clone()
         for _ in BANDWIDTHS[1:]:
             total += u.square_()
-        across = np.add.reduceat(total.numpy(), starts[first:] - low.start, axis=1)
-        sums[first:last, first:] = np.add.reduceat(across, starts[first:last] - low.start, axis=0, dtype=np.float64)
+        down = np.add.reduceat(total.numpy(), starts[first:last] - low.start, axis=0)
+        sums[first:last, first:] = np.add.reduceat(down, starts[first:] - low.start, axis=1, dtype=np.float64)
     upper = np.triu(sums, 1)
     sums = (upper + upper.T + np.diag(np.diag(sums))) / len(BANDWIDTHS)
     distinct = sample[starts][:, None] != sample[starts][None, :]
@@ -169,7 +182,7 @@ def jensen_shannon(first: Ints, second: Ints, weights: Floats | None = None) -> 
     Args:
         first: Int[n, d], bins of one set, from `binned`.
         second: Int[m, d], of the other.
-        weights: Float[d], of the dimensions; None: all alike.
+        weights: Float[d], of the dimensions; None: equal weights.
     """
     p, q = _histograms(first), _histograms(second)
     middle = (p + q) / 2
@@ -178,7 +191,7 @@ def jensen_shannon(first: Ints, second: Ints, weights: Floats | None = None) -> 
 
 
 def _histograms(bins: Ints) -> Floats:
-    """Float[d, BINS], rows that add up to 1, no entry of them 0."""
+    """Float[d, BINS]: rows add up to 1, and no entry is 0."""
     dimensions = bins.shape[1]
     flat = (bins + BINS * np.arange(dimensions)).ravel()
     counts = np.bincount(flat, minlength=dimensions * BINS).reshape(dimensions, BINS)
@@ -193,13 +206,13 @@ def _entropy(p: Floats) -> Floats:
 
 
 def probe_auc(first: Floats, second: Floats, groups: Sequence[Ints], seed: int) -> float:
-    """Area under the ROC curve of a logistic regression that tells two sets apart, on samples that it did not see.
+    """Area under the ROC curve of a logistic regression that separates two sets, on samples that it was not fitted to.
 
     Args:
         first: Float[n, d], of one set.
-        second: Float[m, d], of the other; of both at most 2,000 are used.
-        groups: the samples of both; those of one fold are in no other.
-        seed: of which are used.
+        second: Float[m, d], of the other; at most 2,000 of each are used.
+        groups: the samples of both; no sample is in two folds.
+        seed: for the choice of the tokens that are used.
 
     Returns:
         The mean over 5 folds; NaN where there are fewer than two samples.

@@ -6,8 +6,9 @@ import numpy as np
 
 from lad_eval.attention.keys import STAGES, Stage
 from lad_eval.report.panels import Chart, LinePlot, Points, ScatterPlot, Series
-from lad_eval.studies.key_space.collect import Collected, Measured
-from lad_eval.studies.key_space.measure import Gap, histogram
+from lad_eval.studies.key_space.collect import Collected
+from lad_eval.studies.key_space.measure import Gap
+from lad_eval.studies.key_space.measurements import Measured
 from lad_eval.studies.key_space.tables import STAGE_NAMES
 
 
@@ -31,7 +32,7 @@ def gap_chart(collected: Collected) -> Chart:
         "gap",
         "The gap by layer",
         tuple(panels),
-        "MMD² of visual against text keys, of the model and of random weights; halves of one modality, of the model, lie at 0.",
+        "MMD² of visual against text keys, of the model and of random weights; halves of one modality of the model lie at 0.",
     )
 
 
@@ -48,17 +49,17 @@ def score_charts(collected: Collected) -> tuple[Chart, ...]:
     charts = []
     for model in collected.models:
         panels = []
-        for layer in model.keys.layers:
-            centres, visual, text = histogram(model.keys, layer)
-            lines = (Series("visual", centres, visual), Series("text", centres, text))
-            top = 1.1 * float(max(visual.max(), text.max()))
+        for layer, one in model.histograms.items():
+            centres = np.asarray(one.centres)
+            lines = (Series("visual", centres, np.asarray(one.visual)), Series("text", centres, np.asarray(one.text)))
+            top = 1.1 * max(*one.visual, *one.text)
             panels.append(LinePlot(f"layer {layer}, {model.weights}", lines, "score (q·k, scaled)", "tokens (%)", top=top))
         charts.append(
             Chart(
                 f"scores-{model.weights.replace(' ', '-')}",
                 f"Scores of the last token with keys, {model.weights}",
                 tuple(panels),
-                "Shares of visual and of text tokens by their pre-softmax score, mean of the heads; ends are clipped.",
+                "Shares of visual and of text tokens by their pre-softmax score, averaged over heads; the ends are clipped.",
             )
         )
     return tuple(charts)
@@ -70,9 +71,8 @@ def map_charts(collected: Collected) -> tuple[Chart, ...]:
     for model in collected.models:
         panels = []
         for one in model.maps:
-            groups = tuple(
-                Points(name, *one.points[members].T) for name, members in (("visual", one.visual), ("text", ~one.visual))
-            )
+            points, visual = np.asarray(one.points), np.asarray(one.visual)
+            groups = tuple(Points(name, *points[members].T) for name, members in (("visual", visual), ("text", ~visual)))
             panels.append(ScatterPlot(f"layer {one.layer}, {model.weights}", groups))
         if panels:
             charts.append(
@@ -80,7 +80,7 @@ def map_charts(collected: Collected) -> tuple[Chart, ...]:
                     f"map-{model.weights.replace(' ', '-')}",
                     f"t-SNE of keys {STAGE_NAMES[model.maps[0].stage]}, {model.weights}",
                     tuple(panels),
-                    "Points are tokens. t-SNE shows groups; distances between them and their sizes mean nothing.",
+                    "Points are tokens. t-SNE shows groups; neither the distances between groups nor their sizes mean anything.",
                 )
             )
     return tuple(charts)

@@ -1,4 +1,4 @@
-"""All numbers of one layer's keys at one stage, and of the scores that its last row gives them."""
+"""All measurements of one layer's keys at one stage, and of their scores under the last query."""
 
 from __future__ import annotations
 
@@ -26,12 +26,14 @@ from lad_eval.studies.key_space.tokens import QUESTION, TEMPLATE, VISUAL, Bools,
 _AHEAD = 10
 """Added to the kind of a text token that stands before the prompt's last visual token."""
 _ELSEWHERE_TOKENS = 1_000
+_HEAD_TOKENS = 2_000
+_MAP_STEPS, _MAP_ANGLE = 500, 0.8
 _RESAMPLES = 1_000
 
 
 @dataclass(frozen=True)
 class HalvesGap:
-    """One modality against itself: halves of the samples, dealt by several seeds; `p` is that of the first."""
+    """One modality against itself: halves of the samples, split by several seeds; `p` is that of the first split."""
 
     mmd2: Spread
     p: float
@@ -40,7 +42,7 @@ class HalvesGap:
 
 @dataclass(frozen=True)
 class Gap:
-    """How far visual keys lie from text keys in one layer. NaN stands for what too few tokens or samples leave unknown.
+    """How far visual keys lie from text keys in one layer. NaN where there are too few tokens or samples.
 
     Attributes:
         dimensions: principal components that are compared.
@@ -54,7 +56,7 @@ class Gap:
         text: text keys against text keys of other samples.
         question: MMD^2 of visual keys against text of the question.
         template: against text of the chat template.
-        ahead: against text that stands before or between the images.
+        ahead: against text before or between the images.
         image_elsewhere: visual keys against those of another task.
         text_elsewhere: text keys against those of another task.
         rank_score: Spearman's correlation over samples of how far a sample's visual keys lie from text with how much higher its
@@ -83,14 +85,14 @@ class Gap:
 
     @property
     def ratio(self) -> float:
-        """The gap by the larger of what halves of one modality show and how much that varies."""
+        """The gap divided by the gap between halves of one modality, or by its standard deviation if that is larger."""
         floor = max(max(half.mmd2.mean, half.mmd2.sd) for half in (self.image, self.text))
         return self.mmd2 / floor if floor > 0 else math.nan
 
 
 @dataclass(frozen=True)
 class Link:
-    """Means over samples of what the last row makes of visual and of text keys in one layer; (visual, text) each.
+    """How the last query scores visual and text keys in one layer, as means over samples; (visual, text) each.
 
     Attributes:
         score: pre-softmax, q.k as the layer scales it.
@@ -119,7 +121,7 @@ def measure_gap(keys: Captured, layer: int, stage: Stage, seed: int, elsewhere: 
         keys: of the task.
         layer: of the decoder.
         stage: of the keys.
-        seed: of projections, splits and permutations.
+        seed: for projections, splits and permutations.
         elsewhere: keys of the same model on another task.
     """
     projection = project(keys.keys(layer, stage), seed)
@@ -128,23 +130,25 @@ def measure_gap(keys: Captured, layer: int, stage: Stage, seed: int, elsewhere: 
     blocks = block_sums(scores, sample, keys.kind + _AHEAD * (keys.ahead & ~keys.visual), bandwidth)
     kind, ahead = blocks.kind % _AHEAD, blocks.kind >= _AHEAD
     visual = kind == VISUAL
+    both = blocks.merged(~visual)
+    pictures = both.kind == 0
     bins = binned(scores)
     first, second = bins[keys.visual], bins[~keys.visual]
     image_away, text_away = (math.nan, math.nan) if elsewhere is None else _elsewhere(keys, elsewhere, layer, stage, seed)
-    distance = _sample_gaps(blocks, visual, len(keys.length))
+    distance = _sample_gaps(both, pictures, len(keys.length))
     links = keys.links[:, keys.layers.index(layer)]
     return Gap(
         layer,
         stage,
         scores.shape[1],
         projection.explained,
-        float(blocks.mmd2(visual, ~visual)),
-        between_kinds(blocks, visual, ~visual, seed),
+        float(both.mmd2(pictures, ~pictures)),
+        between_kinds(both, pictures, ~pictures, seed),
         jensen_shannon(first, second),
         jensen_shannon(first, second, projection.variance),
         probe_auc(scores[keys.visual], scores[~keys.visual], [sample[keys.visual], sample[~keys.visual]], seed),
-        _halves_gap(blocks.select(visual), first, sample[keys.visual], seed),
-        _halves_gap(blocks.select(~visual), second, sample[~keys.visual], seed),
+        _halves_gap(both.select(pictures), first, sample[keys.visual], seed),
+        _halves_gap(both.select(~pictures), second, sample[~keys.visual], seed),
         float(blocks.mmd2(visual, kind == QUESTION)),
         float(blocks.mmd2(visual, kind == TEMPLATE)),
         float(blocks.mmd2(visual, ahead)),
@@ -165,7 +169,7 @@ def _halves_gap(blocks: BlockSums, bins: Ints, sample: Ints, seed: int) -> Halve
 
 
 def _sample_gaps(blocks: BlockSums, visual: Bools, samples: int) -> Floats:
-    """Float[samples]: how much nearer a sample's visual keys are to other samples' visual keys than to their text keys."""
+    """Float[samples]: how much closer a sample's visual keys are to other samples' visual keys than to their text keys."""
     gaps = np.full(samples, np.nan)
     for number in np.unique(blocks.sample):
         mine = visual & (blocks.sample == number)
@@ -206,7 +210,7 @@ def spearman(first: Floats, second: Floats) -> float:
 
 
 def measure_link(keys: Captured, layer: int) -> Link:
-    """What the last row makes of the keys of one layer."""
+    """How the last query scores the keys of one layer."""
     links = keys.links[:, keys.layers.index(layer)]  # [samples, 4, 2]
     values = {name: links[:, place] for place, name in enumerate(LINKS)}
     values["attention"] = values["attention"] * keys.length[:, None]
@@ -248,19 +252,21 @@ class Map:
 
     layer: int
     stage: Stage
-    points: Floats
-    visual: Bools
+    points: tuple[tuple[float, float], ...]
+    visual: tuple[bool, ...]
 
 
 def measure_map(keys: Captured, layer: int, stage: Stage, most: int, seed: int) -> Map:
-    """A picture of both modalities in the plane; never evidence of a distance.
+    """Both modalities in the plane, as an illustration; it is not evidence of a distance.
+
+    Half of scikit-learn's default iterations, and its coarsest recommended tree: the groups are the same in half the time.
 
     Args:
         keys: of the task.
         layer: of the decoder.
         stage: of the keys.
-        most: points of a modality.
-        seed: of the choice of points.
+        most: points per modality.
+        seed: for the choice of points.
     """
     from sklearn.manifold import TSNE
 
@@ -268,15 +274,56 @@ def measure_map(keys: Captured, layer: int, stage: Stage, most: int, seed: int) 
     chance = np.random.default_rng([seed, 4])
     chosen = np.concatenate([chance.permutation(np.flatnonzero(side))[:most] for side in (keys.visual, ~keys.visual)])
     perplexity = min(30.0, (len(chosen) - 1) / 3)
-    reduced = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(projection.scores[chosen])
-    return Map(layer, stage, np.asarray(reduced, dtype=np.float64), keys.visual[chosen])
+    embedding = TSNE(perplexity=perplexity, init="pca", random_state=0, max_iter=_MAP_STEPS, angle=_MAP_ANGLE)
+    reduced = embedding.fit_transform(projection.scores[chosen])
+    points = tuple((float(x), float(y)) for x, y in reduced)
+    return Map(layer, stage, points, tuple(keys.visual[chosen].tolist()))
 
 
-def histogram(keys: Captured, layer: int, bins: int = 40) -> tuple[Floats, Floats, Floats]:
-    """Pre-softmax scores of the chosen tokens: centres Float[bins], and shares of visual and of text tokens in percent."""
+@dataclass(frozen=True)
+class Histogram:
+    """Pre-softmax scores of one layer's chosen tokens: centres of bins, and shares of visual and of text tokens in percent."""
+
+    layer: int
+    centres: tuple[float, ...]
+    visual: tuple[float, ...]
+    text: tuple[float, ...]
+
+
+def measure_histogram(keys: Captured, layer: int, bins: int = 40) -> Histogram:
+    """Bins lie between the 0.5 and 99.5 percentiles; what lies outside is counted in the first and the last."""
     scores = keys.scores(layer)
     low, high = np.percentile(scores, [0.5, 99.5])
     edges = np.linspace(low, high if high > low else low + 1, bins + 1)
     clipped = np.clip(scores, edges[0], edges[-1])
     shares = [100 * np.histogram(clipped[side], edges)[0] / max(1, int(side.sum())) for side in (keys.visual, ~keys.visual)]
-    return (edges[:-1] + edges[1:]) / 2, shares[0], shares[1]
+    centres, visual, text = (tuple(values.tolist()) for values in ((edges[:-1] + edges[1:]) / 2, *shares))
+    return Histogram(layer, centres, visual, text)
+
+
+@dataclass(frozen=True)
+class HeadGaps:
+    """MMD^2 of visual against text keys of each key-value head of one layer, rotated."""
+
+    layer: int
+    mmd2: tuple[float, ...]
+
+
+def measure_heads(keys: Captured, layer: int, seed: int) -> HeadGaps:
+    """Each head's keys standardised and projected alone, on at most 2,000 tokens of a modality.
+
+    Args:
+        keys: of the task.
+        layer: of the decoder.
+        seed: of the choice of tokens and of projections.
+    """
+    chance = np.random.default_rng([seed, 5])
+    sides = [chance.permutation(np.flatnonzero(side))[:_HEAD_TOKENS] for side in (keys.visual, ~keys.visual)]
+    chosen = np.sort(np.concatenate(sides))
+    heads = int(keys.heads[keys.layers.index(layer)])
+    gaps = []
+    for values in np.split(keys.keys(layer, "rotated")[chosen], heads, axis=1):
+        scores = project(values, seed).scores
+        blocks = block_sums(scores, keys.sample[chosen], (~keys.visual[chosen]).astype(np.int64), median_distance(scores, seed))
+        gaps.append(float(blocks.mmd2(blocks.kind == 0, blocks.kind == 1)))
+    return HeadGaps(layer, tuple(gaps))

@@ -21,7 +21,7 @@ def between_kinds(blocks: BlockSums, first: Bools, second: Bools, seed: int) -> 
         blocks: sums of the kernel.
         first: Bool[b], the blocks of one kind.
         second: Bool[b], of the other.
-        seed: of the permutations.
+        seed: for the permutations.
 
     Returns:
         (1 + the number of permutations with at least as large a gap) / 1,001; NaN where the gap is not known.
@@ -38,10 +38,10 @@ def between_kinds(blocks: BlockSums, first: Bools, second: Bools, seed: int) -> 
 
 
 def between_halves(blocks: BlockSums, first: Bools, seed: int) -> float:
-    """p-value of MMD^2 between two halves of the samples: under the null hypothesis any other halves would do.
+    """p-value of MMD^2 between two halves of the samples: under the null hypothesis the split is arbitrary.
 
     Args:
-        blocks: sums of the kernel over what is compared, and nothing else.
+        blocks: sums of the kernel over the compared tokens only.
         first: Bool[b], the blocks of one half.
         seed: of the permutations.
 
@@ -60,8 +60,8 @@ def halves(sample: Ints, count: int, seed: int | list[int]) -> Ints:
 
     Args:
         sample: Int[n].
-        count: how often the samples are dealt.
-        seed: of the deals.
+        count: number of splits.
+        seed: for the splits.
     """
     samples, index = np.unique(sample, return_inverse=True)
     size = len(samples) // 2

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from lad_eval.attention.keys import STAGES, Stage
 from lad_eval.metrics import holm
 from lad_eval.report.table import Cell, Content, Table, figure, p_value
-from lad_eval.studies.key_space.collect import CONTROL, Collected, Measured
+from lad_eval.studies.key_space.collect import Collected
 from lad_eval.studies.key_space.measure import Gap
+from lad_eval.studies.key_space.measurements import CONTROL, Measured
 from lad_eval.studies.key_space.permutation import PERMUTATIONS, SPLITS, Spread
 
 STAGE_NAMES: dict[Stage, str] = {"unrotated": "before rotary positions", "rotated": "rotated, as attention uses them"}
@@ -17,20 +18,20 @@ STAGE_NAMES: dict[Stage, str] = {"unrotated": "before rotary positions", "rotate
 
 def rows(collected: Collected) -> Iterator[tuple[int, Measured]]:
     """Layer by layer, the model and then its control."""
-    for layer in collected.models[0].keys.layers:
+    for layer in collected.stages:
         for model in collected.models:
             yield layer, model
 
 
 def number(value: float, digits: int = 4) -> Cell:
-    """A dash where it is unknown."""
-    return figure(None if math.isnan(value) else value, digits=digits)
+    """A dash where it is unknown; 0 has no sign."""
+    return figure(None if math.isnan(value) else round(value, digits) + 0.0, digits=digits)
 
 
 def spread(value: Spread) -> Cell:
     """Mean ± standard deviation."""
     mean = number(value.mean)
-    return mean if math.isnan(value.sd) else Cell(value.mean, f"{value.mean:.4f} ± {value.sd:.4f}")
+    return mean if math.isnan(value.sd) else Cell(value.mean, f"{mean.text} ± {value.sd:.4f}")
 
 
 def pair(values: tuple[float, float], digits: int) -> tuple[Cell, Cell]:
@@ -55,12 +56,12 @@ def corrected(model: Measured, stage: Stage) -> dict[int, float]:
 
 
 def gap_tables(collected: Collected) -> tuple[Table, ...]:
-    """How far visual keys lie from text keys, against what halves of one modality show; a table for each stage."""
+    """How far visual keys lie from text keys, against what halves of one modality show; two tables for each stage."""
     tables = []
     for stage in STAGES:
         p = {model.weights: corrected(model, stage) for model in collected.models}
 
-        def row(gap: Gap, model: Measured, p: dict[str, dict[int, float]] = p) -> tuple[Content, ...]:
+        def kernel(gap: Gap, model: Measured, p: dict[str, dict[int, float]] = p) -> tuple[Content, ...]:
             return (
                 number(gap.mmd2),
                 number(math.sqrt(max(gap.mmd2, 0)), 3),
@@ -68,32 +69,66 @@ def gap_tables(collected: Collected) -> tuple[Table, ...]:
                 spread(gap.image.mmd2),
                 spread(gap.text.mmd2),
                 number(gap.ratio, 0),
-                number(gap.js, 3),
-                number(gap.js_weighted, 3),
-                number(gap.image.js.mean, 3),
-                number(gap.text.js.mean, 3),
-                number(gap.auc, 3),
-                f"{gap.dimensions} ({100 * gap.explained:.0f} %)",
             )
 
-        headers = (
-            "MMD²", "MMD", "p (Holm)", "Visual halves", "Text halves", "Ratio", "JS", "JS by variance", "JS visual halves",
-            "JS text halves", "Probe AUC", "Components",
-        )  # fmt: skip
-        table = _table(f"Visual against text keys, {STAGE_NAMES[stage]}", headers, collected, stage, row)
-        if table.rows:
-            tables.append(Table(table.title, table.columns, table.rows, GAP_NOTES))
+        named = f"visual against text keys, {STAGE_NAMES[stage]}"
+        for title, headers, row, notes in (
+            (f"MMD², {named}", KERNEL_HEADERS, kernel, KERNEL_NOTES),
+            (f"Jensen-Shannon divergence and probe, {named}", SHAPE_HEADERS, _shapes, SHAPE_NOTES),
+        ):
+            table = _table(title, headers, collected, stage, row)
+            if table.rows:
+                tables.append(Table(table.title, table.columns, table.rows, notes))
     return tuple(tables)
 
 
-GAP_NOTES = (
-    f"Halves: one modality against itself, halves of the samples, mean ± standard deviation of {SPLITS} deals; pairs of tokens "
-    "of one sample are left out everywhere, so that 0 is expected. Ratio: MMD² by the larger of the halves' mean and deviation. "
-    "JS: bits, 0 to 1, mean of the principal components; that of halves, of fewer tokens, is its floor.",
+def _shapes(gap: Gap, _: Measured) -> tuple[Content, ...]:
+    return (
+        number(gap.js, 3),
+        number(gap.js_weighted, 3),
+        number(gap.image.js.mean, 3),
+        number(gap.text.js.mean, 3),
+        number(gap.auc, 3),
+        f"{gap.dimensions} ({100 * gap.explained:.0f} %)",
+    )
+
+
+KERNEL_HEADERS = ("MMD²", "MMD", "p (Holm)", "Visual halves", "Text halves", "Ratio")
+KERNEL_NOTES = (
+    "MMD²: maximum mean discrepancy, how far two sets lie apart by a mean of Gaussian kernels; 0 where they are alike. MMD: its "
+    f"square root. Halves: MMD² of one modality against itself, halves of the samples, mean ± standard deviation of {SPLITS} "
+    "splits; pairs of tokens of one sample are left out everywhere, so that 0 is expected. Ratio: MMD² by the larger of the "
+    "halves' mean and deviation.",
     f"p: {PERMUTATIONS:,} exchanges of whole samples, Holm's correction over the layers. It says that the two sets differ, which "
     "any two sets do that differ in place, vocabulary or length; it does not say why, or that it matters.",
-    "Probe: logistic regression on the components, 5 folds of samples. Components: how many, and their share of the variance.",
 )
+SHAPE_HEADERS = ("JS", "JS by variance", "JS visual halves", "JS text halves", "Probe AUC", "Components")
+SHAPE_NOTES = (
+    "JS: Jensen-Shannon divergence in bits, 0 to 1, mean of the principal components, or weighted by their variance; that of "
+    "halves, of fewer tokens, is its floor. Probe: area under the ROC curve of a logistic regression on the components, 5 folds "
+    "of samples; 0.5 is chance. Components: how many, and their share of the variance.",
+)
+
+
+def head_table(collected: Collected) -> Table | None:
+    """The gap of each key-value head of rotated keys next to that of all; None where heads were not measured alone."""
+    most = max((len(gaps.mmd2) for model in collected.models for gaps in model.heads.values()), default=0)
+    if not most:
+        return None
+    lines: list[tuple[Content, ...]] = []
+    for layer, model in rows(collected):
+        gaps = model.heads[layer].mmd2
+        padded = [*gaps, *[math.nan] * (most - len(gaps))]
+        lines.append(
+            (str(layer), model.weights, number(model.gaps[layer, "rotated"].mmd2, 3), *(number(one, 3) for one in padded))
+        )
+    headers = ("Layer", "Weights", "All heads", *(f"Head {head}" for head in range(most)))
+    notes = (
+        "MMD² of visual against text keys of each key-value head, standardised and projected alone, on at most 2,000 tokens of a "
+        "modality. All heads: keys side by side, as in the tables above, on all tokens; it need not lie "
+        "between the heads, since every column has a bandwidth of its own. A dash: the layer has fewer heads.",
+    )
+    return Table("Each key-value head alone, rotated keys", headers, lines, notes)
 
 
 def control_tables(collected: Collected) -> tuple[Table, ...]:
@@ -104,8 +139,8 @@ def control_tables(collected: Collected) -> tuple[Table, ...]:
     )  # fmt: skip
     notes = [
         "MMD² of visual keys against sets of text keys; the last two columns: visual against visual, and text against text, of "
-        "another data set. Text before or between the images stands where images do, but it is chat template: few and always the "
-        "same words. A dash: none, or of fewer than two samples."
+        "another data set. Text before or between the images stands where images do, but it is chat template: a few words, "
+        "always the same. A dash: none, or of fewer than two samples."
     ]
     if len(collected.tasks) == 1:
         notes.append("No other data set was named; add one to --tasks.")
@@ -126,49 +161,52 @@ def control_tables(collected: Collected) -> tuple[Table, ...]:
     return tuple(tables)
 
 
-def link_table(collected: Collected) -> Table:
-    """Whether the gap goes with lower scores: what the last row makes of visual and of text keys."""
-    lines: list[tuple[Content, ...]] = []
+def link_tables(collected: Collected) -> tuple[Table, ...]:
+    """Whether the gap goes with lower scores, and with less attention: what the last row makes of visual and of text keys."""
+    scores: list[tuple[Content, ...]] = []
+    attention: list[tuple[Content, ...]] = []
     for layer, model in rows(collected):
         link, gap = model.links[layer], model.gaps[layer, "rotated"]
-        lines.append(
-            (
-                str(layer),
-                model.weights,
-                number(gap.mmd2),
-                *pair(link.score, 2),
-                figure(link.difference, link.difference_low, link.difference_high, digits=2),
-                *pair(link.norm, 2),
-                *pair(link.cosine, 3),
-                *pair(link.attention, 2),
-                number(gap.rank_score, 2),
-                number(gap.rank_attention, 2),
-            )
-        )
-    headers = (
+        first = (str(layer), model.weights, number(gap.mmd2))
+        difference = figure(link.difference, link.difference_low, link.difference_high, digits=2)
+        scores.append((*first, *pair(link.score, 2), difference, *pair(link.norm, 2), *pair(link.cosine, 3)))
+        attention.append((*first, *pair(link.attention, 2), number(gap.rank_score, 2), number(gap.rank_attention, 2)))
+    score_headers = (
         "Layer", "Weights", "MMD²", "Score visual", "Score text", "Difference", "Norm visual", "Norm text", "Cosine visual",
-        "Cosine text", "Attention visual", "Attention text", "ρ(gap, score)", "ρ(gap, attention)",
+        "Cosine text",
     )  # fmt: skip
-    notes = (
-        "Of the last token, from which the answer is read, to all keys of a modality: means over heads, tokens, samples. "
-        "Score: q·k before the softmax, scaled as the layer scales it: the product of the query's norm, the key's norm and the "
-        "cosine. Difference: visual minus text, its 95 % interval over samples. Attention: per token, 1 is even attention.",
-        "ρ: Spearman's correlation over samples of how far a sample's visual keys lie from text keys with how much higher its "
-        "visual scores are than its text scores, or its attention per visual token by that per text token. The claim that visual "
-        "keys are ignored because they are out of distribution predicts values below 0, and below those of random weights. It "
-        "is a correlation: keys that are not alike may differ in both for a third reason.",
+    headers = ("Layer", "Weights", "MMD²", "Attention visual", "Attention text", "ρ(gap, score)", "ρ(gap, attention)")
+    return (
+        Table("Scores of rotated keys with the last token", score_headers, scores, SCORE_NOTES),
+        Table("Attention of the last token, and whether it goes with the gap", headers, attention, ATTENTION_NOTES),
     )
-    return Table("Rotated keys and what the last row makes of them", headers, lines, notes)
+
+
+SCORE_NOTES = (
+    "Of the last token, from which the answer is read, to all keys of a modality: means over heads, tokens, samples. "
+    "Score: q·k before the softmax, scaled as the layer scales it: the product of the query's norm, the key's norm and the "
+    "cosine. Difference: visual minus text, its 95 % interval over samples. Norm: of the keys.",
+)
+ATTENTION_NOTES = (
+    "Attention: per token, 1 is even attention.",
+    "ρ: Spearman's correlation over samples of how far a sample's visual keys lie from text keys with how much higher its "
+    "visual scores are than its text scores, or its attention per visual token by that per text token. The claim that visual "
+    "keys are ignored because they are out of distribution predicts values below 0, and below those of random weights. It "
+    "is a correlation: keys that are not alike may differ in both for a third reason.",
+)
 
 
 def notes_on_stages(collected: Collected) -> tuple[str, ...]:
     """What keys were taken before rotary positions, and where there are none."""
-    stages = collected.models[0].keys.stages
+    stages = collected.stages
     lines = []
     for name, text in (
         ("projected", "the output of the key projection"),
         ("normed", "the output of the key norm, which rotary positions are applied to"),
-        ("none", "none: the layer has no key projection of its own (queries, keys and values in one, or keys of a lower layer)"),
+        (
+            "none",
+            "none: the layer has no key projection of its own (it is fused with others, or the keys are those of a lower layer)",
+        ),
     ):
         if layers := [str(layer) for layer, stage in stages.items() if stage == name]:
             lines.append(f"Keys before rotary positions, layer{'s' if len(layers) > 1 else ''} {', '.join(layers)}: {text}.")
@@ -176,7 +214,7 @@ def notes_on_stages(collected: Collected) -> tuple[str, ...]:
 
 
 def findings(collected: Collected) -> list[str]:
-    """What came out, one sentence each, the control with it."""
+    """The findings, one sentence each, with the control."""
     lines = []
     for model in collected.models:
         gaps = [gap for (_, stage), gap in model.gaps.items() if stage == "rotated"]

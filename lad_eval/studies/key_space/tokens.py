@@ -1,4 +1,4 @@
-"""Which tokens of a prompt are compared: visual tokens, and text without special tokens, question and template apart."""
+"""Which tokens of a prompt are compared: visual tokens, and text without special tokens; question and template separately."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VISUAL, QUESTION, TEMPLATE = 0, 1, 2
 """Kinds of tokens: image features; text of the question; text that the chat template puts around it."""
 PER_SAMPLE = 64
 PER_LAYER = 5_000
-"""Most tokens of a modality: of a sample, and of a layer."""
+"""The most tokens of a modality, per sample and per layer."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class TokenSample:
 
 
 def tokens_per_sample(samples: int) -> int:
-    """How many tokens of a modality are taken of each sample, so that a layer has at most PER_LAYER."""
+    """How many tokens of a modality are taken from each sample, so that a layer has at most PER_LAYER."""
     return max(1, min(PER_SAMPLE, PER_LAYER // max(1, samples)))
 
 
 def special_tokens(tokenizer: Any) -> frozenset[int]:
-    """Ids of the tokens that are control, not text: ends, delimiters, row breaks; the first of a prompt is an attention sink."""
+    """Ids of control tokens: ends, delimiters, row breaks; the first of a prompt is an attention sink."""
     added = {index for index, token in getattr(tokenizer, "added_tokens_decoder", {}).items() if token.special}
     ends = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id} - {None}
     return frozenset(added | ends | set(tokenizer.all_special_ids))
@@ -62,7 +62,7 @@ def question_starts(layout: PromptLayout) -> list[int]:
     """Index of the first token of each prompt's question, as `PromptLayout.instruction_end` is that of its last.
 
     Raises:
-        UnsupportedModelError: a prompt does not show its question as it was handed over.
+        UnsupportedModelError: a prompt does not contain its question unchanged.
     """
     rows = zip(layout.ids.tolist(), layout.instruction_end.tolist(), layout.questions, strict=True)
     return [_start(layout.decode, ids, end, "".join(question.split())) for ids, end, question in rows]
@@ -81,7 +81,7 @@ def _start(decode: Callable[[list[int]], str], ids: list[int], end: int, questio
 
 
 def sample_tokens(layout: PromptLayout, special: frozenset[int], most: int, seed: int) -> TokenSample:
-    """At most `most` visual tokens of each prompt, and as many of its text, chosen by chance.
+    """At most `most` visual tokens of each prompt, and as many of its text, chosen at random.
 
     The choice depends on the seed and the request alone, not on the batch.
 
@@ -105,7 +105,7 @@ def sample_tokens(layout: PromptLayout, special: frozenset[int], most: int, seed
 
 
 def _chosen(places: Ints, most: int, chance: np.random.Generator) -> Ints:
-    """Some of the places, in their order; distances from the prompt's beginning play no part, so that padding does not."""
+    """Some of the places, in their order; absolute positions play no part, so that padding does not either."""
     return places[np.sort(chance.permutation(len(places))[:most])]
 
 

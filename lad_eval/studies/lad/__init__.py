@@ -1,4 +1,4 @@
-"""The tables and figures of Logit-Attention Divergence (arXiv 2605.11591), for any model, decided from stored evidence.
+"""The tables and figures of Logit-Attention Divergence (arXiv 2605.11591), for any model, computed from stored evidence.
 
 part.py      one table or figure: the runs it requires, and how its document is made from them
 tables.py    tables 1, 2 and 4 to 8, figures.py: the figures and table 7, transfer.py: table 3

@@ -1,4 +1,4 @@
-"""What an answer costs in time and memory, measured on the model itself (Table 2)."""
+"""Time and memory per answer, measured on the model itself (Table 2)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.task import Task
 
 SIZES = (4, 8, 12)
-"""Numbers of images N that costs are measured at."""
+"""Numbers of images N at which costs are measured."""
 QUERIES = 16
 ROUNDS = 3
 FILE = "costs.json"
@@ -27,13 +27,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class AnswerCost:
-    """Of one kind of answer with N images; medians of rounds that took turns.
+    """The cost of one kind of answer with N images; medians over alternating rounds.
 
     Attributes:
         kind: "vanilla" or "with evidence".
         seconds: per query, preparation included.
         ratio: of `seconds` to the plain answer's, the median of the rounds' ratios.
-        peak_bytes: greatest memory of the GPU during the rounds; None without a GPU.
+        peak_bytes: peak GPU memory during the rounds; None without a GPU.
     """
 
     candidates: int
@@ -46,7 +46,7 @@ class AnswerCost:
 def measure_task(model: VLM, task: Task, *, queries: int = QUERIES, rounds: int = ROUNDS) -> list[AnswerCost]:
     """Cost of a plain answer (one greedy token) and of an answer with evidence.
 
-    Each round takes new samples, so that no picture's features are in the model's memory of them.
+    Each round takes new samples, so that no image features are in the model's cache.
     """
     samples = itertools.cycle(task.samples("test", queries * (rounds + 1)))
     order = task.orders[0]
@@ -61,7 +61,7 @@ def measure_task(model: VLM, task: Task, *, queries: int = QUERIES, rounds: int 
 def measure_costs(model: VLM, family: TaskFamily, limit: int | float | None, folder: Path) -> None:
     """Measures the costs at every N that the family has, and writes them into the folder.
 
-    Called before anything else is run, since pictures that the model has seen would cost less. Nothing is written where the
+    Called before anything else is run, since cached image features would cost less. Nothing is written where the
     tasks' data is missing.
     """
     try:

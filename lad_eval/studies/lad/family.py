@@ -1,4 +1,4 @@
-"""Families of tasks `<family>_<setting>_n<N>`, which stand in for the paper's main tasks."""
+"""Families of tasks `<family>_<setting>_n<N>`, which take the place of the paper's main tasks."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ class TaskFamily:
 
     Attributes:
         tasks: task name by setting and N.
-        transfer: tasks of another family with captions of the same style, to carry calibrations from and to; empty if there is
-            none.
+        transfer: tasks of another family with captions of the same style, for transferring calibrations; empty if there is none.
     """
 
     name: str
@@ -57,7 +56,7 @@ def task_family(name: str) -> TaskFamily:
     """
     members = _members(task_names())
     if name not in families():
-        raise UserError(f"There is no family of tasks {name!r}; there are {', '.join(families())}.")
+        raise UserError(f"Unknown family of tasks {name!r}; there are {', '.join(families())}.")
     return TaskFamily(name, members[name], members.get("flickr8k", {}) if name == "coco" else {})
 
 

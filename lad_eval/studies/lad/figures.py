@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lad_eval.evidence.table import Evidence, Floats, Ints
-from lad_eval.methods import make_method
+from lad_eval.methods import make_evidence_method
 from lad_eval.metrics import Predictions, compare, confusion, holm, paired_test, row_shares, summarise
 from lad_eval.metrics import accuracy as share_correct
 from lad_eval.report.panels import Chart, DensityPlot, HeatMap, LinePlot, Series
@@ -37,7 +37,7 @@ def _style_requirements(family: TaskFamily) -> list[Requirement]:
 def confusion_shares(predictions: Predictions) -> Floats:
     """Share of answers at each position, in points, Float[N, N]: row the right position, column the answered one.
 
-    Unparsable replies are in no column, so that a row may sum to less than 100; a position that never was the right one has NaN.
+    Unparsable replies are in no column, so that a row may sum to less than 100; a position that was never the right one has NaN.
     """
     N = predictions.perm.shape[1]
     return row_shares(confusion(predictions.gold_position, predictions.predicted, N))[:, :N]
@@ -65,7 +65,7 @@ def _by_style(data: StudyData) -> StudyDocument:
     charts = []
     for requirement, (style, word) in zip(_style_requirements(data.family), IDENTIFIERS.items(), strict=True):
         charts.append(_confusions(data.runs[requirement], identifiers(style, 4), f"figure8-{word}", f"Identifiers: {word}"))
-    remark = "Share of answers in points, by row; the same questions, the candidates named otherwise."
+    remark = "Share of answers in points, by row; the same questions with other names for the candidates."
     return StudyDocument("figure8", FIGURE8.title, charts=tuple(charts), remarks=(remark,))
 
 
@@ -85,8 +85,8 @@ def _divergence_table(data: StudyData) -> StudyDocument:
     tests: list[float] = []
     for (setting, n, _), requirement in zip(data.family.main(), _divergence_requirements(data.family), strict=True):
         run = data.runs[requirement]
-        logits = run.decide(make_method("vanilla"))
-        attention = run.decide(make_method("purified-attention"))
+        logits = run.decide(make_evidence_method("vanilla"))
+        attention = run.decide(make_evidence_method("purified-attention"))
         (pair,) = compare({"attention": attention, "logits": logits}, against="logits", seed=data.runs.seed)
         shares = _divergence_shares(attention, logits)
         cells = (accuracy(summarise(table, seed=data.runs.seed)) for table in (logits, attention))
@@ -96,8 +96,8 @@ def _divergence_table(data: StudyData) -> StudyDocument:
     headers = ("Task", "Logits", "Attention", "Divergence", "p (Holm)", "Detectable", *SHARES)
     notes = (
         "Logits: vanilla; attention: purified attention. Divergence: the second minus the first, with its paired 95 % interval.",
-        "p: exact paired test over samples that both are equally accurate, Holm's correction over the tasks. "
-        "Detectable: the smallest true difference that so many samples find with chance 0.8.",
+        "p: exact paired test over samples of equal accuracy, Holm's correction over the tasks. "
+        "Detectable: the smallest true difference that this many samples detect with power 0.8.",
         "The last four columns: share of answers, in points.",
     )
     return StudyDocument("table7", TABLE7.title, (Table(TABLE7.title, headers, tuple(rows), notes),))
@@ -113,7 +113,7 @@ def _divergence_figure(data: StudyData) -> StudyDocument:
     panels = []
     for (setting, n, _), requirement in zip(data.family.main(), _divergence_requirements(data.family), strict=True):
         run = data.runs[requirement]
-        method = make_method("purified-attention", temperature=1.0).calibrate(run.calibration)
+        method = make_evidence_method("purified-attention", temperature=1.0).calibrate(run.calibration)
         rows = run.evaluated
         x, y = _of_gold(np.exp(rows.log_probs), rows), _of_gold(np.exp(method.predict_log_proba(rows)), rows)
         panels.append(
@@ -147,7 +147,7 @@ def _profile_document(data: StudyData) -> StudyDocument:
     for requirement in _profile_requirements(data.family):
         run = data.runs[requirement]
         rows, n = run.evaluated, run.evidence.n_candidates
-        attention = make_method("raw-attention").predict_log_proba(rows)
+        attention = make_evidence_method("raw-attention").predict_log_proba(rows)
         panels = []
         for title, values in (("logits", rows.log_probs), ("attention", attention)):
             mean = mean_by_position(np.exp(values), rows.gold_position)
@@ -160,7 +160,7 @@ def _profile_document(data: StudyData) -> StudyDocument:
 
 
 def mean_by_position(values: Floats, gold: Ints) -> Floats:
-    """Means Float[N, N] of rows Float[n, N], one for each position of the answer; NaN where the answer never was."""
+    """Means Float[N, N] of rows Float[n, N], one for each position of the answer; NaN where the answer never stood."""
     n = values.shape[1]
     means = np.full((n, n), np.nan)
     for position in np.unique(gold):
@@ -207,8 +207,8 @@ def _sensitivity_document(data: StudyData) -> StudyDocument:
     )
     remarks = (
         f"Calibration samples: mean of {REPETITIONS} random choices from {POOL}; the band holds nine choices in ten "
-        "(it shows the luck of the choice, not the sampling of the test).",
-        "Temperature: all else as by default; band: 95 % interval.",
+        "(it shows how much the choice matters, not the sampling error of the test).",
+        "Temperature: everything else as by default; band: 95 % interval.",
     )
     charts = (
         Chart("figure6-calibration", "Calibration samples", by_size, alt="Accuracy by the number of calibration samples."),
@@ -239,11 +239,11 @@ def _rows_of(run: StudyRun, samples: np.ndarray[tuple[int, ...], np.dtype[np.str
 
 def _accuracy(run: StudyRun, method: str, calibration: Evidence) -> float:
     rows = run.evaluated
-    return share_correct(make_method(method).calibrate(calibration).predict(rows) == rows.gold_position)
+    return share_correct(make_evidence_method(method).calibrate(calibration).predict(rows) == rows.gold_position)
 
 
 def _temperatures(run: StudyRun, name: str, seed: int) -> Series:
-    summaries = [summarise(run.decide(make_method("lad", temperature=tau)), seed=seed) for tau in TEMPERATURES]
+    summaries = [summarise(run.decide(make_evidence_method("lad", temperature=tau)), seed=seed) for tau in TEMPERATURES]
     return accuracy_series(name, TEMPERATURES, summaries)
 
 

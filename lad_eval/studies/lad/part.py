@@ -14,12 +14,12 @@ from lad_eval.studies.runs import RunIndex
 
 @dataclass(frozen=True)
 class StudyData:
-    """What the tables and figures are made from.
+    """The data behind the tables and figures.
 
     Attributes:
         runs: those that the parts require.
-        family: the tasks that stand in for the paper's.
-        costs: what answers cost on the machine of the run; empty where that was not measured.
+        family: the tasks that take the place of the paper's.
+        costs: time and memory per answer on the machine of the run; empty where not measured.
     """
 
     runs: RunIndex

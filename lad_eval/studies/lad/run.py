@@ -1,4 +1,4 @@
-"""The study from beginning to end: which tables and figures, their runs, their documents, the folder."""
+"""The whole study: which tables and figures, their runs, their documents, the folder."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def lad_study(
 
     Args:
         settings: model, limit, where runs are stored, ...; the study chooses the tasks and methods.
-        family: the tasks that stand in for the paper's.
+        family: the tasks that take the place of the paper's.
         out: the parent of the study's folder, which has the model's name.
         only: names of tables and figures; default: all.
         stored: read finished runs and load no model.
@@ -56,7 +56,7 @@ def lad_study(
 
     Raises:
         UserError: a name is wrong, or what `only` names cannot be made. Without `only`, a table whose data is missing is replaced
-            by a line that says what it takes, and the others are made.
+            by a line that says what is needed, and the others are made.
     """
     names = select_parts(only)
     strict = only is not None
@@ -88,7 +88,7 @@ def _measure(model: Any, _: object, *, family: TaskFamily, settings: Settings, f
 
 
 def _document(name: str, data: StudyData, *, strict: bool) -> StudyDocument:
-    """The document of a table or figure, or one that says why it is missing."""
+    """The document of a table or figure, or a document that says why it is missing."""
     part = STUDY_PARTS[name]
     missing = [requirement for requirement in part.requirements(data.family) if not data.runs.has(requirement)]
     needed = [requirement for requirement in missing if not requirement.optional]
@@ -118,7 +118,7 @@ def _report(
 
 
 def _findings(runs: Sequence[Mapping[str, Any]], family: TaskFamily) -> list[str]:
-    """What came out on the main tasks, as far as they were run."""
+    """The findings on the main tasks, as far as they were run."""
     main = [task for _, _, task in family.main()]
     findings = [(run, finding) for run in runs if run["task"] in main and (finding := finding_of(run)) is not None]
     return sentences_across(findings) or [finding.title for _, finding in findings]

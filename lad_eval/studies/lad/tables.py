@@ -40,11 +40,11 @@ def _cost_document(data: StudyData) -> StudyDocument:
         for cost in data.costs
     ]
     notes = [
-        "vanilla: one greedy token by `generate`; with evidence: what every method with one pass decides from. "
-        "Medians of rounds on pictures not seen before, taking turns; the preparation of the images is counted in.",
+        "vanilla: one greedy token by `generate`; with evidence: the pass that all methods with one pass share. Medians over "
+        "alternating rounds on new images; preparing the images is included.",
     ]
     if all(cost.peak_bytes is None for cost in data.costs):
-        notes.append("Memory is measured on a GPU only; docs/performance.md has the CPU's.")
+        notes.append("Memory is measured on a GPU only; for a CPU see docs/performance.md.")
     headers = ("Images", "Answer", "ms / query", "Time by vanilla", "Peak GiB")
     return StudyDocument("table2", TABLE2.title, (Table(TABLE2.title, headers, rows, notes),))
 
@@ -168,7 +168,7 @@ POSITION_NOTE = 'Position p: permutation test over samples of "position does not
 PAIRED_NOTE = (
     "Differences with paired 95 % intervals; below 0 in RStd is less bias. Only method, only vanilla: samples that only "
     "one of the two gets right in all orders, and McNemar's exact test of them, Holm's correction over the table. "
-    "Detectable: the smallest true difference in accuracy that so many samples find with chance 0.8 (5 %, before correction)."
+    "Detectable: the smallest true difference in accuracy that this many samples detect with power 0.8 (5 %, before correction)."
 )
 
 
@@ -218,7 +218,7 @@ def _every_figure_document(data: StudyData) -> StudyDocument:
 
 
 def against_plain(title: str, answers: dict[str, Predictions], *, seed: int) -> Table:
-    """Every method minus the plain answer: paired differences, McNemar's test, what could be detected."""
+    """Every method minus the plain answer: paired differences, McNemar's test, the detectable difference."""
     rows: list[tuple[Content, ...]] = [
         (
             pair.first,
@@ -242,7 +242,7 @@ MMIU_METHODS = ("vanilla", "pride", "purified-attention", "lad")
 
 
 def _tasks(family: TaskFamily) -> list[str]:
-    """The MMIU tasks belong to the paper's own data; a model that is evaluated on rendered scenes skips them."""
+    """The MMIU tasks belong to the paper's own data; they are skipped when a model is evaluated on rendered scenes."""
     return groups().get("mmiu", []) if family.name == "coco" else []
 
 

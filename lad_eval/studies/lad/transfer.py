@@ -1,10 +1,10 @@
-"""Table 3: does a calibration carry over to another task?"""
+"""Table 3: does a calibration transfer to another task?"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from lad_eval.methods import make_method
+from lad_eval.methods import make_evidence_method
 from lad_eval.metrics import Estimate, Predictions, compare, holm, paired_test, summarise
 from lad_eval.report.table import Content, Table, figure, p_value
 from lad_eval.studies.document import StudyDocument
@@ -23,7 +23,7 @@ NOTES = (
 
 
 def _tasks(family: TaskFamily) -> list[tuple[int, str, Requirement]]:
-    """(N, name, requirement) of every task that a calibration can be carried from and to."""
+    """(N, name, requirement) of every task between which a calibration can be transferred."""
     methods = ("vanilla", *METHODS)
     of_family = [
         (n, f"{family.name} {setting}", Requirement(family.tasks[setting, n], methods))
@@ -58,7 +58,7 @@ def _table(n: int, runs: dict[str, StudyRun], *, seed: int) -> Table:
     tested: list[float] = []
     lost: list[list[Estimate | None]] = []
     for target_name, target in runs.items():
-        vanilla = accuracy(summarise(target.decide(make_method("vanilla")), seed=seed))
+        vanilla = accuracy(summarise(target.decide(make_evidence_method("vanilla")), seed=seed))
         calibrated_here = {name: _carried(name, target, target) for name in METHODS}
         for source_name, source in runs.items():
             answers = calibrated_here if source is target else {name: _carried(name, target, source) for name in METHODS}
@@ -93,7 +93,7 @@ def _carried(method: str, target: StudyRun, source: StudyRun) -> Predictions:
     rows = target.evaluated
     evaluable = ~np.isin(rows.sample_id, learned.sample_id)
     evaluated = rows.select(np.flatnonzero(evaluable))
-    position = make_method(method).calibrate(learned).predict(evaluated)
+    position = make_evidence_method(method).calibrate(learned).predict(evaluated)
     permutation = np.asarray(target.plan_index.permutation_index)[evaluable]
     return Predictions.of(evaluated, position, permutation)
 

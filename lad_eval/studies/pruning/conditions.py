@@ -19,7 +19,7 @@ from lad_eval.names import parse_parts
 KEEPS = (1.0, 0.5, 0.25, 0.125, 0.0)
 RANDOM = "random"
 RANKINGS = ("none", "mean", "exp", RANDOM)
-"""By attention, with no trend, its mean or its exponential taken out; and by chance."""
+"""By attention with no trend, its mean or its exponential removed; and at random."""
 DECISIONS = ("vanilla", "pride", "lad")
 _SHARE = re.compile(r"0|[01]?\.\d+|[01]\.")
 _NOT_IN_BRACKETS = re.compile(r",(?![^()]*\))")
@@ -43,7 +43,7 @@ def parse_keeps(text: str) -> tuple[float, ...]:
         text: decimal numbers from 0 to 1, separated by commas; 1 is refused, since `keep=1` is one token elsewhere.
 
     Raises:
-        UserError: it is something else, or leaves no choice of tokens.
+        UserError: the text is anything else, or leaves no tokens to choose between.
     """
     shares: set[float] = set()
     for part in (part.strip() for part in text.split(",")):
@@ -57,7 +57,7 @@ def parse_keeps(text: str) -> tuple[float, ...]:
 
 
 def parse_pruners(text: str) -> tuple[DebiasedPruner, ...]:
-    """Pruners in their order, each once.
+    """The pruners in the given order, each once.
 
     Args:
         text: names of registered pruners that rank by attention, separated by commas, with parameters in brackets:
@@ -99,7 +99,7 @@ def conditions_of(keeps: Sequence[float]) -> list[PruningCondition]:
 
 
 def intervention_of(pruner: DebiasedPruner, condition: PruningCondition) -> Pruner:
-    """The pruner under a condition, not yet calibrated; by chance, tokens leave before the same layer."""
+    """The pruner under a condition, not yet calibrated; a random choice drops tokens before the same layer."""
     keep = condition.keep
     assert keep is not None  # without pruning there is no intervention
     if condition.ranking == RANDOM:

@@ -1,4 +1,4 @@
-"""What the tables and figures are made from: the run with all conditions, and the measurements."""
+"""The data behind the tables and figures: the run with all conditions, and the measurements."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from lad_eval.studies.runs import RunIndex, StudyRun
 
 @dataclass(frozen=True)
 class PrunerData:
-    """What was measured of one pruner.
+    """What was measured on one pruner.
 
     Attributes:
         pruner: as the user named it.
@@ -37,7 +37,7 @@ class PrunerData:
         keeps: shares of the visual tokens, greatest first.
         trends: by condition with a trend, the pruner with what it learned.
         layers: by layer before which tokens leave, the pruner with the trend of the attention below it; empty where not measured.
-        seed: of every bootstrap.
+        seed: for every bootstrap.
     """
 
     pruner: DebiasedPruner
@@ -66,7 +66,7 @@ class PrunerData:
 
 @dataclass(frozen=True)
 class PruningData:
-    """What was measured of a model.
+    """What was measured on a model.
 
     Attributes:
         pruners: in the user's order.
@@ -88,7 +88,7 @@ def read_data(
     """Reads the run and the measurements.
 
     Args:
-        runs: hold the required one.
+        runs: include the required one.
         folder: of the study.
 
     Raises:
@@ -112,5 +112,5 @@ def read_data(
 
 
 def main_grid(trend: Trend) -> Grid:
-    """The visual tokens of each image that most calibration prompts had."""
+    """The number of visual tokens of each image in most calibration prompts."""
     return max(trend.means, key=lambda grid: float(trend.means[grid][1].max()))

@@ -71,12 +71,12 @@ def heat_chart(data: PrunerData) -> Chart | None:
         HeatMap(f"image {number}", part.reshape(side, side), "column", "row", (), low=0.0, high=top, digits=1)
         for number, (part, side) in enumerate(zip(parts, sides, strict=True), 1)
     )
-    alt = f"Mean attention to each cell of each picture's grid; the stronger the colour the more, up to {top:.1f} times the mean."
+    alt = f"Mean attention to each cell of each picture's grid; stronger colours mean more attention, up to {top:.1f} x the mean."
     return Chart("heat", f"Attention over the pictures, before layer {data.pruner.layer}", panels, alt)
 
 
 def accuracy_chart(data: PrunerData) -> Chart:
-    """Accuracy by the share kept, one panel per decision; all rankings meet at all tokens and at none."""
+    """Accuracy by the share kept, one panel per decision; all rankings coincide at all tokens and at none."""
     panels = []
     for decision in DECISIONS:
         summaries = data.summaries(decision)

@@ -1,4 +1,4 @@
-"""How much arithmetic and memory a prompt takes in each decoder layer, counted from the tokens that reach the layer."""
+"""FLOPs and key-value cache of a prompt in each decoder layer, counted from the tokens that reach the layer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LayerLoad:
-    """What one decoder layer that attends has to do for one prompt.
+    """The load of one decoder layer that attends, for one prompt.
 
     Attributes:
         layer: index in the decoder.
@@ -37,7 +37,7 @@ def layer_loads(model: Any, run: Callable[[], object]) -> list[LayerLoad]:
 
     Args:
         model: of transformers.
-        run: lets the model read one prompt, without padding.
+        run: runs the model on one prompt, without padding.
 
     Raises:
         UnsupportedModelError: see `attention_layers`.
@@ -72,7 +72,7 @@ def _weights(layer: torch.nn.Module) -> int | None:
 
 
 def prefill_flops(loads: Sequence[LayerLoad], depth: int) -> int | None:
-    """Floating-point operations of the decoder layers as they read one prompt.
+    """Floating-point operations of the decoder layers for one prompt (prefill).
 
     The sum over layers of 2 n W + 4 n^2 A, with n tokens, W weights and width A as in `LayerLoad`: a multiplication and an
     addition for every token and weight, and for every pair of tokens and every feature of the scores (Q K^T) and of the mixed

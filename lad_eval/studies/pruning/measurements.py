@@ -1,6 +1,6 @@
-"""What the study measures beyond its run: the trend of each layer's attention, and what a pass costs.
+"""What the study measures beyond its run: the trend of each layer's attention, and the cost of a pass.
 
-Everything is written into the study's folder and read from there, so that tables can be made again without a model.
+Everything is written to the study's folder and read from there, so that tables can be remade without a model.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class PruningCost:
         pruner: its label; None for the unpruned model.
         keep: the share; None for the unpruned model.
         tokens: of the prompt, in the last layer that attends.
-        seconds: of a request's share of its batch, decoder and vision tower, without reading the pictures; median of the rounds.
+        seconds: of a request's share of its batch, decoder and vision tower, without loading the images; median of the rounds.
         time: of the seconds to those of the unpruned pass, median of the rounds' ratios.
         flops: of the decoder layers' arithmetic to the unpruned model's, see `prefill_flops`; None where it cannot be counted.
         cache: of the key-value cache to the unpruned model's.
@@ -79,7 +79,7 @@ def calibration_requests(task: Task, limit: int | None) -> Sequence[Request]:
 
 
 def fit_layers(model: VLM, pruner: DebiasedPruner, requests: Sequence[Request], folder: Path) -> None:
-    """Fits an exponential trend to the unchanged model's attention, layer by layer; what is stored already is kept.
+    """Fits an exponential trend to the unchanged model's attention, layer by layer; trends that are already stored are kept.
 
     Args:
         pruner: its scores are what the trend is fitted to.
@@ -130,7 +130,7 @@ def _layers_folder(folder: Path, pruner: DebiasedPruner) -> Path:
 
 
 def measure_costs(model: VLM, task: Task, pruners: Sequence[DebiasedPruner], keeps: Sequence[float], folder: Path) -> None:
-    """Measures passes under every pruner and share, on the same requests, whose pictures were all encoded before.
+    """Measures passes under every pruner and share, on the same requests, whose images were all encoded beforehand.
 
     Does nothing where the folder has these costs of this model and task already, measured on the same device.
     """
@@ -185,7 +185,7 @@ def read_costs(
 
 
 def cost_facts(fingerprint: Mapping[str, Any], task: str) -> dict[str, Any]:
-    """What the costs are of: the model, the task, how many queries."""
+    """What the costs were measured on: the model, the task, how many queries."""
     return cast("dict[str, Any]", json.loads(json.dumps({"model": dict(fingerprint), "task": task, "queries": QUERIES})))
 
 

@@ -27,7 +27,7 @@ class TrendRequirement(Requirement):
 
         Raises:
             UserError: there is no such task, its data is missing or has too few calibration samples, it is calibrated on another
-                task, or it runs in one order only.
+                task, or it has one order only.
         """
         return Task.of(self.changed(load_spec(self.task)), Path(self.task).parent)
 

@@ -1,4 +1,4 @@
-"""The study from beginning to end: its run, its measurements, its documents, the folder."""
+"""The whole study: its run, its measurements, its documents, the folder."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def pruning_study(
     *,
     stored: bool = False,
 ) -> StudyOutput | None:
-    """Makes the study for one model.
+    """Runs the study for one model.
 
     Args:
         settings: model, limit, where runs are stored, ...; tasks and methods are the study's.
@@ -76,7 +76,7 @@ def pruning_study(
     report = StudyReport(
         STUDY,
         f"Pruning the visual tokens of {settings.model_name} on {task}",
-        f"Visual tokens are pruned by {names}; the trend of attention over their index is taken out as the paper does.",
+        f"Visual tokens are pruned by {names}; the trend of attention over their index is removed as in the paper.",
         "arXiv 2508.17807",
         "2508.17807",
         _documents(data, settings.model_name),
@@ -106,7 +106,7 @@ def _documents(data: PruningData, model: str) -> tuple[StudyDocument, ...]:
 
 
 def _findings(data: PrunerData, *, several: bool) -> list[str]:
-    """What came out, one sentence each."""
+    """The findings, one sentence each."""
     keep = data.middle
     prefix = f"{data.pruner.label}, " if several else ""
     lines = []

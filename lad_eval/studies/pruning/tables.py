@@ -16,7 +16,7 @@ from lad_eval.studies.pruning.measurements import QUERIES, ROUNDS, PruningCost
 from lad_eval.studies.tables import difference_cells, interval_cells
 
 RANKING_NAMES = {"none": "attention", "mean": "attention / mean", "exp": "attention / exponential", RANDOM: "random"}
-"""As tables and figures call them."""
+"""Names of the rankings in tables and figures."""
 NO_MODEL = "measured on the model: run without --stored."
 
 
@@ -28,7 +28,7 @@ def share(keep: float) -> str:
 def accuracy_document(data: PrunerData) -> StudyDocument:
     """Accuracy, RStd and consistency of each decision under each condition, and paired differences to no debiasing."""
     tables = tuple(_accuracy_table(data, decision) for decision in DECISIONS)
-    return StudyDocument("accuracy", "What pruning costs, and what taking out the trend recovers", tables)
+    return StudyDocument("accuracy", "What pruning costs, and what removing the trend recovers", tables)
 
 
 def _accuracy_table(data: PrunerData, decision: str) -> Table:
@@ -60,7 +60,7 @@ def _accuracy_table(data: PrunerData, decision: str) -> Table:
 
 
 def ramp(fit: Exponential) -> str:
-    """What the strength of a bias may be called."""
+    """How a bias is described in words."""
     return ("late tokens" if fit.sigma > 0 else "early tokens") if fit.is_ramp else "no ramp"
 
 
@@ -116,8 +116,8 @@ def cost_document(costs: Sequence[PruningCost]) -> StudyDocument:
         ratios = (figure(cost.time, digits=2), figure(cost.flops, digits=2), figure(cost.cache, digits=2))
         rows.append((name, *([cost.pruner or ""] if several else []), cost.tokens, figure(1000 * cost.seconds), *ratios))
     notes = [
-        f"Time of a request's forward pass, its share of a batch of up to {QUERIES}: medians of {ROUNDS} rounds that took turns "
-        "on the same requests, whose images had been encoded before. The scores that tokens are ranked by are part of it.",
+        f"Time of a request's forward pass, its share of a batch of up to {QUERIES}: medians of {ROUNDS} alternating rounds on "
+        f"the same requests, whose images had been encoded before. The scores that tokens are ranked by are part of it.",
         "FLOPs: counted, not measured. Of the decoder's layers as they read a prompt: the sum over layers of 2 n W + 4 n² A, "
         "with n tokens that reach the layer, W weights and A = heads x head size.",
         "Cache: keys and values of one prompt in all layers, counted from the tokens that reach each. Time, FLOPs and cache are "

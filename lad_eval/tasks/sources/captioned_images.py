@@ -132,7 +132,7 @@ def _parquet(content: bytes, where: str) -> Iterator[Entry]:
 
 
 CaptionChoice = Literal["first", "random", "all"]
-"""Which of several captions of a picture are asked about."""
+"""Which of several captions of an image are used."""
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _LOG = logging.getLogger(__name__)
@@ -158,7 +158,7 @@ class CaptionedImages:
         return {name: captions[0] for name, captions in self.captions.items()}
 
     def chosen(self, choice: CaptionChoice, seed: int) -> dict[str, tuple[str, ...]]:
-        """The captions that are asked about: all, the first, or one drawn for every picture by a generator of its own."""
+        """The captions that are used: all, the first, or one drawn for every image by its own generator."""
         if choice == "all":
             return dict(self.captions)
         if choice == "first":

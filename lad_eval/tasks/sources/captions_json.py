@@ -80,7 +80,7 @@ _LISTS = ("images", "annotations", "data", "items", "samples")
 
 
 class _Object(dict[str, Any]):
-    """A JSON object that remembers a key given twice, of which a dict keeps the last in silence."""
+    """A JSON object that records duplicate keys, of which a dict silently keeps the last."""
 
     repeated: str | None = None
 

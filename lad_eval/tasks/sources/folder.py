@@ -44,7 +44,7 @@ class FolderOptions(SourceOptions):
     Attributes:
         images: folder of the pictures.
         captions: captions file.
-        caption: which of several captions of a picture are asked about: the first, one drawn, or all, a sample each.
+        caption: which of several captions of an image are used: the first, one drawn at random, or all, a sample each.
         allow_outside: whether names in the captions file may lead out of the folder.
         seed: of the shuffle, the wrong candidates of the random setting, the places, and the captions that are drawn.
         encoder: CLIP or SigLIP model that chooses the wrong candidates of the adversarial setting.

@@ -26,7 +26,7 @@ class AnnotatedSource:
     """Samples as annotation files have them.
 
     A sample's id is its right picture's name: the file name or, of a picture in a folder below, the path to it. So samples of
-    several tasks on one data set can be seen to ask about the same picture. From the second sample of that picture on, `#2`,
+    several tasks on one data set can be seen to be about the same image. From the second sample of that picture on, `#2`,
     `#3`, ... stand behind it (`annotations.sample_ids`).
     """
 
@@ -113,7 +113,7 @@ def _pictures(images: Path, names: Sequence[str], where: str) -> dict[str, Named
     paths = {name: folder.find(name) for name in names}
     if missing := [name for name, path in paths.items() if path is None]:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise DataError(f"{shown(images / missing[0])}: no such image{more}, but {where} asks for it.")
+        raise DataError(f"{shown(images / missing[0])}: no such image{more}, but {where} names it.")
     return {name: NamedPicture(path) for name, path in paths.items() if path is not None}
 
 
@@ -123,7 +123,7 @@ class RetrievalOptions(SourceOptions):
     Attributes:
         protocol: `official`, as the released code does, or `strict`, as in the paper (`lad_eval.data.retrieval.protocols`).
         encoder: CLIP or SigLIP model that chooses hard negatives; of a folder its name suffices.
-        n_seq: samples that are drawn, of which the task asks the first; None: as many as the task asks. `official` draws other
+        n_seq: samples that are drawn, of which the task takes the first; None: as many as the task takes. `official` draws other
             adversarial samples for another number.
         pool: pictures from which samples are made.
         seed: of all draws.
@@ -174,9 +174,9 @@ class AnnotationsOptions(SourceOptions):
 
     Attributes:
         file: the samples.
-        images: folder of the pictures; of the paths in the file, as much is looked at as exists below it.
-        calibration: further samples, to calibrate on; None: the first samples of `file` are taken for that, and none that asks
-            about their right pictures is evaluated. A picture that is asked about under another name too is passed over.
+        images: folder of the images; of the paths in the file, as many trailing parts are used as exist below it.
+        calibration: further samples, to calibrate on; None: the first samples of `file` are taken for that, and none with one of
+            their right images is evaluated. An image that is also a right one under another name is skipped.
     """
 
     file: StrictStr
@@ -210,9 +210,7 @@ class AnnotationsOptions(SourceOptions):
             samples=samples,
             calibration_samples=calibration_samples,
             where=shown(path),
-            notes=[f"{excluded} of {len(everything)} samples not evaluated: calibration asks about their images."]
-            if excluded
-            else (),
+            notes=[f"{excluded} of {len(everything)} samples not evaluated: calibration uses their images."] if excluded else (),
             pictures=pictures,
         )
 

@@ -8,7 +8,7 @@ from lad_eval.report.html import write_report
 from lad_eval.report.html.load import definitions_of
 from tests.report.html.chromium import Browser, find_browser
 from tests.report.html.looked import METHODS, finished, photos
-from tests.report.html.test_page import HOSTILE
+from tests.report.html.pages import HOSTILE
 
 pytestmark = [
     pytest.mark.browser,

@@ -68,17 +68,17 @@ def test_an_undefined_figure_is_left_out(runs):
     assert [r.metric_type for r in card.data.eval_results] == ["accuracy", "consistency"]
 
 
-def test_faults_name_the_mend(runs):
+def test_faults_name_the_cure(runs):
     other = ({**runs[0][0], "model": "other"}, runs[0][1])
-    with pytest.raises(CardError, match=r"runs of one model; these are of formula, other\. Choose with --model"):
+    with pytest.raises(CardError, match=r"runs of one model; these runs are of formula, other\. Choose with --model"):
         model_card([runs[0], other])
     with pytest.raises(CardError, match="there are none"):
         model_card([])
     with pytest.raises(CardError, match="several runs on scenes_random_n4"):
         model_card([runs[0], runs[0]])
-    with pytest.raises(CardError, match="scenes_random_n4 holds no cot, only vanilla, pride"):
+    with pytest.raises(CardError, match="scenes_random_n4 has no cot, only vanilla, pride"):
         model_card(runs, ["cot"])
-    with pytest.raises(CardError, match=r"'scenes' is not the id of a data set on the hub: write owner/name\."):
+    with pytest.raises(CardError, match=r"'scenes' is not the id of a data set on the hub; write owner/name\."):
         eval_results(runs, "lad", dataset="scenes")
 
 

@@ -96,7 +96,7 @@ def test_another_method_helps_where_lad_does_not():
 def test_a_method_better_than_lad_is_named_with_its_cost():
     orders = {**LAD, "accuracy": {"value": 99.6, "low": 99.0, "high": 100.0}, "forward_passes": 4.0}
     _, lines = told(metrics({"vanilla": VANILLA, "lad": LAD, "permutation-average": orders}))
-    assert lines[-1] == "Most accurate here: permutation-average, 99.6 %, at 4 passes a question."
+    assert lines[-1] == "Most accurate here: permutation-average, 99.6 %, at 4 passes per question."
     _, lines = told(
         metrics({"vanilla": VANILLA, "lad": LAD, "permutation-average": orders}, {("lad", "permutation-average"): 0.3})
     )
@@ -149,7 +149,7 @@ def test_what_guessing_would_give_is_called_so():
 def test_one_order_says_nothing_of_position():
     once = {**VANILLA, "permutations": 1}
     _, lines = told(metrics({"vanilla": once}))
-    assert lines[1:] == ["Every question was asked in one order only, so position and content cannot be separated."]
+    assert lines[1:] == ["Every question was evaluated in one order only, so position and content cannot be separated."]
 
 
 def test_missing_answers_are_not_called_changes():

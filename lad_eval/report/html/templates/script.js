@@ -145,7 +145,7 @@
         });
         box.appendChild(row);
       } else {
-        box.appendChild(make("p", "quiet small", "The pictures of this sample are not in the page. Right: image " + letter(run.gold[s]) + "."));
+        box.appendChild(make("p", "quiet small", "The images of this sample are not in the page. Right: image " + letter(run.gold[s]) + "."));
       }
       box.appendChild(make("h5", "", "The image chosen under each order"));
       box.appendChild(table(["Order shown"].concat(run.methods.map(function (x) { return x.name; })), T, function (t) {
@@ -162,7 +162,7 @@
           }));
         }, "choices"));
       } else {
-        box.appendChild(make("p", "quiet small", "The page holds no probabilities of " + run.methods[m].name + "."));
+        box.appendChild(make("p", "quiet small", "The page has no probabilities of " + run.methods[m].name + "."));
       }
       return box;
     }

@@ -1,4 +1,4 @@
-"""VLMEvalKit's command line and its --config file, as far as they are read here."""
+"""VLMEvalKit's command line: flags and values, and the file behind --config."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lad_eval.files.documents import read_json
 
 OUR_DATA, OUR_MODEL = "LADDataset", "LADModel"
 
-# Flags that are read here. VLMEvalKit takes their beginnings for them, where no two flags begin alike.
+# Flags that are read here. VLMEvalKit also accepts unambiguous prefixes of them.
 _READ = ("--data", "--model", "--config", "--work-dir", "--mode", "--base-url", "--api-mode", "--use-vllm")
 
 
@@ -22,8 +22,8 @@ class Configuration:
 
     Attributes:
         path: of the file.
-        models: VLMEvalKit's name -> what it is made of: nothing for an entry of its table, else `class` and arguments.
-        data: the same of data sets.
+        models: VLMEvalKit's name -> its definition: empty for an entry of its table, otherwise `class` and arguments.
+        data: the same for data sets.
     """
 
     path: Path
@@ -58,15 +58,15 @@ class Configuration:
 
 @dataclass(frozen=True)
 class CommandLine:
-    """Flags and values; `--flag value ...` and `--flag=value` alike."""
+    """Flags and values, as `--flag value ...` or `--flag=value`."""
 
     words: Sequence[str]
 
     def check(self) -> None:
-        """Refuses shortened flags, which VLMEvalKit understands and which would be overlooked here.
+        """Refuses abbreviated flags, which VLMEvalKit understands but which would be missed here.
 
         Raises:
-            UserError: naming the flag in full.
+            UserError: with the full flag.
         """
         for flag in (word.partition("=")[0] for word in self.words if word.startswith("--")):
             meant = [name for name in _READ if name.startswith(flag)]
@@ -74,15 +74,15 @@ class CommandLine:
                 raise UserError(f"Write {' or '.join(meant)} in full, not {flag}.")
 
     def has(self, flag: str) -> bool:
-        """Whether the flag is there."""
+        """Whether the flag is given."""
         return any(word.partition("=")[0] == flag for word in self.words)
 
     def values(self, flag: str) -> list[str]:
-        """What stands behind the flag, once each."""
+        """The values of the flag, once each."""
         return list(dict.fromkeys(value for _, value in self._values_of(flag) if value is not None))
 
     def replaced(self, flag: str, names: Mapping[str, Sequence[str]]) -> CommandLine:
-        """The same with the values behind the flag replaced, each by one or more."""
+        """The same arguments with the values of the flag replaced, each by one or more."""
         result: list[str] = []
         for word, value in self._values_of(flag):
             joined = [flag] if value is not None and word.startswith("-") else []
@@ -90,7 +90,7 @@ class CommandLine:
         return CommandLine(result)
 
     def _values_of(self, flag: str) -> Iterator[tuple[str, str | None]]:
-        """Every word, with the value of the flag that it is or holds."""
+        """Every argument, with the flag value that it is or contains."""
         taking = False
         for word in self.words:
             if word.startswith("-"):
