@@ -11,6 +11,7 @@ import typer
 from lad_eval.cli.console import log_next_steps, set_up_output
 from lad_eval.cli.options import (
     RESULTS,
+    Adapter,
     Attention,
     BatchSize,
     Device,
@@ -36,6 +37,8 @@ SCENES_LIMIT = 50
 PRUNING = Path("results/study/pruning")
 KEY_SPACE = Path("results/study/key-space")
 KEY_SPACE_TASKS = "scenes_adversarial_n4,scenes_random_n2"
+CAPL = Path("results/study/capl")
+CAPL_TASKS = "scenes_relations_n5,scenes_adversarial_n4"
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where tables and figures are written.", file_okay=False)]
 KEEP = "1.0,0.5,0.25,0.125,0"
 
@@ -215,3 +218,56 @@ def key_space(
         study=STUDY,
     )
     _show(key_space_study(settings, Scope(layers, points, heads is Heads.each), out, from_stored=stored))
+
+
+@app.command("capl")
+def capl(
+    model: Model = "lad-tiny-relations",
+    adapter: Adapter = None,
+    tasks: Annotated[
+        str, typer.Option("--tasks", "-t", help="Tasks, commas: first one whose images must be compared, then controls.")
+    ] = CAPL_TASKS,
+    attention: Annotated[
+        str | None,
+        typer.Option("--attention", help="Fused attention, e.g. capl(rho=0.9); default: that of the adapter, or capl."),
+    ] = None,
+    rival: Annotated[str, typer.Option("--rival", help="An intervention to compare with, or none.")] = "delimiter-scaling",
+    limit: Annotated[int, typer.Option("--limit", min=0, help="The first samples of a task only. 0: all.")] = SCENES_LIMIT,
+    stored: Annotated[bool, typer.Option("--stored", help="Read finished runs; load no model.")] = False,
+    batch_size: BatchSize = "auto",
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    attn: Attention = None,
+    revision: Revision = None,
+    image_preparation: PreparedAs = ImagePreparation.protocol,
+    trust_remote_code: TrustRemoteCode = False,
+    runs: Runs = RESULTS,
+    out: Out = CAPL,
+    seed: Seed = 42,
+    quiet: Quiet = False,
+    include_path: IncludePath = None,
+) -> None:
+    """Attention between images: opened, closed and trained on; what answers need other images, and where they stand."""
+    set_up_output(quiet=quiet)
+    from lad_eval.models.base import check_batch_size
+    from lad_eval.run.execute import Settings
+    from lad_eval.studies.capl.run import STUDY, capl_study
+
+    settings = Settings(
+        model=model,
+        adapter=adapter,
+        tasks=tuple(name.strip() for name in tasks.split(",") if name.strip()),
+        limit=limit or None,
+        batch_size=check_batch_size(batch_size),
+        dtype=dtype,
+        device=device,
+        attn=attn,
+        revision=revision,
+        image_preparation=image_preparation.value,
+        trust_remote_code=trust_remote_code,
+        out=runs,
+        seed=seed,
+        quiet=quiet,
+        study=STUDY,
+    )
+    _show(capl_study(settings, attention, rival, out, stored=stored))
