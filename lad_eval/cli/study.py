@@ -38,7 +38,7 @@ PRUNING = Path("results/study/pruning")
 KEY_SPACE = Path("results/study/key-space")
 KEY_SPACE_TASKS = "scenes_adversarial_n4,scenes_random_n2"
 CAPL = Path("results/study/capl")
-CAPL_TASKS = "scenes_relations_n5,scenes_adversarial_n4"
+CAPL_TASKS = "scenes_relations_n5"
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where tables and figures are written.", file_okay=False)]
 KEEP = "1.0,0.5,0.25,0.125,0"
 

@@ -154,6 +154,13 @@ DARK = Theme("#dfe2e6", "#9aa0a6", "#3c4043", "#23272e", "#7db7f5", "#0d1116", "
 
 _LINE_COLOURS = {**COLOURS, "lad-unlabelled": MORE[1], "random": COLOURS["lad"], "adversarial": MORE[0], "attention": QUIET}
 _LINE_COLOURS |= {"visual": COLOURS["lad"], "text": MORE[0], "model": COLOURS["lad"], "random weights": MORE[0]}
+_LINE_COLOURS |= {
+    "base": QUIET,
+    "fused": COLOURS["lad"],
+    "truncated": MORE[0],
+    "trained": MORE[1],
+    "trained, fused": COLOURS["raw-attention"],
+}
 _STYLES = (("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"))  # for overlapping lines, and for print without colour
 _MORE = MORE[2:]
 

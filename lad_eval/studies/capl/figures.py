@@ -18,7 +18,10 @@ def positions_chart(data: TaskData) -> Chart:
     panels, highest = [], 100 / n
     for weights in data.conditions.weights:
         rows = [row for row in data.predictions if row.weights == weights]
-        series = [Series(row.label, x, np.asarray(positions_chosen(data.predictions[row]))) for row in rows]
+        # The panel names the model, so that equal attention has equal colours in both.
+        names = [data.conditions.row("base", row.method).label for row in rows]
+        shares = [np.asarray(positions_chosen(data.predictions[row])) for row in rows]
+        series = [Series(name, x, share) for name, share in zip(names, shares, strict=True)]
         highest = max(highest, *(float(line.y.max()) for line in series))
         panels.append((weights, tuple(series)))
     chance = (x, np.full(n, 100 / n))

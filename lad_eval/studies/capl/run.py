@@ -186,8 +186,8 @@ def _findings(data: TaskData) -> list[str]:
     row, fused, rival = data.conditions.row, data.conditions.fused.label, data.conditions.rival
     right = {condition: f"{summary.accuracy:.1f} %" for condition, summary in data.summaries.items()}
     line = (
-        f"{data.task}: right {right[row('base', PLAIN)]} of the time, with fused attention {right[row('base', fused)]}, with truncated "
-        f"attention {right[row('base', TRUNCATED)]}"
+        f"{data.task}: right {right[row('base', PLAIN)]} of the time, with fused attention {right[row('base', fused)]}, with "
+        f"truncated attention {right[row('base', TRUNCATED)]}"
     )
     line += "" if rival is None else f", with {rival.label} {right[row('base', rival.label)]}"
     if data.conditions.trained:
@@ -195,7 +195,7 @@ def _findings(data: TaskData) -> list[str]:
     lines = [f"{line} (chance {100 / data.candidates:.3g} %)."]
     seen, unseen = needing_pairs(data)[0]
     other = data.share(data.differing(seen, unseen))
-    lines.append(f"{other.value:.1f} % of the answers with fused attention need other images: truncated attention changes them.")
+    lines.append(f"{other.value:.1f} % of its answers with fused attention need other images: truncated attention changes them.")
     if data.between:
         matrices = between_matrices(data)
         layers = sorted(matrices["fused"])[:: data.conditions.fused.every]

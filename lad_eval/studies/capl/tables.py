@@ -36,7 +36,8 @@ def _accuracy_table(data: TaskData) -> Table:
         (row.label, *interval_cells(summaries[row]), *differences[row]) for row in data.predictions
     ]
     notes = [
-        f"Fused: {data.conditions.fused.label}. Δ: minus base, on the same samples and orders, with paired 95 % intervals; below 0 in RStd is less bias. Other answers: the share of answers that are not base's. p: exact "
+        f"Fused: {data.conditions.fused.label}. Δ: minus base, on the same samples and orders, with paired "
+        "95 % intervals; below 0 in RStd is less bias. Other answers: the share of answers that are not base's. p: exact "
         "paired test over samples of the difference in accuracy, Holm's correction over the table. "
         f"Chance is {100 / data.candidates:.3g} %.",
     ]
@@ -89,8 +90,8 @@ def needs_table(tasks: Sequence[TaskData]) -> Table:
         "p (Holm)",
     )
     notes = (
-        "Shares of all answers, in points. Under truncated attention no image sees another, so an answer that changes with it needs "
-        "other images. p: exact paired test of the difference in accuracy, Holm's correction over the table.",
+        "Shares of all answers, in points. Under truncated attention no image sees another, so an answer that changes with it "
+        "needs other images. p: exact paired test of the difference in accuracy, Holm's correction over the table.",
     )
     return Table("With and without the other images", headers, rows, notes)
 
@@ -148,8 +149,8 @@ def between_table(data: TaskData) -> Table:
             own, earlier, later = (figure(value) for value in directions(by_layer[layer]))
             rows.append((layer, name, own, earlier, later))
     notes = (
-        "Points of the attention of an image's tokens, the mean over images, heads and prompts; what is left to 100 goes to text. "
-        f"Of the layers that attend, every one of {data.conditions.fused.every}, from the first, is fused.",
+        "Points of the attention of an image's tokens, the mean over images, heads and prompts; the rest to 100 goes to text. Of "
+        f"the layers that attend, every one of {data.conditions.fused.every}, from the first, is fused.",
     )
     return Table(f"Attention of images on {data.task}", ("Layer", "", "Own image", "Earlier images", "Later images"), rows, notes)
 
