@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from lad_eval.errors import UserError
 from lad_eval.files.checkpoints import TRAINING, adapter_files, model_files
 from lad_eval.files.documents import read_json
 from lad_eval.models.source import snapshot_of
@@ -92,7 +93,11 @@ def adapter_attention(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     attention = read_json(path, what="how the adapter was trained").get("attention")
-    return attention if isinstance(attention, dict) else None
+    if attention is not None and not (isinstance(attention, dict) and isinstance(attention.get("name"), str)):
+        raise UserError(
+            f"{path} does not name the attention that the adapter was trained under; copy it again from where it was trained."
+        )
+    return attention
 
 
 def _identity(folder: Path, files: Iterable[Path]) -> str:

@@ -155,10 +155,20 @@ def warn_of_attention(model: VLM, methods: Iterable[Method]) -> None:
         facts = method.condition.document()["intervention"] or {}
         if trained_under in (facts, *facts.get("parts", ())):
             return
-    name, parameters = trained_under["name"], {key: value for key, value in trained_under.items() if key != "name"}
     logger.warning(
-        "%s was trained under %s, and no method runs it so; add that to --methods.", model.name, spell(name, parameters)
+        "%s was trained under %s, and no method runs it so; add that to --methods.", model.name, _spelled(trained_under)
     )
+
+
+def adapter_notes(model: VLM) -> tuple[str, ...]:
+    """What tables say of a model whose adapter was trained under an attention of its own; nothing of others."""
+    trained_under = model.fingerprint.get("adapter_attention")
+    return () if trained_under is None else (f"The adapter of {model.name} was trained under {_spelled(trained_under)}.",)
+
+
+def _spelled(facts: Mapping[str, Any]) -> str:
+    """An intervention's facts as a part of a method's name."""
+    return spell(facts["name"], {key: value for key, value in facts.items() if key != "name"})
 
 
 def load(settings: Settings) -> VLM:
@@ -233,11 +243,10 @@ def run_task(
         others = read_unrequested(folder, unrequested)
         session = Session(requests, seconds)
         study = _study_of(folder, settings)
-        metadata = RunMetadata(
-            _environment(model, context, session, study),
-            task.spec.reported,
-            *about(task, [*(condition_run.plan for condition_run in condition_runs), *(other.plan for other in others)]),
-        )
+        plans = [*(condition_run.plan for condition_run in condition_runs), *(other.plan for other in others)]
+        calibration, notes, data = about(task, plans)
+        notes = (*notes, *adapter_notes(model))
+        metadata = RunMetadata(_environment(model, context, session, study), task.spec.reported, calibration, notes, data)
         metrics = conclude(folder, spec, results, others, wanted, settings.seed, metadata)
     _announce(task, condition_runs, session)
     finished(task.name, folder)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from lad_eval.files.atomic import write_atomically
+from lad_eval.models.source import EMBEDDED
 from lad_eval.report.charts import DARK, LIGHT, Theme, draw
 from lad_eval.report.forms import comma_separated, markdown_text
 from lad_eval.report.html import frame
@@ -113,9 +114,9 @@ def notices(settings: Settings) -> list[str]:
     lines = []
     if settings.limit is not None:
         lines.append(f"Only the first {settings.limit} samples of each task were evaluated.")
-    if settings.model == "lad-tiny":
+    if settings.model in EMBEDDED:
         lines.append(
-            "lad-tiny is a model organism whose bias and attention are trained in: "
+            f"{settings.model} is a model organism whose bias and attention are trained in: "
             "it shows that the method works and says nothing about other models."
         )
     return lines

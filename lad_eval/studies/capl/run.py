@@ -145,7 +145,7 @@ def _documents(tasks: Sequence[TaskData], base: str) -> tuple[StudyDocument, ...
     main = tasks[0]
     documents = [
         StudyDocument("accuracy", "What attention between images is worth", accuracy, remarks=_remarks(main)),
-        StudyDocument("needs", "Answers that need other images", (needs_table(tasks),)),
+        StudyDocument("needs", "Answers that need other images", tuple(needs_table(data) for data in tasks)),
         StudyDocument(
             "positions",
             "Where the answers stand",

@@ -69,31 +69,21 @@ def _differences(data: TaskData, pairs: Sequence[tuple[CaplCondition, CaplCondit
     return made
 
 
-def needs_table(tasks: Sequence[TaskData]) -> Table:
-    """How many answers another attention between images changes, with all else equal."""
+def needs_table(data: TaskData) -> Table:
+    """How many answers hang on images seeing each other, with all else equal."""
+    pairs = needing_pairs(data)
+    right = [(data.predictions[first].grid.correct, data.predictions[second].grid.correct) for first, second in pairs]
+    p_values = holm([paired_test(*both) for both in right]).tolist()
     rows: list[tuple[Content, ...]] = []
-    p_values: list[float] = []
-    for data in tasks:
-        for first, second in needing_pairs(data):
-            ours, theirs = data.predictions[first].grid.correct, data.predictions[second].grid.correct
-            shares = (data.differing(first, second), ours & ~theirs, theirs & ~ours)
-            rows.append((data.task, first.label, second.label, *(figure(*data.share(one)) for one in shares)))
-            p_values.append(paired_test(ours, theirs))
-    rows = [(*row, p_value(p)) for row, p in zip(rows, holm(p_values).tolist(), strict=True)]
-    headers = (
-        "Task",
-        "Images are seen",
-        "Images are not seen",
-        "Other answers",
-        "Right only if seen",
-        "Right only if not",
-        "p (Holm)",
-    )
+    for (first, second), (seen, unseen), p in zip(pairs, right, p_values, strict=True):
+        shares = (data.differing(first, second), seen & ~unseen, unseen & ~seen)
+        rows.append((first.label, second.label, *(figure(*data.share(one)) for one in shares), p_value(p)))
+    headers = ("Images are seen", "Images are not seen", "Other answers", "Right only if seen", "Right only if not", "p (Holm)")
     notes = (
         "Shares of all answers, in points. Under truncated attention no image sees another, so an answer that changes with it "
         "needs other images. p: exact paired test of the difference in accuracy, Holm's correction over the table.",
     )
-    return Table("With and without the other images", headers, rows, notes)
+    return Table(data.task, headers, rows, notes)
 
 
 def needing_pairs(data: TaskData) -> list[tuple[CaplCondition, CaplCondition]]:
