@@ -145,7 +145,7 @@ def test_the_readmes_commands_run(tmp_path, monkeypatch):
         if words[0] == "run" and "--limit" not in words:
             words += ["--limit", "3"]
         if words[0] == "study":
-            smaller = {"lad": ["--only", "table4"], "pruning": ["--keep", "0.25"], "key-space": ["--layers", "0"]}
+            smaller = {"lad": ["--only", "table4"], "pruning": ["--keep", "0.25"], "key-space": ["--layers", "0"], "capl": []}
             words += ["--limit", "4" if words[1] == "key-space" else "2", *smaller[words[1]]]
         if "scenes_main" in words:
             words[words.index("scenes_main")] = "scenes_random_n4"

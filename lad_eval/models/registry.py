@@ -139,13 +139,13 @@ def load_model(
     check_adapter(source)
     model: Any
     weights: str | None
-    if name.startswith(RANDOM):
+    if source.base.startswith(RANDOM):  # an adapter's folder may name such a base
         from lad_eval.models.random import load_random
 
         model, processor = load_random(
-            name.removeprefix(RANDOM), seed=seed, dtype=number, device=where, attn_implementation=attn_implementation
+            source.base.removeprefix(RANDOM), seed=seed, dtype=number, device=where, attn_implementation=attn_implementation
         )
-        weights = f"{name} seed {seed}"
+        weights = f"{source.base} seed {seed}"
     else:
         options: dict[str, Any] = {"attn_implementation": attn_implementation, "trust_remote_code": trust_remote_code}
         model, processor, weights = _loaded(source, dtype=number, device=where, **options)
@@ -231,8 +231,8 @@ def load_prompt_reader(
     _check_revision(name, revision)
     fetch_adapters(name, adapter, revision)
     source = source_of(name, adapter=adapter, revision=revision)
-    if name.startswith(RANDOM):
-        model, processor = load_random(name.removeprefix(RANDOM), device="meta")
+    if source.base.startswith(RANDOM):
+        model, processor = load_random(source.base.removeprefix(RANDOM), device="meta")
         config = model.config
     else:
         config, processor, _ = load_processor(_checked(source, trust_remote_code), trust_remote_code=trust_remote_code)

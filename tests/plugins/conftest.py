@@ -1,6 +1,9 @@
 import os
 import sys
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -42,3 +45,31 @@ def done(kit):
     assert invoke(["vlmeval", *words]) == 0
     assert sys.argv == before
     return Path("W")
+
+
+@pytest.fixture(scope="module")
+def entries(kit, place):
+    """Tiny models by the classes of VLMEvalKit, as entries; and through our own class."""
+    import vlmeval.config
+    import vlmeval.vlm
+
+    from lad_eval.models.vlmeval.kit import kit as module_of
+    from tests.models import internvl_shaped
+    from tests.models.vlmeval_classes import on_the_cpu, save
+
+    table = vlmeval.config.supported_VLM
+    model, tokenizer = internvl_shaped.make()
+    module = module_of("vlmeval.vlm.internvl.internvl_chat")
+    with ExitStack() as stack:
+        stack.enter_context(on_the_cpu())
+        for kind, made in ((module.AutoModel, model), (module.AutoTokenizer, tokenizer)):
+            given = partial(_shaped_or_read, made, kind.from_pretrained)
+            stack.enter_context(patch.object(kind, "from_pretrained", given))
+        chat = partial(vlmeval.vlm.InternVLChat, model_path="OpenGVLab/InternVL3-8B", version="V2.0", max_new_tokens=5)
+        qwen = partial(vlmeval.vlm.Qwen2VLChat, model_path=save("qwen2.5-vl", place / "qwen2.5-vl"), max_new_tokens=5)
+        stack.enter_context(patch.dict(table, {"TinyChat": chat, "TinyQwen": qwen}))
+        yield {"Qwen2.5-VL": "TinyQwen", "InternVL": "TinyChat", "LLaVA-1.5": f"HF:{save('llava-1.5', place / 'llava-1.5')}"}
+
+
+def _shaped_or_read(made, read, place, *args, **options):
+    return made if "InternVL" in str(place) else read(place, *args, **options)

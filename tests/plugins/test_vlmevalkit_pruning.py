@@ -3,11 +3,9 @@
 import json
 import os
 import re
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -20,6 +18,7 @@ from lad_eval.attention.pruning.trend import ENOUGH_REQUESTS, Trend
 from lad_eval.cli.main import invoke
 from lad_eval.plugins.vlmevalkit.learning import drawn_requests
 from lad_eval.tasks.sources.base import Picture
+from tests.plugins.vlmevalkit_runs import replies
 
 # Not imported here: it would switch gradients off for every test of the process.
 pytestmark = pytest.mark.skipif(find_spec("vlmeval") is None, reason="VLMEvalKit is an extra")
@@ -42,34 +41,6 @@ def data(kit, place):
     return "Pictures"
 
 
-@pytest.fixture(scope="module")
-def entries(kit, place):
-    """Tiny models by the classes of VLMEvalKit, as entries; and through our own class."""
-    import vlmeval.config
-    import vlmeval.vlm
-
-    from lad_eval.models.vlmeval.kit import kit as module_of
-    from tests.models import internvl_shaped
-    from tests.models.vlmeval_classes import on_the_cpu, save
-
-    table = vlmeval.config.supported_VLM
-    model, tokenizer = internvl_shaped.make()
-    module = module_of("vlmeval.vlm.internvl.internvl_chat")
-    with ExitStack() as stack:
-        stack.enter_context(on_the_cpu())
-        for kind, made in ((module.AutoModel, model), (module.AutoTokenizer, tokenizer)):
-            given = partial(_shaped_or_read, made, kind.from_pretrained)
-            stack.enter_context(patch.object(kind, "from_pretrained", given))
-        chat = partial(vlmeval.vlm.InternVLChat, model_path="OpenGVLab/InternVL3-8B", version="V2.0", max_new_tokens=5)
-        qwen = partial(vlmeval.vlm.Qwen2VLChat, model_path=save("qwen2.5-vl", place / "qwen2.5-vl"), max_new_tokens=5)
-        stack.enter_context(patch.dict(table, {"TinyChat": chat, "TinyQwen": qwen}))
-        yield {"Qwen2.5-VL": "TinyQwen", "InternVL": "TinyChat", "LLaVA-1.5": f"HF:{save('llava-1.5', place / 'llava-1.5')}"}
-
-
-def _shaped_or_read(made, read, place, *args, **options):
-    return made if "InternVL" in str(place) else read(place, *args, **options)
-
-
 @contextmanager
 def lengths():
     """Tokens that each layer of the decoder reads of each prompt; neither of replies, nor of the few words of a model's check."""
@@ -90,12 +61,6 @@ def run(model, data, folder, *words):
     with lengths() as seen:
         code = invoke(["vlmeval", "--data", data, "--model", model, "--work-dir", folder, "--judge", "exact_matching", *words])
     return code, seen
-
-
-def replies(folder, data):
-    (path,) = (path for path in Path(folder).rglob(f"*_{data}.xlsx") if not path.is_symlink())
-    table = pd.read_excel(path, dtype=str, keep_default_na=False)
-    return path, dict(zip(table["index"], table["prediction"], strict=True))
 
 
 @pytest.mark.parametrize("kind", ["Qwen2.5-VL", "InternVL", "LLaVA-1.5"])

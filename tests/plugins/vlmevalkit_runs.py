@@ -34,3 +34,9 @@ def own_run(model, task, out, *options):
     (path,) = Path(out).rglob("predictions.parquet")
     tables = pd.read_parquet(path).groupby("method")
     return {name: {(row.sample_id, row.permutation): str(row.position + 1) for row in rows.itertuples()} for name, rows in tables}
+
+
+def replies(folder, data):
+    (path,) = (path for path in Path(folder).rglob(f"*_{data}.xlsx") if not path.is_symlink())
+    table = pd.read_excel(path, dtype=str, keep_default_na=False)
+    return path, dict(zip(table["index"], table["prediction"], strict=True))

@@ -1,13 +1,11 @@
 """The study of attention between images: run once, written whole, equal to weights that eager attention returns."""
 
 import csv
-import json
 import re
 import shutil
 
 import numpy as np
 import pytest
-import torch
 
 from lad_eval.attention.cross_image.capl import Capl
 from lad_eval.attention.hooks import around_attention
@@ -19,7 +17,9 @@ from lad_eval.studies.capl.between import record_between
 from lad_eval.studies.capl.conditions import StudyConditions, parse_fused, parse_rival
 from lad_eval.studies.capl.data import TaskData, positions_chosen
 from lad_eval.studies.capl.reported import REPORTED, reported_document, reported_model
+from lad_eval.studies.capl.run import between_document
 from lad_eval.studies.capl.tables import directions, needs_table, shown_layers
+from tests.models.adapter_files import save_noise_adapter
 from tests.models.requests import make_requests
 
 MODEL = "random:qwen2.5-vl"
@@ -29,21 +29,7 @@ ROWS = ["base", "fused", "truncated", "delimiter-scaling(layers=2)"]
 
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory):
-    """A LoRA adapter that changes answers, as `lad-eval capl train` leaves one."""
-    peft = pytest.importorskip("peft")
-    folder = tmp_path_factory.mktemp("adapters") / "noise"
-    model = load_model(MODEL, device="cpu").model
-    adapted = peft.get_peft_model(model, peft.LoraConfig(r=2, lora_alpha=32, target_modules=["q_proj", "v_proj"]))
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in adapted.parameters():
-            if parameter.requires_grad:
-                parameter.normal_(std=0.3)
-    adapted.save_pretrained(folder)
-    config = json.loads((folder / "adapter_config.json").read_text())
-    (folder / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": MODEL}))
-    (folder / "training.json").write_text(json.dumps({"attention": Capl(rho=0.9).facts}))
-    return folder
+    return save_noise_adapter(tmp_path_factory.mktemp("adapters") / "noise", MODEL, Capl(rho=0.9).facts)
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +99,6 @@ def test_a_second_run_evaluates_nothing_and_stored_runs_need_no_model(made, adap
     monkeypatch.setattr("lad_eval.studies.runs.load", lambda settings: pytest.fail("a model was loaded"))
     assert invoke([*arguments, "--adapter", str(adapter), "--stored"]) == 0
     assert page.read_text() == before
-    assert invoke([*arguments, "--adapter", str(adapter), "--stored", "--out", str(base / "elsewhere")]) == 0
-    assert "between: not shown: attention between images is measured on a model" in capsys.readouterr().err
     assert invoke([*arguments, "--stored", "--tasks", "scenes_random_n2"]) == 2
     assert "there is no finished run of scenes_random_n2; run without --stored." in capsys.readouterr().err
 
@@ -211,6 +195,12 @@ def data_of(predicted, trained=False):
         for row, answers in zip(conditions.rows, predicted, strict=True)
     }
     return TaskData("two", conditions, rows, {}, seed=0)
+
+
+def test_attention_that_was_not_measured_is_named():
+    document = between_document(data_of([(0, 0, 0, 0)] * 3))
+    assert not document.tables
+    assert document.missing == ("attention between images is measured on a model of transformers: run without --stored.",)
 
 
 def test_answers_that_need_other_images_by_hand():

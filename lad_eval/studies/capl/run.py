@@ -152,7 +152,7 @@ def _documents(tasks: Sequence[TaskData], base: str) -> tuple[StudyDocument, ...
             tuple(positions_table(data) for data in tasks),
             tuple(positions_chart(data) for data in tasks),
         ),
-        _between_document(main),
+        between_document(main),
     ]
     if (reported := reported_document(base, tasks)) is not None:
         documents.append(reported)
@@ -172,7 +172,8 @@ def _remarks(data: TaskData) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _between_document(data: TaskData) -> StudyDocument:
+def between_document(data: TaskData) -> StudyDocument:
+    """Tables and pictures of the attention between images, or why there are none."""
     title = "Attention between images, layer by layer"
     if set(data.between) != set(data.conditions.weights):
         reason = "attention between images is measured on a model of transformers: run without --stored."
