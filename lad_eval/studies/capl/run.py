@@ -52,7 +52,7 @@ def capl_study(settings: Settings, attention: str | None, rival: str, out: Path,
     Raises:
         UserError: a name is wrong, the model cannot be run under an intervention, or there is no stored run.
     """
-    settings = _apart(settings)
+    settings = _base_and_adapter(settings)
     fused = parse_fused(attention, _trained_under(settings.adapter))
     conditions = StudyConditions(fused, parse_rival(rival, fused), settings.adapter is not None)
     requirements = [Requirement(task, conditions.methods) for task in resolve(settings.tasks)]
@@ -85,7 +85,7 @@ def capl_study(settings: Settings, attention: str | None, rival: str, out: Path,
     return write_study(report, folder)
 
 
-def _apart(settings: Settings) -> Settings:
+def _base_and_adapter(settings: Settings) -> Settings:
     """The settings with the base as the model, where the folder of an adapter was named as the model."""
     source = source_of(settings.model, adapter=settings.adapter, revision=settings.revision)
     if settings.adapter is not None or source.adapter is None:

@@ -136,8 +136,8 @@ def between_table(data: TaskData) -> Table:
     rows: list[tuple[Content, ...]] = []
     for layer in shown_layers(layers, layers[:: data.conditions.fused.every]):
         for name, by_layer in matrices.items():
-            own, earlier, later = (figure(value) for value in directions(by_layer[layer]))
-            rows.append((layer, name, own, earlier, later))
+            cells = (figure(value) for value in directions(by_layer[layer]))
+            rows.append((layer, name, *cells))
     notes = (
         "Points of the attention of an image's tokens, the mean over images, heads and prompts; the rest to 100 goes to text. Of "
         f"the layers that attend, every one of {data.conditions.fused.every}, from the first, is fused.",
