@@ -17,18 +17,16 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="capl",
-    help="Train a model to prefer answers given with attention between images: answers, train.",
+    help="Train a model to prefer answers given with attention between images: answers, train, merge.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 Attention = Annotated[
-    str, typer.Option("--attention", help="Attention of chosen answers, and of training: capl(rho=0.95, weight=0.5, every=2).")
+    str, typer.Option("--attention", help="Of chosen answers and of the training on them: capl(rho=0.95, weight=0.5, every=2).")
 ]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, or auto: a GPU if there is one.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16, or auto: float32 on the CPU, else bfloat16.")]
-Limit = Annotated[int, typer.Option("--limit", min=1, help="The most training samples of each task.")]
-_LIMIT = 2000
 
 
 @app.command("answers")
@@ -41,9 +39,9 @@ def answers(
     pairs: Annotated[
         int, typer.Option("--pairs", min=1, help="Number of pairs, the same for each (chosen, rejected) position.")
     ] = 200,
-    limit: Limit = _LIMIT,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="The most training samples of each task.")] = 2000,
     attention: Attention = "capl",
-    unbalanced: Annotated[bool, typer.Option("--unbalanced", help="Keep pairs regardless of position.")] = False,
+    unbalanced: Annotated[bool, typer.Option("--unbalanced", help="Answer each request alone; keep all pairs.")] = False,
     batch_size: Annotated[str, typer.Option("--batch-size", help="Requests per pass, or auto.")] = "auto",
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -85,7 +83,6 @@ def train(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder of the adapter; an interrupted training resumes there.", file_okay=False)
     ],
-    attention: Attention = "capl",
     beta: Annotated[float, typer.Option("--beta", help="Beta of DPO.")] = 0.1,
     nll_weight: Annotated[
         float, typer.Option("--nll-weight", help="Weight of the chosen answer's negative log-likelihood.")
@@ -101,7 +98,6 @@ def train(
     ] = False,
     save_every: Annotated[int, typer.Option("--save-every", help="Steps between checkpoints.")] = 5,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the initial weights and of the order of pairs.")] = 0,
-    limit: Limit = _LIMIT,
     device: Device = "auto",
     dtype: Dtype = "auto",
     revision: Revision = None,
@@ -118,7 +114,7 @@ def train(
     from lad_eval.tasks.registry import load_task
     from lad_eval.training.batches import examples_of
     from lad_eval.training.dpo import TrainingOptions, check_packages, train_adapter
-    from lad_eval.training.pairs import PairSet
+    from lad_eval.training.pairs import PairSet, attention_of, check_balance, check_made_with
 
     check_packages()
     options = TrainingOptions(
@@ -134,10 +130,11 @@ def train(
         save_every=save_every,
         seed=seed,
     )
-    trained_under = _capl(attention)
     stored = PairSet.load(pairs)
+    if not stored.unbalanced:
+        check_balance(stored.pairs, stored.candidates)
     opened = {name: load_task(name) for name in dict.fromkeys(pair.task for pair in stored.pairs)}
-    examples = examples_of(stored, opened, limit)
+    examples = examples_of(stored, opened)
     vlm = load_model(
         model,
         revision=revision,
@@ -148,11 +145,38 @@ def train(
     )
     if not isinstance(vlm, HuggingFaceVLM):
         raise UserError(f"{model} cannot be trained: only models that transformers loads can.")
+    check_made_with(stored, vlm.fingerprint)
+    trained_under = attention_of(stored)
     train_adapter(vlm, examples, out, base=model, made_from=stored.made_from, attention=trained_under, options=options)
     log_next_steps(
         f"lad-eval run --model {model} --adapter {out} --tasks {','.join(opened)} --methods 'vanilla,{trained_under.label}'",
         written=out,
     )
+
+
+@app.command("merge")
+def merge(
+    model: Model,
+    adapter: Annotated[str, typer.Option("--adapter", help="Folder or hub id of a PEFT adapter.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the model that is made.", file_okay=False)],
+    device: Device = "cpu",
+    dtype: Dtype = "auto",
+    revision: Revision = None,
+    trust_remote_code: TrustRemoteCode = False,
+    quiet: Quiet = False,
+) -> None:
+    """A model folder of the base with the adapter in its weights, and of what it was trained under; needs `lad-eval[peft]`."""
+    quiet_libraries(quiet=quiet)
+    log_to_stderr(quiet=quiet)
+    from lad_eval.models.huggingface import HuggingFaceVLM
+    from lad_eval.models.registry import load_model
+    from lad_eval.training.merge import save_merged
+
+    vlm = load_model(model, revision=revision, adapter=adapter, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    if not isinstance(vlm, HuggingFaceVLM):
+        raise UserError(f"{model} cannot be merged: only models that transformers loads can.")
+    save_merged(vlm, out)
+    log_next_steps(f"lad-eval run --model {out} --tasks TASK", written=out)
 
 
 def _capl(text: str) -> Capl:

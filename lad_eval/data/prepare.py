@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from lad_eval.data.dataset import DataSet, PrepareOptions, Progress, Status, default_root, remember, remembered, root_of
 from lad_eval.errors import DataError
 from lad_eval.files.atomic import sweep
+from lad_eval.files.lock import only_process
 
 LOCK = ".lad_eval.lock"
 
@@ -39,7 +38,7 @@ def prepare(dataset: DataSet, root: Path | None, options: PrepareOptions, progre
         raise DataError(f"{folder}: cannot be made: {error.strerror}.") from None
     from lad_eval.data.retrieval.store import FOLDER
 
-    with _alone(folder):
+    with only_process(folder / LOCK, f"{folder} is being prepared by another process; wait for it to end.", DataError):
         for place in (folder, *(path for path in (folder / FOLDER).rglob("*") if path.is_dir())):
             sweep(place)
         dataset.prepare(folder, options, progress)
@@ -74,22 +73,3 @@ def _folder(dataset: DataSet, root: Path | None) -> Path:
     if not root.expanduser().is_dir():
         raise DataError(f"{root}: no such folder.")
     return root.expanduser().absolute()
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keeps a second process from preparing the same folder; a folder that cannot be written is prepared unguarded."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(folder / LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise DataError(f"{folder} is being prepared by another process; wait for it to end.") from None
-    except OSError:
-        yield
-        return
-    try:
-        yield
-    finally:
-        lock.release()

@@ -17,6 +17,8 @@ from lad_eval.version import __version__
 
 _PACKAGES = ("torch", "transformers", "torchvision", "tokenizers", "pillow")
 _PROVENANCE = ("_name_or_path", "_commit_hash", "transformers_version", "dtype", "torch_dtype")
+TRAINED_UNDER = "lad_eval_trained_under"
+"""Entry of a merged model's configuration: the attention that its adapter was trained under, as facts."""
 _CHUNK_BYTES = 2**24
 
 
@@ -42,7 +44,8 @@ def describe(
         image_preparation: "protocol", "native" or "pad".
         chat_template: digest of the template.
         adapter: what identifies the adapter that was merged into the weights; None: there is none, and no such entry.
-        adapter_attention: the attention that the adapter was trained under, as facts; None: that of the unchanged model.
+        adapter_attention: the attention that the adapter was trained under, also one merged into the base before, as facts;
+            None: that of the unchanged model.
         prompt: what determines a prompt besides the template, and a digest of a prompt; None if nothing does.
     """
     text = model.config.get_text_config()

@@ -151,7 +151,7 @@ def load_model(
         model, processor, weights = _loaded(source, dtype=number, device=where, **options)
     model = apply_adapter(model, source)
     spare_threads(model)
-    from lad_eval.models.fingerprint import adapter_attention, adapter_identity
+    from lad_eval.models.fingerprint import TRAINED_UNDER, adapter_attention, adapter_identity
 
     return HuggingFaceVLM(
         model,
@@ -160,7 +160,9 @@ def load_model(
         content_name=source.content_name,
         weights=weights,
         adapter=None if source.adapter is None else adapter_identity(source.adapter),
-        adapter_attention=None if source.adapter is None else adapter_attention(source.adapter),
+        adapter_attention=(
+            getattr(model.config, TRAINED_UNDER, None) if source.adapter is None else adapter_attention(source.adapter)
+        ),
         batch_size=batch_size,
         image_preparation=image_preparation,
         date=date,

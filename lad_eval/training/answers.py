@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
 
 from lad_eval.attention.cross_image.capl import Capl
 from lad_eval.attention.cross_image.truncated import Truncated
@@ -16,6 +19,7 @@ from lad_eval.files.log import append, read_log, repair, storage_errors
 from lad_eval.tasks.leakage import shown_pictures
 from lad_eval.tasks.request import Permutation, Request, Sample
 from lad_eval.tasks.sources.base import Trainable
+from lad_eval.training.folder import only_process_in
 from lad_eval.training.pairs import (
     AnswerPair,
     PairSet,
@@ -36,8 +40,8 @@ ANSWERS = "answers.jsonl"
 SAMPLES_AT_ONCE = 8
 DEFAULT_LIMIT = 2000
 
-Positions = tuple[int, int]
-"""Positions that the answers under fused and under truncated attention name."""
+LogProbs = tuple[list[float], list[float]]
+"""Float[N] each: a request's candidates under fused and under truncated attention, by position."""
 
 
 def collect_pairs(
@@ -52,38 +56,55 @@ def collect_pairs(
 ) -> PairSet:
     """Pairs of answers to training samples: right under fused attention and wrong under truncated attention.
 
-    Source: arXiv 2603.07048; there a language model corrects the chosen answers, here the right answer is known. An answer is
-    the candidate with the highest probability. Every sample is asked under all N cyclic shifts of its images, and each (chosen,
-    rejected) position has a quota, so that a position bias is not what is learned. Samples are asked until every quota is
-    filled, at most `limit` of each task. Answers are stored in the folder, so that a stopped run goes on.
+    Source: arXiv 2603.07048; there a language model corrects the chosen answers, here the right answer is known. Every sample is
+    run under all N cyclic shifts of its images. Its answer is the image with the highest mean log-probability over the shifts, in
+    which every position's pull counts once for each image; the sample gives a pair under each shift. So the pairs of a sample
+    have each position once as the chosen and once as the rejected one, and each (chosen, rejected) position has a quota: a
+    position bias is not what is learned. Samples are run until every quota is filled, at most `limit` of each task. What the
+    model answers is stored in the folder, so that a stopped run goes on.
 
     Args:
-        model: that is asked, with `under`.
+        model: that is run, with `under`.
         tasks: whose sources have training samples, all of one number of candidates.
         folder: for answers and pairs; made if it is missing.
         wanted: pairs, shared out evenly over the N (N - 1) positions and rounded up.
         limit: training samples of each task.
         chosen_under: the attention that gives chosen answers; None: `Capl()`.
-        unbalanced: keep all pairs that are found, whatever their positions.
+        unbalanced: answer each request by itself, by the candidate with the highest probability, as in the paper, and keep all
+            pairs that are found, whatever their positions.
 
     Raises:
         DataError: a task has no training samples or another number of candidates; no balanced set can be made of the answers.
         UserError: the folder holds answers of another model, task or attention, or cannot be written.
     """
     check_pair_count(wanted)
-    n = _candidates(tasks)
+    _check_candidates(tasks)
     fused, truncated = chosen_under or Capl(), Truncated()
     header = {
-        "format": 1,
+        "format": 2,
         "model": dict(model.fingerprint),
         "tasks": [task.fingerprint for task in tasks],
         "chosen": fused.facts,
         "rejected": truncated.facts,
     }
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    path = folder / ANSWERS
-    known = _stored(path, header)
+    with only_process_in(folder, ANSWERS):
+        return _collected(model, tasks, folder, header, (fused, truncated), wanted, limit, unbalanced=unbalanced)
+
+
+def _collected(
+    model: VLM,
+    tasks: Sequence[Task],
+    folder: Path,
+    header: Mapping[str, Any],
+    attentions: tuple[Intervention, Intervention],
+    wanted: int,
+    limit: int,
+    *,
+    unbalanced: bool,
+) -> PairSet:
+    path, n = folder / ANSWERS, tasks[0].candidates
+    known = _stored(path, header, n)
+    pairs_of = pairs_by_request if unbalanced else pairs_by_sample
     requests = 0
     per_cell = quota(wanted, n)
     candidates: list[AnswerPair] = []
@@ -91,11 +112,12 @@ def collect_pairs(
     for block in _blocks(tasks, limit):
         missing = [request for _, request in block if request.key not in known]
         if missing:
-            rows = _answer_rows(model, missing, fused, truncated)
+            rows = _answer_rows(model, missing, attentions)
             append(path, header, rows)
             known |= {row["key"]: (row["fused"], row["truncated"]) for row in rows}
         requests += len(block)
-        candidates += [pair for task, request in block if (pair := _pair(task, request, known[request.key])) is not None]
+        for start in range(0, len(block), n):
+            candidates += pairs_of(block[start : start + n], known)
         pairs = tuple(candidates[:wanted]) if unbalanced else balanced(candidates, per_cell)
         _LOG.info("%d answers, %d of %d pairs", requests, len(pairs), per_cell * n * (n - 1))
         if len(pairs) >= (wanted if unbalanced else per_cell * n * (n - 1)):
@@ -106,7 +128,7 @@ def collect_pairs(
         except DataError:
             _LOG.info("%d pairs in all:\n%s", len(candidates), counts_table(position_counts(candidates, n)))
             raise
-    made = PairSet(pairs, n, header, requests, unbalanced)
+    made = PairSet(pairs, n, header, requests, limit, unbalanced)
     with storage_errors(folder):
         made.save(folder)
     return made
@@ -128,11 +150,10 @@ def training_samples(task: Task, limit: int) -> Iterator[Sample]:
             yield sample
 
 
-def _candidates(tasks: Sequence[Task]) -> int:
+def _check_candidates(tasks: Sequence[Task]) -> None:
     numbers = {task.candidates for task in tasks}
     if len(numbers) > 1:
         raise DataError(f"Pairs are balanced over positions, so tasks must have one number of candidates, not {sorted(numbers)}.")
-    return numbers.pop()
 
 
 def _blocks(tasks: Sequence[Task], limit: int) -> Iterator[list[tuple[Task, Request]]]:
@@ -150,26 +171,48 @@ def _blocks(tasks: Sequence[Task], limit: int) -> Iterator[list[tuple[Task, Requ
             yield block
 
 
-def _answer_rows(model: VLM, requests: Sequence[Request], fused: Intervention, truncated: Intervention) -> list[dict[str, Any]]:
-    positions = []
-    for attention in (fused, truncated):
+def _answer_rows(model: VLM, requests: Sequence[Request], attentions: tuple[Intervention, Intervention]) -> list[dict[str, Any]]:
+    log_probs = []
+    for attention in attentions:
         with cast("Changeable", model).under(attention):
-            positions.append(model.evidence(requests).log_probs.argmax(axis=1).tolist())
+            log_probs.append(model.evidence(requests).log_probs.tolist())
     return [
         {"key": request.key, "fused": chosen, "truncated": rejected}
-        for request, chosen, rejected in zip(requests, *positions, strict=True)
+        for request, chosen, rejected in zip(requests, *log_probs, strict=True)
     ]
 
 
-def _pair(task: Task, request: Request, answers: Positions) -> AnswerPair | None:
-    """None where the answer under fused attention is wrong, or that under truncated attention right."""
-    chosen, rejected = answers
+def pairs_by_sample(shifts: Sequence[tuple[Task, Request]], known: Mapping[str, LogProbs]) -> list[AnswerPair]:
+    """A pair for each shift of a sample; none where the answer under fused attention is wrong, or that under truncated right.
+
+    A pull of positions is added to log-probabilities, and every image is once at each position: it cancels in the mean.
+    """
+    fused, truncated = (
+        int(np.mean([request.permutation.inverse.apply(known[request.key][under]) for _, request in shifts], axis=0).argmax())
+        for under in (0, 1)
+    )
+    pairs = []
+    for task, request in shifts:
+        positions = request.permutation.position_of(fused), request.permutation.position_of(truncated)
+        pairs += _pair(task, request, *positions)
+    return pairs
+
+
+def pairs_by_request(requests: Sequence[tuple[Task, Request]], known: Mapping[str, LogProbs]) -> list[AnswerPair]:
+    """A pair for each request that is answered right under fused attention and wrong under truncated attention."""
+    pairs = []
+    for task, request in requests:
+        pairs += _pair(task, request, *(int(np.argmax(log_probs)) for log_probs in known[request.key]))
+    return pairs
+
+
+def _pair(task: Task, request: Request, chosen: int, rejected: int) -> list[AnswerPair]:
     if chosen != request.gold_position or rejected == request.gold_position:
-        return None
-    return AnswerPair(task.name, request.sample_id, request.permutation.order, request.key, chosen, rejected)
+        return []
+    return [AnswerPair(task.name, request.sample_id, request.permutation.order, request.key, chosen, rejected)]
 
 
-def _stored(path: Path, header: Mapping[str, Any]) -> dict[str, Positions]:
+def _stored(path: Path, header: Mapping[str, Any], n: int) -> dict[str, LogProbs]:
     if not path.exists():
         return {}
 
@@ -180,7 +223,7 @@ def _stored(path: Path, header: Mapping[str, Any]) -> dict[str, Positions]:
         return document
 
     def is_row(row: Mapping[str, Any], _: Any) -> bool:
-        return isinstance(row.get("key"), str) and all(isinstance(row.get(name), int) for name in ("fused", "truncated"))
+        return isinstance(row.get("key"), str) and all(_are_log_probs(row.get(name), n) for name in ("fused", "truncated"))
 
     try:
         with storage_errors(path, "read"):
@@ -189,3 +232,7 @@ def _stored(path: Path, header: Mapping[str, Any]) -> dict[str, Positions]:
         raise DataError(str(error)) from error
     repair(path, contents)
     return {row["key"]: (row["fused"], row["truncated"]) for row in contents.rows}
+
+
+def _are_log_probs(values: Any, n: int) -> bool:
+    return isinstance(values, list) and len(values) == n and all(isinstance(v, float) and math.isfinite(v) for v in values)

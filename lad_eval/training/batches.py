@@ -63,13 +63,12 @@ class PairCollator:
         return {**with_positions(self._model, inputs), "completion_mask": mask, LAYOUT: layout}
 
 
-def examples_of(pairs: PairSet, tasks: Mapping[str, Task], limit: int) -> list[tuple[Request, AnswerPair]]:
+def examples_of(pairs: PairSet, tasks: Mapping[str, Task]) -> list[tuple[Request, AnswerPair]]:
     """The requests of pairs, made again from the tasks' training samples.
 
     Args:
         pairs: whose requests.
         tasks: by name.
-        limit: training samples of each task that are gone through.
 
     Raises:
         DataError: a task's samples are not those that the pairs were made of.
@@ -81,7 +80,7 @@ def examples_of(pairs: PairSet, tasks: Mapping[str, Task], limit: int) -> list[t
         for pair in pairs.pairs:
             if pair.task == name:
                 orders.setdefault(pair.sample_id, []).append(pair)
-        for sample in training_samples(task, limit):
+        for sample in training_samples(task, pairs.limit):
             for pair in orders.pop(sample.id, ()):
                 request = task.request(sample, pair.permutation)
                 examples[request.key] = (request, pair)

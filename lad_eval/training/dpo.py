@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-import shutil
+import math
+import os
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,9 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lad_eval.attention.cross_image.capl import Capl
 from lad_eval.errors import UnsupportedModelError, UserError
-from lad_eval.files.checkpoints import TRAINING, adapter_weights
-from lad_eval.files.documents import parse, read_json, write_json
-from lad_eval.files.log import storage_errors
+from lad_eval.training.folder import CHECKPOINTS, SETTINGS, begin, finish, is_finished, last_checkpoint, only_process_in
 
 if TYPE_CHECKING:
     from lad_eval.attention.hooks import AttentionCall, AttentionOutput, Run
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from lad_eval.training.pairs import AnswerPair
 
 _LOG = logging.getLogger(__name__)
-SETTINGS = "settings.json"
-CHECKPOINTS = "checkpoints"
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -64,10 +61,10 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         for name in ("beta", "learning_rate", "epochs", "batch_size", "pairs_at_once", "rank", "alpha", "save_every"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name} must be above 0, not {getattr(self, name)!r}.")
-        if self.nll_weight < 0:
-            raise UserError(f"nll_weight must be at least 0, not {self.nll_weight!r}.")
+            if not 0 < getattr(self, name) < math.inf:
+                raise UserError(f"{name} must be above 0 and finite, not {getattr(self, name)!r}.")
+        if not 0 <= self.nll_weight < math.inf:
+            raise UserError(f"nll_weight must be at least 0 and finite, not {self.nll_weight!r}.")
         if self.batch_size % self.pairs_at_once:
             raise UserError(f"batch_size must be a multiple of pairs_at_once, {self.pairs_at_once}, not {self.batch_size}.")
 
@@ -120,22 +117,23 @@ def train_adapter(
         "pairs": [[pair.key, pair.chosen, pair.rejected] for _, pair in examples],
         "made_from": dict(made_from),
     }
-    if _is_finished(folder, settings):
-        _LOG.info("%s is trained already", folder)
-        return folder
-    trainer = _trainer(vlm, examples, folder / CHECKPOINTS, attention, options)
-    with warnings.catch_warnings():
+    alone = only_process_in(folder, SETTINGS) if int(os.environ.get("RANK", "0")) == 0 else nullcontext()
+    with alone, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        trainer.train(resume_from_checkpoint=_last_checkpoint(folder / CHECKPOINTS))
-    if not trainer.is_world_process_zero():
-        return folder
-    adapted = trainer.accelerator.unwrap_model(trainer.model)
-    adapted.peft_config["default"].base_model_name_or_path = base
-    with storage_errors(folder):
-        adapted.save_pretrained(str(folder))
-        document = {name: settings[name] for name in ("format", "attention", "options", "made_from")}
-        write_json(folder / TRAINING, {**document, "base": base, "pairs": len(examples), "steps": trainer.state.global_step})
-        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        begin(folder, settings)
+        if is_finished(folder, settings):
+            _LOG.info("%s is trained already", folder)
+            return folder
+        trainer = _trainer(vlm, examples, folder / CHECKPOINTS, attention, options)
+        is_main = trainer.is_world_process_zero()
+        trainer.train(resume_from_checkpoint=last_checkpoint(folder / CHECKPOINTS, remove=is_main))
+        if is_main:
+            adapted = trainer.accelerator.unwrap_model(trainer.model)
+            _check_finite(adapted)
+            adapted.peft_config["default"].base_model_name_or_path = base
+            document = {name: settings[name] for name in ("format", "attention", "options", "made_from")}
+            document |= {"base": base, "pairs": len(examples), "steps": trainer.state.global_step}
+            finish(folder, lambda place: adapted.save_pretrained(str(place)), document)
     return folder
 
 
@@ -214,7 +212,10 @@ def _trainer(
         def training_step(self, wrapped: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
             layout = inputs.pop(LAYOUT)
             with fused_step(model, attention, layout, passes):
-                return super().training_step(wrapped, inputs, num_items_in_batch)
+                loss = super().training_step(wrapped, inputs, num_items_in_batch)
+            if not loss.isfinite():
+                raise _diverged(f"the loss of step {self.state.global_step + 1} is {loss.item()}")
+            return loss
 
     class StepLog(TrainerCallback):  # type: ignore[misc]
         """One line for each optimizer step."""
@@ -230,7 +231,6 @@ def _trainer(
                     logs.get("rewards/margins", float("nan")),
                 )
 
-    device = model.device.type
     arguments = DPOConfig(
         output_dir=str(folder),
         loss_type=["sigmoid", "sft"],
@@ -245,8 +245,7 @@ def _trainer(
         gradient_accumulation_steps=_accumulation(options),
         gradient_checkpointing=options.checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
-        bf16=device == "cuda" and str(model.dtype) == "torch.bfloat16",
-        use_cpu=device == "cpu",
+        **_precision(model.device.type, model.dtype),
         seed=options.seed,
         data_seed=options.seed,
         save_strategy="steps",
@@ -281,10 +280,18 @@ def _trainer(
     return trainer
 
 
+def _precision(device: str, dtype: Any) -> dict[str, bool]:
+    """Options of the trainer, whose default is mixed precision in bfloat16 on any device."""
+    number = str(dtype).removeprefix("torch.")
+    return {
+        "bf16": device == "cuda" and number == "bfloat16",
+        "fp16": device == "cuda" and number == "float16",
+        "use_cpu": device == "cpu",
+    }
+
+
 def _accumulation(options: TrainingOptions) -> int:
     """Forward passes of an optimizer step in each process."""
-    import os
-
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if options.batch_size % (options.pairs_at_once * processes):
         raise UserError(
@@ -294,36 +301,11 @@ def _accumulation(options: TrainingOptions) -> int:
     return options.batch_size // (options.pairs_at_once * processes)
 
 
-def _is_finished(folder: Path, settings: Mapping[str, Any]) -> bool:
-    """Whether this training's adapter is in the folder; begins the folder where nothing is.
-
-    Raises:
-        UserError: another training is there.
-    """
-    with storage_errors(folder):
-        (folder / CHECKPOINTS).parent.mkdir(parents=True, exist_ok=True)
-    path = folder / SETTINGS
-    if not path.exists():
-        if adapter_weights(folder) is not None:
-            raise UserError(f"{folder} holds an adapter that was not trained here; choose another --out.")
-        with storage_errors(folder):
-            write_json(path, settings)
-        return False
-    stored = read_json(path, what="the settings of a training", cure="Choose another --out.")
-    if stored != settings:
-        other = next((name for name in settings if stored.get(name) != settings[name]), "format")
-        raise UserError(f"{folder} holds another training (its {other} differs); choose another --out.")
-    return adapter_weights(folder) is not None and (folder / TRAINING).exists()
+def _check_finite(adapted: Any) -> None:
+    """Refuses weights of which the last step made no numbers."""
+    if not all(weight.isfinite().all() for weight in adapted.parameters() if weight.requires_grad):
+        raise _diverged("the adapter's weights are not finite after the last step")
 
 
-def _last_checkpoint(folder: Path) -> str | None:
-    """The latest checkpoint that is whole: its state is written last."""
-    for path in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
-        try:
-            parse((path / "trainer_state.json").read_bytes(), constants=True)
-        except (OSError, ValueError):
-            _LOG.warning("%s was cut off and is not used.", path)
-            shutil.rmtree(path, ignore_errors=True)
-            continue
-        return str(path)
-    return None
+def _diverged(fault: str) -> UserError:
+    return UserError(f"The training diverged: {fault}. Train in another --out with a lower --learning-rate or in float32.")

@@ -8,11 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lad_eval.attention.cross_image.capl import Capl
 from lad_eval.errors import DataError, UserError
 from lad_eval.files.documents import read_json, write_json
 from lad_eval.tasks.request import Permutation
 
 PAIRS = "pairs.json"
+_FORMAT = 2
 _SHARE, _MOST = 3, 0.75
 """A (chosen, rejected) position may hold so many times its even share of the pairs, and at most this share of them."""
 
@@ -51,6 +53,7 @@ class PairSet:
         candidates: N.
         made_from: JSON-serialisable: model, tasks and both attentions.
         requests: how many were run under both attentions.
+        limit: the most training samples of each task that the pairs were made from.
         unbalanced: whether an unbalanced set was requested.
     """
 
@@ -58,6 +61,7 @@ class PairSet:
     candidates: int
     made_from: Mapping[str, Any]
     requests: int
+    limit: int
     unbalanced: bool = False
 
     @property
@@ -72,10 +76,11 @@ class PairSet:
             OSError: it cannot be written.
         """
         document = {
-            "format": 1,
+            "format": _FORMAT,
             "candidates": self.candidates,
             "made_from": dict(self.made_from),
             "requests": self.requests,
+            "limit": self.limit,
             "unbalanced": self.unbalanced,
             "counts": self.counts,
             "pairs": [asdict(pair) for pair in self.pairs],
@@ -92,10 +97,19 @@ class PairSet:
         document = read_json(
             folder / PAIRS, what="chosen and rejected answers", cure="Make it with `lad-eval capl answers`.", error=DataError
         )
-        if document.get("format") != 1:
+        if document.get("format") != _FORMAT:
             raise DataError(f"{folder / PAIRS} was written by another version of lad_eval; make it again in another folder.")
-        pairs = tuple(AnswerPair(**{**pair, "order": tuple(pair["order"])}) for pair in document["pairs"])
-        return cls(pairs, document["candidates"], document["made_from"], document["requests"], document["unbalanced"])
+        try:
+            pairs = tuple(AnswerPair(**{**pair, "order": tuple(pair["order"])}) for pair in document["pairs"])
+            fields = [document[name] for name in ("candidates", "made_from", "requests", "limit", "unbalanced")]
+            made = cls(pairs, *fields)
+            places = {place for pair in pairs for place in (pair.chosen, pair.rejected)}
+            sound = places <= set(range(made.candidates)) and all(pair.permutation for pair in pairs)
+        except (KeyError, TypeError, ValueError):
+            sound = False
+        if not sound:
+            raise DataError(f"{folder / PAIRS} does not hold pairs; make them with `lad-eval capl answers`.")
+        return made
 
 
 def position_counts(pairs: Iterable[AnswerPair], n: int) -> list[list[int]]:
@@ -161,3 +175,23 @@ def check_pair_count(wanted: int) -> None:
     """
     if wanted < 1:
         raise UserError(f"The number of pairs must be at least 1, not {wanted}.")
+
+
+def check_made_with(pairs: PairSet, fingerprint: Mapping[str, Any]) -> None:
+    """Refuses pairs of another model's answers.
+
+    Raises:
+        DataError: the weights or the adapter that answered are not those of the fingerprint.
+    """
+    model = pairs.made_from["model"]
+    if any(model.get(name) != fingerprint.get(name) for name in ("weights", "adapter")):
+        raise DataError(
+            f"The pairs are of the answers of {model.get('model')}, not of these weights of {fingerprint['model']}; make "
+            "others with `lad-eval capl answers`."
+        )
+
+
+def attention_of(pairs: PairSet) -> Capl:
+    """The attention of the chosen answers, under which a model is trained on the pairs."""
+    facts = pairs.made_from["chosen"]
+    return Capl(**{name: value for name, value in facts.items() if name != "name"})

@@ -42,7 +42,7 @@ def test_a_position_with_more_than_three_times_its_share_is_refused():
 
 
 def test_a_set_is_read_as_it_was_written(tmp_path):
-    made = PairSet((pair(2, 0), pair(0, 1)), 3, {"chosen": {"name": "capl"}}, 12)
+    made = PairSet((pair(2, 0), pair(0, 1)), 3, {"chosen": {"name": "capl"}}, 12, 2000)
     made.save(tmp_path)
     assert PairSet.load(tmp_path) == made
     assert re.findall(r"\d+", counts_table(made.counts).splitlines()[1]) == ["1", "0", "1", "0"]

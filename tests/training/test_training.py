@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import threading
 import types
 
@@ -13,31 +12,17 @@ import torch
 
 from lad_eval.attention.cross_image.capl import Capl
 from lad_eval.attention.hooks import around_attention, hooks_in_all_threads
-from lad_eval.errors import DataError, UnsupportedModelError, UserError
+from lad_eval.errors import UnsupportedModelError, UserError
 from lad_eval.methods import make_method
 from lad_eval.models.registry import load_model
 from lad_eval.run.execute import warn_of_attention
 from lad_eval.tasks.leakage import shown_pictures
 from lad_eval.tasks.registry import load_task
-from lad_eval.tasks.request import Permutation
-from lad_eval.training.answers import collect_pairs, training_samples
+from lad_eval.training.answers import training_samples
 from lad_eval.training.batches import LAYOUT, PairCollator
 from lad_eval.training.dpo import TrainingOptions, fused_step, target_modules, train_adapter
-from lad_eval.training.pairs import AnswerPair
-
-TASK = "scenes_random_n2"
-MODEL = "random:qwen2.5-vl"
-
-
-def examples(count):
-    """Requests of training samples, each with its right answer chosen."""
-    task = load_task(TASK)
-    made = []
-    for index, sample in enumerate(training_samples(task, count)):
-        request = task.request(sample, Permutation.identity(2).shifted(index))
-        gold = request.gold_position
-        made.append((request, AnswerPair(TASK, sample.id, request.permutation.order, request.key, gold, 1 - gold)))
-    return made
+from lad_eval.training.folder import CHECKPOINTS
+from tests.training.examples import MODEL, TASK, examples
 
 
 def test_training_samples_share_nothing_with_evaluated_ones():
@@ -46,23 +31,6 @@ def test_training_samples_share_nothing_with_evaluated_ones():
     assert len(train) == 30
     assert not shown_pictures(train) & shown_pictures(test)
     assert not {sample.id for sample in train} & {sample.id for sample in test}
-
-
-def test_answers_go_on_where_they_stopped_and_belong_to_one_model(tmp_path):
-    model, task = load_model("lad-tiny"), load_task("scenes_adversarial_n4")
-    first = collect_pairs(model, [task], tmp_path / "whole", wanted=2, limit=8, unbalanced=True)
-    assert len(first.pairs) == 2
-    assert all(pair.chosen != pair.rejected for pair in first.pairs)
-    with pytest.raises(DataError, match=r"prefer position 4 to position 3, more than the 25 % that a balanced set may have"):
-        collect_pairs(model, [task], tmp_path / "whole", wanted=2, limit=8)
-    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
-    lines = (tmp_path / "cut" / "answers.jsonl").read_bytes().splitlines(keepends=True)
-    (tmp_path / "cut" / "answers.jsonl").write_bytes(b"".join(lines[:5]) + lines[5][:20])
-    again = collect_pairs(model, [task], tmp_path / "cut", wanted=2, limit=8, unbalanced=True)
-    assert again == first
-    assert sorted((tmp_path / "cut" / "answers.jsonl").read_bytes().splitlines()) == sorted(line.strip() for line in lines)
-    with pytest.raises(DataError, match=r"answers of another run \(its chosen differs\); choose another --out"):
-        collect_pairs(model, [task], tmp_path / "whole", wanted=2, limit=8, chosen_under=Capl(rho=0.5))
 
 
 def test_a_batch_has_the_evaluated_prompts_and_the_bare_answers():
@@ -161,14 +129,14 @@ def test_a_training_that_was_stopped_ends_in_the_same_adapter(tmp_path, monkeypa
     with pytest.raises(KeyboardInterrupt):
         train("cut")
     # A checkpoint that a kill cut off, later than the whole one, is passed over.
-    broken = tmp_path / "cut" / "checkpoints" / "checkpoint-9"
+    broken = tmp_path / "cut" / CHECKPOINTS / "checkpoint-9"
     broken.mkdir()
     (broken / "trainer_state.json").write_text("{")
     monkeypatch.setattr(dpo, "fused_step", real)
     again = load_file(train("cut") / "adapter_model.safetensors")
     assert whole.keys() == again.keys()
     assert all(torch.equal(whole[name], again[name]) for name in whole)
-    assert not (tmp_path / "cut" / "checkpoints").exists()
+    assert not (tmp_path / "cut" / CHECKPOINTS).exists()
     assert json.loads((tmp_path / "cut" / "training.json").read_text())["attention"] == Capl().facts
     adapted = load_model(MODEL, adapter=str(tmp_path / "cut"))
     assert adapted.fingerprint["adapter_attention"] == Capl().facts

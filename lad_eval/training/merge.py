@@ -1,0 +1,38 @@
+"""An adapter merged into its base, as a model folder of its own."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lad_eval.errors import UserError
+from lad_eval.files.log import storage_errors
+from lad_eval.models.fingerprint import TRAINED_UNDER
+from lad_eval.training.folder import check_empty
+
+if TYPE_CHECKING:
+    from lad_eval.models.huggingface import HuggingFaceVLM
+
+
+def save_merged(vlm: HuggingFaceVLM, folder: Path) -> None:
+    """Saves a model with the adapter that was merged into it, in its dtype, with its processor: safetensors, whole or not at all.
+
+    The attention that the adapter was trained under is kept in the model's configuration.
+
+    Raises:
+        UserError: the model has no adapter, or the folder holds something or cannot be written.
+    """
+    facts = vlm.fingerprint
+    if "adapter" not in facts:
+        raise UserError(f"{vlm.name} has no adapter to merge; name one with --adapter.")
+    if facts.get("adapter_attention") is not None:
+        setattr(vlm.model.config, TRAINED_UNDER, dict(facts["adapter_attention"]))
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        check_empty(folder)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
+            made = Path(scratch) / "model"
+            vlm.model.save_pretrained(str(made))
+            vlm.processor.save_pretrained(str(made))
+            made.replace(folder)

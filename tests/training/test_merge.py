@@ -1,0 +1,41 @@
+"""A base with an adapter in its weights is a model folder of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lad_eval.attention.cross_image.capl import Capl
+from lad_eval.cli.main import invoke
+from lad_eval.models.registry import load_model
+from lad_eval.training.dpo import TrainingOptions, train_adapter
+from tests.training.examples import MODEL, TASK, examples
+
+pytest.importorskip("trl")
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory):
+    options = TrainingOptions(batch_size=1, pairs_at_once=1, learning_rate=0.05)
+    folder = tmp_path_factory.mktemp("adapter") / "adapter"
+    return train_adapter(
+        load_model(MODEL), examples(4), folder, base=MODEL, made_from={}, attention=Capl(rho=0.5), options=options
+    )
+
+
+def test_a_merged_model_answers_as_base_and_adapter_and_knows_its_attention(tmp_path, adapter, capsys):
+    words = ["capl", "merge", "-m", MODEL, "--adapter", str(adapter), "--out", str(tmp_path / "merged")]
+    assert invoke([*words, "--quiet"]) == 0
+    requests = [request for request, _ in examples(6)]
+    adapted, merged = load_model(MODEL, adapter=str(adapter)), load_model(str(tmp_path / "merged"))
+    first, second, base = (model.evidence(requests).log_probs for model in (adapted, merged, load_model(MODEL)))
+    np.testing.assert_allclose(first, second, atol=1e-5)
+    assert np.abs(first - base).max() > 1e-3
+    assert merged.fingerprint["adapter_attention"] == Capl(rho=0.5).facts
+    assert "adapter" not in merged.fingerprint
+    capsys.readouterr()
+    run = ["run", "-m", str(tmp_path / "merged"), "-t", TASK, "--limit", "2", "--runs", str(tmp_path / "runs")]
+    assert invoke(run) == 0
+    assert "was trained under capl(every=2, rho=0.5, weight=0.5), and no method runs it so" in capsys.readouterr().err
+    assert invoke([*words, "--quiet"]) == 2
+    assert "holds something else, chat_template.jinja for one; choose another --out" in capsys.readouterr().err
