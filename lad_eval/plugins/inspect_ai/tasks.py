@@ -1,0 +1,112 @@
+"""Our tasks in inspect_ai, and the solver that asks a sample under all its displayed orders."""
+
+from __future__ import annotations
+
+from inspect_ai import Task, task
+from inspect_ai.dataset import MemoryDataset, Sample
+from inspect_ai.model import ChatMessage, ChatMessageUser, ContentImage, ContentText, GenerateConfig, ModelOutput, get_model
+from inspect_ai.solver import Generate, Solver, TaskState, solver
+from inspect_ai.util import collect, span
+
+from lad_eval.errors import UserError
+from lad_eval.evidence.replies import UNKNOWN_PASSES, Decoding, Reply, row_of
+from lad_eval.plugins.answering import GENERATE
+from lad_eval.plugins.documents import answer, data_uri, open_task
+from lad_eval.plugins.inspect_ai.model import as_given, one_line
+from lad_eval.plugins.inspect_ai.scoring import REPLIES, over_orders
+from lad_eval.plugins.replying import check_orders, reply_method, requests_behind
+from lad_eval.tasks.registry import place_of, task_names
+from lad_eval.tasks.request import Request, showing
+
+
+@solver
+def ask_orders(method: str) -> Solver:
+    """Asks what an answer to each displayed order rests on, all at once.
+
+    Args:
+        method: that will decide from the replies.
+    """
+    decides = reply_method(method, "inspect_ai")
+    decoding = decides.decoding or Decoding()
+
+    async def solve(state: TaskState, generate: Generate) -> TaskState:
+        pictures: dict[str, ContentImage] = {}
+        with one_line():
+            behind = {r.key: (d["task"], r) for d in state.metadata["orders"] for r in requests_behind(d, decides)}
+            asked = [(request, _message(task, request, pictures)) for task, request in behind.values()]
+        written = await collect(*(_replies(message, request, decoding) for request, message in asked))
+        state.messages = []
+        rows = []
+        for (request, message), outputs in zip(asked, written, strict=True):
+            reply = Reply(request.key, tuple(o.completion for o in outputs), UNKNOWN_PASSES, sum(o.time or 0 for o in outputs))
+            rows.append(row_of(request, reply))
+            state.messages += [message, *(output.message for output in outputs if output.choices)]
+        state.output = written[-1][-1]
+        state.store.set(REPLIES, rows)
+        return state
+
+    return solve
+
+
+def _message(task: str, request: Request, pictures: dict[str, ContentImage]) -> ChatMessageUser:
+    """The pictures in displayed order, then the question; each picture is read once a sample."""
+    with showing(request.sample_id):
+        for image in request.images:
+            if image.digest not in pictures:
+                pictures[image.digest] = ContentImage(image=data_uri(image))
+    content = [*(pictures[image.digest] for image in request.images), ContentText(text=request.question)]
+    return ChatMessageUser(content=content, metadata={"task": task, "key": request.key, "order": list(request.permutation.order)})
+
+
+async def _replies(message: ChatMessage, request: Request, decoding: Decoding) -> list[ModelOutput]:
+    """As many as the decoding says, written as it says."""
+    config = GenerateConfig(max_tokens=decoding.max_new_tokens, temperature=decoding.temperature)
+    sampled = decoding.temperature > 0
+    configs = [config.merge({"seed": decoding.seed + n} if sampled else {}) for n in range(decoding.samples)]
+    async with span(f"displayed order {' '.join(map(str, request.permutation.order))}"):
+        return await collect(*(get_model().generate([message], config=each) for each in configs))
+
+
+def _task(name: str | None, method: str | list[str]) -> Task:
+    """The task of a name or of a YAML file, decided by a method that needs replies only."""
+    with one_line():
+        if name is None:
+            raise UserError("Name a YAML file: -T name=<file>; tasks that come with lad_eval are lad_eval/<name>.")
+        decides = str(as_given(method))
+        place = place_of(name)
+        opened = open_task(place)
+        check_orders(reply_method(decides, "inspect_ai"), place)
+        samples = [
+            Sample(
+                id=rows[0]["sample"],
+                input=rows[0]["question"],
+                target=[answer(row) for row in rows],
+                metadata={"orders": [dict(row) for row in rows]},
+            )
+            for rows in opened.samples
+        ]
+    spec = opened.task.spec
+    return Task(
+        MemoryDataset(samples, name=spec.name),
+        solver=ask_orders(decides),
+        scorer=over_orders(decides),
+        name=spec.name,
+        version=spec.version,
+        metadata={"definition": spec.digest, "orders": len(opened.task.orders)},
+    )
+
+
+@task(name="task")
+def from_file(name: str | None = None, method: str = GENERATE) -> Task:
+    """A task of a YAML file: `lad_eval/task -T name=my.yaml`."""
+    return _task(name, method)
+
+
+def _register(name: str) -> None:
+    @task(name=name)
+    def bundled(method: str = GENERATE) -> Task:
+        return _task(name, method)
+
+
+for _name in task_names():
+    _register(_name)
