@@ -129,6 +129,15 @@ class Answering:
                 replies[place] = request.identifiers[position]
         return replies
 
+    def check_task(self, task: str) -> None:
+        """Whether the method can be calibrated for a task and stored in its folder.
+
+        Raises:
+            UserError: it cannot; the calibration samples themselves are not seen to here.
+        """
+        if self.method_name != GENERATE:
+            self._calibrated(task)
+
     def release(self) -> None:
         """Gives the memory back, and the evidence's folder to other processes."""
         self._answering.clear()

@@ -17,6 +17,11 @@ from lad_eval.tasks.prompts import question
 from lad_eval.tasks.request import Permutation, Request
 
 
+def as_written(value: Any) -> Any:
+    """A parameter as the user wrote it, where the harness made a list of a text with commas."""
+    return ",".join(map(str, value)) if isinstance(value, list) else value
+
+
 def reply_method(name: str, harness: str) -> Method:
     """The method of a name, if replies are all that it needs.
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -16,6 +15,7 @@ from rich.markup import escape
 from lad_eval.errors import UserError
 from lad_eval.plugins.answering import GENERATE, Answering
 from lad_eval.plugins.documents import Document, open_task
+from lad_eval.plugins.replying import as_written
 from lad_eval.terminal import visible
 
 GATHERING_SECONDS = 0.01
@@ -33,26 +33,12 @@ def one_line() -> Iterator[None]:
         raise PrerequisiteError(escape(f"error: {visible(' '.join(str(error).split()))}")) from None
 
 
-def as_given(value: Any) -> Any:
-    """A value of -M or -T as it was written: inspect_ai makes a list of a text with commas."""
-    return ",".join(map(str, value)) if isinstance(value, list) else value
-
-
-@dataclass
-class _Question:
-    document: Document
-    reply: str | None = None
-    fault: UserError | None = None
-
-
-@modelapi(name="lad_eval")
 class LadEval(ModelAPI):
     """A vision-language model under one method; replies are identifiers.
 
     Args:
         model_name: `lad-tiny`, `random:<family>`, a model folder, or a hub id.
-        base_url, api_key: of inspect_ai; not used.
-        config: of inspect_ai; of it the number of connections counts, as no more questions are answered in one batch.
+        base_url, api_key, config: of inspect_ai; not used.
         arguments: -M, as `lad_eval.plugins.answering.Answering` takes them.
 
     Raises:
@@ -60,55 +46,56 @@ class LadEval(ModelAPI):
     """
 
     def __init__(
-        self,
-        model_name: str,
-        base_url: str | None = None,
-        api_key: str | None = None,
-        config: GenerateConfig = GenerateConfig(),  # noqa: B008 (inspect_ai's own signature)
-        **arguments: Any,
+        self, model_name: str, base_url: str | None, api_key: str | None, config: GenerateConfig, **arguments: Any
     ) -> None:
         super().__init__(model_name, base_url, api_key, [], config)
         with one_line():
-            given = {name: as_given(value) for name, value in arguments.items()}
-            self.answering = Answering.from_arguments({"pretrained": model_name, **given})
-        self.answering.show_progress = False  # inspect_ai has the terminal
-        self._waiting: list[_Question] = []
+            given = {name: as_written(value) for name, value in arguments.items()}
+            self._answering = Answering.from_arguments({"pretrained": model_name, **given})
+        self._answering.show_progress = False  # inspect_ai has the terminal
+        self._asked: dict[tuple[str, str], Document] = {}
+        self._replies: dict[tuple[str, str], str] = {}
         self._turn = anyio.Lock()
+
+    def check(self, task: str, method: str) -> None:
+        """Whether it can answer a task whose method is this one, before anything is asked.
+
+        Raises:
+            UserError: it cannot.
+        """
+        if method != GENERATE:
+            raise UserError(f"With a model of lad_eval -M method=... decides: leave out -T method={method}.")
+        self._answering.check_task(task)
 
     async def generate(self, input: list[ChatMessage], tools: Any, tool_choice: Any, config: GenerateConfig) -> ModelOutput:
         """One reply; questions of all samples that have come meanwhile are answered in one batch, in a thread."""
         with one_line():
-            question = _Question(_document(input))
-            self._waiting.append(question)
-            async with self._turn:
-                if question.reply is None and question.fault is None:
-                    await anyio.sleep(GATHERING_SECONDS)
-                    waiting, self._waiting = self._waiting, []
-                    await anyio.to_thread.run_sync(self._answer, waiting)
-            if question.fault is not None:
-                raise question.fault
-        return ModelOutput.from_content(self.model_name, question.reply or "")
+            document = _document(input)
+            asked = (document["task"], document["key"])
+            if asked not in self._replies:
+                self._asked[asked] = document
+                async with self._turn:
+                    if asked not in self._replies:
+                        await anyio.sleep(GATHERING_SECONDS)
+                        batch, self._asked = {**self._asked, asked: document}, {}
+                        self._replies |= await anyio.to_thread.run_sync(self._answered, batch)
+        return ModelOutput.from_content(self.model_name, self._replies[asked])
 
-    def _answer(self, questions: list[_Question]) -> None:
+    def _answered(self, batch: Mapping[tuple[str, str], Document]) -> dict[tuple[str, str], str]:
         with _ONE_AT_A_TIME:
-            try:
-                replies = self.answering.replies([question.document for question in questions])
-            except UserError as fault:
-                for question in questions:
-                    question.fault = fault
-                return
-        for question, reply in zip(questions, replies, strict=True):
-            question.reply = reply
+            return dict(zip(batch, self._answering.replies(list(batch.values())), strict=True))
 
 
 def _document(messages: list[ChatMessage]) -> Document:
     """What identifies our request in a question as the solver put it."""
     document = messages[0].metadata or {}
-    if len(messages) > 1 or not {"task", "key"} <= document.keys():
+    known = {"task", "key"} <= document.keys() and document["key"] in open_task(document["task"]).requests
+    if len(messages) > 1 or not known:
         raise UserError(
-            "A model of lad_eval answers questions of tasks of lad_eval as they are: name such a task, lad_eval/scenes_random_n4, "
-            "and leave out --system-message and --solver."
+            "A model of lad_eval answers the questions of lad_eval's tasks as they are: name a task such as "
+            "lad_eval/scenes_random_n4, and leave out --system-message, --solver and -T method."
         )
-    if document["key"] not in open_task(document["task"]).requests:
-        raise UserError(f"With a model of lad_eval, -M method=... decides: leave out -T method, which is {GENERATE} then.")
     return document
+
+
+modelapi(name="lad_eval")(LadEval)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from inspect_ai.scorer import Metric, SampleScore, Score, Scorer, Target, mean, metric, scorer, stderr
 from inspect_ai.solver import TaskState
 
-from lad_eval.evidence.replies import UNPARSABLE
-from lad_eval.plugins.documents import Document
 from lad_eval.plugins.replying import decided_positions, reply_method
+from lad_eval.plugins.scoring import answers_table, name_of, score_sample
 from lad_eval.plugins.scoring import rstd as rstd_of
-from lad_eval.plugins.scoring import score_sample
 
 REPLIES = "replies"
 """Where the solver leaves what deciding needs, in a sample's store."""
@@ -31,11 +29,7 @@ def rstd() -> Metric:
 
 @scorer(metrics={"acc": [mean(), stderr(), rstd()], "*": [mean(), stderr()]})
 def over_orders(method: str) -> Scorer:
-    """Shares of a sample's T displayed orders: `acc`, `unparsable`, and with several orders `consistency` and `flip`.
-
-    Args:
-        method: that decides from the replies.
-    """
+    """What the method decides from the replies, as `lad_eval.plugins.scoring.score_sample` scores it."""
     decides = reply_method(method, "inspect_ai")
 
     async def score(state: TaskState, target: Target) -> Score:
@@ -44,22 +38,9 @@ def over_orders(method: str) -> Scorer:
         gold = [document["gold"] for document in documents]
         return Score(
             value=dict(score_sample(documents, positions)),
-            answer=" ".join(map(_named, documents, positions)),
-            explanation=_table(documents, positions),
+            answer=" ".join(map(name_of, documents, positions)),
+            explanation=answers_table(documents, positions),
             metadata={"gold": gold, "positions": positions, "candidates": len(documents[0]["identifiers"])},
         )
 
     return score
-
-
-def _named(document: Document, position: int) -> str:
-    return "-" if position == UNPARSABLE else str(document["identifiers"][position])
-
-
-def _table(documents: list[Document], positions: list[int]) -> str:
-    """Each displayed order, by the numbers that its images have in the data, with the right answer and the one that was given."""
-    rows = [
-        f"| {' '.join(map(str, d['order']))} | {_named(d, d['gold'])} | {_named(d, p)} |"
-        for d, p in zip(documents, positions, strict=True)
-    ]
-    return "\n".join(["| displayed order | right | answered |", "|---|---|---|", *rows])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from inspect_ai import Task, task
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.model import ChatMessage, ChatMessageUser, ContentImage, ContentText, GenerateConfig, ModelOutput, get_model
+from inspect_ai.model._model import active_model
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 from inspect_ai.util import collect, span
 
@@ -12,20 +13,16 @@ from lad_eval.errors import UserError
 from lad_eval.evidence.replies import UNKNOWN_PASSES, Decoding, Reply, row_of
 from lad_eval.plugins.answering import GENERATE
 from lad_eval.plugins.documents import answer, data_uri, open_task
-from lad_eval.plugins.inspect_ai.model import as_given, one_line
+from lad_eval.plugins.inspect_ai.model import LadEval, one_line
 from lad_eval.plugins.inspect_ai.scoring import REPLIES, over_orders
-from lad_eval.plugins.replying import check_orders, reply_method, requests_behind
+from lad_eval.plugins.replying import as_written, check_orders, reply_method, requests_behind
 from lad_eval.tasks.registry import place_of, task_names
 from lad_eval.tasks.request import Request, showing
 
 
 @solver
 def ask_orders(method: str) -> Solver:
-    """Asks what an answer to each displayed order rests on, all at once.
-
-    Args:
-        method: that will decide from the replies.
-    """
+    """Asks, all at once, whatever the method must know to decide each displayed order of a sample."""
     decides = reply_method(method, "inspect_ai")
     decoding = decides.decoding or Decoding()
 
@@ -60,9 +57,9 @@ def _message(task: str, request: Request, pictures: dict[str, ContentImage]) -> 
 
 async def _replies(message: ChatMessage, request: Request, decoding: Decoding) -> list[ModelOutput]:
     """As many as the decoding says, written as it says."""
-    config = GenerateConfig(max_tokens=decoding.max_new_tokens, temperature=decoding.temperature)
-    sampled = decoding.temperature > 0
-    configs = [config.merge({"seed": decoding.seed + n} if sampled else {}) for n in range(decoding.samples)]
+    seeds = [decoding.seed + n if decoding.temperature else None for n in range(decoding.samples)]
+    length, temperature = decoding.max_new_tokens, decoding.temperature
+    configs = [GenerateConfig(max_tokens=length, temperature=temperature, seed=seed) for seed in seeds]
     async with span(f"displayed order {' '.join(map(str, request.permutation.order))}"):
         return await collect(*(get_model().generate([message], config=each) for each in configs))
 
@@ -72,28 +69,20 @@ def _task(name: str | None, method: str | list[str]) -> Task:
     with one_line():
         if name is None:
             raise UserError("Name a YAML file: -T name=<file>; tasks that come with lad_eval are lad_eval/<name>.")
-        decides = str(as_given(method))
-        place = place_of(name)
+        decides, place = str(as_written(method)), place_of(name)
         opened = open_task(place)
         check_orders(reply_method(decides, "inspect_ai"), place)
-        samples = [
-            Sample(
-                id=rows[0]["sample"],
-                input=rows[0]["question"],
-                target=[answer(row) for row in rows],
-                metadata={"orders": [dict(row) for row in rows]},
-            )
-            for rows in opened.samples
-        ]
+        if (model := active_model()) is not None and isinstance(model.api, LadEval):
+            model.api.check(place, decides)
     spec = opened.task.spec
-    return Task(
-        MemoryDataset(samples, name=spec.name),
-        solver=ask_orders(decides),
-        scorer=over_orders(decides),
-        name=spec.name,
-        version=spec.version,
-        metadata={"definition": spec.digest, "orders": len(opened.task.orders)},
-    )
+    samples = [
+        Sample(
+            id=rows[0]["sample"], input=rows[0]["question"], target=[*map(answer, rows)], metadata={"orders": [*map(dict, rows)]}
+        )
+        for rows in opened.samples
+    ]
+    data, ask, score = MemoryDataset(samples, name=spec.name), ask_orders(decides), over_orders(decides)
+    return Task(data, solver=ask, scorer=score, name=spec.name, version=spec.version, metadata={"definition": spec.digest})
 
 
 @task(name="task")
