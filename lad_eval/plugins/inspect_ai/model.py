@@ -45,9 +45,7 @@ class LadEval(ModelAPI):
         PrerequisiteError: an argument is missing, unknown or wrong, or the model cannot be loaded.
     """
 
-    def __init__(
-        self, model_name: str, base_url: str | None, api_key: str | None, config: GenerateConfig, **arguments: Any
-    ) -> None:
+    def __init__(self, model_name: str, base_url: Any, api_key: Any, config: GenerateConfig, **arguments: Any) -> None:
         super().__init__(model_name, base_url, api_key, [], config)
         with one_line():
             given = {name: as_written(value) for name, value in arguments.items()}
@@ -58,11 +56,7 @@ class LadEval(ModelAPI):
         self._turn = anyio.Lock()
 
     def check(self, task: str, method: str) -> None:
-        """Whether it can answer a task whose method is this one, before anything is asked.
-
-        Raises:
-            UserError: it cannot.
-        """
+        """Refuses, with a UserError, a task that it cannot answer or that has a method of its own, before anything is asked."""
         if method != GENERATE:
             raise UserError(f"With a model of lad_eval -M method=... decides: leave out -T method={method}.")
         self._answering.check_task(task)
@@ -72,13 +66,12 @@ class LadEval(ModelAPI):
         with one_line():
             document = _document(input)
             asked = (document["task"], document["key"])
-            if asked not in self._replies:
-                self._asked[asked] = document
-                async with self._turn:
-                    if asked not in self._replies:
-                        await anyio.sleep(GATHERING_SECONDS)
-                        batch, self._asked = {**self._asked, asked: document}, {}
-                        self._replies |= await anyio.to_thread.run_sync(self._answered, batch)
+            self._asked[asked] = document
+            async with self._turn:
+                if asked not in self._replies:
+                    await anyio.sleep(GATHERING_SECONDS)
+                    batch, self._asked = {**self._asked, asked: document}, {}
+                    self._replies |= await anyio.to_thread.run_sync(self._answered, batch)
         return ModelOutput.from_content(self.model_name, self._replies[asked])
 
     def _answered(self, batch: Mapping[tuple[str, str], Document]) -> dict[tuple[str, str], str]:

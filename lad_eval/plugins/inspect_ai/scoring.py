@@ -35,12 +35,11 @@ def over_orders(method: str) -> Scorer:
     async def score(state: TaskState, target: Target) -> Score:
         documents = state.metadata["orders"]
         positions = decided_positions(documents, decides, state.store.get(REPLIES))
-        gold = [document["gold"] for document in documents]
         return Score(
             value=dict(score_sample(documents, positions)),
             answer=" ".join(map(name_of, documents, positions)),
             explanation=answers_table(documents, positions),
-            metadata={"gold": gold, "positions": positions, "candidates": len(documents[0]["identifiers"])},
+            metadata={"gold": [d["gold"] for d in documents], "positions": positions, "candidates": len(documents[0]["order"])},
         )
 
     return score

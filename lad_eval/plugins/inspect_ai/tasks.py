@@ -76,10 +76,8 @@ def _task(name: str | None, method: str | list[str]) -> Task:
             model.api.check(place, decides)
     spec = opened.task.spec
     samples = [
-        Sample(
-            id=rows[0]["sample"], input=rows[0]["question"], target=[*map(answer, rows)], metadata={"orders": [*map(dict, rows)]}
-        )
-        for rows in opened.samples
+        Sample(id=r[0]["sample"], input=r[0]["question"], target=[*map(answer, r)], metadata={"orders": [*map(dict, r)]})
+        for r in opened.samples
     ]
     data, ask, score = MemoryDataset(samples, name=spec.name), ask_orders(decides), over_orders(decides)
     return Task(data, solver=ask, scorer=score, name=spec.name, version=spec.version, metadata={"definition": spec.digest})
