@@ -10,7 +10,7 @@ import numpy as np
 
 from lad_eval.errors import UserError
 from lad_eval.evidence.replies import Replies
-from lad_eval.methods import Method, canonical_name, resolve_methods
+from lad_eval.methods import Method, resolve_methods
 from lad_eval.plugins.documents import Document, open_task, request_of
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.prompts import question
@@ -32,13 +32,13 @@ def reply_method(name: str, harness: str) -> Method:
     Raises:
         UserError: there is no such method, or it needs what such models do not give.
     """
-    [method] = resolve_methods([canonical_name(name)]).values()
+    [(label, method)] = resolve_methods([name]).items()
     missing = [need.replace("_", "-") for need in sorted(method.needs - {"replies"})]
     if method.condition.intervention is not None:
         missing.append(f"a change of the model ({method.condition.intervention.label})")
     if missing:
         raise UserError(
-            f"{method.name} needs {' and '.join(missing)}, and models of {harness} give replies only: use generate, "
+            f"{label} needs {' and '.join(missing)}, and models of {harness} give replies only: use generate, "
             "majority+generate, cot or self-consistency, or a model of lad_eval."
         )
     return method

@@ -13,6 +13,7 @@ from PIL import Image
 pytest.importorskip("inspect_ai", reason="inspect_ai has an environment of its own: .ci/doors")
 
 from inspect_ai import eval as evaluate_with_inspect
+from inspect_ai import score
 from inspect_ai._util.error import PrerequisiteError
 from inspect_ai._util.registry import registry_find, registry_info
 from inspect_ai.model import ChatMessageSystem, ChatMessageUser, ModelAPI, ModelOutput, ModelUsage, get_model, modelapi
@@ -20,6 +21,7 @@ from inspect_ai.model import ChatMessageSystem, ChatMessageUser, ModelAPI, Model
 from lad_eval.plugins import inspect_ai as plugin
 from lad_eval.plugins.answering import Answering
 from lad_eval.plugins.documents import open_task
+from lad_eval.plugins.inspect_ai.scoring import over_orders
 from lad_eval.run.execute import Settings, run_tasks
 from lad_eval.tasks.registry import task_names
 
@@ -82,9 +84,9 @@ def native(tmp_path_factory):
 def figures(log):
     """Metrics by "score name"."""
     return {
-        f"{score.name} {name.rpartition('/')[2]}": metric.value
-        for score in log.results.scores
-        for name, metric in score.metrics.items()
+        f"{found.name} {name.rpartition('/')[2]}": metric.value
+        for found in log.results.scores
+        for name, metric in found.metrics.items()
     }
 
 
@@ -95,9 +97,9 @@ def test_answers_and_figures_are_those_of_a_run(evaluate, ours, native, method):
     answers = answers[answers["method"] == method].set_index("key")["position"]
     assert len(log.samples) == SAMPLES
     for sample in log.samples:
-        score = sample.scores["over_orders"]
-        assert score.metadata["positions"] == [answers[row["key"]] for row in sample.metadata["orders"]]
-        assert score.answer == " ".join(str(position + 1) for position in score.metadata["positions"])
+        scored = sample.scores["over_orders"]
+        assert scored.metadata["positions"] == [answers[row["key"]] for row in sample.metadata["orders"]]
+        assert scored.answer == " ".join(str(position + 1) for position in scored.metadata["positions"])
     found = figures(log)
     assert 100 * found["acc mean"] == pytest.approx(rows[method].accuracy)
     assert 100 * found["consistency mean"] == pytest.approx(rows[method].consistency)
@@ -201,6 +203,14 @@ def test_a_reply_without_an_answer_is_unparsable(evaluate):
     assert found["flip mean"] == 1
 
 
+def test_a_log_can_be_scored_again_without_the_data(evaluate, monkeypatch):
+    log = evaluate(get_model("position/2"), limit=3)
+    monkeypatch.setattr("lad_eval.plugins.documents.load_task", None)
+    open_task.cache_clear()
+    again = score(log, over_orders("generate"), action="overwrite")
+    assert figures(again) == figures(log)
+
+
 def test_one_displayed_order_has_no_consistency(evaluate, tmp_path):
     task = tmp_path / "once.yaml"
     task.write_text("source: scenes\nsetting: random\ncandidates: 4\nsamples: 2\npermutations: {count: 1}\n")
@@ -213,7 +223,7 @@ def test_one_displayed_order_has_no_consistency(evaluate, tmp_path):
     [
         ("lad", "lad needs attention and log-probs, and models of inspect_ai give replies only: use generate,"),
         ("majority", "majority needs log-probs, and"),
-        ("sofa+generate", "a change of the model (sofa"),
+        ("sofa+generate", "sofa+generate needs a change of the model (sofa"),
         ("generat", "Unknown method 'generat'. Did you mean 'generate'"),
     ],
 )
