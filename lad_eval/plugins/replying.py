@@ -33,7 +33,7 @@ def reply_method(name: str, harness: str) -> Method:
         UserError: there is no such method, or it needs what such models do not give.
     """
     [(label, method)] = resolve_methods([name]).items()
-    missing = [need.replace("_", "-") for need in sorted(method.needs - {"replies"})]
+    missing = [requirement.replace("_", "-") for requirement in sorted(method.needs - {"replies"})]
     if method.condition.intervention is not None:
         missing.append(f"a change of the model ({method.condition.intervention.label})")
     if missing:

@@ -81,6 +81,10 @@ def native(tmp_path_factory):
     return {row.method: row for row in rows}, pd.read_parquet(file)
 
 
+def numbers(order):
+    return " ".join(map(str, order))
+
+
 def figures(log):
     """Metrics by "score name"."""
     return {
@@ -137,8 +141,8 @@ def test_a_model_that_answers_by_position(evaluate):
 def test_a_vote_over_orders_makes_the_answers_of_a_position_consistent(evaluate):
     model = get_model("position/2", memoize=False)
     log = evaluate(model, limit=2, task_args={"method": "majority+generate"})
-    sent = {tuple(message.metadata["order"]) for (message,), _ in model.api.asked}
-    assert sent > {tuple(row["order"]) for row in log.samples[0].metadata["orders"]}
+    sent = {message.metadata["order"] for (message,), _ in model.api.asked}
+    assert sent > {numbers(row["order"]) for row in log.samples[0].metadata["orders"]}
     assert len(model.api.asked) == len({message.metadata["key"] for (message,), _ in model.api.asked})
     # Every image stands at the position once, so that each has one vote and the one that was shown first wins.
     assert {answer for sample in log.samples for answer in sample.scores["over_orders"].metadata["positions"]} == {1}
@@ -168,7 +172,7 @@ def test_the_model_is_shown_the_pictures_in_displayed_order(evaluate):
             assert np.array_equal(_decoded(shown.image), np.asarray(source.load()))
     (sample,) = log.samples
     asked = [message for message in sample.messages if message.role == "user"]
-    assert [message.metadata["order"] for message in asked] == [row["order"] for row in sample.metadata["orders"]]
+    assert [message.metadata["order"] for message in asked] == [numbers(row["order"]) for row in sample.metadata["orders"]]
     assert "| 0 1 2 3 |" in sample.scores["over_orders"].explanation
 
 

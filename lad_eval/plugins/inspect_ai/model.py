@@ -20,8 +20,7 @@ from lad_eval.terminal import visible
 
 GATHERING_SECONDS = 0.01
 """How long questions that are on their way are waited for, before those that have come are answered in one batch."""
-_ONE_AT_A_TIME = threading.Lock()
-"""Models of ours share what they store."""
+_ONE_AT_A_TIME = threading.Lock()  # models of ours share what they store
 
 
 @contextmanager
@@ -33,30 +32,27 @@ def one_line() -> Iterator[None]:
         raise PrerequisiteError(escape(f"error: {visible(' '.join(str(error).split()))}")) from None
 
 
-class LadEval(ModelAPI):
-    """A vision-language model under one method; replies are identifiers.
+class LadEvalAPI(ModelAPI):
+    """A vision-language model under one method; replies are identifiers. What is wrong is a PrerequisiteError of one line.
 
     Args:
         model_name: `lad-tiny`, `random:<family>`, a model folder, or a hub id.
         base_url, api_key, config: of inspect_ai; not used.
         arguments: -M, as `lad_eval.plugins.answering.Answering` takes them.
-
-    Raises:
-        PrerequisiteError: an argument is missing, unknown or wrong, or the model cannot be loaded.
     """
 
     def __init__(self, model_name: str, base_url: Any, api_key: Any, config: GenerateConfig, **arguments: Any) -> None:
         super().__init__(model_name, base_url, api_key, [], config)
         with one_line():
-            given = {name: as_written(value) for name, value in arguments.items()}
-            self._answering = Answering.from_arguments({"pretrained": model_name, **given})
+            named = {name: as_written(value) for name, value in arguments.items()}
+            self._answering = Answering.from_arguments({"pretrained": model_name, **named})
         self._answering.show_progress = False  # inspect_ai has the terminal
-        self._asked: dict[tuple[str, str], Document] = {}
+        self._waiting: dict[tuple[str, str], Document] = {}
         self._replies: dict[tuple[str, str], str] = {}
         self._turn = anyio.Lock()
 
     def check(self, task: str, method: str) -> None:
-        """Refuses, with a UserError, a task that it cannot answer or that has a method of its own, before anything is asked."""
+        """Refuses, with a UserError, a task that it cannot answer or that has a method of its own, before anything is run."""
         if method != GENERATE:
             raise UserError(f"With a model of lad_eval -M method=... decides: leave out -T method={method}.")
         self._answering.check_task(task)
@@ -65,16 +61,16 @@ class LadEval(ModelAPI):
         """One reply; questions of all samples that have come meanwhile are answered in one batch, in a thread."""
         with one_line():
             document = _document(input)
-            asked = (document["task"], document["key"])
-            self._asked[asked] = document
+            place = (document["task"], document["key"])
+            self._waiting[place] = document
             async with self._turn:
-                if asked not in self._replies:
+                if place not in self._replies:
                     await anyio.sleep(GATHERING_SECONDS)
-                    batch, self._asked = {**self._asked, asked: document}, {}
-                    self._replies |= await anyio.to_thread.run_sync(self._answered, batch)
-        return ModelOutput.from_content(self.model_name, self._replies[asked])
+                    batch, self._waiting = {**self._waiting, place: document}, {}
+                    self._replies |= await anyio.to_thread.run_sync(self._answer, batch)
+        return ModelOutput.from_content(self.model_name, self._replies[place])
 
-    def _answered(self, batch: Mapping[tuple[str, str], Document]) -> dict[tuple[str, str], str]:
+    def _answer(self, batch: Mapping[tuple[str, str], Document]) -> dict[tuple[str, str], str]:
         with _ONE_AT_A_TIME:
             return dict(zip(batch, self._answering.replies(list(batch.values())), strict=True))
 
@@ -91,4 +87,4 @@ def _document(messages: list[ChatMessage]) -> Document:
     return document
 
 
-modelapi(name="lad_eval")(LadEval)
+modelapi(name="lad_eval")(LadEvalAPI)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from inspect_ai import Task, task
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.model import ChatMessage, ChatMessageUser, ContentImage, ContentText, GenerateConfig, ModelOutput, get_model
@@ -13,7 +15,7 @@ from lad_eval.errors import UserError
 from lad_eval.evidence.replies import UNKNOWN_PASSES, Decoding, Reply, row_of
 from lad_eval.plugins.answering import GENERATE
 from lad_eval.plugins.documents import answer, data_uri, open_task
-from lad_eval.plugins.inspect_ai.model import LadEval, one_line
+from lad_eval.plugins.inspect_ai.model import LadEvalAPI, one_line
 from lad_eval.plugins.inspect_ai.scoring import REPLIES, over_orders
 from lad_eval.plugins.replying import as_written, check_orders, reply_method, requests_behind
 from lad_eval.tasks.registry import place_of, task_names
@@ -30,15 +32,16 @@ def ask_orders(method: str) -> Solver:
         pictures: dict[str, ContentImage] = {}
         with one_line():
             behind = {r.key: (d["task"], r) for d in state.metadata["orders"] for r in requests_behind(d, decides)}
-            asked = [(request, _message(task, request, pictures)) for task, request in behind.values()]
-        written = await collect(*(_replies(message, request, decoding) for request, message in asked))
+            turns = [(request, _message(task, request, pictures)) for task, request in behind.values()]
+        written = iter(await collect(*(_reply(message, decoding, n) for _, message in turns for n in range(decoding.samples))))
         state.messages = []
         rows = []
-        for (request, message), outputs in zip(asked, written, strict=True):
+        for request, message in turns:
+            outputs = [*islice(written, decoding.samples)]
             reply = Reply(request.key, tuple(o.completion for o in outputs), UNKNOWN_PASSES, sum(o.time or 0 for o in outputs))
             rows.append(row_of(request, reply))
             state.messages += [message, *(output.message for output in outputs if output.choices)]
-        state.output = written[-1][-1]
+            state.output = outputs[-1]
         state.store.set(REPLIES, rows)
         return state
 
@@ -52,16 +55,16 @@ def _message(task: str, request: Request, pictures: dict[str, ContentImage]) -> 
             if image.digest not in pictures:
                 pictures[image.digest] = ContentImage(image=data_uri(image))
     content = [*(pictures[image.digest] for image in request.images), ContentText(text=request.question)]
-    return ChatMessageUser(content=content, metadata={"task": task, "key": request.key, "order": list(request.permutation.order)})
+    order = " ".join(map(str, request.permutation.order))
+    return ChatMessageUser(content=content, metadata={"task": task, "key": request.key, "order": order})
 
 
-async def _replies(message: ChatMessage, request: Request, decoding: Decoding) -> list[ModelOutput]:
-    """As many as the decoding says, written as it says."""
-    seeds = [decoding.seed + n if decoding.temperature else None for n in range(decoding.samples)]
-    length, temperature = decoding.max_new_tokens, decoding.temperature
-    configs = [GenerateConfig(max_tokens=length, temperature=temperature, seed=seed) for seed in seeds]
-    async with span(f"displayed order {' '.join(map(str, request.permutation.order))}"):
-        return await collect(*(get_model().generate([message], config=each) for each in configs))
+async def _reply(message: ChatMessage, decoding: Decoding, number: int) -> ModelOutput:
+    """One of several replies, written as the decoding says."""
+    seed = decoding.seed + number if decoding.temperature else None
+    config = GenerateConfig(max_tokens=decoding.max_new_tokens, temperature=decoding.temperature, seed=seed)
+    async with span(f"displayed order {message.metadata['order']}"):
+        return await get_model().generate([message], config=config)
 
 
 def _task(name: str | None, method: str | list[str]) -> Task:
@@ -72,7 +75,7 @@ def _task(name: str | None, method: str | list[str]) -> Task:
         decides, place = str(as_written(method)), place_of(name)
         opened = open_task(place)
         check_orders(reply_method(decides, "inspect_ai"), place)
-        if (model := active_model()) is not None and isinstance(model.api, LadEval):
+        if (model := active_model()) is not None and isinstance(model.api, LadEvalAPI):
             model.api.check(place, decides)
     spec = opened.task.spec
     samples = [
