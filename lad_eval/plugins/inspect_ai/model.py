@@ -32,7 +32,7 @@ def one_line() -> Iterator[None]:
         raise PrerequisiteError(escape(f"error: {visible(' '.join(str(error).split()))}")) from None
 
 
-class LadEvalAPI(ModelAPI):
+class LadEvalAPI(ModelAPI):  # type: ignore[misc]
     """A vision-language model under one method; replies are identifiers. What is wrong is a PrerequisiteError of one line.
 
     Args:

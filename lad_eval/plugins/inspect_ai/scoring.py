@@ -13,7 +13,7 @@ REPLIES = "replies"
 """Where the solver leaves what deciding needs, in a sample's store."""
 
 
-@metric
+@metric  # type: ignore[untyped-decorator]
 def rstd() -> Metric:
     """Standard deviation of the recall over N positions, a share; of all samples at once, so that it has no standard error."""
 
@@ -27,7 +27,7 @@ def rstd() -> Metric:
     return compute
 
 
-@scorer(metrics={"acc": [mean(), stderr(), rstd()], "*": [mean(), stderr()]})
+@scorer(metrics={"acc": [mean(), stderr(), rstd()], "*": [mean(), stderr()]})  # type: ignore[untyped-decorator]
 def over_orders(method: str) -> Scorer:
     """What the method decides from the replies, as `lad_eval.plugins.scoring.score_sample` scores it."""
     decides = reply_method(method, "inspect_ai")

@@ -22,8 +22,8 @@ from lad_eval.tasks.registry import place_of, task_names
 from lad_eval.tasks.request import Request, showing
 
 
-@solver
-def ask_orders(method: str) -> Solver:
+@solver  # type: ignore[untyped-decorator]
+def each_order(method: str) -> Solver:
     """Asks, all at once, whatever the method must know to decide each displayed order of a sample."""
     decides = reply_method(method, "inspect_ai")
     decoding = decides.decoding or Decoding()
@@ -82,18 +82,18 @@ def _task(name: str | None, method: str | list[str]) -> Task:
         Sample(id=r[0]["sample"], input=r[0]["question"], target=[*map(answer, r)], metadata={"orders": [*map(dict, r)]})
         for r in opened.samples
     ]
-    data, ask, score = MemoryDataset(samples, name=spec.name), ask_orders(decides), over_orders(decides)
-    return Task(data, solver=ask, scorer=score, name=spec.name, version=spec.version, metadata={"definition": spec.digest})
+    data, solve, score = MemoryDataset(samples, name=spec.name), each_order(decides), over_orders(decides)
+    return Task(data, solver=solve, scorer=score, name=spec.name, version=spec.version, metadata={"definition": spec.digest})
 
 
-@task(name="task")
+@task(name="task")  # type: ignore[untyped-decorator]
 def from_file(name: str | None = None, method: str = GENERATE) -> Task:
     """A task of a YAML file: `lad_eval/task -T name=my.yaml`."""
     return _task(name, method)
 
 
 def _register(name: str) -> None:
-    @task(name=name)
+    @task(name=name)  # type: ignore[untyped-decorator]
     def bundled(method: str = GENERATE) -> Task:
         return _task(name, method)
 
