@@ -12,7 +12,7 @@ BIN  := $(VENV)/bin
 UV   := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup eval demo paper report check test fuzz lint bench tiny leaderboard clean
+.PHONY: help setup eval demo paper report check test test-slow fuzz lint bench tiny leaderboard clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,8 +41,11 @@ eval: $(VENV)/.setup ## Evaluate MODEL on TASKS and print the table
 demo: $(VENV)/.setup ## Show position bias in one question, and its repair; writes demo.png
 	@$(BIN)/lad-eval demo --model '$(MODEL)' $(ARGS)
 
-test: $(VENV)/.dev ## Run the tests
-	@$(BIN)/python -m pytest -n auto $(ARGS)
+test: $(VENV)/.dev ## Run the tests but the slow ones
+	@$(BIN)/python -m pytest -n auto -m 'not slow' $(ARGS)
+
+test-slow: $(VENV)/.dev ## Run the slow tests
+	@$(BIN)/python -m pytest -n auto -m slow $(ARGS)
 
 fuzz: $(VENV)/.dev ## Put senseless calls and damaged stores to the command line (ARGS='--seed 1 --calls 1000 --stores 1500'; an hour)
 	@$(BIN)/python -m tests.fuzz $(ARGS)
