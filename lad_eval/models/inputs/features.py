@@ -24,7 +24,7 @@ Pieces = dict[str, tuple[torch.Tensor, list[int]]]
 """The vision tower's arguments: a tensor, and the number of its rows that belong to each image."""
 
 
-class RememberedFeatures:
+class FeatureCache:
     """Replaces images' pixels by their features, so that each image is encoded once.
 
     This needs a forward pass that accepts features (`mm_encoder_outputs`), pixels that can be split by image, and a vision tower
@@ -154,7 +154,7 @@ def _bytes(features: Sequence[torch.Tensor]) -> int:
     return sum(part.nbytes for part in features)
 
 
-class RememberingImageProcessor:
+class CachingImageProcessor:
     """Wraps an image processor of transformers with a cache.
 
     For most families the output for many images is the concatenation of the outputs for each, which can be cached. Where it is
