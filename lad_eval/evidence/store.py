@@ -203,7 +203,8 @@ class EvidenceStore:
 
         # Rank 0 and a single process take the same lock, so that runs of either kind exclude each other.
         number = self.rank if rank is None else rank
-        lock = FileLock(self.folder / (f".evidence.rank{number}.lock" if number else ".evidence.lock"))
+        name = f".evidence.rank{number}.lock" if number else ".evidence.lock"
+        lock = FileLock(self.folder / name, thread_local=False)  # whichever thread closes the store releases it
         try:
             lock.acquire(timeout=0)
         except Timeout:

@@ -32,6 +32,7 @@ class Answering:
         vlm: the model; None once it was released.
         method_name: as tables show it.
         batch_size: a number, or "auto".
+        show_progress: on stderr.
 
     Args:
         pretrained: `lad-tiny`, `random:<family>`, a model folder, or a hub id.
@@ -67,6 +68,7 @@ class Answering:
             raise UserError("Name a model: pretrained=<hub id, folder or lad-tiny>,method=lad.")
         if method is None:
             raise UserError(f"Name a method: method=<one of {', '.join((*method_names(), GENERATE))}>.")
+        self.show_progress = True
         self.method_name = GENERATE if str(method) == GENERATE else canonical_name(str(method))
         if self.method_name != GENERATE:
             self._make()  # a method that cannot answer here is refused before the model is loaded
@@ -127,6 +129,15 @@ class Answering:
                 replies[place] = request.identifiers[position]
         return replies
 
+    def check_task(self, task: str) -> None:
+        """Whether the method can be calibrated for a task and stored in its folder.
+
+        Raises:
+            UserError: it cannot; the calibration samples themselves are not seen to here.
+        """
+        if self.method_name != GENERATE:
+            self._calibrated(task)
+
     def release(self) -> None:
         """Frees the memory, and unlocks the evidence's folder for other processes."""
         self._answering.clear()
@@ -135,7 +146,9 @@ class Answering:
     def _calibrated(self, task: str) -> CalibratedMethod:
         if task not in self._answering:
             opened = open_task(task).task if self._calibrate_on is None else load_task(task, calibrate_on=self._calibrate_on)
-            self._answering[task] = CalibratedMethod(self.vlm, opened, self._make(), self._store)
+            self._answering[task] = CalibratedMethod(
+                self.vlm, opened, self._make(), self._store, show_progress=self.show_progress
+            )
         return self._answering[task]
 
     def _make(self) -> Method:

@@ -46,6 +46,20 @@ def score_sample(documents: Sequence[Document], positions: Sequence[int]) -> dic
     return scores
 
 
+def answers_table(documents: Sequence[Document], positions: Sequence[int]) -> str:
+    """A sample's displayed orders, images by their numbers in the data, with the right answer and the given one; Markdown."""
+    lines = ["| displayed order | right | answered |", "|---|---|---|"]
+    for document, position in zip(documents, positions, strict=True):
+        order, right = " ".join(map(str, document["order"])), document["identifiers"][document["gold"]]
+        lines.append(f"| {order} | {right} | {name_of(document, position)} |")
+    return "\n".join(lines)
+
+
+def name_of(document: Document, position: int) -> str:
+    """The identifier of a displayed position, "-" for none."""
+    return "-" if position == UNPARSABLE else str(document["identifiers"][position])
+
+
 def rstd(gold: Sequence[int], positions: Sequence[int], candidates: int) -> float:
     """Standard deviation of the recall over N positions, from all answers; NaN if the right ones are at fewer than two."""
     return figures.rstd(np.asarray(gold, dtype=np.int64), np.asarray(positions, dtype=np.int64), candidates) / 100

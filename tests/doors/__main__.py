@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.doors.runs import DOORS, METHODS, record
 
-LIMIT = 100
+LIMIT = 25  # of each of four tasks
 
 
 def compare(folder):

@@ -100,7 +100,27 @@ def lm_eval(folder, limit):
     return decisions, errors
 
 
-DOORS = {"native": native, "vlmeval": vlmeval, "lmms-eval": lmms_eval, "lm-eval": lm_eval}
+def inspect_ai(folder, limit):
+    from inspect_ai import eval as evaluate
+    from inspect_ai.model import get_model
+
+    decisions, errors = {}, {}
+    for method in METHODS:
+        model = get_model(f"lad_eval/{MODEL}", method=method, store=str(folder / "inspect-runs"), batch_size=8)
+        names = [f"lad_eval/{task}" for task in TASKS]
+        logs = evaluate(names, model=model, limit=limit, display="none", log_dir=str(folder / "inspect-logs"), max_tasks=1)
+        decisions[method] = {}
+        for task, log in zip(TASKS, logs, strict=True):
+            for sample in log.samples:
+                positions = sample.scores["over_orders"].metadata["positions"]
+                for row, position in zip(sample.metadata["orders"], positions, strict=True):
+                    decisions[method][f"{task} {row['sample']} {row['permutation']}"] = position
+            stderr = {score.name: score.metrics["stderr"].value for score in log.results.scores}
+            errors |= {f"{method} {task} {name}": stderr[name] for name in ("acc", "consistency", "flip")}
+    return decisions, errors
+
+
+DOORS = {"native": native, "vlmeval": vlmeval, "lmms-eval": lmms_eval, "lm-eval": lm_eval, "inspect": inspect_ai}
 
 
 def record(door, folder, limit):

@@ -5,6 +5,7 @@ import resource
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -112,6 +113,16 @@ def test_a_parquet_file_of_other_origin_is_told(tmp_path):
     pd.DataFrame({"key": ["a"]}).to_parquet(tmp_path / "evidence.parquet")
     with pytest.raises(EvidenceError, match="does not begin with a header"):
         read_evidence(tmp_path)
+
+
+def test_a_store_opened_in_one_thread_is_released_by_another(tmp_path):
+    with ThreadPoolExecutor(1) as thread:
+        opened = thread.submit(store(tmp_path).open).result()
+        lock = opened._lock  # filelock 4 releases what nobody holds any more, earlier ones do not
+        opened.close()
+        with store(tmp_path) as it:
+            assert it.keys() == set()
+    assert not lock.is_locked
 
 
 def test_two_runs_at_once_on_a_folder_are_refused_in_one_line(tmp_path):

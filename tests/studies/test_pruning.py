@@ -10,7 +10,6 @@ from lad_eval.attention.pruning.fastv import FastV
 from lad_eval.attention.pruning.himap import HiMAP
 from lad_eval.attention.pruning.trend import Exponential
 from lad_eval.cli.main import invoke
-from lad_eval.errors import UserError
 from lad_eval.files.documents import read_json, write_json
 from lad_eval.report.charts import draw
 from lad_eval.report.panels import Chart, HeatMap, LinePlot, Series
@@ -18,11 +17,12 @@ from lad_eval.run.execute import Settings
 from lad_eval.studies.document import StudyDocument
 from lad_eval.studies.pruning.conditions import method_names, parse_keeps, parse_pruners
 from lad_eval.studies.pruning.data import read_data
-from lad_eval.studies.pruning.measurements import PruningCost, measured_layers
+from lad_eval.studies.pruning.measurements import PruningCost, calibration_requests, measured_layers
 from lad_eval.studies.pruning.reported import reported_document
-from lad_eval.studies.pruning.requirement import TrendRequirement
 from lad_eval.studies.pruning.tables import cost_document, named_after, ramp
+from lad_eval.studies.requirement import Requirement
 from lad_eval.studies.runs import stored_runs
+from lad_eval.tasks.registry import load_task
 
 KEEPS = (1.0, 0.25)
 
@@ -111,7 +111,7 @@ def test_what_is_not_stored_is_named(made, capsys):
     arguments = [argument.replace("1.0,0.25", "1.0,0.5") for argument in made[1]]
     assert invoke([*arguments, "--stored"]) == 2
     assert capsys.readouterr().err == (
-        "error: The study cannot be made from stored runs: there is no finished run of scenes_adversarial_n4-pruning; "
+        "error: The study cannot be made from stored runs: there is no finished run of scenes_adversarial_n4; "
         "run without --stored.\n"
     )
 
@@ -119,7 +119,7 @@ def test_what_is_not_stored_is_named(made, capsys):
 def read(base):
     """The data of the fixture's study."""
     settings = Settings("lad-tiny", limit=2, out=base / "runs", quiet=True, study="pruning")
-    requirement = TrendRequirement("scenes_adversarial_n4", tuple(method_names([FastV()], KEEPS)))
+    requirement = Requirement("scenes_adversarial_n4", tuple(method_names([FastV()], KEEPS)))
     runs = stored_runs([requirement], settings)
     return read_data(runs, requirement, [FastV()], KEEPS, settings, base / "made/lad-tiny")
 
@@ -159,7 +159,7 @@ def test_costs_of_another_task_are_measured_again(made):
     stored["facts"]["task"] = "another"
     write_json(other / "costs.json", stored)
     settings = Settings("lad-tiny", limit=2, out=made[0] / "runs", quiet=True)
-    requirement = TrendRequirement("scenes_adversarial_n4", tuple(method_names([FastV()], KEEPS)))
+    requirement = Requirement("scenes_adversarial_n4", tuple(method_names([FastV()], KEEPS)))
     elsewhere = read_data(stored_runs([requirement], settings), requirement, [FastV()], KEEPS, settings, other)
     assert len(data.costs) == 3
     assert elsewhere.costs == ()
@@ -227,14 +227,12 @@ def test_wrong_pruners(pruner, message, capsys):
     assert err.count("\n") == 1
 
 
-def test_the_task_is_calibrated_on_enough_for_a_trend():
+def test_trends_of_layers_are_fitted_to_as_many_requests_as_a_runs():
     for name, samples in [("scenes_adversarial_n4", 25), ("scenes_random_n8", 13)]:
-        task = TrendRequirement(name).load_task()
-        assert task.name == f"{name}-pruning"
-        assert task.spec.calibration.samples == samples
-        assert len(list(task.samples("calibration"))) >= samples
-    with pytest.raises(UserError, match="Unknown task"):
-        TrendRequirement("scenes_of_nothing").load_task()
+        task = load_task(name)
+        requests = calibration_requests(task, 2, FastV())
+        assert len({request.sample_id for request in requests}) == samples
+        assert len(requests) == samples * task.candidates
 
 
 def test_below_r2_there_is_no_ramp():

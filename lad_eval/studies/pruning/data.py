@@ -23,7 +23,7 @@ from lad_eval.studies.pruning.conditions import (
     method_names,
 )
 from lad_eval.studies.pruning.measurements import PruningCost, calibration_requests, cost_facts, read_costs, read_layers
-from lad_eval.studies.pruning.requirement import TrendRequirement
+from lad_eval.studies.requirement import Requirement
 from lad_eval.studies.runs import RunIndex, StudyRun
 
 
@@ -79,7 +79,7 @@ class PruningData:
 
 def read_data(
     runs: RunIndex,
-    requirement: TrendRequirement,
+    requirement: Requirement,
     pruners: Sequence[DebiasedPruner],
     keeps: tuple[float, ...],
     settings: Settings,
@@ -96,7 +96,6 @@ def read_data(
     """
     run, task = runs[requirement], requirement.load_task()
     fingerprint = read_spec(run.run.path)["fingerprint"]
-    requests = calibration_requests(task, settings.samples_of(task))
     results = condition_results_of(run.run.path, resolve_methods(method_names(pruners, keeps)))
     calibrated = {condition.label: result.intervention for condition, result in results.items()}
     data = []
@@ -106,6 +105,7 @@ def read_data(
             for condition in conditions_of(keeps)
             if condition.ranking in ("mean", "exp")
         }
+        requests = calibration_requests(task, settings.samples_of(task), pruner)
         layers = read_layers(fingerprint, pruner, requests, folder)
         data.append(PrunerData(pruner, run, keeps, trends, layers, runs.seed))
     return PruningData(tuple(data), tuple(read_costs(cost_facts(fingerprint, task.name), pruners, keeps, folder)))

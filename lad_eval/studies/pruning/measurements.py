@@ -73,9 +73,10 @@ def measured_layers(lowest: int, depth: int, layer: int) -> list[int]:
     return sorted({*spaced, layer})
 
 
-def calibration_requests(task: Task, limit: int | None) -> Sequence[Request]:
-    """The requests that trends are fitted to."""
-    return plan(task, limit=limit, calibration=True, distinct=True).intervention_requests
+def calibration_requests(task: Task, limit: int | None, pruner: DebiasedPruner) -> Sequence[Request]:
+    """The requests that a pruner's trends are fitted to, as in a run with that limit."""
+    samples = replace(pruner, trend="exp").calibration_samples_wanted(task.candidates)
+    return plan(task, limit=limit, calibration=True, distinct=True, intervention_samples=samples).intervention_requests
 
 
 def fit_layers(model: VLM, pruner: DebiasedPruner, requests: Sequence[Request], folder: Path) -> None:

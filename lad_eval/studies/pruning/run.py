@@ -19,8 +19,8 @@ from lad_eval.studies.pruning.data import PrunerData, PruningData, read_data
 from lad_eval.studies.pruning.figures import accuracy_chart, heat_chart, index_chart, layers_chart
 from lad_eval.studies.pruning.measurements import calibration_requests, fit_layers, measure_costs
 from lad_eval.studies.pruning.reported import reported_document
-from lad_eval.studies.pruning.requirement import TrendRequirement
 from lad_eval.studies.pruning.tables import accuracy_document, bias_document, cost_document, named_after, share
+from lad_eval.studies.requirement import Requirement
 from lad_eval.studies.runs import RunIndex, collect_runs, stored_runs
 
 STUDY = "pruning"
@@ -49,16 +49,15 @@ def pruning_study(
         What was written; None in every process but the main one.
 
     Raises:
-        UserError: see `TrendRequirement.load_task` and `collect_runs`; or there is no stored run.
+        UserError: see `Requirement.load_task` and `collect_runs`; or there is no stored run.
     """
     folder = out / files.slug(settings.model_name)
-    requirement = TrendRequirement(task, tuple(method_names(pruners, keeps)))
+    requirement = Requirement(task, tuple(method_names(pruners, keeps)))
 
     def measure(model: VLM, _: RunIndex) -> None:
         loaded = requirement.load_task()
-        requests = calibration_requests(loaded, settings.samples_of(loaded))
         for pruner in pruners:
-            fit_layers(model, pruner, requests, folder)
+            fit_layers(model, pruner, calibration_requests(loaded, settings.samples_of(loaded), pruner), folder)
         measure_costs(model, loaded, pruners, keeps, folder)
 
     if stored:
