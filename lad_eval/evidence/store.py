@@ -181,19 +181,6 @@ class EvidenceStore:
                 part.unlink()
         return target
 
-    def clear(self) -> None:
-        """Removes all evidence of the folder.
-
-        Raises:
-            UserError: a file cannot be removed.
-        """
-        self._check_open()
-        with storage_errors(self.folder):
-            for file in files_of(self.folder):
-                file.unlink()
-        self._keys.clear()
-        self._shape = None
-
     def _check_open(self) -> None:
         if self._lock is None:
             raise RuntimeError("the store is not open: use it in a `with` block")

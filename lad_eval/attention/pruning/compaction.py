@@ -39,11 +39,6 @@ class Slots:
         return cls(torch.where(filled, places, -1), remaining.shape[1])
 
     @cached_property
-    def is_full(self) -> bool:
-        """Whether no slot is -1."""
-        return bool((self.positions >= 0).all())
-
-    @cached_property
     def _filled(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Row, slot and position of every slot that is not -1."""
         row, slot = (self.positions >= 0).nonzero(as_tuple=True)

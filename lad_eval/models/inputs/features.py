@@ -72,10 +72,6 @@ class FeatureCache:
             self._held.put(digest, every[digest])
         return arguments
 
-    def clear(self) -> None:
-        """Removes all images from the cache."""
-        self._held.clear()
-
     def _pieces(self, inputs: Inputs, count: int) -> Pieces | None:
         """The vision tower's arguments; None where they cannot be split by image."""
         if _PIXELS not in self._names or _PIXELS not in inputs:
