@@ -26,10 +26,7 @@ LEARNED = "learned.*.safetensors"
 Acted = Callable[[], None]
 """Called whenever an attention call of a prefill was changed."""
 Passes = Iterable[tuple["PromptLayout", Callable[[], None]]]
-"""Prompts to calibrate on, each with a function that runs the model on them, under the hooks that are open then.
-
-It can be iterated over several times: every part of a joined intervention does so once.
-"""
+"""Prompts to calibrate on, each with a function that runs the model on them, under the hooks that are open then; iterable repeatedly."""
 
 
 def _file(folder: Path, name: str) -> Path:
@@ -54,11 +51,7 @@ class Intervention(ABC):
     sole: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        """Checks the parameters.
-
-        Raises:
-            ParameterError: one cannot have its value.
-        """
+        """Checks the parameters; raises ParameterError if one cannot have its value."""
         parameters = fields_of(type(self))
         check_values(self.name, parameters, vars(self))
         for name in parameters:
