@@ -1,4 +1,4 @@
-"""Hooks on the attention of a decoder: observe a call, give it another mask, or run it around.
+"""Hooks on the attention of a decoder: observe a call, change its mask, or wrap it.
 
 The attention layers of transformers look their function up by name at every call. A hook wraps the entry of that name while it is
 open: the implementation keeps its name, its mask function and its branches. Modules outside the decoder (a vision tower, a
@@ -32,10 +32,10 @@ class AttentionCall:
         layer: index in the decoder's layers.
         module: the attention module.
         query: Float[batch, H, queries, head_dim], rotated.
-        key: Float[batch, H_kv, keys, head_dim], rotated; the cache's tail included.
+        key: Float[batch, H_kv, keys, head_dim], rotated; cached keys included.
         mask: what the implementation takes: None, Bool or Float[batch or 1, 1 or H, queries, keys], or Int[batch, keys].
         options: the call's other keyword arguments: scaling, sliding_window, softcap, s_aux, is_causal, ...
-        positions: Int[batch, keys], where each key stood in the prompt, where tokens were dropped before this layer (see
+        positions: Int[batch, keys], the position of each key in the prompt if tokens were dropped before this layer (see
             `kept_tokens`); -1 for padding that was put in their place. None: nothing was dropped.
     """
 
@@ -53,7 +53,7 @@ class AttentionCall:
 
     @property
     def is_causal(self) -> bool:
-        """Whether a query sees no later keys where `mask` does not say what it sees; a single query comes after all keys."""
+        """Whether a query attends to no later keys where `mask` does not decide it; a single query comes after all keys."""
         causal = self.options.get("is_causal")
         return self.query.shape[2] > 1 and bool(getattr(self.module, "is_causal", True) if causal is None else causal)
 
@@ -62,11 +62,11 @@ AttentionOutput = tuple[torch.Tensor, torch.Tensor | None]
 """What an attention function returns: Float[batch, queries, H, head_dim], before `o_proj`, and the weights or None."""
 Observer = Callable[[AttentionCall], None]
 MaskTransform = Callable[[AttentionCall], Any]
-"""Gives the mask to attend with, of a form that the implementation takes; the call's own to leave it as it is."""
+"""Returns the mask to attend with, in a form that the implementation takes; the call's own mask to change nothing."""
 Run = Callable[[torch.Tensor, Any], AttentionOutput]
 """`run(query, mask)`: the attention function with another query or mask; keys, values and options are the call's."""
 Around = Callable[[AttentionCall, Run], AttentionOutput]
-"""Gives the call's output, from as many runs of the attention function as it likes."""
+"""Returns the call's output, from any number of runs of the attention function."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class _Hook:
 
 
 _HOOKS: ContextVar[tuple[_Hook, ...]] = ContextVar("lad_eval_attention_hooks", default=())
-# Hooks for threads that open none themselves; see `hooks_in_all_threads`.
+# Hooks for threads that have none of their own; see `hooks_in_all_threads`.
 _SHARED: list[tuple[_Hook, ...]] = []
 _LOCK = threading.Lock()
 
@@ -141,8 +141,8 @@ def attention_implementation(module: torch.nn.Module) -> str:
 def observe_attention(model: Any, observe: Observer) -> Iterator[None]:
     """Calls `observe` once for every attention call of the model's decoder layers, in this thread, while the context is open.
 
-    It sees the query and the mask that the implementation receives, after all changes by other hooks; of a call that is run
-    several times, those of the first run. Of several open observers every one is called, the one opened first before the others.
+    It gets the query and the mask that the implementation receives, after all changes by other hooks; for a call that is run
+    several times, those of the first run. All open observers are called, in the order in which they were opened.
 
     Raises:
         UnsupportedModelError: see `attention_layers`.
@@ -155,7 +155,7 @@ def observe_attention(model: Any, observe: Observer) -> Iterator[None]:
 def transform_mask(model: Any, transform: MaskTransform) -> Iterator[None]:
     """Lets every attention call of the model's decoder layers, in this thread, attend with the mask that `transform` gives.
 
-    Several may be open: each is given the mask that those opened before it gave.
+    Several may be open: each gets the mask returned by the one opened before it.
 
     Raises:
         UnsupportedModelError: see `attention_layers`.
@@ -170,10 +170,10 @@ def transform_mask(model: Any, transform: MaskTransform) -> Iterator[None]:
 
 @contextmanager
 def around_attention(model: Any, around: Around) -> Iterator[None]:
-    """Lets `around(call, run)` make the output of every attention call of the model's decoder layers, in this thread.
+    """Lets `around(call, run)` compute the output of every attention call of the model's decoder layers, in this thread.
 
-    Several may be open, and mask transforms with them: `run` goes on with what was opened next, and in the end with the
-    implementation. It may be called several times, and with some of the query's rows if the mask has the same ones.
+    Several may be open, and mask transforms with them: `run` calls the hook opened next, and finally the
+    implementation. It may be called several times, and with only some of the query's rows if the mask has the same ones.
 
     Raises:
         UnsupportedModelError: see `attention_layers`.
@@ -184,10 +184,10 @@ def around_attention(model: Any, around: Around) -> Iterator[None]:
 
 @contextmanager
 def kept_tokens(model: Any) -> Iterator[dict[int, torch.Tensor]]:
-    """A table for what drops tokens between layers: layer index -> Int[batch, keys], where each key stood in the prompt.
+    """A table for code that drops tokens between layers: layer index -> Int[batch, keys], each key's position in the prompt.
 
-    Code that drops tokens writes a layer's entry before the layer runs, and removes it before a step that continues the prompt.
-    Other hooks see it as `AttentionCall.positions`. Of several open tables the one opened last counts.
+    That code writes a layer's entry before the layer runs, and removes it before a step that continues the prompt.
+    Other hooks see it as `AttentionCall.positions`. If several tables are open, the last one opened counts.
 
     Raises:
         UnsupportedModelError: see `attention_layers`.
@@ -199,7 +199,7 @@ def kept_tokens(model: Any) -> Iterator[dict[int, torch.Tensor]]:
 
 @contextmanager
 def unobserved() -> Iterator[None]:
-    """Hides what happens in the context from the observers opened so far: passes that the model itself does not make.
+    """Hides attention calls from the observers opened so far, for passes that are not part of the model's own forward pass.
 
     Hooks that change calls stay open, and observers may be opened inside.
     """
@@ -214,7 +214,7 @@ def unobserved() -> Iterator[None]:
 def hooks_in_all_threads() -> Iterator[None]:
     """Lets the hooks that are open here act in threads that have none of their own, too, while the context is open.
 
-    A backward pass runs in threads of PyTorch's on a GPU, and gradient checkpointing computes attention there once more.
+    On a GPU a backward pass runs in PyTorch's own threads, where gradient checkpointing computes attention again.
     """
     hooks = _HOOKS.get()
     _SHARED.append(hooks)
@@ -271,7 +271,7 @@ def _place(module: torch.nn.Module) -> _Place:
         return _Place(local, implementation)
     if implementation in interface:
         return _Place(type(interface)._global_mapping, implementation)
-    # Eager attention has no entry: every modeling file falls back to a function of its own.
+    # Eager attention has no entry: every modeling file falls back to its own function.
     return _Place(names, "eager_attention_forward")
 
 

@@ -1,6 +1,6 @@
-"""Keys of chosen tokens, and what the last row makes of them, read inside an ordinary forward pass.
+"""Keys of chosen tokens, and the last query's scores and attention on them, read inside an ordinary forward pass.
 
-Keys are taken at two stages: as rotary positions find them (the output of a key norm where a family has one, else of the key
+Keys are taken at two stages: before rotary positions (the output of a key norm where a family has one, else of the key
 projection), and as attention uses them. Hooks only read, so that the model's answers are the same to the bit.
 """
 
@@ -19,7 +19,7 @@ from lad_eval.errors import UnsupportedModelError
 Stage = Literal["unrotated", "rotated"]
 STAGES: tuple[Stage, ...] = ("unrotated", "rotated")
 LINKS = ("score", "norm", "cosine", "attention")
-"""What is recorded of the last row and a group of keys, in this order; see `KeyRecorder.links`."""
+"""What is recorded for the last query and a group of keys, in this order; see `KeyRecorder.links`."""
 
 _NORMS = ("k_norm", "k_layernorm")
 _PROJECTION = "k_proj"
@@ -44,7 +44,7 @@ class KeyRecorder:
         model: of transformers.
         layers: indices, in the decoder, of layers that attend.
         rows: Int[n], the prompt of each chosen token.
-        columns: Int[n], its place in the padded prompt.
+        columns: Int[n], its index in the padded prompt.
         groups: Bool[batch, T] each, sets of keys that the last row is compared with.
 
     Attributes:
@@ -52,7 +52,7 @@ class KeyRecorder:
         links: by layer, Float32[batch, 4, groups] on the CPU: means over a group's keys and the heads of the pre-softmax score
             with the last query (scaled as the layer scales it, before a soft cap), the key's norm, the cosine with the query,
             and attention. NaN where a prompt has no key of a group.
-        scores: by layer, Float32[n] on the CPU: the pre-softmax score of each chosen token, mean of the heads.
+        scores: by layer, Float32[n] on the CPU: the pre-softmax score of each chosen token, mean over the heads.
         heads: by layer, H_kv, the number of key-value heads.
     """
 
@@ -101,22 +101,22 @@ class KeyRecorder:
         self._take(layer, "unrotated", output)
 
     def _take(self, layer: int, stage: Stage, keys: torch.Tensor) -> None:
-        """Of Float[batch, T, ...] the chosen tokens."""
+        """Stores the chosen tokens of Float[batch, T, ...]."""
         chosen = keys.detach()[self._rows.to(keys.device), self._columns.to(keys.device)]
         self.keys[layer, stage] = chosen.flatten(1).float().cpu()
 
     def _means(self, values: torch.Tensor) -> torch.Tensor:
-        """Float[batch, 4, groups] of Float[batch, 4, T]."""
+        """Means over groups: Float[batch, 4, groups] of Float[batch, 4, T]."""
         groups = self._groups.to(values.device).float()
-        # A padded key may hold anything, also what is not finite; it belongs to no group.
+        # A padded key may hold anything, even values that are not finite; it belongs to no group.
         sums = torch.matmul(torch.nan_to_num(values), groups.transpose(1, 2))
         return sums / groups.sum(dim=-1)[:, None]  # 0 / 0 is NaN: a prompt without such keys
 
     def check(self) -> None:
-        """Checks that every layer was seen, and that what it gave is finite.
+        """Checks that every layer gave keys, and that they are finite.
 
         Raises:
-            UnsupportedModelError: a layer gave no keys, or some that are not finite.
+            UnsupportedModelError: a layer gave no keys, or keys that are not finite.
         """
         if missing := [layer for layer in self.layers if layer not in self.links]:
             raise UnsupportedModelError(
@@ -131,7 +131,7 @@ class KeyRecorder:
 
 
 def _compared(call: AttentionCall, key: torch.Tensor) -> torch.Tensor:
-    """Each of LINKS for every key of the prompt, means of the heads: Float32[batch, 4, T]."""
+    """Each of LINKS for every key of the prompt, means over the heads: Float32[batch, 4, T]."""
     batch, _, _, width = call.query.shape
     scaling = call.options.get("scaling")
     query = call.query[:, :, -1].float().reshape(batch, key.shape[1], -1, width)
@@ -157,11 +157,11 @@ def record_keys(
     """Records the one forward pass over a batch of prompts that is made while the context is open.
 
     Args:
-        model: as it is, without interventions.
-        layers: see `KeyRecorder`, and so the rest.
+        model: without interventions.
+        layers: see `KeyRecorder`, as for the other arguments.
 
     Raises:
-        UnsupportedModelError: a layer does not attend; or, from the pass, see `KeyRecorder`.
+        UnsupportedModelError: a layer does not attend, or raised by the pass: see `KeyRecorder`.
     """
     modules = attention_layers(model)
     if others := [layer for layer in layers if layer not in modules]:
@@ -185,7 +185,7 @@ def _taking(recorder: KeyRecorder, layer: int) -> Callable[..., None]:
 
 
 def stage_names(model: Any, layers: Sequence[int]) -> Mapping[int, str]:
-    """By layer, what its keys before rotary positions are called: "normed", "projected", or "none" where there are none."""
+    """By layer, the kind of its keys before rotary positions: "normed", "projected", or "none" if there are none."""
     modules = attention_layers(model)
     names = {None: "none", _PROJECTION: "projected"}
     return {layer: names.get(unrotated_source(modules[layer]), "normed") for layer in layers}

@@ -1,4 +1,4 @@
-"""Hooks on whole decoder layers: what enters a layer, and what leaves it. As hooks on attention, they act in one thread only."""
+"""Hooks on whole decoder layers: their inputs and outputs. Like hooks on attention, they act in one thread only."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from lad_eval.attention.hooks import decoder_layers
 
 
 def in_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
-    """A hook of PyTorch that does nothing in other threads than the one that makes it."""
+    """A PyTorch hook that does nothing in other threads than the one that creates it."""
     thread = threading.get_ident()
     return lambda *arguments: hook(*arguments) if threading.get_ident() == thread else None
 
 
 @contextmanager
 def observe_embeddings(model: Any, observe: Callable[[torch.Tensor], None]) -> Iterator[None]:
-    """Calls `observe` with what enters the decoder's first layer, Float[batch, tokens, D], in every forward pass.
+    """Calls `observe` with the input of the decoder's first layer, Float[batch, tokens, D], in every forward pass.
 
-    Image features stand there at the image tokens, whatever a family does to make them.
+    It contains the image features at the image tokens, however the family computes them.
 
     Raises:
         UnsupportedModelError: see `decoder_layers`.
@@ -40,7 +40,7 @@ def observe_embeddings(model: Any, observe: Callable[[torch.Tensor], None]) -> I
 
 @contextmanager
 def transform_hidden(model: Any, layer: int, transform: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
-    """Lets the decoder go on from a layer with what `transform` makes of the layer's output, Float[batch, tokens, D].
+    """Replaces a decoder layer's output, Float[batch, tokens, D], by `transform(output)`.
 
     Raises:
         UnsupportedModelError: see `decoder_layers`.

@@ -1,4 +1,4 @@
-"""The parts of a batch of prompts, token by token: what an intervention may need to know about them."""
+"""The parts of a batch of prompts, token by token, for interventions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PromptLayout:
         spans: of the images; `spans.owner` has the exact positions of the visual tokens.
         attended: Bool[batch, T], the attention mask: False on the padding of the batch.
         questions: the text of each prompt before the chat template.
-        decode: from token ids to their text.
+        decode: maps token ids to their text.
         find_padding: computes `padding_share` when it is first used.
         images: digests of all images, row by row; empty if they are unknown.
         sample_ids: of the prompts' samples.
@@ -105,7 +105,7 @@ def padding_unknown(spans: Spans) -> torch.Tensor:
         UnsupportedModelError: always.
     """
     raise UnsupportedModelError(
-        "Nothing says which visual tokens show padding of a picture; use --image-preparation protocol, which has none."
+        "It is unknown which visual tokens show padding of a picture; use --image-preparation protocol, which has none."
     )
 
 
@@ -121,6 +121,6 @@ def _ending(decode: Callable[[list[int]], str], row: list[int], text: str) -> in
             return last
     if last is None or not wanted:
         raise UnsupportedModelError(
-            f"The prompt does not show its question ({text[-40:]!r} at its end), so that nothing says where the instruction ends."
+            f"The prompt does not show its question ({text[-40:]!r} at its end), so the end of the instruction is unknown."
         )
     return last

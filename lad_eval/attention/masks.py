@@ -13,14 +13,14 @@ from lad_eval.attention.hooks import AttentionCall, attention_implementation, at
 from lad_eval.attention.spans import Spans
 from lad_eval.errors import UnsupportedModelError
 
-# Masks of a prefill that are held: its layers share one for each kind (full, sliding, chunked), of one table or several.
+# Number of a prefill's masks to hold: its layers share one for each kind of attention (full, sliding, chunked).
 _HELD = 4
 
 Made = TypeVar("Made")
 
 
 class HeldByMask(Generic[Made]):
-    """Makes something of an attention call's mask once, for all layers of a prefill that are called with the same mask."""
+    """Computes `make(call)` once for all layers of a prefill that are called with the same mask."""
 
     def __init__(self, make: Callable[[AttentionCall], Made]) -> None:
         self._make = make
@@ -29,7 +29,7 @@ class HeldByMask(Generic[Made]):
     def __call__(self, call: AttentionCall) -> Made:
         kind = (call.query.dtype, call.query.device, reach(call))
         for mask, positions, known, made in self._held:
-            # The mask itself is held, so that its identity is not that of a later one.
+            # The mask itself is held, so that a later one cannot have the same id.
             if mask is call.mask and positions is call.positions and known == kind:
                 return made
         made = self._make(call)
@@ -88,25 +88,30 @@ class OpenedMasks:
         return base, bool(opened.any())
 
 
+def image_of_tokens(spans: Spans) -> torch.Tensor:
+    """Int[batch, T]: the image in whose span a token lies, row breaks and tile marks included; -1 elsewhere."""
+    tokens = torch.arange(spans.length)
+    inside = (tokens >= spans.image[..., :1]) & (tokens < spans.image[..., 1:])  # [batch, N, T]
+    return torch.where(inside.any(dim=1), inside.int().argmax(dim=1), -1)
+
+
 def ahead_between_images(spans: Spans, *, within: bool = False) -> torch.Tensor:
-    """Bool[batch, T, T], query by key: what lies ahead and leads from a token of an image to a token of another image.
+    """Bool[batch, T, T], query by key: entries from a token of an image to a later token of another image.
 
     Row breaks and tile marks inside an image's span count as its tokens.
 
     Args:
         spans: of the images.
-        within: also what leads to later tokens of the same image.
+        within: include entries to later tokens of the same image.
     """
-    tokens = torch.arange(spans.length)
-    inside = (tokens >= spans.image[..., :1]) & (tokens < spans.image[..., 1:])  # [batch, N, T]
-    image = torch.where(inside.any(dim=1), inside.int().argmax(dim=1), -1)  # [batch, T]
+    tokens, image = torch.arange(spans.length), image_of_tokens(spans)
     query, key = image[:, :, None], image[:, None, :]
     entries = (query >= 0) & (key >= 0) & (tokens[None, :] > tokens[:, None])
     return entries if within else entries & (query != key)
 
 
 def entries_at(entries: torch.Tensor, positions: torch.Tensor | None) -> torch.Tensor:
-    """Bool[batch, keys, keys]: entries of a prompt's tokens, Bool[batch, T, T], at those kept (`AttentionCall.positions`)."""
+    """Bool[batch, keys, keys]: entries, Bool[batch, T, T], of the kept tokens only (`AttentionCall.positions`)."""
     if positions is None:
         return entries
     positions = positions.to(entries.device)
@@ -143,10 +148,10 @@ def additive_mask(call: AttentionCall) -> torch.Tensor:
 
 
 def check_entry_masks(model: Any) -> None:
-    """Whether the model's attention takes masks of single entries.
+    """Checks that the model's attention takes masks of single entries.
 
     Raises:
-        UnsupportedModelError: it does not, as FlashAttention.
+        UnsupportedModelError: it does not (FlashAttention).
     """
     for module in attention_layers(model).values():
         _check_entries(module)
@@ -166,7 +171,7 @@ def hide_keys(model: Any, hidden: Callable[[AttentionCall], torch.Tensor | None]
 
     Args:
         model: of transformers.
-        hidden: of a call the keys to hide, Bool[batch, keys]; None leaves it as it is.
+        hidden: the keys of a call to hide, Bool[batch, keys]; None leaves the call unchanged.
     """
 
     def transform(call: AttentionCall) -> Any:

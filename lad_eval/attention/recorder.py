@@ -1,6 +1,6 @@
 """How much the last query token attends to each image, read inside an ordinary forward pass.
 
-No eager attention and no `output_attentions`: of every layer's attention only the last row is computed a second time, in float32,
+No eager attention and no `output_attentions`: only the last row of every layer's attention is computed a second time, in float32,
 and summed over the image spans at once, so that neither time nor memory depends on the square of the prompt's length.
 """
 
@@ -36,7 +36,7 @@ class Recorder:
         """Takes the last row of a prefill's call; decoding steps, which are shorter than the prompt, are ignored.
 
         A layer that uses the keys of a lower one (Gemma 4) is run for the prompt's last token only, with the prompt's keys.
-        Where tokens were dropped before the layer, a dropped token takes no attention, and the others count for their images.
+        If tokens were dropped before the layer, a dropped token has no attention, and the others count for their images.
         """
         keys = self._spans.length if call.positions is None else call.positions.shape[1]
         last_only = call.key.shape[2] == keys and call.layer not in self._rows
@@ -66,7 +66,7 @@ class Recorder:
         Source: arXiv 2605.11591, Eq. 6. On the CPU.
 
         Raises:
-            UnsupportedModelError: a layer gave no row, or one that is not finite.
+            UnsupportedModelError: a layer gave no row, or a row that is not finite.
         """
         missing = [layer for layer in self.layers if layer not in self._rows]
         if missing:

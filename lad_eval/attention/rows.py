@@ -64,7 +64,7 @@ def row_chunks(call: AttentionCall, chosen: torch.Tensor) -> Iterator[tuple[torc
     """Post-softmax attention of some queries, CHUNK of them at a time.
 
     Args:
-        call: before it runs.
+        call: before the attention function runs.
         chosen: Bool[batch, queries]; rows of a batch may choose different numbers, also none.
 
     Yields:
@@ -80,7 +80,7 @@ def row_chunks(call: AttentionCall, chosen: torch.Tensor) -> Iterator[tuple[torc
     for start in range(0, int(counts.max()), CHUNK):
         place = torch.arange(start, min(start + CHUNK, int(counts.max())), device=chosen.device)
         counted = place < counts[:, None]
-        # Rows of the batch with fewer queries are filled up with their last one; a padding query could have all keys masked.
+        # Rows of the batch with fewer queries are padded with their last one; a padding query could have all keys masked.
         rows = torch.where(counted, order[:, place], chosen.shape[1] - 1)
         yield rows, attention_rows(call, rows), counted
 

@@ -12,7 +12,7 @@ import torch
 from lad_eval.errors import UnsupportedModelError
 
 NOT_FOR_THE_MODEL = frozenset({"text_replacement_offsets", "labels"})
-"""Entries of a processor's answer that must be taken out before the model is called (PaliGemma's always brings labels)."""
+"""Entries of a processor's output that must be removed before the model is called (PaliGemma's always has labels)."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,12 @@ def image_spans(
     of a row have the same one because they have the same size. A row's spans do not depend on the rest of the batch.
 
     Args:
-        model_or_config: names the image token.
+        model_or_config: its configuration names the image token.
         processor: that made `inputs`; its tokenizer names the special tokens.
         inputs: the processor's output: input_ids Int[batch, T], attention_mask, and text_replacement_offsets if requested. The
             latter is not an input of the model: see `NOT_FOR_THE_MODEL`.
         n_images: number of images per row.
-        image_sizes: (height, width) of every image as given to the processor, row by row; for processors without such reports.
+        image_sizes: (height, width) of every image as given to the processor, row by row; for processors that report no counts.
 
     Raises:
         UnsupportedModelError: the padding is on the right, or which tokens belong to which image cannot be determined.

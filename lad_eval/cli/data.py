@@ -72,7 +72,7 @@ def prepare(
     """Download, unpack and prepare a data set; finished steps are not repeated."""
     from lad_eval.cli.console import set_up_output
     from lad_eval.data.dataset import PrepareOptions, load_dataset
-    from lad_eval.data.prepare import prepare as bring
+    from lad_eval.data.prepare import prepare as prepare_data
 
     set_up_output(quiet=quiet)
     dataset = load_dataset(name)
@@ -84,7 +84,7 @@ def prepare(
         batch_size=batch_size,
     )
     try:
-        folder = bring(dataset, root, options, _progress(quiet=quiet))
+        folder = prepare_data(dataset, root, options, _progress(quiet=quiet))
     except KeyboardInterrupt:
         raise StoppedError("Interrupted: finished downloads and steps are kept; the same command resumes from there.") from None
     _show(dataset, folder)

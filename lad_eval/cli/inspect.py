@@ -201,18 +201,16 @@ def _tasks() -> Iterable[tuple[str, str, str]]:
 
 def _methods() -> list[tuple[str, str, str, str]]:
     """Name, what the method reads, cost per answer, whether it calibrates, and a description."""
-    from lad_eval.evidence.replies import Decoding
     from lad_eval.methods import describe_method, make_method, method_names, part_names
     from lad_eval.tasks.plan import RANDOM_ORDERS
 
     def costs(name: str) -> tuple[str, str]:
         method = make_method(name)
         reads = ", ".join(_READ[part] for part in sorted(method.needs, reverse=True))
-        decoding = getattr(method, "decoding", None)
-        unit = "pass" if not isinstance(decoding, Decoding) else "reply"
+        unit = "pass" if method.decoding is None else "reply"
         count = {"identity": "1", "cyclic": "N", "random": str(RANDOM_ORDERS)}[method.orders]
-        if isinstance(decoding, Decoding) and decoding.samples > 1:
-            count = str(decoding.samples)
+        if method.decoding is not None and method.decoding.samples > 1:
+            count = str(method.decoding.samples)
         many = {"pass": "passes", "reply": "replies"}[unit] if count != "1" else unit
         return reads, f"{count} {many}" + (" + calibration" if method.calibrates or method.condition.learns else "")
 

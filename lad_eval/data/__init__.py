@@ -1,7 +1,7 @@
-"""Data sets on disk: what they are made of, where they lie, how they get there.
+"""Data sets on disk: their files, where they are stored, how they are prepared.
 
-`dataset` describes one and holds the registry, `home` remembers where each lies, `download` fetches and `archives` unpacks.
-`tasks/sources/` turns what lies there into samples. Nothing here knows of tasks or models' answers.
+`dataset` describes one, holds the registry and remembers the folder of each, `download` fetches and `archives` unpacks.
+`tasks/sources/` turns the files into samples. Nothing here depends on tasks or models' answers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Unpacking zips: nothing outside the folder, nothing twice, and a damaged or hostile one is refused in one line."""
+"""Unpacks zips: nothing outside the folder, nothing twice; damaged and hostile ones are refused in one line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from lad_eval.data.dataset import Progress
 from lad_eval.errors import DataError
 
-# Pictures hardly shrink in a zip and JSON by ten times or so; what unpacks to far more than that is made to fill disks.
+# Pictures hardly shrink in a zip, and JSON about tenfold; an archive that unpacks to far more is a zip bomb.
 MOST_TIMES_LARGER = 100
 SMALL_BYTES = 64 << 20
 MOST_MEMBERS = 1_000_000
@@ -27,14 +27,14 @@ def unpack(archive: Path, into: Path, progress: Progress) -> int:
     """Unpacks a zip; members that are there with the right size are not unpacked again.
 
     Every member is written to a temporary file and then renamed, so that a killed process leaves no partial file, and the next
-    call goes on. All names are checked before the first file is written.
+    call continues. All names are checked before the first file is written.
 
     Returns:
         How many members were written.
 
     Raises:
-        DataError: the zip is damaged, encrypted, has an unsafe or repeated member name or a link, unpacks to far more than such
-            data does, or the disk does not suffice.
+        DataError: the zip is damaged, encrypted, has an unsafe or repeated member name or a link, unpacks to far more than a
+            data set does, or the disk is too small.
     """
     with _opened(archive) as content:
         members = _checked(archive, content)
@@ -86,7 +86,7 @@ def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
             yield content
     except FileNotFoundError:
         raise DataError(f"{archive}: no such file.") from None
-    # zipfile says NotImplementedError of methods and versions that it cannot unpack, ValueError of impossible fields.
+    # zipfile raises NotImplementedError for methods and versions that it cannot unpack, ValueError for impossible fields.
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
         raise DataError(
             f"{archive} is not a zip archive or is damaged ({_plain(error)}); remove it, so that it can be fetched again."
@@ -102,7 +102,7 @@ def _checked(archive: Path, content: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
         raise DataError(f"{archive} has {len(members)} members, and no more than {MOST_MEMBERS} are unpacked.")
     for member in members:
         if fault := _fault(member):
-            raise DataError(f"{archive} is refused, and nothing of it is unpacked: its member {_shown(member)} {fault}.")
+            raise DataError(f"{archive} is refused and nothing was unpacked: its member {_shown(member)} {fault}.")
     files = [member for member in members if not member.is_dir()]
     _check_repeated(archive, files)
     size = sum(member.file_size for member in files)

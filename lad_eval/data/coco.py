@@ -80,7 +80,7 @@ SIZES = (2, 4, 6, 8, 10, 12)
 
 @dataclass(frozen=True)
 class _Coco(CaptionedSet):
-    def bring(self, root: Path, options: PrepareOptions, progress: Progress) -> None:
+    def download(self, root: Path, options: PrepareOptions, progress: Progress) -> None:
         pictures, annotations = self.files
         if (root / pictures.path).is_file() or not _any(root / PICTURES):
             unpack(fetch(pictures, root, progress, download=options.download), root, progress)
@@ -116,7 +116,7 @@ COCO = _Coco(
             "the pictures",
             "Flickr users' own, given for each in the annotations",
             md5="a3d79f5ed8d289b7a7554ce06a5782b3",
-            manual=f"Or unpack it yourself: the pictures belong into {PICTURES}/.",
+            manual=f"Or unpack it yourself: the pictures belong in {PICTURES}/.",
         ),
         DataFile(
             "annotations_trainval2014.zip",

@@ -1,4 +1,4 @@
-"""What a data set is: its files, and how it is prepared, checked and described.
+"""The definition of a data set: its files, and how it is prepared, checked and described.
 
 To add one: a module with a constant of a subclass of `DataSet`, and its place in `DATASETS`.
 """
@@ -27,7 +27,7 @@ Advance = Callable[[int], None]
 
 
 class Progress(Protocol):
-    """Shows how far something long is; `lad_eval.run.progress.progress` is one."""
+    """Shows the progress of long work; `lad_eval.run.progress.progress` is one."""
 
     def __call__(self, label: str, total: int, done: int = 0, *, unit: str = "requests") -> AbstractContextManager[Advance]:
         """Yields a function to call with the number of further units done; `unit` may be "bytes", which is shown as MB, GB."""
@@ -35,18 +35,18 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class DataFile:
-    """A file that a data set is made of, as its publisher gives it.
+    """A file of a data set, as its publisher offers it.
 
     Attributes:
         path: where it belongs, relative to the data set's root, with forward slashes.
-        url: where it is fetched from; None: not by a program, and `manual` says how else.
+        url: where it is downloaded from; None: no program can download it, and `manual` says how to get it.
         purpose: what it is for, as in "the pictures".
         licence: under which it may be used.
         bytes: its size, where publicly known.
         sha256: hex digest, where publicly known.
         md5: hex digest, where only this one is publicly known.
         required: False: the data set can be used without it.
-        manual: how to get it by hand, in one sentence; said when it is missing.
+        manual: how to get it by hand, in one sentence, shown when it is missing.
     """
 
     path: str
@@ -67,14 +67,14 @@ class DataFile:
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """What a user may choose in `lad-eval data prepare`; None: not given, and the data set decides.
+    """What a user may choose in `lad-eval data prepare`; None: the data set decides.
 
     Attributes:
-        download: False: nothing is fetched, only what lies at the root is used.
+        download: False: nothing is downloaded, only files at the root are used.
         encoder: CLIP or SigLIP model (hub id or folder) for embeddings.
         protocol: which samples are drawn.
         device: of the encoder.
-        batch_size: pictures or captions that the encoder sees at once.
+        batch_size: pictures or captions that the encoder takes at once.
     """
 
     download: bool = True
@@ -86,7 +86,7 @@ class PrepareOptions:
 
 @dataclass(frozen=True)
 class Status:
-    """How a data set stands.
+    """What of a data set is there.
 
     Attributes:
         ready: whether tasks can be run on it.
@@ -106,8 +106,8 @@ class DataSet(ABC):
         title: in words.
         homepage: where its authors present it.
         licence: in one sentence.
-        files: what it is made of.
-        revision: pinned revision, where its publisher has such.
+        files: that it consists of.
+        revision: pinned revision, where its publisher has revisions.
         takes: fields of `PrepareOptions`, besides `download`, that it understands; others are refused.
     """
 
@@ -121,10 +121,10 @@ class DataSet(ABC):
 
     @abstractmethod
     def prepare(self, root: Path, options: PrepareOptions, progress: Progress) -> None:
-        """Brings the data set to where tasks can be run on it; what is done already is not done again.
+        """Prepares the data set so that tasks can be run on it; what is done already is not done again.
 
         Args:
-            root: an existing folder. What lies there is taken, the rest fetched unless `options.download` is False.
+            root: an existing folder. Files there are used, the others downloaded unless `options.download` is False.
             options: as the user gave them.
             progress: shows steps that take long.
 
@@ -134,22 +134,22 @@ class DataSet(ABC):
 
     @abstractmethod
     def verify(self, root: Path, progress: Progress) -> list[str]:
-        """Reads everything, and returns every fault in one line; empty where all is well."""
+        """Reads everything, and returns every fault in one line; empty if there are none."""
 
     @abstractmethod
     def status(self, root: Path) -> Status:
-        """How it stands, from a quick look: existence and sizes, no contents."""
+        """What is there, from a quick check: existence and sizes, no contents."""
 
     def check_options(self, options: PrepareOptions) -> None:
-        """Refuses what the user gave and this data set does not understand.
+        """Refuses options that the user gave and this data set does not take.
 
         Raises:
-            DataError: there is such.
+            DataError: there is such an option.
         """
         options_set = [f.name for f in fields(options) if f.name != "download" and getattr(options, f.name) is not None]
         if strange := [name for name in options_set if name not in self.takes]:
             flags = ", ".join("--" + name.replace("_", "-") for name in strange)
-            raise DataError(f"{flags}: not for {self.name}, which has nothing to choose there; leave it out.")
+            raise DataError(f"{flags}: not an option of {self.name}; leave it out.")
 
 
 def load_dataset(name: str) -> DataSet:
@@ -169,7 +169,7 @@ VARIABLE = "LAD_EVAL_DATA"
 
 
 def home() -> Path:
-    """The folder that remembers: `$LAD_EVAL_DATA`, else `lad_eval` in the user's cache folder (`$XDG_CACHE_HOME`, `~/.cache`)."""
+    """Where folders are remembered: `$LAD_EVAL_DATA`, else `lad_eval` in the user's cache (`$XDG_CACHE_HOME`, `~/.cache`)."""
     if folder := os.environ.get(VARIABLE):
         return Path(folder).expanduser().absolute()
     cache = os.environ.get("XDG_CACHE_HOME", "")
@@ -178,12 +178,12 @@ def home() -> Path:
 
 
 def default_root(name: str) -> Path:
-    """Where a data set goes when the user names no folder and none is remembered."""
+    """The folder of a data set when the user names none and none is remembered."""
     return home() / name
 
 
 def remember(name: str, root: Path) -> None:
-    """Writes down that a data set lies at `root`.
+    """Remembers that a data set is at `root`.
 
     Raises:
         DataError: the note cannot be written.

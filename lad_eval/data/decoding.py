@@ -1,6 +1,6 @@
 """From the bytes of a picture file to RGB: the only decoder of the package.
 
-Only raster formats are opened, by decoders inside Pillow: a file that another program would have to draw (EPS, PDF, WMF) is
+Only raster formats are opened, by decoders inside Pillow: a file that another program would have to render (EPS, PDF, WMF) is
 refused, so that no program is started. What had to be done to the pixels is a `Treatment`; it belongs to the picture's identity.
 """
 
@@ -56,7 +56,7 @@ _LOCK = Lock()
 
 
 class RefusedError(ValueError):
-    """A file that is not decoded, whole or not; its text goes on from the file's name."""
+    """A file that is not decoded, damaged or not; the text continues the file's name."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def decode(content: bytes) -> Image:
     }
     with _opened(content) as image:
         _load(image)
-        # Pillow turns a TIFF while it loads, and some versions go on saying that it is to be turned.
+        # Pillow turns a TIFF while it loads, and some versions still report the orientation afterwards.
         orientation = 1 if image.format == "TIFF" else _orientation(image)
         rgb = as_rgb(image)
     if orientation in turns:
@@ -105,13 +105,13 @@ def decode(content: bytes) -> Image:
 
 
 def inspect(content: bytes) -> PictureHeader:
-    """What `decode` will do; the pixels are not decoded unless only they can tell.
+    """What `decode` will do; the pixels are decoded only where nothing else shows it.
 
     Raises:
         As `decode`.
     """
     with _opened(content) as image:
-        if image.format == "PNG" and _exif_behind_pixels(content):
+        if image.format == "PNG" and _exif_after_pixels(content):
             _load(image)
         orientation = _orientation(image)
         (width, height), mode = _stored_size(image), image.mode
@@ -129,7 +129,7 @@ def as_rgb(image: Image) -> Image:
     """A picture in memory in RGB: deep grey scaled (`lad_eval.data.decoding`), alpha flattened on white.
 
     Raises:
-        RefusedError: its numbers hold no picture, or Pillow cannot convert it.
+        RefusedError: none of its values is finite, or Pillow cannot convert it.
     """
     from PIL import Image as Pil
 
@@ -235,7 +235,7 @@ def _load(image: ImageFile) -> None:
 
 
 def _orientation(image: ImageFile) -> int:
-    """1 to 8 as EXIF counts; 1 where there is none, or none that can be read."""
+    """EXIF orientation, 1 to 8; 1 where there is none, or none that can be read."""
     from PIL import Image as Pil
 
     try:
@@ -246,7 +246,7 @@ def _orientation(image: ImageFile) -> int:
     return int(value) if value in range(1, 9) else 1
 
 
-def _exif_behind_pixels(png: bytes) -> bool:
+def _exif_after_pixels(png: bytes) -> bool:
     """Whether a PNG says how it is to be turned only after its pixels."""
     position, pixels = 8, False
     while position + 8 <= len(png):
@@ -259,7 +259,7 @@ def _exif_behind_pixels(png: bytes) -> bool:
 
 
 def _stored_size(image: ImageFile) -> tuple[int, int]:
-    """Width and height before turning; some versions of Pillow give those of a TIFF turned already."""
+    """Width and height before turning; some versions of Pillow report those of a TIFF after turning."""
     tags: Any = getattr(image, "tag_v2", None) if image.format == "TIFF" else None
     return image.size if tags is None else (int(tags[256]), int(tags[257]))
 
@@ -311,7 +311,7 @@ def eight_bits(values: npt.NDArray[Any], white: float | None = None) -> npt.NDAr
     the brightest is more than a sixteenth of it. Else the picture's least value is black and its greatest is white.
 
     NaN is not a measurement and becomes white, as a transparent pixel does; infinities become black and white. A picture of one
-    value outside of every customary range is mid-grey, since nothing says how bright it is.
+    value outside of every customary range is mid-grey, since its brightness is unknown.
 
     Args:
         values: [H, W], integers or floats.

@@ -1,4 +1,4 @@
-"""Fetching files: resumable, checked, atomic, and clear about what to do by hand where it cannot be done."""
+"""Downloads files: resumable, checked and atomic; where that fails, the error says what to do by hand."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lad_eval.errors import DataError
 from lad_eval.files.documents import read_json, write_json
 
 TIMEOUT_SECONDS = 60.0
-# Waits before the next try, after a try that brought nothing new; one that did begins at the first again.
+# Waits before the next try after one without progress; after one with progress they start from the first again.
 PATIENCE_SECONDS = (1.0, 2.0, 5.0, 10.0)
 
 _CHUNK = 1 << 20
@@ -32,23 +32,23 @@ _HEX64 = re.compile(r'"?([0-9a-fA-F]{64})"?')
 
 
 class ChecksumError(DataError):
-    """A file whose content is not what its publisher says."""
+    """A file whose content is not what its publisher offers."""
 
 
 def fetch(
     file: DataFile, root: Path, progress: Progress, *, download: bool = True, headers: Mapping[str, str] | None = None
 ) -> Path:
-    """The file below `root`: as it lies there, or fetched.
+    """The file below `root`, downloaded if it is not there.
 
-    A transfer that breaks is taken up where it broke, at once and, when the process was killed, by the next call; the file takes
-    its name only when it is whole and its checksum right. The bytes so far are in the same folder, as `<name>.part`.
+    A broken transfer resumes where it stopped, at once or, after the process was killed, in the next call; the file gets
+    its name only when it is complete and its checksum is right. The bytes so far are in the same folder, as `<name>.part`.
 
     Args:
-        download: False: nothing is fetched.
+        download: False: nothing is downloaded.
         headers: further request headers.
 
     Raises:
-        DataError: it is not there and cannot be fetched, or what is there has the wrong size; the text says file, url and place.
+        DataError: it is not there and cannot be fetched, or what is there has the wrong size; the text names file, url and place.
         ChecksumError: what was fetched is not what was published; it is removed.
     """
     target = root / file.path
@@ -67,14 +67,14 @@ def fetch(
 
 
 def missing(file: DataFile, root: Path, reason: str = "") -> DataError:
-    """The fault that a file is not there: which one, where to get it, where to put it."""
+    """The error for a missing file: which one, where to get it, where to put it."""
     how = f" {file.manual}" if file.manual else ""
     get = f"get it from {file.url} and put it there" if file.url else "put it there"
     return DataError(f"{root / file.path} is missing ({file.purpose}){reason}: {get}, then run the same command again.{how}")
 
 
 def check(path: Path, file: DataFile, progress: Progress) -> str | None:
-    """What is wrong with the content of a file that should be `file`, in one line; None where all that is known is right."""
+    """What is wrong with the content of a file that should be `file`, in one line; None if size and checksum are right."""
     size = path.stat().st_size
     if file.bytes is not None and size != file.bytes:
         return f"{path} has {size} bytes, not {file.bytes}"
@@ -88,7 +88,7 @@ def check(path: Path, file: DataFile, progress: Progress) -> str | None:
 
 @dataclass
 class _Transfer:
-    """One file on its way."""
+    """The transfer of one file."""
 
     file: DataFile
     target: Path
@@ -106,7 +106,7 @@ class _Transfer:
         self.total = self.file.bytes
         if not self.part.is_file():
             return
-        # What was fetched from another address, or may be of another version, is not continued.
+        # A part from another address, or perhaps of another version, is not continued.
         note: dict[str, Any] = {}
         with contextlib.suppress(DataError):
             note = read_json(self.note, error=DataError)
@@ -130,7 +130,7 @@ class _Transfer:
         self._finish(progress)
 
     def _try(self, progress: Progress) -> str | None:
-        """One connection; what broke it, or None when all is there.
+        """One connection: what broke it, or None when the file is complete.
 
         Raises:
             DataError: trying again cannot help.
@@ -148,17 +148,17 @@ class _Transfer:
                         advance(len(chunk))
         except urllib.error.HTTPError as error:
             if error.code == 416 and have:
-                # A process that was killed between the last byte and the renaming left all of it.
+                # The file is complete: the process was killed between the last byte and the renaming.
                 if self.tag and error.headers.get("Content-Range") == f"bytes */{have}":
                     return None
                 self.part.unlink()
-                return "the part that was there does not fit any more"
+                return "the partial download no longer matches the file"
             if error.code in _AGAIN:
                 return f"the server said {error.code} {error.reason}"
             raise missing(self.file, self._root(), f", and its server said {error.code} {error.reason}") from None
         except urllib.error.URLError as error:
             if not self.begun:
-                # Nothing has ever come: there is no network, and waiting brings none.
+                # Nothing was ever received: there is no network, and waiting does not help.
                 raise missing(self.file, self._root(), self._outcome(_plain(error.reason))) from None
             return _plain(error.reason)
         except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
@@ -182,7 +182,7 @@ class _Transfer:
         return request
 
     def _begin(self, answer: Any, have: int) -> int:
-        """Reads the answer's head; where the bytes that follow belong."""
+        """Reads the response's headers; returns the offset of the bytes that follow."""
         self.begun = True
         length = answer.headers.get("Content-Length")
         start = have if answer.status == 206 else 0
@@ -207,7 +207,7 @@ class _Transfer:
         return start
 
     def _redirected(self, headers: Any) -> None:
-        """The hub of Hugging Face tells a file's SHA-256 where it redirects to the store of large files."""
+        """The hub of Hugging Face gives a file's SHA-256 where it redirects to the store of large files."""
         if digest := _HEX64.fullmatch(str(headers.get("X-Linked-ETag", ""))):
             self.published = digest[1].lower()
 
@@ -236,7 +236,7 @@ class _Transfer:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects as usual, shows their headers, and takes no credentials to another host."""
+    """Follows redirects as usual, exposes their headers, and sends no credentials to another host."""
 
     def __init__(self, seen: Any) -> None:
         self._seen = seen
@@ -273,5 +273,5 @@ def _plain(reason: object) -> str:
 
 
 def _disk(target: Path, error: OSError) -> DataError:
-    full = " Free some room; the same command goes on from where it stopped." if error.errno == errno.ENOSPC else ""
+    full = " Free some room; the same command resumes where it stopped." if error.errno == errno.ENOSPC else ""
     return DataError(f"{error.filename or target}: cannot be written: {error.strerror or error}.{full}")

@@ -1,4 +1,4 @@
-"""Flickr8k (Hodosh et al. 2013): pictures with five captions each, and lists of those for training and testing."""
+"""Flickr8k (Hodosh et al. 2013): pictures with five captions each, and lists of the pictures for training and testing."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from lad_eval.data.retrieval.protocols import plain
 from lad_eval.errors import DataError
 
 FOLDERS = ("Flicker8k_Dataset", "Flickr8k_Dataset", "Images", "images")
-"""The archive spells its folder in the first way."""
+"""Spellings of the picture folder; the archive has the first."""
 CAPTIONS = ("Flickr8k.token.txt", "captions.txt", "captions.csv")
 TEST_LIST = "Flickr_8k.testImages.txt"
 
 
 def picture_folder(root: Path) -> str:
-    """The folder that holds the pictures, by name.
+    """Name of the folder that holds the pictures.
 
     Raises:
         DataError: there is none.
@@ -30,7 +30,7 @@ def picture_folder(root: Path) -> str:
     for name in FOLDERS:
         if (root / name).is_dir():
             return name
-    raise DataError(f"{root / FOLDERS[0]} is missing (the pictures; {' or '.join(FOLDERS[1:])} would do).")
+    raise DataError(f"{root / FOLDERS[0]} is missing (the pictures; {' or '.join(FOLDERS[1:])} works too).")
 
 
 def caption_file(root: Path) -> Path:
@@ -42,14 +42,14 @@ def caption_file(root: Path) -> Path:
     for name in CAPTIONS:
         if (root / name).is_file():
             return root / name
-    raise DataError(f"{root / CAPTIONS[0]} is missing (the captions; {' or '.join(CAPTIONS[1:])} with image,caption would do).")
+    raise DataError(f"{root / CAPTIONS[0]} is missing (the captions; {' or '.join(CAPTIONS[1:])} with image,caption works too).")
 
 
 def read_flickr8k(root: Path) -> CaptionIndex:
     """Captions of the pictures below a folder, and which of them are for testing, where a list says so.
 
-    A picture's caption is its first (`#0`, or the first line of a table). Where an earlier picture (test pictures first, then by
-    name) has that very caption, it is the picture's first that is not taken; a picture whose captions are all taken is left out.
+    A picture's caption is its first (`#0`, or the first line of a table). If an earlier picture (test pictures first, then by
+    name) has the same caption, the first caption that is still free is used; a picture without one is left out.
 
     Raises:
         DataError: a file is missing or damaged.
@@ -115,7 +115,7 @@ def _table_lines(path: Path) -> Iterator[tuple[str, int, str]]:
         for number, cells in enumerate(lines, start=2):
             if not cells:
                 continue
-            # Captions with commas stand without quotes in a table that goes around.
+            # A table in circulation has captions with commas and no quotes.
             caption = ",".join(cells[1:]).strip()
             if not cells[0].strip() or not caption:
                 raise DataError(f"{path} is damaged: line {number} is not image,caption.")
@@ -130,7 +130,7 @@ def _listed(path: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class _Flickr8k(CaptionedSet):
-    def bring(self, root: Path, options: PrepareOptions, progress: Progress) -> None:
+    def download(self, root: Path, options: PrepareOptions, progress: Progress) -> None:
         pictures, texts = self.files
         if (root / pictures.path).is_file() or not any((root / name).is_dir() for name in FOLDERS):
             unpack(fetch(pictures, root, progress, download=options.download), root, progress)
@@ -155,7 +155,7 @@ class _Flickr8k(CaptionedSet):
             return root / FOLDERS[0]
 
 
-_LICENCE = "for research and education, not for commerce; pictures: their Flickr users'"
+_LICENCE = "for non-commercial research and education; pictures: their Flickr users'"
 FLICKR8K = _Flickr8k(
     name="flickr8k",
     title="Flickr8k",
@@ -168,7 +168,7 @@ FLICKR8K = _Flickr8k(
             "the pictures",
             _LICENCE,
             md5="f18a1e2920de5bd84dae7cf08ec78978",
-            manual=f"Or unpack it yourself: the pictures belong into {FOLDERS[0]}/.",
+            manual=f"Or unpack it yourself: the pictures belong in {FOLDERS[0]}/.",
         ),
         DataFile(
             "Flickr8k_text.zip",
@@ -176,7 +176,7 @@ FLICKR8K = _Flickr8k(
             "captions and lists",
             _LICENCE,
             md5="bf6c1abcb8e4a833b7f922104de18627",
-            manual=f"Or unpack it yourself: {CAPTIONS[0]} is needed, {TEST_LIST} wanted; a table {CAPTIONS[2]} would do.",
+            manual=f"Or unpack it yourself: {CAPTIONS[0]} is needed and {TEST_LIST} useful; a table {CAPTIONS[2]} works too.",
         ),
     ),
     protocols=("strict",),

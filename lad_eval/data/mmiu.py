@@ -1,4 +1,4 @@
-"""MMIU (arXiv 2408.02718): one Parquet file of questions and seven zips of pictures, as its hub data set has them."""
+"""MMIU (arXiv 2408.02718): a Parquet file of questions and seven zips of pictures, as in its data set on the hub."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REPOSITORY = "FanqingM/MMIU-Benchmark"
 REVISION = "03bf7d143d920e97a757f606b6b7baee161b019b"
 QUESTIONS = "all.parquet"
 PUBLISHED_ROWS = 11_698
-# The hub's names of the tasks that this package defines; each has its pictures in a folder of its own below one archive's.
+# The hub's names of the tasks that this package defines; each has its pictures in its own folder below one archive's.
 TASKS = (
     "forensic_detection_forgerynet",
     "forensic_detection_blink",
@@ -39,7 +39,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class MmiuRow:
-    """A question as the Parquet file has it; `number` counts the rows of its task from 0."""
+    """A question of the Parquet file; `number` counts the rows of its task from 0."""
 
     task: str
     number: int
@@ -70,7 +70,7 @@ def read_rows(root: Path, tasks: Collection[str] | None = None) -> list[MmiuRow]
 
 
 def place(root: Path, stored: str) -> Path | None:
-    """Where an image lies whose path is given as the file gives it, `./Low-level-semantic/...`; None if it leads elsewhere."""
+    """The file of an image by its path in the Parquet file, `./Low-level-semantic/...`; None if it leads out of the folder."""
     parts = PurePosixPath(stored)
     if not stored.strip() or parts.is_absolute() or ".." in parts.parts or "\\" in stored:
         return None
@@ -81,7 +81,7 @@ def _table(path: Path) -> Iterable[Mapping[str, Any]]:
     import datasets
     from pyarrow import ArrowException
 
-    # A cache of its own, removed at once: nothing stale is ever read, and a folder of data may be read-only.
+    # A temporary cache: nothing stale is read, and the data's folder may be read-only.
     with Scratch("mmiu") as cache, _silent(datasets):
         try:
             table = datasets.Dataset.from_parquet(str(path), cache_dir=cache, keep_in_memory=True)
@@ -100,7 +100,7 @@ def _silent(datasets: Any) -> Iterator[None]:
     shown = not datasets.are_progress_bars_disabled()
     verbosity = datasets.logging.get_verbosity()
     datasets.disable_progress_bars()
-    # What its readers log before they raise would stand twice, in their words and in ours.
+    # Its readers log an error before they raise it, so that it would be shown twice.
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     try:
         yield
@@ -152,14 +152,14 @@ class _Mmiu(DataSet):
     def _pictures(self, file: DataFile, root: Path, rows: Sequence[MmiuRow], options: PrepareOptions, progress: Progress) -> None:
         """Unpacks an archive that is there, or is in the hub's cache; fetches it only for pictures that are missing."""
         there = root / file.path
-        archive = there if there.is_file() else self._brought(file, root, rows, options, progress)
+        archive = there if there.is_file() else self._missing_archive(file, root, rows, options, progress)
         if archive is not None and (count := unpack(archive, _folder(archive, root), progress)):
             _LOG.info("%s: %d pictures unpacked.", archive.name, count)
 
-    def _brought(
+    def _missing_archive(
         self, file: DataFile, root: Path, rows: Sequence[MmiuRow], options: PrepareOptions, progress: Progress
     ) -> Path | None:
-        """An archive that is not there; None if it is not needed, or if a part of its pictures must do without a network."""
+        """Downloads a missing archive; None if it is not needed, or if some of its pictures are there and the network is not."""
         folder = file.path.removesuffix(".zip")
         named = {path for row in rows for path in row.images if PurePosixPath(path).parts[:1] == (folder,)}
         lacking = sorted(path for path in named if not _all_there(root, [path]))
@@ -208,7 +208,7 @@ class _Mmiu(DataSet):
 
 
 def in_hub_cache(path: str) -> Path | None:
-    """A file of the pinned revision that was fetched before with the tools of Hugging Face."""
+    """A file of the pinned revision in the local cache of Hugging Face's tools."""
     import huggingface_hub
 
     cached = huggingface_hub.try_to_load_from_cache(REPOSITORY, path, revision=REVISION, repo_type="dataset")
@@ -216,7 +216,7 @@ def in_hub_cache(path: str) -> Path | None:
 
 
 def _folder(archive: Path, root: Path) -> Path:
-    """Where an archive belongs: the folder of its stem, unless its members begin with that already."""
+    """Where an archive is unpacked: a folder named by its stem, unless its members begin with that already."""
     return root if top_folders(archive) == {archive.stem} else root / archive.stem
 
 
@@ -241,7 +241,7 @@ def _tasks(root: Path, rows: Sequence[MmiuRow]) -> list[str]:
 
 
 def _file_line(file: DataFile, root: Path) -> str | None:
-    """How a file stands; nothing of one that is not there and not needed."""
+    """State of a file; None for one that is missing and not needed."""
     if (root / file.path).is_file():
         return f"{file.path}: there"
     folder = file.path.removesuffix(".zip")

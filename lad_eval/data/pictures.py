@@ -1,4 +1,4 @@
-"""Picture files: what each is and shows, and whatever is wrong with one in one line."""
+"""Picture files: reading them, their digests and headers, and their faults in one line."""
 
 from __future__ import annotations
 
@@ -42,27 +42,27 @@ class PictureFacts:
 
 
 def picture_facts(path: Path, name: str | None = None) -> PictureFacts:
-    """Reads a file and looks at its header.
+    """Reads a file and its header.
 
     Args:
         path: of the file.
         name: what to call it in errors; None: its path.
 
     Raises:
-        PictureError: it cannot be read, or does not begin as a picture does.
+        PictureError: it cannot be read, or is not a picture by its first bytes.
     """
     with _one_line(name or path):
         content = path.read_bytes()
         header = inspect(content)
     digest = hashlib.sha256(content)
     if header.treatments:
-        # The same bytes, decoded without the treatment, are another picture.
+        # Bytes alone do not identify the picture: without the treatment they decode to other pixels.
         digest.update(f"\0decoded: {', '.join(header.treatments)}".encode())
     return PictureFacts(digest.hexdigest(), header)
 
 
 def pixel_treatments(path: Path) -> tuple[Treatment, ...]:
-    """What decoding does to the pixels of a file, turning aside; nothing is, without a further look, done to a JPEG.
+    """What decoding does to the pixels of a file, except for turning; a JPEG is assumed to need nothing else.
 
     Raises:
         PictureError: as of `picture_facts`.
@@ -88,7 +88,7 @@ def read_picture(path: Path, name: str | None = None) -> Image:
 
 
 def picture_faults(path: Path, name: str | None = None) -> list[str]:
-    """What keeps a file from being read as a picture, in one line; empty where nothing does. `name` as of `read_picture`."""
+    """Why a file cannot be read as a picture, in one line; empty if it can. `name` as in `read_picture`."""
     try:
         read_picture(path, name)
     except DataError as error:
@@ -192,14 +192,14 @@ class PictureFolder:
 
 
 def locate(folder: PictureFolder, names: Iterable[str]) -> dict[str, Located]:
-    """Where every name leads, read alike for all of them.
+    """The file of every name, found in the same way for all of them.
 
-    The names are taken as they are if one of them leads to a file. Otherwise leading folders that all share are dropped, as few
-    as it takes, and at last all folders. So `val2014/a.jpg` is found in `val2014`, and `c0/a.jpg` is never taken for `a.jpg`
-    where another picture lies in a folder `c0`.
+    The names are used unchanged if one of them leads to a file. Otherwise leading folders that all names share are dropped, as
+    few as necessary, and as a last resort all folders. So `val2014/a.jpg` is found in `val2014`, and `c0/a.jpg` is never taken
+    for `a.jpg` where another picture lies in a folder `c0`.
 
     Raises:
-        DataError: without their folders, two names are one.
+        DataError: without their folders, two names are the same.
     """
     spelled = list(dict.fromkeys(names))
     shorter: Sequence[str] = spelled
@@ -212,7 +212,7 @@ def locate(folder: PictureFolder, names: Iterable[str]) -> dict[str, Located]:
 
 
 def _shortened(names: Sequence[str]) -> Iterator[Sequence[str]]:
-    """The names as they are, then with ever fewer leading folders."""
+    """The names unchanged, then with fewer and fewer leading folders."""
     yield names
     parts = [path_parts(name) for name in names]
     folders = list(zip(*(each[:-1] for each in parts), strict=False))
@@ -240,7 +240,7 @@ def _refuse_merged(folder: Path, spelled: Sequence[str], shorter: Sequence[str])
 
 
 def _one_ends_the_other(a: tuple[str, ...], b: tuple[str, ...]) -> bool:
-    """Whether two paths can be the same file, one of them written from further up."""
+    """Whether two paths can be the same file, one of them written from a folder further up."""
     size = min(len(a), len(b))
     return a[-size:] == b[-size:]
 

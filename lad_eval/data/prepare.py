@@ -1,4 +1,4 @@
-"""Preparing, looking through and telling about a data set at the folder that the user means."""
+"""Prepares and verifies a data set, and reports its status, in the folder that the user names or the remembered one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LOCK = ".lad_eval.lock"
 
 
 def prepare(dataset: DataSet, root: Path | None, options: PrepareOptions, progress: Progress) -> Path:
-    """Prepares a data set and remembers where; what is done already is not done again.
+    """Prepares a data set and remembers its folder; what is done already is not done again.
 
     Args:
         dataset: which.
@@ -26,19 +26,19 @@ def prepare(dataset: DataSet, root: Path | None, options: PrepareOptions, progre
 
     Raises:
         DataError: a file is missing and cannot be fetched, or is damaged; the folder cannot be written; an option is not for this
-            data set; another process prepares the same folder.
+            data set; another process is preparing the same folder.
     """
     dataset.check_options(options)
     folder = (root or remembered(dataset.name) or default_root(dataset.name)).expanduser().absolute()
     if root is not None and not options.download and not folder.is_dir():
-        raise DataError(f"{folder}: no such folder, and with --no-download nothing is brought there.")
+        raise DataError(f"{folder}: no such folder, and --no-download downloads nothing into a new one.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder}: cannot be made: {error.strerror}.") from None
     from lad_eval.data.retrieval.store import FOLDER
 
-    with only_process(folder / LOCK, f"{folder} is being prepared by another process; wait for it to end.", DataError):
+    with only_process(folder / LOCK, f"{folder} is being prepared by another process; wait until it has ended.", DataError):
         for place in (folder, *(path for path in (folder / FOLDER).rglob("*") if path.is_dir())):
             sweep(place)
         dataset.prepare(folder, options, progress)
@@ -56,7 +56,7 @@ def verify(dataset: DataSet, root: Path | None, progress: Progress) -> list[str]
 
 
 def status(dataset: DataSet, root: Path | None) -> tuple[Path | None, Status]:
-    """Where a data set lies (None: nowhere yet) and how it stands.
+    """The folder of a data set (None: none yet), and what is there.
 
     Raises:
         DataError: there is no such folder.

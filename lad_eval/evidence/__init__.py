@@ -1,1 +1,1 @@
-"""Evidence, which is what a forward pass yields: the table in memory, its files, a run's store, and generated replies."""
+"""Evidence, the result of forward passes: the table in memory, its files, a run's store, and generated replies."""

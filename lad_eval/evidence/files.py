@@ -27,7 +27,7 @@ from lad_eval.files.tables import read_table, write_table
 FORMAT = 1
 PARQUET = "evidence.parquet"
 LOG = "evidence"
-"""Names the logs that become the Parquet file, see `rank_paths`."""
+"""Name of the logs that become the Parquet file, see `rank_paths`."""
 _SCALARS = ("key", "sample_id", "split", "gold_position", "forward_passes", "seconds")
 _VECTORS = ("perm", "log_probs")
 _ATTENTION = ("attention", "attention_delimited")
@@ -57,7 +57,7 @@ class EvidenceHeader:
 
         Raises:
             DamagedError: it is not a header.
-            EvidenceError: it is that of another format.
+            EvidenceError: it is a header of another format.
         """
         try:
             version = document["format"]
@@ -94,10 +94,10 @@ def rows_of(evidence: Evidence) -> list[LogRow]:
 
 
 def check_ranges(evidence: Evidence) -> None:
-    """Refuses values that no model can give.
+    """Refuses values that no model can produce.
 
     Raises:
-        EvidenceError: the first of them.
+        EvidenceError: there is such a value.
     """
     if not np.isfinite(evidence.log_probs).all() or not np.isfinite(evidence.seconds).all():
         raise EvidenceError("log_probs or seconds are not finite; they cannot be stored.")
@@ -266,10 +266,10 @@ def header_of(path: Path) -> EvidenceHeader:
 
 
 def first_of_each(parts: Iterable[Evidence]) -> Evidence:
-    """All parts concatenated; of equal keys the first row is kept.
+    """All parts concatenated, with the first row of each key.
 
     Raises:
-        EvidenceError: the parts do not belong together, or there are none.
+        EvidenceError: the parts differ in fingerprint or shape, or there are none.
     """
     joined = Evidence.concatenate(list(parts))
     seen: set[str] = set()

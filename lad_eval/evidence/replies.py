@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 UNKNOWN_PASSES = -1
 
 UNPARSABLE = -1
-"""Stands for the position of a reply in which no answer can be found: wrong, counted apart, never consistent."""
+"""Position of a reply without an answer: wrong, counted separately, never consistent."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Replies:
 
 
 def row_of(request: Request, reply: Reply) -> dict[str, Any]:
-    """A row as a JSON object: everything that deciding needs, without the data and the model."""
+    """A row as a JSON object: everything that a decision needs without the data and the model."""
     return {
         "key": request.key,
         "sample_id": request.sample_id,

@@ -1,4 +1,4 @@
-"""The store of replies of one condition and decoding: appended batch by batch, resumable, never mixed, never repeated."""
+"""The store of replies of one condition and decoding: append-only, resumable, each request once."""
 
 from __future__ import annotations
 
@@ -134,12 +134,13 @@ class ReplyStore:
 
         Raises:
             DamagedError: it does not begin with a header.
-            EvidenceError: it has others.
+            EvidenceError: it has another fingerprint, task or decoding.
         """
         contents = read_file(file)
         if contents.header is not None and (off := difference(contents.header, self._header)):
             raise EvidenceError(
-                f"{file} was made otherwise: {off} (there, and now). Choose another folder, or use --overwrite always."
+                f"{file} was made under other conditions: {off} (there, and now). "
+                "Choose another folder, or use --overwrite always."
             )
         return contents
 
@@ -148,7 +149,7 @@ def read_replies(folder: Path, decoding: Decoding) -> Replies:
     """All replies of a folder for a decoding, each key once; incomplete lines are reported.
 
     Raises:
-        EvidenceError: there are none, a whole file is damaged, or the files do not belong together.
+        EvidenceError: there are none, a whole file is damaged, or the files have different fingerprints, tasks or decodings.
     """
     rows: dict[str, LogRow] = {}
     fingerprint: Mapping[str, Any] | None = None
@@ -161,7 +162,7 @@ def read_replies(folder: Path, decoding: Decoding) -> Replies:
             continue
         fingerprint = header["fingerprint"] if fingerprint is None else fingerprint
         if off := difference(header["fingerprint"], fingerprint):
-            raise EvidenceError(f"{file} was made otherwise than the folder's other replies: {off}; move it away.")
+            raise EvidenceError(f"{file} was made under other conditions than the folder's other replies: {off}; move it away.")
         if header["decoding"] != decoding.document():
             raise EvidenceError(f"{file} holds replies with another decoding than its name says; move it away.")
         for row in contents.rows:

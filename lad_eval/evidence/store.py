@@ -1,4 +1,4 @@
-"""The evidence store: append-only during a run, one Parquet file when it is finished, never mixed, never repeated."""
+"""The evidence store: append-only during a run, one Parquet file when it is finished, each request once."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class EvidenceStore:
     A batch is on the disk when `append` returns. A process that is killed loses at most the batch in progress: on
     opening, a line that was cut off is removed and reported, and every complete row is used. A file that is damaged as a whole
     is renamed, so that its requests are run again. Each of several processes passes its `rank` and writes its own file; `keys`,
-    `load` and `finish` read the files of all, whatever their number was before.
+    `load` and `finish` read the files of all, whatever the number of processes was before.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class EvidenceStore:
         rank: int | None = None,
         prepare: Callable[[], object] | None = None,
     ) -> None:
-        """Only stores its arguments; `open` or `with` takes the folder.
+        """Only stores its arguments; `open` or `with` locks the folder.
 
         Args:
             folder: the run folder; created if it is missing.
@@ -124,10 +124,10 @@ class EvidenceStore:
         return frozenset(self._keys)
 
     def append(self, evidence: Evidence) -> int:
-        """Stores the rows whose keys are new, the first of equal ones, and returns their number; they are then on the disk.
+        """Stores the rows with new keys, the first of equal ones, and returns their number; they are then on the disk.
 
         Raises:
-            EvidenceError: rows without keys, of another fingerprint or shape, or with values that no model can give.
+            EvidenceError: rows without keys, of another fingerprint or shape, or with values that no model can produce.
             UserError: the disk is full or fails; nothing stored before is lost, and the store can still be appended to.
         """
         self._check_open()
@@ -181,19 +181,6 @@ class EvidenceStore:
                 part.unlink()
         return target
 
-    def clear(self) -> None:
-        """Removes all evidence of the folder.
-
-        Raises:
-            UserError: a file cannot be removed.
-        """
-        self._check_open()
-        with storage_errors(self.folder):
-            for file in files_of(self.folder):
-                file.unlink()
-        self._keys.clear()
-        self._shape = None
-
     def _check_open(self) -> None:
         if self._lock is None:
             raise RuntimeError("the store is not open: use it in a `with` block")
@@ -208,7 +195,9 @@ class EvidenceStore:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise EvidenceError(f"Another run is writing to {self.folder}; wait for its end, or choose another folder.") from None
+            raise EvidenceError(
+                f"Another run is writing to {self.folder}; wait until it has ended, or choose another folder."
+            ) from None
         return lock
 
     def _learn(self, file: Path) -> None:
@@ -258,7 +247,7 @@ def read_evidence(folder: str | Path) -> Evidence:
     """All evidence of a run folder, each key once; writes nothing and takes no lock. Incomplete lines are reported.
 
     Raises:
-        EvidenceError: there is none, a whole file is damaged, or the files do not belong together.
+        EvidenceError: there is none, a whole file is damaged, or the files differ in fingerprint or shape.
     """
     return _joined(Path(folder))
 

@@ -1,4 +1,4 @@
-"""Evidence: what one forward pass over (images in some order, question) yields, as a table of arrays.
+"""Evidence: the results of forward passes over (images in some order, question), as a table of arrays.
 
 All methods are arithmetic on this table.
 """
@@ -39,8 +39,8 @@ class Evidence:
     """n rows, one per request, of N candidates and L decoder layers.
 
     Attributes:
-        log_probs: Float[n, N], natural log-probability of every candidate, displayed order; the exp of a row
-            that a model gave sums to 1 (methods do not rely on it).
+        log_probs: Float[n, N], natural log-probability of every candidate, displayed order; the probabilities of a row
+            from a model sum to 1 (methods do not rely on it).
         gold_position: Int[n], 0-based.
         sample_id: Str[n]. The same for all permutations of a sample.
         perm: Int[n, N], position `j` shows image `perm[i, j]`.
@@ -174,7 +174,7 @@ class Evidence:
         return replace(self, **chosen)
 
     def select_keys(self, keys: Sequence[str]) -> Evidence:
-        """The rows of these request keys, in their order; of rows with equal keys the first.
+        """The rows of these request keys, in their order; the first of rows with equal keys.
 
         Raises:
             EvidenceError: a key has no row.

@@ -1,5 +1,6 @@
-"""The files that this package writes for itself: written whole or not at all, and read back only if they are what was written.
+"""The files that this package writes for itself: written atomically, and read only if their checksum is right.
 
-`atomic` writes and sweeps, `documents` holds JSON, `lines` JSON lines, `tables` Parquet, `tensors` safetensors. Each of the four
-stores a checksum of the content. A file of a version that stored none is still read; its reader checks every value.
+`atomic` writes files and removes leftovers; `documents` is for JSON, `lines` and `log` for JSON lines, `tables` for Parquet,
+`tensors` for safetensors, each with a checksum of the content. Files of earlier versions without one are still read; their
+readers check every value. `checkpoints` says which files of a folder determine a model, `lock` lets one process work at a time.
 """

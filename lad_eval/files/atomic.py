@@ -1,4 +1,4 @@
-"""Writing files so that a killed process leaves the old one or the new one, never a part; and sweeping what it did leave."""
+"""Writes files so that a killed process leaves the old or the new one, never a part; removes leftover temporary files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _SUFFIX = ".part"
-# `.<name>.<8 characters of mkstemp>.part`; then the names that earlier versions gave.
+# `.<name>.<8 characters of mkstemp>.part`; then the names of earlier versions.
 _TEMPORARY = re.compile(
     r"\..+\.[a-z0-9_]{8}\.part"
     r"|\.evidence\.parquet\.new|\.replies\..+\.jsonl\.new"
@@ -24,14 +24,14 @@ _SCRATCH, _ALIVE = "lad-eval-", ".alive"
 _SECONDS_OLD = 60.0
 """A file this young may be one that another process has just made and not locked yet."""
 _SECONDS_UNLOCKED = 24 * 3600.0
-"""Where files cannot be locked, age alone tells that nobody writes any more."""
+"""Where files cannot be locked, a file of this age counts as abandoned."""
 
 
 @contextmanager
 def temporary_path(path: Path) -> Iterator[Path]:
-    """A temporary path in the same folder that becomes `path` when the block ends well, and is removed otherwise.
+    """A temporary path in the same folder that becomes `path` when the block succeeds, and is removed otherwise.
 
-    The file is locked for as long as it is written, so that `sweep` tells it from one that a killed process left.
+    The file is locked while it is written, so that `sweep` can distinguish it from leftovers of killed processes.
     """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:200]}.", suffix=_SUFFIX)
     temporary = Path(name)
@@ -50,12 +50,12 @@ def temporary_path(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """UTF-8 text, as `write_atomically`."""
+    """Writes UTF-8 text as `write_atomically` does."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Lets `write` fill a new file in the folder of `path`, which then takes its place; the folder is made if it is missing.
+    """Lets `write` fill a temporary file, which then replaces `path`; a missing folder is created.
 
     A link stays a link, and a device or pipe, such as /dev/stdout, is written to and not replaced.
     """
@@ -71,14 +71,14 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def sweep(folder: Path, name: str = "") -> int:
-    """Removes temporary files that killed processes left in a folder, not in those below it; returns their number.
+    """Removes temporary files that killed processes left in a folder, not in its subfolders; returns their number.
 
-    Only regular files with names that this module gives count, and of them only those that are a minute old and that no living
-    process writes to. Files that cannot be checked or removed stay.
+    Only regular files with names of this module are removed, and only if they are a minute old and no running
+    process writes to them. Files that cannot be checked or removed stay.
 
     Args:
-        folder: of ours; one of the user's only with a name.
-        name: only what was to become this file.
+        folder: of this package; a user's folder only together with `name`.
+        name: remove only temporary files of this file.
     """
     swept = 0
     with contextlib.suppress(OSError):
@@ -91,10 +91,10 @@ def sweep(folder: Path, name: str = "") -> int:
 
 
 class Scratch(tempfile.TemporaryDirectory[str]):
-    """A folder for the time of a block or of an object; those that killed processes left are removed when one is made."""
+    """A temporary folder for a block or an object; leftovers of killed processes are removed when one is created."""
 
     def __init__(self, name: str) -> None:
-        """Makes the folder; `name` says in a listing what it is for."""
+        """Creates the folder; `name`, which says what it is for, is part of its name."""
         _sweep_scratch()
         super().__init__(prefix=f"{_SCRATCH}{name}-")
         handle = os.open(Path(self.name) / _ALIVE, os.O_RDWR | os.O_CREAT, 0o600)
@@ -131,7 +131,7 @@ def _abandoned(path: Path) -> bool:
 
 
 def _lock(handle: int) -> bool | None:
-    """Locks an open file until it is closed: True if that worked, False if another process holds it, None where nothing can."""
+    """Locks an open file until it is closed: True if that worked, False if another process holds it, None without locks."""
     try:
         import fcntl
     except ImportError:  # Windows

@@ -1,4 +1,4 @@
-"""Which files of a folder determine a model: those that transformers reads, not everything that lies there."""
+"""Which files of a folder determine a model: only those that transformers reads."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from lad_eval.files.documents import parse
 
 ADAPTER_CONFIG = "adapter_config.json"
 TRAINING = "training.json"
-"""In the folder of an adapter that was trained here: what it was trained on, and under which attention."""
+"""File in the folder of an adapter trained here: what it was trained on, and under which attention."""
 IMAGE_PROCESSOR = ("preprocessor_config.json", "processor_config.json")
 TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json", "tokenizer_config.json")
 
 _ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
-# In the order in which transformers looks for them; the first that is there is loaded.
+# In the order in which transformers looks for them; the first that exists is loaded.
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _CONFIGURATION = ("config.json", "generation_config.json")
 _TOKENIZER_FILES = (
@@ -33,16 +33,16 @@ _POINTER = b"version https://git-lfs.github.com/spec/v1"
 def model_files(folder: Path, *, code: bool = False) -> list[Path]:
     """Configuration, weights, tokenizer, processor and chat templates, in order of their paths.
 
-    `generation_config.json` counts: it names the tokens that end a reply. Of the weights only those count that transformers
-    loads: safetensors before pickles, and of shards those that the index names. What training leaves (optimizer, scheduler and
-    random states, `trainer_state.json`, `training_args.bin`, logs, earlier checkpoints) does not count.
+    `generation_config.json` counts: it names the tokens that end a reply. Only the weights that transformers loads
+    count: safetensors before pickles, and the shards that the index names. Remains of training (optimizer, scheduler and
+    random states, `trainer_state.json`, `training_args.bin`, logs, earlier checkpoints) do not.
 
     Args:
         folder: of the model.
         code: count Python files as well; they are run where remote code is trusted.
 
     Raises:
-        UserError: a file that has to be read for this is a Git LFS pointer or is damaged, or a shard is missing.
+        UserError: a file that must be read for this is a Git LFS pointer or is damaged, or a shard is missing.
     """
     files = {*_matching(folder, _CONFIGURATION), *weight_files(folder), *processor_files(folder)}
     if code:
@@ -53,7 +53,7 @@ def model_files(folder: Path, *, code: bool = False) -> list[Path]:
 def processor_files(folder: Path) -> list[Path]:
     """Files of the tokenizer, the image processor and the chat template, in order of their paths."""
     files = {*_matching(folder, _TOKENIZER_FILES), *_matching(folder, _PROCESSOR_FILES)}
-    for path in folder.glob("*/tokenizer_config.json"):  # a processor's second tokenizer has a folder of its own
+    for path in folder.glob("*/tokenizer_config.json"):  # a processor's second tokenizer has its own folder
         if not any((path.parent / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):  # an earlier checkpoint
             files |= set(_matching(path.parent, _TOKENIZER_FILES))
     return sorted(files)
@@ -86,7 +86,7 @@ def adapter_weights(folder: Path) -> Path | None:
 
 
 def adapter_files(folder: Path) -> list[Path]:
-    """What determines an adapter: its configuration and weights, and the tokenizer and processor that were saved with it."""
+    """The files of an adapter: its configuration and weights, and the tokenizer and processor saved with it."""
     weights = adapter_weights(folder)
     return sorted({folder / ADAPTER_CONFIG, *([] if weights is None else [weights]), *processor_files(folder)})
 
@@ -100,13 +100,13 @@ def holds_tokenizer(folder: Path) -> bool:
 
 
 def check_no_pointers(paths: Iterable[Path]) -> None:
-    """As `check_no_pointer`, for each."""
+    """`check_no_pointer` for each file."""
     for path in paths:
         check_no_pointer(path)
 
 
 def check_no_pointer(path: Path) -> None:
-    """Refuses a Git LFS pointer, the small text file that a clone without Git LFS has in the place of a large one.
+    """Refuses a Git LFS pointer, the small text file that a clone without Git LFS has instead of a large one.
 
     Raises:
         UserError: the file is one.
@@ -115,7 +115,7 @@ def check_no_pointer(path: Path) -> None:
         with path.open("rb") as file:
             start = file.read(len(_POINTER))
     except OSError:
-        return  # the code that needs the file says why it cannot be read
+        return  # the code that reads the file reports why it cannot
     if start == _POINTER:
         raise UserError(f"{path} is a Git LFS pointer, not the file itself; run `git lfs pull` in {path.parent}.")
 
@@ -129,7 +129,7 @@ def _is_hidden(path: Path) -> bool:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; empty if there is no such file, or if it is damaged, which transformers reports in its own words."""
+    """A JSON object; empty if there is no such file, or if it is damaged, which transformers reports itself."""
     if not path.is_file():
         return {}
     check_no_pointer(path)

@@ -1,4 +1,4 @@
-"""JSON documents of our own: written with a checksum of their content, read back only if they still have it."""
+"""Our own JSON documents: written with a checksum of their content, and read only if it is right."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from lad_eval.errors import UserError
 from lad_eval.files.atomic import write_atomically
 
 CHECKSUM = "checksum"
-"""The last key of a document, and of a line, that says what its content was."""
+"""The last key of a document or a line: the checksum of its content."""
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Writes a document and its checksum, whole or not at all; missing folders are made.
+    """Writes a document and its checksum, atomically; missing folders are created.
 
     Raises:
-        ValueError: it holds what is not JSON, such as NaN.
+        ValueError: it holds a value that is not JSON, such as NaN.
         OSError: the file cannot be written.
     """
     sealed = {**document, CHECKSUM: checksum(document)}
@@ -33,9 +33,9 @@ def read_json(path: Path, *, what: str = "", cure: str = "", error: type[UserErr
 
     Args:
         path: of the file.
-        what: it is, for the message, such as "the run's figures".
+        what: description of the file for the message, such as "the run's figures".
         cure: what the user can do, a sentence.
-        error: the class of what is raised.
+        error: class of the error that is raised.
 
     Raises:
         UserError: the file is missing, unreadable, not a JSON object, or not what was written; of class `error`, one line.
@@ -57,14 +57,14 @@ def read_json(path: Path, *, what: str = "", cure: str = "", error: type[UserErr
 
 
 def parse(content: bytes | str, *, constants: bool = False) -> Any:
-    """What JSON text holds.
+    """The value of JSON text.
 
     Args:
         content: the text.
-        constants: NaN and infinity are read too, as other programs write them (transformers in configurations).
+        constants: accept NaN and infinity, which other programs write (transformers in configurations).
 
     Raises:
-        ValueError: it is not JSON; nesting beyond reason and bytes that are not UTF-8 are not.
+        ValueError: it is not JSON, is nested too deeply, or is not UTF-8.
     """
     try:
         return json.loads(content, parse_constant=None if constants else _refused)
@@ -79,7 +79,7 @@ def checksum(document: Mapping[str, Any]) -> str:
 
 
 def _encoded(sealed: Mapping[str, Any], text: str) -> bytes:
-    """UTF-8; text that has no UTF-8, such as half of a surrogate pair in a file's name, as escapes."""
+    """UTF-8; characters without UTF-8, such as half of a surrogate pair in a file's name, as escapes."""
     try:
         return text.encode()
     except UnicodeEncodeError:
@@ -93,7 +93,7 @@ def _refused(constant: str) -> NoReturn:
 def below(folder: Path, wanted: Callable[[str], bool]) -> list[Path]:
     """Paths below a folder, sorted, whose names are wanted; links to folders are not followed.
 
-    Folders that cannot be read, or are gone when it is their turn, are passed over, as `Path.rglob` does not do.
+    Folders that cannot be read, or are gone when it is their turn, are skipped, unlike by `Path.rglob`.
     """
     return sorted(Path(place, name) for place, folders, files in os.walk(folder) for name in (*folders, *files) if wanted(name))
 

@@ -1,4 +1,4 @@
-"""Lines of JSON of our own: every line carries a checksum, which also binds it to the header that says what made it."""
+"""Our own JSON lines: every line has a checksum, which also covers the header that says what produced it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _LETTERS = len(f', "{CHECKSUM}": "{"0" * 16}"}}')
 
 
 def sealed(document: Mapping[str, Any], salt: str = "") -> bytes:
-    """One line, its line break included, whose last key is the checksum of what stands before it.
+    """One line with its line break; its last key is the checksum of the content before it.
 
     Args:
         document: not empty, and without that key.
-        salt: what else the line belongs to, see `salt_of`.
+        salt: further content of the checksum, see `salt_of`.
 
     Raises:
         ValueError: a value is not JSON, such as NaN.
@@ -29,12 +29,12 @@ def sealed(document: Mapping[str, Any], salt: str = "") -> bytes:
 
 
 def opened(line: bytes, salt: str = "", *, must: bool = False) -> dict[str, Any] | None:
-    """The document of one line; None if the line is not whole, is not what was written, or is not a JSON object.
+    """The document of one line; None if the line is incomplete, has a wrong checksum, or is not a JSON object.
 
     Args:
         line: without its line break.
-        salt: as it was given to `sealed`.
-        must: a line without a checksum, as earlier versions wrote them, does not count.
+        salt: as for `sealed`.
+        must: refuse lines without a checksum, as earlier versions wrote them.
     """
     seal = _SEAL.fullmatch(line, max(0, len(line) - _LETTERS))
     if seal is not None:
@@ -51,12 +51,12 @@ def opened(line: bytes, salt: str = "", *, must: bool = False) -> dict[str, Any]
 
 
 def is_sealed(line: bytes) -> bool:
-    """Whether a line carries a checksum, right or wrong."""
+    """Whether a line has a checksum, right or wrong."""
     return _SEAL.fullmatch(line, max(0, len(line) - _LETTERS)) is not None
 
 
 def salt_of(header: Mapping[str, Any]) -> str:
-    """What binds lines to the header above them: a line copied from a file with another header is not a line of this one."""
+    """The salt of the lines below a header: a line copied from a file with another header has a wrong checksum here."""
     return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
 
 

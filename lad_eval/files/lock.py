@@ -1,4 +1,4 @@
-"""One process at a time where two would write over each other."""
+"""A lock for work that only one process may do at a time."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from lad_eval.errors import UserError
 
 @contextmanager
 def only_process(path: Path, message: str, error: type[UserError] = UserError) -> Iterator[None]:
-    """Keeps other processes that take the same lock from what is done in the block; where nothing can be locked, nothing is.
+    """Holds a lock while the block runs; on file systems without locks it has no effect.
 
-    The lock of a process that ends, however it ends, is free.
+    The lock is released when the process ends, however it ends.
 
     Args:
-        path: of the lock, a file in a folder that is there.
-        message: for a process that finds it taken.
-        error: the class of what is raised.
+        path: of the lock, a file in an existing folder.
+        message: of the error if another process holds it.
+        error: class of that error.
 
     Raises:
-        UserError: another process has it; of class `error`, at once.
+        UserError: another process holds it; of class `error`, raised without waiting.
     """
     from filelock import FileLock, Timeout
 

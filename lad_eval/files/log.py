@@ -1,7 +1,7 @@
-"""Append-only logs: files of sealed lines, a header that says what made the rows, then one row per line.
+"""Append-only logs: files of lines with checksums, a header that says what produced the rows, then one row per line.
 
-A batch is on the disk when `append` returns. A process that is killed at any moment leaves at most one line that is cut off; its
-checksum gives it away, and `repair` removes it. Of several processes each writes a file of its own, see `rank_path`.
+A batch is on the disk when `append` returns. A process that is killed at any moment leaves at most one incomplete line; its
+checksum is wrong, and `repair` removes it. Each of several processes writes its own file, see `rank_path`.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ LogRow = Mapping[str, Any]
 
 @dataclass
 class Contents(Generic[Header]):
-    """A log as it was read.
+    """The content of a log.
 
     Attributes:
-        header: None if the file has nothing whole in it.
-        rows: the whole rows, in order, numbers as JSON has them.
-        damaged: numbers of the lines that are not whole or not what was written, from 1.
-        cut: the last of those has no line break: a kill cut it off, or another process is writing it now.
-        end: bytes up to the end of the last whole line, its line break not counted.
+        header: None if the file has no complete line.
+        rows: the complete rows, in order, as parsed from JSON.
+        damaged: numbers of the lines, from 1, that are incomplete or have a wrong checksum.
+        cut: whether the last of those has no line break: a kill cut it off, or another process is writing it.
+        end: bytes up to the end of the last complete line, without its line break.
         size: bytes in all.
     """
 
@@ -49,12 +49,12 @@ class Contents(Generic[Header]):
 
 
 def rank_path(folder: Path, name: str, rank: int | None) -> Path:
-    """The file that a process appends to: `<name>.jsonl`, of several processes `<name>.rank<rank>.jsonl`."""
+    """The file that a process appends to: `<name>.jsonl`, or `<name>.rank<rank>.jsonl` with several processes."""
     return folder / (f"{name}{_SUFFIX}" if rank is None else f"{name}.rank{rank}{_SUFFIX}")
 
 
 def rank_paths(folder: Path, name: str) -> list[Path]:
-    """The files that there are: the joined or single process's one, then the ranks' in order."""
+    """The existing files: that of a single process or the joined one, then those of the ranks in order."""
     ranks = {path: path.name[len(name) + len(".rank") : -len(_SUFFIX)] for path in folder.glob(f"{name}.rank*{_SUFFIX}")}
     in_order = sorted((path for path, rank in ranks.items() if rank.isdigit()), key=lambda path: int(ranks[path]))
     return [path for path in (rank_path(folder, name, None), *in_order) if path.exists()]
@@ -63,20 +63,20 @@ def rank_paths(folder: Path, name: str) -> list[Path]:
 def read_log(
     path: Path, header_of: Callable[[dict[str, Any], Path], Header], is_row: Callable[[LogRow, Header], bool]
 ) -> Contents[Header]:
-    """Header and rows of a log, whole lines only.
+    """Header and rows of a log, complete lines only.
 
     Args:
         path: of the log.
         header_of: the header from JSON; raises DamagedError if it is not one.
-        is_row: whether a row holds what a row below this header may hold.
+        is_row: whether a row is valid below this header.
 
     Raises:
-        DamagedError: anything stands below a header that cannot be read.
+        DamagedError: there are lines below a header that cannot be read.
         OSError: the file cannot be read.
     """
     contents: Contents[Header] = Contents()
     salt, must = "", False
-    with path.open("rb") as file:  # line by line: the rows alone are to lie in memory
+    with path.open("rb") as file:  # line by line, so that only the rows are in memory
         for number, whole in enumerate(file, start=1):
             line = whole.removesuffix(b"\n")
             start, contents.size = contents.size, contents.size + len(whole)
@@ -85,9 +85,9 @@ def read_log(
             if contents.header is None:
                 document = opened(line)
                 if document is None:
-                    if line != whole:  # and not a header that a kill cut off
+                    if line != whole:  # otherwise the header was cut off by a kill
                         raise DamagedError(
-                            f"{path}: its first line, which says what made the rows, is damaged; move it away and run again."
+                            f"{path}: its first line, which says what produced the rows, is damaged; move it away and run again."
                         )
                     contents.damaged.append(number)
                     contents.cut = True
@@ -107,7 +107,7 @@ def read_log(
 
 
 def append(path: Path, header: Mapping[str, Any], rows: Iterable[LogRow]) -> None:
-    """Adds rows to a log, which is begun with its header if it is missing or empty; all are on the disk then, or none.
+    """Appends rows to a log, and the header first if it is missing or empty; afterwards all are on the disk, or none.
 
     Raises:
         ValueError: a value is not JSON, such as NaN.
@@ -119,7 +119,7 @@ def append(path: Path, header: Mapping[str, Any], rows: Iterable[LogRow]) -> Non
         try:
             _put(path, content if size else sealed(header) + content)
         except BaseException:  # Ctrl-C too
-            # Half a batch must not stay: what is appended next would stand behind half a line.
+            # Half a batch must not stay: the next line would be appended to half a line.
             with contextlib.suppress(OSError):
                 os.truncate(path, size)
             raise
@@ -128,11 +128,11 @@ def append(path: Path, header: Mapping[str, Any], rows: Iterable[LogRow]) -> Non
 
 
 def write_log(path: Path, header: Mapping[str, Any], rows: Iterable[LogRow]) -> None:
-    """Puts a log of these rows in the place of what is there, whole or not at all.
+    """Replaces a log by one with these rows, atomically.
 
     Raises:
         ValueError: a value is not JSON, such as NaN.
-        UserError: the disk is full or fails; what was there is unchanged.
+        UserError: the disk is full or fails; the old log is unchanged.
     """
     content = sealed(header) + _lines(header, rows)
     with storage_errors(path):
@@ -142,7 +142,7 @@ def write_log(path: Path, header: Mapping[str, Any], rows: Iterable[LogRow]) -> 
 
 
 def repair(path: Path, contents: Contents[Header]) -> None:
-    """Cuts off what stands behind the last whole line of a log that no other process writes, and reports all damage.
+    """Removes everything after the last complete line of a log that no other process writes, and reports all damage.
 
     Raises:
         UserError: the file cannot be written to.
@@ -159,7 +159,7 @@ def repair(path: Path, contents: Contents[Header]) -> None:
 
 
 def warn_of_damage(path: Path, contents: Contents[Header]) -> bool:
-    """Reports the damaged lines of a log that another process may be writing; whether there are any."""
+    """Reports the damaged lines of a log that another process may be writing; returns whether there are any."""
     damaged = contents.damaged[:-1] if contents.cut else contents.damaged
     if damaged:
         _LOG.warning("%s: %s; the requests are run again.", path, left_out(damaged))
@@ -167,7 +167,7 @@ def warn_of_damage(path: Path, contents: Contents[Header]) -> bool:
 
 
 def set_aside(path: Path, error: DamagedError) -> None:
-    """Gives a file that is damaged as a whole another name, and reports it.
+    """Renames a file that is damaged as a whole, and reports it.
 
     Raises:
         UserError: it cannot be renamed.
@@ -180,14 +180,14 @@ def set_aside(path: Path, error: DamagedError) -> None:
 
 
 def left_out(damaged: Sequence[int]) -> str:
-    """What is said of damaged lines, by their numbers."""
+    """Text about damaged lines, by their numbers."""
     many = len(damaged) > 1
     numbers = ", ".join(map(str, damaged[:5])) + (", ..." if len(damaged) > 5 else "")
     return f"line{'s' if many else ''} {numbers} {'are' if many else 'is'} damaged and left out"
 
 
 def sync(path: Path) -> None:
-    """Lets a file, or a folder's list of files, outlast a power cut."""
+    """Flushes a file, or a folder's list of files, to the disk, so that it survives a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):  # some file systems cannot do this for a folder
@@ -198,10 +198,10 @@ def sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def storage_errors(path: Path, what: str = "write") -> Iterator[None]:
-    """Turns what the operating system refuses into one line for the user.
+    """Turns errors of the operating system into one line for the user.
 
     Raises:
-        UserError: in place of an OSError in the block.
+        UserError: instead of an OSError in the block.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Parquet tables of our own: the file's metadata holds a document and the digest of every value in it."""
+"""Our own Parquet tables: the file's metadata holds a document and a digest of all values."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _KEY = b"lad_eval"
 
 
 def write_table(path: Path, table: Any, document: Mapping[str, Any], **options: Any) -> None:
-    """Writes an arrow table with a document next to its values.
+    """Writes an arrow table with a document in its metadata.
 
     Args:
         path: of the file.
-        table: a `pyarrow.Table`; its other metadata stays.
+        table: a `pyarrow.Table`; its other metadata is kept.
         document: JSON-serialisable.
         options: of `pyarrow.parquet.write_table`.
 
@@ -36,12 +36,12 @@ def write_table(path: Path, table: Any, document: Mapping[str, Any], **options: 
 
 
 def read_table(path: Path, *, cure: str, columns: list[str] | None = None) -> tuple[Any, dict[str, Any] | None]:
-    """An arrow table, and the document that was written with it; None for a file of another origin.
+    """An arrow table, and the document written with it (None for a file of another origin).
 
     Args:
         path: of the file.
         cure: what the user can do about a damaged one, a sentence.
-        columns: reads only these, and leaves the digest unchecked.
+        columns: to read, without checking the digest; None: all.
 
     Raises:
         DamagedError: the file cannot be read, or its values are not those that were written.

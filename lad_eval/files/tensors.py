@@ -1,4 +1,4 @@
-"""Safetensors files of our own: the metadata holds a digest of all tensors and of the rest of the metadata."""
+"""Our own safetensors files: the metadata holds a digest of all tensors and of the other metadata."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def tensors_as_bytes(tensors: Tensors, metadata: Mapping[str, str]) -> bytes:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
-    """Tensors, and the metadata without the digest; a file without a digest, of an earlier version, passes.
+    """Tensors, and the metadata without the digest; a file of an earlier version without a digest is accepted.
 
     Raises:
         OSError: the file cannot be opened.

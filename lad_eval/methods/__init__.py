@@ -3,13 +3,13 @@
 A method is one class in one file (see `EvidenceMethod`) and one line in `registry.METHODS`, or in another package an entry point
 of the group `lad_eval.methods`; `conformance` holds the laws it must keep.
 
-base.py               what every method is
-evidence_method.py    those that score rows of evidence: scikit-learn's contract
-orders.py             those over several displayed orders
-replying.py           those that read replies
+base.py               the base class of methods
+evidence_method.py    methods that score rows of evidence: scikit-learn's contract
+orders.py             methods over several displayed orders
+replying.py           methods that read replies
 registry.py           the methods and their parts by name
 compose.py            names of several parts, and the method that they make
-resolve.py            from the names of users and stored runs to methods
+resolve.py            from names in commands and stored runs to methods
 """
 
 from lad_eval.methods.base import Method, MethodWarning, NotCalibratedError

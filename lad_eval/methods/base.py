@@ -1,4 +1,4 @@
-"""What every method is: its parameters, what it must be given, and the one call that decides."""
+"""The base class of methods: parameters, what a method reads, and the call that decides."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Answers:
     Attributes:
         log_proba: Float[m, N] of the displayed positions; None for a method that gives no probabilities.
         position: Int[m], the answer, 0-based; -1 where a reply names none.
-        passes: Float[m], decoder passes that an answer would cost if the method were run alone; NaN: unknown.
+        passes: Float[m], decoder passes that an answer costs if only this method is run; NaN: unknown.
         repetitions: Int[R, m], the answers of each of several repetitions, `position` the first; None for a method that has none.
     """
 
@@ -47,25 +47,25 @@ class NotCalibratedError(UserError):
 
 
 class MethodWarning(UserWarning):
-    """A method can answer, but not as it is meant to; the text says why."""
+    """A method can answer, but not as intended; the text says why."""
 
 
 class Method(ABC):
-    """Decides answers to questions: `decide`, after `calibrate` where `calibrates` is true.
+    """Answers questions: `decide`, after `calibrate` if `calibrates` is true.
 
-    A subclass declares its parameters by the annotations of a keyword-only constructor that stores them untouched, see
+    A subclass declares its parameters by the annotations of a keyword-only constructor that stores them unchanged, see
     `lad_eval.parameters`. One that scores rows of evidence derives from `EvidenceMethod`, one that combines several displayed
-    orders from `OverOrders`, one that reads replies from `ReplyMethod`. What it learns goes into attributes whose names end in
+    orders from `OverOrders`, one that reads replies from `ReplyMethod`. Learned state is in attributes whose names end in
     `_`: arrays, numbers or strings.
 
     Attributes:
         name: its name in tables and on the command line.
-        orders: "cyclic" if an answer needs the evidence of all N cyclic shifts of the displayed order, "random" that of K random
-            orders, "identity" if it needs the request's own pass only.
-        condition: under which the model must have been run; evidence does not record it, the caller must know. A name may join
-            more to that of the class.
+        orders: "cyclic" if an answer needs the results of all N cyclic shifts of the displayed order, "random" if of K random
+            orders, "identity" if it needs the request itself only.
+        condition: that the model must have been run under; evidence does not record it, so the caller must know. A name may
+            add to that of the class.
         parameters: name -> allowed values, as the constructor declares them.
-        renamed: today's name of a parameter by the name that it had before, which names and files may still use.
+        renamed: current name of a parameter by its former name, which names of methods and files may still use.
     """
 
     name: ClassVar[str]
@@ -84,16 +84,16 @@ class Method(ABC):
     @property
     @abstractmethod
     def needs(self) -> frozenset[Requirement]:
-        """What it reads; "attention" is refused when missing, never replaced."""
+        """What it reads; missing "attention" is an error and never replaced."""
 
     @property
     def calibrates(self) -> bool:
-        """Whether `calibrate` must come before the first answer."""
+        """Whether `calibrate` must be called before the first answer."""
         return False
 
     @classmethod
     def current_names(cls, params: Mapping[str, V]) -> dict[str, V]:
-        """Values of parameters by today's names.
+        """Values of parameters by their current names.
 
         Raises:
             ParameterError: one is given under both names.
@@ -108,7 +108,7 @@ class Method(ABC):
         return {name: getattr(self, name) for name in self.parameters}
 
     def set_params(self: M, **params: Any) -> M:
-        """Changes parameters and forgets the calibration, since what was learned may depend on them.
+        """Changes parameters and drops the calibration, since the learned state may depend on them.
 
         Raises:
             ParameterError: the method has no such parameter.
@@ -130,21 +130,21 @@ class Method(ABC):
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether it can answer now: it was calibrated, or needs no calibration."""
+        """Whether it can answer: it was calibrated, or needs no calibration."""
         return True
 
     def learned_state(self) -> dict[str, Any]:
-        """What `calibrate` learned, by attribute name."""
+        """The learned state, by attribute name."""
         return {name: value for name, value in vars(self).items() if name.endswith("_") and not name.startswith("_")}
 
     def calibrate(self: M, evidence: Evidence) -> M:
-        """Learns from calibration samples, each seen under its N cyclic shifts; a method with `calibrates` false learns nothing.
+        """Learns from calibration samples, each shown under its N cyclic shifts; a method with `calibrates` false learns nothing.
 
         Args:
             evidence: all rows are used, whatever their split; pass `evidence.calibration`.
 
         Raises:
-            EvidenceError: the rows are none, lack attention, or a sample's answer was not seen once at every position.
+            EvidenceError: there are no rows, they lack attention, or a sample's answer is not once at every position.
             ParameterError: a parameter cannot have its value.
         """
         self.check()
@@ -175,16 +175,16 @@ class Method(ABC):
         return method
 
     def _has_learned(self) -> bool:
-        """Whether everything that it learns is there, in its shape; read from a file, anything may be."""
+        """Whether the learned state is complete and has the right shapes; a file may hold anything."""
         return True
 
     @property
     def learner(self) -> Method:
-        """What `calibrate` teaches and `save` writes: this method, or the decision that it makes of each displayed order."""
+        """The method that `calibrate` trains and `save` writes: this one, or the decision that it applies to each order."""
         return self
 
     def with_learner(self, learner: Method) -> Method:
-        """The method with what another has learned in place of its own."""
+        """The method with the learned state of another."""
         return learner
 
     @property
@@ -194,11 +194,11 @@ class Method(ABC):
 
     @property
     def most_orders(self) -> int | None:
-        """How many of the displayed orders that were run it uses; None: all."""
+        """Number of the displayed orders that it uses; None: all."""
         return None
 
     def displayed_orders(self, order: Permutation) -> tuple[Permutation, ...]:
-        """The displayed orders of a sample's images that an answer to one of them rests on, this one first."""
+        """The displayed orders of a sample's images that the answer to `order` is computed from, itself first."""
         return displayed_orders(self.orders, order)[: self.most_orders]
 
     def layer_shares(self, evidence: Evidence) -> Floats | None:
@@ -207,11 +207,11 @@ class Method(ABC):
 
     @abstractmethod
     def decide(self, results: Results, index: Ints) -> Answers:
-        """Answers to m questions; the one call behind every run, whatever the method reads.
+        """Answers to m questions; the one call that every run makes, whatever the method reads.
 
         Args:
-            results: evidence or replies of every request that the questions rest on.
-            index: Int[m, V], the rows of each question's displayed orders, the one that is answered first.
+            results: evidence or replies of every request that the answers are computed from.
+            index: Int[m, V], the rows of each question's displayed orders, the order to answer first.
 
         Raises:
             EvidenceError: the results lack what the method needs.
@@ -220,18 +220,18 @@ class Method(ABC):
 
 
 def evidence_of(results: Results, method: Method) -> Evidence:
-    """The results, where they are evidence.
+    """The results, if they are evidence.
 
     Raises:
         EvidenceError: they are replies.
     """
     if not isinstance(results, Evidence):
-        raise EvidenceError(f"{method.name} decides from evidence, and was given replies.")
+        raise EvidenceError(f"{method.name} decides from evidence, not from replies.")
     return results
 
 
 def passes_of(results: Results, index: Ints) -> Floats:
-    """Float[m]: decoder passes of all rows behind each question."""
+    """Float[m]: decoder passes of all rows of each question."""
     spent = np.where(results.forward_passes == UNKNOWN_PASSES, np.nan, results.forward_passes)
     total: Floats = spent[index].sum(axis=1)
     return total

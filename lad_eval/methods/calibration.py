@@ -1,4 +1,4 @@
-"""Calibration passes: is the design complete, and what do they say about each position?"""
+"""Calibration passes: a check that the design is complete, and their mean by the answer's position."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ Mean = Literal["log", "probability"]
 
 
 def check_design(evidence: Evidence) -> None:
-    """Every sample must be seen N times, under the N cyclic shifts of one order, its answer once at every position.
+    """Checks that every sample is shown under the N cyclic shifts of one order, its answer once at every position.
 
-    Where all rows of a sample carry the same `perm` although the answer moved, the orders were not recorded
+    Where all rows of a sample have the same `perm` although the answer moved, the orders were not recorded
     (`Evidence.from_arrays` without `perm`) and only the answer's positions are checked.
 
     Raises:
@@ -60,7 +60,7 @@ def check_design(evidence: Evidence) -> None:
 
 
 def mean_by_gold(log_probs: Floats, gold_position: Ints, mean: Mean) -> Floats:
-    """P_obs(j|i) as logs, Float[N, N], row i for the answer's position: the mean over the passes whose answer stood at i.
+    """P_obs(j|i) as logs, Float[N, N], row i for the answer's position: the mean over the passes whose answer is at i.
 
     Args:
         log_probs: Float[n, N]; every row is normalised first, so that a constant on a row's logits changes nothing.

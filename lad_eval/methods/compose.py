@@ -1,4 +1,4 @@
-"""Names of methods that are put together: prompt variants + interventions + orders + decision.
+"""Names of combined methods: prompt variants + interventions + orders + decision.
 
 For example `instruction+sofa+average-cyclic+lad(top_k=1)`.
 """
@@ -23,15 +23,15 @@ from lad_eval.tasks.prompts import PROMPT_VARIANTS
 
 @dataclass(frozen=True)
 class Composition:
-    """A name in its parts.
+    """The parts of a name.
 
     Attributes:
         prompt_variants: of the question.
-        intervention: None for the model as it is.
-        orders: name of an entry of METHODS of the kind; None for the displayed order alone.
-        decision: name of an entry of METHODS of another kind; "" where the name gives none, which is vanilla.
-        order_changes: parameters that the name gives the orders.
-        decision_changes: parameters that the name gives the decision.
+        intervention: None for the unchanged model.
+        orders: name of an entry of METHODS of the kind; None for the displayed order only.
+        decision: name of an entry of METHODS of another kind; "" if the name gives none, which means vanilla.
+        order_changes: parameters of the orders in the name.
+        decision_changes: parameters of the decision in the name.
     """
 
     prompt_variants: tuple[str, ...]
@@ -43,7 +43,7 @@ class Composition:
 
     @property
     def name(self) -> str:
-        """The name in its one spelling: prompt variants, interventions in written order, orders, decision."""
+        """The canonical name: prompt variants, interventions in written order, orders, decision."""
         intervention = [] if self.intervention is None else [self.intervention.label]
         orders = [] if self.orders is None else [spell(self.orders, self.order_changes)]
         decision = self.decision or ("vanilla" if self.decision_changes else "")
@@ -58,7 +58,7 @@ class Composition:
 
     @property
     def changes(self) -> dict[str, Any]:
-        """The parameters of orders and decision that the name gives."""
+        """The parameters of orders and decision in the name."""
         return {**self.order_changes, **self.decision_changes}
 
     @property
@@ -72,7 +72,7 @@ class Composition:
         return {} if self.orders is None else METHODS[self.orders].method.parameters
 
     def changed(self, changes: Mapping[str, Any]) -> Composition:
-        """With more parameters, each of the part that has it; of two that have it, of the decision."""
+        """The composition with more parameters, each for the part that has it; if both have it, for the decision."""
         of_decision = self.decision_entry.method.parameters
         return replace(
             self,
@@ -81,11 +81,11 @@ class Composition:
         )
 
     def make(self, overrides: Mapping[str, Any]) -> Method:
-        """The method that the parts make; a parameter goes to the part that has it.
+        """The combined method; a parameter goes to the part that has it.
 
         Raises:
             ParameterError: no part has such a parameter, or it cannot have this value.
-            UserError: the parts do not go together.
+            UserError: the parts cannot be combined.
         """
         entry = self.decision_entry
         overrides = entry.method.current_names(overrides)
@@ -99,7 +99,7 @@ class Composition:
             orders = METHODS[self.orders]
             of_orders = {key: value for key, value in overrides.items() if key not in of_decision}
             combined = orders.method(**{**orders.preset, **of_orders})
-            assert isinstance(combined, OverOrders)  # what the registry takes as orders
+            assert isinstance(combined, OverOrders)  # the registry accepts no other class as orders
             combined.check()
             method = combined.over(method)
         method.condition = Condition(self.prompt_variants, self.intervention).joined(condition)
@@ -107,10 +107,10 @@ class Composition:
 
 
 def _kind_of(name: str) -> str:
-    """Which kind of part a name is; the names of installed packages are read only where none of ours fits.
+    """The kind of part that a name is; names of installed packages are read only if none of ours matches.
 
     Raises:
-        UnknownNameError: none.
+        UnknownNameError: there is no such part.
         RegistryError: it is another package's, which does not load.
     """
     tables: dict[str, Registry[Any]] = {"method": METHODS, "intervention": INTERVENTIONS, "prompt variant": PROMPT_VARIANTS}
@@ -124,14 +124,14 @@ def _kind_of(name: str) -> str:
 
 
 def composition(name: str) -> Composition:
-    """The parts of a name, in whatever order it gives them; several interventions keep theirs.
+    """The parts of a name, written in any order; several interventions keep their order.
 
     Args:
         name: parts joined by "+", each with its parameters in brackets.
 
     Raises:
         UnknownNameError: a part is not a known name.
-        ParameterError: two parts are of one kind, they do not go together, or a parameter cannot have its value.
+        ParameterError: two parts are of one kind, they cannot be combined, or a parameter cannot have its value.
         RegistryError: a part is another package's, which does not load.
         UserError: the text is not a name with parameters.
     """
@@ -155,7 +155,7 @@ def composition(name: str) -> Composition:
     prompt_variants = tuple(sorted(part.name for part in parts_of["prompt variant"]))
     chosen = "" if decision is None else decision.name
     if chosen == "vanilla" and (prompt_variants or interventions or orders):
-        chosen = ""  # what decides where nothing else does: one spelling of each method
+        chosen = ""  # vanilla is the default and left out: one spelling of each method
     made = Composition(prompt_variants, join_interventions(interventions), None if orders is None else orders.name, chosen)
     if decision is not None:
         decision = decision._replace(settings=made.decision_entry.method.current_names(decision.settings))
@@ -183,7 +183,7 @@ def _typed(part: Part, known: Mapping[str, Parameter], other: Part | None, other
 
 
 def part_names() -> tuple[str, ...]:
-    """Names of all parts but the methods that decide from evidence, in the order in which they are joined."""
+    """Names of all parts except the methods that decide from evidence, in the order in which they are joined."""
     return (
         *names_of("protocol"),
         *(name for name in PROMPT_VARIANTS.usable() if name not in METHODS.built_in),

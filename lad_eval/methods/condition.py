@@ -1,4 +1,4 @@
-"""Under which question and intervention a model is run."""
+"""The condition that a model is run under: prompt variants and an intervention."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from lad_eval.attention.interventions import Intervention, join_interventions
 
 @dataclass(frozen=True)
 class Condition:
-    """Prompt variants of the question, and a change of the model's attention. Evidence of two conditions never mixes.
+    """Prompt variants of the question, and a change of the model's attention. Evidence of different conditions is never mixed.
 
     Attributes:
         prompt_variants: names of `lad_eval.tasks.prompts.PROMPT_VARIANTS`.
-        intervention: under which the model is run.
+        intervention: that the model is run under.
     """
 
     prompt_variants: tuple[str, ...] = ()
@@ -22,7 +22,7 @@ class Condition:
 
     @property
     def label(self) -> str:
-        """As names have it, "instruction+sofa(sigma=0.3)"; empty for the question and the model as they are."""
+        """As in names of methods, "instruction+sofa(sigma=0.3)"; empty for the unchanged question and model."""
         return "+".join([*self.prompt_variants, *([] if self.intervention is None else [self.intervention.label])])
 
     @property
@@ -37,7 +37,7 @@ class Condition:
         return Condition(variants, join_interventions(interventions))
 
     def intervention_samples(self, candidates: int) -> int:
-        """How many calibration samples of so many images each its intervention is to learn from; 0 where it learns nothing."""
+        """Number of calibration samples, of `candidates` images each, for its intervention; 0 if it learns nothing."""
         return 0 if self.intervention is None else self.intervention.calibration_samples_wanted(candidates)
 
     def document(self) -> dict[str, Any]:

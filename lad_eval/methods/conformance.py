@@ -1,4 +1,4 @@
-"""The laws that every method from evidence keeps, as checks to run over one's own.
+"""The laws that every method from evidence must keep, as checks for methods of your own.
 
     @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
     def test_my_method_keeps_the_laws(law):
@@ -41,7 +41,7 @@ def random_evidence(
 ) -> Evidence:
     """Evidence of samples under all cyclic shifts of a random order, with a right image, position bias and attention noise.
 
-    Rows of a sample stand together; row `shift` of it is the order turned by `shift`. So it serves to calibrate and to evaluate.
+    Rows of a sample are adjacent; its row `shift` has the order shifted by `shift`. It serves to calibrate and to evaluate.
     """
     generator = np.random.default_rng(seed)
     shape = (samples, n_candidates)
@@ -66,7 +66,7 @@ def random_evidence(
 
 
 def symmetric_calibration(*, n_candidates: int = N, depth: int = DEPTH) -> Evidence:
-    """Calibration in which every position is treated alike: a clear signal for the answer, no bias, and no attention prior."""
+    """Calibration that treats all positions equally: a clear signal for the answer, no bias, and no attention prior."""
     evidence = random_evidence(samples=CALIBRATION_SAMPLES, n_candidates=n_candidates, depth=depth, prefix="c")
     signal = np.eye(n_candidates)[evidence.gold_position]
     logs = np.log(0.1 / n_candidates + 0.9 * signal)
@@ -150,7 +150,7 @@ def a_constant_on_the_logits_changes_nothing(make: Maker) -> None:
 
 
 def positions_are_equal_after_a_symmetric_calibration(make: Maker) -> None:
-    """Permuting the displayed positions permutes the answer; only turned for a method that needs the circle of shifts."""
+    """Permuting the displayed positions permutes the answer; only cyclic shifts for a method that needs all of them."""
     method = _calibrated(make, symmetric_calibration())
     evidence = random_evidence()
     expected = method.predict_log_proba(evidence)
@@ -159,7 +159,7 @@ def positions_are_equal_after_a_symmetric_calibration(make: Maker) -> None:
 
 
 def without_bias_the_logits_decide(make: Maker) -> None:
-    """Of a method that takes bias out of single rows: where the calibration shows none, a row's log-probabilities stay."""
+    """If the calibration shows no bias, a method that debiases single rows leaves a row's log-probabilities unchanged."""
     method = _calibrated(make, symmetric_calibration())
     if "log_probs" not in method.needs or method.orders == "cyclic":
         return
@@ -168,7 +168,7 @@ def without_bias_the_logits_decide(make: Maker) -> None:
 
 
 def rows_are_decided_one_by_one(make: Maker) -> None:
-    """Neither the order of the rows nor, but for the shifts a method needs, their company matters."""
+    """Neither the order of the rows nor other rows matter, except for the shifts that a method needs."""
     method, evidence = _calibrated(make), random_evidence()
     expected = method.predict_log_proba(evidence)
     order = np.random.default_rng(2).permutation(len(evidence))
@@ -210,7 +210,7 @@ def incomplete_calibration_is_refused(make: Maker) -> None:
 
 
 def missing_attention_is_refused(make: Maker) -> None:
-    """Never taken for zero: LAD without attention would silently be PriDe."""
+    """Missing attention is never treated as zero: LAD would silently be PriDe."""
     method = _calibrated(make)
     if "attention" not in method.needs:
         method.predict(random_evidence(attention=False))
@@ -256,7 +256,7 @@ def saved_is_loaded(make: Maker) -> None:
 
 
 def the_constructor_only_stores(make: Maker) -> None:
-    """Keyword-only, one argument a parameter, everything stored as given, even what `check` will refuse."""
+    """Keyword-only, one argument per parameter, everything stored unchanged, even values that `check` refuses."""
     kind = type(make())
     arguments = list(inspect.signature(kind).parameters.values())
     assert [a.name for a in arguments] == list(kind.parameters), "the constructor's arguments must be the class's parameters"

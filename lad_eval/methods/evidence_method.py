@@ -1,4 +1,4 @@
-"""Methods that score evidence row by row: scikit-learn's contract, with the common checks made once."""
+"""Methods that score evidence row by row: scikit-learn's contract, with the common checks in one place."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class EvidenceMethod(Method):
     A subclass writes `_scores` and, if it calibrates, `_calibrate`.
 
     Attributes:
-        needs: the evidence it reads; "attention" is refused when missing, never replaced.
-        calibrates: whether `calibrate` must come before the first answer.
-        learned_shapes: of what `_calibrate` learns, by attribute: letters N (candidates) and L (layers), a letter a dimension;
-            a file that holds it otherwise is refused.
+        needs: the evidence it reads; missing "attention" is an error and never replaced.
+        calibrates: whether `calibrate` must be called before the first answer.
+        learned_shapes: shapes of the learned state by attribute, one letter per dimension: N (candidates), L (layers);
+            a file with other shapes is refused.
         n_candidates_: N of the calibration (after `calibrate`).
         n_layers_: L of the calibration; 0 for a method that reads no attention.
         calibration_ids_: Str[samples], the samples calibrated on, sorted.
@@ -72,12 +72,12 @@ class EvidenceMethod(Method):
     def predict_log_proba(self, evidence: Evidence) -> Floats:
         """Normalised log-probabilities Float[n, N] of the displayed positions, one row per row of evidence.
 
-        A method that has only a score gives the score's log-softmax.
+        For a method with scores only, their log-softmax.
 
         Raises:
             NotCalibratedError: it calibrates and was not calibrated.
-            EvidenceError: the rows are none, lack what the method needs, differ in N or L from the calibration, or hold a
-                sample that was calibrated on.
+            EvidenceError: there are no rows, they lack what the method needs, differ in N or L from the calibration, or hold a
+                calibration sample.
             ParameterError: a parameter cannot have its value.
         """
         self.check()
@@ -89,7 +89,7 @@ class EvidenceMethod(Method):
         return log_softmax(self._scores(evidence))
 
     def predict(self, evidence: Evidence) -> Ints:
-        """The answers, Int[n]: 0-based displayed positions; of equal candidates the first. Errors as `predict_log_proba`."""
+        """The answers, Int[n]: 0-based displayed positions; the first of equal candidates. Errors as `predict_log_proba`."""
         return most_probable(self.predict_log_proba(evidence))
 
     def decide(self, results: Results, index: Ints) -> Answers:
@@ -116,7 +116,7 @@ class EvidenceMethod(Method):
 
     def _check_rows(self, evidence: Evidence) -> None:
         if not len(evidence):
-            raise EvidenceError(f"{self.name} was given no rows of evidence.")
+            raise EvidenceError(f"{self.name} got no rows of evidence.")
         if "attention" in self.needs:
             attention = self._attention(evidence)
             if unseen := int((~attention.any(axis=(1, 2))).sum()):
@@ -146,6 +146,6 @@ def _some(names: npt.NDArray[np.str_], most: int = 3) -> str:
 
 
 def most_probable(log_proba: Floats) -> Ints:
-    """Int[n]: of every row of Float[n, N] the position with the greatest value, of equals the first."""
+    """Int[n]: the position of the greatest value in every row of Float[n, N], the first of equal ones."""
     answers: Ints = log_proba.argmax(axis=1).astype(np.int64)
     return answers

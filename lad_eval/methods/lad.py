@@ -1,4 +1,4 @@
-"""LAD: the attention says which image is likely meant, and with it how strongly positions pull."""
+"""LAD: subtracts the position bias that is expected given the model's attention to the images."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class LAD(EvidenceMethod):
     - answer: argmax_j of log p(j) - expected bias(j) (Eq. 14), see `mixture`.
 
     Args:
-        top_k: number of layers in L*, those with the greatest attention to all images together.
+        top_k: number of layers in L*, those with the most attention to all images together.
         temperature: tau, sharpens pi.
         layers: the layers L* is chosen from: "upper" (released code), "all" (paper), or (first, last), counted from 0, inclusive.
         attention_mean: "arithmetic": log of the mean attention over L* (released code); "log": mean of the logs (Eq. 11).
@@ -50,7 +50,7 @@ class LAD(EvidenceMethod):
         mixture: expected bias as sum_k pi_k log P_bias(j|k) ("log", released code) or log sum_k pi_k P_bias(j|k)
             ("probability", Eq. 13).
         span: an image's tokens with their delimiters ("delimited", released code) or without ("image", Eq. 6).
-        attention_prior: "calibration" takes the mean attention to each position out (Eq. 7); "none" leaves it in, the ablation.
+        attention_prior: "calibration" divides the mean attention to each position out (Eq. 7); "none" does not, an ablation.
 
     Attributes:
         log_bias_: Float[N, N], log P_bias, row i for the answer's position.
@@ -121,12 +121,12 @@ class LAD(EvidenceMethod):
 
 
 class UnlabelledLAD(LAD):
-    """LAD that calibrates without knowing the right images: the purified attention stands in for the answers.
+    """LAD calibrated without gold labels: the purified attention takes the place of the answers.
 
     Not in the paper. log P_obs(j|i) is the mean over all calibration passes, each weighted by the posterior pi_i that its own
     purified attention gives to the image at i (Eq. 7-12 with the prior of the same passes); the rest is LAD's. The samples are
-    still shown under their N cyclic shifts, as the attention prior and an even visit of all positions require; their
-    `gold_position` is read by the check of that design alone, and any image may take the right one's place there.
+    still shown under their N cyclic shifts, since every image must be at every position equally often; their
+    `gold_position` is read by the check of that design only, where any image may take the place of the right one.
     """
 
     name = "lad-unlabelled"

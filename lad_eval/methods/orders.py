@@ -1,4 +1,4 @@
-"""Answers under several displayed orders, combined: averages, and a vote that needs answers only."""
+"""Combines answers under several displayed orders: averages, and a vote that needs answers only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lad_eval.tasks.request import Permutation
 
 
 class Vanilla(EvidenceMethod):
-    """The candidate with the greatest log-probability; no debiasing."""
+    """The candidate with the highest log-probability; no debiasing."""
 
     name = "vanilla"
 
@@ -39,7 +39,7 @@ class OrdersMethod(Method):
             index: Int[m, V], the rows of each question's orders, the displayed order itself first.
 
         Raises:
-            EvidenceError: the rows are none, or lack what the method needs.
+            EvidenceError: there are no rows, or they lack what the method needs.
             NotCalibratedError: it calibrates and was not calibrated.
             ParameterError: a parameter cannot have its value.
         """
@@ -48,7 +48,7 @@ class OrdersMethod(Method):
         """Log-probabilities Float[n, N] of the displayed positions, each row answered from all its orders.
 
         Args:
-            evidence: with a row it must hold the other orders that the row's answer rests on, of the same sample.
+            evidence: for every row it must hold the sample's other orders that the answer is computed from.
 
         Raises:
             EvidenceError: it lacks some, or as `predict_over_orders`.
@@ -58,7 +58,7 @@ class OrdersMethod(Method):
         return self.predict_over_orders(evidence, self._orders_of_rows(evidence))
 
     def predict(self, evidence: Evidence) -> Ints:
-        """The answers, Int[n]: 0-based displayed positions; of equal candidates the first. Errors as `predict_log_proba`."""
+        """The answers, Int[n]: 0-based displayed positions; the first of equal candidates. Errors as `predict_log_proba`."""
         return most_probable(self.predict_log_proba(evidence))
 
     def decide(self, results: Results, index: Ints) -> Answers:
@@ -66,7 +66,7 @@ class OrdersMethod(Method):
         return Answers(log_proba, most_probable(log_proba), passes_of(results, index))
 
     def _orders_of_rows(self, evidence: Evidence) -> Ints:
-        """Int[n, V]: for every row the rows of its orders; of equal rows the first."""
+        """Int[n, V]: the rows of every row's orders; the first of equal rows."""
         rows = list(zip(evidence.sample_id.tolist(), evidence.perm.tolist(), strict=True))
         where: dict[tuple[Any, ...], int] = {}
         for row, (sample, order) in enumerate(rows):
@@ -89,10 +89,10 @@ V = TypeVar("V", bound="OverOrders")
 
 
 class OverOrders(OrdersMethod):
-    """Combines what a decision makes of each of several displayed orders of a question; by default the model as it is.
+    """Combines a decision's answers under several displayed orders of a question; by default vanilla's.
 
     Attributes:
-        needs_probabilities: whether a decision that gives answers only, as one from replies, cannot be combined.
+        needs_probabilities: whether it needs more than answers, so that decisions from replies are refused.
     """
 
     needs_probabilities: ClassVar[bool] = True
@@ -104,16 +104,16 @@ class OverOrders(OrdersMethod):
         """Lets another method decide each order.
 
         Raises:
-            UserError: the method is one over several orders itself.
+            UserError: the method uses several orders itself.
         """
         if decision.orders != "identity":
-            raise UserError(f"{self.name} cannot be joined with {decision.name}: both ask under several displayed orders.")
+            raise UserError(f"{self.name} cannot be joined with {decision.name}: both use several displayed orders.")
         self._decision = decision
         return self
 
     @property
     def decision(self) -> Method:
-        """Decides each order by itself; see `over`. Its calibration is that of the whole."""
+        """The method that decides each order; see `over`. Its calibration is that of the whole."""
         return self._decision
 
     @property
@@ -150,11 +150,11 @@ class OverOrders(OrdersMethod):
         return self._decision.layer_shares(evidence)
 
     def get_params(self) -> dict[str, Any]:
-        """Own parameters and the decision's."""
+        """Parameters of this method and of the decision."""
         return {**super().get_params(), **self._decision.get_params()}
 
     def set_params(self: V, **params: Any) -> V:
-        """Changes own parameters and the decision's, which forgets its calibration.
+        """Changes parameters of this method and of the decision, which drops its calibration.
 
         Raises:
             ParameterError: neither has such a parameter.
@@ -176,10 +176,10 @@ class OverOrders(OrdersMethod):
         return scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
 
     def save(self, path: str | Path) -> None:
-        """As a method over the model as it is; save the decision where there is another.
+        """Writes this method's parameters; with another decision than vanilla, save the decision instead.
 
         Raises:
-            UserError: the file cannot be written, or another method decides each order.
+            UserError: the file cannot be written, or another method than vanilla decides each order.
         """
         if not isinstance(self._decision, Vanilla):
             raise UserError(f"{self.name} over {self._decision.name} has no state of its own; save its decision.")
@@ -194,8 +194,8 @@ class PermutationAverage(OverOrders):
     """Log-probabilities averaged over the N cyclic shifts of the displayed order: N passes, the empirical ceiling.
 
     Source: arXiv 2605.11591, baseline "permutation averaging". The log-probabilities of every shift are mapped back to images
-    and averaged, and each row is answered in its own positions. So the evidence must be closed under cyclic shifts: with a row
-    it holds the other N - 1 shifts of that row's order, of the same sample.
+    and averaged, and each row is answered in its own positions. So the evidence must be closed under cyclic shifts: for every row
+    it must hold the other N - 1 shifts of that row's order, of the same sample.
     """
 
     name = "permutation-average"
@@ -209,7 +209,8 @@ class PermutationAverage(OverOrders):
 class RandomAverage(OverOrders):
     """Log-probabilities averaged over K random displayed orders, the shown one among them; K = 16.
 
-    Source: arXiv 2605.11591, baseline "random-K averaging". The same K - 1 turns of every displayed order; where N! is less than
+    Source: arXiv 2605.11591, baseline "random-K averaging". The same K - 1 permutations of every displayed order; if N! is less
+        than
     K, all orders.
 
     Args:
@@ -233,10 +234,10 @@ class RandomAverage(OverOrders):
 
 
 class Majority(OverOrders):
-    """The image that most of the N cyclic shifts answer; needs answers only, so that replies can vote too.
+    """The image that most of the N cyclic shifts answer; needs answers only, so replies can vote too.
 
-    Of images with equally many votes the one that is answered in the earliest order wins, the shown one first and then shift by
-    shift. A reply that names no candidate does not vote; where none votes there is no answer.
+    Among images with equally many votes the one answered in the earliest order wins, the displayed one first and then shift by
+    shift. A reply that names no candidate does not vote; without votes there is no answer.
     """
 
     name = "majority"
@@ -259,7 +260,7 @@ class Majority(OverOrders):
 
 
 def votes(chosen: Ints, n: int) -> Floats:
-    """Float[m, N] scores of the images: their number of votes, and less than one half more the earlier the first of them.
+    """Float[m, N] scores of the images: the number of votes, plus less than one half that is larger the earlier the first vote.
 
     Args:
         chosen: Int[m, V], the image that each order answers; -1 for none.
@@ -273,6 +274,6 @@ def votes(chosen: Ints, n: int) -> Floats:
 
 
 def most_voted(chosen: Ints, n: int) -> Ints:
-    """Int[m]: of each row of Int[m, V] what most of it says, the first said if several do; UNPARSABLE where nothing is said."""
+    """Int[m]: the most frequent answer of each row of Int[m, V], the first of equal ones; UNPARSABLE if there is none."""
     winner: Ints = votes(chosen, n).argmax(axis=1).astype(np.int64)
     return np.where((chosen != UNPARSABLE).any(axis=1), winner, UNPARSABLE)

@@ -1,4 +1,4 @@
-"""PriDe: one prior of positions, taken out of every answer."""
+"""PriDe: one prior of positions, divided out of every answer."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class PriDe(EvidenceMethod):
     """Log-probabilities minus one prior of positions, estimated on the calibration samples.
 
     Source: arXiv 2309.03882 and github.com/chujiezheng/LLM-MCQ-Bias. A sample's prior is the softmax of its mean
-    log-probabilities over its N cyclic shifts: every image stood everywhere, so what is left is the position's own. The answer is
-    argmax_j of log p(j) - log prior(j). As in the comparison of arXiv 2605.11591, the prior comes from the same calibration
-    passes as LAD's, not from a share of the test set.
+    log-probabilities over its N cyclic shifts: every image is at every position once, so what remains is the effect of
+    positions. The answer is argmax_j of log p(j) - log prior(j). As in the comparison of arXiv 2605.11591, the prior comes from
+    the same calibration passes as LAD's, not from a share of the test set.
 
     Args:
-        prior_mean: how the samples' priors are averaged: "geometric", which is to subtract the mean log-probabilities over all
+        prior_mean: how the samples' priors are averaged: "geometric", which subtracts the mean log-probabilities over all
             calibration passes (arXiv 2605.11591), or "arithmetic" (arXiv 2309.03882).
 
     Attributes:
@@ -62,19 +62,20 @@ class PriDeOriginal(OrdersMethod):
     """PriDe by its authors' protocol: one prior from a random 5 % of the evaluated samples; mean of 5 draws.
 
     Source: arXiv 2309.03882 and github.com/chujiezheng/LLM-MCQ-Bias, da14c48, code/debias_pride.py. The drawn samples are run
-    under their N cyclic shifts and answered by the mean probability of each image over them; their priors (the softmax of the
-    mean log-probabilities of the positions) are averaged arithmetically, and the average is taken out of the log-probabilities of
-    all other samples. As there, int(share n) samples are drawn, and every logarithm is that of a probability plus 1e-10.
+    under their N cyclic shifts and answered by the mean probability of each image over the shifts; their priors (the softmax of
+    the mean log-probabilities of the positions) are averaged arithmetically, and the log of the average is subtracted from the
+    log-probabilities of all other samples. As there, int(share n) samples are drawn, and 1e-10 is added to every probability
+    before its logarithm.
 
-    Otherwise than there: at least one sample is drawn; the draws are those of a seed of ours, independent of each other, and not
-    of shuffles seeded by a path; and each displayed order is a test set of its own, whose prior comes from the circles of shifts
+    Differences: at least one sample is drawn; the draws are independent and determined by `seed`, not
+    by shuffles seeded with a path; and each displayed order is a separate test set, whose prior comes from the cyclic shifts
     of that order.
 
-    It has no calibration samples, and its answers depend on the company of the rows. `predict` gives the first draw's; the
-    figures of a run are means over the draws, and cost what a draw costs.
+    It has no calibration samples, and its answers depend on the other rows. `predict` gives those of the first draw; the
+    figures of a run are means over the draws, at the cost of one draw.
 
     Args:
-        share: of the samples that are drawn, rounded down, at least one.
+        share: of the samples to draw, rounded down, at least one.
         repetitions: number of draws.
         seed: of the draws.
     """
@@ -96,7 +97,7 @@ class PriDeOriginal(OrdersMethod):
         self.seed = seed
 
     def decide(self, results: Results, index: Ints) -> Answers:
-        """A question costs its own pass, or that of all its orders where its sample is drawn; the mean over the draws."""
+        """A question costs its own pass, or those of all its orders if its sample is drawn; mean over the draws."""
         evidence = evidence_of(results, self)
         log_proba = self.predict_over_orders(evidence, index)
         draws = [self.drawn(evidence, index, draw) for draw in range(self.repetitions)]
@@ -127,12 +128,12 @@ class PriDeOriginal(OrdersMethod):
         group = np.unique(orders, axis=0, return_inverse=True)[1].reshape(len(shown))
         for order in range(int(group.max()) + 1):
             rows = group == order
-            # A row whose order no drawn sample was shown in takes the prior of all drawn ones.
+            # A row in an order that no drawn sample was shown in uses the prior of all drawn samples.
             learned = priors[rows & estimated] if (rows & estimated).any() else priors[estimated]
             answers[rows] = floored[shown[rows]] - _floored(log_softmax(logsumexp(learned, axis=0)))
         by_image = np.empty_like(logs)
         np.put_along_axis(by_image, evidence.perm, logs, axis=1)
-        # The mean probability of each image over the shifts, as a log and without the division by N.
+        # Log of the sum of each image's probabilities over the shifts: N times the mean.
         mean = logsumexp(by_image[index[estimated]], axis=1)
         answers[estimated] = np.take_along_axis(mean, orders[estimated], axis=1)
         return log_softmax(answers), estimated
@@ -141,11 +142,11 @@ class PriDeOriginal(OrdersMethod):
         """Log-probabilities of the first draw; see `OrdersMethod.predict_over_orders`."""
         self.check()
         if not len(evidence):
-            raise EvidenceError(f"{self.name} was given no rows of evidence.")
+            raise EvidenceError(f"{self.name} got no rows of evidence.")
         return self.drawn(evidence, index, 0)[0]
 
 
 def _floored(log_probs: Floats) -> Floats:
-    """log(p + 1e-10): a position that the model all but excludes counts for no more than the floor says."""
+    """log(p + 1e-10), so that a probability near 0 does not dominate."""
     floored: Floats = np.log(np.exp(log_probs) + _FLOOR)
     return floored

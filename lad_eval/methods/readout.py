@@ -1,4 +1,4 @@
-"""Reading the images' share of attention: which layers, averaged how, and cleaned of the prior of positions.
+"""The attention to each image: the choice of layers, their mean, and the removal of the prior of positions.
 
 Source: "Logit-Attention Divergence" (arXiv 2605.11591), Eq. 6-12, and its released code (github.com/brightXian/LAD, c704b9d).
 """
@@ -22,7 +22,7 @@ from lad_eval.parameters import Count, LayerRange, Layers, Positive
 AttentionMean = Literal["arithmetic", "log"]
 
 ATTENTION_FLOOR = 1e-20
-"""Least attention whose log is taken, as in the released code: an image with none at all is out of the running, not NaN."""
+"""Attention below this is raised to it before the log, as in the released code: no attention is a very low score, not NaN."""
 
 TopK = Annotated[int, Count()]
 Temperature = Annotated[float, Positive()]
@@ -36,8 +36,8 @@ class FewLayersWarning(MethodWarning):
 def layer_range(layers: LayerRange, depth: int) -> tuple[int, int]:
     """First and last layer, counted from 0, inclusive, of a decoder of `depth` layers.
 
-    "upper" is what the released code reads, layers 21 to 35, cut to the depth; a decoder of fewer than 24 layers is read from
-    ceil(7 depth / 12), the same share of 36 layers, and at least in its last layer.
+    "upper" is what the released code reads, layers 21 to 35, cut to the depth; in a decoder of fewer than 24 layers it begins at
+    ceil(7 depth / 12), the same share of the depth as 21 of 36, and includes at least the last layer.
 
     Raises:
         EvidenceError: a range given by number reaches past the last layer.
@@ -58,7 +58,7 @@ def strongest_layers(attention: Floats, layers: LayerRange, top_k: int, *, metho
     Args:
         attention: Float[n, L, N].
         layers: the range to choose from.
-        top_k: K; cut, with a FewLayersWarning, to the number of layers in the range. Of equal layers the deeper is taken.
+        top_k: K; cut, with a FewLayersWarning, to the number of layers in the range. Among equal layers the deeper is taken.
         method: name of the method that reads them, for the warning.
     """
     first, last = layer_range(layers, attention.shape[1])
@@ -91,7 +91,7 @@ def log_prior(attention: Floats) -> Floats:
 
 
 def purified_attention(attention: Floats, prior: Floats, chosen: Ints, mean: AttentionMean, temperature: float) -> Floats:
-    """Log of pi, Float[n, N], the posterior over images that the attention supports once the prior of positions is taken out.
+    """Log of pi, Float[n, N], the posterior over images by attention with the prior of positions divided out.
 
     pi = softmax(temperature * log pt) (Eq. 12), with log pt over the chosen layers L*:
     "log" (Eq. 11): mean of [log a - log a_prior];
@@ -112,7 +112,7 @@ def purified_attention(attention: Floats, prior: Floats, chosen: Ints, mean: Att
 
 
 class RawAttention(EvidenceMethod):
-    """The image that the model looks at most, in the layers that look at the images most.
+    """The image with the most attention, in the layers with the most attention to images.
 
     Source: arXiv 2605.11591, ablation "raw attention": argmax_k of the mean over L* of a_k. Its probabilities are the images'
     shares of that mean.
@@ -120,7 +120,7 @@ class RawAttention(EvidenceMethod):
     Args:
         top_k: number of layers in L*.
         layers: the layers L* is chosen from, see `LayerRange`.
-        span: "delimited" counts an image's delimiters into its tokens, as the released code does; "image" does not (Eq. 6).
+        span: "delimited" includes an image's delimiters, as the released code does; "image" does not (Eq. 6).
     """
 
     name = "raw-attention"
@@ -137,7 +137,7 @@ class RawAttention(EvidenceMethod):
 
 
 class PurifiedAttention(EvidenceMethod):
-    """The image that the model looks at more than it looks at its position on average.
+    """The image with the most attention relative to the average attention to its position.
 
     Source: arXiv 2605.11591, Eq. 7-12: argmax_k of pi, LAD's posterior over images; no log-probabilities are read.
 

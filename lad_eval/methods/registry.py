@@ -1,4 +1,4 @@
-"""The methods and their parts by name, and what kind of part each is."""
+"""The methods and their parts by name, and the kind of each part."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lad_eval.methods.replying import ChainOfThought, Generate, ReplyMethod, Sel
 from lad_eval.registry import Registry
 
 Kind = Literal["evidence", "protocol", "orders", "replies"]
-"""Of parts: a decision from evidence, a protocol of other authors that decides from it, orders, a decision from replies."""
+"""Kinds of parts: a decision from evidence, other authors' protocol on evidence, orders, a decision from replies."""
 
 _CLASSES: Mapping[Kind, tuple[type[Method], ...]] = {
     "evidence": (EvidenceMethod, OrdersMethod),
@@ -27,7 +27,7 @@ _CLASSES: Mapping[Kind, tuple[type[Method], ...]] = {
 
 
 class NamedMethod(NamedTuple):
-    """What a name stands for.
+    """The meaning of a method's name.
 
     Attributes:
         method: its class.
@@ -43,7 +43,7 @@ class NamedMethod(NamedTuple):
 
 
 def named(method: type[Method], summary: str = "", *, kind: Kind | None = None, **preset: Any) -> NamedMethod:
-    """What a name stands for: a class with parameters other than its defaults, or as another kind of part.
+    """The meaning of a name: a class with other parameters than its defaults, or as another kind of part.
 
     Args:
         method: its class.
@@ -116,5 +116,5 @@ def names_of(kind: Kind) -> Iterator[str]:
 
 
 def method_names() -> tuple[str, ...]:
-    """Names of the methods that decide from the evidence of the question as it is, in the order of the tables."""
+    """Names of the methods that decide from evidence of the unchanged question and model, in the order of the tables."""
     return tuple(names_of("evidence"))

@@ -1,4 +1,4 @@
-"""Methods that let the model write, and read its answer from the text."""
+"""Methods that read the answer from text that the model generates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lad_eval.parameters import Count, Positive
 
 END_OF_THOUGHT = "</think>"
 _THOUGHT = "<think>"
-# Names of candidates that are words of the language too; followed by a word they are one: "A red dog", "I see".
+# Names of candidates that are also words; followed by another word they are read as words: "A red dog", "I see".
 _WORDS = frozenset({"a", "A", "I"})
 _GOES_ON = re.compile(r"[ \t]+(?!(?:or|and|nor|is|but)\b)([^\W\d_]{2,})", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<![\w.,])[+-]?\d+(?:[.,]\d+)*(?!\w)")
@@ -28,13 +28,13 @@ _NUMBER = re.compile(r"(?<![\w.,])[+-]?\d+(?:[.,]\d+)*(?!\w)")
 def parse_reply(reply: str, identifiers: Sequence[str], *, thoughtful: bool = False) -> int | None:
     """0-based position of the one candidate that a reply names; None if it names none, several, or a number that is no candidate.
 
-    A candidate is named where its identifier stands as a word of its own; naming it twice is naming it once. Where candidates are
+    A candidate is named where its identifier is a separate word; naming it twice counts once. Where candidates are
     numbers, any other number ("5" of 4, "2.5", "-1") makes the reply unparsable. Words such as "second" may begin with a capital.
 
     Args:
         reply: as the model wrote it.
         identifiers: of the N candidates, in displayed order.
-        thoughtful: the reply may begin with a thought in <think> tags, and what counts is what follows its end; a thought
+        thoughtful: the reply may begin with reasoning in <think> tags, and only the text after it counts; reasoning
             without an end leaves no answer.
     """
     text = reply
@@ -54,7 +54,7 @@ def _numbers(text: str) -> set[str]:
 
 
 def _words(text: str, identifiers: Sequence[str]) -> set[str]:
-    """Identifiers that stand in the text as words; "twenty-first" is not "first"."""
+    """Identifiers that are words of the text; "twenty-first" is not "first"."""
     longest_first = sorted(identifiers, key=len, reverse=True)
     pattern = re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, longest_first))})(?![\w'’]|-\w)", _flags(identifiers))
     named = set()
@@ -72,14 +72,14 @@ def _flags(identifiers: Sequence[str]) -> re.RegexFlag:
 
 
 class ReplyMethod(Method):
-    """Decides from what the model writes, and not from evidence."""
+    """Decides from generated replies, not from evidence."""
 
     needs: frozenset[Requirement] = frozenset({"replies"})
 
     @property
     @abstractmethod
     def decoding(self) -> Decoding:
-        """How the replies must have been written."""
+        """How the replies must have been generated."""
 
     @abstractmethod
     def answers(self, replies: Replies) -> Ints:
@@ -87,7 +87,7 @@ class ReplyMethod(Method):
 
     def decide(self, results: Results, index: Ints) -> Answers:
         if not isinstance(results, Replies):
-            raise EvidenceError(f"{self.name} decides from replies, and was given evidence.")
+            raise EvidenceError(f"{self.name} decides from replies, not from evidence.")
         return Answers(None, self.answers(results)[index[:, 0]], passes_of(results, index))
 
 
@@ -95,7 +95,7 @@ class Generate(ReplyMethod):
     """The model's greedy reply, parsed strictly; one that does not name exactly one candidate is wrong and counted as unparsable.
 
     Args:
-        max_new_tokens: the longest reply.
+        max_new_tokens: maximum length of a reply.
     """
 
     name = "generate"
@@ -123,7 +123,7 @@ class ChainOfThought(Generate):
     Source: arXiv 2605.11591, baseline "CoT".
 
     Args:
-        max_new_tokens: the longest reply, reasoning counted in.
+        max_new_tokens: maximum length of a reply, reasoning included.
     """
 
     name = "cot"
@@ -135,16 +135,16 @@ class ChainOfThought(Generate):
 
 
 class SelfConsistency(ChainOfThought):
-    """Several replies are sampled, each reasons first, and the majority of their answers wins; without any there is no answer.
+    """Samples several replies that reason first; the majority of their answers wins, and without any there is no answer.
 
-    Source: arXiv 2605.11591, baseline "self-consistency": 10 samples, temperature 0.7, majority. Of answers with equally many
-    votes the one that was given first wins.
+    Source: arXiv 2605.11591, baseline "self-consistency": 10 samples, temperature 0.7, majority. Among answers with equally many
+    votes the first one wins.
 
     Args:
         samples: replies to each request.
-        temperature: they are drawn at.
+        temperature: of sampling.
         max_new_tokens: of each.
-        seed: of the draws.
+        seed: of sampling.
     """
 
     name = "self-consistency"

@@ -1,4 +1,4 @@
-"""From the names that users and stored runs write to methods."""
+"""From names in commands and stored runs to methods."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def make_method(name: str, **overrides: Any) -> Method:
 
     Args:
         name: of a method, or of several parts joined by "+", see `compose`; its `condition` says how the model must be run.
-            The parameters of each stand in brackets behind it, "sofa(sigma=0.3)+lad(top_k=1)".
+            The parameters of each follow it in brackets, "sofa(sigma=0.3)+lad(top_k=1)".
         overrides: parameters.
 
     Raises:
         UnknownNameError: no method has this name.
-        ParameterError: the method has no such parameter, or it cannot have this value, or the parts do not go together.
+        ParameterError: the method has no such parameter, or it cannot have this value, or the parts cannot be combined.
     """
     parts = composition(name)
     return parts.plain.make({**parts.changes, **overrides})
@@ -63,16 +63,16 @@ def canonical_name(name: str) -> str:
 
 
 def with_parameters(name: str, changes: Mapping[str, Any]) -> str:
-    """The name of a method with parameters of its own: `cot(max_new_tokens=64)`, each behind the part that has it."""
+    """A method's name with parameters, each after the part that has it: `cot(max_new_tokens=64)`."""
     if len(parts := parse_parts(name)) == 1 and not parts[0].settings:
         return spell(parts[0].name, changes)
     return composition(name).changed(changes).name
 
 
 def stored_name(name: str) -> str:
-    """A method's name as a run stored it, in today's spelling; unknown names are returned unchanged.
+    """A method's name as a run stored it, in the current spelling; unknown names are returned unchanged.
 
-    Versions before 0.11 wrote parameters of interventions behind colons, and those of all parts behind the last one:
+    Versions before 0.11 wrote parameters of interventions after colons, and those of all parts after the last one:
     `sofa:sigma=0.3+average-random+lad(k=4, top_k=1)`.
     """
     try:
@@ -143,9 +143,9 @@ def resolve_methods(names: Iterable[str], settings: Sequence[str] = ()) -> dict[
 
 
 def with_stored(methods: Mapping[str, Method], stored: Iterable[str]) -> dict[str, Method]:
-    """The methods together with those that a run holds figures of, in the order of the tables.
+    """The methods together with those that a run has figures of, in the order of the tables:
 
-    That is: those by one name, those put together, those with settings of their own.
+    single names, combinations, methods with settings.
     """
     names = {*methods, *filter(is_method, stored)}
     known = [name for name in METHODS if name in names and METHODS[name].kind == "evidence"]

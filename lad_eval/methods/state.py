@@ -1,4 +1,4 @@
-"""A method on disk: its parameters and what it learned, in one safetensors file."""
+"""A method on disk: its parameters and learned state, in one safetensors file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LEARNED = re.compile(r"[a-z][a-z0-9_]*_")
 
 
 def save_state(path: Path, kind: str, params: Mapping[str, Any], learned: Mapping[str, Any]) -> None:
-    """Writes the file; missing folders are made.
+    """Writes the file; missing folders are created.
 
     Raises:
         UserError: the file cannot be written.
@@ -63,7 +63,7 @@ def load_state(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _sound(state: Mapping[str, Any]) -> bool:
-    """Whether what is learned is named and shaped as what methods learn: finite, and of N candidates in its last dimension."""
+    """Whether learned state has names and shapes as methods learn them: finite, with N candidates in the last dimension."""
     candidates = state.get("n_candidates_")
     arrays = [v for v in state.values() if isinstance(v, np.ndarray) and v.dtype.kind == "f"]
     return (
@@ -74,7 +74,7 @@ def _sound(state: Mapping[str, Any]) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON does not know of numpy: scalars and arrays."""
+    """Numpy scalars and arrays as plain Python values, for JSON."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} cannot be saved")

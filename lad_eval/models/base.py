@@ -106,7 +106,7 @@ class VLM(Protocol):
 
 @runtime_checkable
 class Batched(Protocol):
-    """A model that gives evidence batch by batch; of others a few requests at a time are run, see `REQUESTS_A_CALL`."""
+    """A model that gives evidence batch by batch; any other is called with a few requests at a time (`REQUESTS_A_CALL`)."""
 
     def evidence_batches(self, requests: Sequence[Request]) -> Iterator[Evidence]:
         """The rows of `VLM.evidence`, yielded batch by batch in any order; `key` identifies the rows.
@@ -145,7 +145,7 @@ class Calibratable(Protocol):
 
 
 ReadPrompt = Callable[["PromptLayout", Callable[[], None]], Item]
-"""Is handed a batch's layout and what runs the model on it once, and gives what it made of the pass."""
+"""Takes a batch's layout and a function that runs the model on the batch once; returns what it computed from the pass."""
 
 
 @runtime_checkable
@@ -160,10 +160,10 @@ class RunsPrompts(Protocol):
     def fingerprint(self) -> Mapping[str, Any]: ...
 
     def read_prompts(self, requests: Sequence[Request], read: ReadPrompt[Item]) -> Iterator[Item]:
-        """What `read` makes of batch after batch of prompts, each as soon as it is there, in an order of the model's own.
+        """Yields what `read` returns for each batch of prompts, as soon as it is available, in an order that the model chooses.
 
         A prompt ends where the candidates' tokens begin; nothing is appended to it. Where memory does not suffice, `read` is
-        called again with smaller batches, and what it raised is forgotten.
+        called again with smaller batches, and the error is dropped.
         """
         ...
 
@@ -188,7 +188,7 @@ class PromptFault:
 
     Attributes:
         sample_id: of the sample.
-        problem: what is wrong and how to fix it, a sentence that continues the sample's name.
+        problem: what is wrong and how to fix it; completes a sentence that begins with the sample's name.
     """
 
     sample_id: str

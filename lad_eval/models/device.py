@@ -1,4 +1,4 @@
-"""Where and how a model computes: device, dtype, attention implementation, threads."""
+"""What a model runs on and with: device, dtype, attention implementation, threads."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def check_attention(name: str | None) -> None:
 def spare_threads(model: Any) -> None:
     """Runs a very small model on the CPU with one thread, for this process, unless OMP_NUM_THREADS says otherwise.
 
-    Its matrices are too small to share: threads wait for each other, and on a machine that does something else as well they
-    wait for long.
+    Its matrices are too small to share: threads wait for each other, and on a machine that is busy otherwise they
+    wait for a long time.
     """
     small = sum(parameter.numel() for parameter in model.parameters()) < SMALL_MODEL_PARAMETERS
     if small and model.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:

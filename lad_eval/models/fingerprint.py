@@ -43,7 +43,8 @@ def describe(
         weights: what identifies the weights; None: a digest of the loaded model is taken.
         image_preparation: "protocol", "native" or "pad".
         chat_template: digest of the template.
-        adapter: what identifies the adapter that was merged into the weights; None: there is none, and no such entry.
+        adapter: what identifies the adapter that was merged into the weights; None: there is none, and the fingerprint has no
+            entry for it.
         adapter_attention: the attention that the adapter was trained under, also one merged into the base before, as facts;
             None: that of the unchanged model.
         prompt: what determines a prompt besides the template, and a digest of a prompt; None if nothing does.

@@ -35,7 +35,7 @@ from lad_eval.models.fingerprint import describe
 from lad_eval.models.inference.batching import Batcher, OutOfMemoryError, automatic_size, by_length, free_memory, is_out_of_memory
 from lad_eval.models.inference.continuation import continue_prefixes, end_ids, last_logits, select, with_positions
 from lad_eval.models.inference.generation import GumbelSampler, neutral_generation, reply_length
-from lad_eval.models.inputs.features import RememberedFeatures
+from lad_eval.models.inputs.features import FeatureCache
 from lad_eval.models.inputs.preparation import Batch, Preparation, check_image_preparation
 from lad_eval.models.interventions import InterventionMixin
 from lad_eval.models.prompts.check import PromptChecker
@@ -94,12 +94,12 @@ class HuggingFaceVLM(InterventionMixin):
         self._conversation = Conversation(processor, self.name, date)
         self._prepare = Preparation(model, processor, self._conversation, preparation)
         self._prompts = PromptChecker(self._conversation, self._prepare, model.config, processor, self.name)
-        self._features = RememberedFeatures(model)
+        self._features = FeatureCache(model)
         self._tokens_that_fit: int | None = None
 
     @property
     def preparation(self) -> Preparation:
-        """What makes a batch's tensors of requests."""
+        """Turns requests into a batch's tensors."""
         return self._prepare
 
     @cached_property
@@ -156,7 +156,7 @@ class HuggingFaceVLM(InterventionMixin):
         """Replies batch by batch, each as soon as it is generated, in any order; texts as of `generate`.
 
         Args:
-            requests: of equal keys the last one is run.
+            requests: where several have the same key, only the last one is run.
             decoding: generation settings. Sampling depends on the request and the decoding only, not on the batch.
         """
         intervention = self._intervention
@@ -185,7 +185,9 @@ class HuggingFaceVLM(InterventionMixin):
                 if not is_out_of_memory(error):
                     raise
                 if max(sizes) == 1:
-                    raise OutOfMemoryError(f"Out of memory as {intervention.label} was calibrated on single requests.") from error
+                    raise OutOfMemoryError(
+                        f"Out of memory while {intervention.label} was calibrated on one request at a time."
+                    ) from error
             # How far the failed batch was used is unknown, so calibration starts again with smaller batches.
             free_memory()
             self._tokens_that_fit = max(sizes) // 2 * max(map(self._tokens, requests))

@@ -1,4 +1,4 @@
-"""Loads a model of transformers from a folder or the hub, and says in one line what stands in the way."""
+"""Loads a model of transformers from a folder or the hub; what prevents that is reported in one line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lad_eval.models.adapters import (
 )
 from lad_eval.models.source import HUB_ID, Source, hub_has_address, is_built_in, local_folder, unreachable
 
-# What a folder must hold: any file of each group.
+# What a folder must hold: at least one file of each group.
 _CONFIGURATION = {"the configuration (config.json)": ("config.json",)}
 _PROCESSOR = {
     f"the image processor ({' or '.join(IMAGE_PROCESSOR)})": IMAGE_PROCESSOR,
@@ -31,7 +31,7 @@ _WEIGHTS = {"the weights (*.safetensors)": ("*.safetensors", "*.bin")}
 
 
 def check_folder(folder: Path, *, processor: bool = True, code: bool = False) -> None:
-    """Looks for what every model folder holds, and for what only seems to be there.
+    """Checks that a model folder is complete, and that none of its files is a Git LFS pointer.
 
     Args:
         folder: of the model.
@@ -49,7 +49,7 @@ def check_folder(folder: Path, *, processor: bool = True, code: bool = False) ->
 
 
 def fetch_adapters(model: str, adapter: str | None, revision: str | None) -> None:
-    """Brings adapters on the hub into the local cache, where `source_of` sees them.
+    """Downloads adapters on the hub into the local cache, where `source_of` finds them.
 
     Raises:
         UserError: the named adapter cannot be loaded: it does not exist, is gated, or there is no network.
@@ -104,7 +104,7 @@ def load_pretrained(
         seen = base
         if folder is not None and (folder / ADAPTER_CONFIG).is_file():
             seen = stack.enter_context(without_adapter(folder))
-        if folder is not None:  # nothing is downloaded, of which a bar would tell
+        if folder is not None:  # nothing is downloaded, so there is no progress to show
             stack.enter_context(_without_bars())
         model = _base_model(seen, config, dtype, {**common, **options})
     if seen != base:

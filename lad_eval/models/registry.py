@@ -52,13 +52,13 @@ def check_model(name: str, *, adapter: str | None = None, revision: str | None =
     """Refuses a model that cannot be loaded here, because of its name or because the hub is unreachable, without importing torch.
 
     Raises:
-        UserError: as `check_model_name`; or a model of the hub is neither in the local cache nor to be fetched.
+        UserError: as `check_model_name`; or a model of the hub is neither in the local cache nor can be downloaded.
     """
     check_model_name(name, adapter)
     if HUB_ID.fullmatch(name) and local_folder(name) is None:
-        from lad_eval.models.source import check_at_hand
+        from lad_eval.models.source import check_hub_model
 
-        check_at_hand(name, revision)
+        check_hub_model(name, revision)
 
 
 @contextmanager

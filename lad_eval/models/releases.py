@@ -1,4 +1,4 @@
-"""What a release of transformers gets wrong, repaired from outside or refused."""
+"""Faults of releases of transformers: repaired from outside, or refused."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch
 
 from lad_eval.errors import UnsupportedModelError
 
-# Architectures that earlier releases have, but get wrong: the first release that will do, and what is wrong before it.
+# Architectures that earlier releases have, but get wrong: the first release that works, and what is wrong before it.
 _FIRST_RELEASES = {"minicpmv4_6": ("5.19", "earlier ones mix up images of unequal sizes")}
 _REPAIRED: WeakSet[torch.nn.Module] = WeakSet()
 
 
 def repair(model: Any) -> None:
-    """Makes a model answer that its release of transformers broke; any other model stays as it is.
+    """Repairs a model that this release of transformers breaks; any other model is left unchanged.
 
     transformers 5.24.0: Llama 4 reads `image_outputs` of its language model's output, which has none, and fails at every prompt.
 

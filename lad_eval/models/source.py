@@ -114,7 +114,7 @@ def source_of(model: str, *, adapter: str | None = None, revision: str | None = 
 def display_name(model: str, adapter: str | None = None, revision: str | None = None) -> str:
     """A model's name in tables, run folders, the leaderboard and filters; see `Source.name`.
 
-    A name that is neither a folder here nor an adapter on the hub is returned as it is.
+    A name that is neither a folder here nor an adapter on the hub is returned unchanged.
 
     Raises:
         UserError: as `source_of`.
@@ -240,8 +240,8 @@ def hub_has_address() -> bool:
     return True
 
 
-def check_at_hand(name: str, revision: str | None) -> None:
-    """Refuses a model that is not in the local cache while the hub cannot be reached.
+def check_hub_model(name: str, revision: str | None) -> None:
+    """Refuses a model of the hub that is not in the local cache while the hub cannot be reached.
 
     Raises:
         UserError: it is not.

@@ -19,13 +19,13 @@ from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.request import Request
 
 GENERATE = "generate"
-"""The method name that stands for no method: the model's own greedy reply, as free text."""
+"""Name for no method: the model's greedy reply, as free text."""
 
 
 class Answering:
     """A vision-language model under one method; replies are identifiers.
 
-    Evidence and calibration are kept below `store`, where `lad-eval run` keeps its own: another method on the same model and
+    Evidence and calibration are stored below `store`, where `lad-eval run` stores its own: another method on the same model and
     task, and a run that was killed, runs only what is missing.
 
     Attributes:
@@ -36,12 +36,12 @@ class Answering:
 
     Args:
         pretrained: `lad-tiny`, `random:<family>`, a model folder, or a hub id.
-        method: a name that `lad-eval ls methods` lists, with parameters as everywhere, `lad(top_k=4, layers=all)`, and behind
+        method: a name that `lad-eval ls methods` lists, with parameters, `lad(top_k=4, layers=all)`, and after
             interventions, `fastv(keep=0.25)+lad`; or "generate": greedy free text.
-        calibrate_on: another task of ours, whose calibration samples take the place of the task's own.
+        calibrate_on: another task of ours, whose calibration samples are used instead of the task's.
         store: the folder above all runs.
-        batch_size, device, dtype, attn, revision, adapter, image_preparation, trust_remote_code, date, seed: as `lad-eval run`
-            takes them.
+        batch_size, device, dtype, attn, revision, adapter, image_preparation, trust_remote_code, date, seed: as for `lad-eval
+            run`.
 
     Raises:
         UserError: an argument is missing or wrong, or the model cannot be loaded.
@@ -84,7 +84,7 @@ class Answering:
             revision=None if revision is None else str(revision),
             adapter=None if adapter is None else str(adapter),
             dtype=dtype,
-            # Each of several processes has a GPU of its own, and "cuda" would be the first for all of them.
+            # Each of several processes has its own GPU, and "cuda" would be the first one for all of them.
             device="auto" if device == "cuda" and not alone else str(device),
             attn_implementation=attn,
             batch_size=self.batch_size,
@@ -109,7 +109,7 @@ class Answering:
         return cls(**arguments)
 
     def replies(self, documents: Sequence[Document]) -> list[str]:
-        """One reply per document, in order, whichever tasks they are of.
+        """One reply per document, in order; the documents may be of several tasks.
 
         Raises:
             UserError: an image cannot be read, a task has too few calibration samples, or a document is not one of ours.
@@ -139,7 +139,7 @@ class Answering:
             self._calibrated(task)
 
     def release(self) -> None:
-        """Gives the memory back, and the evidence's folder to other processes."""
+        """Frees the memory, and unlocks the evidence's folder for other processes."""
         self._answering.clear()
         self.vlm = None
 
@@ -152,17 +152,17 @@ class Answering:
         return self._answering[task]
 
     def _make(self) -> Method:
-        """A method that has seen nothing yet, so that each task calibrates its own."""
+        """A new, uncalibrated method, so that each task calibrates its own."""
         [method] = resolve_methods([self.method_name]).values()
         check_answers_here(method, interventions=True)
         return method
 
 
 def check_question(request: Request, context: str) -> None:
-    """Whether a harness left a question as it was; methods calibrate on the task's own.
+    """Checks that a harness did not change a question, since methods calibrate on the task's own.
 
     Raises:
-        UserError: it put something around it.
+        UserError: it added something to the question.
     """
     if context != request.question:
         raise UserError(

@@ -95,10 +95,10 @@ _OPEN: weakref.WeakValueDictionary[Path, StoredEvidence] = weakref.WeakValueDict
 
 
 def stored_evidence(model: VLM, task: Task, folder: Path, intervention: Intervention | None = None) -> StoredEvidence:
-    """The evidence of a model on a task in a folder; within a process, methods share it.
+    """The evidence of a model on a task in a folder; methods in one process share it.
 
     Raises:
-        UserError: another process uses the folder, it holds something else, or the model's attention cannot be recorded.
+        UserError: another process uses the folder, it holds another run, or the model's attention cannot be recorded.
     """
     stored = _OPEN.get(folder)
     if stored is None:
@@ -107,10 +107,10 @@ def stored_evidence(model: VLM, task: Task, folder: Path, intervention: Interven
 
 
 def run_folder(model: VLM, task: Task, store: Path) -> Path:
-    """`<store>/<model>/<task>/<hash>`, the folder of the same run by `lad-eval run` without a limit; made if it is missing.
+    """`<store>/<model>/<task>/<hash>`, the folder of the same run by `lad-eval run` without a limit; created if it is missing.
 
     Raises:
-        UserError: the folder cannot be written to, or it holds something else.
+        UserError: the folder cannot be written to, or it holds another run.
     """
     ensure_writable(store)
     spec = RunSpec.of(model.name, model.fingerprint, task, None)
@@ -123,13 +123,13 @@ logger = logging.getLogger(__name__)
 
 
 class CalibratedMethod:
-    """One method on one model and one task; answers as `lad-eval run` gives them.
+    """One method on one model and one task, with the same answers as in `lad-eval run`.
 
-    The calibration samples are run before the first answer. Evidence and learned state stay in `folder`, which belongs to
-    this model, task, data and intervention alone: a second process, and every other method, runs only what is missing.
+    The calibration samples are run before the first answer. Evidence and learned state are stored in `folder`, which belongs to
+    this model, task, data and intervention only: a second process, and every other method, runs only what is missing.
 
     Attributes:
-        folder: where evidence and learned state are kept; that of the run, or of the condition in it.
+        folder: of evidence and learned state: the run's, or that of the condition in it.
 
     Args:
         model: the model that answers.
@@ -159,7 +159,7 @@ class CalibratedMethod:
 
     @cached_property
     def _intervention(self) -> Intervention | None:
-        """That of the method's condition, with what it learns: as stored, else from calibration samples."""
+        """The intervention of the method's condition, calibrated: from stored state, else from calibration samples."""
         intervention = self.method.condition.intervention
         if intervention is None or intervention.is_ready:
             return intervention
@@ -203,7 +203,7 @@ class CalibratedMethod:
 
     @cached_property
     def _ready(self) -> Method:
-        """The method, calibrated from the stored state, otherwise from stored evidence, otherwise by running the model."""
+        """The method, calibrated from stored state, else from stored evidence, else by running the model."""
         method, learner = self.method, self.method.learner
         if not learner.calibrates or learner.is_calibrated:
             return method
@@ -229,7 +229,7 @@ class CalibratedMethod:
 
 
 def intervention_requests(task: Task, intervention: Intervention) -> tuple[Request, ...]:
-    """What an intervention learns from on a task: calibration samples of which no picture is evaluated.
+    """The requests that an intervention learns from on a task: calibration samples without any evaluated picture.
 
     Raises:
         DataError: there are too few.
@@ -241,22 +241,22 @@ def intervention_requests(task: Task, intervention: Intervention) -> tuple[Reque
 def learned_intervention(
     model: VLM, intervention: Intervention, requests: Sequence[Request], folder: Path, label: str
 ) -> Intervention:
-    """The intervention with what it learns from requests; what a reader should know of that is logged.
+    """The intervention calibrated on requests; notes on its learned state are logged.
 
     Args:
         model: to learn from.
         intervention: that learns.
         requests: to calibrate on.
-        folder: keeps what was learned; what it holds is used again.
-        label: of what the model is run on, for the log.
+        folder: of the learned state, which is reused if it is there.
+        label: of the requests, for the log.
 
     Raises:
-        UserError: the model cannot be calibrated on, or several processes would each learn on their own.
+        UserError: the model cannot be calibrated on, or several processes would each calibrate it.
     """
     if DistributedContext.from_environment().size > 1 and not any(folder.glob(LEARNED)):
         raise UserError(
-            f"{intervention.label} has to be calibrated, which several processes would each do on their own: run it once with "
-            f"one process, such as with --limit 1; what it learns is kept in {folder}."
+            f"{intervention.label} must be calibrated, which several processes would each do separately: run it once with "
+            f"one process, such as with --limit 1; the learned state is stored in {folder}."
         )
     learned = calibrate_intervention(model, intervention, requests, folder=folder)
     assert learned is not None  # there is one to calibrate

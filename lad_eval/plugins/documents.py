@@ -1,4 +1,4 @@
-"""Our test requests as documents of other harnesses: a sample's displayed orders; calibration samples are not among them."""
+"""Our test requests as documents of other harnesses, one per displayed order; calibration samples are not included."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _TAKEN_BY_ALL = {b"\xff\xd8\xff": "jpeg", b"\x89PNG": "png"}
 
 @contextmanager
 def one_line() -> Iterator[None]:
-    """Below a harness's own command a user error is one line and the end of the process; in a script it stays an exception.
+    """Under a harness's own command a user error ends the process with one line; in a script it stays an exception.
 
-    SystemExit also passes through the retries that lmms-eval puts around the loading of data.
+    SystemExit also passes through lmms-eval's retries of loading data.
     """
     try:
         yield
@@ -45,7 +45,7 @@ def one_line() -> Iterator[None]:
 
 
 def _below_command() -> bool:
-    """Whether `lm_eval` or `lmms_eval` was started as a command: the entry points of both have one name."""
+    """Whether `lm_eval` or `lmms_eval` was started as a command: the entry points of both have the same name."""
     frame: FrameType | None = sys._getframe()
     while frame is not None and frame.f_code.co_name != "cli_evaluate":
         frame = frame.f_back
@@ -75,7 +75,7 @@ class OpenTask:
         return tuple(tuple(rows) for rows in by_sample.values())
 
     def check_definition(self, digest: str, command: str) -> None:
-        """Whether the task is still the one that was written for a harness.
+        """Checks that the task is still the one that was written for a harness.
 
         Raises:
             UserError: its definition has changed since.
@@ -88,7 +88,7 @@ class OpenTask:
 
 @cache
 def open_task(name: str) -> OpenTask:
-    """The task of a name or of a YAML file, opened once a process.
+    """The task of a name or of a YAML file, opened once per process.
 
     Raises:
         UserError: the task is unknown, or its data is missing or too little.
@@ -118,7 +118,7 @@ def _row(name: str, request: Request, permutation: int, orders: int) -> Document
 
 
 def request_of(document: Document) -> Request:
-    """The request that a document stands for.
+    """The request of a document.
 
     Raises:
         UserError: the document is not one of ours.
@@ -129,7 +129,7 @@ def request_of(document: Document) -> Request:
 
 
 def images(document: Document) -> list[Image]:
-    """The pictures in displayed order, in their own size.
+    """The pictures in displayed order, in their original size.
 
     Raises:
         UserError: a picture cannot be read.

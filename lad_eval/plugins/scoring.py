@@ -1,4 +1,4 @@
-"""What other harnesses report of replies: shares from 0 to 1, of one sample at a time."""
+"""The figures that other harnesses report of replies: shares from 0 to 1, per sample."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from lad_eval.metrics import UNPARSABLE, figures
 from lad_eval.plugins.documents import Document
 
 SAMPLE_METRICS = {"acc": True, "consistency": True, "flip": False, "unparsable": False}
-"""The figures of a sample, and whether more of it is better."""
+"""The figures of a sample, and whether higher is better."""
 
 
 def position_of(document: Document, reply: str) -> int:
-    """The 0-based displayed position that a reply names; UNPARSABLE where it does not name exactly one."""
+    """The 0-based displayed position that a reply names; UNPARSABLE if it does not name exactly one."""
     position = parse_reply(reply, document["identifiers"])
     return UNPARSABLE if position is None else position
 
@@ -61,5 +61,5 @@ def name_of(document: Document, position: int) -> str:
 
 
 def rstd(gold: Sequence[int], positions: Sequence[int], candidates: int) -> float:
-    """Standard deviation of the recall over N positions, from all answers; NaN if the right ones stood at fewer than two."""
+    """Standard deviation of the recall over N positions, from all answers; NaN if the right ones are at fewer than two."""
     return figures.rstd(np.asarray(gold, dtype=np.int64), np.asarray(positions, dtype=np.int64), candidates) / 100

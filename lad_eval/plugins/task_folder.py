@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MODEL = "lad_eval"
 """Our model's name in other harnesses, and the tag of our tasks."""
 NEAR = 0.8
-"""Likeness from which an unknown task is taken for one of ours, misspelt."""
+"""Similarity above which an unknown task counts as a misspelt one of ours."""
 _TASKS, _INCLUDE_PATH = ("--tasks", "-t"), ("--include_path",)
 
 
@@ -29,10 +29,10 @@ class FolderHarness:
     """A harness that reads tasks from folders of YAML files.
 
     Attributes:
-        name: of its distribution, such as `lmms-eval`; also of our command.
-        package: that it is imported as.
-        files: what a task needs, text by file name, from the place it was found at and its definition.
-        run: its command, with these flags; the exit code.
+        name: of its distribution, such as `lmms-eval`, and of our command for it.
+        package: its import name.
+        files: the files of a task, text by file name, from its place (`tasks.registry.place_of`) and its definition.
+        run: runs its command with flags; returns the exit code.
     """
 
     name: str
@@ -46,10 +46,10 @@ class FolderHarness:
         return f"# Written by `lad-eval {self.name} tasks`; changes here are lost when it is written again.\n"
 
     def check_installed(self) -> None:
-        """Whether the harness is there.
+        """Checks that the harness is installed.
 
         Raises:
-            UserError: it is not.
+            UserError: it is not installed.
         """
         try:
             version(self.name)
@@ -59,7 +59,7 @@ class FolderHarness:
             ) from None
 
     def names(self) -> frozenset[str]:
-        """Names of tasks and groups that the harness brings, read from its files; none where it is not installed."""
+        """Names of the harness's own tasks and groups, read from its files; empty if it is not installed."""
         installed = find_spec(self.package)
         if installed is None or installed.origin is None:
             return frozenset()
@@ -79,7 +79,7 @@ def write_tasks(harness: FolderHarness, out: Path, names: Iterable[str] = ()) ->
 
     Args:
         harness: that will read them.
-        out: the folder, made if it is missing.
+        out: the folder, created if it is missing.
         names: as `lad_eval.tasks.registry.resolve` takes them; none: every bundled task.
 
     Returns:
@@ -95,7 +95,7 @@ def write_tasks(harness: FolderHarness, out: Path, names: Iterable[str] = ()) ->
     if twice := sorted({name for name in stems if stems.count(name) > 1}):
         raise UserError(f"Two tasks have the name {twice[0]!r}; rename one of the files.")
     wanted = {name: members for name, members in groups().items() if {*members} <= {*stems}}
-    if taken := sorted(harness.names().intersection([*stems, *wanted])):  # of two it would take its own, without a word
+    if taken := sorted(harness.names().intersection([*stems, *wanted])):  # of two with one name it would silently use its own
         raise UserError(f"{harness.name} has a task named {taken[0]!r} of its own; copy yours to a file of another name.")
     files = {name: text for place, spec in specs.items() for name, text in harness.files(place, spec).items()}
     files |= {f"{name}.yaml": _group(name, members) for name, members in wanted.items()}
@@ -119,7 +119,7 @@ def _group(name: str, members: Iterable[str]) -> str:
 
 
 def launch(harness: FolderHarness, arguments: Sequence[str]) -> int:
-    """The harness with its own flags; those of our tasks that `--tasks` names are written to a temporary folder.
+    """Runs the harness with its own flags; our tasks in `--tasks` are written to a temporary folder.
 
     Returns:
         Its exit code.
@@ -144,7 +144,7 @@ def launch(harness: FolderHarness, arguments: Sequence[str]) -> int:
     if includes:
         raise UserError(
             f"{harness.name} takes one --include_path: write our tasks into that folder with "
-            f"`lad-eval {harness.name} tasks --out <folder>`, and leave --include_path <folder> as it is."
+            f"`lad-eval {harness.name} tasks --out <folder>`, and keep --include_path <folder>."
         )
     with Scratch(harness.package) as folder:
         written = write_tasks(harness, Path(folder), ours)
@@ -152,7 +152,7 @@ def launch(harness: FolderHarness, arguments: Sequence[str]) -> int:
 
 
 def _is_ours(word: str) -> bool:
-    """Whether a word of `--tasks` is a task or a group of ours."""
+    """Whether a word of `--tasks` is one of our tasks or groups."""
     try:
         resolve(word)
     except UnknownNameError:

@@ -1,14 +1,14 @@
 """The stages of a run: plan, collect, decide, write.
 
 execute.py            a run from its settings to its figures
-collect.py            requests put to a model; evidence of a task, for the Python API
-condition_runs.py     what each condition needs of the model, collected
-condition_results.py  what was collected under a condition, and the decisions made of it
-unrequested.py        conditions of the run that a command does not ask for, as they are stored
+collect.py            runs a model on requests; evidence of a task, for the Python API
+condition_runs.py     collects the requests that each condition needs
+condition_results.py  the results of a condition, and the decisions from them
+unrequested.py        stored conditions of the run that a command does not name
 decide.py             from evidence to answers
 results.py            `metrics.json` and `predictions.parquet`; a run decided again
-preflight.py          whether a model can take a task's prompts
-progress.py           how far a run is
+preflight.py          checks that a model can take a task's prompts
+progress.py           progress of a run
 distributed.py        several processes, one run
-folder/               what a run's folder is named by and holds, and finished runs read back
+folder/               a run's folder, its files, and finished runs read back
 """

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 def orders_of(methods: Collection[Method]) -> frozenset[Orders]:
-    """The orders that any of them needs; every run has the displayed order itself."""
+    """The orders that any of the methods needs; every run has the displayed order itself."""
     return frozenset({"identity", *(method.orders for method in methods)})
 
 
@@ -50,8 +50,8 @@ def plan_for(task: Task, condition: Condition, methods: Collection[Method] | Non
     Args:
         task: with the condition's prompt variants.
         condition: of all the methods.
-        methods: None: what any method from one pass needs is planned.
-        limit: only the first so many test samples.
+        methods: None: plans what any method with one pass per question needs.
+        limit: number of test samples, from the first.
 
     Raises:
         UserError: as `plan`.
@@ -84,7 +84,7 @@ def collect(
         model: from `load_model`.
         task: from `load_task`.
         methods: only what these need is run; default: what any method with one pass per question needs. The name
-            "permutation-average" adds every cyclic shift of each order. Of methods such as "sofa+lad" the evidence is that under
+            "permutation-average" adds every cyclic shift of each order. For methods such as "sofa+lad" the evidence is that under
             their condition, which must be the same for all.
         limit: number of test samples, from the first.
         store: a folder that keeps the evidence, so that an interrupted call resumes where it stopped.
@@ -92,8 +92,8 @@ def collect(
         show_progress: on stderr.
 
     Raises:
-        UserError: a method is unknown, reads replies, or has another condition than the others; the two tasks do not fit each
-            other, the data is not as the task says, or the folder holds other evidence.
+        UserError: a method is unknown, reads replies, or has another condition than the others; the two tasks do not
+            match, the data is not as the task says, or the folder holds other evidence.
     """
     wanted = None if methods is None else [make_method(m) if isinstance(m, str) else m for m in methods]
     condition = _condition_of(wanted or [])
@@ -128,8 +128,8 @@ def _condition_of(methods: Sequence[Method]) -> Condition:
         raise UserError(f"{reading[0]} reads replies, and this collects evidence; use `lad-eval run`, or the model's `generate`.")
     conditions = {method.condition for method in methods}
     if len(conditions) > 1:
-        named = " and ".join(sorted(condition.label or "the question as it is" for condition in conditions))
-        raise UserError(f"These methods need evidence of different conditions ({named}); collect each by itself.")
+        named = " and ".join(sorted(condition.label or "the unchanged question" for condition in conditions))
+        raise UserError(f"These methods need evidence of different conditions ({named}); collect them separately.")
     return next(iter(conditions), PLAIN)
 
 
@@ -147,10 +147,10 @@ def under(model: VLM, intervention: Intervention | None) -> AbstractContextManag
 
 
 def fingerprint_under(model: VLM, intervention: Intervention | None) -> dict[str, Any]:
-    """What determines the model's answers under the intervention: the fingerprint that they are stored under.
+    """The fingerprint of the model's answers under the intervention, which they are stored with.
 
-    A model's `fingerprint` changes with the intervention that it is under. Taken once and handed on, it is the same wherever
-    answers are written and joined.
+    A model's `fingerprint` changes with the intervention that it is run under. Computed once and passed on, it is the same
+    wherever answers are written and joined.
 
     Raises:
         UserError: as `under`.
@@ -167,21 +167,21 @@ def calibrate_intervention(
     folder: Path | None = None,
     others: Iterable[Path] = (),
 ) -> Intervention | None:
-    """The intervention with what it learns of the unchanged model; as it is where it has nothing to learn.
+    """The intervention calibrated on the unchanged model; itself if it has nothing to learn.
 
-    It learns from every calibration sample under its N cyclic shifts, as methods do: each picture then stands at each position
-    once, so that what is learned of positions is not what those few samples happen to show there.
+    It learns from every calibration sample under its N cyclic shifts, as methods do: each picture is then at each position
+    once, so that the learned effect of positions does not depend on what the few samples show there.
 
     Args:
         model: to learn from.
-        intervention: with or without what it learned.
+        intervention: calibrated or not.
         requests: of the calibration samples.
-        folder: keeps what was learned; what it holds is used again.
-        others: folders that may hold it too; what does not fit is passed over.
+        folder: of the learned state, which is reused if it is there.
+        others: further folders that may hold the state; states that do not match are skipped.
 
     Raises:
-        EvidenceError: the folder holds what was learned of another model, from other requests or with other parameters.
-        UserError: the folder's file is damaged, the model cannot be calibrated on, or the requests cannot be put to it.
+        EvidenceError: the folder holds the state of another model, other requests or other parameters.
+        UserError: the folder's file is damaged, the model cannot be calibrated on, or it cannot run the requests.
     """
     if intervention is None or intervention.is_ready:
         return intervention
@@ -205,9 +205,9 @@ def calibrate_intervention(
 
 
 def in_batches(model: VLM, requests: Sequence[Request]) -> Iterator[Evidence]:
-    """Evidence of the requests, each in some order of the model's own, as soon as it is there.
+    """Evidence of the requests, as soon as it is computed, in an order that the model chooses.
 
-    A call of a model has one set of identifiers; where samples bring their own, those of one set are run together.
+    A call of a model has one set of identifiers; samples with identifiers of their own are grouped by these.
 
     Raises:
         DataError: the model cannot take a request; none is run then.
@@ -223,7 +223,7 @@ def in_batches(model: VLM, requests: Sequence[Request]) -> Iterator[Evidence]:
 
 
 def run_requests(model: VLM, requests: Sequence[Request], keep: Callable[[Evidence], object]) -> Iterator[int]:
-    """Runs the requests and hands over the evidence batch by batch, each as soon as it is there; yields the batches' sizes.
+    """Runs the requests and passes each batch of evidence to `keep` as soon as it is computed; yields the batches' sizes.
 
     Raises:
         DataError: the model cannot take a request; none is run then.

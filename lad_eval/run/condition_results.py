@@ -1,4 +1,4 @@
-"""A run's answers under one condition, and the decisions of its methods."""
+"""A run's results under one condition, and the decisions of its methods."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from lad_eval.run.folder.spec import digest_of
 
 @dataclass(frozen=True)
 class ConditionResults:
-    """Answers under one condition.
+    """Results under one condition.
 
     Attributes:
-        condition: under which the model was run.
-        plan_index: which answers belong to what.
-        evidence: None where no method needed any.
-        replies: by how they were written.
-        intervention: that the model was under, with what it learned.
+        condition: that the model was run under.
+        plan_index: keys of the requests by purpose.
+        evidence: None if no method needed any.
+        replies: by decoding.
+        intervention: that the model was run under, with its learned state.
     """
 
     condition: Condition
@@ -42,11 +42,11 @@ class ConditionResults:
 
     @property
     def learned(self) -> tuple[LearnedState, ...]:
-        """What the intervention learned, part by part."""
+        """The intervention's learned states."""
         return () if self.intervention is None else self.intervention.learned_states
 
     def document(self) -> dict[str, Any] | None:
-        """The condition as JSON-serialisable facts, with digests of what was learned; None for none."""
+        """The condition as JSON-serialisable facts, with digests of learned states; None for the unchanged question and model."""
         return replace(self.condition, intervention=self.intervention).document() if self.condition.label else None
 
     def decide(self, method: Method) -> Decision:
@@ -66,7 +66,7 @@ class ConditionResults:
         return decide(self.evidence, self.plan_index, method, learning + calibrated(self.evidence, self.plan_index, method))
 
     def used(self, methods: Iterable[Method]) -> set[str]:
-        """Keys of all requests that the methods' answers rest on."""
+        """Keys of all requests that the methods' answers are computed from."""
         under_it = [method for method in methods if method.condition == self.condition]
         seen = {key for method in under_it for key in self.plan_index.seen_by(method)}
         return seen | {key for method in under_it if method.calibrates for key in self.plan_index.calibration}
@@ -79,14 +79,14 @@ class ConditionResults:
 
 
 def _reading(method: Method) -> str:
-    """The name of what reads replies in a method, with the parameters that are not the defaults."""
+    """The name of a method's decision from replies, with parameters that are not the defaults."""
     usual = type(method.learner)().get_params()
     changed = {key: value for key, value in method.learner.get_params().items() if value != usual[key]}
     return with_parameters(method.learner.name, changed)
 
 
 def read_condition_results(run: Path, condition: Condition, methods: Iterable[Method]) -> ConditionResults:
-    """What a run's folder holds for methods of one condition.
+    """The results in a run's folder for methods of one condition.
 
     Raises:
         ResultsError: the run has no answers under this condition.
@@ -94,7 +94,7 @@ def read_condition_results(run: Path, condition: Condition, methods: Iterable[Me
     """
     folder = condition_folder(run, condition)
     if not (folder / PLAN).is_file():
-        how = f"under {condition.label}" if condition.label else "to the question as it is"
+        how = f"under {condition.label}" if condition.label else "to the unchanged question"
         raise ResultsError(f"The run in {run} has no answers {how}; run again with such a method among --methods.")
     spec = read_spec(run)
     plan_index = PlanIndex.read(folder, digest_of(spec))
@@ -123,13 +123,13 @@ def _check_made_under(intervention: Intervention, fingerprint: Mapping[str, Any]
     """
     facts = json.loads(json.dumps(intervention.facts))
     stored = fingerprint.get("intervention") or {}
-    # A model may add to the facts, as which layers of a hybrid attend.
+    # A model may add facts, such as which layers of a hybrid attend.
     if off := difference({key: stored.get(key) for key in facts}, facts):
         raise ResultsError(f"{folder} holds answers under another {intervention.label}: {off} (answers, and learned). {AGAIN}")
 
 
 def condition_results_of(run: Path, methods: Mapping[str, Method]) -> dict[Condition, ConditionResults]:
-    """What a run's folder holds for methods, by condition, the question and the model as they are first.
+    """The results in a run's folder for methods, by condition; the unchanged question and model first.
 
     Raises:
         UserError: as `read_condition_results`.

@@ -1,4 +1,4 @@
-"""The condition runs of a run: the requests that each condition needs, collected one condition after the other."""
+"""The condition runs of a run: the requests that each condition needs, run one condition after the other."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class ConditionRun:
         methods: by the names that tables show.
         task: with the condition's prompt variants.
         plan: of all their requests.
-        folder: where its answers are kept: the run's own for the question and the model as they are.
-        intervention: that of the condition, with what it learned as soon as it was calibrated.
+        folder: of its answers: the run's own folder for the unchanged question and model.
+        intervention: of the condition, with its learned state once it is calibrated.
     """
 
     condition: Condition
@@ -63,7 +63,7 @@ class ConditionRun:
 
     @property
     def decodings(self) -> tuple[Decoding, ...]:
-        """The ways in which replies are needed."""
+        """The decodings of replies that the methods need."""
         return tuple(dict.fromkeys(filter(None, (method.decoding for method in self.methods.values()))))
 
     def evidence_keys(self) -> set[str]:
@@ -71,20 +71,20 @@ class ConditionRun:
         return self._keys(method for method in self.methods.values() if method.decoding is None)
 
     def reply_keys(self, decoding: Decoding) -> set[str]:
-        """Keys of the requests whose replies, written so, the methods need."""
+        """Keys of the requests whose replies with this decoding the methods need."""
         return self._keys(method for method in self.methods.values() if method.decoding == decoding)
 
     def alone(self) -> dict[str, int]:
-        """How many requests each method would need if it were run alone; a request with several replies counts as often."""
+        """Number of requests that each method would need alone; a request with k replies counts k times."""
         samples = {name: decoding.samples if (decoding := m.decoding) else 1 for name, m in self.methods.items()}
         return {name: samples[name] * len(self._keys([method])) for name, method in self.methods.items()}
 
     def total(self) -> int:
-        """How many requests all methods need together, counted as in `alone`."""
+        """Number of requests that all methods need together, counted as in `alone`."""
         return len(self.evidence_keys()) + sum(decoding.samples * len(self.reply_keys(decoding)) for decoding in self.decodings)
 
     def portions(self, processes: int = 1) -> list[Portion]:
-        """The share of the requests that one of so many processes runs, labelled as its progress is."""
+        """The share of the requests that each of `processes` processes runs, with the labels of its progress."""
         images = len(self.plan.requests[0].identifiers) if self.plan.requests else 1
         kinds = [(self.label, EVIDENCE, len(self.evidence_keys()), images)]
         kinds += [(self.reply_label, d.slug, len(self.reply_keys(d)), d.samples * images) for d in self.decodings]
@@ -99,7 +99,7 @@ class ConditionRun:
 
 
 def condition_runs_of(task: Task, methods: Mapping[str, Method], folder: Path, limit: int | None) -> list[ConditionRun]:
-    """The condition runs that methods need, the question and the model as they are first.
+    """The condition runs that methods need, the unchanged question and model first.
 
     Raises:
         UserError: as `plan`.
@@ -120,14 +120,14 @@ def condition_runs_of(task: Task, methods: Mapping[str, Method], folder: Path, l
 
 @dataclass(frozen=True)
 class Collector:
-    """Runs what condition runs need of a model, and keeps the answers: `calibrated`, `reuse`, `collect`, `finish`, in this order.
+    """Runs the requests of condition runs and stores the answers: `calibrated`, `reuse`, `collect`, `finish`, in this order.
 
     Attributes:
         model: to run.
-        context: this process's place; samples are dealt out to all.
-        out: the folder of all runs, where answers that others hold may be taken; None: nothing is taken.
-        shown: progress.
-        overall: progress of all runs that this one is one of.
+        context: of this process; samples are divided among all processes.
+        out: the folder of all runs, whose answers may be reused; None: nothing is reused.
+        shown: whether progress is shown.
+        overall: progress of all runs of the command.
     """
 
     model: VLM
@@ -137,7 +137,7 @@ class Collector:
     overall: Overall | None = None
 
     def calibrated(self, condition_run: ConditionRun) -> ConditionRun:
-        """The condition run with what its intervention learned: stored with its answers, else learned by the main process.
+        """The condition run with its intervention calibrated: from stored state, else by the main process.
 
         All processes read the same file. The folder of the run must be claimed.
 
@@ -151,7 +151,7 @@ class Collector:
         requests = condition_run.plan.intervention_requests
         with self.context.barrier(fail_fast=True):
             if self.context.is_main_process:
-                # Another condition of the run may have it too: of `sofa+a` and `a` the part `a` learns the same.
+                # Another condition of the run may have learned it: the part `a` of `sofa+a` learns the same as `a`.
                 here = sorted(path.parent for path in folder.parent.glob(f"*/{LEARNED}"))
                 others = [*here, *self._siblings(folder, LEARNED)]
                 try:
@@ -168,15 +168,15 @@ class Collector:
         return replace(condition_run, intervention=ready, plan=planned)
 
     def _siblings(self, folder: Path, holding: str = PARQUET) -> list[Path]:
-        """Folders of the model's other runs whose files may serve; none where nothing is taken."""
+        """Folders of the model's other runs whose files may be reused; none if nothing is reused."""
         if self.out is None:
             return []
         return sibling_runs(self.out, folder, str(self.model.fingerprint.get("model", self.model.name)), holding)
 
     def reuse(self, condition_run: ConditionRun, store: EvidenceStore) -> None:
-        """Fills the condition's store with what the model's other runs hold, before any process looks for what is missing.
+        """Fills the condition's store with evidence of the model's other runs, before any process determines what is missing.
 
-        Called by the main process alone; `store` as for `collect`.
+        Called by the main process only; `store` as for `collect`.
         """
         folders = self._siblings(condition_run.folder) if condition_run.evidence_keys() else []
         if not folders:
@@ -190,11 +190,11 @@ class Collector:
         """Runs this process's share of the requests that a condition run still lacks; none is run twice.
 
         Args:
-            condition_run: what is needed.
+            condition_run: whose requests are run.
             store: the run's own evidence, open in the main process.
 
         Returns:
-            Requests that all processes together had to answer, and the seconds that this one took.
+            Number of requests that all processes together had to run, and the seconds that this one took.
 
         Raises:
             Interrupted: Ctrl-C.
@@ -202,7 +202,7 @@ class Collector:
         """
         started = time.monotonic()
         fingerprint = fingerprint_under(self.model, condition_run.intervention)
-        # Opened before the first request, so that what other processes store meanwhile counts as run now.
+        # Opened before the first request, so that answers that other processes store meanwhile count as run now.
         replies = {d: self._reply_store(condition_run, d, fingerprint).open() for d in condition_run.decodings}
         count = sum(d.samples * len(condition_run.reply_keys(d) - reply_store.keys()) for d, reply_store in replies.items())
         with under(self.model, condition_run.intervention):
@@ -214,7 +214,7 @@ class Collector:
     def finish(self, condition_run: ConditionRun, store: EvidenceStore) -> ConditionResults:
         """Joins the files of all processes, writes the plan next to them, and reads the results of the condition.
 
-        The store's folder is the run's, and bears the digest of its spec.
+        The store's folder is the run's, named by the digest of its spec.
         """
         evidence = None
         fingerprint = fingerprint_under(self.model, condition_run.intervention)
@@ -252,7 +252,7 @@ class Collector:
         return len(needed - have)
 
     def _replies(self, condition_run: ConditionRun, decoding: Decoding, replies: ReplyStore) -> None:
-        """Collects this process's share of the replies that are written so."""
+        """Collects this process's share of the replies with this decoding."""
         share = self._share(condition_run, condition_run.reply_keys(decoding))
         have = replies.keys()
         missing = {request.key: request for request in share if request.key not in have}
@@ -274,14 +274,14 @@ class Collector:
         return [request for request in condition_run.plan.requests if request.key in keys]
 
     def _share(self, condition_run: ConditionRun, keys: set[str]) -> list[Request]:
-        """Those of them that this process runs."""
+        """The requests with these keys that this process runs."""
         return [request for request in condition_run.plan.shard(self.context.rank, self.context.size) if request.key in keys]
 
     def _run(self, label: str, kind: str, total: int, done: int, stored: Iterator[int]) -> None:
         """Shows the progress of batches that are run and stored as they are taken from the iterator, by their sizes.
 
         Raises:
-            Interrupted: Ctrl-C; says how many answers there are.
+            Interrupted: Ctrl-C; the message says how many answers are stored.
         """
         done_now, shown = 0, self.context.is_main_process and self.shown
         try:
@@ -294,12 +294,12 @@ class Collector:
                     done_now += count
                     advance(count)
         except KeyboardInterrupt:
-            so_far = f"{label} has {done + done_now} of {counted(total, 'answer')}, all kept"
+            so_far = f"{label} has {done + done_now} of {counted(total, 'answer')}, all stored"
             raise Interrupted(f"Interrupted: {so_far}; the same command resumes from there.") from None
 
 
 def reply_batches(model: VLM, requests: Sequence[Request], decoding: Decoding) -> Iterator[list[Reply]]:
-    """Replies to the requests, as soon as they are there.
+    """Replies to the requests, as soon as they are generated.
 
     Raises:
         UserError: the decoding samples, and the model can write greedily only.

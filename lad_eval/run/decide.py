@@ -1,4 +1,4 @@
-"""From evidence to answers: calibrate a method, let it see what it needs, keep the answers to the evaluated requests."""
+"""From evidence to answers: calibrates a method, passes it what it needs, and returns the answers to evaluated requests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _Index = Annotated[int, Field(ge=0, le=2**31, strict=True)]
 
 
 class _Document(BaseModel):
-    """What the file may hold."""
+    """Schema of the file."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -39,7 +39,7 @@ class _Document(BaseModel):
         orders = [keys for keys in (self.cyclic, self.random) if keys]
         same = all(len(keys) == n and len({len(of_one) for of_one in keys}) == 1 for keys in orders)
         if len(self.permutation_index) != n or not same:
-            raise ValueError("its lists do not fit each other")
+            raise ValueError("its lists differ in length")
         return self
 
 
@@ -59,11 +59,11 @@ class PlanIndex:
 
     @classmethod
     def read(cls, folder: Path, run: str | None = None) -> PlanIndex:
-        """What `write` put into a folder.
+        """Reads the file that `write` wrote into a folder.
 
         Args:
             folder: of the run, or of a condition in it.
-            run: digest of the run's spec, which the file must name too; None: of whatever run it is.
+            run: digest of the run's spec, which the file must name too; None: of any run.
 
         Raises:
             ResultsError: it is missing or damaged, or is of another run.
@@ -84,16 +84,16 @@ class PlanIndex:
         write_json(folder / PLAN, {_RUN: run, **asdict(self)})
 
     def seen_by(self, method: Method) -> list[str]:
-        """Keys of the test requests that a method's answers rest on, each once."""
+        """Keys of the test requests that a method's answers are computed from, each once."""
         if method.orders == "identity":
             return list(self.evaluated)
         return list(dict.fromkeys(key for keys in self.orders_of(method) for key in keys))
 
     def orders_of(self, method: Method) -> tuple[tuple[str, ...], ...]:
-        """For every evaluated key the keys of the displayed orders that a method answers it from, itself first.
+        """For every evaluated key the keys of the displayed orders that its answer is computed from, itself first.
 
         Raises:
-            ResultsError: the run has not run them.
+            ResultsError: the run does not have them.
         """
         if method.orders == "identity":
             return tuple((key,) for key in self.evaluated)
@@ -107,7 +107,7 @@ class PlanIndex:
         """Keys of the requests that a method learns from.
 
         Raises:
-            ResultsError: the run has not run them.
+            ResultsError: the run does not have them.
         """
         if not self.calibration:
             raise ResultsError(f"{method.name} needs calibration, which this run lacks; run again with it among --methods.")
@@ -130,7 +130,7 @@ class Decision:
 
 
 def calibrated(evidence: Evidence, plan_index: PlanIndex, method: Method) -> int:
-    """Calibrates a method where it calibrates; the decoder passes that this rests on.
+    """Calibrates a method if it calibrates; returns the decoder passes of the calibration.
 
     Raises:
         EvidenceError: evidence is missing or not what the method needs.
@@ -148,8 +148,8 @@ def decide(results: Results, plan_index: PlanIndex, method: Method, calibration_
 
     Args:
         results: evidence or replies, whichever the method reads.
-        plan_index: which request serves what.
-        method: decides; calibrated where it calibrates.
+        plan_index: the purpose of each request.
+        method: already calibrated, if it calibrates.
         calibration_passes: decoder passes that its calibration took.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The processes of one run: `accelerate launch` and `torchrun` start them and tell each its rank."""
+"""The processes of one run, which `accelerate launch` or `torchrun` starts, each with its rank."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 
 from lad_eval.errors import UserError
 
-# A rank waits this long for the slowest one, which may have a long share of the evidence. One that dies is noticed at once, when
-# its connection breaks; but until all are connected there is nothing that could break, and so they must come within minutes.
+# A rank waits this long for the slowest one, which may have a long share of the evidence. A rank that dies is noticed at once by
+# its broken connection; but until all are connected there is no connection to break, so they must connect within minutes.
 PATIENCE = timedelta(days=2)
 
 
@@ -23,12 +23,12 @@ class RankError(UserError):
 
 
 class FollowerError(UserError):
-    """The run failed, and the main process says why; the others exit without a message."""
+    """The run failed, and the main process reports why; the others exit without a message."""
 
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """This process's place among those of the run: rank 0 is the main process, which writes the results and the log."""
+    """Rank and size of this process's group: rank 0 is the main process, which writes the results and the log."""
 
     rank: int = 0
     size: int = 1
@@ -36,7 +36,7 @@ class DistributedContext:
 
     @classmethod
     def from_environment(cls) -> DistributedContext:
-        """The place that the launcher's environment variables RANK, WORLD_SIZE and LOCAL_RANK name.
+        """The context from the launcher's environment variables RANK, WORLD_SIZE and LOCAL_RANK.
 
         Raises:
             UserError: they do not name a process of a run.
@@ -47,7 +47,7 @@ class DistributedContext:
             rank, size, local = -1, 0, 0
         if not 0 <= rank < size:
             named = ", ".join(f"{name}={os.environ[name]}" for name, _ in _VARIABLES if name in os.environ)
-            raise UserError(f"{named} names no process of a run; start it with `accelerate launch` or `torchrun`.")
+            raise UserError(f"{named} does not name a process of a run; start it with `accelerate launch` or `torchrun`.")
         return cls(rank, size, local)
 
     @property
@@ -61,10 +61,10 @@ class DistributedContext:
 
     @contextmanager
     def joined(self) -> Iterator[DistributedContext]:
-        """Connects the processes for the time of the block; nothing to do for a single one.
+        """Connects the processes while the block runs; does nothing for a single process.
 
         Raises:
-            UserError: a process did not come in time, see `limit`.
+            UserError: a process did not connect in time, see `limit`.
         """
         if self.size == 1:
             yield self
@@ -87,14 +87,14 @@ class DistributedContext:
 
     @contextmanager
     def barrier(self, *, fail_fast: bool = False) -> Iterator[None]:
-        """A step that all processes take; at its end each waits for all, and none goes on if one failed.
+        """A step of all processes: at its end each waits for all, and none continues if one failed.
 
         Args:
-            fail_fast: a process that fails reports its error and exits without waiting for the others: for long steps.
+            fail_fast: a process that fails reports its error and exits without waiting for the others; for long steps.
 
         Raises:
             RankError: another process failed, or is gone.
-            FollowerError: this process, or another, failed, and the main process says so.
+            FollowerError: this process, or another, failed, and the main process reports it.
         """
         error_here: Exception | None = None
         try:
@@ -129,7 +129,7 @@ class DistributedContext:
 
 
 def _set_timeout(dist: Any, timeout: timedelta) -> None:
-    """Of all later operations of the default group; torch 2.6 has the function under a name of its own."""
+    """Sets the timeout of all later operations of the default group; torch 2.6 names the function differently."""
     if hasattr(dist, "set_timeout"):
         dist.set_timeout(timeout)
     else:
@@ -170,14 +170,14 @@ def limit() -> timedelta:
 
 
 def meet(rank: int, size: int, patience: timedelta) -> Any:
-    """A store that the processes alive now share, and no process of an earlier attempt.
+    """A store shared by the processes that are alive now, and by none of an earlier attempt.
 
-    An agent such as torchrun's, which starts workers again after one was killed, keeps its store, and with it the addresses that
-    the dead ones left there: torch would connect to those. So every process says hello with a number of its own, the leading one
-    answers to that number with the name of this round, and everything else is kept under that name.
+    An agent such as torchrun's, which restarts workers after one was killed, keeps its store, and with it the addresses that
+    the dead ones left there: torch would connect to those. So every process writes a random token, the main process
+    answers each token with the name of this round, and everything else is stored under that name.
 
     Raises:
-        UserError: not all came in time; says which are missing.
+        UserError: not all connected in time; the message names the missing ones.
         RuntimeError: the store cannot be reached.
     """
     import torch.distributed as dist
@@ -219,8 +219,8 @@ def _comes(store: Any, key: str, patience: timedelta) -> bool:
 
 
 def not_found(rank: int, size: int, patience: timedelta) -> str:
-    """What a process says that did not find the others, without its end."""
+    """Message of a process that did not find the others, without its end."""
     return (
         f"Process {rank} of {size} did not find all others in {patience.total_seconds():g} seconds: one of them ended early or "
-        f"started late; start all again, or give them longer with {VARIABLE}"
+        f"started late; start all again, or allow more time with {VARIABLE}"
     )

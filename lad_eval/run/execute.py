@@ -43,13 +43,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Settings:
-    """A run as the user wants it; the model's options are those of `load_model`.
+    """Settings of a run; the model's options are those of `load_model`.
 
     Attributes:
         tasks: names of tasks, groups, globs, or paths of YAML files.
-        limit: number of samples of each task, from the first, or below 1 a share of them, rounded up; None: all.
+        limit: number of samples of each task, from the first, or if below 1 a share of them, rounded up; None: all.
         overwrite: "missing" resumes and computes only what is missing; "never" shows what is finished and changes nothing;
-            "always" starts over, and the run before stays until the new one is finished.
+            "always" starts over, and the old run is kept until the new one is finished.
         seed: of the bootstrap and of `random:` models.
         calibrate_on: another task whose calibration samples replace the tasks' own.
         date: YYYY-MM-DD, for chat templates that print today's date.
@@ -97,14 +97,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class Session:
-    """What this call of the program did on top of what was stored: requests run by all processes, seconds of the main one."""
+    """Work of this call of the program beyond stored results: requests run by all processes, seconds of the main one."""
 
     requests: int
     seconds: float
 
 
 def _ignore(task: str, folder: Path) -> None:
-    """For callers who do not need the path of a run."""
+    """Default callback for finished runs: does nothing."""
 
 
 def run_tasks(settings: Settings, finished: Callable[[str, Path], None] = _ignore) -> list[Row] | None:
@@ -112,7 +112,7 @@ def run_tasks(settings: Settings, finished: Callable[[str, Path], None] = _ignor
 
     Args:
         settings: what is run.
-        finished: called in the main process with a task's name and run folder as soon as its figures stand.
+        finished: called in the main process with a task's name and run folder as soon as its figures are written.
 
     Returns:
         The rows of the methods; None in every process but the main one.
@@ -120,7 +120,7 @@ def run_tasks(settings: Settings, finished: Callable[[str, Path], None] = _ignor
     Raises:
         UserError: an argument is wrong; unknown names and missing data are found before the model is loaded, an
             unsupported model, bad data and prompts that the model cannot take before any request is run.
-        Interrupted: Ctrl-C; what was answered is kept.
+        Interrupted: Ctrl-C; all answers so far are stored.
     """
     context = DistributedContext.from_environment()
     if not context.is_main_process:
@@ -147,7 +147,7 @@ def run_tasks(settings: Settings, finished: Callable[[str, Path], None] = _ignor
 
 
 def warn_of_attention(model: VLM, methods: Iterable[Method]) -> None:
-    """Says so where a model's adapter was trained under an attention that no method runs it under."""
+    """Warns if no method runs the model under the attention that its adapter was trained under."""
     trained_under = model.fingerprint.get("adapter_attention")
     if trained_under is None:
         return
@@ -156,12 +156,12 @@ def warn_of_attention(model: VLM, methods: Iterable[Method]) -> None:
         if trained_under in (facts, *facts.get("parts", ())):
             return
     logger.warning(
-        "%s was trained under %s, and no method runs it so; add that to --methods.", model.name, _spelled(trained_under)
+        "%s was trained under %s, and no method runs it under that; add one to --methods.", model.name, _spelled(trained_under)
     )
 
 
 def adapter_notes(model: VLM) -> tuple[str, ...]:
-    """What tables say of a model whose adapter was trained under an attention of its own; nothing of others."""
+    """Note for tables on a model whose adapter was trained under another attention; empty for other models."""
     trained_under = model.fingerprint.get("adapter_attention")
     return () if trained_under is None else (f"The adapter of {model.name} was trained under {_spelled(trained_under)}.",)
 
@@ -172,7 +172,7 @@ def _spelled(facts: Mapping[str, Any]) -> str:
 
 
 def load(settings: Settings) -> VLM:
-    """The model, with the options that the settings hold."""
+    """Loads the model with the options of the settings."""
     return load_model(
         settings.model,
         revision=settings.revision,
@@ -200,8 +200,8 @@ def run_task(
     """One task: missing requests are run, and every method decides.
 
     Returns:
-        Rows of `methods`, though a run also decides again with the others that it holds: those of other conditions as far as what
-        is stored can be read. None but in the main process.
+        Rows of `methods`, in the main process only. The run also decides again with the other methods that it holds, those of
+        other conditions as far as their stored answers can be read.
 
     Raises:
         UserError: as `run_tasks`.
@@ -254,11 +254,11 @@ def run_task(
 
 
 def _warn_of_unknown(folder: Path, names: Sequence[str]) -> None:
-    """Says which stored methods this process does not know: those of files that the command does not name."""
+    """Warns of stored methods that this process does not know: those of files that the command does not name."""
     if names:
         logger.warning(
-            "The run in %s holds figures of %s, which no known method is called; they are left out of its tables from now on. "
-            "To have them again, add file.py:Class to --methods.",
+            "The run in %s holds figures of %s, which are not known methods here; they are left out of its tables from now on. "
+            "To keep them, add file.py:Class to --methods.",
             folder,
             ", ".join(names),
         )
@@ -269,7 +269,7 @@ def claimed(folder: Path, spec: RunSpec, task: Task, settings: Settings, context
     """The run's folder, claimed for its spec, and this process's store in it.
 
     The store of the main process is open for as long as the block lasts, so that two runs cannot mix; the others open theirs when
-    they write. A run that is started over takes the place of the one before once the block is done.
+    they write. A run that is started over replaces the old one once the block is done.
     """
     start_over = settings.overwrite == "always"
 
@@ -298,7 +298,7 @@ def claimed(folder: Path, spec: RunSpec, task: Task, settings: Settings, context
 
 
 def _study_of(folder: Path, settings: Settings) -> str | None:
-    """The study that a run belongs to: none as soon as a user has called for it once."""
+    """The study that a run belongs to; None once a user has requested the run directly."""
     path = folder / files.METRICS
     if settings.study is None or not path.is_file():
         return settings.study
@@ -307,7 +307,7 @@ def _study_of(folder: Path, settings: Settings) -> str | None:
 
 
 def _environment(model: VLM, context: DistributedContext, session: Session, study: str | None) -> dict[str, Any]:
-    """What `metrics.json` says of this call of the program; `answered` is how many requests it ran."""
+    """Facts in `metrics.json` about this call of the program; `answered` is the number of requests that it ran."""
     device = getattr(getattr(model, "model", None), "device", None)
     return {
         "device": None if device is None else str(device),
@@ -318,7 +318,7 @@ def _environment(model: VLM, context: DistributedContext, session: Session, stud
 
 
 def _announce(task: Task, condition_runs: Sequence[ConditionRun], session: Session) -> None:
-    """Says what was run and what was stored, and what the methods would need if each were run alone."""
+    """Logs how much was run and how much was stored, and what the methods would need if each were run alone."""
     total = sum(condition_run.total() for condition_run in condition_runs)
     alone = [count for condition_run in condition_runs for count in condition_run.alone().values()]
     run = f"{counted(session.requests, 'request')} run in {duration(session.seconds)}" if session.requests else "no request run"
@@ -328,5 +328,5 @@ def _announce(task: Task, condition_runs: Sequence[ConditionRun], session: Sessi
 
 
 def _rows(metrics: Mapping[str, Any], methods: Mapping[str, Method], settings: Settings) -> list[Row]:
-    """Rows of these methods, and those that the task's definition reports from elsewhere if they are wanted."""
+    """Rows of these methods, and the task's published figures if the settings include them."""
     return [*rows_of(metrics, list(methods)), *(reported_rows(metrics) if settings.reported else [])]

@@ -1,4 +1,4 @@
-"""Whether a model can be given the prompts of a task, before it is run."""
+"""Checks, before a run, that a model can take the prompts of a task."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lad_eval.terminal import counted
 
 
 def check_prompts(model: VLM, task: Task, methods: Mapping[str, Method], limit: int | None) -> None:
-    """Refuses a task with a sample that the model cannot take as the methods need it.
+    """Refuses a task with a sample that the model cannot take under the methods' prompts.
 
     Raises:
         DataError: a sample's text becomes a control token of the model, its prompt is longer than the model's context, or an
@@ -41,7 +41,7 @@ class Preflight:
         task: its name.
         model: its name.
         samples: how many were checked.
-        prompts: what was found.
+        prompts: the report on the prompts.
     """
 
     task: str
@@ -51,7 +51,7 @@ class Preflight:
 
     @property
     def faults(self) -> list[str]:
-        """One line for each."""
+        """One line per fault."""
         return [f"{self.task}: {fault}" for fault in self.prompts.faults]
 
     @property

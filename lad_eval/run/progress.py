@@ -25,10 +25,10 @@ def progress(
     Args:
         label: what is being done.
         total: units in all.
-        done: those of them that were done before.
-        shown: False keeps silent.
+        done: units that were done before.
+        shown: False shows nothing.
         unit: what is counted, in the plural; "bytes" are shown as kB, MB, GB.
-        whole: says how far the whole is that this is a part of.
+        whole: text on the progress of the whole that this is a part of.
     """
     if not shown or done >= total:
         yield lambda count: None
@@ -108,13 +108,13 @@ def _amount(count: float, unit: str) -> str:
 
 @dataclass(frozen=True)
 class Portion:
-    """Requests that will be run under one label.
+    """Requests that are run under one label.
 
     Attributes:
         label: as its progress is labelled.
         run: the run that it belongs to.
-        kind: what takes about the same time a unit of work: evidence, or one way of writing replies.
-        requests: their number, those included that may turn out to be stored; of several processes roughly one's share.
+        kind: of requests that take about the same time per unit of work: evidence, or replies of one decoding.
+        requests: their number, including those that may be stored already; with several processes roughly the share of one.
         work: of one request, in units that its time is proportional to: images.
     """
 
@@ -128,13 +128,13 @@ class Portion:
 class Overall:
     """Counts down the work of several runs.
 
-    Every kind of request has a pace of its own, measured as it goes; a kind that has not come yet has none, and the time left is
-    then said to be at least that of the others. What is found stored counts as done without taking time.
+    The pace of every kind of request is measured as it runs; for a kind that has not run yet there is none, and the time left is
+    then shown as at least that of the others. Stored requests count as done without taking time.
 
     Args:
         portions: everything that will be run, in order.
         label: what it is all for.
-        shown: False keeps silent.
+        shown: False shows nothing.
     """
 
     def __init__(self, portions: Iterable[Portion], label: str, *, shown: bool) -> None:
@@ -165,14 +165,14 @@ class Overall:
 
     @contextmanager
     def portion(self, label: str, kind: str, total: int, done: int, *, shown: bool) -> Iterator[Advance]:
-        """Progress of one portion, in the manner of `run.progress.progress`, with the state of the whole above it."""
+        """Progress of one portion, like `run.progress.progress`, with the progress of the whole above it."""
         key = (label, kind)
         portion = self._portions.get(key)
         if portion is None:
             with progress(label, total, done, shown=shown) as advance:
                 yield advance
             return
-        # The share of one of several processes was an estimate, and may be more.
+        # With several processes the share of one was an estimate, and may be larger.
         portion = self._portions[key] = replace(portion, requests=total)
         self._left[key] = total - done
         if total > done:

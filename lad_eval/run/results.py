@@ -1,4 +1,4 @@
-"""What a run writes: its metrics and its predictions."""
+"""Writes a run's metrics and predictions."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def tests_between(decisions: Mapping[str, Decision], plan_index: PlanIndex) -> d
 
 
 def _mean_of(draws: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Figures averaged over draws, intervals bound by bound; of tests, the first draw's."""
+    """Figures averaged over draws, intervals bound by bound; tests are those of the first draw."""
     averaged = ("accuracy", "rstd", "consistency", "all_correct")
     mean = {name: {key: _mean([draw[name][key] for draw in draws]) for key in draws[0][name]} for name in averaged}
     recall = [_mean(list(column)) for column in zip(*(draw["recall"] for draw in draws), strict=True)]
@@ -125,11 +125,11 @@ def metrics_document(
 
     Args:
         spec: of the run.
-        condition_runs: what was answered, a condition each, the question and the model as they are first.
+        condition_runs: results by condition, the unchanged question and model first.
         methods: by the names that tables show.
-        decisions: theirs.
+        decisions: of these methods.
         seed: of the bootstrap.
-        metadata: what passes through.
+        metadata: parts of the document that do not depend on decisions.
     """
     first = condition_runs[0].plan_index
     figures = {
@@ -251,22 +251,22 @@ def conclude(
 ) -> dict[str, Any]:
     """Every method decides, and the figures and predictions are written; returns the document of `metrics.json`.
 
-    That comes last, so that where it stands the rest stands too.
+    `metrics.json` is written last, so that where it exists everything else does too.
 
     Args:
         folder: of the run.
         spec: of the run.
         results: of the conditions that were run.
-        others: the conditions that were not, as far as they can be read.
-        methods: by the names that tables show, in their order; one of a condition that is in neither is left out.
+        others: stored conditions that were not, as far as they can be read.
+        methods: by the names that tables show, in their order; a method whose condition is in neither is left out.
         seed: of the bootstrap.
-        metadata: what passes through.
+        metadata: parts of the document that do not depend on decisions.
     """
     by_condition = {of_one.condition: of_one for of_one in results}
     decided = {name: decision for other in others for name, decision in other.decisions.items()}
     decided |= {name: by_condition[m.condition].decide(m) for name, m in methods.items() if m.condition in by_condition}
     decisions = {name: decided[name] for name in methods if name in decided}
-    # The question and the model as they are come first.
+    # The unchanged question and model come first.
     condition_runs = sorted([*results, *(other.results for other in others)], key=_plain_first)
     metrics = metrics_document(spec, condition_runs, methods, decisions, seed=seed, metadata=metadata)
     table = predictions_table(condition_runs, methods, decisions)
@@ -291,13 +291,13 @@ def stored_methods(folder: Path) -> list[str]:
 
 
 def stored_metrics(folder: Path, methods: Mapping[str, Method]) -> dict[str, Any]:
-    """A finished run's figures, as they stand.
+    """The stored figures of a finished run.
 
     Raises:
         ResultsError: the run is not finished, or holds no figures of a method.
     """
     if not (folder / METRICS).is_file():
-        raise ResultsError(f"The run in {folder} is not finished; --overwrite missing goes on with it.")
+        raise ResultsError(f"The run in {folder} is not finished; --overwrite missing resumes it.")
     metrics = read_metrics(folder)
     if lacking := [name for name in methods if name not in metrics["methods"]]:
         raise ResultsError(f"The run in {folder} holds no figures of {', '.join(lacking)}; --overwrite missing adds them.")

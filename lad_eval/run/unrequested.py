@@ -1,4 +1,4 @@
-"""What a run holds under conditions that a command does not ask for: decided again from its files, neither run nor written."""
+"""Stored conditions of a run that a command does not name: decided again from their files, neither run nor written."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Unrequested:
-    """A condition as an earlier command left it.
+    """A condition that an earlier command ran.
 
     Attributes:
-        results: what its folder holds.
+        results: in its folder.
         decisions: of its methods, by the names that tables show.
-        plan: of its requests, with the notes on what its intervention learned.
+        plan: of its requests, with the notes on its intervention's learned state.
     """
 
     results: ConditionResults
@@ -32,7 +32,7 @@ class Unrequested:
 
 
 def read_unrequested(run: Path, condition_runs: Iterable[ConditionRun]) -> list[Unrequested]:
-    """The conditions as their files hold them; one that cannot be read is named in a warning and left out.
+    """Reads the conditions' files; a condition that cannot be read is named in a warning and left out.
 
     Args:
         run: the run's folder.

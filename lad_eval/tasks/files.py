@@ -1,4 +1,4 @@
-"""Reads task definitions: YAML with `include:`, every key remembered with the file it came from."""
+"""Reads task definitions: YAML with `include:`, with the file that each key came from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lad_eval.terminal import visible
 SUFFIXES = (".yaml", ".yml")
 MAX_BYTES = 1_000_000
 MAX_NODES = 20_000
-"""Keys, values and lists of a file, counted once for every alias that repeats them."""
+"""Most keys, values and lists of a file, counted again for every alias that repeats them."""
 MAX_DEPTH = 40
 MAX_NAME = 200
 _MAX_INTEGER = 2**63
@@ -23,7 +23,7 @@ _DIGITS = re.compile(r"[-+0-9_:.]+")
 
 
 class SpecError(UserError):
-    """A task definition that cannot be used; `problems` holds every fault found, one line each."""
+    """A task definition that cannot be used; `problems` holds every fault, one line each."""
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(map(visible, problems))  # keys and values of a file may hold line breaks
@@ -94,7 +94,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def _text(path: Path) -> str:
     where = shown(path)
     try:
-        if path.exists() and not path.is_file():  # a pipe or a device may be endless
+        if path.exists() and not path.is_file():  # reading a pipe or a device may never end
             raise SpecError([f"{where}: not a file."])
         if path.stat().st_size > MAX_BYTES:
             raise SpecError([f"{where}: more than {MAX_BYTES} bytes, too long for the definition of a task."])
@@ -113,7 +113,7 @@ def _check_size(text: str) -> None:
     """Refuses YAML whose aliases expand to more than a task needs, before it is loaded.
 
     Raises:
-        MarkedYAMLError: a node holds itself, nests too deeply, or there are too many.
+        MarkedYAMLError: a node contains itself, nests too deeply, or there are too many.
     """
     import yaml
 
@@ -137,8 +137,8 @@ def _check_size(text: str) -> None:
         mark: Any = event.start_mark
         if isinstance(event, yaml.AliasEvent):
             if any(anchor == event.anchor for anchor, _, _ in open_nodes):
-                raise yaml.MarkedYAMLError(problem=f"*{event.anchor} holds itself", problem_mark=mark)
-            # An alias of nothing is reported by the loader.
+                raise yaml.MarkedYAMLError(problem=f"*{event.anchor} contains itself", problem_mark=mark)
+            # An alias without an anchor is reported by the loader.
             add(*sizes.get(str(event.anchor), (1, 0)), mark)
         elif isinstance(event, yaml.CollectionStartEvent):
             add(1, 1, mark)
@@ -157,7 +157,7 @@ def _check_size(text: str) -> None:
 
 
 def _unusable(value: Any, key: str = "") -> str | None:
-    """Message for a value that no part of a task can have, with its key; None if there is none."""
+    """Message for the first value that no key of a task can have, with its key; None if there is none."""
     if isinstance(value, dict):
         for name, inner in value.items():
             where = f"{key}.{name}".strip(".")
@@ -166,7 +166,7 @@ def _unusable(value: Any, key: str = "") -> str | None:
     elif isinstance(value, list):
         return next(filter(None, (_unusable(inner, key) for inner in value)), None)
     elif isinstance(value, str) and (bad := next((c for c in value if c == "\0" or "\ud800" <= c <= "\udfff"), None)):
-        return f"{key[:MAX_NAME]}: holds the character {visible(bad)}, which no text can hold; remove it."
+        return f"{key[:MAX_NAME]}: holds the character {visible(bad)}, which text cannot contain; remove it."
     elif isinstance(value, int) and abs(value) >= _MAX_INTEGER:
         return f"{key[:MAX_NAME]}: the number is too great."
     return None
@@ -205,7 +205,7 @@ def _read(path: Path, outer: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str
             near = did_you_mean(part, (p.name for p in path.parent.glob("*") if p.suffix in SUFFIXES and p != path))
             raise SpecError([f"{shown(path)}: include: no such file: {part!r}.{near}"])
         included, places = _read(target, chain)
-        # Published figures belong to that one task; after any change they do not apply.
+        # Published figures are of that one task; they do not apply to a changed one.
         included.pop("reported", None)
         _merge(values, origins, included, places)
     _merge(values, origins, document, dict.fromkeys(_dotted(document), path))

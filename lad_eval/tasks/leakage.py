@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class CalibrationCandidates(Generic[T]):
-    """Candidates for calibration, as far as they were checked.
+    """Candidates for calibration, from a check that ends once enough were chosen.
 
     Attributes:
         chosen: at most `count`, whose right images are not evaluated.
@@ -27,7 +27,7 @@ class CalibrationCandidates(Generic[T]):
 
     @property
     def filled(self) -> tuple[T, ...]:
-        """`count` candidates, filled up if too few could be chosen; `tasks.plan` refuses to calibrate on those."""
+        """`count` candidates, filled with `passed_over` if too few were chosen; `tasks.plan` refuses to calibrate on those."""
         return (*self.chosen, *self.passed_over)[: self.count]
 
 

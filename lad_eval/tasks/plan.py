@@ -27,7 +27,7 @@ _DISPLAYED: Mapping[Orders, Callable[[Permutation], tuple[Permutation, ...]]] = 
 
 
 def displayed_orders(orders: Orders, order: Permutation) -> tuple[Permutation, ...]:
-    """The displayed orders that an answer to one of them rests on, this one first."""
+    """The displayed orders that the answer to `order` is computed from, itself first."""
     return _DISPLAYED[orders](order)
 
 
@@ -41,7 +41,7 @@ class Plan:
         permutation_index: for every evaluated key the index 0..T-1 of its order.
         cyclic: for every evaluated key the keys of its N cyclic shifts, itself first; empty where no method needs them.
         random: for every evaluated key the keys of RANDOM_ORDERS random orders (N! if that is less), itself first; or empty.
-        intervention_requests: what an intervention learns from, sample by sample, N cyclic shifts each; these are run by its
+        intervention_requests: that an intervention learns from, sample by sample, N cyclic shifts each; they are run by its
             calibration, and are not among `requests`.
         calibration: keys of the calibration requests, sample by sample, N cyclic shifts each.
         notes: what a reader of the figures should know about the plan, one line each.
@@ -77,7 +77,7 @@ class Plan:
         return len(needed)
 
     def calibration_requests(self) -> tuple[Request, ...]:
-        """The requests of `calibration`, in its order; of equal ones each."""
+        """The requests of `calibration`, in its order; equal ones are repeated."""
         by_key = {request.key: request for request in self.requests}
         return tuple(by_key[key] for key in self.calibration)
 
@@ -109,18 +109,18 @@ def plan(
     under RANDOM_ORDERS orders drawn once; with `calibration`, every calibration sample under the N cyclic shifts of its own
     order, so that the right image stands at every position once (arXiv 2605.11591, Eq. 1-3). Equal requests are run once.
 
-    What is evaluated is never calibrated on: see `calibration_samples`.
+    No evaluated sample is used for calibration: see `calibration_samples`.
 
     Args:
         limit: maximum number of test samples, the first ones; calibration is not limited.
         distinct: calibration samples share no image at all with evaluated samples, as an intervention that learns needs.
-        intervention_samples: with `distinct`, how many calibration samples the intervention should have: those that methods
-            have, and as many more as there are (`further_calibration_samples`).
+        intervention_samples: with `distinct`, how many calibration samples the intervention should get: those of the
+            methods, and as many more as there are (`further_calibration_samples`).
 
     Raises:
         DataError: too few samples, a sample with too few images, without a caption, or with one picture twice, or a sample
-            that stands in both splits.
-        UserError: the limit is not positive, or other orders are needed than the task allows.
+            that is in both splits.
+        UserError: the limit is not positive, or orders are needed that the task does not allow.
     """
     if limit is not None and limit < 1:
         raise UserError(f"The limit must be at least 1, not {limit}.")
@@ -162,7 +162,7 @@ def one_request_per_sample(task: Task, *, limit: int | None = None, calibration:
 
     Args:
         limit: maximum number of test samples, the first ones.
-        calibration: whether to go on with the samples that the task calibrates on.
+        calibration: whether to append the samples that the task calibrates on.
     """
     parts = [task.samples("test", limit)]
     if calibration:
@@ -193,7 +193,7 @@ def calibration_samples(task: Task, test: Sequence[Sample], *, distinct: bool = 
     none of their pictures is shown in an evaluated sample.
 
     Raises:
-        DataError: there are too few, they cannot be used, or a sample stands in both splits of the task.
+        DataError: there are too few, they cannot be used, or a sample is in both splits of the task.
     """
     origin, wanted = task.other or task, task.spec.calibration.samples
     ids = {sample.id for sample in test}
@@ -223,16 +223,16 @@ def calibration_samples(task: Task, test: Sequence[Sample], *, distinct: bool = 
 
 
 def further_calibration_samples(task: Task, test: Sequence[Sample], learned: Sequence[Sample], count: int) -> list[Sample]:
-    """Up to so many calibration samples behind those that a task calibrates on, none of whose pictures is evaluated.
+    """Up to `count` calibration samples after those that a task calibrates on, none of whose pictures is evaluated.
 
-    They are the next of the calibration split, and behind its end those of a source that goes on making them; fewer where
+    They are the next of the calibration split, and after its end those of a source that can make more; fewer where
     there are no more.
 
     Args:
-        task: as of `calibration_samples`.
+        task: see `calibration_samples`.
         test: what is evaluated.
         learned: what the task calibrates on.
-        count: how many more are wanted.
+        count: how many more to return at most.
 
     Raises:
         DataError: they cannot be used.
@@ -242,7 +242,7 @@ def further_calibration_samples(task: Task, test: Sequence[Sample], learned: Seq
     origin = task.other or task
     known = {sample.id for sample in (*learned, *test)}
     split = origin.source.samples("calibration")
-    # Of an endless source a number that leaves room for those that are evaluated.
+    # From an endless source, enough samples that evaluated ones among them can be skipped.
     endless = origin.source.further_calibration() if isinstance(origin.source, EndlessCalibration) else iter(())
     candidates = (sample for sample in itertools.chain(split, itertools.islice(endless, 10 * count)) if sample.id not in known)
     return _checked(origin, list(choose_distinct(candidates, _is_evaluated(task, test, distinct=True), count).chosen))
@@ -255,7 +255,7 @@ def _is_evaluated(task: Task, test: Sequence[Sample], *, distinct: bool) -> Call
     shown = shown_pictures(test) if distinct else set()
 
     def is_evaluated(sample: Sample) -> bool:
-        # Of data sets that share their names, an id shows that the same image is the right one, whatever its files are.
+        # In data sets that share their names, an equal id means the same right image, even if the files differ.
         named = task.other is not None and sample.id in ids
         return named or right_picture(sample) in right or not shown.isdisjoint(shown_pictures([sample]) if distinct else ())
 

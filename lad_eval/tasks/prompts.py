@@ -33,7 +33,7 @@ class PromptVariant(NamedTuple):
 
 
 PARTS = {
-    # arXiv 2605.11591, Table 9. "index" and "number" read as they stand for the identifiers 1..N.
+    # arXiv 2605.11591, Table 9. "index" and "number" fit the identifiers 1..N as published.
     "retrieval": Parts(
         "Given {n} images indexed from {first} to {last}, identify the image that best matches the provided caption.",
         "Respond with the index number only and nothing else.",
@@ -56,13 +56,13 @@ def _accepted(name: str, value: object) -> PromptVariant:
 PROMPT_VARIANTS: Registry[PromptVariant] = Registry(
     "prompt variant",
     {
-        # arXiv 2605.11591, baselines: the order is random, judge fairly, do not go by the order.
+        # arXiv 2605.11591, baselines: the order is random, judge fairly, ignore the order.
         "instruction": PromptVariant(
             add="The images stand in a random, shuffled order. Judge each of them fairly by what it shows, "
             "and do not let the order in which they stand influence you.",
             summary="The prompt says that the images are shuffled and asks to judge them fairly.",
         ),
-        # The same: reasons inside tags, then the index.
+        # The same source: reasoning inside tags, then the index.
         "cot": PromptVariant(
             reply="Think step by step: first write down your reasoning between <think> and </think>, "
             "then, after </think>, give the index of the image and nothing else.",

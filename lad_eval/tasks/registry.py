@@ -30,7 +30,7 @@ Natural = list[tuple[int, str]]
 
 
 def task_order(name: str) -> tuple[Natural, int, int, Natural]:
-    """Sort key of a task's name, the order of the bundled groups that name their tasks one by one.
+    """Sort key of a task's name: the order in which the bundled groups list their tasks.
 
     `scenes_random_n4`, `scenes_adversarial_n4`, `scenes_random_n8`, ..., `scenes_random_n12`; other names by their text, numbers
     in them by value.
@@ -84,7 +84,7 @@ def index() -> TaskIndex:
     """All names of the bundled tasks, of those below the folders of the open `task_search`, and of installed packages; within one
     search built once.
 
-    A file that cannot be read counts as a task of its stem, so that one broken file does not hide the others.
+    A file that cannot be read counts as a task named by its stem, so that one broken file does not hide the others.
 
     Raises:
         UserError: a folder is missing, or a name is defined twice.
@@ -118,7 +118,7 @@ def _enter(path: Path, known: TaskIndex) -> Path | None:
     if other is not None:
         return None if other.resolve() == path.resolve() else other
     group = None
-    # Parsing YAML is most of the time that `lad-eval ls` takes, and few files say "group".
+    # Parsing YAML takes most of the time of `lad-eval ls`, and few files contain "group".
     with contextlib.suppress(SpecError, OSError):
         group = read_group(path) if b"group" in path.read_bytes() else None
     if group is None:
@@ -186,13 +186,13 @@ def groups() -> dict[str, list[str]]:
 
 
 def members_of(name: str) -> list[str]:
-    """The tasks of a group; any other name, a glob too, as it is."""
+    """The tasks of a group; any other name or glob is returned unchanged."""
     known = index()
     return _expand(name, known, ()) if name in known.groups else [name]
 
 
 def resolve(names: str | Iterable[str]) -> list[str]:
-    """Task names that a comma-separated list of names, groups, globs (`scenes_*_n4`) and YAML paths stands for.
+    """The task names of a comma-separated list of names, groups, globs (`scenes_*_n4`) and YAML paths.
 
     Each is listed once, in the given order; paths are kept.
 
@@ -210,7 +210,7 @@ def resolve(names: str | Iterable[str]) -> list[str]:
 
 
 def place_of(name: str) -> str:
-    """What another process finds a task by: its name, or, where only the open `task_search` knows it, the path of its file.
+    """What identifies a task for another process: its name, or its file's path if only the open `task_search` knows it.
 
     Raises:
         UnknownNameError: no task has the name.
@@ -238,12 +238,12 @@ def load_task(name: str | Path, *, calibrate_on: str | Path | None = None) -> Ta
 
     Args:
         name: of the task.
-        calibrate_on: another task, whose calibration samples take the place of this one's; default: what the definition says.
+        calibrate_on: another task, whose calibration samples are used instead of this one's; None: as the definition says.
 
     Raises:
         UnknownNameError: no task has the name.
         SpecError: the definition cannot be used; one line with file and key.
-        DataError: data is missing, unreadable or too little, or the two tasks do not fit each other.
+        DataError: data is missing, unreadable or too little, or the two tasks do not match.
     """
     return open_task(_document(name), calibrate_on=calibrate_on)
 
@@ -260,14 +260,14 @@ def open_task(document: Document, *, calibrate_on: str | Path | None = None) -> 
         other = _named_in(document, spec.calibration.on)
     else:
         return task
-    # The other must hold as many calibration samples as this task needs; where it calibrates itself does not matter.
+    # The other must have as many calibration samples as this task needs; what it calibrates on itself does not matter.
     calibration = spec.calibration.model_copy(update={"on": None})
     opened = Task.of(spec_of(other).model_copy(update={"calibration": calibration}), other.path.parent)
     return replace(task, spec=spec.model_copy(update={"calibration": calibration})).calibrated_on(opened)
 
 
 def _named_in(document: Document, name: str) -> Document:
-    """The document of a task that another names under `calibration.on`: a path, a name in the same folder, or any known name."""
+    """The definition of a task named under `calibration.on` of another: a path, a name in the same folder, or a known name."""
     folder = document.path.parent
     temporary = [folder / name] if is_path(name) else [p for s in SUFFIXES if (p := folder / f"{name}{s}").is_file()]
     try:
@@ -280,7 +280,7 @@ def _document(name: str | Path) -> Document:
     if isinstance(name, Path) or is_path(name):
         document = read_document(Path(name))
         if "group" in document.values:
-            raise UserError(f"{shown(Path(name))} defines a group, not a task; give it to `--tasks`, or name one of its tasks.")
+            raise UserError(f"{shown(Path(name))} defines a group, not a task; pass it to `--tasks`, or name one of its tasks.")
         return document
     known = index()
     if name in known.groups:

@@ -76,10 +76,10 @@ class SampleSource(Protocol):
 
 @runtime_checkable
 class EndlessCalibration(Protocol):
-    """A source that goes on making calibration samples where its calibration split ends."""
+    """A source that can make more calibration samples than its calibration split has."""
 
     def further_calibration(self) -> Iterator[Sample]:
-        """Those behind the split's, which its fingerprint does not cover, in a fixed order and without an end."""
+        """Endless samples after those of the split, in a fixed order; the source's fingerprint does not cover them."""
 
 
 @contextmanager
@@ -144,7 +144,7 @@ class Permutation:
     def random_orders(self, count: int) -> tuple[Permutation, ...]:
         """This order and `count - 1` other distinct orders of the same images, at most N! in all.
 
-        The same turns of every order, drawn with RANDOM_ORDERS_SEED; fewer are the first of more.
+        Every order is permuted in the same random ways (RANDOM_ORDERS_SEED); a smaller `count` gives the first of a larger one.
         """
         return tuple(self.followed_by(turn) for turn in draw_permutations(len(self.order), count, RANDOM_ORDERS_SEED))
 
@@ -171,9 +171,9 @@ def draw_permutations(n: int, count: int, seed: int = 42) -> tuple[Permutation, 
 
 @dataclass(frozen=True)
 class Request:
-    """Images in displayed order, the question after them, and the candidates' names.
+    """Images in displayed order, the question that follows them, and the candidates' names.
 
-    The answer is a position. `key` is a digest of the content, so that equal questions are run once. `caption` is the part of the
+    The answer is a position. `key` is a digest of the content, so that equal requests are run once. `caption` is the part of the
     question that comes from the data and not from the task's prompt; None if it is unknown.
     """
 

@@ -42,7 +42,7 @@ _SEARCH: ContextVar[TaskSearch[object] | None] = ContextVar("task_search", defau
 
 
 def current_search() -> TaskSearch[object]:
-    """The search of the running command; outside of one, a new search that is not kept."""
+    """The search of the running command; outside of one, a new search."""
     return _SEARCH.get() or TaskSearch()
 
 
@@ -84,7 +84,7 @@ def installed_folders() -> list[tuple[str, Path]]:
 def _folder(module: str) -> Path | None:
     try:
         spec = importlib.util.find_spec(module)
-    except Exception:  # the package around it is imported, code of others
+    except Exception:  # finding it imports the package around it, third-party code
         return None
     places = list(spec.submodule_search_locations or ()) if spec is not None else []
     return Path(places[0]) if places else None

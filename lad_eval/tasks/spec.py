@@ -43,7 +43,7 @@ class PermutationSpec(_Strict):
     """Displayed orders of every test sample.
 
     `shared`: the identity and `count - 1` orders drawn once with `seed`, the same for all samples, at most N! in all.
-    `identity`: the order that the data has, and no other; for questions whose text speaks of the order.
+    `identity`: the order of the data only, for questions whose text refers to the order.
     """
 
     count: _Orders = 5
@@ -96,7 +96,7 @@ class TaskSpec(_Strict):
         name: must equal the stem of the YAML file.
         version: raised whenever results change.
         source: a name of `lad_eval.tasks.sources.SOURCES`, which also says what `data` may hold.
-        setting: how the wrong candidates are chosen; `relations`: as pairs of equal scenes; `given`: by the data.
+        setting: how the wrong candidates are chosen; `relations`: pairs of equal scenes; `given`: by the data.
         candidates: N, images per sample.
         samples: test samples; None: all that the source has.
         prompt: a name of `lad_eval.tasks.prompts.PROMPTS`, or a template with {caption}.

@@ -18,12 +18,12 @@ _LOG = logging.getLogger(__name__)
 
 
 def validate(path: str | Path) -> list[str]:
-    """Every fault of a task definition, of all below a folder, or of those of a name, one line each; empty if all can be used.
+    """Every fault of a task definition, of all definitions below a folder, or of those of a name; one line each.
 
-    Of each task the definition is read, the data opened and checked if the source supports it (`folder` reads every
-    picture), the first sample of both splits made into a request, and shared pictures of calibration and evaluation are
-    searched: the log counts the harmless ones, and those that decoding turns, flattens or scales. Of a task whose data set is not
-    prepared on this machine only the definition is read, which the log says.
+    For each task the definition is read, the data opened and checked if the source supports it (`folder` reads every
+    picture), the first sample of both splits made into a request, and pictures shared by calibration and evaluation are
+    searched: the log counts the harmless ones, and those that decoding turns, flattens or scales. If a task's data set is not
+    prepared on this machine, only the definition is read, which the log says.
 
     Raises:
         UserError: there is no such path or name, or no definition below it.
@@ -58,7 +58,7 @@ def open_tasks(path: str | Path) -> list[Task]:
 
 
 def preparing(path: str | Path) -> list[str]:
-    """The commands that prepare or embed the data sets which the tasks of `validate` need and this machine lacks, once each.
+    """The commands for the data sets and embeddings that the tasks of `validate` need and this machine lacks, once each.
 
     Raises:
         UserError: as `validate`, or a task cannot be opened.

@@ -1,4 +1,4 @@
-"""Collects chosen and rejected answers: what a model says under fused attention, and what it says under truncated attention."""
+"""Collects chosen and rejected answers: those of a model under fused and under truncated attention."""
 
 from __future__ import annotations
 
@@ -56,25 +56,25 @@ def collect_pairs(
 ) -> PairSet:
     """Pairs of answers to training samples: right under fused attention and wrong under truncated attention.
 
-    Source: arXiv 2603.07048; there a language model corrects the chosen answers, here the right answer is known. Every sample is
+    Source: arXiv 2603.07048; there a language model corrects the chosen answers, here the gold answer is known. Every sample is
     run under all N cyclic shifts of its images. Its answer is the image with the highest mean log-probability over the shifts, in
-    which every position's pull counts once for each image; the sample gives a pair under each shift. So the pairs of a sample
-    have each position once as the chosen and once as the rejected one, and each (chosen, rejected) position has a quota: a
-    position bias is not what is learned. Samples are run until every quota is filled, at most `limit` of each task. What the
-    model answers is stored in the folder, so that a stopped run goes on.
+    which the bias towards each position counts once for each image; the sample gives a pair under each shift. So the pairs of a
+    sample have each position once as the chosen and once as the rejected one, and each (chosen, rejected) position has a quota: a
+    position bias is not learned. Samples are run until every quota is filled, at most `limit` of each task. The
+    model's answers are stored in the folder, so that a stopped run resumes.
 
     Args:
-        model: that is run, with `under`.
+        model: to run; it has `under`.
         tasks: whose sources have training samples, all of one number of candidates.
-        folder: for answers and pairs; made if it is missing.
-        wanted: pairs, shared out evenly over the N (N - 1) positions and rounded up.
+        folder: for answers and pairs; created if it is missing.
+        wanted: number of pairs, divided evenly among the N (N - 1) positions and rounded up.
         limit: training samples of each task.
         chosen_under: the attention that gives chosen answers; None: `Capl()`.
-        unbalanced: answer each request by itself, by the candidate with the highest probability, as in the paper, and keep all
-            pairs that are found, whatever their positions.
+        unbalanced: answer each request by itself, by its most probable candidate, as in the paper, and keep all
+            pairs, whatever their positions.
 
     Raises:
-        DataError: a task has no training samples or another number of candidates; no balanced set can be made of the answers.
+        DataError: a task has no training samples or another number of candidates, or the answers give no balanced set.
         UserError: the folder holds answers of another model, task or attention, or cannot be written.
     """
     check_pair_count(wanted)
@@ -142,7 +142,7 @@ def training_samples(task: Task, limit: int) -> Iterator[Sample]:
     """
     source = task.source
     if not isinstance(source, Trainable):
-        raise DataError(f"{task.name} has no training samples: its source {task.spec.source!r} brings evaluated ones only.")
+        raise DataError(f"{task.name} has no training samples: its source {task.spec.source!r} has evaluated ones only.")
     evaluated = list(task.samples("test"))
     ids, pictures = {sample.id for sample in evaluated}, shown_pictures(evaluated)
     for sample in source.training_samples(limit):
@@ -183,9 +183,9 @@ def _answer_rows(model: VLM, requests: Sequence[Request], attentions: tuple[Inte
 
 
 def pairs_by_sample(shifts: Sequence[tuple[Task, Request]], known: Mapping[str, LogProbs]) -> list[AnswerPair]:
-    """A pair for each shift of a sample; none where the answer under fused attention is wrong, or that under truncated right.
+    """A pair for each shift of a sample; none if the answer is wrong under fused attention or right under truncated attention.
 
-    A pull of positions is added to log-probabilities, and every image is once at each position: it cancels in the mean.
+    A position bias that is added to log-probabilities cancels in the mean, since every image is at each position once.
     """
     fused, truncated = (
         int(np.mean([request.permutation.inverse.apply(known[request.key][under]) for _, request in shifts], axis=0).argmax())

@@ -1,4 +1,4 @@
-"""Pairs as batches of a trainer: prompts exactly as evaluation reads them, each answer behind them."""
+"""Pairs as batches for a trainer: prompts exactly as in evaluation, each followed by an answer."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from lad_eval.training.answers import training_samples
 from lad_eval.training.pairs import AnswerPair, PairSet
 
 LAYOUT = "layout"
-"""Entry of a batch: the `PromptLayout` of its rows, for what changes attention in the training step."""
+"""Entry of a batch: the `PromptLayout` of its rows, for the intervention in the training step."""
 
 
 class PairCollator:
-    """Makes a batch of 2 B rows of B pairs: the prompts with their chosen answers, then the same with the rejected ones.
+    """Makes a batch of 2 B rows from B pairs: the prompts with their chosen answers, then with the rejected ones.
 
-    Prompts are padded on the left, answers on the right. An answer is the candidate's tokens and the token that ends a reply; no
-    rest of the chat template is behind it, which a model never writes.
+    Prompts are padded on the left, answers on the right. An answer is the candidate's tokens and the token that ends a reply,
+    without the chat template's text after a reply, which a model never generates.
 
     Args:
         model: of transformers.
@@ -64,7 +64,7 @@ class PairCollator:
 
 
 def examples_of(pairs: PairSet, tasks: Mapping[str, Task]) -> list[tuple[Request, AnswerPair]]:
-    """The requests of pairs, made again from the tasks' training samples.
+    """The requests of pairs, rebuilt from the tasks' training samples.
 
     Args:
         pairs: whose requests.
@@ -88,7 +88,7 @@ def examples_of(pairs: PairSet, tasks: Mapping[str, Task]) -> list[tuple[Request
                 break
     if missing := [pair.sample_id for key, pair in wanted.items() if key not in examples]:
         raise DataError(
-            f"{len(missing)} pairs, that of {missing[0]} for one, are of other samples than their tasks have now; make the pairs "
+            f"{len(missing)} pairs, such as that of {missing[0]}, are of samples that their tasks no longer have; make the pairs "
             "again with `lad-eval capl answers`."
         )
     return [examples[key] for key in wanted]

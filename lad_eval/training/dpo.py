@@ -31,20 +31,20 @@ _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", 
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How an adapter is trained; the paper publishes the rank alone (arXiv 2603.07048), the rest is chosen here.
+    """How an adapter is trained; the paper gives only the rank (arXiv 2603.07048), the rest is chosen here.
 
     Attributes:
         beta: of DPO (arXiv 2305.18290, Eq. 7).
         nll_weight: of the mean negative log-likelihood of the chosen answer, added to DPO's loss.
-        learning_rate: the highest, after a warm-up of a tenth of the steps; a cosine to 0 follows.
+        learning_rate: peak, after a warm-up of a tenth of the steps; a cosine to 0 follows.
         epochs: passes over the pairs.
-        batch_size: pairs of an optimizer step, over all processes.
-        pairs_at_once: pairs of a forward pass.
+        batch_size: pairs per optimizer step, over all processes.
+        pairs_at_once: pairs per forward pass.
         rank: of LoRA, on the projections of the language model only.
         alpha: of LoRA.
         checkpointing: recompute activations in the backward pass, for less memory.
-        save_every: steps between checkpoints, from which a killed training goes on.
-        seed: of the adapter's first weights and of the order of the pairs.
+        save_every: steps between checkpoints, from which a killed training resumes.
+        seed: of the adapter's initial weights and of the order of the pairs.
     """
 
     beta: float = 0.1
@@ -89,15 +89,15 @@ def train_adapter(
     attention: Capl | None = None,
     options: TrainingOptions | None = None,
 ) -> Path:
-    """Trains an adapter and saves it, with what it was trained under, into a folder.
+    """Trains an adapter and saves it, with the attention it was trained under, into a folder.
 
     The loss is DPO's plus `nll_weight` times the negative log-likelihood of the chosen answer; the reference is the same model
-    with the adapter switched off, under the same attention. A training that was killed goes on from its last checkpoint.
+    with the adapter switched off, under the same attention. A training that was killed resumes from its last checkpoint.
 
     Args:
         vlm: of transformers; its model is changed.
         examples: requests and their pairs.
-        folder: of the adapter; made if it is missing.
+        folder: of the adapter; created if it is missing.
         base: name of the model, for the adapter's configuration.
         made_from: JSON-serialisable: what determines the pairs.
         attention: of policy and reference; None: `Capl()`.
@@ -139,13 +139,13 @@ def train_adapter(
 
 @contextmanager
 def fused_step(model: Any, attention: Capl, layout: PromptLayout, passes: int) -> Iterator[None]:
-    """Fuses attention in all forward passes of a training step, in whatever thread they run, and counts them.
+    """Fuses attention in all forward passes of a training step, in any thread, and counts them.
 
     Args:
         model: of transformers, whose modules the trainer runs.
-        attention: to fuse with.
+        attention: the fused attention.
         layout: of the step's rows.
-        passes: forward passes of the step: of the policy, of the reference, and of what is recomputed.
+        passes: forward passes of the step: of the policy, of the reference, and recomputed ones.
 
     Raises:
         UnsupportedModelError: fewer or more attention calls were fused.
@@ -160,7 +160,7 @@ def fused_step(model: Any, attention: Capl, layout: PromptLayout, passes: int) -
             count += 1
         return run(call.query, call.mask)
 
-    # `counted` is the inner hook, so that it sees the second passes of `attention`, too.
+    # `counted` is the inner hook, so that it counts the second passes of `attention`, too.
     with attention.applied(model, layout), around_attention(model, counted), hooks_in_all_threads():
         yield
     expected = passes * (len(attending_layers(model)) + len(attending_layers(model, attention.every)))
@@ -172,10 +172,10 @@ def fused_step(model: Any, attention: Capl, layout: PromptLayout, passes: int) -
 
 
 def target_modules(model: Any) -> str:
-    """A pattern of the names of the language model's projections, as peft takes it; the vision tower's are not among them.
+    """A regular expression for peft that matches the language model's projections, and none of the vision tower.
 
     Raises:
-        UnsupportedModelError: it has none of the usual names.
+        UnsupportedModelError: it has no projections of the usual names.
     """
     from lad_eval.attention.hooks import decoder_layers
 
@@ -207,7 +207,7 @@ def _trainer(
     passes = 3 if options.checkpointing else 2
 
     class FusedTrainer(DPOTrainer):  # type: ignore[misc]
-        """Opens the attention for the whole step, backward pass included."""
+        """Applies the fused attention for the whole step, backward pass included."""
 
         def training_step(self, wrapped: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
             layout = inputs.pop(LAYOUT)
@@ -281,7 +281,7 @@ def _trainer(
 
 
 def _precision(device: str, dtype: Any) -> dict[str, bool]:
-    """Options of the trainer, whose default is mixed precision in bfloat16 on any device."""
+    """Options of precision, since the trainer's default is mixed precision in bfloat16 on any device."""
     number = str(dtype).removeprefix("torch.")
     return {
         "bf16": device == "cuda" and number == "bfloat16",
@@ -291,7 +291,7 @@ def _precision(device: str, dtype: Any) -> dict[str, bool]:
 
 
 def _accumulation(options: TrainingOptions) -> int:
-    """Forward passes of an optimizer step in each process."""
+    """Forward passes per optimizer step in each process."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if options.batch_size % (options.pairs_at_once * processes):
         raise UserError(
@@ -302,7 +302,7 @@ def _accumulation(options: TrainingOptions) -> int:
 
 
 def _check_finite(adapted: Any) -> None:
-    """Refuses weights of which the last step made no numbers."""
+    """Refuses weights that are not finite after the last step."""
     if not all(weight.isfinite().all() for weight in adapted.parameters() if weight.requires_grad):
         raise _diverged("the adapter's weights are not finite after the last step")
 

@@ -1,4 +1,4 @@
-"""The folders of preference learning: one process at a time, begun where nothing else is, and finished as a whole."""
+"""The folders of preference learning: one process at a time, only in empty folders, finished atomically."""
 
 from __future__ import annotations
 
@@ -23,35 +23,37 @@ _LOCK = ".capl.lock"
 
 @contextmanager
 def only_process_in(folder: Path, begun: str) -> Iterator[None]:
-    """Makes a folder, and keeps other processes from it while the block runs.
+    """Creates a folder, and keeps other processes out of it while the block runs.
 
     Args:
         folder: that is written to.
-        begun: a file that the folder has if the work in it was begun before.
+        begun: name of a file that the folder has if this work was started before.
 
     Raises:
-        UserError: another process is at work there, the folder cannot be written, or it holds files of something else.
+        UserError: another process is using it, it cannot be written, or it holds other files.
     """
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with only_process(folder / _LOCK, f"Another process is writing to {folder}; wait for its end, or choose another --out."):
+    with only_process(
+        folder / _LOCK, f"Another process is writing to {folder}; wait until it has ended, or choose another --out."
+    ):
         if not (folder / begun).exists():
             check_empty(folder)
         yield
 
 
 def check_empty(folder: Path) -> None:
-    """Refuses a folder that holds something; hidden files do not count.
+    """Refuses a folder that is not empty; hidden files do not count.
 
     Raises:
-        UserError: it does.
+        UserError: it is not empty.
     """
     if other := next((path.name for path in sorted(folder.iterdir()) if not path.name.startswith(".")), None):
-        raise UserError(f"{folder} holds something else, {other} for one; choose another --out.")
+        raise UserError(f"{folder} is not empty: it holds {other}; choose another --out.")
 
 
 def is_finished(folder: Path, settings: Mapping[str, Any]) -> bool:
-    """Whether the folder holds the adapter of the training with these settings; what killed trainings left behind is removed.
+    """Whether the folder holds the adapter of the training with these settings; remains of killed trainings are removed.
 
     Raises:
         UserError: the settings there are of another training.
@@ -78,18 +80,18 @@ def begin(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def last_checkpoint(folder: Path, *, remove: bool) -> str | None:
-    """The latest checkpoint that is whole: its state is written last.
+    """The latest complete checkpoint; the trainer's state is written last.
 
     Args:
         folder: of the checkpoints.
-        remove: those that were cut off; of several processes one removes them.
+        remove: whether to remove incomplete ones; only one of several processes does.
     """
     for path in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
         try:
             parse((path / "trainer_state.json").read_bytes(), constants=True)
         except (OSError, ValueError):
             if remove:
-                _LOG.warning("%s was cut off and is not used.", path)
+                _LOG.warning("%s is incomplete and is not used.", path)
                 shutil.rmtree(path, ignore_errors=True)
             continue
         return str(path)
@@ -97,7 +99,7 @@ def last_checkpoint(folder: Path, *, remove: bool) -> str | None:
 
 
 def finish(folder: Path, save: Callable[[Path], object], document: Mapping[str, Any]) -> None:
-    """Puts an adapter into the folder, its weights last, so that a kill never leaves them without the rest.
+    """Moves an adapter into the folder, its weights last, so that a kill never leaves them without the rest.
 
     Args:
         folder: of the training.

@@ -1,4 +1,4 @@
-"""An adapter merged into its base, as a model folder of its own."""
+"""Saves a model with the adapter merged into its weights as a model folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def save_merged(vlm: HuggingFaceVLM, folder: Path) -> None:
-    """Saves a model with the adapter that was merged into it, in its dtype, with its processor: safetensors, whole or not at all.
+    """Saves a model with the adapter that was merged into it, in its dtype, with its processor, atomically.
 
     The attention that the adapter was trained under is kept in the model's configuration.
 

@@ -1,4 +1,4 @@
-"""Chosen and rejected answers to one question, and how evenly they are spread over positions."""
+"""Pairs of chosen and rejected answers, and their balance over positions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lad_eval.tasks.request import Permutation
 PAIRS = "pairs.json"
 _FORMAT = 2
 _SHARE, _MOST = 3, 0.75
-"""A (chosen, rejected) position may hold so many times its even share of the pairs, and at most this share of them."""
+"""A (chosen, rejected) position may have up to this many times its even share of the pairs, and at most this share."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,14 @@ class AnswerPair:
 
 @dataclass(frozen=True)
 class PairSet:
-    """Pairs of one number of candidates, with what they were made of.
+    """Pairs with the same number of candidates, and their origin.
 
     Attributes:
         pairs: in the order in which they were found.
         candidates: N.
         made_from: JSON-serialisable: model, tasks and both attentions.
-        requests: how many were run under both attentions.
-        limit: the most training samples of each task that the pairs were made from.
+        requests: number of requests that were run under both attentions.
+        limit: maximum number of training samples per task.
         unbalanced: whether an unbalanced set was requested.
     """
 
@@ -89,7 +89,7 @@ class PairSet:
 
     @classmethod
     def load(cls, folder: Path) -> PairSet:
-        """What `save` wrote.
+        """Reads a set that `save` wrote.
 
         Raises:
             UserError: it is missing, damaged or of another version.
@@ -128,7 +128,7 @@ def counts_table(counts: Sequence[Sequence[int]]) -> str:
 
 
 def quota(wanted: int, n: int) -> int:
-    """Pairs of each (chosen, rejected) position, so that all N (N - 1) of them have as many and at least `wanted` in all."""
+    """Pairs per (chosen, rejected) position: equal for all N (N - 1) of them, and at least `wanted` in all."""
     return -(-wanted // (n * (n - 1)))
 
 
@@ -147,7 +147,7 @@ def balanced(pairs: Iterable[AnswerPair], most: int) -> tuple[AnswerPair, ...]:
 def check_balance(pairs: Sequence[AnswerPair], n: int) -> None:
     """Refuses pairs that would teach positions.
 
-    On a model with a position bias the answers under two attentions differ in few ways; trained on pairs of which most prefer
+    On a model with a position bias the answers under two attentions differ in few ways; trained on pairs that mostly prefer
     one position to another, it learns that position.
 
     Raises:
@@ -186,7 +186,7 @@ def check_made_with(pairs: PairSet, fingerprint: Mapping[str, Any]) -> None:
     model = pairs.made_from["model"]
     if any(model.get(name) != fingerprint.get(name) for name in ("weights", "adapter")):
         raise DataError(
-            f"The pairs are of the answers of {model.get('model')}, not of these weights of {fingerprint['model']}; make "
+            f"The pairs are answers of {model.get('model')}, not of these weights of {fingerprint['model']}; make "
             "others with `lad-eval capl answers`."
         )
 

@@ -37,7 +37,7 @@ def test_key_tokens_by_hand():
 @pytest.mark.parametrize("family", OPEN)
 def test_where_images_see_each_other_already_fused_attention_is_an_error(lab, family):
     model, layout, inputs = prepared(lab, family)
-    with pytest.raises(UnsupportedModelError, match="capl changed no attention call, as its images see each other already"):
+    with pytest.raises(UnsupportedModelError, match="capl changed no attention call, as its images attend to each other already"):
         under(Capl(), model, layout, inputs)
 
 
@@ -127,7 +127,7 @@ def test_delimiter_scaling_says_what_it_cannot_do(lab):
     with pytest.raises(UserError, match=r"scales after the first 4 decoder layers, and Qwen.* has 3; write .*layers=3\)"):
         under(DelimiterScaling(), model, layout, inputs)
     pruner, scaling = FastV(keep=0.5, layer=1), DelimiterScaling(layers=2)
-    with pytest.raises(UserError, match=r"must stand behind what drops tokens, such as fastv\+delimiter-scaling"):
+    with pytest.raises(UserError, match=r"must be written after what drops tokens, such as fastv\+delimiter-scaling"):
         under(join_interventions([scaling, pruner]), model, layout, inputs)
     assert under(join_interventions([pruner, scaling]), model, layout, inputs).isfinite().all()
     plain, without, given = prepared(lab, "llava-1.5")

@@ -343,5 +343,5 @@ def test_a_prompt_without_its_question_has_no_known_end(lab):
     with pytest.raises(UnsupportedModelError, match=r"does not show its question .*'something else' at its end"):
         _ = replace(layout, questions=("something else", "?")).instruction_end
     assert not layout.padding_share.any()
-    with pytest.raises(UnsupportedModelError, match="Nothing says which visual tokens show padding"):
+    with pytest.raises(UnsupportedModelError, match="It is unknown which visual tokens show padding"):
         _ = replace(layout, find_padding=padding_unknown).padding_share

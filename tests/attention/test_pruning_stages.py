@@ -162,7 +162,7 @@ def test_a_stage_has_all_tokens_in_layers_that_would_be_run_for_the_last_alone(l
     assert torch.equal(seen[0][0], seen[1][0])
     assert [queries for _, queries in seen] == [layout.length] * 2
     short = replace(lab.stage_input_before(model, inputs, layout, 2), entering=seen[0][0][:, -1:])
-    with pytest.raises(UnsupportedModelError, match="Decoder layer 2 is run for the last tokens alone, and hidden states of all"):
+    with pytest.raises(UnsupportedModelError, match="Decoder layer 2 is run for the last tokens only, and hidden states of all"):
         _ = short.hidden
 
 

@@ -93,7 +93,7 @@ def test_a_trend_passes_by_prompts_without_visual_tokens(lab, trend, over):
     np.testing.assert_allclose(*(pruner.learned.arrays["mean/16"] for pruner in learned), atol=1e-6)
     _, *words = shown_or_not(lab, WORDS)
     assert torch.equal(lab.under(learned[0], model, *words), lab.logits(model, words[0]))
-    with pytest.raises(UserError, match="A trend needs at least 3 visual tokens to be fitted to, not 0; use trend=none"):
+    with pytest.raises(UserError, match="A trend is fitted to at least 3 visual tokens, not 0; use trend=none"):
         fresh.calibrated(model, passes(lab, model, [words]))
 
 

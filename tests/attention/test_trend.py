@@ -175,7 +175,7 @@ def test_it_is_stored_as_learned_state(kind, over, tmp_path):
 
 
 def test_what_cannot_be_fitted_is_refused():
-    with pytest.raises(UserError, match=r"A trend needs at least 3 visual tokens to be fitted to, not 2; use trend=none."):
+    with pytest.raises(UserError, match=r"A trend is fitted to at least 3 visual tokens, not 2; use trend=none."):
         Trend.fitted("exp", means_of(np.ones((4, 2)), (2,)))
     with pytest.raises(UserError, match=r"The scores to fit a trend to are all 0, or not finite; prune from another layer."):
         Trend.fitted("exp", means_of(np.zeros((4, 5)), (5,)))

@@ -96,7 +96,7 @@ def test_a_run_that_no_longer_knows_a_method_of_a_file_says_that_its_row_goes(tm
     capsys.readouterr()
     assert invoke([*words, "--methods", "vanilla"]) == 0
     errors = capsys.readouterr().err
-    assert "holds figures of own-last-9, which no known method is called; they are left out of its tables from now on." in errors
+    assert "holds figures of own-last-9, which are not known methods here; they are left out of its tables from now on." in errors
     assert invoke([*words, "--methods", "vanilla"]) == 0
     assert "own-last-9" not in capsys.readouterr().err, "they are gone, and nothing is to be said"
     assert invoke([*words, "--methods", "mine.py:Last"]) == 0

@@ -105,7 +105,7 @@ def test_an_unsafe_name_is_refused_before_anything_is_written(make, tmp_path, pr
     for look in (unpack, differences):
         with pytest.raises(DataError) as caught:
             look(archive, into, progress)
-        refused = f"{archive} is refused, and nothing of it is unpacked: its member {name!r} {UNSAFE[name]}."
+        refused = f"{archive} is refused and nothing was unpacked: its member {name!r} {UNSAFE[name]}."
         assert str(caught.value) == refused
     assert not into.exists()
     assert not list(tmp_path.rglob("*evil*"))

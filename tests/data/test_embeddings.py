@@ -146,7 +146,7 @@ def test_a_picture_that_cannot_be_read_is_named(clip, items, tmp_path, progress)
 def test_an_encoder_without_numbers_is_refused(clip, items, tmp_path, progress):
     broken = Counting(clip)
     broken.texts = lambda captions: np.full((len(captions), 8), np.nan, np.float32)
-    with pytest.raises(DataError, match="gives no numbers"):
+    with pytest.raises(DataError, match="returns NaN or infinite values"):
         embed(items, broken, tmp_path / "e", progress)
 
 

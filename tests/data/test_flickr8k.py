@@ -77,7 +77,7 @@ def test_missing_files_are_named(root, tmp_path, progress):
     with pytest.raises(DataError, match=r"0003_f\.jpg is missing or has no caption, but Flickr_8k\.testImages\.txt lists it"):
         read_flickr8k(root)
     (root / "Flickr8k.token.txt").unlink()
-    with pytest.raises(DataError, match=r"Flickr8k\.token\.txt is missing .*captions\.csv with image,caption would do"):
+    with pytest.raises(DataError, match=r"Flickr8k\.token\.txt is missing .*captions\.csv with image,caption works too"):
         read_flickr8k(root)
     with pytest.raises(DataError, match=r"Flickr8k_text\.zip is missing"):
         prepare(FLICKR8K, root, PrepareOptions(download=False), progress)

@@ -136,7 +136,7 @@ def test_few_pictures_keep_the_right_answers_apart_and_say_so(caplog):
     learned = {draw.anchor for each in drawn.values() for draw in each.calibration}
     assert not evaluated & learned
     assert len(drawn["random"].calibration) == 5
-    assert "39 images are too few to keep those of calibration apart" in caplog.text
+    assert "39 images are too few for separate calibration images" in caplog.text
 
 
 def test_too_few_pictures_are_told_in_one_line():

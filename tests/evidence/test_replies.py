@@ -78,7 +78,7 @@ def test_a_damaged_line_is_left_out_and_a_file_with_a_damaged_header_set_aside(t
     made.path.write_bytes(b"\n".join([*lines[:3], b"{nothing", *lines[4:]]))
     assert store(tmp_path).keys() == set(keys) - {keys[2]}
     made.path.write_bytes(b"\n".join(lines[1:]))
-    with pytest.raises(EvidenceError, match="its first line, which says what made the rows, is damaged"):
+    with pytest.raises(EvidenceError, match="its first line, which says what produced the rows, is damaged"):
         read_replies(tmp_path, GREEDY)
     assert store(tmp_path).keys() == set()
     assert "it is set aside as replies.greedy-16.jsonl.damaged, and its requests are run again" in caplog.text
@@ -119,7 +119,7 @@ def test_replies_without_checksums_as_earlier_versions_wrote_them_are_read(tmp_p
 def test_replies_of_another_model_are_refused_and_of_another_decoding_kept_apart(tmp_path, requests):
     keys = list(requests)
     store(tmp_path).append(requests, replies(keys))
-    with pytest.raises(EvidenceError, match=r"was made otherwise: fingerprint is .* Choose another folder"):
+    with pytest.raises(EvidenceError, match=r"was made under other conditions: fingerprint is .* Choose another folder"):
         store(tmp_path, {"model": "n"})
     drawn = Decoding(samples=2, temperature=0.7, max_new_tokens=8)
     assert drawn.slug == "sampled-2-t0.7-8-s42"

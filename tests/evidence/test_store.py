@@ -149,17 +149,6 @@ def test_an_empty_batch_writes_nothing(tmp_path):
                 act()
 
 
-def test_clearing_starts_afresh(tmp_path):
-    with store(tmp_path) as it:
-        it.append(rows(range(3)))
-        it.finish()
-        it.append(rows([7]))
-        it.clear()
-        assert names(tmp_path) == []
-        assert it.append(rows(range(2), N=4)) == 2
-    assert read_evidence(tmp_path).n_candidates == 4
-
-
 @pytest.mark.parametrize("debris", [None, b"[]\n", b'{"format": 9}\n'])
 def test_a_store_opened_afresh_asks_nothing_of_what_was_there(tmp_path, debris):
     with EvidenceStore(tmp_path, {"model": "other"}) as it:
@@ -177,7 +166,7 @@ def test_a_store_opened_afresh_asks_nothing_of_what_was_there(tmp_path, debris):
 
 def test_a_store_that_is_not_open_does_nothing(tmp_path):
     it = store(tmp_path / "new")
-    for act in (lambda: it.append(rows([0])), it.finish, it.clear):
+    for act in (lambda: it.append(rows([0])), it.finish):
         with pytest.raises(RuntimeError, match="not open"):
             act()
     assert not (tmp_path / "new").exists()

@@ -134,7 +134,9 @@ def test_a_process_killed_while_it_writes_loses_no_batch_it_had_written(tmp_path
 def test_two_runs_at_once_on_a_folder_are_refused_in_one_line(tmp_path):
     with store(tmp_path) as it:
         for rank in (None, 0):
-            with pytest.raises(EvidenceError, match=r"Another run is writing to .*; wait for its end, or choose another folder"):
+            with pytest.raises(
+                EvidenceError, match=r"Another run is writing to .*; wait until it has ended, or choose another folder"
+            ):
                 store(tmp_path, rank=rank).open()
         with store(tmp_path, rank=1) as other:
             other.append(rows([1]))

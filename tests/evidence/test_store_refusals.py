@@ -82,9 +82,9 @@ def test_a_file_of_another_shape_is_refused(tmp_path):
     ("name", "content", "says"),
     [
         ("evidence.jsonl", b'{"a": 1}\n', "does not begin with a header"),
-        ("evidence.jsonl", b"[]\n", "its first line, which says what made the rows, is damaged"),
+        ("evidence.jsonl", b"[]\n", "its first line, which says what produced the rows, is damaged"),
         ("evidence.jsonl", b'{"format": 2}\n', "has evidence format 2, and this version of lad_eval reads 1"),
-        ("evidence.jsonl", b'{"format\n{"key": "k"}\n', "its first line, which says what made the rows, is damaged"),
+        ("evidence.jsonl", b'{"format\n{"key": "k"}\n', "its first line, which says what produced the rows, is damaged"),
         ("evidence.parquet", b"PAR1", "evidence.parquet is damaged, it cannot be read ("),
     ],
 )
@@ -128,7 +128,9 @@ def test_a_store_opened_in_one_thread_is_released_by_another(tmp_path):
 def test_two_runs_at_once_on_a_folder_are_refused_in_one_line(tmp_path):
     with store(tmp_path) as it:
         for rank in (None, 0):
-            with pytest.raises(EvidenceError, match=r"Another run is writing to .*; wait for its end, or choose another folder"):
+            with pytest.raises(
+                EvidenceError, match=r"Another run is writing to .*; wait until it has ended, or choose another folder"
+            ):
                 store(tmp_path, rank=rank).open()
         with store(tmp_path, rank=1) as other:
             other.append(rows([1]))

@@ -81,7 +81,7 @@ def test_only_a_last_line_that_is_damaged_may_be_one_that_is_being_written(path)
 def test_a_file_without_its_header_is_refused_and_can_be_set_aside_again_and_again(path):
     for name in ("rows.jsonl.damaged", "rows.jsonl.damaged1", "rows.jsonl.damaged2"):
         path.write_bytes(b"{\n")
-        with pytest.raises(DamagedError, match="its first line, which says what made the rows, is damaged") as error:
+        with pytest.raises(DamagedError, match="its first line, which says what produced the rows, is damaged") as error:
             read(path)
         log.set_aside(path, error.value)
         assert path.with_name(name).read_bytes() == b"{\n"

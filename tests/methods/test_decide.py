@@ -101,5 +101,5 @@ def test_evidence_is_refused_by_what_reads_replies(name, text):
 def test_replies_are_refused_by_what_reads_evidence():
     replies = written(ORDERS, ["A"] * 4, [1] * 4)
     for name in ("vanilla", "permutation-average", "pride-original"):
-        with pytest.raises(EvidenceError, match="decides from evidence, and was given replies"):
+        with pytest.raises(EvidenceError, match="decides from evidence, not from replies"):
             make_method(name).decide(replies, np.asarray([[0, 1, 2, 3]]))

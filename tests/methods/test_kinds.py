@@ -124,5 +124,5 @@ def test_probabilities_of_replies_cannot_be_averaged():
 
 
 def test_no_rows_are_refused_by_the_protocol_too():
-    with pytest.raises(EvidenceError, match="pride-original was given no rows"):
+    with pytest.raises(EvidenceError, match="pride-original got no rows"):
         make_method("pride-original").predict(random_evidence().select(np.arange(0)))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL.Image import Image
 
-from lad_eval.models.inputs.features import RememberedFeatures, RememberingImageProcessor
+from lad_eval.models.inputs.features import CachingImageProcessor, FeatureCache
 from lad_eval.models.inputs.preparation import PROTOCOL_SIZE, ImageCache
 from tests.models.requests import make_requests
 
@@ -85,7 +85,7 @@ def test_a_tower_that_mixes_images_is_noticed(vlm, tiny, monkeypatch):
 def test_only_so_many_bytes_are_held_and_none_is_missed(vlm, tiny):
     requests = make_requests(3, 3)
     model, ample = vlm("qwen2.5-vl", batch_size=1), vlm("qwen2.5-vl", batch_size=1)
-    model._features = RememberedFeatures(tiny("qwen2.5-vl")[0], capacity_bytes=1)
+    model._features = FeatureCache(tiny("qwen2.5-vl")[0], capacity_bytes=1)
     np.testing.assert_allclose(model.evidence(requests).log_probs, ample.evidence(requests).log_probs, atol=1e-5)
     assert not model._features._held
     assert model._features._held.held_bytes == 0
@@ -124,6 +124,6 @@ def test_only_so_many_bytes_of_pixels_are_held_and_none_is_missed(vlm):
     model, ample = vlm("qwen2.5-vl", batch_size=2), vlm("qwen2.5-vl", batch_size=2)
     prepare = model._prepare
     one = ample._prepare([requests[0]]).inputs["pixel_values"].nbytes // 3
-    prepare._pixels = prepare._processor.image_processor = RememberingImageProcessor(prepare._image_processor, 3 * one)
+    prepare._pixels = prepare._processor.image_processor = CachingImageProcessor(prepare._image_processor, 3 * one)
     np.testing.assert_array_equal(model.evidence(requests).log_probs, ample.evidence(requests).log_probs)
     assert 0 < prepare._pixels._held.held_bytes <= 3 * one

@@ -184,7 +184,7 @@ def test_padding_of_pictures_is_found_token_by_token():
     assert not padding_share(crops, options, sizes, spans).any()
     lacking = owner.clone()
     lacking[0, 1] = -1
-    with pytest.raises(UnsupportedModelError, match=r"pads these pictures, and nothing says which visual tokens show it"):
+    with pytest.raises(UnsupportedModelError, match=r"pads these pictures, and it is unknown which visual tokens show padding"):
         padding_share(pads, options, sizes, Spans(ranges, ranges, lacking))
 
 

@@ -182,7 +182,7 @@ def test_where_tokens_are_not_one_square_the_padding_is_refused_when_it_is_asked
     model = vlm("qwen2.5-vl", image_preparation="pad")
     requests = [showing(request, Noise(1, WIDE), Noise(2, TALL), Noise(3, SQUARE)) for request in make_requests(3, 1)]
     assert len(model.evidence(requests)) == 1
-    with pytest.raises(UnsupportedModelError, match=r"pads these pictures, and nothing says which visual tokens show it"):
+    with pytest.raises(UnsupportedModelError, match=r"pads these pictures, and it is unknown which visual tokens show padding"):
         _ = model._prepare(requests).layout.padding_share
 
 

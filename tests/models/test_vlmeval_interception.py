@@ -180,7 +180,7 @@ def test_messages_must_fit_their_requests(made):
     message = vlm.messages.of(REQUEST)
     with pytest.raises(DataError, match=r"^Sample s0: its message shows 3 images, and its request has 4\.$"):
         vlm.evidence_of([message[1:]], [REQUEST])
-    with pytest.raises(UserError, match=r"^2 messages and 1 requests do not belong together\.$"):
+    with pytest.raises(UserError, match=r"^2 messages for 1 requests: there must be one message per request\.$"):
         vlm.evidence_of([message, message], [REQUEST])
     with pytest.raises(UserError, match="There are no requests"):
         vlm.evidence_of([], [])

@@ -1,4 +1,4 @@
-"""VLMEvalKit's own classes, run whole and looked at while they answer, against a slow obvious reading of their inputs."""
+"""VLMEvalKit's own classes, run end to end, their evidence checked against a slow obvious reading of their inputs."""
 
 import copy
 import dataclasses
@@ -212,7 +212,7 @@ def test_a_class_that_shows_one_image_only_is_refused(build):
 
 def test_a_prompt_that_opens_a_thought_is_refused(build):
     vlm = looked_at(build("TreeVGR", "qwen2.5-vl", "qwen2.5"))
-    with pytest.raises(UnsupportedModelError, match="its prompt opens a thought"):
+    with pytest.raises(UnsupportedModelError, match="its prompt starts the reasoning"):
         vlm.evidence(make_requests(4, 1))
 
 

@@ -12,7 +12,7 @@ from lad_eval.errors import UnsupportedModelError, UserError
 from lad_eval.models.registry import check_model_name, load_model
 from lad_eval.models.vlmeval import entries, support_of
 from lad_eval.models.vlmeval.kit import kit, registry
-from lad_eval.models.vlmeval.loading import build_inner, check_entry, made_with
+from lad_eval.models.vlmeval.loading import build_inner, check_entry, constructor_arguments
 from lad_eval.models.vlmeval.source import facts_of
 from lad_eval.models.vlmeval.support import KINDS, TESTED, entry_of, listing, support_of_class
 from tests.models.test_vlmeval_models import CLASSES, QWEN_CLASSES
@@ -87,9 +87,9 @@ def test_a_class_of_somebody_s_own_is_told_too():
 
 def test_other_engines_are_left_out():
     assert entry_of("Qwen3-VL-8B-Instruct")[1]["use_vllm"] is True
-    assert made_with("Qwen3-VL-8B-Instruct")["use_vllm"] is False
-    assert "use_vllm" not in made_with("Qwen2-VL-2B-Instruct")
-    assert made_with("Qwen2-VL-2B-Instruct", {"max_pixels": 1})["max_pixels"] == 1
+    assert constructor_arguments("Qwen3-VL-8B-Instruct")["use_vllm"] is False
+    assert "use_vllm" not in constructor_arguments("Qwen2-VL-2B-Instruct")
+    assert constructor_arguments("Qwen2-VL-2B-Instruct", {"max_pixels": 1})["max_pixels"] == 1
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_a_message_without_a_picture_is_read_as_it_is(made):
 
 
 def test_a_message_with_a_film_is_refused(made):
-    with pytest.raises(UserError, match=r"only images and text are supported, and a question comes with video\.$"):
+    with pytest.raises(UserError, match=r"only images and text are supported, and a question contains video\.$"):
         made().write([{"type": "video", "value": "film.mp4"}, {"type": "text", "value": "what?"}])
     with pytest.raises(DataError, match=r"/nowhere\.png"):
         made().write([{"type": "image", "value": "/nowhere.png"}, {"type": "text", "value": "what?"}])

@@ -156,7 +156,7 @@ def test_the_learned_state_is_stored_and_used(tiny, task, requests, tmp_path, ca
 def test_a_trend_is_learned_once_and_by_one_process(tiny, task, requests, tmp_path, monkeypatch, caplog):
     name = "fastv(keep=0.25, trend=exp)+vanilla"
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match=r"trend=exp\) has to be calibrated, which several processes would each do on their own"):
+    with pytest.raises(UserError, match=r"trend=exp\) must be calibrated, which several processes would each do separately"):
         method(tiny, task, name, tmp_path).answer(requests[:1])
     monkeypatch.delenv("WORLD_SIZE")
     first = method(tiny, task, name, tmp_path)

@@ -182,7 +182,7 @@ def test_a_fault_is_one_line_and_found_before_vlmevalkit_is_imported(words, faul
     ("name", "value", "fault"),
     [
         ("PRED_FORMAT", "csv", "PRED_FORMAT must be one of xlsx, tsv, json, not 'csv'."),
-        ("RANK", "3", "RANK=3 names no process of a run"),
+        ("RANK", "3", "RANK=3 does not name a process of a run"),
     ],
 )
 def test_a_wrong_environment_is_told(name, value, fault, capsys, monkeypatch):

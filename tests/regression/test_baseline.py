@@ -38,7 +38,7 @@ def test_an_interrupted_check_keeps_what_it_was_told_to_keep(baseline, tiny, tmp
     with pytest.raises(Interrupted, match=r"nothing is kept\. With --runs the same command would resume"):
         check(baseline, QUIET)
     kept = CheckOptions(model="lad-tiny", quiet=True, out=tmp_path / "runs")
-    with pytest.raises(Interrupted, match=r"of 60 answers, all kept; the same command resumes from there"):
+    with pytest.raises(Interrupted, match=r"of 60 answers, all stored; the same command resumes from there"):
         check(baseline, kept)
     first = len(stopped.asked)
     monkeypatch.setattr(execute, "load_model", lambda name, **options: resumed)

@@ -222,7 +222,7 @@ def test_a_damaged_run_is_named_in_one_line_and_the_others_are_shown(tmp_path, c
         ("position", 3, 5, "a position is not one of 2"),
         ("position", 3, 1, "its columns contradict each other"),
         ("order", 3, "0 0", "an order is not a permutation of 2 images"),
-        ("order", 3, "0 x", "a column does not hold what it should"),
+        ("order", 3, "0 x", "a column has values of another type"),
     ],
 )
 def test_predictions_without_a_digest_are_checked_value_by_value(tmp_path, caplog, monkeypatch, column, row, value, said):

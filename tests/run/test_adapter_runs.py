@@ -12,7 +12,7 @@ from tests.models.adapter_files import save_noise_adapter
 BASE = "random:qwen2.5-vl"
 NAME = "random:qwen2.5-vl+adapters/noise"
 NOTE = f"The adapter of {NAME} was trained under capl(rho=0.9, weight=0.5, every=2)."
-WARNING = f"{NAME} was trained under capl(rho=0.9, weight=0.5, every=2), and no method runs it so; add that to --methods."
+WARNING = f"{NAME} was trained under capl(rho=0.9, weight=0.5, every=2), and no method runs it under that; add one to --methods."
 
 
 @pytest.fixture(scope="module")

@@ -88,7 +88,7 @@ def test_the_same_command_asks_nothing_again_and_score_decides_the_same(counted,
 @pytest.mark.parametrize("after", [2, 6, 10, 26])
 def test_interrupted_anywhere_it_goes_on_and_repeats_nothing(counted, tmp_path, after):
     stopped = counted(stop_after=after, how=stop)
-    with pytest.raises(Interrupted, match=r"answers, all kept; the same command goes on"):
+    with pytest.raises(Interrupted, match=r"answers, all stored; the same command resumes"):
         run_tasks(settings(tmp_path, methods=MANY, limit=2))
     rest = counted()
     rows = run_tasks(settings(tmp_path, methods=MANY, limit=2))
@@ -233,7 +233,7 @@ def test_evidence_of_one_condition_is_collected_in_python(model):
     assert "intervention" not in model.fingerprint
     variant = collect(model, task, methods=[make_method("instruction")], limit=2, show_progress=False)
     assert not set(variant.key) & set(plain.key)
-    with pytest.raises(UserError, match=r"different conditions \(sofa and the question as it is\)"):
+    with pytest.raises(UserError, match=r"different conditions \(sofa and the unchanged question\)"):
         collect(model, task, methods=["sofa+lad", "lad"], limit=2)
     with pytest.raises(UserError, match="generate reads replies"):
         collect(model, task, methods=["generate"], limit=2)

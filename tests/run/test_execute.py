@@ -154,7 +154,7 @@ def test_a_run_that_is_killed_goes_on_and_repeats_nothing(counted, tmp_path):
 
 def test_ctrl_c_says_what_is_kept(counted, tmp_path):
     counted(stop_after=8, how=stop)
-    with pytest.raises(Interrupted, match=rf"^Interrupted: {TASK} has 8 of 18 answers, all kept; the same command goes on"):
+    with pytest.raises(Interrupted, match=rf"^Interrupted: {TASK} has 8 of 18 answers, all stored; the same command resumes"):
         run_tasks(settings(tmp_path))
     rest = counted()
     run_tasks(settings(tmp_path))
@@ -183,7 +183,7 @@ def test_overwrite_never_shows_what_is_finished_and_refuses_the_rest(counted, tm
     with pytest.raises(Interrupted):
         run_tasks(settings(tmp_path, overwrite="never"))
     asked = counted()
-    with pytest.raises(ResultsError, match=r"is not finished; --overwrite missing goes on with it\."):
+    with pytest.raises(ResultsError, match=r"is not finished; --overwrite missing resumes it\."):
         run_tasks(settings(tmp_path, overwrite="never"))
     first = run_tasks(settings(tmp_path, methods=("vanilla", "pride")))
     folder = only_run(tmp_path)
@@ -202,7 +202,7 @@ def test_two_runs_at_once_are_refused_in_one_line(counted, tmp_path, model):
     folder = only_run(tmp_path)
     with (
         EvidenceStore(folder, model.fingerprint, task=load_task(TASK).fingerprint),
-        pytest.raises(EvidenceError, match=r"Another run is writing to .*; wait for its end"),
+        pytest.raises(EvidenceError, match=r"Another run is writing to .*; wait until it has ended"),
     ):
         run_tasks(settings(tmp_path))
 

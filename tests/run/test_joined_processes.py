@@ -94,6 +94,6 @@ def test_replies_that_were_made_otherwise_are_not_joined(model, tmp_path):
             "decoding": decoding.document(),
         }
         path.write_text(json.dumps(header) + "\n")
-    with pytest.raises(UserError, match=r"rank1\.jsonl was made otherwise: fingerprint"):
+    with pytest.raises(UserError, match=r"rank1\.jsonl was made under other conditions: fingerprint"):
         ReplyStore(tmp_path, decoding, {"version": 1}, task=task.fingerprint, rank=0).finish()
     assert len(list(tmp_path.glob("replies.*"))) == 2

@@ -219,7 +219,7 @@ def test_more_samples_are_taken_where_the_split_has_them_and_too_few_are_noted_o
         (tmp_path / f"own{count}_n3.yaml").write_text(few % count)
     methods = ("demanding", "demanding+lad", "vanilla", "evened")
     rows = run(tmp_path / "noted", *methods, tasks=(str(tmp_path / "own5_n3.yaml"),))
-    says = "demanding was calibrated on 5 samples and asks for at least 6; give the task's calibration split more."
+    says = "demanding was calibrated on 5 samples and needs at least 6; give the task's calibration split more."
     assert read_run_json(only_run(tmp_path / "noted") / "metrics.json")["notes"] == [says]
     assert {row.notes for row in rows} == {(says,)}
     assert rescore(tmp_path / "noted")["notes"] == [says]

@@ -33,7 +33,7 @@ def test_the_launcher_names_the_place(monkeypatch, environment, world):
 def test_what_is_no_place_is_refused(monkeypatch, environment):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match="names no process of a run; start it with `accelerate launch` or `torchrun`"):
+    with pytest.raises(UserError, match="does not name a process of a run; start it with `accelerate launch` or `torchrun`"):
         DistributedContext.from_environment()
 
 

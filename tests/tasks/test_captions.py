@@ -243,7 +243,7 @@ def test_a_missing_file_and_latin_1_are_told(tmp_path):
     )
     assert "no such captions file. Did you mean 'captions.csv'?" in refused(tmp_path / "caption.csv")
     (tmp_path / "x.json").write_bytes(codecs.BOM_UTF16_LE + b"{")
-    assert "begins as UTF-16 and is not" in refused(tmp_path / "x.json")
+    assert "begins like UTF-16 but is not" in refused(tmp_path / "x.json")
 
 
 def test_a_caption_in_quotes_may_have_line_breaks(tmp_path):

@@ -49,7 +49,7 @@ def test_pictures_of_calibration_are_not_shown_in_test_where_there_are_enough(al
 def test_few_pictures_keep_the_answers_apart_and_say_so(album, caplog):
     with caplog.at_level(logging.WARNING):
         test, calibration = both(load_task(album(12)))
-    assert "12 images are too few to keep those of calibration apart" in caplog.text
+    assert "12 images are too few for separate calibration images" in caplog.text
     assert (len(test), len(calibration)) == (7, 5)
     assert not {s.id for s in test} & {s.id for s in calibration}
 
@@ -156,7 +156,7 @@ def test_pictures_without_a_caption_are_left_out_and_reported(album, tmp_path, c
     Image.new("RGB", (3, 3)).save(tmp_path / "photos" / "zz.JPG")
     with caplog.at_level(logging.WARNING):
         load_task(path)
-    assert "1 images without a caption are left out, as zz.JPG" in caplog.text
+    assert "1 images without a caption are left out, such as zz.JPG" in caplog.text
 
 
 def test_pictures_that_are_not_there_are_left_out_counted_and_noted(album, tmp_path, caplog):
@@ -165,7 +165,7 @@ def test_pictures_that_are_not_there_are_left_out_counted_and_noted(album, tmp_p
         (tmp_path / "photos" / name).unlink()
     with caplog.at_level(logging.WARNING):
         task = load_task(path)
-    line = "2 of 30 images with a caption are not there and left out, as p003.png."
+    line = "2 of 30 images with a caption are missing and left out, such as p003.png."
     assert f"photos: {line}" in caplog.text
     assert task.source.notes() == [line]
     assert len(list(task.samples())) == 28 - 8
@@ -173,7 +173,7 @@ def test_pictures_that_are_not_there_are_left_out_counted_and_noted(album, tmp_p
     for number in range(30):
         (tmp_path / "photos" / f"p{number:03}.png").unlink(missing_ok=True)
     Image.new("RGB", (3, 3)).save(tmp_path / "photos" / "other.png")
-    assert "none of the 30 images that it names, as p000.png, is in " in refused(path)
+    assert "none of the 30 images that it names, such as p000.png, is in " in refused(path)
     assert "which holds 1 picture, as other.png." in refused(path)
 
 

@@ -86,7 +86,7 @@ def test_names_that_no_file_can_have_are_told(album, tmp_path, name):
     told = {**{f"p{i:03}.png": f"picture {i}" for i in range(30)}, name: "red"}
     path = album(captions=told)
     if name.strip():
-        assert load_task(path).source.notes()[0].startswith("1 of 31 images with a caption are not there and left out")
+        assert load_task(path).source.notes()[0].startswith("1 of 31 images with a caption are missing and left out")
     else:
         assert "an image's name must be text" in refused(path)
 

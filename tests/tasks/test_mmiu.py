@@ -10,7 +10,7 @@ from lad_eval.data.mmiu import REVISION, TASKS
 from lad_eval.errors import DataError, NotPreparedError, UserError
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.registry import groups, load_spec, load_task
-from lad_eval.tasks.sources.mmiu import CLOSING, read_letters, speaks_of_order
+from lad_eval.tasks.sources.mmiu import CLOSING, read_letters, refers_to_order
 from lad_eval.tasks.validate import validate
 from tests.data.mmiu_files import CHOICES, ORDINALS, options, picture, row, rows, write_pictures, write_questions
 
@@ -99,14 +99,14 @@ def test_the_letter_of_a_position_is_the_one_whose_option_says_its_ordinal(order
 
 def test_a_question_that_speaks_of_the_order_is_told_from_one_that_quotes_the_options():
     for quoted in (row(BLINK, 0)["context"], "Candidates: A. the first image B. the second image", "Which image is darker?"):
-        assert not speaks_of_order(quoted)
+        assert not refers_to_order(quoted)
     for spoken in (
         "Which one is most like the first image?",
         "Compare image 2 with the others.",
         "the LAST picture",
         "the 3rd photo",
     ):
-        assert speaks_of_order(spoken)
+        assert refers_to_order(spoken)
 
 
 # ---- tasks ---------------------------------------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ def test_one_row_that_speaks_of_the_order_otherwise_leaves_the_whole_task_unperm
     assert [str(order) for order in task.orders] == ["0123"]
     (note,) = task.source.notes()
     assert note == (
-        "unpermuted, so consistency says nothing: 1 row speaks of the order otherwise than by options as 'the first image', "
+        "unpermuted, so consistency says nothing: 1 row refers to the order other than by options such as 'the first image', "
         "first forensic_detection_blink_6."
     )
     made = plan(task)

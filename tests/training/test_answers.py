@@ -85,7 +85,9 @@ def test_what_is_damaged_is_run_again_or_refused_in_one_line(tmp_path, whole, ca
     assert "line 4 is damaged and left out; the requests are run again" in caplog.text
     shutil.copytree(folder, tmp_path / "header")
     (tmp_path / "header" / ANSWERS).write_bytes(b"{" + b"".join(lines))
-    with pytest.raises(DataError, match="its first line, which says what made the rows, is damaged; move it away and run again"):
+    with pytest.raises(
+        DataError, match="its first line, which says what produced the rows, is damaged; move it away and run again"
+    ):
         collect_pairs(load_model(MODEL), [load_task(TASK)], tmp_path / "header", wanted=2, limit=24, unbalanced=True)
 
 
@@ -102,7 +104,7 @@ def test_a_folder_of_something_else_or_of_another_process_is_refused_and_kept(tm
         collect_pairs(model, tasks, folder)
     assert before == ((folder / ANSWERS).read_bytes(), (folder / PAIRS).read_bytes())
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"holds something else, notes\.txt for one; choose another --out"):
+    with pytest.raises(UserError, match=r"is not empty: it holds notes\.txt; choose another --out"):
         collect_pairs(model, tasks, tmp_path)
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["notes.txt"]
 

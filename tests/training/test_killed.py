@@ -102,4 +102,4 @@ def test_a_second_process_in_the_same_folder_is_refused_in_one_line(tmp_path, st
         first.join()
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert code == 2
-    assert f"Another process is writing to {folder}; wait for its end, or choose another --out." in line
+    assert f"Another process is writing to {folder}; wait until it has ended, or choose another --out." in line

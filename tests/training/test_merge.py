@@ -36,6 +36,6 @@ def test_a_merged_model_answers_as_base_and_adapter_and_knows_its_attention(tmp_
     capsys.readouterr()
     run = ["run", "-m", str(tmp_path / "merged"), "-t", TASK, "--limit", "2", "--runs", str(tmp_path / "runs")]
     assert invoke(run) == 0
-    assert "was trained under capl(every=2, rho=0.5, weight=0.5), and no method runs it so" in capsys.readouterr().err
+    assert "was trained under capl(every=2, rho=0.5, weight=0.5), and no method runs it under that" in capsys.readouterr().err
     assert invoke([*words, "--quiet"]) == 2
-    assert "holds something else, chat_template.jinja for one; choose another --out" in capsys.readouterr().err
+    assert "is not empty: it holds chat_template.jinja; choose another --out" in capsys.readouterr().err

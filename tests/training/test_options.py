@@ -104,7 +104,7 @@ def test_options_that_are_no_amounts_are_refused(name, value):
 
 def test_a_folder_of_something_else_is_kept_as_it_is(tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UserError, match=r"holds something else, config\.json for one; choose another --out"):
+    with pytest.raises(UserError, match=r"is not empty: it holds config\.json; choose another --out"):
         train(tmp_path)
     assert not (tmp_path / CHECKPOINTS).exists()
     assert (tmp_path / "config.json").read_text() == "{}"
@@ -125,7 +125,7 @@ def test_pairs_that_cannot_be_trained_on_are_refused_in_one_line(tmp_path, capsy
     faults = {
         "uneven": ({"pairs": tuple(uneven)}, "4 of 4 pairs prefer position 1 to position 2, more than the 75 %"),
         "empty": ({"pairs": ()}, "No pair was found"),
-        "foreign": ({"made_from": foreign}, "The pairs are of the answers of another, not of these weights of random:qwen2.5-vl"),
+        "foreign": ({"made_from": foreign}, "The pairs are answers of another, not of these weights of random:qwen2.5-vl"),
         "other": ({"limit": 1}, "pairs, that of "),
     }
     for name, (changes, text) in faults.items():

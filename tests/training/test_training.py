@@ -149,5 +149,7 @@ def test_an_adapter_that_is_run_without_its_attention_is_named_in_a_warning(capl
     for methods, warned in ((("vanilla", "capl(rho=0.5)"), True), (("vanilla", "capl+lad"), False)):
         caplog.clear()
         warn_of_attention(model, [make_method(name) for name in methods])
-        assert ("was trained under capl(rho=0.95, weight=0.5, every=2), and no method runs it so" in caplog.text) == warned
+        assert (
+            "was trained under capl(rho=0.95, weight=0.5, every=2), and no method runs it under that" in caplog.text
+        ) == warned
     warn_of_attention(types.SimpleNamespace(name="base", fingerprint={}), [make_method("vanilla")])

@@ -1,7 +1,7 @@
-"""Interventions that open or close what images of a prompt can learn from each other.
+"""Interventions on attention between the images of a prompt.
 
 masks.py              which entries of an attention mask lead from one image to another
-capl.py               a second attention pass in which images see each other
-truncated.py          no image sees another
+capl.py               a second attention pass in which images attend to each other
+truncated.py          no image attends to another
 delimiter_scaling.py  hidden states of the tokens around images, scaled
 """

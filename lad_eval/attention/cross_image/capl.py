@@ -1,4 +1,4 @@
-"""Cross-image attention of CAPL: half of what every second layer gives comes from a pass in which images see each other."""
+"""Cross-image attention of CAPL: every second layer averages in a second pass in which images attend to each other."""
 
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ class Weight(Number):
 
 @dataclass(frozen=True)
 class Capl(Intervention):
-    """Fused attention between images: on every n-th layer that attends, averaged with a pass in which images see each other.
+    """Fused attention between images: every n-th layer that attends averages in a pass in which images attend to each other.
 
     Source: CAPL, arXiv 2603.07048 (github.com/yyyxcleo/CAPL, d886687). An image's key tokens are the `rho` of its visual tokens
-    with the largest norms, as they enter the decoder. In the second pass key tokens of different images see each other whatever
-    their order; the output is (1 - weight) of the model's pass and weight of the second one, both before the output projection.
-    Only the prompt is read so: a reply's tokens attend as in the unchanged model. Prompts of one image are not changed.
+    with the largest norms, as they enter the decoder. In the second pass key tokens of different images attend to each other
+    whatever their order; the output is (1 - weight) times the model's pass plus weight times the second one, before the output
+    projection. Only the prompt is changed: a reply's tokens attend as in the unchanged model. Prompts of one image are not
+    changed.
 
     Where a layer attends within a sliding window or a chunk, so does the second pass. Where a mask is not causal (image blocks of
     Gemma 3), it is kept, and entries are opened in it.
@@ -42,7 +43,7 @@ class Capl(Intervention):
     Args:
         rho: share of an image's visual tokens that are its key tokens, in (0, 1]; one token at least.
         weight: of the second pass, in [0, 1].
-        every: every how many-th of the decoder layers that attend, the first of them included; linear-attention layers are not
+        every: n: applies to every n-th of the decoder layers that attend, the first included; linear-attention layers are not
             counted.
 
     Raises:
@@ -50,7 +51,7 @@ class Capl(Intervention):
     """
 
     name: ClassVar[str] = "capl"
-    idle: ClassVar[str] = "as its images see each other already"
+    idle: ClassVar[str] = "as its images attend to each other already"
     sole: ClassVar[str] = "cross-image mask"
     rho: Annotated[float, Share()] = 0.95
     weight: Annotated[float, Weight()] = 0.5
@@ -98,7 +99,7 @@ class Capl(Intervention):
 
 
 def _fused(first: torch.Tensor, second: torch.Tensor, rows: Any, dim: int, weight: float) -> torch.Tensor:
-    """The first pass, with the queries of the second, which are dimension `dim` of both, averaged with it."""
+    """The first pass, averaged with the second one at the queries that the second one ran (dimension `dim`)."""
     shape = [1] * first.dim()
     shape[0], shape[dim] = rows.index.shape
     index = rows.index.reshape(shape).expand_as(second)

@@ -22,8 +22,8 @@ class DelimiterScaling(Intervention):
     """Scaled delimiters: hidden states of the special tokens around images times `scale` after each of the first layers.
 
     Source: delimiter token scaling, arXiv 2602.01984 (github.com/MYMY-young/DelimScaling, a288073), which keeps images apart.
-    The factors multiply: after four layers a delimiter is 8 ** 4 times as large, so that what later layers add to it hardly
-    counts. Only the prompt is read so. Prompts of one image are not changed, whatever else is in their batch.
+    The factors multiply: after four layers a delimiter is 8 ** 4 times as large, so that later layers hardly change it.
+    Only the prompt is changed, and only prompts of several images are, whatever else is in their batch.
 
     Args:
         scale: above 0.
@@ -69,7 +69,7 @@ class DelimiterScaling(Intervention):
             if not in_prefill:
                 return hidden
             if hidden.shape[:2] != delimiters.shape:
-                raise UserError(f"{self.name} must stand behind what drops tokens, such as fastv+{self.name}.")
+                raise UserError(f"{self.name} must be written after what drops tokens, such as fastv+{self.name}.")
             acted()
             return torch.where(delimiters.to(hidden.device)[..., None], hidden * self.scale, hidden)
 

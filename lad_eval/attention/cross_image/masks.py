@@ -11,17 +11,16 @@ import torch
 
 from lad_eval.attention.hooks import AttentionCall, attention_implementation
 from lad_eval.attention.masks import reach
-from lad_eval.attention.spans import Spans
 
 
 @dataclass(frozen=True)
 class OpenedRows:
-    """The queries that see more where images see each other.
+    """The queries that attend to more keys where images attend to each other.
 
     Attributes:
-        index: Int[batch, R], which queries; rows with fewer of them are filled up with others.
-        gains: Bool[batch, R], False at what fills up.
-        mask: of these queries, [batch, 1 or H, R, keys], with what they gain opened.
+        index: Int[batch, R], the queries; rows with fewer of them are padded with others.
+        gains: Bool[batch, R], False at padding.
+        mask: of these queries, [batch, 1 or H, R, keys], with the additional entries opened.
     """
 
     index: torch.Tensor
@@ -32,10 +31,10 @@ class OpenedRows:
 def key_tokens(features: torch.Tensor, owner: torch.Tensor, rho: float) -> torch.Tensor:
     """Int[batch, T]: the image of each key token, by index, and -1 elsewhere.
 
-    Of an image with n visual tokens the floor(rho n) with the largest L2 norms, one at least; of equals the first.
+    The max(1, floor(rho n)) of an image's n visual tokens with the largest L2 norms; among equal norms the first.
 
     Args:
-        features: Float[batch, T, D], what enters the decoder.
+        features: Float[batch, T, D], the decoder's input.
         owner: Int[batch, T], the image of each visual token, -1 elsewhere.
         rho: a share in (0, 1].
     """
@@ -46,23 +45,16 @@ def key_tokens(features: torch.Tensor, owner: torch.Tensor, rho: float) -> torch
     chosen = torch.full_like(owner, -1)
     for image in range(int(owner.max()) + 1):
         member = ranked == image
-        # Rounding apart, so that 0.29 of 100 tokens are 29.
+        # Without rounding errors: 0.29 of 100 tokens are 29.
         count = (member.sum(dim=1, keepdim=True).double() * rho + 1e-6).floor().clamp(min=1)
         chosen = torch.where(member & (member.cumsum(dim=1) <= count), image, chosen)
     return torch.full_like(owner, -1).scatter(1, order, chosen)
 
 
-def image_of_tokens(spans: Spans) -> torch.Tensor:
-    """Int[batch, T]: the image in whose span a token lies, row breaks and tile marks included; -1 elsewhere."""
-    tokens = torch.arange(spans.length)
-    inside = (tokens >= spans.image[..., :1]) & (tokens < spans.image[..., 1:])  # [batch, N, T]
-    return torch.where(inside.any(dim=1), inside.int().argmax(dim=1), -1)
-
-
 def opened_rows(call: AttentionCall, key_owner: torch.Tensor) -> OpenedRows | None:
-    """The queries at key tokens that do not see all key tokens of other images, with a mask in which they do.
+    """The key tokens that do not attend to all key tokens of other images, with a mask in which they do.
 
-    Where a layer attends within a window or a chunk, they see those within. None: nobody gains anything.
+    Where a layer attends within a window or a chunk, so do they. None: no query gains an entry.
 
     Args:
         call: of a prefill.
@@ -75,7 +67,7 @@ def opened_rows(call: AttentionCall, key_owner: torch.Tensor) -> OpenedRows | No
     mask = mask_rows(call, candidates)
     seen = _seen(mask)
     opened = between[:, None] & ~seen & _within_reach(call, places.gather(1, candidates), places, seen)
-    # A mask may differ from head to head; a row gains something if it does for any.
+    # A mask may differ between heads; a row gains entries if it does in any head.
     order, gains = _front(opened.any(dim=3).any(dim=1))
     if not bool(gains.any()):
         return None
@@ -86,7 +78,7 @@ def opened_rows(call: AttentionCall, key_owner: torch.Tensor) -> OpenedRows | No
 
 
 def closed_between_images(call: AttentionCall, image: torch.Tensor) -> torch.Tensor | None:
-    """The call's mask with everything closed that leads from one image to another; None: all of it was closed.
+    """The call's mask with all entries from one image to another closed; None: they were closed already.
 
     Args:
         call: of a prefill.
@@ -107,7 +99,7 @@ def closed_between_images(call: AttentionCall, image: torch.Tensor) -> torch.Ten
 def mask_rows(call: AttentionCall, rows: torch.Tensor) -> torch.Tensor:
     """Some queries' rows of a call's mask, [batch, 1 or H, R, keys], in the form that the implementation takes.
 
-    Where the call has no mask, these rows say what is seen without one.
+    Where the call has no mask, the rows are those that the implementation applies without one.
 
     Args:
         call: of a prefill, with a mask of single entries or none.
@@ -127,13 +119,13 @@ def mask_rows(call: AttentionCall, rows: torch.Tensor) -> torch.Tensor:
 
 
 def _within_reach(call: AttentionCall, queries: torch.Tensor, keys: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-    """Bool[batch, 1, R, keys]: what lies in one window or chunk with a query.
+    """Bool[batch, 1, R, keys]: keys in the same window or chunk as a query.
 
     Args:
         call: of the layer.
-        queries: Int[batch, R], where each query stands in the prompt.
-        keys: Int[batch, keys], where each key does.
-        seen: Bool[batch, H, R, keys], of the call's mask. A chunk begins at the first key that its queries see.
+        queries: Int[batch, R], the position of each query in the prompt.
+        keys: Int[batch, keys], the position of each key.
+        seen: Bool[batch, H, R, keys], of the call's mask. A chunk begins at the first key that its queries attend to.
     """
     window, chunk = reach(call)
     near = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=keys.device)
@@ -146,7 +138,7 @@ def _within_reach(call: AttentionCall, queries: torch.Tensor, keys: torch.Tensor
 
 
 def _at_keys(call: AttentionCall, owner: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Int[batch, keys]: `owner`, Int[batch, T], at a call's keys, -1 at those that are not of the prompt; and their places."""
+    """Int[batch, keys]: `owner`, Int[batch, T], at a call's keys, -1 at keys outside the prompt; and the keys' positions."""
     owner = owner.to(call.query.device)
     if call.positions is None:
         owner = torch.nn.functional.pad(owner, (0, call.key.shape[2] - owner.shape[1]), value=-1)
@@ -160,7 +152,7 @@ def _seen(mask: torch.Tensor) -> torch.Tensor:
 
 
 def _front(chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Int[batch, R]: indices of what is True in Bool[batch, T], in order, and then others; and which of them are True."""
+    """Int[batch, R]: indices of True in Bool[batch, T], in order, then padding; Bool[batch, R]: False at padding."""
     widest = int(chosen.sum(dim=1).max())
     order = chosen.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :widest]
     return order, chosen.gather(1, order)

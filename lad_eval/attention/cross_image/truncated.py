@@ -1,4 +1,4 @@
-"""Truncated attention: no image of a prompt sees another."""
+"""Truncated attention: no image of a prompt attends to another."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Truncated(Intervention):
-    """No image sees another: entries of the mask from a token of one image to a token of another are closed, in all layers.
+    """No image attends to another: mask entries from a token of one image to a token of another are closed, in all layers.
 
     Source: the rejected answers of CAPL, arXiv 2603.07048 (github.com/yyyxcleo/CAPL, d886687), whose mask for Qwen closes pairs
-    inside an image, too; this one does not. Text sees every image, delimiters are text, and row breaks and tile marks inside an
-    image belong to it. A diagnosis: how much a model uses other images while it reads one. Prompts of one image are not changed.
+    inside an image, too; this one does not. Text attends to every image, delimiters are text, and row breaks and tile marks
+    inside an image belong to it. A diagnosis of how much a model uses the other images when it encodes one. Prompts of one image
+    are not changed.
     """
 
     name: ClassVar[str] = "truncated"
-    idle: ClassVar[str] = "as its images do not see each other"
+    idle: ClassVar[str] = "as its images do not attend to each other"
     sole: ClassVar[str] = "cross-image mask"
 
     def _concerns(self, layout: PromptLayout) -> bool:
@@ -34,9 +35,9 @@ class Truncated(Intervention):
 
     @contextmanager
     def _attached(self, model: Any, layout: PromptLayout, acted: Acted) -> Iterator[None]:
-        from lad_eval.attention.cross_image.masks import closed_between_images, image_of_tokens
+        from lad_eval.attention.cross_image.masks import closed_between_images
         from lad_eval.attention.hooks import transform_mask
-        from lad_eval.attention.masks import HeldByMask, check_entry_masks
+        from lad_eval.attention.masks import HeldByMask, check_entry_masks, image_of_tokens
 
         check_entry_masks(model)
         image = image_of_tokens(layout.spans)

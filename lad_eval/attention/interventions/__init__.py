@@ -4,10 +4,10 @@ To add one: a frozen dataclass derived from `Intervention` (`CalibratedIntervent
 as fields, and `_attached`, which opens hooks of `lad_eval.attention.hooks`; and a line in `INTERVENTIONS`, or in another package
 an entry point of the group `lad_eval.interventions`. See docs/add-a-method.md.
 
-base.py      what an intervention is; several at once
-learned.py   what one learned from calibration samples
+base.py      base classes, and several interventions joined
+learned.py   the state learned from calibration samples
 sofa.py      soft attention between images
-knockout.py  text that does not see visual tokens
+knockout.py  text does not attend to visual tokens
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from lad_eval.registry import Registry
 def _accepted(name: str, value: object) -> type[Intervention]:
     if not (isinstance(value, type) and issubclass(value, Intervention)):
         raise TypeError(f"the intervention {name!r} must be a class derived from lad_eval.attention.interventions.Intervention")
-    if value.name != name:  # labels, and so the names of methods, are made of it
+    if value.name != name:  # names of methods contain it
         raise TypeError(f"the intervention {name!r} must have this `name`, not {value.name!r}")
-    fields_of(value)  # a parameter whose values its annotation does not say is refused here, in one line
+    fields_of(value)  # refuses a parameter whose annotation does not say which values are allowed
     return value
 
 
@@ -64,7 +64,7 @@ def parse_intervention(text: str) -> Intervention:
         UserError: it has no such parameter, or it cannot have this value.
     """
     made = join_interventions([make_intervention(part) for part in parse_parts(text)])
-    assert made is not None  # a text has one part at least
+    assert made is not None  # a text has at least one part
     return made
 
 

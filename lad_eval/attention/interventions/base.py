@@ -1,4 +1,4 @@
-"""What an intervention is. No torch here until one is applied."""
+"""The base classes of interventions. No torch here until one is applied."""
 
 from __future__ import annotations
 
@@ -24,12 +24,9 @@ if TYPE_CHECKING:
 LEARNED = "learned.*.safetensors"
 """Files of learned states, `*` for the intervention's name."""
 Acted = Callable[[], None]
-"""To be called whenever an attention call of a prefill was changed."""
+"""Called whenever an attention call of a prefill was changed."""
 Passes = Iterable[tuple["PromptLayout", Callable[[], None]]]
-"""Prompts to calibrate on, each with what runs the model on them, under whatever hooks are open then.
-
-They can be walked through several times: every part of several interventions does so once.
-"""
+"""Prompts to calibrate on, each with a function that runs the model on them, under the hooks that are open then; iterable repeatedly."""
 
 
 def _file(folder: Path, name: str) -> Path:
@@ -38,15 +35,15 @@ def _file(folder: Path, name: str) -> Path:
 
 @dataclass(frozen=True)
 class Intervention(ABC):
-    """A change of a model's forward pass, with all that determines it; immutable and hashable.
+    """A change of a model's forward pass and its parameters; immutable and hashable.
 
     A subclass is a frozen dataclass with its parameters as fields, whose annotations say which values are allowed (see
     `lad_eval.parameters`); fields with metadata are not parameters.
 
     Attributes:
-        name: by which it is called.
-        idle: why there may be nothing to change, to follow "changed no attention call".
-        sole: what of which a method has one at most, such as "pruner"; empty: any number.
+        name: in the names of methods.
+        idle: why there may be nothing to change; completes "changed no attention call".
+        sole: a kind of which a method may have only one, such as "pruner"; empty: any number.
     """
 
     name: ClassVar[str]
@@ -54,11 +51,7 @@ class Intervention(ABC):
     sole: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        """Checks the parameters.
-
-        Raises:
-            ParameterError: one cannot have its value.
-        """
+        """Checks the parameters; raises ParameterError if one cannot have its value."""
         parameters = fields_of(type(self))
         check_values(self.name, parameters, vars(self))
         for name in parameters:
@@ -81,9 +74,9 @@ class Intervention(ABC):
         """Open while the model reads the prompts that `layout` describes, and writes its replies to them.
 
         Raises:
-            UserError: it has still to be calibrated.
-            UnsupportedModelError: the model cannot be changed in this way; or, as the context closes, nothing was changed, so
-                that the answers would be the unchanged model's under another name.
+            UserError: it is not calibrated yet.
+            UnsupportedModelError: the model cannot be changed in this way; or nothing was changed by the time the context
+                closes, so that the answers would be the unchanged model's under another name.
         """
         for member in self.members:
             if not member.is_ready:
@@ -106,12 +99,12 @@ class Intervention(ABC):
             )
 
     def _concerns(self, layout: PromptLayout) -> bool:
-        """Whether such prompts are changed at all; if not, as prompts of one image may be, the unchanged model reads them."""
+        """Whether such prompts are changed at all; if not (prompts of one image, for example), the unchanged model runs them."""
         return True
 
     @property
     def members(self) -> tuple[Intervention, ...]:
-        """What it consists of: itself, or the interventions that are joined."""
+        """Its parts: itself, or the interventions that are joined."""
         return (self,)
 
     @property
@@ -126,34 +119,34 @@ class Intervention(ABC):
 
     @property
     def learned_states(self) -> tuple[LearnedState, ...]:
-        """What was learned so far, part by part; none for an intervention that learns nothing."""
+        """The learned states of its parts; empty for an intervention that learns nothing."""
         return ()
 
     def calibrated(self, model: Any, passes: Passes, origin: Mapping[str, Any] | None = None) -> Intervention:
         """The intervention with what it learns from calibration prompts; itself if it has nothing to learn.
 
         Args:
-            model: as it is, without interventions.
+            model: without interventions.
             passes: of the model over the prompts.
-            origin: JSON-serialisable facts on model and prompts, kept with what is learned.
+            origin: JSON-serialisable facts about model and prompts, stored with the learned state.
         """
         return self
 
     def calibration_samples_wanted(self, candidates: int) -> int:
-        """How many samples of so many images each it is calibrated on, if there are as many; 0 with nothing to learn."""
+        """Number of samples, of `candidates` images each, that it should be calibrated on; 0 if there is nothing to learn."""
         return 0
 
     def calibration_notes(self, samples: int) -> tuple[str, ...]:
-        """What a reader of the figures should know of a calibration on so many samples, one line per note."""
+        """Notes for readers of the figures on a calibration on this many samples, one line each."""
         return ()
 
     @property
     def learned_notes(self) -> tuple[str, ...]:
-        """What a reader of the figures should know of what was learned, one line per note."""
+        """Notes for readers of the figures on the learned state, one line each."""
         return ()
 
     def save_learned(self, folder: Path) -> None:
-        """Writes what was learned into a folder, one file per part that learns.
+        """Writes the learned state into a folder, one file per part that learns.
 
         Raises:
             UserError: a file cannot be written.
@@ -162,20 +155,20 @@ class Intervention(ABC):
             state.save(_file(folder, state.intervention))
 
     def load_learned(self, folder: Path, origin: Mapping[str, Any] | None = None) -> Intervention:
-        """The intervention with what `save_learned` wrote, as far as that is there; see `is_ready`.
+        """The intervention with the state that `save_learned` wrote, as far as there is one; see `is_ready`.
 
         Args:
-            folder: that it was written to.
-            origin: what it must have been learned from, as of `calibrated`; None: whatever it was.
+            folder: that the state was written to.
+            origin: what it must have been learned from, as for `calibrated`; None: anything.
 
         Raises:
-            UserError: a file is damaged, or another intervention's.
+            UserError: a file is damaged, or belongs to another intervention.
             EvidenceError: it was learned from something else.
         """
         return self
 
     def check_disjoint(self, sample_ids: Sequence[str], images: Sequence[str]) -> None:
-        """Refuses evaluated samples and pictures (ids and digests) that were calibrated on.
+        """Refuses evaluated samples and pictures (ids and digests) that it was calibrated on.
 
         Raises:
             EvidenceError: there are some.
@@ -211,12 +204,12 @@ class CalibratedIntervention(Intervention):
 
     @property
     def calibration_samples(self) -> int:
-        """How many samples it should at least be calibrated on; with fewer a run carries a note."""
+        """Number of samples that it should be calibrated on; with fewer, a run has a note."""
         return 1
 
     @property
     def calibration_requests(self) -> int:
-        """How many requests it should be calibrated on; each sample is run in as many orders as it has images."""
+        """Number of requests that it should be calibrated on; each sample is run in as many orders as it has images."""
         return 0
 
     def calibration_samples_wanted(self, candidates: int) -> int:
@@ -226,12 +219,12 @@ class CalibratedIntervention(Intervention):
         if samples >= self.calibration_samples:
             return ()
         return (
-            f"{self.label} was calibrated on {samples} sample{'s' if samples > 1 else ''} and asks for at least "
+            f"{self.label} was calibrated on {samples} sample{'s' if samples > 1 else ''} and needs at least "
             f"{self.calibration_samples}; give the task's calibration split more.",
         )
 
     def calibrated(self, model: Any, passes: Passes, origin: Mapping[str, Any] | None = None) -> CalibratedIntervention:
-        """Learns from passes of the unchanged model; which samples and pictures it saw is kept with what it learned."""
+        """Learns from passes of the unchanged model; the samples and pictures are stored with the learned state."""
         if self.is_ready:
             return self
         sample_ids: dict[str, None] = {}
@@ -264,11 +257,11 @@ class CalibratedIntervention(Intervention):
         return replace(self, learned=state)
 
     def fault_of_learned(self, arrays: Mapping[str, npt.NDArray[np.float64]]) -> str | None:
-        """What is wrong with stored arrays, all finite, that are to be what this intervention learned; None: nothing."""
+        """Why stored arrays, all finite, cannot be this intervention's learned state; None if they can."""
         return None if arrays else "there are no arrays"
 
     def _made_from(self, origin: Mapping[str, Any]) -> dict[str, Any]:
-        """The parameters, without what the origin says of model and prompts."""
+        """The facts without those about model and prompts in the origin."""
         return {**origin, "parameters": super().facts}
 
     def check_disjoint(self, sample_ids: Sequence[str], images: Sequence[str]) -> None:
@@ -277,7 +270,7 @@ class CalibratedIntervention(Intervention):
 
     @abstractmethod
     def _learn(self, model: Any, passes: Passes) -> dict[str, Any]:
-        """Float arrays by name, learned from all the passes, each run once."""
+        """Float arrays by name, learned from all passes, each run once."""
 
 
 @dataclass(frozen=True)
@@ -339,14 +332,14 @@ class JoinedIntervention(Intervention):
             for part in self.parts:
                 stack.enter_context(part.applied(model, layout))
             yield
-        acted()  # each part did, or its context had raised
+        acted()  # every part did, or its context would have raised
 
 
 def join_interventions(parts: Sequence[Intervention]) -> Intervention | None:
-    """One intervention that does what all of them do, in their order; None of none.
+    """One intervention that applies all of them in order; None if there are none.
 
     Raises:
-        UserError: two are of a kind of which a method has one at most.
+        UserError: two are of a kind of which a method may have only one.
     """
     single = [member for part in parts for member in part.members]
     for kind in dict.fromkeys(part.sole for part in single if part.sole):

@@ -1,4 +1,4 @@
-"""Attention knockout: text no longer sees visual tokens in chosen layers."""
+"""Attention knockout: text does not attend to visual tokens in chosen layers."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ _LAYERS = re.compile(r"(\d+)(?:-(\d+))?")
 
 @dataclass(frozen=True)
 class Knockout(Intervention):
-    """Attention knockout: in some layers, tokens that are not visual do not see visual ones. No calibration.
+    """Attention knockout: in chosen layers, tokens that are not visual do not attend to visual ones. No calibration.
 
-    Visual tokens go on to see each other, so that an image's last token can still gather what the image shows. What is written
-    after the prompt is text, too. A model that uses its images through these layers becomes worse.
+    Visual tokens still attend to each other, so an image's last token can still gather what the image shows. Replies after
+    the prompt are text, too. A model that reads its images through these layers becomes worse.
 
-    Source: Geva et al. 2023 (arXiv 2304.14767), section 4; of images and text arXiv 2412.06646.
+    Source: Geva et al. 2023 (arXiv 2304.14767), section 4; for images and text arXiv 2412.06646.
 
     Args:
-        tokens: what text does not see: "image", all visual tokens, or "all-but-last", all but the last one of each image.
+        tokens: that text does not attend to: "image", all visual tokens, or "all-but-last", all but the last one of each image.
         layers: "all", one layer of the decoder such as "8", or a range such as "8-16", both ends included. Layers without
-            attention in the range stay as they are.
+            attention in the range are not changed.
 
     Raises:
         ParameterError: a parameter cannot have its value.
     """
 
     name: ClassVar[str] = "knockout"
-    idle: ClassVar[str] = "as no text behind an image sees it in these layers anyway"
+    idle: ClassVar[str] = "as no text after an image attends to it in these layers anyway"
     tokens: Tokens = "image"
     layers: str = "all"
 
@@ -59,7 +59,7 @@ class Knockout(Intervention):
                 raise ParameterError(
                     f"layers of knockout must be a range from its lower end to its upper one, not {self.layers!r}."
                 )
-            # One spelling of one thing, since the label names the method.
+            # One spelling for equal parameters, since the label names the method.
             object.__setattr__(self, "layers", f"{first}" if first == last else f"{first}-{last}")
 
     def chosen(self, model: Any) -> frozenset[int]:
@@ -102,7 +102,7 @@ class Knockout(Intervention):
 
 
 def hidden_tokens(layout: PromptLayout, tokens: Tokens) -> torch.Tensor:
-    """Bool[batch, T]: the visual tokens that text does not see."""
+    """Bool[batch, T]: the visual tokens that text does not attend to."""
     hidden = layout.visual.clone()
     if tokens == "all-but-last":
         owner = layout.spans.owner
@@ -142,11 +142,11 @@ class _HiddenImages:
             self._positions[call.layer] = call.positions
         base = additive_mask(call)
         rows, queries, keys = call.query.shape[0], call.query.shape[2], call.key.shape[2]
-        # Where prompts are continued by several prefixes at once, the rows of each stand together.
+        # Where prompts are continued by several prefixes at once, the rows of each prompt are adjacent.
         hidden = self._at(self._hidden, call.layer, keys).repeat_interleave(rows // len(self._hidden), dim=0).to(base.device)
         blocked = hidden[:, None, None, :]
         if reads:
-            # Some layers are run for the last tokens alone.
+            # Some layers are run for the last tokens only.
             visual = self._at(self._visual, call.layer, keys)[:, keys - queries :].to(base.device)
             blocked = blocked & ~visual[:, None, :, None]
         lowest = torch.finfo(base.dtype).min
@@ -158,7 +158,7 @@ class _HiddenImages:
     def _at(self, tokens: torch.Tensor, layer: int, keys: int) -> torch.Tensor:
         """Bool[batch, keys]: which of a layer's keys are among some tokens of the prompts, Bool[batch, T].
 
-        Tokens that were dropped before the layer have no key; a cache that slides has lost the first ones.
+        Tokens that were dropped before the layer have no key; a sliding cache has lost the first ones.
         """
         import torch
 

@@ -1,4 +1,4 @@
-"""What an intervention learned from calibration samples, from which, and of which model."""
+"""The state that an intervention learned, with the calibration samples and the model it was learned from."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RELEARN = "remove it, and it is learned again."
 
 @dataclass(frozen=True)
 class LearnedState:
-    """Equal and hashed by digest, which covers the arrays and what they were learned from.
+    """Learned arrays and their origin; equality and hash are those of the digest, which covers both.
 
     Attributes:
         intervention: name of the intervention that learned it.
@@ -31,7 +31,7 @@ class LearnedState:
         sample_ids: of the calibration samples, sorted.
         images: digests of their pictures, sorted.
         origin: JSON-serialisable facts that determine it: the intervention's parameters, the model, the requests.
-        passes: prompts that the model read for it.
+        passes: number of prompts that the model ran for it.
     """
 
     intervention: str
@@ -89,7 +89,7 @@ class LearnedState:
         """Refuses a state of other parameters, another model or other requests.
 
         Args:
-            origin: what a state learned now would have as its own.
+            origin: of a state that would be learned now.
             path: that it was read from, for the error's text.
 
         Raises:
@@ -127,7 +127,7 @@ class LearnedState:
         """What `save` wrote.
 
         Raises:
-            UserError: the file is missing, damaged, or another intervention's.
+            UserError: the file is missing or damaged, or belongs to another intervention.
         """
         try:
             tensors, metadata = read_tensors(path)

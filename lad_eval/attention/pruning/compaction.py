@@ -1,7 +1,7 @@
-"""Layers that see the remaining tokens of a prompt alone: their inputs gathered, their masks cut, their results put back.
+"""Runs layers on the remaining tokens of a prompt only: inputs gathered, masks cut, outputs put back.
 
-A prompt's remaining tokens stand in *slots*, Int[batch, S]: where each stood in the prompt. Rows with fewer of them than the
-others have slots of -1 in front, which hold what does not matter and is hidden.
+A prompt's remaining tokens are in *slots*, Int[batch, S]: the position of each in the prompt. Rows with fewer tokens than the
+others have slots of -1 at the front, whose content is hidden.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from lad_eval.errors import UnsupportedModelError
 
 @dataclass(frozen=True)
 class Slots:
-    """Where the tokens that a layer sees stood in the prompt.
+    """Positions in the prompt of the tokens that a layer runs on.
 
     Attributes:
-        positions: Int[batch, S], ascending; -1 in front.
+        positions: Int[batch, S], ascending; -1 at the front.
         length: tokens of the padded prompts, T.
     """
 
@@ -31,17 +31,12 @@ class Slots:
 
     @classmethod
     def of(cls, remaining: torch.Tensor) -> Slots:
-        """Of the tokens that are True in Bool[batch, T]."""
+        """Slots of the tokens that are True in Bool[batch, T]."""
         counts = remaining.sum(dim=1)
         widest = int(counts.max())
         places = remaining.to(torch.uint8).argsort(dim=1, stable=True)[:, remaining.shape[1] - widest :]
         filled = torch.arange(widest, device=remaining.device) >= widest - counts[:, None]
         return cls(torch.where(filled, places, -1), remaining.shape[1])
-
-    @cached_property
-    def is_full(self) -> bool:
-        """Whether no slot is -1."""
-        return bool((self.positions >= 0).all())
 
     @cached_property
     def _filled(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -50,7 +45,7 @@ class Slots:
         return row, slot, self.positions[row, slot]
 
     def take(self, table: torch.Tensor, dim: int, batch_dim: int | None) -> torch.Tensor:
-        """Entries of a table at the slots, in place of its T entries along `dim`; a batch of 1 stands for all rows."""
+        """Entries of a table at the slots instead of its T entries along `dim`; a batch of 1 is used for all rows."""
         index = self.positions.clamp(min=0).to(table.device)
         if batch_dim is None:
             table, batch_dim, dim = table[None], 0, dim % table.dim() + 1
@@ -61,7 +56,7 @@ class Slots:
         return moved[rows, index].movedim((0, 1), (batch_dim, dim))
 
     def put(self, hidden: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
-        """Hidden states Float[batch, T, D] with those made of the tokens in the slots, Float[batch, S, D], at their positions."""
+        """Hidden states Float[batch, T, D] with the outputs for the slots, Float[batch, S, D], at their positions."""
         row, slot, position = (index.to(made.device) for index in self._filled)
         full = hidden.to(made.device, copy=True)
         full[row, position] = made[row, slot]
@@ -71,10 +66,10 @@ class Slots:
 def compacted_inputs(
     args: tuple[Any, ...], kwargs: dict[str, Any], slots: Slots, batch: int
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """A decoder layer's inputs, the hidden states first, for the tokens in the slots alone; masks are left as they are.
+    """A decoder layer's inputs, the hidden states first, for the tokens in the slots only; masks are not changed.
 
-    Position ids have the tokens last, position embeddings (complex numbers, or cosines and sines) last but one; everything else
-    that has one entry for each token has it behind the batch.
+    The token dimension is the last one of position ids, the last but one of position embeddings (complex numbers, or cosines and
+    sines), and the one after the batch in everything else with one entry per token.
     """
 
     def taken(value: Any) -> Any:
@@ -111,10 +106,10 @@ _BY_NAME: dict[str, Callable[[Any, Slots], Any]] = {
 
 
 def mask_form(attention: torch.nn.Module) -> str:
-    """What masks a layer's attention takes: "bool", "float" or, as flash attention, "keys".
+    """The form of mask that a layer's attention takes: "bool", "float" or, for flash attention, "keys".
 
     Raises:
-        UnsupportedModelError: others.
+        UnsupportedModelError: it takes another form.
     """
     implementation = attention_implementation(attention)
     form = "keys" if implementation.startswith("flash_attention") else {"sdpa": "bool", "eager": "float"}.get(implementation)
@@ -127,7 +122,7 @@ def mask_form(attention: torch.nn.Module) -> str:
 
 
 def cut_keys(mask: Any, keys: torch.Tensor) -> torch.Tensor | None:
-    """A mask of keys, Int[batch, T] or None, cut to some of them: Int[batch, K] of their positions, -1 hidden."""
+    """A mask of keys, Int[batch, T] or None, cut to the keys at Int[batch, K] positions, -1 hidden."""
     real = keys >= 0
     if mask is None:
         return None if bool(real.all()) else real.long()
@@ -140,9 +135,9 @@ def cut_entries(mask: Any, queries: torch.Tensor, keys: torch.Tensor, form: str,
     """A prefill's mask of single entries, cut to some queries and keys.
 
     Args:
-        mask: None (causal, nothing hidden), or Bool or Float[batch or 1, heads or 1, T, T]; of the last queries alone where
+        mask: None (causal, nothing hidden), or Bool or Float[batch or 1, heads or 1, T, T]; of the last queries only where
             `queries` are those.
-        queries: Int[batch, Q], their positions; -1 sees itself alone, so that its row is not empty.
+        queries: Int[batch, Q], their positions; -1 attends to itself only, so that its row is not empty.
         keys: Int[batch, K], their positions; -1 is hidden.
         form: see `mask_form`.
         dtype: of the hidden states.
@@ -168,7 +163,7 @@ def cut_entries(mask: Any, queries: torch.Tensor, keys: torch.Tensor, form: str,
 
 
 def written(seen: torch.Tensor, form: str, dtype: torch.dtype) -> torch.Tensor:
-    """The mask in which a query sees what is True in Bool[batch, 1, Q, K], in a form of `mask_form`, "keys" excepted."""
+    """The mask in which queries attend where Bool[batch, 1, Q, K] is True, in a form of `mask_form` except "keys"."""
     if form == "bool":
         return seen
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)

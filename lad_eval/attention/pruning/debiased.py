@@ -1,4 +1,4 @@
-"""Pruners by attention, and the trend of attention over a token's index that can be taken out of it."""
+"""Pruners that rank by attention, and the trend over a token's index that can be divided out of it."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DebiasedPruner(Pruner, CalibratedIntervention):
-    """Prunes by attention; at its first stage, if asked to, by attention over its trend, and padding of pictures before all else.
+    """Ranks by attention; with `trend`, its first stage ranks by attention divided by its trend and drops padding first.
 
     Source: arXiv 2508.17807. A subclass gives `_attention`.
 
     Args:
         trend: what attention is divided by: "exp", an exponential in the token's index; "mean", the mean attention to the index;
-            "none", nothing. All but the last are learned from calibration prompts.
-        over: what the index counts: "sequence", the visual tokens of the prompt, or "image", those of each image.
+            "none", nothing. "exp" and "mean" are learned from calibration prompts.
+        over: what the index counts: "sequence", the visual tokens of the prompt; "image", those of each image.
 
     Attributes:
-        padding: a visual token is padding where more than this share of its pixels was put around the picture.
+        padding: a visual token counts as padding if more than this share of its pixels is.
     """
 
     trend: TrendKind = "none"
@@ -63,7 +63,7 @@ class DebiasedPruner(Pruner, CalibratedIntervention):
 
     @property
     def calibration_requests(self) -> int:
-        """As many as a trend should be of; see `Trend.warning`."""
+        """Number of requests that a trend should be fitted to; see `Trend.warning`."""
         return ENOUGH_REQUESTS
 
     @property
@@ -80,7 +80,7 @@ class DebiasedPruner(Pruner, CalibratedIntervention):
         if (trend.kind, trend.over) != (self.trend, self.over):
             return f"it is a trend of kind {trend.kind!r} over the {trend.over}"
         if any(not values.shape == counts.shape == (sum(grid),) for grid, (values, counts) in frequencies):
-            return "it has not a value for every visual token"
+            return "it does not have a value for every visual token"
         return None
 
     @property
@@ -91,13 +91,13 @@ class DebiasedPruner(Pruner, CalibratedIntervention):
         strengths = {ATTENTION.label: trend.exponential}
         for kind in (KEPT_BEFORE, KEPT_AFTER):
             frequencies = self.kept_frequencies(kind)
-            # Where no token is kept, or requested, there is no frequency to fit to.
+            # If no token is kept, or all are, there is no frequency to fit.
             if any(frequency.any() for frequency, _ in frequencies.values()):
                 strengths[kind.label] = fit_exponential(frequencies)
         return strengths
 
     def kept_frequencies(self, kind: MeansArrays) -> dict[Grid, tuple[Floats, Floats]]:
-        """How often each index is kept at the first stage, and of how many calibration prompts that is: Float[L] each, by grid.
+        """How often each index is kept at the first stage, and the number of calibration prompts: Float[L] each, by grid.
 
         Args:
             kind: `KEPT_BEFORE` or `KEPT_AFTER` the trend is taken out.
@@ -119,7 +119,7 @@ class DebiasedPruner(Pruner, CalibratedIntervention):
         return self._debiased(self._attention(inputs, stage), inputs, stage)
 
     def _debiased(self, attention: torch.Tensor, inputs: StageInput, stage: int) -> torch.Tensor:
-        """Attention as `_attention` gives it, over the trend at the first stage."""
+        """Attention from `_attention`, divided by the trend at the first stage."""
         from lad_eval.attention.pruning.scores import debiased
 
         if stage or (trend := self.learned_trend) is None:

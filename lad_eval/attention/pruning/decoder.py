@@ -1,4 +1,4 @@
-"""What a decoder must be like for tokens to leave before its layers."""
+"""Checks that tokens can leave before a decoder's layers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lad_eval.errors import UnsupportedModelError, UserError
 
 
 def check_stages(model: Any, layers: Sequence[int], how: How, name: str) -> None:
-    """Whether tokens can leave before these decoder layers.
+    """Checks that tokens can leave before these decoder layers.
 
     Raises:
         UserError: a layer does not exist, or none below it attends.
@@ -40,10 +40,10 @@ def check_stages(model: Any, layers: Sequence[int], how: How, name: str) -> None
 
 @contextmanager
 def all_tokens_reach(model: Any, layer: int) -> Iterator[None]:
-    """While open, a decoder layer is run for all tokens, whatever number of logits is asked for.
+    """While open, a decoder layer is run for all tokens, whatever number of logits is requested.
 
-    Gemma 4 runs its upper layers, which have no keys of their own, for the last tokens alone; their other tokens' hidden states
-    and attention are what pruners choose by. Logits are still those of the last tokens.
+    Gemma 4 runs its upper layers, which have no keys of their own, for the last tokens only; the other tokens' hidden states
+    and attention are what pruners rank by. Logits are still those of the last tokens.
     """
 
     def all_tokens(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""FastV: visual tokens by the attention that the prompt's last token pays them."""
+"""FastV: ranks visual tokens by the attention of the prompt's last token."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FastV(DebiasedPruner):
-    """Keeps the visual tokens to which the prompt's last token attends most, in the layer below the one before which they leave.
+    """Keeps the visual tokens to which the prompt's last token attends most, in the layer below the one they leave before.
 
     Source: Chen et al. 2024, arXiv 2403.06764; github.com/pkunlp-icler/FastV, d165972, its in-place variant: attention after
-    softmax, mean of the heads, ranked once. Published with layer 2 and half of the tokens.
+    softmax, mean over the heads, ranked once. Published with layer 2 and half of the tokens.
     """
 
     name: ClassVar[str] = "fastv"

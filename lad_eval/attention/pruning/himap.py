@@ -1,4 +1,4 @@
-"""HiMAP: what the text looks at first, then what the images look at."""
+"""HiMAP: ranks by the attention of the text first, and of the images in a later layer."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HiMAP(DebiasedPruner):
-    """Prunes by the attention of all text behind the images, and deeper down by that of the visual tokens among themselves.
+    """Prunes by the attention of all text after the images, and in a later layer by that of the visual tokens to each other.
 
     Source: HiMAP, 6c279e7: before layer 2, and before layer 8 of 32, to 115 and 90 tokens for a mean of 128 of 576. The second
     sum is over a causal matrix and favours early tokens; no trend is taken out of it.
 
     Args:
-        layer: of the first stage; the other follows as far into the layers behind it as published.
+        layer: of the first stage; the later stage is as far into the layers after it as published.
     """
 
     name: ClassVar[str] = "himap"

@@ -1,4 +1,4 @@
-"""Which visual tokens stay: in each group as many as are to be kept, those with the highest scores."""
+"""The visual tokens to keep: in each group a number of tokens, those with the highest scores."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 from lad_eval.errors import UnsupportedModelError
 
-# Above the rounding of a share that was computed from a number of tokens, and below any share that a user writes.
+# Larger than the rounding error of a share computed from a number of tokens, smaller than differences that a user writes.
 _ROUNDING = 1e-6
 
 
@@ -15,7 +15,7 @@ def group_sizes(groups: torch.Tensor, total: int | None = None) -> torch.Tensor:
 
     Args:
         groups: Int[batch, T], the group of each token, -1 for none.
-        total: how many groups there are; None: as many as have tokens somewhere.
+        total: number of groups; None: up to the last one with tokens in any row.
     """
     total = max(1, int(groups.max()) + 1) if total is None else total
     return (groups[:, :, None] == torch.arange(total, device=groups.device)).sum(dim=1)
@@ -25,14 +25,14 @@ def token_counts(shares: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
     """Int[batch, G]: a share of every group's tokens, rounded down.
 
     Args:
-        shares: Float64[batch, G], from 0 to 1; a number of tokens over that of the group gives this number.
+        shares: Float64[batch, G], from 0 to 1; a share k / n of a group of n tokens gives exactly k.
         sizes: Int[batch, G].
     """
     return (shares * sizes + _ROUNDING).floor().long()
 
 
 def highest(scores: torch.Tensor, groups: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """Bool[batch, T]: of each group as many tokens as its count, those with the highest scores; of equals the first.
+    """Bool[batch, T]: the tokens with the highest scores, `counts` of each group; among equal scores the first.
 
     A group with fewer tokens keeps all of them.
 

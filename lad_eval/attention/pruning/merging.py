@@ -1,4 +1,4 @@
-"""Dropped visual tokens that live on inside others: averaged into clusters, or into the remaining token most like them."""
+"""Merges dropped visual tokens: averaged into clusters, or into the most similar remaining token."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 
 @dataclass(frozen=True)
 class Clusters:
-    """Tokens that stand for several.
+    """Tokens that each replace several.
 
     Attributes:
-        tokens: Int[C], for each cluster the token at whose place it goes on.
+        tokens: Int[C], the token whose place each cluster takes.
         hidden: Float[C, D], the mean of the members.
     """
 
@@ -24,7 +24,7 @@ def clustered_dropped(hidden: torch.Tensor, scores: torch.Tensor, dropped: torch
     """The best of the dropped tokens of one prompt, clustered, each cluster averaged into one token.
 
     Source: SparseVLM version 1 (github.com/Gumpest/SparseVLMs, 26a5f48): of n dropped tokens the m = int(0.3 n) + 1 with the
-    highest scores go into m // 10 + 1 clusters. The released code puts the clusters behind the last kept visual token; here a
+    highest scores go into m // 10 + 1 clusters. The released code puts the clusters after the last kept visual token; here a
     cluster takes the place of its centre, so that positions ascend. Its noise of 1e-6, which breaks ties between equal
     densities, is left out: of equally dense tokens the earlier counts as denser.
 
@@ -32,7 +32,7 @@ def clustered_dropped(hidden: torch.Tensor, scores: torch.Tensor, dropped: torch
         hidden: Float[T, D].
         scores: Float[T], before any debiasing.
         dropped: Bool[T].
-        share: of the dropped tokens that is merged, the others are gone.
+        share: of the dropped tokens to merge; the others are lost.
     """
     places = dropped.nonzero()[:, 0]
     if not len(places):
@@ -73,15 +73,16 @@ def density_peaks(points: torch.Tensor, count: int) -> tuple[torch.Tensor, torch
 
 
 def merged_into_similar(hidden: torch.Tensor, ranked: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of the ranked tokens of one prompt the worse half's `count` most alike to one of the better half, averaged into it.
+    """Merges `count` tokens of the worse half of a prompt's ranked tokens into the most similar token of the better half.
 
     Source: TokenCarve (github.com/ShawnTan86/TokenCarve, a57bd59): A is the better half of the ranked tokens and B the others;
-    the `count` tokens of B with the highest cosine to any of A leave, and each of A becomes the mean of itself and what joins it.
+    the `count` tokens of B with the highest cosine to any of A leave; each of A becomes the mean of itself and those merged into
+    it.
 
     Args:
         hidden: Float[T, D].
         ranked: Int[K], tokens that were kept, the best first.
-        count: how many are to leave; at most half of them do.
+        count: how many to merge; at most half of them are.
 
     Returns:
         Int[K - count], the tokens that stay, ascending, and Float[T, D], the hidden states with the means.

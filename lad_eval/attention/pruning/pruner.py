@@ -1,4 +1,4 @@
-"""What all pruners share: how many visual tokens stay, and that the ones with the highest scores do."""
+"""The base class of pruners: how many visual tokens are kept, and that those with the highest scores are."""
 
 from __future__ import annotations
 
@@ -44,17 +44,18 @@ class Pruner(Intervention):
     """Visual tokens leave the prompt before a decoder layer: all but those with the highest scores.
 
     Only tokens that carry image features leave; row breaks, tile marks, delimiters and text stay. The tokens that stay keep their
-    positions. What is kept is chosen once, as the prompt is read, and is the same for all that continues it.
+    positions. The choice is made once, in the prefill, and holds for everything that continues the prompt.
 
-    A subclass is a frozen dataclass with a `name` and `_scores`; one that prunes several times gives `_layers` and `_shares`, and
-    one that merges tokens overrides `_decide`.
+    A subclass is a frozen dataclass with a `name` and `_scores`; one that prunes several times overrides `_layers` and
+    `_shares`, and one that merges tokens overrides `_decide`.
 
     Args:
         keep: a whole number of visual tokens, or a share of them in [0, 1]: 1 is one token, 1.0 all of them. 0 keeps none.
-        layer: tokens leave before this decoder layer, the first being layer 0. In a hybrid all decoder layers count; the scores
-            are of the nearest layer below that attends.
-        how: "drop" takes the tokens out of the layers and their caches; "mask" hides them instead, to the same effect at no gain.
-        keep_per: what `keep` is of: the prompt's visual tokens, or each image's.
+        layer: tokens leave before this decoder layer, the first being layer 0. In a hybrid model all decoder layers count; the
+            scores are of the nearest layer below that attends.
+        how: "drop" takes the tokens out of the layers and their caches; "mask" hides them instead: the same answers, with no
+            speed-up.
+        keep_per: what `keep` refers to: all visual tokens of the prompt, or those of each image.
 
     Raises:
         ParameterError: a parameter cannot have its value.
@@ -83,7 +84,7 @@ class Pruner(Intervention):
         return (self.layer,)
 
     def _shares(self, mean: torch.Tensor) -> list[torch.Tensor]:
-        """For each of those layers the share of all tokens to keep, shaped as `mean`, the share that `keep` asks for."""
+        """The share of all tokens to keep at each of those layers, shaped like `mean`, the share that `keep` sets."""
         return [mean]
 
     @abstractmethod
@@ -91,7 +92,7 @@ class Pruner(Intervention):
         """Float[batch, T], read at the visual tokens that remain, and finite there; the highest are kept.
 
         Args:
-            inputs: what is known there.
+            inputs: the state at that layer.
             stage: its index among `_layers`.
         """
 
@@ -100,19 +101,19 @@ class Pruner(Intervention):
         return inputs.remaining
 
     def _decide(self, inputs: StageInput, stage: int) -> PruningDecision:
-        """What remains from a stage on, and in what state.
+        """The tokens that remain from a stage on, and their hidden states.
 
         Args:
-            inputs: what is known there.
+            inputs: the state at that layer.
             stage: its index among `_layers`.
 
         Raises:
-            UserError: there are fewer tokens than are to be kept.
+            UserError: there are fewer tokens than `keep`.
         """
         return self._keep_highest(inputs, stage, lambda: self._scores(inputs, stage))
 
     def _keep_highest(self, inputs: StageInput, stage: int, scores: Callable[[], torch.Tensor]) -> PruningDecision:
-        """All tokens remain but the visual ones whose scores are not among the highest.
+        """Drops all visual tokens except those with the highest scores.
 
         Where there are fewer candidates than tokens to keep, all of them remain, and `scores` is not called.
         """
@@ -130,15 +131,15 @@ class Pruner(Intervention):
         return PruningDecision(inputs.remaining & (text | chosen))
 
     def _groups(self, inputs: StageInput) -> torch.Tensor:
-        """Int[batch, T]: which visual tokens compete for places, by number; -1 on all other tokens."""
+        """Int[batch, T]: the group of visual tokens that each one competes in; -1 on all other tokens."""
         owner = inputs.layout.spans.owner.to(inputs.remaining.device)
         return owner if self.keep_per == "image" else owner.clamp(max=0)
 
     def _mean_share(self, sizes: torch.Tensor) -> torch.Tensor:
-        """Float64[batch, G]: `keep` as a share of groups of so many tokens."""
+        """Float64[batch, G]: `keep` as a share of each group, given the groups' sizes."""
         if self.is_share:
             return sizes.new_full(sizes.shape, self.keep, dtype=_double())
-        # A prompt without visual tokens, of which a batch may have some, is too short for no number of them.
+        # A batch may hold prompts without visual tokens, for which any `keep` is fine.
         if bool(sizes.any()) and self.keep > (least := int(sizes[sizes > 0].min())):
             whole = "an image" if self.keep_per == "image" else "a prompt"
             raise UserError(

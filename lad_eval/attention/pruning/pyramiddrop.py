@@ -22,7 +22,7 @@ class PyramidDrop(DebiasedPruner):
     0.32, 0.16 and 0.08 of the tokens for a mean of 128 of 576. The released code renumbers positions; here tokens keep theirs.
 
     Args:
-        layer: of the first stage; the others follow as far into the layers behind it as published.
+        layer: of the first stage; the later stages are as far into the layers after it as published.
     """
 
     name: ClassVar[str] = "pyramiddrop"

@@ -1,4 +1,4 @@
-"""What pruners rank visual tokens by. All scores are Float32[batch, T], by token of the prompt; the higher, the more it matters.
+"""Scores that pruners rank visual tokens by: Float32[batch, T] over the tokens of the prompt, higher is better.
 
 They are computed from an attention call whose keys are the tokens that have not left (`AttentionCall.positions`); a token that
 has left scores 0, and the scores of text tokens are ignored.
@@ -21,7 +21,7 @@ from lad_eval.errors import UnsupportedModelError
 
 
 def over_prompt(values: torch.Tensor, call: AttentionCall, length: int) -> torch.Tensor:
-    """Values of a call's keys at the tokens of the prompt, Float[batch, ..., T]; 0 at tokens that had left.
+    """Values of a call's keys, scattered to the tokens of the prompt: Float[batch, ..., T]; 0 at tokens that have left.
 
     Args:
         values: Float[batch, ..., keys].
@@ -37,15 +37,15 @@ def over_prompt(values: torch.Tensor, call: AttentionCall, length: int) -> torch
 
 
 def last_token_attention(call: AttentionCall, length: int) -> torch.Tensor:
-    """Attention of the prompt's last token, mean of the heads, after softmax: Float32[batch, T]."""
+    """Attention of the prompt's last token, mean over the heads, after softmax: Float32[batch, T]."""
     with torch.no_grad():
         return over_prompt(last_row(call).mean(dim=1), call, length)
 
 
 def pyramiddrop(call: AttentionCall, instruction_end: torch.Tensor, remaining: torch.Tensor) -> torch.Tensor:
-    """The attention of the instruction's last token, the mean over the heads.
+    """Attention of the instruction's last token, mean over the heads.
 
-    Source: PyramidDrop (github.com/Cooperx521/PyramidDrop, 6444f30): by the queries and keys of the layer that comes next.
+    Source: PyramidDrop (github.com/Cooperx521/PyramidDrop, 6444f30): by the queries and keys of the next layer.
 
     Args:
         call: of a prefill.
@@ -56,7 +56,7 @@ def pyramiddrop(call: AttentionCall, instruction_end: torch.Tensor, remaining: t
 
 
 def text_after_images(visual: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
-    """Bool[batch, T]: the tokens behind the prompt's last visual token.
+    """Bool[batch, T]: the tokens after the prompt's last visual token.
 
     Args:
         visual: Bool[batch, T], the visual tokens.
@@ -67,10 +67,10 @@ def text_after_images(visual: torch.Tensor, attended: torch.Tensor) -> torch.Ten
 
 
 def sparsevlm_raters(embeddings: torch.Tensor, visual: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
-    """Bool[batch, T]: the text tokens behind the images that the images are nearer to than to the mean one.
+    """Bool[batch, T]: the raters, text tokens after the images that are more similar to the images than the mean text token.
 
     Source: SparseVLM (github.com/Gumpest/SparseVLMs, 26a5f48): those with r_j > mean r, where r is the mean over the visual
-    tokens v of softmax_j(v . t_j). Where all r are equal, every one is a rater: the released code has none then, and its scores
+    tokens v of softmax_j(v . t_j). Where all r are equal, every token is a rater: the released code has none then, and its scores
     are NaN.
 
     Args:
@@ -89,9 +89,9 @@ def sparsevlm_raters(embeddings: torch.Tensor, visual: torch.Tensor, attended: t
 
 
 def sparsevlm(call: AttentionCall, raters: torch.Tensor, remaining: torch.Tensor) -> torch.Tensor:
-    """The raters' attention, the mean over them and over the heads.
+    """The raters' attention, mean over raters and heads.
 
-    Source: SparseVLM version 1: of layers 2, 6 and 15, to prune as they are left.
+    Source: SparseVLM version 1: attention of layers 2, 6 and 15, to prune after them.
 
     Args:
         call: of a prefill.
@@ -105,9 +105,9 @@ def sparsevlm(call: AttentionCall, raters: torch.Tensor, remaining: torch.Tensor
 def sparsevlm_plus(
     call: AttentionCall, raters: torch.Tensor, visual: torch.Tensor, remaining: torch.Tensor, rotary: Any
 ) -> torch.Tensor:
-    """The raters' attention over what rotary positions alone give a key, the mean over them and over half of the heads.
+    """The raters' attention divided by the weight of rotary positions alone, mean over raters and half of the heads.
 
-    Source: SparseVLM version 2, "SparseVLM+" (26a5f48, `USE_VERSION=2_0`): the heads are those with the greatest sum of such
+    Source: SparseVLM version 2, "SparseVLM+" (26a5f48, `USE_VERSION=2_0`): the heads are those with the largest sum of such
     attention from raters to visual tokens.
 
     Args:
@@ -132,18 +132,18 @@ def sparsevlm_plus(
 
 
 def rotary_weights(rotary: Any, queries: torch.Tensor, keys: torch.Tensor, call: AttentionCall) -> torch.Tensor:
-    """What rotary positions alone give a key: the scaled product of a query and a key of ones, Float32[batch, R, K].
+    """Weight of a key by rotary positions alone: the scaled product of a query and a key of ones, Float32[batch, R, K].
 
-    It depends on their distance only, and may come near 0 or fall below; it is at least a hundredth of what distance 0 gives.
+    It depends on their distance only and may be near or below 0, so it is raised to a hundredth of its value at distance 0.
 
     Args:
         rotary: cosines and sines, Float[batch or 1, T, d] each, or complex numbers, [batch or 1, T, d / 2].
         queries: Int[batch, R], positions in the prompt.
         keys: Int[batch, K], positions in the prompt; -1 for hidden ones.
-        call: whose queries and keys they are.
+        call: of these queries and keys.
 
     Raises:
-        UnsupportedModelError: there are none, or of another form.
+        UnsupportedModelError: there are no position embeddings, or they have another form.
     """
     width = call.query.shape[3]
     if isinstance(rotary, torch.Tensor) and rotary.is_complex() and rotary.dim() == 3:
@@ -161,15 +161,15 @@ def rotary_weights(rotary: Any, queries: torch.Tensor, keys: torch.Tensor, call:
             table.gather(1, at.to(table.device).clamp(min=0)[..., None].expand(-1, -1, table.shape[2])) for at in (queries, keys)
         )
         product = product + pairs * of_queries @ of_keys.transpose(1, 2)
-    still = width - pairs * parts[0].shape[2]  # entries that are not turned
+    still = width - pairs * parts[0].shape[2]  # entries that are not rotated
     weights: torch.Tensor = ((product + still) / width**0.5).clamp(min=0.01 * width**0.5)
     return weights
 
 
 def himap_text(call: AttentionCall, text: torch.Tensor, remaining: torch.Tensor) -> torch.Tensor:
-    """The attention of all text tokens behind the images, the mean over the heads and the sum over them.
+    """Attention of all text tokens after the images, mean over the heads and sum over the tokens.
 
-    Source: HiMAP (6c279e7): of layer 1, to prune before layer 2.
+    Source: HiMAP (6c279e7): attention of layer 1, to prune before layer 2.
 
     Args:
         call: of a prefill.
@@ -180,10 +180,10 @@ def himap_text(call: AttentionCall, text: torch.Tensor, remaining: torch.Tensor)
 
 
 def himap_image(call: AttentionCall, visual: torch.Tensor, remaining: torch.Tensor) -> torch.Tensor:
-    """The attention of the visual tokens that have not left, the mean over the heads and the sum over them.
+    """Attention of the visual tokens that have not left, mean over the heads and sum over the tokens.
 
-    Source: HiMAP (6c279e7): of layer 7, to prune before layer 8. The sum is over a causal matrix: early tokens are seen by more,
-    a bias towards them that is the method's own.
+    Source: HiMAP (6c279e7): attention of layer 7, to prune before layer 8. The sum is over a causal matrix, in which more tokens
+    attend to early ones; this bias belongs to the method.
 
     Args:
         call: of a prefill.
@@ -213,7 +213,7 @@ def information(hidden: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
 
 
 def tokencarve(attention: torch.Tensor, contribution: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
-    """The mean of two ranks in the group, the best one's being the number of its tokens and the worst one's 1.
+    """Mean of two ranks in the group; the best rank is the number of the group's tokens, the worst is 1.
 
     Args:
         attention: Float[batch, T], of the last token (`last_token_attention`).
@@ -224,7 +224,7 @@ def tokencarve(attention: torch.Tensor, contribution: torch.Tensor, groups: torc
 
 
 def ranks(scores: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
-    """Float32[batch, T]: in each group n for the highest of n scores, 1 for the lowest, of equals more for the first; else 0."""
+    """Float32[batch, T]: in a group of n tokens, n for the highest score to 1 for the lowest, equal ones in order; else 0."""
     groups = groups.to(scores.device)
     order = scores.argsort(dim=1, descending=True, stable=True)
     by_score = groups.gather(1, order)
@@ -238,7 +238,7 @@ def ranks(scores: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
 def debiased(
     scores: torch.Tensor, visual: torch.Tensor, trends: Sequence[npt.NDArray[np.float64]], padding: torch.Tensor
 ) -> torch.Tensor:
-    """Scores over the trend at their index, a_i / f(x_i), and 0 for tokens that show padding.
+    """Scores divided by the trend at their index, a_i / f(x_i), and 0 for tokens that show padding.
 
     Source: arXiv 2508.17807.
 
@@ -255,19 +255,19 @@ def debiased(
 
 
 def _sum(call: AttentionCall, chosen: torch.Tensor, remaining: torch.Tensor) -> torch.Tensor:
-    """Float32[batch, T]: the attention of chosen tokens of the prompt that remain, mean over the heads, sum over them."""
+    """Float32[batch, T]: attention of the chosen tokens that remain, mean over the heads, sum over the tokens."""
     return over_prompt(summed_rows(call, _queries(call, chosen, remaining)[0]), call, chosen.shape[1])
 
 
 def _queries(call: AttentionCall, chosen: torch.Tensor, remaining: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bool[batch, queries]: which queries of a call are chosen tokens that remain; Int[batch, queries]: where each stood."""
+    """Bool[batch, queries]: which queries of a call are chosen tokens that remain; Int[batch, queries]: their positions."""
     chosen = chosen.to(remaining.device) & remaining
     queries, length = call.query.shape[2], chosen.shape[1]
     if queries == length:
         return chosen, torch.arange(length, device=chosen.device).expand(len(chosen), -1)
     positions = call.positions
     if positions is None or positions.shape[1] != queries:
-        # A layer that uses the keys of a lower one has those of more tokens than it is run for.
+        # A layer that uses the keys of a lower one has keys of more tokens than it is run for.
         positions = Slots.of(remaining).positions
     if positions.shape[1] != queries:
         raise UnsupportedModelError(

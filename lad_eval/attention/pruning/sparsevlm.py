@@ -1,4 +1,4 @@
-"""SparseVLM: by the attention of the text tokens that have to do with the images; its first version merges what is dropped."""
+"""SparseVLM: ranks by the attention of the text tokens related to the images; version 1 merges dropped tokens."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SparseVLM(DebiasedPruner):
-    """Prunes in three stages by the attention of the raters; the best of what is dropped lives on, clustered.
+    """Prunes in three stages by the attention of the raters (`scores.sparsevlm_raters`); the best dropped tokens are clustered.
 
-    Source: Zhang et al. 2024, arXiv 2410.04417; github.com/Gumpest/SparseVLMs, 26a5f48, version 1: as layers 2, 6 and 15 of 32
-    are left, so before the next, to 303, 110 and 36 tokens and the clusters, for a mean of 128 of 576. The released code counts
-    positions again; here tokens keep theirs, and a cluster that of its centre.
+    Source: Zhang et al. 2024, arXiv 2410.04417; github.com/Gumpest/SparseVLMs, 26a5f48, version 1: after layers 2, 6 and 15 of
+        32,
+    to 303, 110 and 36 tokens and the clusters, for a mean of 128 of 576. The released code renumbers
+    positions; here tokens keep theirs, and a cluster that of its centre.
 
     Args:
-        layer: of the first stage; the others follow as far into the layers behind it as published.
-        merge: whether dropped tokens live on in clusters, which are kept besides. Nothing does under a keep of 0.
+        layer: of the first stage; the later stages are as far into the layers after it as published.
+        merge: whether dropped tokens are merged into clusters, kept in addition to `keep`. With a keep of 0 there are none.
     """
 
     name: ClassVar[str] = "sparsevlm"
@@ -49,7 +50,7 @@ class SparseVLM(DebiasedPruner):
     def _decide(self, inputs: StageInput, stage: int) -> PruningDecision:
         from lad_eval.attention.pruning.merging import clustered_dropped
 
-        # Computed once, and only where it is needed: tokens are ranked by it, over its trend, and merged by it as it is.
+        # Computed once, and only if needed: tokens are ranked by it divided by its trend, and merged by it unchanged.
         attention = cache(lambda: self._attention(inputs, stage))
         decision = self._keep_highest(inputs, stage, lambda: self._debiased(attention(), inputs, stage))
         dropped = self._candidates(inputs, stage) & inputs.remaining & ~decision.remaining
@@ -66,14 +67,14 @@ class SparseVLM(DebiasedPruner):
 
 @dataclass(frozen=True)
 class SparseVLMPlus(DebiasedPruner):
-    """Prunes in three stages by the raters' attention over what rotary positions alone give a key, in half of the heads.
+    """Prunes in three stages by the raters' attention divided by the weight of rotary positions alone, in half of the heads.
 
-    Source: github.com/Gumpest/SparseVLMs, 26a5f48, version 2: as layers 2, 6 and 15 of 32 are left, to 238, 108 and 60 tokens
-    for a mean of 128 of 576. Nothing is merged, and tokens keep their positions. What rotary positions give may be near 0, and
-    the released code divides by it all the same; see `scores.rotary_weights`.
+    Source: github.com/Gumpest/SparseVLMs, 26a5f48, version 2: after layers 2, 6 and 15 of 32, to 238, 108 and 60 tokens
+    for a mean of 128 of 576. Nothing is merged, and tokens keep their positions. The weight of rotary positions may be near 0,
+    and the released code divides by it anyway; see `scores.rotary_weights`.
 
     Args:
-        layer: of the first stage; the others follow as far into the layers behind it as published.
+        layer: of the first stage; the later stages are as far into the layers after it as published.
     """
 
     name: ClassVar[str] = "sparsevlm-plus"

@@ -1,9 +1,9 @@
-"""The layers before which tokens leave a prompt, and what is known of the tokens there.
+"""Lets tokens leave a prompt before decoder layers, with the state that a pruner ranks them by.
 
-Nothing is patched. Hooks of PyTorch on the decoder's layers let each layer from the first such one on see the remaining tokens
-alone, and put what it makes of them back among all tokens: the decoder's own loop, features that are added between layers
-(DeepStack), the final norm and the choice of the last logits meet the length that they expect. The key-value caches of these
-layers are shorter; steps that continue the prompt are given masks that fit them.
+Nothing is patched. PyTorch hooks on the decoder's layers give each layer from the first such one on the remaining tokens
+only, and put its output back among all tokens: the decoder's own loop, features that are added between layers
+(DeepStack), the final norm and the choice of the last logits get the length that they expect. The key-value caches of these
+layers are shorter; steps that continue the prompt get masks of that length.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from lad_eval.errors import UnsupportedModelError
 
 @dataclass(frozen=True)
 class StageInput:
-    """What is known of a batch of prompts before a decoder layer at which tokens may leave.
+    """The state of a batch of prompts before a decoder layer at which tokens may leave.
 
     Attributes:
         layer: index of that layer in the decoder.
         layout: of the prompts.
-        entering: Float[batch, T, D], what enters the layer; of the last tokens alone in some that have no keys of their own.
-        embeddings: Float[batch, T, D], what entered the first layer.
+        entering: Float[batch, T, D], the layer's input; only the last tokens in some layers without keys of their own (Gemma 4).
+        embeddings: Float[batch, T, D], the first layer's input.
         remaining: Bool[batch, T], the tokens that have not left; False on padding.
         attention: the call of the nearest layer below that attends.
         rotary: position embeddings of the layer of that call, for all T tokens; None where it has none.
-        coming: gives the attention call that this layer would make of the remaining tokens, at the cost of its projections.
+        coming: returns the attention call that this layer would make on the remaining tokens, at the cost of its projections.
     """
 
     layer: int
@@ -60,14 +60,14 @@ class StageInput:
 
     @property
     def hidden(self) -> torch.Tensor:
-        """Float[batch, T, D], what enters the layer; of tokens that have left, what they were when they did.
+        """Float[batch, T, D], the layer's input; for tokens that have left, their hidden states at that point.
 
         Raises:
-            UnsupportedModelError: the layer is run for the last tokens alone.
+            UnsupportedModelError: the layer is run for the last tokens only.
         """
         if self.entering.shape[1] != self.layout.length:
             raise UnsupportedModelError(
-                f"Decoder layer {self.layer} is run for the last tokens alone, and hidden states of all are needed there; choose "
+                f"Decoder layer {self.layer} is run for the last tokens only, and hidden states of all are needed there; choose "
                 "another layer."
             )
         return self.entering
@@ -75,11 +75,11 @@ class StageInput:
 
 @dataclass(frozen=True)
 class PruningDecision:
-    """What becomes of the prompts at a stage.
+    """The decision at a stage: which tokens remain, and their hidden states.
 
     Attributes:
         remaining: Bool[batch, T]; a token that has left does not come back.
-        hidden: Float[batch, T, D] to go on with, where tokens were merged; None: what entered.
+        hidden: Float[batch, T, D] to continue with, where tokens were merged; None: unchanged.
     """
 
     remaining: torch.Tensor
@@ -96,8 +96,8 @@ def pruned(model: Any, layout: PromptLayout, stages: Mapping[int, Decide], how: 
     Args:
         model: of transformers; see `decoder.check_stages`.
         layout: of the prompts.
-        stages: by decoder layer, what chooses the tokens that remain from it on.
-        how: "drop" takes the others out; "mask" hides their keys from the layers, at no gain.
+        stages: by decoder layer, the function that chooses the tokens that remain from it on.
+        how: "drop" takes the others out; "mask" hides their keys from the layers, with no speed-up.
     """
     with kept_tokens(model) as table, ExitStack() as stack:
         one = _Pruned(model, layout, stages, how, table)
@@ -107,7 +107,7 @@ def pruned(model: Any, layout: PromptLayout, stages: Mapping[int, Decide], how: 
         stack.enter_context(all_tokens_reach(model, max(stages)))
         layers = decoder_layers(model)
         stack.callback(layers[0].register_forward_pre_hook(in_this_thread(one.begin), with_kwargs=True).remove)
-        for index in sorted(set(one.below.values())):  # before their own tokens are gathered
+        for index in sorted(set(one.below.values())):  # before these layers' tokens are gathered
             stack.callback(
                 layers[index].register_forward_pre_hook(in_this_thread(partial(one.note, index)), with_kwargs=True).remove
             )
@@ -120,7 +120,7 @@ def pruned(model: Any, layout: PromptLayout, stages: Mapping[int, Decide], how: 
 
 
 class _ReachedError(Exception):
-    """The attention call that was waited for."""
+    """Stops a layer once its attention call is known."""
 
     def __init__(self, call: AttentionCall) -> None:
         self.call = call
@@ -164,12 +164,12 @@ class _Pruned:
         self._embeddings = args[0]
 
     def note(self, index: int, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Before a layer whose attention a stage has."""
+        """Before a layer whose attention a stage ranks by."""
         if not self._steps.continues:
             self._rotary[index] = kwargs.get("position_embeddings")
 
     def observe(self, call: AttentionCall) -> None:
-        """Of an attention call, what stages and later steps need."""
+        """Stores what stages and later steps need of an attention call."""
         if self._steps.continues:
             return
         if call.layer in self.below.values():
@@ -206,7 +206,7 @@ class _Pruned:
         return self._compacted(index, args, kwargs)
 
     def leave(self, index: int, module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        """Behind a layer from the first stage on."""
+        """After a layer from the first stage on."""
         full = self._entering.pop(index, None)
         if full is None:
             return None
@@ -214,7 +214,7 @@ class _Pruned:
         return (slots.put(full, output[0]), *output[1:]) if isinstance(output, tuple) else slots.put(full, output)
 
     def _decide(self, index: int, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        """The layer's arguments, among which hidden states may be new; what remains is in `_left`."""
+        """The layer's arguments, perhaps with new hidden states; the remaining tokens are in `_left`."""
         hidden = args[0]
         assert self._embeddings is not None  # `begin` comes first
         remaining = self._layout.attended.to(hidden.device) if self._left is None else self._left.remaining.to(hidden.device)
@@ -232,7 +232,7 @@ class _Pruned:
         return args if decision.hidden is None else (decision.hidden, *args[1:])
 
     def _coming(self, index: int, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AttentionCall:
-        """The attention call that a layer would make; nothing is cached, and nobody else observes it.
+        """The attention call that a layer would make; nothing is cached, and no other hook observes it.
 
         Raises:
             UnsupportedModelError: it does not attend.
@@ -263,7 +263,7 @@ class _Pruned:
         )
 
     def _keys(self, index: int) -> torch.Tensor:
-        """Int[batch, keys] of a layer: where each key stood in the prompt, -1 where it is hidden."""
+        """Int[batch, keys]: the position in the prompt of each of a layer's keys, -1 where it is hidden."""
         left = self._at[index]
         source = self._steps.source(index)
         if self._how == "drop" and source == index:
@@ -276,7 +276,7 @@ class _Pruned:
         return torch.where(real, positions, -1)
 
     def _compacted(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """A layer's arguments for the remaining tokens alone."""
+        """A layer's arguments for the remaining tokens only."""
         hidden, mask, slots = args[0], kwargs.get("attention_mask"), self._at[index].slots
         batch, tokens = hidden.shape[:2]
         keys = self._keys(index).to(hidden.device)
@@ -289,19 +289,19 @@ class _Pruned:
                 last = torch.arange(slots.length - tokens, slots.length, device=hidden.device).expand(batch, -1)
                 queries = slots.positions.to(hidden.device) if whole else last
                 cut = cut_entries(mask, queries, keys, form, hidden.dtype)
-            self._cut[known] = (mask, cut)  # held, so that its id is not another's
+            self._cut[known] = (mask, cut)  # held, so that no other mask can have its id
         if whole:
             args, kwargs = compacted_inputs(args, kwargs, slots, batch)
         return args, {**kwargs, "attention_mask": self._cut[known][1]}
 
 
 def _decided_before_appended(decide: Decide, inputs: StageInput) -> PruningDecision:
-    """What is chosen of prompts behind which tokens were appended: the same as without these, which all remain.
+    """The decision for prompts with appended tokens: as without them, and the appended tokens all remain.
 
-    So a prompt that is read again for every prefix of an answer is pruned as one that is read once and continued.
+    So a prompt that is run again for every prefix of an answer is pruned like one that is run once and continued.
 
     Raises:
-        UnsupportedModelError: an attention call is of the last token alone.
+        UnsupportedModelError: an attention call has the last token only.
     """
     if not (count := inputs.layout.appended):
         return decide(inputs)
@@ -326,7 +326,7 @@ def _without_last(call: AttentionCall, count: int) -> AttentionCall:
     """A prefill's call without its last tokens, which no token before them sees."""
     if call.query.shape[2] <= count:
         raise UnsupportedModelError(
-            f"Layer {call.layer} attends from the last token alone, so that a prompt with a prefix of an answer cannot be pruned."
+            f"Layer {call.layer} attends from the last token only, so that a prompt with a prefix of an answer cannot be pruned."
         )
     mask: Any = call.mask
     if isinstance(mask, torch.Tensor):

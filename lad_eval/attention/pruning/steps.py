@@ -13,17 +13,17 @@ from lad_eval.errors import UnsupportedModelError
 
 
 class Steps:
-    """How far prompts have been continued, and what their continuation sees.
+    """How far prompts have been continued, and which tokens their continuation attends to.
 
-    The caches of pruned layers are shorter than the first layer's, for which the model makes its masks. Theirs are written again
-    from where the cached tokens stood: a query sees what remains, comes before it, and lies in the layer's window or chunk.
+    The caches of pruned layers are shorter than the first layer's, for which the model makes its masks. Their masks are made here
+    from the cached tokens' positions: a query attends to remaining tokens before it in the layer's window or chunk.
 
     Args:
         model: of transformers.
         layout: of the prompts.
 
     Attributes:
-        keys: by layer, Int[batch, keys] of the prompt that are in its cache: where they stood, -1 where they are hidden.
+        keys: by layer, Int[batch, keys]: positions of the prompt's tokens in its cache, -1 where they are hidden.
         continues: whether the pass continues the prompts, or reads them.
     """
 
@@ -37,7 +37,7 @@ class Steps:
         self.continues = False
 
     def begin(self, tokens: int, kwargs: dict[str, Any]) -> bool:
-        """Notes what a pass is, from the first layer's arguments; whether it continues the prompts."""
+        """Takes the start of a pass from the first layer's arguments; returns whether it continues the prompts."""
         cache = _cache(kwargs)
         # Layers below the first stage have the whole prompt in their caches, and one of them attends.
         past = 0 if cache is None else int(cache.get_seq_length(self._cached(min(self._attention))))
@@ -53,14 +53,14 @@ class Steps:
 
     @property
     def continued(self) -> int:
-        """Tokens behind the prompts when this pass is done."""
+        """Number of tokens after the prompts when this pass is done."""
         return self._appended + self._tokens
 
     def note_window(self, call: AttentionCall) -> None:
         """Takes a layer's window from a call of the prefill.
 
         Raises:
-            UnsupportedModelError: something counts the remaining tokens where it should count those of the prompt.
+            UnsupportedModelError: the layer would count the remaining tokens instead of those of the prompt.
         """
         module: Any = call.module
         scaled = getattr(module, "attn_temperature_tuning", False) and not getattr(module, "use_rope", True)
@@ -78,7 +78,7 @@ class Steps:
             )
 
     def source(self, layer: int) -> int:
-        """The layer whose keys a layer attends to: itself, or of layers that have none (Gemma 4) the last one of its kind."""
+        """The layer whose keys a layer attends to: itself, or for one without keys (Gemma 4) the last of its kind with keys."""
         module = self._attention.get(layer)
         if module is None or not getattr(module, "is_kv_shared_layer", False):
             return layer
@@ -94,7 +94,7 @@ class Steps:
 
         Args:
             layer: index in the decoder.
-            hidden: Float[rows, queries, D] that enters it; each prompt's rows stand together.
+            hidden: Float[rows, queries, D] that enters it; the rows of each prompt are adjacent.
             kwargs: of the layer.
         """
         held = getattr(_cache(kwargs).layers[self._cached(self.source(layer))], "sliding_window", None)
@@ -109,7 +109,7 @@ class Steps:
         end = self._length + self._appended + tokens
         later = torch.arange(self._length, end, device=device).expand(len(prompts), -1)
         keys = torch.cat([prompts, later], dim=1)
-        if held is not None:  # a cache that slides keeps as many tokens, which may reach further back than the window
+        if held is not None:  # a sliding cache keeps a number of tokens, which may reach further back than the window
             keys = keys[:, max(0, keys.shape[1] - (held - 1 + tokens)) :]
         queries = torch.arange(end - tokens, end, device=device)[None, :, None]
         columns = keys[:, None]
@@ -127,7 +127,7 @@ class Steps:
         return None if tokens == 1 and bool(seen.all()) else written(seen[:, None], form, hidden.dtype)
 
     def hidden(self, remaining: torch.Tensor, call: AttentionCall) -> torch.Tensor:
-        """Bool[rows, keys]: which keys of a call in a layer with a whole cache are tokens that do not remain.
+        """Bool[rows, keys]: which keys of a call in a layer with a full cache are dropped tokens.
 
         Args:
             remaining: Bool[batch, T].
@@ -138,7 +138,7 @@ class Steps:
         return gone.repeat_interleave(call.query.shape[0] // len(gone), dim=0)
 
     def _chunk(self, layer: int) -> int | None:
-        """Of layers that attend inside chunks of the prompt (Llama 4), their length."""
+        """Chunk length of a layer that attends within chunks of the prompt (Llama 4); None for others."""
         config: Any = getattr(self._attention[layer], "config", None)
         kinds = getattr(config, "layer_types", None)
         if kinds is None or kinds[layer] != "chunked_attention":

@@ -1,4 +1,4 @@
-"""TokenCarve: by attention and by what a token contributes to its image, with merging of the less good."""
+"""TokenCarve: ranks by attention and by what a token contributes to its image, and merges the lower-ranked tokens."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TokenCarve(DebiasedPruner):
-    """Ranks half by FastV's attention, half by information, keeps one and a half times `keep` and merges what is too much.
+    """Ranks half by FastV's attention and half by information, keeps 1.5 times `keep` tokens and merges the surplus.
 
-    Source: TokenCarve, github.com/ShawnTan86/TokenCarve, a57bd59. The released code also takes what is dropped out of the caches
-    of the layers before, which is not done here. A trend is taken out of the attention before it is ranked.
+    Source: TokenCarve, github.com/ShawnTan86/TokenCarve, a57bd59. The released code also removes dropped tokens from the caches
+    of earlier layers, which is not done here. A trend is divided out of the attention before it is ranked.
     """
 
     name: ClassVar[str] = "tokencarve"

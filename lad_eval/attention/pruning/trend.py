@@ -1,4 +1,4 @@
-"""How scores change with a visual token's index alone, fitted on calibration prompts, to be divided out. No torch here.
+"""The trend of scores over a visual token's index, fitted on calibration prompts to be divided out. No torch here.
 
 Source: arXiv 2508.17807: f(x) = mu exp(sigma x) with x = i / (L - 1), by least squares to the mean score of token i of L over the
 samples. sigma is the strength of the bias: of the scores, or of how often each index is kept.
@@ -22,9 +22,9 @@ TrendKind = Literal["exp", "mean", "none"]
 TrendOver = Literal["sequence", "image"]
 
 RAMP_R2 = 0.1
-"""Below it an exponential says too little of the mean scores to be called a bias towards late tokens."""
+"""R2 below which an exponential explains too little of the mean scores to be called a bias."""
 ENOUGH_REQUESTS = 100
-# An index that is hardly ever attended to must not come first because of one sample in which it is.
+# An index with almost no mean attention must not rank first because of one sample.
 _LOWEST = 0.01
 _KINDS: tuple[TrendKind, ...] = ("exp", "mean")
 _OVERS: tuple[TrendOver, ...] = ("sequence", "image")
@@ -32,7 +32,7 @@ _NO_TREND = "What was learned is not a trend of visual tokens; calibrate it agai
 
 
 class ScoreMeans:
-    """Mean score by index, over prompts, for every grid of visual tokens that was met.
+    """Mean score by index, over prompts, for every grid of visual tokens that occurred.
 
     Args:
         over: "sequence" counts through all visual tokens of a prompt, "image" inside each image.
@@ -44,12 +44,12 @@ class ScoreMeans:
         self._sums: dict[Grid, tuple[Floats, Floats]] = {}
 
     def add(self, scores: npt.ArrayLike, grid: Sequence[int], usable: npt.ArrayLike | None = None) -> None:
-        """One prompt; one without visual tokens counts for nothing.
+        """Adds one prompt; one without visual tokens is ignored.
 
         Args:
             scores: Float[L], of the prompt's visual tokens in order; or Bool[L], whether each was kept.
             grid: visual tokens of each image; they add up to L.
-            usable: Bool[L], False on tokens that show padding, which count for nothing; None: none does.
+            usable: Bool[L], False on tokens that show padding, which are ignored; None: no token does.
         """
         if not sum(grid):
             return
@@ -63,7 +63,7 @@ class ScoreMeans:
 
     @property
     def means(self) -> dict[Grid, tuple[Floats, Floats]]:
-        """By grid, ascending: Float[L] mean score of each index, 0 where it was always padding; Float[L] how many it is of."""
+        """By grid, ascending: Float[L] mean score of each index (0 where it was always padding), Float[L] number of prompts."""
         return {key: (total / np.maximum(count, 1), count) for key, (total, count) in sorted(self._sums.items())}
 
 
@@ -73,8 +73,8 @@ class MeansArrays:
 
     Attributes:
         label: what the means are of.
-        values: of Float[L], the mean of each index.
-        counts: of Float[L], how many prompts it is of.
+        values: prefix of Float[L], the mean of each index.
+        counts: prefix of Float[L], the number of prompts.
     """
 
     label: str
@@ -93,7 +93,7 @@ class MeansArrays:
         """The means that `write` wrote, by grid.
 
         Raises:
-            KeyError, ValueError: they are not such.
+            KeyError, ValueError: the arrays are not such means.
         """
         names = [name.removeprefix(f"{self.values}/") for name in arrays if name.startswith(f"{self.values}/")]
         return {
@@ -103,9 +103,9 @@ class MeansArrays:
 
 ATTENTION = MeansArrays("attention", "mean", "count")
 KEPT_BEFORE = MeansArrays("kept before", "before", "before-count")
-"""How often each index is kept by the scores as they are."""
+"""How often each index is kept by the original scores."""
 KEPT_AFTER = MeansArrays("kept after", "after", "after-count")
-"""How often each index is kept by the scores over their trend."""
+"""How often each index is kept by the scores divided by their trend."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Exponential:
 
     @property
     def is_ramp(self) -> bool:
-        """Whether it is worth being called a bias towards late, or early, tokens."""
+        """Whether it explains enough to be called a bias towards late, or early, tokens."""
         return self.r2 >= RAMP_R2
 
     def __str__(self) -> str:
@@ -134,13 +134,13 @@ class Exponential:
 
 
 def fit_exponential(means: Mapping[Grid, tuple[Floats, Floats]]) -> Exponential:
-    """Least squares to mean scores, each grid's relative to their mean, weighted by how many prompts each is of.
+    """Least-squares fit to mean scores, relative to their mean in each grid, weighted by the number of prompts.
 
     Args:
-        means: by grid, Float[L] and counts Float[L]; indices of count 0 are passed over.
+        means: by grid, Float[L] and counts Float[L]; indices of count 0 are skipped.
 
     Raises:
-        UserError: fewer than 3 indices, scores that are all 0 or not finite, or no exponential is near.
+        UserError: fewer than 3 indices, scores that are all 0 or not finite, or the fit does not converge.
     """
     from scipy.optimize import curve_fit
 
@@ -155,33 +155,33 @@ def fit_exponential(means: Mapping[Grid, tuple[Floats, Floats]]) -> Exponential:
         counts.append(count[used])
     x, y, weight = np.concatenate(places), np.concatenate(values), np.concatenate(counts)
     if len(np.unique(x)) < 3:
-        raise UserError(f"A trend needs at least 3 visual tokens to be fitted to, not {len(np.unique(x))}; use trend=none.")
+        raise UserError(f"A trend is fitted to at least 3 visual tokens, not {len(np.unique(x))}; use trend=none.")
     try:
         (mu, sigma), _ = curve_fit(_exponential, x, y, p0=(float(np.average(y, weights=weight)), 0.0), sigma=weight**-0.5)
     except RuntimeError as error:
-        raise UserError("No exponential trend is near these scores; use trend=mean.") from error
+        raise UserError("No exponential trend fits these scores; use trend=mean.") from error
     residual = float(np.sum(weight * (y - _exponential(x, mu, sigma)) ** 2))
     spread = float(np.sum(weight * (y - np.average(y, weights=weight)) ** 2))
-    # Of scores that are equal up to rounding there is no variance to explain.
+    # Scores that are equal up to rounding have no variance to explain.
     r2 = 1 - residual / spread if spread > 1e-18 * weight.sum() else 0.0
     return Exponential(float(mu), float(sigma), r2)
 
 
 def positions(length: int) -> Floats:
-    """Of `length` tokens, the x of each: from 0 to 1; 0 of one alone."""
+    """The x of each of `length` tokens: from 0 to 1; 0 for a single one."""
     return np.linspace(0.0, 1.0, length) if length > 1 else np.zeros(length)
 
 
 @dataclass(frozen=True)
 class Trend:
-    """What scores are divided by at each index. Made by `Trend.fitted`, or from what `arrays` gave.
+    """What scores are divided by at each index. Made by `Trend.fitted`, or from stored `arrays`.
 
     Attributes:
-        kind: "exp", the exponential; "mean", the mean score of the index, smoothed where it is of few prompts.
+        kind: "exp", the exponential; "mean", the mean score of the index, smoothed if it has few prompts.
         over: "sequence" or "image".
         exponential: fitted, whatever the kind.
         requests: calibration prompts that it was fitted to.
-        means: mean scores by grid, with the number of prompts that each index's is of.
+        means: mean scores by grid, with the number of prompts of each index.
     """
 
     kind: TrendKind
@@ -192,10 +192,10 @@ class Trend:
 
     @classmethod
     def fitted(cls, kind: TrendKind, scores: ScoreMeans) -> Trend:
-        """To the mean scores of calibration prompts.
+        """The trend fitted to the mean scores of calibration prompts.
 
         Raises:
-            UserError: see `fit_exponential`; or the kind is none that is fitted.
+            UserError: see `fit_exponential`; or the kind is unknown.
         """
         if kind not in _KINDS:
             raise UserError(f"A trend of kind {kind!r} is not fitted; use {' or '.join(map(repr, _KINDS))}.")
@@ -204,7 +204,7 @@ class Trend:
 
     @property
     def warning(self) -> str | None:
-        """Why it may not be trusted; None where nothing speaks against it."""
+        """Why it may be unreliable; None if there is no reason."""
         if self.requests >= ENOUGH_REQUESTS:
             return None
         return f"The trend is fitted to {self.requests} requests only; at least {ENOUGH_REQUESTS} are advised."
@@ -212,7 +212,7 @@ class Trend:
     def curve(self, grid: Sequence[int]) -> Floats:
         """The trend at each visual token of a prompt, Float[L], positive, 1 on the mean over its indices; L may be 0.
 
-        An exponential is taken at the x of a grid that was not met in calibration; a mean has nothing to say of one.
+        An exponential also holds for a grid that did not occur in calibration; a mean does not.
 
         Args:
             grid: visual tokens of each image of the prompt.
@@ -237,7 +237,7 @@ class Trend:
         return np.maximum(values / level, _LOWEST)
 
     def arrays(self) -> dict[str, Floats]:
-        """Float arrays by name, from which `of_arrays` makes it again without a model."""
+        """Float arrays by name, from which `of_arrays` restores it without a model."""
         made = {
             "trend": np.array([_KINDS.index(self.kind), _OVERS.index(self.over), self.requests], dtype=np.float64),
             "exponential": np.array([self.exponential.mu, self.exponential.sigma, self.exponential.r2]),
@@ -249,7 +249,7 @@ class Trend:
         """The trend that `arrays` wrote.
 
         Raises:
-            UserError: these arrays are not such.
+            UserError: the arrays are not those of a trend.
         """
         try:
             kind, over, requests = (int(number) for number in arrays["trend"])
@@ -281,9 +281,9 @@ def _parts(grid: Grid, over: TrendOver) -> list[tuple[Grid, slice]]:
 def _smoothed(mean: Floats, count: Floats, grid: Grid) -> Floats:
     """Means in which each adjacent index of the same image counts as one prompt more.
 
-    Many prompts are hardly smoothed: the next index may be at the other border of the picture, and attended to less or more.
+    Means of many prompts are hardly smoothed: the next index may be at the picture's other border, with other attention.
     """
-    # Where all prompts had padding there is no mean but that of the others.
+    # An index that was padding in all prompts has no mean of its own.
     values = np.where(count > 0, mean, np.average(mean, weights=count))
     adjacent = np.zeros(len(values))
     for _, part in _parts(grid, "image"):

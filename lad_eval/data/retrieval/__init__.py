@@ -1,1 +1,1 @@
-"""Bundles of images for retrieval tasks: rendered from a data set's captions, with hard negatives by embedding, and stored."""
+"""Captioned data sets for retrieval tasks: embeddings, hard negatives, and samples drawn from both and stored."""

@@ -1,8 +1,8 @@
 """Annotation files of the released code of LAD: a JSON list of samples.
 
 Every entry has `id` (a running number), `image_ids` (paths in displayed order), `index` (0-based place of the right picture),
-`target` (its file name) and `caption`. The folder of the pictures is given apart from the file: paths are looked up below it, as
-much of each as exists there (`data.names.locate`), so that none leads out of it.
+`target` (its file name) and `caption`. The folder of the pictures is named separately: paths are looked up below it, as
+much of each as exists there (`lad_eval.data.pictures.locate`), so that none leads out of it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Annotation:
     caption: str
 
     def renamed(self, names: Mapping[str, str]) -> Annotation:
-        """The same sample with other names of its pictures, by those that it has; the target is its right picture's."""
+        """The same sample with its pictures renamed, old name -> new name; the target is the right picture's new name."""
         paths = tuple(names[path] for path in self.image_ids)
         return Annotation(self.id, paths, self.index, paths[self.index], self.caption)
 
@@ -47,7 +47,7 @@ def file_name(path: str) -> str:
 def sample_ids(annotations: Iterable[Annotation]) -> Iterator[str]:
     """An id for every sample: its right picture's file name; from the second sample of that picture on with `#2`, `#3`, ...
 
-    An image that is the right one anywhere is therefore among the ids under its own name, so that sets of ids show whether two
+    Every right image is therefore among the ids under its own name, so that sets of ids show whether two
     tasks share a right image.
     """
     seen: dict[str, int] = {}
@@ -118,7 +118,7 @@ def _annotation(where: str, entry: Any) -> Annotation:
 
 
 def _names(target: str, path: str) -> bool:
-    """Whether a target is the last part of a path, with as many of its folders as it likes."""
+    """Whether a target is the end of a path: the file name, with any number of the folders before it."""
     wanted, parts = path_parts(target), path_parts(path)
     return bool(wanted) and parts[-len(wanted) :] == wanted
 
@@ -140,7 +140,7 @@ class CaptionIndex:
         captions: by file name; only of pictures that are there.
         categories: category ids by file name; None: the data has no categories. A picture without an entry is in no sample.
         test: names from which test samples are made; empty: the data does not say.
-        absent: how many pictures have a caption and are not there.
+        absent: how many pictures have a caption and are missing.
     """
 
     folder: str
@@ -151,12 +151,12 @@ class CaptionIndex:
 
     @cached_property
     def names(self) -> list[str]:
-        """Pictures that can stand in samples, sorted."""
+        """Pictures that samples can show, sorted."""
         return sorted(name for name in self.captions if self.categories is None or name in self.categories)
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 hex digest, 32 characters, of all of it."""
+        """SHA-256 hex digest, 32 characters, of the whole index."""
         return hashlib.sha256(json.dumps(self._plain(), sort_keys=True).encode()).hexdigest()[:32]
 
     def _plain(self) -> dict[str, Any]:
@@ -182,9 +182,9 @@ def pictures_in(folder: Path) -> set[str]:
 
 
 def cached_index(path: Path, sources: Sequence[Path], make: Callable[[], CaptionIndex]) -> CaptionIndex:
-    """The index as it was noted at `path`, if its sources have not changed since; else made and noted.
+    """The index as stored at `path`, if its sources have not changed since; else it is made and stored.
 
-    COCO's own files take seconds and a gigabyte to read. A note that cannot be written is done without.
+    COCO's own files take seconds and a gigabyte to read. If the index cannot be stored, it is made again by the next call.
     """
     seen = [[source.name, stat.st_size, stat.st_mtime_ns] for source in sources if (stat := _stat(source)) is not None]
     try:

@@ -48,7 +48,7 @@ class CaptionedSet(DataSet):
     """What COCO and Flickr8k have in common.
 
     Attributes:
-        protocols: that make sense for it, the default first.
+        protocols: that it supports, the default first.
         sizes: numbers of candidates of the bundled tasks.
     """
 
@@ -57,8 +57,8 @@ class CaptionedSet(DataSet):
     sizes: tuple[int, ...] = (4, 8)
 
     @abstractmethod
-    def bring(self, root: Path, options: PrepareOptions, progress: Progress) -> None:
-        """Sees that its files are there and unpacked.
+    def download(self, root: Path, options: PrepareOptions, progress: Progress) -> None:
+        """Downloads and unpacks the files that are missing.
 
         Raises:
             DataError: as `DataSet.prepare`.
@@ -74,18 +74,18 @@ class CaptionedSet(DataSet):
 
     @abstractmethod
     def sources(self, root: Path) -> Sequence[Path]:
-        """The files and the folder that `read` looks at, whether there or not."""
+        """The files and the folder that `read` reads, whether they exist or not."""
 
     @abstractmethod
     def picture_folder(self, root: Path) -> Path:
-        """Where the pictures lie, or would lie."""
+        """The folder of the pictures, whether it exists or not."""
 
     def index(self, root: Path) -> CaptionIndex:
-        """What `read` says, remembered until a file changes."""
+        """The result of `read`, cached until a file changes."""
         return cached_index(root / FOLDER / "index.json", self.sources(root), lambda: self.read(root))
 
     def annotations(self, root: Path, recipe: Recipe) -> AnnotationSet:
-        """Samples by a recipe: those that are kept, else made now and kept where that is possible.
+        """Samples by a recipe: the stored ones, else made now, and stored where that is possible.
 
         Raises:
             DataError: files, embeddings or pictures are missing, damaged or too few.
@@ -103,12 +103,12 @@ class CaptionedSet(DataSet):
         try:
             keep_set(root, recipe, made)
         except OSError as error:
-            _LOG.warning("%s: annotations cannot be kept there (%s); every run computes them again.", root, error.strerror)
+            _LOG.warning("%s: annotations cannot be stored there (%s); every run computes them again.", root, error.strerror)
         return made
 
     def prepare(self, root: Path, options: PrepareOptions, progress: Progress) -> None:
         protocols = self._protocols(options)
-        self.bring(root, options, progress)
+        self.download(root, options, progress)
         index = self.index(root)
         if index.absent:
             _LOG.warning("%s: %s", root / index.folder, absent_line(index.absent))
@@ -157,7 +157,7 @@ class CaptionedSet(DataSet):
         lines = [*files]
         for folder in _folders(root / FOLDER / "embeddings"):
             done = embeddings_fingerprint(folder) is not None
-            lines.append(f"embeddings of {folder.name}: {'there' if done else 'begun; prepare again to go on'}")
+            lines.append(f"embeddings of {folder.name}: {'there' if done else 'incomplete; prepare again to continue'}")
         made: dict[str, list[int]] = {}
         for _, recipe in _stored(root):
             if recipe is not None and recipe.order.samples == SAMPLES:
@@ -224,7 +224,7 @@ class CaptionedSet(DataSet):
 
 
 def absent_line(count: int) -> str:
-    """What to know of samples that were drawn without some pictures of the data set."""
+    """Note on samples that were drawn without some pictures of the data set."""
     many = f"{count} images with a caption are" if count > 1 else "1 image with a caption is"
     return f"{many} not there; samples drawn without them differ from those of the whole data set."
 

@@ -1,4 +1,4 @@
-"""Embeddings of pictures of one's own: kept in the user's data folder, found again by the pictures' folder."""
+"""Embeddings of pictures and captions, stored in parts; those of a user's own pictures are found by the pictures' folder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 32
 PART = 256
-"""Pictures a part, and so the most that is lost when the process is killed."""
+"""Pictures per part, so the most that is lost when the process is killed."""
 
 Floats = npt.NDArray[np.float32]
 _MANIFEST = "manifest.json"
@@ -45,7 +45,7 @@ class Encoder(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """What tells its weights and preparation from any other's."""
+        """What identifies its weights and its preparation of inputs."""
 
     def images(self, pictures: Sequence[Image]) -> Floats:
         """Float32[b, D]."""
@@ -81,7 +81,7 @@ class Embeddings:
 
 
 def encoder_folder(folder: Path, encoder: str) -> Path:
-    """Where the embeddings of an encoder lie below a folder: by its name; of a model folder by the last part of its path."""
+    """Where the embeddings of an encoder lie below a folder: by its name, or the last part of a model folder's path."""
     path = Path(encoder).expanduser()
     name = path.resolve().name if path.is_dir() or path.is_absolute() or encoder.startswith(".") else encoder
     return folder / re.sub(r"[^A-Za-z0-9._-]+", "--", name)
@@ -90,17 +90,17 @@ def encoder_folder(folder: Path, encoder: str) -> Path:
 def embed(
     items: Sequence[Captioned], encoder: Encoder, folder: Path, progress: Progress, *, batch_size: int = BATCH_SIZE
 ) -> Embeddings:
-    """Embeds what is not embedded yet; may be killed at any moment and resumes where it was.
+    """Embeds what is not embedded yet; may be killed at any moment, and then resumes.
 
     Args:
         items: pictures with captions, in a fixed order.
         encoder: of both.
         folder: as `encoder_folder` gives it; made if missing.
-        progress: shows how far it is.
-        batch_size: pictures or captions that the encoder sees at once.
+        progress: shows the progress.
+        batch_size: pictures or captions that the encoder takes at once.
 
     Raises:
-        DataError: a picture cannot be read, the folder cannot be written, or the encoder gives no numbers.
+        DataError: a picture cannot be read, the folder cannot be written, or the encoder returns NaN or infinite values.
     """
     parts = [items[start : start + PART] for start in range(0, len(items), PART)]
     keys = [_key(encoder.fingerprint, part) for part in parts]
@@ -151,7 +151,7 @@ def embeddings_fingerprint(folder: Path) -> str | None:
 
 
 def are_of(folder: Path, items: Sequence[Captioned]) -> bool:
-    """Whether finished embeddings are of just these pictures and captions, as far as names, sizes and captions tell.
+    """Whether finished embeddings are of just these pictures and captions, as far as names, sizes and captions show.
 
     Raises:
         FileNotFoundError: there are no embeddings.
@@ -192,7 +192,7 @@ def _key(fingerprint: str, part: Sequence[Captioned]) -> str:
 
 
 def _identity(item: Captioned) -> list[str | int]:
-    """What determines an embedding besides the encoder; what is done to the pixels, only if anything is."""
+    """What determines an embedding besides the encoder; treatments of the pixels are included if there are any."""
     return [item.name, item.path.stat().st_size, item.caption, *pixel_treatments(item.path)]
 
 
@@ -209,7 +209,7 @@ def _encoded(part: Sequence[Captioned], encoder: Encoder, batch_size: int, advan
 def _ahead(
     part: Sequence[Captioned], batch_size: int, pool: ThreadPoolExecutor
 ) -> Iterator[tuple[Sequence[Captioned], list[Image]]]:
-    """Batches with their pictures, of which the next are read while the encoder works on these."""
+    """Batches with their pictures; the next ones are read while the encoder runs."""
     batches = [part[start : start + batch_size] for start in range(0, len(part), batch_size)]
     waiting: list[list[Future[Image]]] = []
     for number, batch in enumerate(batches):
@@ -221,7 +221,7 @@ def _ahead(
 
 def _save(path: Path, part: Sequence[Captioned], images: Floats, texts: Floats) -> None:
     if not (np.isfinite(images).all() and np.isfinite(texts).all()):
-        raise DataError(f"The encoder gives no numbers (NaN or infinite) for images around {part[0].name}; choose another one.")
+        raise DataError(f"The encoder returns NaN or infinite values for images around {part[0].name}; choose another one.")
     with temporary_path(path) as temporary:
         metadata = {"names": json.dumps([item.name for item in part])}
         temporary.write_bytes(tensors_as_bytes({"images": images, "texts": texts}, metadata))
@@ -247,7 +247,7 @@ def _whole(path: Path) -> bool:
 
 
 def own_folder(images: Path, encoder: str) -> Path:
-    """Where the embeddings of the pictures of a folder are kept."""
+    """Where the embeddings of a folder's pictures are stored."""
     digest = hashlib.sha256(str(images.expanduser().resolve()).encode()).hexdigest()[:16]
     return encoder_folder(home() / "embeddings" / digest, encoder)
 
@@ -261,18 +261,18 @@ def embed_own(
     *,
     batch_size: int = BATCH_SIZE,
 ) -> Embeddings:
-    """Embeds pictures and captions of one's own; what is done already is not done again.
+    """Embeds a user's own pictures and captions; what is done already is not done again.
 
     Args:
-        images: folder of the pictures, by which their embeddings are found again.
+        images: folder of the pictures, by which their embeddings are found.
         paths: of the pictures, by name.
-        captions: one of every picture, by name.
+        captions: one per picture, by name.
         encoder: CLIP or SigLIP model.
-        progress: shows how far it is.
-        batch_size: pictures the encoder sees at once.
+        progress: shows the progress.
+        batch_size: pictures that the encoder takes at once.
 
     Raises:
-        DataError: as `embeddings.embed`.
+        DataError: as `embed`.
     """
     return embed(_items(paths, captions), encoder, own_folder(images, encoder.name), progress, batch_size=batch_size)
 
@@ -280,11 +280,11 @@ def embed_own(
 def load_own(
     images: Path, paths: Mapping[str, Path], captions: Mapping[str, str], encoder: str, *, captions_file: Path
 ) -> Embeddings:
-    """What `embed_own` made of just these pictures and captions.
+    """The embeddings that `embed_own` made of exactly these pictures and captions.
 
     Raises:
-        NotPreparedError: nothing, or of others; the text has the command.
-        DataError: it is damaged.
+        NotPreparedError: there are none, or they are of other pictures or captions; the text has the command.
+        DataError: they are damaged.
     """
     folder = own_folder(images, encoder)
     command = f"lad-eval data embed {images} {captions_file} --encoder {encoder}"

@@ -30,7 +30,7 @@ class TwoTowers:
         self._processor = processor
         text = model.config.text_config
         self._words: dict[str, Any] = {"truncation": True, "max_length": text.max_position_embeddings, "return_tensors": "pt"}
-        # SigLIP was trained on captions filled up to one length.
+        # SigLIP was trained on captions padded to one length.
         self._words["padding"] = "max_length" if model.config.model_type.startswith("siglip") else True
         settings = sorted((key, repr(value)) for key, value in processor.image_processor.to_dict().items())
         self.fingerprint = f"{weights}/{hashlib.sha256(repr(settings).encode()).hexdigest()[:16]}"
@@ -47,7 +47,7 @@ class TwoTowers:
     @torch.inference_mode()
     def _normalised(self, features: Any, inputs: Any) -> Floats:
         output = features(**inputs.to(self._model.device))
-        # transformers >= 5 gives the projected features as the pooled output, earlier versions as they are.
+        # transformers >= 5 returns the projected features as the pooled output, earlier versions as a tensor.
         features = output if isinstance(output, torch.Tensor) else output.pooler_output
         array: Floats = features.float().cpu().numpy()
         normalised: Floats = (array / np.linalg.norm(array, axis=-1, keepdims=True)).astype(np.float32)
@@ -60,10 +60,10 @@ def load_encoder(name: str, *, device: str | None = None, download: bool = True)
     Args:
         name: hub id, or a folder that `save_pretrained` made of model and processor.
         device: as torch names it; None: a GPU if there is one.
-        download: False: only what lies in the hub's cache on this machine.
+        download: False: only what is in the hub's cache on this machine.
 
     Raises:
-        DataError: it cannot be had, is no such model, or there is no such device.
+        DataError: it cannot be loaded, is neither CLIP nor SigLIP, or there is no such device.
     """
     from transformers import AutoModel, AutoProcessor
     from transformers.utils import logging

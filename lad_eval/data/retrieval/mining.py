@@ -1,8 +1,8 @@
-"""Hard negatives: of a pool, the pictures most like an anchor among those that a caption tells apart from it.
+"""Hard negatives: the pictures of a pool most similar to an anchor among those that a caption distinguishes from it.
 
-Similarities come from blocked matrix products. These round otherwise than a product of two single vectors does, so the few pairs
-whose rank or admission could hang on it are computed once more with `numpy.dot`: the outcome is that of the obvious loop over all
-pairs, to the last tie.
+Similarities come from blocked matrix products. These round differently from a product of two vectors, so the few pairs
+whose rank or admission may depend on it are computed again with `numpy.dot`: the result is that of the obvious loop over all
+pairs, ties included.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Rule = Literal["superset", "identical"]
 
 CAPTION_THRESHOLD = 0.9
 BLOCK_BYTES = 2**28
-"""What the matrices of one block of anchors may take."""
+"""Memory that the matrices of one block of anchors may take."""
 PAIR_BYTES = 40
-"""What they take a pair: two products and their differences, a word of categories, four flags."""
+"""Memory per pair: two products and their differences, a word of categories, four flags."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +34,8 @@ class Miner:
     """Finds the hardest negatives (arXiv 2605.11591, appendix C, and the released code's `sample_adversarial`).
 
     A picture of the pool is admitted if it is not the anchor, its caption's similarity to the anchor's is below `threshold`, and
-    its categories pass the rule. Of those admitted the `k` most similar pictures are taken, the most similar first; of equally
-    similar ones that which stands earlier in the pool.
+    its categories pass the rule. Of those admitted the `k` most similar pictures are taken, the most similar first; among equally
+    similar ones the one that is earlier in the pool.
 
     Attributes:
         names: of the pictures.
@@ -44,7 +44,7 @@ class Miner:
         categories: category ids by name; None: the data has none, and the rule does not apply.
         rule: `superset` drops pictures that show every category of the anchor (the code), `identical` those that show exactly
             its categories (the paper).
-        threshold: cosine similarity of captions from which on two captions count as one.
+        threshold: two captions whose cosine similarity is this or more count as one.
     """
 
     names: Sequence[str]
@@ -120,7 +120,7 @@ def top_k(anchors: Floats, pool: Floats, banned: npt.NDArray[np.bool_], k: int) 
     similarity[banned] = -np.inf
     place = similarity.shape[1] - k
     kth = np.partition(similarity, place, axis=1)[:, place]
-    # Whatever belongs to the first k cannot lie further below the k-th product than two roundings.
+    # No member of the true first k lies further below the k-th product than two rounding errors.
     contenders = similarity >= (kth - 2 * rounding(anchors, pool))[:, None]
     chosen = np.empty((len(anchors), k), np.intp)
     for a, row in enumerate(contenders):
@@ -131,14 +131,14 @@ def top_k(anchors: Floats, pool: Floats, banned: npt.NDArray[np.bool_], k: int) 
 
 
 def product(anchors: Floats, pool: Floats) -> npt.NDArray[np.float32]:
-    """Float[a, p]: inner products, at least in single precision, for which alone matrix products are fast."""
+    """Float[a, p]: inner products, in single precision or better: matrix products of half precision are slow."""
     wide = np.float64 if anchors.dtype == np.float64 else np.float32
     result: npt.NDArray[np.float32] = anchors.astype(wide, copy=False) @ pool.astype(wide, copy=False).T
     return result
 
 
 def rounding(anchors: Floats, pool: Floats) -> float:
-    """How far a matrix product and `numpy.dot` can lie apart: two sums of D products, and the rounding of the result."""
+    """Largest difference of a matrix product and `numpy.dot`: two sums of D products, and the rounding of the result."""
     wide = np.float64 if anchors.dtype == np.float64 else np.float32
     longest = float(np.sqrt(_largest_square(anchors.astype(wide, copy=False)) * _largest_square(pool.astype(wide, copy=False))))
     summing = anchors.shape[1] * float(np.finfo(wide).eps)
@@ -150,7 +150,7 @@ def _largest_square(rows: Floats) -> float:
 
 
 def category_masks(names: Sequence[str], categories: Mapping[str, frozenset[int]]) -> Bits:
-    """UInt64[n, W]: one bit a category that occurs."""
+    """UInt64[n, W]: one bit per category that occurs."""
     known = {category: bit for bit, category in enumerate(sorted(set().union(*(categories[name] for name in names))))}
     flags = np.zeros((len(names), -(-max(1, len(known)) // 64) * 64), np.uint8)
     for row, name in enumerate(names):
@@ -159,7 +159,7 @@ def category_masks(names: Sequence[str], categories: Mapping[str, frozenset[int]
 
 
 def same_categories(anchors: Bits, pool: Bits, rule: Rule) -> npt.NDArray[np.bool_]:
-    """Bool[a, p]: whether the rule drops the pair; word by word, so that no more than one word a pair is held."""
+    """Bool[a, p]: whether the rule drops the pair; computed word by word to hold one word per pair only."""
     dropped = np.ones((len(anchors), len(pool)), bool)
     for word in range(anchors.shape[1]):
         mine, theirs = anchors[:, word, None], pool[:, word]

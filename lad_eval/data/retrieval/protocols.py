@@ -1,18 +1,18 @@
 """Which pictures make a sample: the draws of the released code, and those of the paper's text.
 
-`official` repeats the released code (github.com/brightXian/LAD, c704b9d, `data/build_eval_dataset.py`) call by call of its random
-generator, so that results are comparable with the paper's. What comes with that:
+`official` repeats the released code (github.com/brightXian/LAD, c704b9d, `data/build_eval_dataset.py`) with every call of its
+random generator, so that results are comparable with the paper's. Consequences:
 
 - The two settings are drawn one after the other from one generator, random first: more samples change the adversarial ones.
-- An anchor may return (26 of 1,000 on COCO), and a wrong candidate of the random setting may carry the anchor's very caption.
+- An anchor may occur again (26 of 1,000 on COCO), and a wrong candidate of the random setting may have the anchor's caption.
 - A hard negative never shows all of the anchor's categories.
 
 `strict` follows the paper (arXiv 2605.11591, section 5.2 and appendix C): anchors differ, captions differ, and a hard negative
 does not show exactly the anchor's categories. Every sample has a generator of its own, so that fewer samples are the first of
 more, and the anchors are the same for every number of candidates and both settings.
 
-Calibration samples are drawn from pictures of their own wherever there are any outside the pool, else from pictures that are
-nobody's anchor. `official` draws them with a generator of their own, and so leaves the released draws untouched.
+Calibration samples are drawn from pictures outside the pool where there are any, else from pictures that are
+no sample's anchor. `official` draws them with a separate generator, which leaves the released draws unchanged.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CALIBRATION = 5
 POOL = 20_000
 SEED = 42
 SPARE = 20
-"""Calibration samples that are drawn at least where pictures of their own suffice: other tasks may calibrate on them too."""
+"""Least number of calibration samples drawn where pictures suffice: other tasks may calibrate on them too."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -106,7 +106,7 @@ def official(names: Sequence[str], order: Order, mine: Mine) -> NamedSplits:
     pool = generator.sample(names, min(order.pool_size, len(names)))
     _enough(pool, order)
     if order.samples > len(pool):
-        # The released code would go on and return to the same anchors again and again.
+        # The released code would continue and draw the same anchors again and again.
         raise TooFewImagesError(
             f"{len(pool)} images are too few for {order.samples} samples; lower `samples:` in a task of your own."
         )
@@ -122,9 +122,9 @@ def official(names: Sequence[str], order: Order, mine: Mine) -> NamedSplits:
 def strict(
     names: Sequence[str], captions: Mapping[str, str], order: Order, mine: Mine, *, pool: Sequence[str] = ()
 ) -> NamedSplits:
-    """Draws as the paper tells them.
+    """Draws samples as the paper describes.
 
-    Of pictures with one caption (upper case, spaces and a final point aside) the first by name is kept.
+    Of pictures with the same caption (ignoring case, spaces and a final full stop) the first by name is used.
 
     Args:
         names: of pictures with a caption (and, where the data has them, categories).
@@ -162,13 +162,13 @@ def strict(
 
 
 def plain(caption: str) -> str:
-    """A caption without what does not make it another: upper case, spaces, a final point."""
+    """A caption in lower case, without extra spaces and a final full stop, for comparison."""
     return " ".join(caption.casefold().split()).rstrip(". ")
 
 
 @dataclass(frozen=True)
 class _Skeleton:
-    """What the generator decides of one sample: indices of the pool, and the order of anchor (0) and wrong candidates (1..)."""
+    """What the generator decides for one sample: indices of the pool, and the order of anchor (0) and wrong candidates (1..)."""
 
     anchor: int
     wrong: tuple[int, ...]
@@ -216,7 +216,7 @@ def _official_calibration(
     if len(eligible) < order.calibration:
         raise TooFewImagesError(
             f"{len(pool)} images are too few for {order.samples} samples and {order.calibration} calibration samples of other "
-            f"images: only {len(eligible)} are nobody's right answer; lower `samples:` or `calibration.samples`."
+            f"images: only {len(eligible)} are not a right answer; lower `samples:` or `calibration.samples`."
         )
     return _calibration_list(eligible, outside, names, order, mine, "official-calibration")
 
@@ -224,7 +224,7 @@ def _official_calibration(
 def _calibration_list(
     anchors: Sequence[str], outside: Sequence[str], every: Sequence[str], order: Order, mine: Mine, split: str
 ) -> tuple[NamedSample, ...]:
-    """Samples among pictures of their own; of a small folder, where these have too few hard negatives, among all pictures."""
+    """Samples of separate pictures; in a small folder, where these have too few hard negatives, of all pictures."""
     try:
         return _strict_list(anchors, outside, order, mine, split)
     except TooFewCandidatesError as error:
@@ -257,4 +257,4 @@ def _enough(pool: Sequence[str], order: Order) -> None:
 
 
 def _note_shared(count: int) -> None:
-    _LOG.warning("%d images are too few to keep those of calibration apart; only the right answers are disjoint.", count)
+    _LOG.warning("%d images are too few for separate calibration images; only the right answers are disjoint.", count)

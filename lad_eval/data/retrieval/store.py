@@ -1,4 +1,4 @@
-"""Annotation files of a data set: made once by a recipe, kept with where they come from, read by every run."""
+"""Annotation files of a data set: made once by a recipe, stored with their origin, read by every run."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ class Recipe:
 
     @property
     def document(self) -> dict[str, Any]:
-        """As JSON; of an encoder's folder only its last part, which is what its embeddings go by."""
+        """As JSON; an encoder's folder is named by its last part only, as its embeddings are."""
         encoder = None if self.encoder is None else encoder_folder(Path(), self.encoder).name
         return {"version": VERSION, "protocol": self.protocol, **asdict(self.order), "encoder": encoder}
 
     @property
     def name(self) -> str:
-        """Of the folder that keeps its annotations."""
+        """Name of the folder that holds its annotations."""
         digest = hashlib.sha256(json.dumps(self.document, sort_keys=True).encode()).hexdigest()[:10]
         return f"{self.protocol}-{self.order.setting}-n{self.order.candidates}-{digest}"
 
@@ -70,12 +70,12 @@ class AnnotationSet:
 
 
 def annotations_folder(root: Path, recipe: Recipe) -> Path:
-    """Where the annotations of a recipe are kept."""
+    """Where the annotations of a recipe are stored."""
     return root / FOLDER / "annotations" / recipe.name
 
 
 def embeddings_folder(root: Path, encoder: str) -> Path:
-    """Where the embeddings of an encoder are kept."""
+    """Where the embeddings of an encoder are stored."""
     return encoder_folder(root / FOLDER / "embeddings", encoder)
 
 
@@ -84,7 +84,7 @@ def read_set(root: Path, recipe: Recipe) -> AnnotationSet | None:
     folder = annotations_folder(root, recipe)
     try:
         provenance = read_json(folder / _PROVENANCE, error=DataError)
-        # Names in a file lead nowhere else.
+        # Names in the file must not lead out of the folder.
         if provenance["recipe"] != recipe.document or provenance["sha256"].keys() != {_TEST, _CALIBRATION}:
             return None
         for name, digest in provenance["sha256"].items():
@@ -103,10 +103,10 @@ def is_current(stored: AnnotationSet, root: Path, recipe: Recipe, index: Caption
 
 
 def make_set(root: Path, recipe: Recipe, index: CaptionIndex) -> AnnotationSet:
-    """Draws and mines by a recipe; keeps nothing.
+    """Draws and mines samples by a recipe; stores nothing.
 
     Raises:
-        NoEmbeddingsError: the encoder's embeddings are not there.
+        NoEmbeddingsError: there are no embeddings of the encoder.
         DataError: too few pictures or candidates, or damaged embeddings.
     """
     miner = _NoMining() if recipe.encoder is None else _miner(root, recipe, recipe.encoder, index)
@@ -127,7 +127,7 @@ def make_set(root: Path, recipe: Recipe, index: CaptionIndex) -> AnnotationSet:
 
 
 def keep_set(root: Path, recipe: Recipe, made: AnnotationSet) -> None:
-    """Writes annotations where `read_set` finds them; what they come from is written last.
+    """Writes annotations where `read_set` finds them; their origin is written last.
 
     Raises:
         OSError: the folder cannot be written.

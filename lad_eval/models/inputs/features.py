@@ -24,7 +24,7 @@ Pieces = dict[str, tuple[torch.Tensor, list[int]]]
 """The vision tower's arguments: a tensor, and the number of its rows that belong to each image."""
 
 
-class RememberedFeatures:
+class FeatureCache:
     """Replaces images' pixels by their features, so that each image is encoded once.
 
     This needs a forward pass that accepts features (`mm_encoder_outputs`), pixels that can be split by image, and a vision tower
@@ -71,10 +71,6 @@ class RememberedFeatures:
         for digest in fresh:
             self._held.put(digest, every[digest])
         return arguments
-
-    def clear(self) -> None:
-        """Removes all images from the cache."""
-        self._held.clear()
 
     def _pieces(self, inputs: Inputs, count: int) -> Pieces | None:
         """The vision tower's arguments; None where they cannot be split by image."""
@@ -154,7 +150,7 @@ def _bytes(features: Sequence[torch.Tensor]) -> int:
     return sum(part.nbytes for part in features)
 
 
-class RememberingImageProcessor:
+class CachingImageProcessor:
     """Wraps an image processor of transformers with a cache.
 
     For most families the output for many images is the concatenation of the outputs for each, which can be cached. Where it is

@@ -47,7 +47,7 @@ def pad_to_square(image: Image, colour: Colour) -> Image:
     return square
 
 
-def as_it_is(image: Image) -> Image:
+def unchanged(image: Image) -> Image:
     """The image unchanged."""
     return image
 
@@ -57,7 +57,7 @@ def padding_share(
     options: Mapping[str, Any],
     sizes: Sequence[Sequence[tuple[int, int]]],
     spans: Spans,
-    prepare: Callable[[Image], Image] = as_it_is,
+    prepare: Callable[[Image], Image] = unchanged,
 ) -> torch.Tensor:
     """Share of padding in the pixels that each visual token covers: Float[batch, T], 0 elsewhere.
 
@@ -103,8 +103,8 @@ def padded_pixels(black: torch.Tensor, white: torch.Tensor, images: int, name: s
     """Bool[images, H, H] of the pixels that do not depend on the picture; None where all do.
 
     Args:
-        black: pixels that a model is given of black pictures, in any shape that holds one square of pixels an image.
-        white: of white ones of the same sizes.
+        black: pixels that a model is given for black pictures, in any shape that holds one square of pixels an image.
+        white: the same for white pictures of the same sizes.
         images: how many there are.
         name: of what prepared them, for the error.
 
@@ -121,7 +121,7 @@ def padded_pixels(black: torch.Tensor, white: torch.Tensor, images: int, name: s
 
 
 def pooled(padded: torch.Tensor | None, owner: torch.Tensor, name: str) -> torch.Tensor:
-    """Float[T]: of each visual token of a prompt the share of padding in the pixels that it covers, 0 elsewhere.
+    """Float[T]: the share of padding in the pixels that each visual token of a prompt covers, 0 elsewhere.
 
     Args:
         padded: as `padded_pixels` gives it.
@@ -146,6 +146,6 @@ def pooled(padded: torch.Tensor | None, owner: torch.Tensor, name: str) -> torch
 
 def _refused(name: str) -> UnsupportedModelError:
     return UnsupportedModelError(
-        f"{name} pads these pictures, and nothing says which visual tokens show it; use "
+        f"{name} pads these pictures, and it is unknown which visual tokens show padding; use "
         "--image-preparation protocol, which needs no padding."
     )

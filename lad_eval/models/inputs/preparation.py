@@ -22,8 +22,8 @@ from lad_eval.models.inference.batching import is_out_of_memory
 from lad_eval.models.inference.candidates import CandidateTrie
 from lad_eval.models.inference.continuation import align_prompt_end
 from lad_eval.models.inputs.cache import CACHE_BYTES, ByteLRU
-from lad_eval.models.inputs.features import RememberingImageProcessor
-from lad_eval.models.inputs.padding import CLIP_MEAN, Colour, as_it_is, mean_colour, pad_to_square, padding_share
+from lad_eval.models.inputs.features import CachingImageProcessor
+from lad_eval.models.inputs.padding import CLIP_MEAN, Colour, mean_colour, pad_to_square, padding_share, unchanged
 from lad_eval.models.prompts.conversation import Conversation
 from lad_eval.tasks.files import shown
 from lad_eval.tasks.request import showing
@@ -42,7 +42,7 @@ def size_faults(
     requests: Iterable[Request],
     options: Mapping[str, Any],
     known: set[Size] | None = None,
-    prepare: Callable[[Image], Image] = as_it_is,
+    prepare: Callable[[Image], Image] = unchanged,
 ) -> list[PictureError]:
     """Images that an image processor refuses because of their size, tested with blank images, each with a sample that shows it.
 
@@ -84,7 +84,7 @@ def size_faults(
 def refused(
     image_processor: Any, requests: Sequence[Request], images: Sequence[Sequence[Image]], options: Mapping[str, Any]
 ) -> PictureError | None:
-    """The first image that the image processor refuses by itself; None if it takes each of them.
+    """The first image that the image processor refuses when it is given alone; None if it takes each of them.
 
     Args:
         image_processor: as of `size_faults`.
@@ -148,7 +148,7 @@ def check_image_preparation(name: str) -> ImagePreparation:
     """The name, after checking it.
 
     Raises:
-        UserError: it is not.
+        UserError: there is no such image preparation.
     """
     known: tuple[ImagePreparation, ...] = get_args(ImagePreparation)
     for choice in known:
@@ -240,7 +240,7 @@ class Preparation:
         self._model = model
         self._processor: Any = copy.copy(processor)
         self._image_processor = processor.image_processor
-        self._pixels = self._processor.image_processor = RememberingImageProcessor(processor.image_processor)
+        self._pixels = self._processor.image_processor = CachingImageProcessor(processor.image_processor)
         self._accepted_sizes: set[tuple[int, int]] = set()
         self._conversation = conversation
         self._image_options = IMAGE_OPTIONS.get(str(getattr(model, "config", model).model_type), _no_options)

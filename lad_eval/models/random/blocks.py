@@ -1,4 +1,4 @@
-"""Gemma3, PaliGemma and Mistral3: masks that let an image see itself, sliding windows, row breaks."""
+"""Gemma 3, PaliGemma, Mistral 3 and Llama 4: masks that open an image to itself, sliding windows, chunks, row breaks."""
 
 from __future__ import annotations
 

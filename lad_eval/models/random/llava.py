@@ -25,7 +25,7 @@ _MISTRAL_TEMPLATE = (
     "{% else %}{% for part in message['content'] %}{{ part['text'] }}{% endfor %}{{ eos_token }}{% endif %}"
     "{% endfor %}"
 )
-# Adjacent images: nothing stands between the tokens of one and the next.
+# Adjacent images: no token separates one from the next.
 _ONEVISION_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }} "
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>{% endif %}{% endfor %}"
@@ -92,7 +92,7 @@ def _clip_processor(kind: str, images: str) -> Callable[[Any, ModelShape], Any]:
             tokenizer=tokenizer,
             patch_size=shape.vision["patch_size"],
             vision_feature_select_strategy="default",
-            num_additional_image_tokens=1,  # CLIP's class token, which the strategy leaves out again
+            num_additional_image_tokens=1,  # CLIP's class token, which the feature selection strategy drops again
         )
 
     return make

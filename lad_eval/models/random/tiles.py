@@ -1,4 +1,4 @@
-"""InternVL, Idefics3 and SmolVLM: images cut into tiles, each a fixed number of tokens."""
+"""InternVL, Idefics3 and SmolVLM, whose images are cut into tiles of a fixed number of tokens; GLM-4.1V and Gemma 4."""
 
 from __future__ import annotations
 
@@ -249,7 +249,7 @@ GLM4V = ModelFamily(
                 "patch_size": 14,
                 "out_hidden_size": 64,
             },
-            # Pixels of two frames, as which the processor counts an image.
+            # Pixels of two frames: the processor counts an image as two frames.
             images={"patch_size": 14, "size": {"shortest_edge": 2 * 56 * 56, "longest_edge": 2 * 112 * 112}},
         ),
     },

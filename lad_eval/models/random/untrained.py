@@ -11,10 +11,10 @@ from lad_eval.models.releases import repair
 
 
 def untrained(model: Any, seed: int, device: Any = None) -> Any:
-    """A model of the same configuration, dtype and attention implementation, with weights as training would begin.
+    """A model of the same configuration, dtype and attention implementation, with freshly initialised weights.
 
     Args:
-        model: of transformers; it is left alone.
+        model: of transformers; it is not changed.
         seed: of the weights.
         device: of the new model; None: that of the model.
     """
@@ -30,7 +30,7 @@ def untrained(model: Any, seed: int, device: Any = None) -> Any:
 
 
 def fill_zeros(model: Any, std: float) -> None:
-    """Gemma3's image projection begins at zero: an untrained model would not see its images at all."""
+    """Replaces all-zero weights by random ones: with Gemma 3's image projection at zero, images would have no effect."""
     for weights in model.parameters():
         if weights.dim() > 1 and not weights.is_meta and not bool(weights.any()):
             torch.nn.init.normal_(weights, std=std)

@@ -28,7 +28,7 @@ from lad_eval.tasks.request import Request
 
 Result = TypeVar("Result")
 
-# Arguments by position in the prompt, which must change with it.
+# Arguments with one entry per prompt token: they must be changed together with the prompt.
 _BY_POSITION = ("position_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "cache_position")
 
 
@@ -44,7 +44,7 @@ class PromptContext:
         request: the question.
         context_length: the model's maximum sequence length in tokens; None if it is unknown.
         intervention: on the attention, or None.
-        find_padding: as of `PromptLayout`.
+        find_padding: see `PromptLayout`.
     """
 
     name: str
@@ -70,7 +70,7 @@ class PromptContext:
             refuse([PromptFault(self.request.sample_id, problem)])
 
     def layout(self, ids: torch.Tensor, inputs: Mapping[str, Any]) -> PromptLayout:
-        """What a prompt, Int[1, T], is made of; see `lad_eval.models.vlmeval.images.spans_in`."""
+        """The layout of a prompt, Int[1, T]; errors as of `lad_eval.models.vlmeval.images.spans_in`."""
         return PromptLayout(
             ids,
             spans_in(ids, inputs, [self.model], self.processor, self.images, self.name),
@@ -168,7 +168,7 @@ class EvidenceHandler(BaseHandler):
         context: of the prompt.
         end: tokenizes the candidates as continuations of a prompt.
         identifiers: the candidates.
-        choose: gives the position of the chosen candidate, called once `result` is there.
+        choose: gives the position of the chosen candidate, called once `result` is available.
     """
 
     def __init__(

@@ -23,7 +23,7 @@ from lad_eval.errors import UnsupportedModelError
 _MARKS: tuple[tuple[str, str], ...] = (
     ("global_image_tag", "before last tile"),
     ("global_image_token", "before last tile"),
-    ("image_end_token", "behind last tile"),
+    ("image_end_token", "after last tile"),
 )
 # `model_type` of families whose `pixel_values` have one row per image, and that use equally many tokens for images of one size.
 _ROW_AN_IMAGE = frozenset({"llava", "vipllava", "llava_next", "llava_onevision"})

@@ -30,7 +30,7 @@ class GenerateCall:
     Attributes:
         module: the model whose forward pass gives the logits.
         generate: its own `generate`, bound.
-        inputs: what the forward pass is made from: input_ids or inputs_embeds, attention_mask, pixels, ...
+        inputs: of the forward pass: input_ids or inputs_embeds, attention_mask, pixels, ...
         settings: everything else: generation settings, stopping criteria, ...
     """
 
@@ -173,7 +173,7 @@ class _GenerateReplacement:
                 )
             _, reply = self._handler.answer(GenerateCall(module, original, inputs, settings))
             ids = inputs.get("input_ids")
-            if ids is None:  # as transformers does it, a reply to embeddings comes without a prompt
+            if ids is None:  # as in transformers, a reply to embeddings comes without the prompt
                 ids = torch.zeros((1, 0), dtype=torch.long, device=features.device)
             return _packed(module, torch.cat([ids, _row(reply, ids)], dim=1), settings)
 

@@ -23,7 +23,7 @@ def kit(module: str) -> ModuleType:
     process; all of that is restored.
 
     Raises:
-        UserError: VLMEvalKit is not installed, or does not import.
+        UserError: VLMEvalKit is not installed, or cannot be imported.
     """
     if module in sys.modules:
         return sys.modules[module]
@@ -47,9 +47,9 @@ def kit(module: str) -> ModuleType:
             raise UserError(
                 "VLMEvalKit is not installed: `pip install lad-eval[vlmeval]`, or install it from its source."
             ) from None
-        raise UserError(f"VLMEvalKit does not import: it needs the package {missing.name}.") from missing
+        raise UserError(f"VLMEvalKit cannot be imported: it needs the package {missing.name}.") from missing
     except ImportError as fault:
-        raise UserError(f"VLMEvalKit does not import: {fault}") from fault
+        raise UserError(f"VLMEvalKit cannot be imported: {fault}") from fault
     finally:
         logging.disable(quiet)
         torch.set_grad_enabled(grad)
@@ -60,7 +60,7 @@ def kit(module: str) -> ModuleType:
 
 
 def kit_version() -> str:
-    """`<distribution> <version>` of the VLMEvalKit that is imported; of a checkout that is not installed, its `__version__`."""
+    """`<distribution> <version>` of the imported VLMEvalKit; for a checkout that is not installed, its `__version__`."""
     package = kit("vlmeval")
     written = str(getattr(package, "__version__", "unknown"))
     where = str(getattr(package, "__file__", ""))

@@ -39,7 +39,7 @@ def check_entry(entry: str) -> None:
         )
 
 
-def made_with(entry: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def constructor_arguments(entry: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The arguments that an entry's class is constructed with: the registry's, without other engines, and these options."""
     kind, arguments = entry_of(entry)
     known = inspect.signature(kind).parameters if callable(kind) else {}
@@ -55,7 +55,7 @@ def build_inner(entry: str, options: Mapping[str, Any] | None = None) -> Any:
         UserError: no such entry, or its class cannot be constructed here; the text says where it fails.
     """
     kind, _ = entry_of(entry)
-    arguments = made_with(entry, options)
+    arguments = constructor_arguments(entry, options)
     for value in arguments.values():
         _check_place(entry, value)
     try:
@@ -107,7 +107,7 @@ def load_entry(
         dataset=dataset,
         image_preparation=image_preparation,
         date=date,
-        arguments=made_with(entry),
+        arguments=constructor_arguments(entry),
     )
 
 

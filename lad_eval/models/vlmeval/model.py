@@ -122,12 +122,12 @@ class InterceptedVLM(InterventionMixin):
         """Evidence for messages that the caller built, one per request.
 
         Raises:
-            UserError: not as many messages as requests.
+            UserError: there is not one message per request.
             DataError: a message has another number of images than its request, or its text contains a control token.
             UnsupportedModelError: see the class.
         """
         if len(messages) != len(requests):
-            raise UserError(f"{len(messages)} messages and {len(requests)} requests do not belong together.")
+            raise UserError(f"{len(messages)} messages for {len(requests)} requests: there must be one message per request.")
         _check_alike(_some(requests))
         check_not_calibrated_on(self._intervention, requests)
         return Evidence.concatenate(
@@ -160,7 +160,7 @@ class InterceptedVLM(InterventionMixin):
         The class's generation settings are not changed: under an intervention that changes nothing, the reply is the class's.
 
         Raises:
-            UserError: the message holds something else than images and text.
+            UserError: the message holds something other than images and text.
             UnsupportedModelError: see the class; or the intervention cannot be applied.
         """
         request = request_of(message)
@@ -230,7 +230,7 @@ class InterceptedVLM(InterventionMixin):
     def _find_padding(
         self, message: Message, request: Request, intervention: Intervention | None
     ) -> Callable[[Spans], torch.Tensor]:
-        # Pictures that were put in squares before are padded in a way that pictures of the same size do not show.
+        # The blank pictures that the class is compared on would not show padding that was added before the class.
         if intervention is None or not intervention.reads_padding or self.messages.preparation == "pad":
             return padding_unknown
         return self._padding.of(message, partial(self._generate_with, request=request, date=None))
@@ -302,7 +302,9 @@ def inner_model(inner: Any, name: str) -> Any:
         raise UnsupportedModelError(
             f"{name} is not supported: vLLM and LMDeploy give no attention; leave out use_vllm and use_lmdeploy."
         )
-    raise UnsupportedModelError(f"{name} is not supported: {type(inner).__name__} keeps no transformers model as its `model`.")
+    raise UnsupportedModelError(
+        f"{name} is not supported: {type(inner).__name__} has no transformers model as its `model` attribute."
+    )
 
 
 def inner_processor(inner: Any, name: str) -> Any:
@@ -315,7 +317,7 @@ def inner_processor(inner: Any, name: str) -> Any:
         candidate = getattr(inner, attribute, None)
         if callable(getattr(getattr(candidate, "tokenizer", candidate), "decode", None)):
             return candidate
-    raise UnsupportedModelError(f"{name} is not supported: {type(inner).__name__} keeps neither a processor nor a tokenizer.")
+    raise UnsupportedModelError(f"{name} is not supported: {type(inner).__name__} has neither a processor nor a tokenizer.")
 
 
 def _conversation(processor: Any, name: str, date: str) -> Conversation | None:

@@ -26,7 +26,7 @@ Generate = Callable[[BaseHandler, Message], object]
 
 
 class PixelsHandler(BaseHandler):
-    """Keeps the pixels that a class gives its model, which is not run: the reply ends at once.
+    """Records the pixels that a class passes to its model. The model is not run: the reply ends at once.
 
     Attributes:
         pixels: on the CPU; None where there were none.
@@ -48,7 +48,7 @@ class PixelsHandler(BaseHandler):
 
 
 class PaddingOfClass:
-    """Where a class pads pictures, for each combination of their sizes once.
+    """Where a class pads pictures, computed once for each combination of picture sizes.
 
     Args:
         name: of the model, for error texts.
@@ -65,7 +65,7 @@ class PaddingOfClass:
 
         Args:
             message: with pictures of these sizes.
-            generate: as the model does.
+            generate: runs the class on a message.
 
         Raises:
             UnsupportedModelError: there is padding, and an image does not become one square of pixels.
@@ -92,7 +92,7 @@ class PaddingOfClass:
         black, white = shown
         if black is None or white is None or black.shape != white.shape:
             raise UnsupportedModelError(
-                f"{self._name} does not show the pixels that its model is given, so that nothing says which visual tokens show "
+                f"{self._name} does not show the pixels that its model is given, so it is unknown which visual tokens show "
                 "padding of a picture; leave trend out."
             )
         return padded_pixels(black, white, len(sizes), self._name)

@@ -23,7 +23,7 @@ from lad_eval.tasks.request import ImageSource, Request, showing
 
 # Number of tokens at the prompt's end that are tokenized again; merges with a candidate reach back by one or two.
 _TAIL = 48
-# Placeholders that VLMEvalKit's classes and the code of their models search in a prompt's text, whatever the tokenizer.
+# Placeholders that VLMEvalKit's classes and the code of their models search for in a prompt's text, whatever the tokenizer.
 _MEDIA = ("<image>", "<video>", "<audio>", "<img>", "</img>", "<ImageHere>", "<image_placeholder>", "<|image|>", "<IMG_CONTEXT>")
 _THOUGHTS = (("<think>", "</think>"), ("<thinking>", "</thinking>"))
 
@@ -52,7 +52,8 @@ class PromptEnd:
         """The identifiers as the beginning of the model's reply to a prompt.
 
         Raises:
-            UnsupportedModelError: the prompt's end does not tokenize to the same tokens again, or it opens a thought.
+            UnsupportedModelError: the prompt's end does not tokenize to the same tokens again, or it starts the model's
+                reasoning.
             UserError: two identifiers have the same tokens.
         """
         return self._cached(tuple(map(int, ids[-_TAIL:])), identifiers)
@@ -67,8 +68,8 @@ class PromptEnd:
         before = self._tokens(text)
         if before[-min(8, len(piece)) :] != list(piece[-8:]):
             raise UnsupportedModelError(
-                f"{self._name} is not supported: its tokenizer does not read {text[-24:]!r}, the end of its own prompt, back "
-                "as it was."
+                f"{self._name} is not supported: its tokenizer turns {text[-24:]!r}, the end of its own prompt, into other "
+                "tokens than the prompt has."
             )
         return cut_candidates(before, self._tokens(text + lead), [self._tokens(text + lead + name) for name in identifiers])
 
@@ -83,8 +84,8 @@ class PromptEnd:
         for opening, closing in _THOUGHTS:
             if text.rfind(opening) > text.rfind(closing):
                 raise UnsupportedModelError(
-                    f"{self._name} is not supported: its prompt opens a thought ({opening}), and an answer put there would be "
-                    "part of the thought; use the variant without thinking."
+                    f"{self._name} is not supported: its prompt starts the reasoning ({opening}), and an answer there would be "
+                    "part of it; use the variant without thinking."
                 )
 
     def _text(self, ids: Sequence[int]) -> str:

@@ -169,7 +169,7 @@ def describe(
         dataset: VLMEvalKit's name of the data set, which some classes choose their prompt by.
         weights: what identifies the weights; None: the hub's commit or the folder's files if the model says where it is from,
             else a digest of the loaded weights.
-        arguments: the class was made with.
+        arguments: that the class was constructed with.
         image_preparation: "protocol", "native" or "pad".
         date: that a chat template prints; None if it prints none.
     """

@@ -29,11 +29,11 @@ TESTED: Mapping[str, str] = {
     "QTuneVL": "Qwen2.5-VL",
     "CoVTChat": "Qwen2.5-VL",
 }
-"""Classes that the tests construct and run whole, and around which model."""
+"""Classes that the tests construct and run end to end, and the model that each one wraps there."""
 
 UP_TO_TRANSFORMERS_4: Mapping[str, str] = {
-    "LLaVA_Next": "its class passes text and images in an order that transformers 5 has given up",
-    "VarcoVision": "its class reads image sizes in a form that transformers 5 has given up",
+    "LLaVA_Next": "its class passes text and images in an order that transformers 5 no longer accepts",
+    "VarcoVision": "its class reads image sizes in a form that transformers 5 no longer accepts",
 }
 """Classes that fail in their own code with transformers 5."""
 
@@ -42,7 +42,7 @@ UNSUPPORTED: Mapping[str, str] = {
     "llama_vision": "images enter it by cross-attention, not as tokens of the prompt",
     "Qwen2VLChatAguvis": "its class is an agent for screens, and needs a mode that our questions do not have",
     "Thyme": "it answers in several rounds that run code",
-    "TreeVGR": "its class opens a thought; a candidate right behind its prompt would be part of the thought",
+    "TreeVGR": "its class starts the reasoning in the prompt; a candidate right after the prompt would be part of the reasoning",
     "DOCLING": "its class takes one image only",
     "DeepSeekVL2": "its class reads the prompt before it calls `generate`",
     "LLaVA_OneVision_1_5": "its remote code has attention classes of its own, which cannot be read",
@@ -55,7 +55,7 @@ UNSUPPORTED: Mapping[str, str] = {
 INTERNVL_CODE = frozenset({"InternVLChat", "SailVL", "VinternChat", "H2OVLChat", "QTuneVLChat"})
 """Classes around remote code of InternVL's form: `chat` writes the image tokens, `generate` puts the features in their place."""
 
-# Parts of hub names, the first that fits, by the language model inside.
+# Parts of hub names and the language model inside; the first match counts.
 _LANGUAGE_MODELS: tuple[tuple[str, str], ...] = (
     ("InternVL2-1B", "Qwen2"),
     ("InternVL2-2B", "internlm2"),
@@ -92,10 +92,10 @@ def language_model_of(path: str) -> str | None:
 
 Kind = Literal["tested", "native", "chat", "remote", "api", "unsupported"]
 KINDS: Mapping[Kind, str] = {
-    "tested": "its class answers through `generate` of transformers, and was run whole with tiny random weights in the tests",
+    "tested": "its class answers through `generate` of transformers, and the tests run it end to end with tiny random weights",
     "native": "its class answers through `generate` of a transformers model; not run here",
     "chat": "InternVL's remote code around a transformers language model; the form was run in the tests, this code was not",
-    "remote": "remote code that was not seen; loading tries it and says what is missing",
+    "remote": "remote code that is unknown here; loading it reports what is missing, if anything",
     "api": "an API, which shows neither logits nor attention",
     "unsupported": "the mechanism does not apply",
 }
@@ -120,7 +120,7 @@ def entries() -> list[str]:
     """Names of all entries of `vlmeval.config.supported_VLM`.
 
     Raises:
-        UserError: VLMEvalKit is not installed, or does not import.
+        UserError: VLMEvalKit is not installed, or cannot be imported.
     """
     from lad_eval.models.vlmeval.kit import registry
 
@@ -156,7 +156,7 @@ def entry_of(entry_name: str) -> tuple[Any, dict[str, Any]]:
 
 
 def support_of_class(kind: Any, arguments: Mapping[str, Any]) -> Support:
-    """The same for a model class and the arguments of its constructor."""
+    """Whether and how a model class, constructed with these arguments, is supported."""
     name = getattr(kind, "__name__", str(kind))
     path = str(arguments.get("model_path", ""))
     if "BaseAPI" in bases(kind) or str(getattr(kind, "__module__", "")).startswith("vlmeval.api"):
@@ -164,7 +164,7 @@ def support_of_class(kind: Any, arguments: Mapping[str, Any]) -> Support:
     if name in UNSUPPORTED:
         return _no(UNSUPPORTED[name])
     if arguments.get("cot_prompt_version") == "r1" or "thinking" in path.lower() or "qvq" in path.lower():
-        return _no("it answers after a thought; a candidate right behind its prompt would be part of the thought")
+        return _no("it answers after its reasoning; a candidate right after the prompt would be part of the reasoning")
     facts = facts_of(kind)
     if name in INTERNVL_CODE:
         return _internvl(name, path, arguments)
@@ -173,11 +173,11 @@ def support_of_class(kind: Any, arguments: Mapping[str, Any]) -> Support:
     if facts.first_image:
         return _no("its class shows its model the first image only")
     if facts.chats:
-        return Support(False, "remote", "answers through `chat` in remote code that was not seen here; loading it tries")
+        return Support(False, "remote", "answers through `chat` in remote code that is unknown here; try to load it")
     if _own_package(facts):
         return _no("its model is made by a package of its own, not by transformers")
     if facts.remote and name not in TESTED:
-        return Support(False, "remote", "calls `generate` of remote code that was not seen here; loading it tries")
+        return Support(False, "remote", "calls `generate` of remote code that is unknown here; try to load it")
     return _native(name, path, facts)
 
 
@@ -189,7 +189,7 @@ def _native(name: str, path: str, facts: Facts) -> Support:
     if name in UP_TO_TRANSFORMERS_4 and int(version.partition(".")[0]) >= 5:
         return _no(f"{UP_TO_TRANSFORMERS_4[name]} (transformers {version})")
     if "omni" in path.lower():
-        return _no("an omni model answers through `generate` of its thinker; that form is not served")
+        return _no("an omni model answers through `generate` of its thinker; that form is not supported")
     if name in TESTED:
         return Support(True, "tested", f"calls `generate` of a transformers model; run in the tests as {TESTED[name]}")
     return Support(True, "native", "calls `generate` of a transformers model; should work, not run here")
@@ -201,12 +201,12 @@ def _internvl(name: str, path: str, arguments: Mapping[str, Any]) -> Support:
     if name == "InternVLChat" and arguments.get("version") == "V1.5":
         return _no("its class joins all images into one, so that they cannot be distinguished")
     if int(arguments.get("best_of_n", 1)) > 1:
-        return _no("it draws several replies and lets another model choose")
+        return _no("it samples several replies and lets another model choose")
     language = language_model_of(path)
     if language in ("internlm2", "internlm3", "phi3"):
         return _no(f"its language model ({language}) is remote code with attention of its own, which cannot be read")
     if language is None:
-        return Support(False, "remote", "InternVL's code, around a language model that is not known here; loading it tries")
+        return Support(False, "remote", "InternVL's code, around a language model that is unknown here; try to load it")
     return Support(True, "chat", f"InternVL's remote code, whose `chat` ends in `generate` of {language} from transformers")
 
 
@@ -246,7 +246,7 @@ def listing() -> list[str]:
     """One line per entry, in the registry's order, then the counts; takes as long as importing VLMEvalKit.
 
     Raises:
-        UserError: VLMEvalKit is not installed, or does not import.
+        UserError: VLMEvalKit is not installed, or cannot be imported.
     """
     names = entries()
     supports = [support_of(name) for name in names]

@@ -26,10 +26,10 @@ def request_of(message: Message) -> Request:
     """A message as a request without candidates to choose from: its images in their order, and its texts.
 
     Raises:
-        UserError: it shows something else than pictures.
+        UserError: it holds something other than images and text.
     """
     if other := sorted({str(part["type"]) for part in message} - {"image", "text"}):
-        raise UserError(f"Under an intervention only images and text are supported, and a question comes with {other[0]}.")
+        raise UserError(f"Under an intervention only images and text are supported, and a question contains {other[0]}.")
     text = "\n".join(str(part["value"]) for part in message if part["type"] == "text")
     images = tuple(Picture(Path(path)) for path in images_of(message))
     named = repr(text if len(text) <= _SHOWN else f"...{text[-_SHOWN:]}")

@@ -1,9 +1,9 @@
-"""lm-eval with our tasks and methods: a document is a sample, asked under all its displayed orders.
+"""lm-eval with our tasks and methods: a document is a sample, run under all its displayed orders.
 
 launch.py  our tasks as lm-eval's YAML files, and its own command with our model in its registry
-task.py    the class behind every one of these files
+task.py    the class of the tasks in these files
 model.py   `--model lad_eval`
 
-lm-eval 0.4.13 reads no entry points, so that the model is known only below `lad-eval lm-eval run`, or once
+lm-eval 0.4.13 reads no entry points, so the model is known only under `lad-eval lm-eval run`, or once
 `lad_eval.plugins.lm_eval.model` is imported.
 """

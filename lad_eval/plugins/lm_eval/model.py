@@ -1,4 +1,4 @@
-"""`--model lad_eval` of lm-eval: any model of ours, answering with a method of ours."""
+"""`--model lad_eval` of lm-eval: any of our models, answering with one of our methods."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class LmEvalModel(LM):  # type: ignore[misc]
     """A vision-language model under one method; replies are identifiers.
 
     Args:
-        device: as lm-eval gives it, whose default is "cuda:0" on machines without a GPU, too.
+        device: lm-eval's, whose default is "cuda:0" even on machines without a GPU.
         max_batch_size: of lm-eval; not used.
         arguments: as `lad_eval.plugins.answering.Answering` takes them.
 
@@ -41,15 +41,15 @@ class LmEvalModel(LM):  # type: ignore[misc]
             return self._answering.replies([self._document(instance) for instance in requests])
 
     def loglikelihood(self, requests: Sequence[Any], **_: Any) -> NoReturn:
-        """Refused: our tasks ask for replies."""
+        """Refused: our tasks are of the type `generate_until`."""
         self._refuse("log-likelihoods of settings texts")
 
     def loglikelihood_rolling(self, requests: Sequence[Any], **_: Any) -> NoReturn:
-        """Refused: our tasks ask for replies."""
+        """Refused: our tasks are of the type `generate_until`."""
         self._refuse("log-likelihoods of whole texts")
 
     def _document(self, instance: Any) -> Document:
-        """Our document behind a request: a displayed order of a sample."""
+        """The document of a request: a displayed order of a sample."""
         if "orders" not in instance.doc:
             raise UserError(
                 f"{instance.task_name} is not a task of lad_eval, which `--model lad_eval` needs; "

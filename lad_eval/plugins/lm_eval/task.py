@@ -1,7 +1,7 @@
-"""The class of our tasks in lm-eval: one document a sample, one request a displayed order.
+"""The class of our tasks in lm-eval: one document per sample, one request per displayed order.
 
-So `--limit` counts samples, and standard errors are clustered by sample, as the values that lm-eval averages are samples'. RStd,
-which is not an average, has none.
+So `--limit` counts samples, and standard errors are clustered by sample, since lm-eval averages one value per sample. RStd,
+which is not an average, has no standard error.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from lad_eval.plugins.documents import OpenTask
 
 IMAGE = "<image>"
-"""What stands for an image in a text of lm-eval."""
+"""lm-eval's placeholder of an image in a text."""
 GENERATION = {"until": ["\n\n"], "do_sample": False, "temperature": 0.0, "max_gen_toks": 16}
 
 
 class SampleTask(ConfigurableTask):  # type: ignore[misc]
-    """A task of ours; lm-eval makes it of a YAML file that `lad-eval lm-eval tasks` wrote.
+    """One of our tasks, from a YAML file that `lad-eval lm-eval tasks` wrote.
 
-    Any model of lm-eval that takes images and writes replies can run it, `hf-multimodal` for one.
+    Any model of lm-eval that takes images and generates replies can run it, such as `hf-multimodal`.
 
     Args:
-        config: of that file: `task`, `place` and `definition`, with what lm-eval puts in.
+        config: of that file: `task`, `place` and `definition`, and lm-eval's additions.
 
     Raises:
-        UserError: the task is no longer what it was when the file was written, or its data is missing.
+        UserError: the task has changed since the file was written, or its data is missing.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -65,7 +65,7 @@ class SampleTask(ConfigurableTask):  # type: ignore[misc]
         )
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Makes the documents; nothing is fetched."""
+        """Creates the documents; nothing is downloaded."""
         self.dataset = {"test": Dataset.from_list([{"orders": [dict(row) for row in rows]} for rows in self.opened.samples])}
 
     def construct_requests(self, doc: Document, ctx: str, **kwargs: Any) -> list[Instance]:
@@ -89,7 +89,7 @@ def _shown(row: Document) -> list[Any]:
 
 
 def _pictures(doc: Document) -> list[Any]:
-    """Of the first displayed order, where lm-eval shows a document."""
+    """The pictures in the first displayed order, for lm-eval's display of a document."""
     return _shown(doc["orders"][0])
 
 

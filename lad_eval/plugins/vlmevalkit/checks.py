@@ -115,7 +115,7 @@ def check_reuse(entries: Entries, model: str, dataset: str, *, runs_model: bool,
         UserError: the method, an entry's settings in VLMEvalKit's configuration or the weights have changed, or predictions are
             kept as JSON.
     """
-    from lad_eval.plugins.vlmevalkit.entries import made_with
+    from lad_eval.plugins.vlmevalkit.entries import answer_settings
 
     folder = work_dir() / model
     predictions = folder / f"{model}_{dataset}.json"
@@ -133,7 +133,7 @@ def check_reuse(entries: Entries, model: str, dataset: str, *, runs_model: bool,
         return
     served = entries.served(str(made["model"]) if made else model)
     options = {key: value for key, value in (made or {}).items() if key not in ("class", "model", "name", "use_vllm")}
-    before, now = dict(pointer.settings), made_with(served, options)
+    before, now = dict(pointer.settings), answer_settings(served, options)
     weights = before.pop("weights", None), now.pop("weights", None)
     if (pointer.model, pointer.method) != (served.base, served.answered_by):
         what = f"{pointer.model}+{pointer.method}"

@@ -118,15 +118,15 @@ def installed() -> Entries:
 
 def entry_settings(name: str, options: Mapping[str, Any] | None = None) -> dict[str, str]:
     """How an entry's model is constructed: its class, and the arguments as text."""
-    from lad_eval.models.vlmeval.loading import made_with
+    from lad_eval.models.vlmeval.loading import constructor_arguments
     from lad_eval.models.vlmeval.support import entry_of
 
     kind, _ = entry_of(name)
-    arguments = {key: repr(value) for key, value in sorted(made_with(name, options).items())}
+    arguments = {key: repr(value) for key, value in sorted(constructor_arguments(name, options).items())}
     return {"class": f"{kind.__module__}.{kind.__qualname__}", **arguments}
 
 
-def made_with(served: Served, options: Mapping[str, Any] | None = None) -> dict[str, str]:
+def answer_settings(served: Served, options: Mapping[str, Any] | None = None) -> dict[str, str]:
     """What determines a model's answers besides its method, as text: options, an entry's class and arguments, and `weights`.
 
     Weights that are not on this machine yet are left out.
@@ -248,7 +248,7 @@ class LADModel(Base):  # type: ignore[misc]  # VLMEvalKit has no types
             folder = store_folder() / "learned" / slug(self.name) / slug(dataset)
             under = learned_for(model, self.served.intervention, task, folder, f"{self.name} x {dataset}")
             self._writer = writer_of_ours(model, under) if self._inner is None else writer_of_entry(model, under)
-            settings = made_with(self.served, self._options)
+            settings = answer_settings(self.served, self._options)
             pointer = Pointer(self.served.base, self.served.answered_by, self.served.facts, settings, "", None)
             write_pointer(self.name, dataset, pointer)
         return self._writer(message)
@@ -267,7 +267,7 @@ class LADModel(Base):  # type: ignore[misc]  # VLMEvalKit has no types
                 model=self.served.base,
                 method=self.served.method or VANILLA,
                 params=self._method.get_params(),
-                settings=made_with(self.served, self._options),
+                settings=answer_settings(self.served, self._options),
                 evidence=str(made.folder.resolve()),
                 calibration=state,
                 task=dataset.task.fingerprint,

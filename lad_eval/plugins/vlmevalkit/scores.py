@@ -40,7 +40,8 @@ class Pointer:
         model: the entry or model that was run.
         method: how its answers were decided.
         params: the method's parameters.
-        settings: what else determines the answers, from `entries.made_with`: options, an entry's class and arguments, weights.
+        settings: what else determines the answers, from `entries.answer_settings`: options, an entry's class and arguments,
+            weights.
         evidence: folder of the stored evidence; empty where the model writes its replies.
         calibration: file of the learned state; None for a method that learns nothing.
         task: the task's fingerprint.

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class ResultsError(UserError):
-    """A results folder that cannot be used as wanted."""
+    """A results folder that cannot be used."""
 
 
 def slug(name: str) -> str:
@@ -44,12 +44,12 @@ def folder_of(out: Path, spec: RunSpec) -> Path:
 
 
 def condition_folder(run: Path, condition: Condition) -> Path:
-    """Where a run keeps its answers under a condition: its own folder for the question and the model as they are."""
+    """The folder of a run's answers under a condition: the run's own for the unchanged question and model."""
     return run / CONDITIONS / slug(condition.label) if condition.label else run
 
 
 def ensure_writable(out: Path) -> None:
-    """Refuses a results folder in which nothing can be written. It is not made: what is written there makes it.
+    """Refuses a results folder that cannot be written to; the folder is not created here.
 
     Raises:
         ResultsError: nothing can be written there, or in the nearest folder above it that exists.
@@ -62,7 +62,7 @@ def ensure_writable(out: Path) -> None:
 
 
 def claim(folder: Path, spec: RunSpec) -> None:
-    """Makes the folder this spec's, or sees that it is; a damaged `spec.json` in a folder that bears the spec's name is renewed.
+    """Writes the spec into the folder, or checks that it is there; a damaged `spec.json` in the spec's folder is rewritten.
 
     Raises:
         ResultsError: it holds the results of another spec.
@@ -88,9 +88,9 @@ def claim(folder: Path, spec: RunSpec) -> None:
 
 @contextmanager
 def removed_if_unused(folder: Path) -> Iterator[None]:
-    """Removes, where the block fails, the folders that hold nothing but what a run begins with: its conditions' and its own.
+    """If the block fails, removes the run's folder and its conditions' if they hold nothing but the files of a run's start.
 
-    A folder of a run that was there before stays.
+    A folder of an earlier run stays.
     """
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
@@ -108,7 +108,7 @@ def removed_if_unused(folder: Path) -> Iterator[None]:
 
 
 def _remove_unless_used(folder: Path, scaffold: Sequence[str] = ()) -> None:
-    """Removes a folder that holds no file but locks and those of `scaffold`."""
+    """Removes a folder that holds no files except locks and those of `scaffold`."""
     files = list(folder.iterdir()) if folder.is_dir() else []
     if any(file.name not in scaffold and file.suffix != ".lock" for file in files):
         return
@@ -143,10 +143,10 @@ def read_spec(folder: Path) -> dict[str, Any]:
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
-    """The document in a run's `metrics.json`, which must be of the run that `spec.json` tells.
+    """The document in a run's `metrics.json`, which must be of the same run as `spec.json`.
 
     Raises:
-        ResultsError: either is missing or damaged, or a figure cannot be one.
+        ResultsError: either is missing or damaged, or a figure is invalid.
     """
     path = folder / METRICS
     document = read_run_json(path, "the run's figures")
@@ -158,7 +158,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 
 
 def _renewed(document: dict[str, Any]) -> dict[str, Any]:
-    """Figures with the methods' names in today's spelling: `sofa:sigma=0.3` was written for `sofa(sigma=0.3)` before."""
+    """Figures with the methods' names in the current spelling: earlier versions wrote `sofa:sigma=0.3` for `sofa(sigma=0.3)`."""
     methods = {stored_name(name): figures for name, figures in document["methods"].items()}
     if methods.keys() == document["methods"].keys():
         return document

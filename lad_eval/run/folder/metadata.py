@@ -22,11 +22,11 @@ class RunMetadata:
     """Parts of `metrics.json` that pass through deciding unchanged.
 
     Attributes:
-        environment: what only this call of the program knows: device, processes, requests answered now, seconds.
+        environment: facts about this call of the program: device, processes, number of requests run, seconds.
         reported: figures published elsewhere, from the task's definition.
         calibration: where the calibration samples come from, see `calibration_of`.
-        notes: what a reader of the figures should know, a line each.
-        data: rows of the data by what became of them, where the source counts them.
+        notes: for readers of the figures, one line each.
+        data: number of the data's rows by their use, where the source counts them.
     """
 
     environment: Mapping[str, Any]
@@ -37,10 +37,10 @@ class RunMetadata:
 
     @classmethod
     def again(cls, metrics: Mapping[str, Any]) -> RunMetadata:
-        """What a `metrics.json` passes on when a run is decided again; documents of earlier versions lack some.
+        """The metadata in a `metrics.json`, for a run that is decided again; documents of earlier versions lack some.
 
         Raises:
-            ResultsError: it lacks what every version wrote.
+            ResultsError: it lacks a key that every version wrote.
         """
         try:
             environment = {key: metrics[key] for key in ("device", "processes", "session")}
@@ -57,7 +57,7 @@ class RunMetadata:
 
 
 def calibration_of(task: Task, planned: Plan) -> dict[str, Any]:
-    """Task, digests and sample ids of the calibration; {} where nothing was calibrated."""
+    """Task, digests and sample ids of the calibration; {} if nothing was calibrated."""
     keys = set(planned.calibration)
     ids = list(dict.fromkeys(request.sample_id for request in planned.requests if request.key in keys))
     if not ids:
@@ -67,7 +67,7 @@ def calibration_of(task: Task, planned: Plan) -> dict[str, Any]:
 
 
 def notes_of(task: Task, planned: Plan) -> tuple[tuple[str, ...], dict[str, int]]:
-    """What the sources and the plan note, once each, and the counts of the task's own source."""
+    """Notes of the sources and the plan, once each, and the counts of the task's source."""
     notes = task.source.notes() if isinstance(task.source, Noted) else []
     others = task.other.source.notes() if task.other is not None and isinstance(task.other.source, Noted) else []
     about_other = [f"{task.other.name}: {note}" for note in others if note not in notes] if task.other is not None else []
@@ -76,7 +76,7 @@ def notes_of(task: Task, planned: Plan) -> tuple[tuple[str, ...], dict[str, int]
 
 
 def about(task: Task, plans: Sequence[Plan]) -> tuple[dict[str, Any], tuple[str, ...], dict[str, int]]:
-    """`calibration`, `notes` and `data` of a run with these plans, a condition each."""
+    """`calibration`, `notes` and `data` of a run with these plans, one per condition."""
     calibration = next((known for plan in plans if (known := calibration_of(task, plan))), {})
     notes, data = notes_of(task, plans[0])
     return calibration, tuple(dict.fromkeys([*notes, *(note for plan in plans for note in plan.notes)])), data

@@ -1,4 +1,4 @@
-"""A run that is started over: what its folder held stays, under other names, until the new run is finished."""
+"""A run that is started over: the old run's files are kept, under other names, until the new run is finished."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from lad_eval.evidence.files import files_of
 from lad_eval.run.folder.files import CONDITIONS, METRICS, PLAN, PREDICTIONS, SPEC, TASK
 
 REPLACED = ".replaced"
-"""Ends the name of what belongs to the run before."""
+"""Suffix of the names of the old run's files."""
 _REPLIES = "replies.*.jsonl"
 
 
 def set_aside(folder: Path) -> None:
-    """Renames what a run wrote into its folder; files of others stay. The folder must be locked."""
+    """Renames the files that a run wrote into its folder; other files stay. The folder must be locked."""
     for path in _written(folder):
         path.rename(path.with_name(path.name + REPLACED))
 
 
 def settle(folder: Path) -> None:
-    """Decides between two runs in one folder, as a killed process leaves them: the new one stays if it has an answer."""
+    """Decides between the two runs in a folder that a killed process left: the new one stays if it has an answer."""
     if not _aside(folder):
         return
     if (folder / SPEC).exists() and _has_answers(folder):
@@ -34,9 +34,9 @@ def settle(folder: Path) -> None:
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[None]:
-    """Removes what was set aside once the block is done; a block that is refused leaves the folder as it was before.
+    """Removes the old run once the block is done; a block that is refused leaves the folder unchanged.
 
-    Interrupted, or ended by a fault of the program, the new run stays if it has an answer, since it can be gone on with.
+    If the block is interrupted or fails, the new run stays if it has an answer, since it can be resumed.
     """
     try:
         yield
@@ -51,13 +51,13 @@ def replacing(folder: Path) -> Iterator[None]:
 
 
 def _written(folder: Path) -> list[Path]:
-    """What a run writes, `spec.json` first: where it stands, all of the run does."""
+    """The files that a run writes, `spec.json` first: while it exists, all of the run does."""
     names = (SPEC, CONDITIONS, METRICS, PREDICTIONS, PLAN, TASK)
     return [p for p in (*(folder / name for name in names), *files_of(folder), *folder.glob(_REPLIES)) if p.exists()]
 
 
 def _aside(folder: Path) -> list[Path]:
-    """What is set aside, `spec.json` last."""
+    """The old run's files, `spec.json` last."""
     return sorted(folder.glob(f"*{REPLACED}"), key=lambda path: path.name.startswith(SPEC))
 
 
@@ -67,7 +67,7 @@ def _has_answers(folder: Path) -> bool:
 
 
 def _put_back(folder: Path) -> None:
-    """The run before, if there was one, in place of the new one, whose files go only if it got as far as its `spec.json`."""
+    """Restores the old run, if there is one; the new one's files are removed only if it has written its `spec.json`."""
     if not (aside := _aside(folder)):
         return
     for path in _written(folder) if (folder / SPEC).exists() else ():

@@ -1,4 +1,4 @@
-"""Evidence that other runs of the same model hold already."""
+"""Reuses evidence of other runs of the same model."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ logger = logging.getLogger(__name__)
 def reuse_evidence(store: EvidenceStore, requests: Iterable[Request], folders: Iterable[Path]) -> int:
     """Copies rows of finished evidence into a store, for those requests that it lacks; returns their number.
 
-    A request's key is a digest of all that the model is shown, so where the models' fingerprints are equal, so is the answer. A
-    row is taken only if its sample, displayed order and right position are the request's too. A folder whose evidence cannot be
-    read is passed over: it is not this run's. Where nothing serves although the requests were answered before, a line says why.
+    A request's key is a digest of the model's inputs, so if the models' fingerprints are equal, so is the answer. A
+    row is copied only if its sample, displayed order and gold position are the request's too. A folder whose evidence cannot be
+    read is skipped: it is another run's. If nothing is reused although the requests were answered before, a line says why.
 
     Args:
-        store: open; its fingerprint says whose evidence will do.
+        store: open; only evidence with its fingerprint is copied.
         requests: of the run.
         folders: of other runs.
     """
@@ -67,13 +67,13 @@ def reuse_evidence(store: EvidenceStore, requests: Iterable[Request], folders: I
 
 
 def sibling_runs(out: Path, folder: Path, model: str, holding: str = PARQUET) -> list[Path]:
-    """Folders in which the other runs of a model keep finished evidence, made as in `folder`: a run's own, or a condition's.
+    """Folders with finished evidence of a model's other runs, of the same kind as `folder`: a run's own, or a condition's.
 
     Args:
         out: of all runs.
         folder: of this run, or of one of its conditions.
-        model: its name without a place, as in its fingerprint; runs of a folder that was moved are found by it.
-        holding: the file, as a glob, that they have.
+        model: its name without a location, as in its fingerprint, so that runs of a moved folder are found.
+        holding: glob of a file that they must have.
     """
     model_folder, _, _, *condition = folder.relative_to(out).parts
     last = slug(model)

@@ -22,9 +22,9 @@ class Row:
         forward_passes: decoder passes per query that the method alone would cost.
         p_best: of the exact paired test against the most accurate method shown of the run, corrected by Holm over those shown;
             None for that method, for those with exactly its accuracy, and where there is nothing to test.
-        limit: only the first so many samples of the task were evaluated; None: all.
-        calibrated_on: another task that gave the calibration samples; None where the task's own did.
-        notes: what a reader should know of the task's data or of the run, a line each.
+        limit: number of samples that were evaluated, from the first; None: all.
+        calibrated_on: another task that the calibration samples are from; None: the task itself.
+        notes: for readers, on the task's data or the run, one line each.
         reported: published elsewhere, not measured here.
     """
 
@@ -58,7 +58,7 @@ class Row:
         return self.limit is not None
 
     def as_dict(self) -> dict[str, Any]:
-        """The row for machines: exactly the keys of `COLUMNS`."""
+        """The row as JSON: exactly the keys of `COLUMNS`."""
         return {name: getattr(self, name) for name in COLUMNS}
 
 
@@ -84,7 +84,7 @@ COLUMNS = (
 
 
 def rows_of(metrics: Mapping[str, Any], methods: Sequence[str] | None = None) -> list[Row]:
-    """Rows of one run's `metrics.json`, of these methods in this order (default: all, as stored)."""
+    """Rows of one run's `metrics.json`, for these methods in this order (default: all, as stored)."""
     figures: Mapping[str, Mapping[str, Any]] = metrics["methods"]
     calibration = metrics.get("calibration") or {}
     shown = [name for name in (figures if methods is None else methods) if name in figures]
@@ -114,7 +114,7 @@ def rows_of(metrics: Mapping[str, Any], methods: Sequence[str] | None = None) ->
 
 
 def _p_best(metrics: Mapping[str, Any], shown: Sequence[str]) -> dict[str, float]:
-    """Corrected p-values against the best of the shown methods; none where a run stored no tests."""
+    """Corrected p-values against the best of the shown methods; empty if the run stored no tests."""
     pairs = paired_p_values(metrics)
     if len(shown) < 2 or any((a, b) not in pairs for a in shown for b in shown if a != b):
         return {}
@@ -131,9 +131,9 @@ def paired_p_values(metrics: Mapping[str, Any]) -> dict[tuple[str, str], float]:
 
 
 def reported_rows(metrics: Mapping[str, Any]) -> list[Row]:
-    """Figures that the task's definition reports from elsewhere of the run's model; none if it reports none of that model.
+    """Published figures of the run's model from the task's definition; empty if there are none.
 
-    They are rows of their own, their model named as the source names it and marked, so that they cannot pass for ours.
+    They are separate rows, marked and with the source's name of the model, so that they cannot be mistaken for measured ones.
     """
     return [
         Row(
@@ -159,7 +159,7 @@ def reported_rows(metrics: Mapping[str, Any]) -> list[Row]:
 
 
 def is_same_model(ours: str, theirs: str) -> bool:
-    """Whether a hub id or folder name and a publication's name mean one model.
+    """Whether a hub id or folder name and a publication's name mean the same model.
 
     `Qwen/Qwen2.5-VL-3B-Instruct` and `Qwen2.5-VL-3B` do. The organisation, case, and endings that only say that a model is tuned
     to follow instructions or converted for transformers do not count; everything else does, such as size, version or `-AWQ`.

@@ -1,4 +1,4 @@
-"""What `metrics.json` and `predictions.parquet` may hold, and what is wrong with one that holds something else."""
+"""Schemas of `metrics.json` and `predictions.parquet`, and messages on what violates them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _Cost = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class _Open(BaseModel):
-    """Keys that a later version adds are left alone."""
+    """Keys that a later version adds are allowed."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -94,7 +94,7 @@ class _Metrics(_Open):
 
 
 def metrics_problem(document: dict[str, Any]) -> str | None:
-    """What is wrong with a run's figures, as `methods.lad.accuracy.value: ...`; None if nothing is."""
+    """The fault of a run's figures, such as `methods.lad.accuracy.value: ...`; None if there is none."""
     try:
         metrics = _Metrics.model_validate(document)
     except ValidationError as error:
@@ -107,10 +107,10 @@ def metrics_problem(document: dict[str, Any]) -> str | None:
 
 
 def predictions_problem(table: pd.DataFrame, candidates: int) -> str | None:
-    """What is wrong with a table of predictions; None if nothing is.
+    """The fault of a table of predictions; None if there is none.
 
     Args:
-        table: as `predictions.parquet` holds it.
+        table: of `predictions.parquet`.
         candidates: N of the run.
     """
     columns = ("method", "sample_id", "permutation", "order", "gold_position", "position", "correct", "log_proba")
@@ -124,7 +124,7 @@ def predictions_problem(table: pd.DataFrame, candidates: int) -> str | None:
         correct = table["correct"].to_numpy(dtype=np.bool_)
         rows = [None if row is None else np.asarray(row, dtype=np.float64) for row in table["log_proba"]]
     except (ValueError, TypeError, AttributeError, OverflowError):
-        return "a column does not hold what it should"
+        return "a column has values of another type"
     gold, position = numbers["gold_position"], numbers["position"]
     if not all(isinstance(name, str) for column in ("method", "sample_id") for name in set(table[column])):
         return "a name is not text"
@@ -139,5 +139,5 @@ def predictions_problem(table: pd.DataFrame, candidates: int) -> str | None:
     if incomplete.any() or table.duplicated(["method", "sample_id", "permutation"]).any():
         return "a method lacks an order of a sample, or answers one twice"
     if any(row is not None and (row.shape != (candidates,) or not (row <= MAX_LOG_PROB).all()) for row in rows):
-        return "a log-probability is not one"
+        return "a log-probability is above 0 or not a number"
     return None

@@ -11,23 +11,23 @@ from pydantic import BaseModel, ConfigDict
 
 from lad_eval.tasks.task import Task
 
-# What a definition may change without changing a request or a row of evidence.
+# Keys of a definition on which no request and no row of evidence depends.
 _NO_CONSEQUENCE = {"description", "data", "citation", "reported", "metadata"}
 
 
 class RunSpec(BaseModel):
     """What was run, on which model.
 
-    Methods, bootstrap seed, batch size and device are absent: the same evidence serves every decision, and the rest does not
+    Methods, bootstrap seed, batch size and device are absent: the same evidence serves every decision, and the others do not
     change the requests.
 
     Attributes:
         model: the name to show, see `lad_eval.models.source.display_name`.
-        fingerprint: the model's own account of what determines its evidence.
+        fingerprint: the facts that determine the model's evidence.
         task: name of the task.
-        definition: the task's definition, without what has no consequence for a request.
+        definition: the task's definition, without keys on which no request depends.
         digests: of the definition and of the data's content.
-        limit: only the first so many samples are evaluated.
+        limit: number of samples that are evaluated, from the first; None: all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,6 +62,6 @@ class RunSpec(BaseModel):
 
 
 def digest_of(document: Mapping[str, Any]) -> str:
-    """`RunSpec.digest` of a spec as a document, one of an earlier version included."""
+    """`RunSpec.digest` of a spec as a document, including those of earlier versions."""
     text = json.dumps(document, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

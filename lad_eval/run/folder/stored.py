@@ -51,7 +51,7 @@ class StoredRun:
         """Rows of `predictions.parquet`, one per method and request.
 
         Raises:
-            ResultsError: it cannot be read, or is not what this run wrote.
+            ResultsError: it cannot be read, or is not of this run.
         """
         return self._predictions
 
@@ -64,7 +64,7 @@ class StoredRun:
         except DamagedError as error:
             raise ResultsError(str(error)) from error
         except (ValueError, TypeError, NotImplementedError) as error:  # values that are not of the columns' kinds
-            raise ResultsError(f"{path} is damaged: a column does not hold what it should. {AGAIN}") from error
+            raise ResultsError(f"{path} is damaged: a column has values of another type. {AGAIN}") from error
         if document is not None and document.get("run") != self.metrics["run"]:
             raise ResultsError(f"{path} is of another run. {AGAIN}")
         if problem := predictions_problem(table, int(self.metrics["candidates"])):
@@ -73,7 +73,7 @@ class StoredRun:
         return table
 
     def predictions_of(self, method: str) -> Predictions:
-        """The answers of one method.
+        """The predictions of one method.
 
         Raises:
             ResultsError: the run holds none.
@@ -84,7 +84,7 @@ class StoredRun:
         return predictions_in(table[table["method"] == method])
 
     def recall_of(self, method: str) -> list[float | None]:
-        """Recall of one method by the answer's position, in points; None where no answer stood.
+        """Recall of one method by the answer's position, in points; None for a position without answers.
 
         Raises:
             ResultsError: the run holds none.
@@ -114,7 +114,7 @@ def predictions_in(rows: pd.DataFrame) -> Predictions:
 
 
 def find_run(path: Path) -> Path:
-    """The run folder at `path`, or the only one under it; runs that a study made for itself count where there is no other.
+    """The run folder at `path`, or the only one under it; runs that a study made for itself count only if there is no other.
 
     Raises:
         UserError: there is none, or there are several.
@@ -158,8 +158,8 @@ def finished_runs(out: Path, *, studies: bool = True, with_predictions: bool = F
 
     Args:
         out: the results folder.
-        studies: those too that a study made for its own tables.
-        with_predictions: a run whose predictions cannot be read is passed over too.
+        studies: include runs that a study made for its own tables.
+        with_predictions: skip runs whose predictions cannot be read.
     """
     for path in named(out, METRICS):
         run = _whole(path.parent, with_predictions=with_predictions)
@@ -168,7 +168,7 @@ def finished_runs(out: Path, *, studies: bool = True, with_predictions: bool = F
     unfinished = [path.parent for path in named(out, SPEC) if not (path.parent / METRICS).exists()]
     if unfinished:
         many = f"{len(unfinished)} runs in {out} are" if len(unfinished) > 1 else f"1 run in {out} is"
-        logger.info("%s not finished and left out, such as %s; the command that began it finishes it.", many, unfinished[0])
+        logger.info("%s not finished and left out, such as %s; the command that started it finishes it.", many, unfinished[0])
 
 
 def _whole(folder: Path, *, with_predictions: bool) -> StoredRun | None:
@@ -183,7 +183,7 @@ def _whole(folder: Path, *, with_predictions: bool) -> StoredRun | None:
 
 
 def none_in(folder: Path, *, studies: bool) -> str:
-    """What is wrong where no run was found to show."""
+    """Message for a folder without a run to show."""
     if not studies and (hidden := sum(run.study is not None for run in finished_runs(folder))):
         return f"There is no run of your own in {folder}, and {hidden} that `lad-eval study` made; --studies shows those."
     return f"There is no finished run in {folder}; `lad-eval run` makes one, or finishes it."

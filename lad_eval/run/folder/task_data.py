@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 def note_data(folder: Path, task: Task) -> None:
-    """Writes the task's data options, and the folder in which relative paths in them start, into a run's folder."""
+    """Writes the task's data options, and the folder that relative paths in them start from, into a run's folder."""
     if task.folder is None:
         return
     document = {"data": dict(task.spec.data), "folder": str(task.folder.resolve())}
@@ -42,7 +42,7 @@ def open_noted(folder: Path) -> Task:
     definition, data, start = stored.get("definition"), noted.get("data"), noted.get("folder")
     if not (isinstance(definition, dict) and isinstance(data, dict) and isinstance(start, str)):
         raise ResultsError(f"{folder / TASK} does not name the data of a task.")
-    # Where calibration samples come from plays no part for the evaluated samples.
+    # The source of calibration samples does not affect the evaluated samples.
     calibration = {key: value for key, value in (definition.get("calibration") or {}).items() if key != "on"}
     values = {**definition, "calibration": calibration, "data": data}
     spec = spec_of(Document(folder / f"{definition.get('name')}.yaml", values, {}))

@@ -1,4 +1,4 @@
-"""What a source of samples brings: options that are validated, and the way from them to samples."""
+"""Base classes of sources: validated options that open a source, and what a source may offer besides samples."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class SourceOptions(BaseModel, ABC):
 
         Args:
             setting: the task's setting.
-            candidates: N, images a sample.
-            samples: number of test samples; None: all there are.
+            candidates: N, images per sample.
+            samples: number of test samples; None: all.
             calibration_samples: number of calibration samples that the task needs.
-            folder: where the task's YAML file lies; relative paths in the options start there.
+            folder: of the task's YAML file; relative paths in the options start there.
 
         Raises:
             DataError: data is missing, unreadable or too little; a setting that the source does not know.
@@ -55,7 +55,7 @@ class Checkable(Protocol):
 
 @runtime_checkable
 class Trainable(Protocol):
-    """A source with samples to train a model on, apart from those that its tasks evaluate."""
+    """A source with samples to train a model on, none of which its tasks evaluate."""
 
     def training_samples(self, limit: int) -> Iterator[Sample]:
         """At most `limit` samples in a fixed order; `limit` only shortens the list. Their split is "calibration"."""
@@ -63,7 +63,7 @@ class Trainable(Protocol):
 
 @runtime_checkable
 class Illustrated(Protocol):
-    """A source of picture files, of which `lad-eval validate` counts what decoding does to them."""
+    """A source of picture files; `lad-eval validate` counts what decoding does to them."""
 
     def treatments(self) -> Iterable[Treatment]:
         """What is done to each picture that can be read, one after the other; a picture may have several."""
@@ -74,10 +74,10 @@ class Noted(Protocol):
     """A source with notes that tables and `metrics.json` show with the figures."""
 
     def notes(self) -> list[str]:
-        """One line each, as "unpermuted: the options are not the ordinals"."""
+        """One line each, such as "unpermuted: the options are not the ordinals"."""
 
     def counts(self) -> dict[str, int]:
-        """Rows of the data by what became of them, as {"rows": 132, "left out: no output": 2}."""
+        """Number of the data's rows by their use, such as {"rows": 132, "left out: no output": 2}."""
 
 
 def digest_of_samples(source: SampleSource, *also: Any) -> str:
@@ -106,16 +106,16 @@ class Picture:
 
     @cached_property
     def facts(self) -> PictureFacts:
-        """What the file is, read once.
+        """Digest, size and mode of the file, read once.
 
         Raises:
-            PictureError: it cannot be read or does not begin as a picture does.
+            PictureError: it cannot be read or is not a picture by its first bytes.
         """
         return picture_facts(self.path, shown(self.path))
 
     @property
     def content_digest(self) -> str:
-        """SHA-256 hex digest of the file's bytes, and of what decoding does to the pixels, if it does anything.
+        """SHA-256 hex digest of the file's bytes, and of what decoding does to the pixels, if anything.
 
         Raises:
             PictureError: as of `facts`.
@@ -133,19 +133,19 @@ class Picture:
         return self.facts.header.size
 
     def load(self) -> Image:
-        """The picture in RGB: turned, flattened on white, scaled to 8 bits, its first frame, as it needs."""
+        """The picture in RGB; if necessary turned, flattened on white, scaled to 8 bits, or its first frame."""
         return read_picture(self.path, shown(self.path))
 
     def faults(self) -> list[str]:
-        """What keeps it from being read, in one line; empty where nothing does."""
+        """Why it cannot be read, in one line; empty if it can."""
         return picture_faults(self.path, shown(self.path))
 
 
 @dataclass(frozen=True)
 class NamedPicture(Picture):
-    """A picture that its data set knows by its file name.
+    """A picture that its data set identifies by its file name.
 
-    Two files of one content stay two candidates, as in everybody else's results on the data set.
+    Two files with the same content stay two candidates, as in published results on the data set.
     """
 
     @cached_property

@@ -1,4 +1,4 @@
-"""A folder of pictures with a file of captions: which file every name means, and what is left out."""
+"""A folder of pictures with a file of captions: the file of every name, and what is left out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FORMATS = (".json", *JSON_LINES, *TABLES, ".parquet")
 
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16: its mark begins as that of UTF-16 does
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark is the beginning of this one
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
@@ -34,11 +34,11 @@ _GIT_LFS = b"version https://git-lfs.github.com/spec/"
 def read_captions(path: Path) -> dict[str, tuple[str, ...]]:
     """The captions of every picture, at least one each, without repetitions.
 
-    Pictures stand in the file's order; their captions too, except where the file numbers them: COCO's by their ids, those of
-    token files by the number behind `#`.
+    Pictures are in the file's order; so are their captions, except where the file numbers them: COCO's by their ids, those of
+    token files by the number after `#`.
 
     JSON: `{image: caption}`, `{image: [captions]}`, `{image: {"caption": ...}}`, a list of `{"image": ..., "caption": ...}`, COCO
-    captions, Karpathy's splits. JSON lines: an object a line, as in Hugging Face's `metadata.jsonl`. Tables (`.csv`, `.tsv`,
+    captions, Karpathy's splits. JSON lines: one object per line, as in Hugging Face's `metadata.jsonl`. Tables (`.csv`, `.tsv`,
     `.txt`, `.token`, `.parquet`): columns of names and captions, or Flickr token files. Names of keys and columns:
     `captions_keys`. Text is UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
 
@@ -98,12 +98,12 @@ def decoded(content: bytes, where: str) -> str:
                 f"{where}: not UTF-8 text (byte {error.start} is 0x{content[error.start]:02x}); "
                 "if it is in Latin-1 or Windows-1252, save it as UTF-8."
             ) from None
-        raise DataError(f"{where}: begins as {encoding.upper()} and is not (byte {error.start}); save it as UTF-8.") from None
+        raise DataError(f"{where}: begins like {encoding.upper()} but is not (byte {error.start}); save it as UTF-8.") from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _unmarked(content: bytes) -> str:
-    """UTF-16 without a byte order mark shows by the zero bytes of its ASCII characters, which no UTF-8 text has."""
+    """Encoding of text without a byte order mark: UTF-16 has zero bytes in its ASCII characters, UTF-8 text has none."""
     start = content[:4096]
     low, high = start[0::2].count(0), start[1::2].count(0)
     if max(low, high) * 8 < len(start):
@@ -145,7 +145,7 @@ class CaptionedImages:
     Attributes:
         paths: of the pictures, by the names that the captions file gives.
         captions: of every picture, at least one.
-        absent: names of the captions file that lead to no file.
+        absent: names in the captions file for which there is no file.
     """
 
     paths: Mapping[str, Path]
@@ -158,7 +158,7 @@ class CaptionedImages:
         return {name: captions[0] for name, captions in self.captions.items()}
 
     def chosen(self, choice: CaptionChoice, seed: int) -> dict[str, tuple[str, ...]]:
-        """The captions that are used: all, the first, or one drawn for every image by its own generator."""
+        """The captions that are used: all, the first, or one drawn for every image by a separate generator."""
         if choice == "all":
             return dict(self.captions)
         if choice == "first":
@@ -169,7 +169,7 @@ class CaptionedImages:
 def read_captioned_images(images: Path, captions: Path, *, allow_outside: bool = False) -> CaptionedImages:
     """Reads the captions and looks for every picture; no picture is opened.
 
-    Captions of pictures that are not there are left out, and pictures without a caption; a warning counts both.
+    Captions of missing pictures are left out, and so are pictures without a caption; a warning counts both.
 
     Args:
         images: folder of the pictures.
@@ -177,7 +177,7 @@ def read_captioned_images(images: Path, captions: Path, *, allow_outside: bool =
         allow_outside: whether names may lead out of the folder.
 
     Raises:
-        DataError: the folder or the file is missing or of no known form, a name leads out of the folder, or none of the
+        DataError: the folder or the file is missing, its form is unknown, a name leads out of the folder, or none of the
             pictures is there.
     """
     if not images.is_dir():
@@ -199,7 +199,7 @@ def read_captioned_images(images: Path, captions: Path, *, allow_outside: bool =
         if located.path is None:
             absent.append(located.name)
             continue
-        # Two spellings of one file, as `a.jpg` and `./a.jpg`, are one picture.
+        # Two spellings of one file, such as `a.jpg` and `./a.jpg`, are one picture.
         name = name_of.setdefault(os.path.normpath(located.path), located.name)
         paths[name] = located.path
         all_captions.setdefault(name, {}).update(dict.fromkeys(captions_of[spelled]))
@@ -212,20 +212,20 @@ def read_captioned_images(images: Path, captions: Path, *, allow_outside: bool =
 
 
 def absent_line(absent: int, there: int, first: str) -> str:
-    """What to know of a folder that lacks pictures of its captions file."""
-    return f"{absent} of {absent + there} images with a caption are not there and left out, as {first}."
+    """Note on a folder that lacks pictures of its captions file."""
+    return f"{absent} of {absent + there} images with a caption are missing and left out, such as {first}."
 
 
 def _none_there(images: Path, captions: Path, absent: list[str]) -> str:
     pictures = sorted(path.name for path in images.rglob("*") if path.suffix.lower() in PICTURES)
-    holds = f"{len(pictures)} picture{'s' if len(pictures) > 1 else ''}, as {pictures[0]}" if pictures else "no picture"
+    holds = f"{len(pictures)} picture{'s' if len(pictures) > 1 else ''}, such as {pictures[0]}" if pictures else "no picture"
     number = f"none of the {len(absent)} images" if len(absent) > 1 else "the image"
     is_there = "is" if len(absent) > 1 else "is not"
-    return f"{shown(captions)}: {number} that it names, as {absent[0]}, {is_there} in {shown(images)}, which holds {holds}."
+    return f"{shown(captions)}: {number} that it names, such as {absent[0]}, {is_there} in {shown(images)}, which holds {holds}."
 
 
 def _warn_of_captionless(images: Path, paths: Mapping[str, Path]) -> None:
     known = {os.path.normpath(path) for path in paths.values()}
     without = [p.name for p in images.iterdir() if p.suffix.lower() in PICTURES and os.path.normpath(p) not in known]
     if without:
-        _LOG.warning("%s: %d images without a caption are left out, as %s.", shown(images), len(without), min(without))
+        _LOG.warning("%s: %d images without a caption are left out, such as %s.", shown(images), len(without), min(without))

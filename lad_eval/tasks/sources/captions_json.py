@@ -11,7 +11,7 @@ from typing import Any
 from lad_eval.errors import DataError
 
 Entry = tuple[str, Any]
-"""A picture's name and what stands for its captions."""
+"""A picture's name, and the value that holds its captions."""
 
 NAME_KEYS = ("image", "file_name", "filename", "image_name", "image_path", "path", "file_path", "file", "img")
 CAPTION_KEYS = ("caption", "captions", "text", "texts", "sentence", "sentences", "comment", "description", "raw")
@@ -52,7 +52,7 @@ def caption_texts(where: str, value: Any) -> list[str]:
     """The captions in a value: text, an object that holds text under one of `CAPTION_KEYS`, or a list of these; stripped.
 
     Raises:
-        DataError: there is something else in it; the text begins with `where`.
+        DataError: it holds anything else; the text begins with `where`.
     """
     if value is None:
         return []
@@ -67,7 +67,7 @@ def caption_texts(where: str, value: Any) -> list[str]:
 
 
 def shortly(words: Iterable[str]) -> str:
-    """The first of many words, one line."""
+    """The first few of many words, in one line."""
     listed = [" ".join(word.split())[:40] for word in words]
     return ", ".join(listed[:_LISTED]) + (", ..." if len(listed) > _LISTED else "")
 
@@ -89,7 +89,7 @@ def json_entries(text: str, where: str) -> Iterable[Entry]:
     """Names and captions of a JSON file.
 
     Raises:
-        DataError: it is not JSON, or of another form; the text says of which.
+        DataError: it is not JSON, or not of a known form; the text says what it holds.
     """
     try:
         content = json.loads(text, object_pairs_hook=_object)
@@ -169,7 +169,7 @@ def _of_entry(entry: Any, where: str, which: str) -> Entry:
 
 
 def _coco(images: list[dict[str, Any]], annotations: list[dict[str, Any]], where: str) -> Iterator[Entry]:
-    """Captions by their ids, as `data.coco_index` orders them; of images that the file does not list, none."""
+    """Captions by their ids, as `lad_eval.data.coco` orders them; images that the file does not list are left out."""
     names: dict[Any, str] = {}
     for number, image in enumerate(images):
         if not isinstance(image.get("id"), int | str) or not isinstance(image.get("file_name"), str):
@@ -200,7 +200,7 @@ def _name(name: Any, where: str) -> str:
 
 
 def _can_be_captions(value: Any) -> bool:
-    """Whether a value has the form of captions; where it has not, its key is likely not the name of a picture either."""
+    """Whether a value has the form of captions; if not, its key is probably not the name of a picture either."""
     if isinstance(value, dict):
         return any(key in value for key in CAPTION_KEYS)
     if isinstance(value, list):

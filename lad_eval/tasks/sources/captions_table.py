@@ -1,4 +1,4 @@
-"""Captions in tables: CSV and its relatives with or without a header, Flickr's token files."""
+"""Captions in tables: CSV and similar formats with or without a header, Flickr's token files."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _rows(text: str, where: str, suffix: str) -> Iterator[tuple[str, int | None,
     lines = csv.reader(
         io.StringIO(text, newline=""),
         delimiter=layout.delimiter,
-        # Files with bars have quotation marks as they fall, those with commas around cells.
+        # In files with bars quotation marks are text; in those with commas they enclose cells.
         quoting=csv.QUOTE_NONE if layout.delimiter == "|" else csv.QUOTE_MINIMAL,
     )
     wanted = layout.header
@@ -102,7 +102,7 @@ def _row(cells: list[str], layout: _Layout, where: str) -> Iterator[tuple[str, i
     if len(cells) > layout.columns:
         if last != layout.columns - 1:
             raise DataError(f"{where}: too many fields; put a caption with {layout.delimiter!r} in quotes.")
-        # Nothing comes after the caption, so that what follows is more of it.
+        # The caption is the last column, so further cells are parts of it.
         cells = [*cells[:last], layout.delimiter.join(cells[last:])]
     cells = [*cells, *[""] * (layout.columns - len(cells))]
     name, number = cells[layout.name].strip(), None
@@ -125,7 +125,7 @@ def _layout(first: str, delimiters: str, where: str) -> _Layout:
     """The columns, from a header or, where the first line begins with a picture's name, from their order.
 
     Raises:
-        DataError: it is neither.
+        DataError: the line is neither.
     """
     if not first:
         raise DataError(f"{where}: holds no caption.")
@@ -145,7 +145,7 @@ def _layout(first: str, delimiters: str, where: str) -> _Layout:
     widest = max(split.values(), key=len)
     seen = f"{where}: the first line has the columns {shortly(widest)}"
     find_keys(widest, seen)
-    raise DataError(f"{seen}; expected two columns or more.")
+    raise DataError(f"{seen}; expected two or more columns.")
 
 
 def _cells(line: str, delimiter: str) -> list[str]:

@@ -44,9 +44,9 @@ class FolderOptions(SourceOptions):
     Attributes:
         images: folder of the pictures.
         captions: captions file.
-        caption: which of several captions of an image are used: the first, one drawn at random, or all, a sample each.
+        caption: which of several captions of an image are used: the first, one drawn at random, or all, one sample per caption.
         allow_outside: whether names in the captions file may lead out of the folder.
-        seed: of the shuffle, the wrong candidates of the random setting, the places, and the captions that are drawn.
+        seed: of the shuffle, the wrong candidates of the random setting, the positions, and the captions that are drawn.
         encoder: CLIP or SigLIP model that chooses the wrong candidates of the adversarial setting.
     """
 
@@ -91,17 +91,17 @@ class _Pool:
 class FolderSource:
     """N-way samples of single pictures with captions.
 
-    Every picture is the right answer of at most one sample, or of one for each of its captions. The names are shuffled once with
+    Every picture is the right answer of at most one sample, or of one for each of its captions. The names are shuffled once by
     the seed; the first make the calibration, the rest the test. Where there are enough, calibration has pictures of its own,
     max(calibration samples, 2 N), none of which is shown in a test sample; else only the right answers are disjoint, and a
     warning says so. The wrong candidates differ from the right one and from each other in all their captions (upper case, spaces
-    and a final point aside). With an encoder they are the pictures most like the right one among those whose captions are not
-    (`data.mining`), else they are drawn. The right answer stands at every place once in every N samples. Every sample is drawn
-    with a generator of its own, so that a limit only shortens the list. With all captions, the samples of the first captions
-    come first, then those of the second.
+    and a final point aside). With an encoder they are the pictures most similar to the right one among those whose captions are
+    not (`lad_eval.data.retrieval.mining`), else they are drawn. The right answer stands at every place once in every N samples.
+    Every sample is drawn with a generator of its own, so that a limit only shortens the list. With all captions, the samples of
+    the first captions come first, then those of the second.
 
-    A file that is, byte for byte, a right picture of the test under another name is not calibrated on as long as another picture
-    of the calibration's own can take its place.
+    A file that is, byte for byte, a right picture of the test under another name is not used for calibration while another
+    picture of the calibration split can take its place.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class FolderSource:
         self.pictures = {name: Picture(path) for name, path in captioned.paths.items()}
         self._group_of = _groups(captioned.captions)
         several = any(len(captions) > 1 for captions in captioned.captions.values())
-        # Embeddings are of the first captions, so that they cannot tell pictures with another caption in common.
+        # Embeddings are of the first captions, so they do not show which pictures share another caption.
         self._group_bits = _bits(self._group_of) if several else None
         self.candidates = candidates
         self.seed = seed
@@ -137,7 +137,7 @@ class FolderSource:
         self._pools = self._split(calibration_samples)
         self._embeddings: Embeddings | None = None
         if encoder is not None:
-            # These need numpy, for which listing tasks should not wait.
+            # Imported here because listing tasks should not wait for numpy.
             from lad_eval.data.retrieval.embeddings import load_own
 
             self._embeddings = load_own(images, captioned.paths, captioned.first, encoder, captions_file=captions)
@@ -177,7 +177,7 @@ class FolderSource:
             yield Sample(id=id_, images=pictures, caption=self.captions[anchor][turn], gold=names.index(anchor), split=split)
 
     def notes(self) -> list[str]:
-        """How many pictures of the captions file are not there."""
+        """How many pictures of the captions file are missing."""
         return list(self._notes)
 
     def counts(self) -> dict[str, int]:
@@ -222,7 +222,7 @@ class FolderSource:
                 f"for {self.candidates} candidates."
             )
         _LOG.warning(
-            "%s: %d images are too few to keep those of calibration apart; only the right answers are disjoint.",
+            "%s: %d images are too few for separate calibration images; only the right answers are disjoint.",
             self._where,
             len(names),
         )
@@ -235,12 +235,12 @@ class FolderSource:
         return list(grouped.values())
 
     def _rounds(self, anchors: Sequence[str]) -> list[tuple[str, int]]:
-        """Every anchor with the index of its first caption, then every anchor that has a second with that, and so on."""
+        """Every anchor with the index of its first caption, then every anchor that has a second one with index 1, and so on."""
         longest = max((len(self.captions[name]) for name in anchors), default=0)
         return [(name, turn) for turn in range(longest) for name in anchors if turn < len(self.captions[name])]
 
     def _anchors(self, split: Split) -> list[tuple[str, int]]:
-        """Anchors and indices of their captions, in the order of the samples; of calibration the first captions only."""
+        """Anchors and indices of their captions, in the order of the samples; for calibration the first captions only."""
         if split == "test":
             return self._questions["test"][: self._counts["test"]]
         if "calibration" not in self._questions:
@@ -248,7 +248,7 @@ class FolderSource:
         return self._questions["calibration"]
 
     def _calibrated_on(self) -> tuple[str, ...]:
-        """Right pictures of calibration: if possible none that the test has under another name."""
+        """Right pictures of calibration: if possible none that is in the test under another name."""
         pool = self._pools["calibration"]
         evaluated = {self._content(name) for name, _ in self._anchors("test")}
         candidates = (*pool.anchors, *pool.spares)
@@ -277,7 +277,7 @@ class FolderSource:
         negatives: dict[str, list[str]] = {}
         for split in _SPLITS:
             anchors = list(dict.fromkeys(name for name, _ in self._anchors(split)))
-            # One picture a group, so that the wrong candidates differ among themselves too.
+            # One picture per group, so that the wrong candidates differ among themselves too.
             shown = [group[0] for group in self._pools[split].groups]
             try:
                 mined = mine(anchors, shown, self.candidates - 1)
@@ -290,7 +290,7 @@ class FolderSource:
         return negatives
 
     def _place(self, split: Split, index: int) -> int:
-        """Where the right answer stands: at every place once in every N samples, so that recalls by place weigh the same."""
+        """Position of the right answer: each position once in every N samples, so that recalls by position weigh the same."""
         block, turn = divmod(index, self.candidates)
         generator = random.Random(f"folder-1/{self.seed}/{split}/{self.candidates}/places/{block}")
         return generator.sample(range(self.candidates), self.candidates)[turn]
@@ -303,7 +303,7 @@ class FolderSource:
 
 
 def _groups(captions: Mapping[str, Sequence[str]]) -> dict[str, int]:
-    """A number for every picture, equal for pictures that have a caption in common, also by way of others."""
+    """A number for every picture, equal for pictures that have a caption in common, directly or through others."""
     parent: dict[str, str] = {}
 
     def root(name: str) -> str:
@@ -321,7 +321,7 @@ def _groups(captions: Mapping[str, Sequence[str]]) -> dict[str, int]:
 
 
 def _bits(numbers: Mapping[str, int]) -> dict[str, frozenset[int]]:
-    """The places of the ones of every number in binary: sets that are equal where the numbers are."""
+    """The positions of the one bits of every number: sets that are equal where the numbers are."""
     return {name: frozenset(place for place in range(n.bit_length()) if n >> place & 1) for name, n in numbers.items()}
 
 

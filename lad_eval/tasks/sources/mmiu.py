@@ -1,7 +1,7 @@
 """Tasks of MMIU whose answers are images (arXiv 2408.02718): `source: mmiu`.
 
-A row brings its own question, and letters that name images by their places: "B: the second image". Where that is all that the
-text says of the order, the images can be shown in any: the text stays, "the first image" is whichever is shown first, and so the
+A row has its own question, and letters that name images by position: "B: the second image". Where that is all that the
+text says about the order, the images can be shown in any: the text stays, "the first image" is the one shown first, so the
 right letter moves with the right image. Where an option or a question says anything else, no row of the task is permuted.
 """
 
@@ -47,7 +47,7 @@ class Letters:
 
     Attributes:
         names: the letter of every position, the first image's first.
-        exact: whether every option is exactly an ordinal, "the first image", upper case, spaces and a final point aside.
+        exact: whether every option is exactly an ordinal, "the first image", ignoring case, spaces and a final full stop.
     """
 
     names: tuple[str, ...]
@@ -55,7 +55,7 @@ class Letters:
 
 
 def read_letters(options: str, n: int) -> Letters | None:
-    """The options in text, a line each; None unless they name the N images one by one."""
+    """The options in a text, one per line; None unless they name the N images one by one."""
     by_image: dict[int, str] = {}
     exact = True
     pairs = [match.groups() for line in options.splitlines() if (match := _OPTION.fullmatch(line))]
@@ -71,8 +71,8 @@ def read_letters(options: str, n: int) -> Letters | None:
     return Letters(tuple(by_image[number] for number in range(1, n + 1)), exact)
 
 
-def speaks_of_order(text: str) -> bool:
-    """Whether a question names images by their places in addition to quoting the options, as "more like the first image"."""
+def refers_to_order(text: str) -> bool:
+    """Whether a question names images by position other than by quoting the options, such as "more like the first image"."""
     return _SPEAKS_OF_ORDER.search(_QUOTED_OPTION.sub(" ", _plain(text))) is not None
 
 
@@ -90,21 +90,21 @@ def _plain(text: str) -> str:
 
 Part = Literal["question", "context"]
 
-# As MMIU's own evaluation ends every question.
+# The end of every question in MMIU's own evaluation.
 CLOSING = "Please answer the option directly like A,B,C,D..."
 
 _SPLITS: tuple[Split, ...] = ("test", "calibration")
 
 
 class MmiuOptions(SourceOptions):
-    """Which of MMIU's tasks, and how its text is put together.
+    """One of MMIU's tasks, and the columns that make up its question.
 
     Attributes:
         task: name in the data set.
         text: its columns that are shown, in this order, above the options.
         revision: of the hub data set; only the one that this package knows.
         root: folder of the data set; None: where `lad-eval data prepare mmiu` put it.
-        seed: of the draw of calibration rows.
+        seed: of the random choice of calibration rows.
     """
 
     task: StrictStr
@@ -151,14 +151,14 @@ class _Question:
 class MmiuSource:
     """Rows of one task, except those that cannot be used; these are counted by reason and never guessed.
 
-    Calibration rows are drawn with the seed, if possible among those whose right picture is that of no other row; the rest is the
-    test, in the data's order. `permutable` is False where a row's text does not go with other orders than its own.
+    Calibration rows are drawn with the seed, if possible among those whose right picture is not another row's right picture; the
+    others are the test rows, in the data's order. `permutable` is False if a row's text fits the data's order only.
     """
 
     def __init__(
         self, *, root: Path, task: str, text: Sequence[Part], candidates: int, calibration_samples: int, seed: int = 0
     ) -> None:
-        """Reads the rows, and looks at every image's bytes.
+        """Reads the rows, and the bytes of every image.
 
         Raises:
             DataError: no data, no such task, or too few usable rows.
@@ -180,7 +180,7 @@ class MmiuSource:
                 f"MMIU in {root}: {len(usable)} of {len(rows)} rows of {task!r} can be used, too few: calibration takes "
                 f"{calibration_samples}{self._why()}"
             )
-        self._fixed = [k.row for k in usable if not k.letters.exact or speaks_of_order(self._shown(k.row))]
+        self._fixed = [k.row for k in usable if not k.letters.exact or refers_to_order(self._shown(k.row))]
         self.permutable = not self._fixed
         learned = self._drawn(usable, calibration_samples, seed)
         self._questions: dict[Split, list[_Question]] = {
@@ -189,7 +189,7 @@ class MmiuSource:
         }
 
     def _drawn(self, usable: Sequence[_Question], count: int, seed: int) -> set[int]:
-        """Indices of the calibration rows: drawn; for rows whose right picture is that of another row too, others are drawn."""
+        """Indices of random calibration rows; rows that share their right picture with another row are replaced."""
         right = [k.images[k.gold].content_digest for k in usable]
         often = Counter(right)
         drawn = random.Random(f"mmiu-1/{seed}/{self.task}").sample(range(len(usable)), count)
@@ -222,9 +222,9 @@ class MmiuSource:
             lines.append(f"{out} of {self._rows} rows left out{self._why()}")
         if self._fixed:
             first = self._fixed[0]
-            many = f"{len(self._fixed)} rows speak" if len(self._fixed) > 1 else "1 row speaks"
+            many = f"{len(self._fixed)} rows refer" if len(self._fixed) > 1 else "1 row refers"
             lines.append(
-                f"unpermuted, so consistency says nothing: {many} of the order otherwise than by options as 'the first image', "
+                f"unpermuted, so consistency says nothing: {many} to the order other than by options such as 'the first image', "
                 f"first {first.task}_{first.number}."
             )
         return lines
@@ -249,7 +249,7 @@ class MmiuSource:
         return list(dict.fromkeys(p for split in _SPLITS for usable in self._questions[split] for p in usable.images))
 
     def _usable(self, row: MmiuRow, candidates: int) -> _Question | None:
-        """The row as a question; None, and its reason counted, if it cannot."""
+        """The row as a question; None, with the reason counted, if it cannot be used."""
         reason, usable = self._reason(row, candidates)
         if usable is None:
             self._left_out[reason] += 1

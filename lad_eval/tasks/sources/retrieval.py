@@ -1,4 +1,4 @@
-"""Samples of annotation files, of a prepared data set or of one's own: which of N pictures does the caption describe?"""
+"""Samples of annotation files, of a prepared data set or the user's own: which of N pictures does the caption describe?"""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from lad_eval.tasks.sources.base import NamedPicture, SourceOptions, digest_of_s
 
 
 class AnnotatedSource:
-    """Samples as annotation files have them.
+    """Samples of annotation files.
 
-    A sample's id is its right picture's name: the file name or, of a picture in a folder below, the path to it. So samples of
-    several tasks on one data set can be seen to be about the same image. From the second sample of that picture on, `#2`,
-    `#3`, ... stand behind it (`annotations.sample_ids`).
+    A sample's id is its right picture's name: the file name or, for a picture in a subfolder, its path. So samples of
+    several tasks on one data set have the same id if they are about the same image. From the second sample of a picture on, `#2`,
+    `#3`, ... is appended (`annotations.sample_ids`).
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class AnnotatedSource:
         notes: Sequence[str] = (),
         pictures: Mapping[str, NamedPicture] | None = None,
     ) -> None:
-        """Takes what files or a data set hold; no picture is opened yet.
+        """Takes the samples of files or of a data set; no picture is opened yet.
 
         Args:
             test: samples to evaluate.
@@ -52,12 +52,12 @@ class AnnotatedSource:
             candidates: N, that every sample must have.
             samples: number of test samples; None: all.
             calibration_samples: number of calibration samples.
-            where: what to name in errors.
-            notes: what tables should say with the figures.
-            pictures: that are looked up already, by name.
+            where: name of the files in error texts.
+            notes: lines that tables show with the figures.
+            pictures: that were looked up already, by name.
 
         Raises:
-            DataError: too few samples, another N, or a picture that is not there or lies outside the folder.
+            DataError: too few samples, another N, or a picture that is missing or outside the folder.
         """
         sizes = {len(annotation.image_ids) for annotation in (*test, *calibration)}
         if sizes - {candidates}:
@@ -90,7 +90,7 @@ class AnnotatedSource:
             yield Sample(id=name, images=pictures, caption=annotation.caption, gold=annotation.index, split=split)
 
     def notes(self) -> list[str]:
-        """What is left out of the data, and what is left out of the samples."""
+        """What was left out of the data, and of the samples."""
         return list(self._notes)
 
     def counts(self) -> dict[str, int]:
@@ -118,12 +118,12 @@ def _pictures(images: Path, names: Sequence[str], where: str) -> dict[str, Named
 
 
 class RetrievalOptions(SourceOptions):
-    """How samples of a data set are drawn.
+    """How the samples of a data set are drawn.
 
     Attributes:
-        protocol: `official`, as the released code does, or `strict`, as in the paper (`lad_eval.data.retrieval.protocols`).
-        encoder: CLIP or SigLIP model that chooses hard negatives; of a folder its name suffices.
-        n_seq: samples that are drawn, of which the task takes the first; None: as many as the task takes. `official` draws other
+        protocol: `official`, as in the released code, or `strict`, as in the paper (`lad_eval.data.retrieval.protocols`).
+        encoder: CLIP or SigLIP model that chooses hard negatives; for a model folder its last part suffices.
+        n_seq: number of samples to draw, of which the task uses the first; None: as many as the task uses. `official` draws other
             adversarial samples for another number.
         pool: pictures from which samples are made.
         seed: of all draws.
@@ -142,7 +142,7 @@ class RetrievalOptions(SourceOptions):
     def open(
         self, *, setting: str, candidates: int, samples: int | None, calibration_samples: int, folder: Path
     ) -> AnnotatedSource:
-        # These need numpy, for which listing tasks should not wait.
+        # Imported here because listing tasks should not wait for numpy.
         from lad_eval.data.dataset import load_dataset
         from lad_eval.data.retrieval.dataset import CaptionedSet, absent_line
         from lad_eval.data.retrieval.store import Recipe
@@ -170,12 +170,12 @@ class RetrievalOptions(SourceOptions):
 
 
 class AnnotationsOptions(SourceOptions):
-    """Annotation files of the released code, or of its form; paths are relative to the YAML file.
+    """Annotation files in the released code's form; paths are relative to the YAML file.
 
     Attributes:
         file: the samples.
-        images: folder of the images; of the paths in the file, as many trailing parts are used as exist below it.
-        calibration: further samples, to calibrate on; None: the first samples of `file` are taken for that, and none with one of
+        images: folder of the images; paths in the file are shortened from the left until they exist below it.
+        calibration: samples to calibrate on; None: the first samples of `file`, and none with one of
             their right images is evaluated. An image that is also a right one under another name is skipped.
     """
 
@@ -230,14 +230,14 @@ def _read_below(path: Path, images: Path) -> list[Annotation]:
 
 
 def _without_copies(names: Sequence[str], pictures: Mapping[str, NamedPicture], count: int) -> tuple[str, ...]:
-    """The first names whose pictures are not among the others under another name; then, if these are too few, the rest."""
+    """The first names without a copy of their picture among the other names; if these are too few, then the others."""
     contents = {name: _content(pictures[name]) for name in names}
     often = Counter(contents.values())
     return choose_distinct(names, lambda name: often[contents[name]] > 1, count).filled
 
 
 def _content(picture: NamedPicture) -> str:
-    """Of a file that cannot be read, which `problems` and the first request name, its path."""
+    """Content digest; the path if the file cannot be read, which `problems` and the first request report."""
     try:
         return picture.content_digest
     except DataError:
@@ -251,7 +251,7 @@ class CocoOptions(RetrievalOptions):
 
 
 class Flickr8kOptions(RetrievalOptions):
-    """Retrieval on Flickr8k's test pictures. The released code draws no samples of it: there is the protocol `strict` only."""
+    """Retrieval on Flickr8k's test pictures. The released code has no samples of it, so `strict` is the only protocol."""
 
     dataset: ClassVar[str] = "flickr8k"
 

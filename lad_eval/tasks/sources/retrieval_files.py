@@ -1,4 +1,4 @@
-"""Tasks to annotation files of the released code of LAD, and such files to tasks."""
+"""Converts tasks to annotation files of the released code of LAD, and such files to tasks."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def export_task(task: Task, path: Path, *, split: Split = "test", images: str | 
         task: its pictures must be files.
         path: of the annotation file.
         split: which samples.
-        images: folder to write before the pictures' names, which are file names, or paths from the folder that all pictures share
-            where two have one name; None: where they are.
+        images: folder to write before the pictures' names (file names; where two are equal, paths from the folder that all
+            pictures share); None: the folder they are in.
 
     Returns:
         How many samples were written.
@@ -36,7 +36,7 @@ def export_task(task: Task, path: Path, *, split: Split = "test", images: str | 
     entries = []
     for number, sample in enumerate(task.samples(split)):
         if not all(isinstance(image, Picture) for image in sample.images):
-            raise DataError(f"{task.name}: its pictures are drawn when needed; only tasks on picture files can be exported.")
+            raise DataError(f"{task.name}: its pictures are rendered when needed; only tasks on picture files can be exported.")
         files = [image.path.parent.resolve() / image.path.name for image in sample.images if isinstance(image, Picture)]
         entries.append(Annotation(number, tuple(map(str, files)), sample.gold, files[sample.gold].name, sample.caption))
     if images is not None:
@@ -51,7 +51,7 @@ def import_annotations(
     """Makes a task of an annotation file: writes `<name>.yaml` into a folder and opens it.
 
     Raises:
-        DataError: a file or a picture is missing or damaged, the name is none, or the task exists.
+        DataError: a file or a picture is missing or damaged, the name is invalid, or the task exists.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise DataError(f"{name!r} cannot be a task's name: letters, digits, and _ . - after the first.")
@@ -86,7 +86,7 @@ def import_annotations(
 
 
 def _moved(entries: Sequence[Annotation], images: str) -> list[Annotation]:
-    """The same samples with their pictures in another folder; "" leaves the names alone. Targets stay file names."""
+    """The same samples with their pictures in another folder; "" leaves the names unchanged. Targets stay file names."""
     paths = list(dict.fromkeys(Path(path) for entry in entries for path in entry.image_ids))
     root = Path(os.path.commonpath([path.parent for path in paths])) if paths else Path()
     bare = len({path.name for path in paths}) == len(paths)
@@ -100,6 +100,6 @@ def _relative(path: Path, folder: Path) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A YAML scalar; single quotes take everything but themselves as it is."""
+    """A YAML scalar; inside single quotes only the quote itself must be escaped."""
     escaped = text.replace("'", "''")
     return f"'{escaped}'"

@@ -1,8 +1,8 @@
-"""The embedded data: pictures of two coloured things, drawn when they are needed.
+"""The embedded data: pictures of two coloured objects, rendered when they are needed.
 
-`random`: N scenes that differ from each other in two things or more. `adversarial`: a scene and N - 1
-variants of it that differ from it in one thing each; any of the N may be the right one. `relations`: pairs of equal
-scenes, each picture with a background and a jitter of its own, and one scene that matches none of the others.
+`random`: N scenes that differ from each other in two attributes or more. `adversarial`: a scene and N - 1
+variants that differ from it in one attribute each; any of the N may be the right one. `relations`: pairs of equal
+scenes, each picture with its own background and jitter, and one scene that matches none of the others.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ScenesOptions(SourceOptions):
         if samples is None:
             raise DataError("The source 'scenes' has no end: set `samples:` in the task.")
         return ScenesSource(
-            setting=cast(Setting, setting),  # the source itself refuses a setting that it does not know
+            setting=cast(Setting, setting),  # the source itself refuses an unknown setting
             candidates=candidates,
             samples=samples,
             calibration_samples=self.calibration_samples,
@@ -64,7 +64,7 @@ JITTER_ACROSS = 10
 _JITTER_CLASSES = 8
 _BY_JITTER: dict[int, SceneSplit] = {1: "calibration", 2: "validation"}
 
-# Every scene has at least this many scenes of its own split that differ from it in one thing.
+# Every scene has at least this many scenes of its split that differ from it in one attribute.
 LEAST_VARIANTS = 11
 
 
@@ -82,9 +82,9 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture's description; an `ImageSource` that draws itself.
+    """The description of a picture; an `ImageSource` that renders it.
 
-    `first` stands above (vertical) or left of (horizontal) `second`. `background` and `jitter` (pixels of
+    `first` is above (vertical) or left of (horizontal) `second`. `background` and `jitter` (pixels of
     336 by which the two things are moved: first x, first y, second x, second y) are in no caption.
     """
 
@@ -96,13 +96,13 @@ class Scene:
 
     @property
     def meaning(self) -> Meaning:
-        """The seven attributes that a caption tells; two scenes of equal meaning match the same captions."""
+        """The seven attributes that a caption names; two scenes of equal meaning match the same captions."""
         a, b = self.first, self.second
         return (a.size, a.colour, a.shape, b.size, b.colour, b.shape, self.axis)
 
     @property
     def split(self) -> SceneSplit:
-        """Decided by colours and shapes: half of all combinations (colour, shape, colour, shape) are the training's alone.
+        """Decided by colours and shapes: half of all combinations (colour, shape, colour, shape) are used for training only.
 
         The sum of the four indices is even in training and odd elsewhere. So no combination that a test, calibration or
         validation scene shows is ever trained on, while any three of the four attributes occur together on both sides. The
@@ -123,7 +123,7 @@ class Scene:
         return draw(self)
 
     def caption(self, *, from_second: bool = False) -> str:
-        """E.g. "a large red circle above a small blue square"; `from_second` tells the same the other way round."""
+        """E.g. "a large red circle above a small blue square"; `from_second` says the same in the other direction."""
         forward, backward = RELATIONS[self.axis]
         if from_second:
             return f"a {self.second} {backward} a {self.first}"
@@ -137,9 +137,9 @@ class Scene:
         return min(direct, exchanged)
 
     def variants(self) -> tuple[Scene, ...]:
-        """Scenes of the same split that differ in one thing: an attribute of one object, or the relation.
+        """Scenes of the same split with one difference: an attribute of one object, or the relation.
 
-        Background and jitter stay. The order is fixed; at least LEAST_VARIANTS come back.
+        Background and jitter stay. The order is fixed; at least LEAST_VARIANTS are returned.
         """
         return tuple(s for s in self._changed() if s.split == self.split and s.first != s.second)
 
@@ -158,7 +158,7 @@ class Scene:
 
 
 def draw_scene(split: SceneSplit, generator: random.Random) -> Scene:
-    """A scene of a split, uniformly over its pairs of things, with random background and jitter."""
+    """A random scene of a split, uniform over its pairs of objects, with random background and jitter."""
     while True:
         first, second = (Thing(generator.choice(SIZES), generator.choice(COLOURS), generator.choice(SHAPES)) for _ in range(2))
         scene = Scene(first, second, generator.choice(AXES), generator.choice(BACKGROUNDS), _jitter(generator))
@@ -167,7 +167,7 @@ def draw_scene(split: SceneSplit, generator: random.Random) -> Scene:
 
 
 def twin(scene: Scene, generator: random.Random) -> Scene:
-    """The same things of the same split on another background, moved otherwise."""
+    """The same objects in the same split on another background, with another jitter."""
     grounds = [ground for ground in BACKGROUNDS if ground != scene.background]
     while True:
         other = replace(scene, background=generator.choice(grounds), jitter=_jitter(generator))
@@ -206,9 +206,9 @@ RELATION = "an image that matches none of the others"
 
 
 def draw_pairs(split: SceneSplit, n: int, generator: random.Random) -> tuple[tuple[Scene, ...], int]:
-    """N scenes of a split in random order, N odd, and the index of the single one; all others have one of equal meaning.
+    """N scenes of a split in random order, N odd, and the index of the odd one out; the others form pairs of equal meaning.
 
-    Scenes of unlike meaning differ in two things or more, as in the setting `random`.
+    Scenes of different meaning differ in two attributes or more, as in the setting `random`.
     """
     single, *paired = draw_candidates(split, "random", (n + 1) // 2, generator)
     scenes = [single, *(picture for scene in paired for picture in (scene, twin(scene, generator)))]
@@ -219,8 +219,8 @@ def draw_pairs(split: SceneSplit, n: int, generator: random.Random) -> tuple[tup
 class ScenesSource:
     """Samples of the tasks `scenes_<setting>_n<candidates>`.
 
-    Every sample has a random generator of its own, seeded with all that names it, so that a limit only
-    shortens the list. What the embedded model was trained on never showed the two coloured shapes of a test
+    Every sample has its own random generator, seeded with everything that identifies it, so that a limit only
+    shortens the list. No training picture of the embedded model shows the two coloured shapes of a test
     picture together (see `Scene.split`).
     """
 
@@ -262,7 +262,7 @@ class ScenesSource:
             yield self._sample(split, split, index)
 
     def further_calibration(self) -> Iterator[Sample]:
-        """Calibration samples behind those of the split, without an end; the fingerprint does not cover them."""
+        """Endless calibration samples after those of the split; the fingerprint does not cover them."""
         for index in itertools.count(self.counts["calibration"]):
             yield self._sample("calibration", "calibration", index)
 
@@ -277,7 +277,7 @@ class ScenesSource:
         return Sample(id=name, images=scenes, caption=caption, gold=gold, split=split)
 
     def draw(self, split: SceneSplit, index: int) -> tuple[tuple[Scene, ...], str, int]:
-        """Scenes, caption and the right scene's index of one sample; also of the recipe's own splits."""
+        """Scenes, caption and the right scene's index of one sample; also for the recipe's splits."""
         generator = random.Random(f"scenes-1/{self.seed}/{split}/{self.setting}/{self.candidates}/{index}")
         if self.setting == "relations":
             pictures, single = draw_pairs(split, self.candidates, generator)
@@ -323,9 +323,9 @@ def draw(scene: Scene) -> Image:
 
 
 def centres(scene: Scene) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Pixel (x, y) of the first and of the second thing's middle."""
+    """Centres of the first and the second object, (x, y) in pixels."""
     (ax, ay), (bx, by) = _CENTRES[scene.axis]
-    # Along the axis the things keep clear of each other; across it they may move further.
+    # Along the axis the objects must not overlap; across it they may move further.
     along = [value * JITTER_ALONG // JITTER_ACROSS for value in scene.jitter]
     if scene.axis == "vertical":
         return (ax + scene.jitter[0], ay + along[1]), (bx + scene.jitter[2], by + along[3])

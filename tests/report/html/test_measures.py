@@ -61,7 +61,7 @@ def test_a_method_with_other_rows_is_left_out():
         (lambda t: t.iloc[:0], "holds no row"),
         (lambda t: t.iloc[:-1], "lacks an order of a sample"),
         (lambda t: pd.concat([t, t.iloc[:1]]), "or answers one twice"),
-        (lambda t: t.assign(order="a b c"), "does not hold what it should"),
+        (lambda t: t.assign(order="a b c"), "has values of another type"),
         (lambda t: t.assign(order="0 1"), "not a permutation of 3 images"),
     ],
 )
