@@ -121,7 +121,7 @@ def lad(
 @app.command("pruning")
 def pruning(
     model: Model,
-    task: Annotated[str, typer.Option("--task", "-t", help="The task to evaluate on.")] = "scenes_adversarial_n4",
+    task: Annotated[str, typer.Option("--tasks", "--task", "-t", help="The task to evaluate on.")] = "scenes_adversarial_n4",
     pruner: Annotated[
         str, typer.Option("--pruner", help="Pruners that rank tokens by attention, separated by commas, e.g. fastv,himap.")
     ] = "fastv",

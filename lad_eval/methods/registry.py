@@ -61,7 +61,7 @@ def _accepted(name: str, value: object) -> NamedMethod:
         raise TypeError(f"the method {name!r} must be named with hyphens, {name.replace('_', '-')!r}, as names are read so")
     entry = named(value) if isinstance(value, type) and issubclass(value, Method) else value
     if not isinstance(entry, NamedMethod):
-        raise TypeError(f"the method {name!r} must be a subclass of lad_eval.methods.Method")
+        raise TypeError(f"the method {name!r} must be a subclass of lad_eval.methods.Method; interventions need an entry point")
     if entry.kind not in get_args(Kind):
         raise TypeError(f"the kind of the method {name!r} must be {' or '.join(map(repr, get_args(Kind)))}, not {entry.kind!r}")
     if not issubclass(entry.method, _CLASSES[entry.kind]):

@@ -17,6 +17,9 @@ from lad_eval.files.tensors import read_tensors, tensors_as_bytes
 _LEARNED = re.compile(r"[a-z][a-z0-9_]*_")
 
 
+_STORED = (np.ndarray, np.generic, str, int, float, bool)
+
+
 def save_state(path: Path, kind: str, params: Mapping[str, Any], learned: Mapping[str, Any]) -> None:
     """Writes the file; missing folders are created.
 
@@ -24,6 +27,10 @@ def save_state(path: Path, kind: str, params: Mapping[str, Any], learned: Mappin
         UserError: the file cannot be written.
     """
     tensors = {k: np.ascontiguousarray(v) for k, v in learned.items() if isinstance(v, np.ndarray) and v.dtype.kind in "fiub"}
+    if objects := [k for k, v in learned.items() if not isinstance(v, _STORED)]:
+        raise TypeError(
+            f"{kind}.{objects[0]} is a {type(learned[objects[0]]).__name__}; what is learned must be arrays, numbers or strings"
+        )
     others = {k: v.tolist() if isinstance(v, np.ndarray | np.generic) else v for k, v in learned.items() if k not in tensors}
     metadata = {
         "method": kind,

@@ -70,7 +70,8 @@ def comparisons_as_text(
         "Accuracy (mean over orders), RStd and consistency: first minus second, in points.",
         "All right: samples that are right under every order, only by the first / only by the second method; p: exact McNemar "
         f"test on these counts, not on accuracy; in brackets after Holm's correction over {len(pairs)} "
-        f"comparison{'s' if len(pairs) > 1 else ''}. Whether accuracy differs, its interval says.",
+        f"comparison{'s' if len(pairs) > 1 else ''}. Whether accuracy differs, its interval says; the report "
+        "judges by an exact paired test over samples, corrected over all methods of the run, which takes more samples.",
         "Detectable: the smallest true difference in accuracy that this many samples detect with power 0.8 at 0.05.",
     ]
     if position:

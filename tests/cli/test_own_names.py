@@ -46,7 +46,11 @@ def test_a_method_of_a_file_is_run_and_joined(tmp_path, capsys, monkeypatch):
         (None, "mine.py:Last", "No such file: mine.py; --methods takes file.py:Class."),
         ("1 / 0", "mine.py:Last", "mine.py cannot be loaded: ZeroDivisionError: division by zero."),
         ("", "mine.py:Last", "mine.py has no 'Last'; write --methods mine.py:<name of the class>."),
-        ("class Last: name = 'own-2'", "mine.py:Last", "the method 'own-2' must be a subclass of lad_eval.methods.Method."),
+        (
+            "class Last: name = 'own-2'",
+            "mine.py:Last",
+            "the method 'own-2' must be a subclass of lad_eval.methods.Method",
+        ),
         (
             METHOD.replace("own-last-{n}", "lad"),
             "mine.py:Last",

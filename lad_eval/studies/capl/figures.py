@@ -23,13 +23,13 @@ def positions_chart(data: TaskData) -> Chart:
         shares = [np.asarray(positions_chosen(data.predictions[row])) for row in rows]
         series = [Series(name, x, share) for name, share in zip(names, shares, strict=True)]
         highest = max(highest, *(float(line.y.max()) for line in series))
-        panels.append((weights, tuple(series)))
+        panels.append((f"{weights} weights", tuple(series)))
     chance = (x, np.full(n, 100 / n))
     drawn = tuple(
         LinePlot(title, series, "position", "answers (%)", chance=chance, top=min(100.0, 1.15 * highest))
         for title, series in panels
     )
-    alt = "Share of the answers that name each position; dotted: equal shares."
+    alt = "Share of the answers that name each position; dotted: equal shares, which is chance."
     return Chart(f"positions-{slug(data.task)}", f"Positions of the answers on {data.task}", drawn, alt)
 
 

@@ -74,7 +74,8 @@ def capl_study(settings: Settings, attention: str | None, rival: str, out: Path,
     report = StudyReport(
         STUDY,
         f"Attention between images in {settings.model_name} on {names}",
-        "What a model gains where its images see each other, loses where they do not, and learns from the difference.",
+        "What a model gains where its images see each other, what it loses where they do not, and what an adapter trained on the "
+        "difference changes.",
         "CAPL",
         "2603.07048",
         _documents(tasks, display_name(settings.model, None, settings.revision)),

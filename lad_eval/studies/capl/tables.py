@@ -105,8 +105,8 @@ def positions_table(data: TaskData) -> Table:
         rows.append((row.label, *(figure(share) for share in [*shares, *none]), figure(_spread(predictions))))
     numbers = tuple(str(position + 1) for position in range(data.candidates))
     notes = (
-        "Share of the answers, in points, that name each position; the right image stands at each equally often. Imbalance: the "
-        "share of answers that would have to move for equal shares.",
+        "Share of the answers, in points, that name each position. Over many samples the right image stands at each "
+        "equally often. Imbalance: the share of answers that would have to move for equal shares.",
     )
     return Table(data.task, ("", *numbers, *(["No answer"] if unanswered else []), "Imbalance"), rows, notes)
 

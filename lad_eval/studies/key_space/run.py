@@ -14,6 +14,8 @@ from lad_eval.studies.key_space.tokens import tokens_per_sample
 from lad_eval.studies.output import StudyOutput, StudyReport, notices, provenance, write_study
 
 STUDY = "key-space"
+FEW_SAMPLES = 20
+"""Below this many a page says so: n samples can be exchanged in 2^n ways, of which half give the same gap."""
 
 
 def key_space_study(settings: Settings, scope: Scope, out: Path, *, from_stored: bool = False) -> StudyOutput | None:
@@ -40,6 +42,12 @@ def key_space_study(settings: Settings, scope: Scope, out: Path, *, from_stored:
         f"{collected.samples} samples, of each at most {most} visual tokens and {most} of text without special tokens, chosen "
         "at random; keys of all heads concatenated."
     )
+    few = []
+    if collected.samples < FEW_SAMPLES:
+        few = [
+            f"{collected.samples} samples: p-values cannot become small, since whole samples are exchanged, and a correlation "
+            "over so few means little; run more samples."
+        ]
     random = ["The model's weights are random, too: the two rows of a layer differ in their seed and in nothing else."]
     report = StudyReport(
         STUDY,
@@ -48,15 +56,15 @@ def key_space_study(settings: Settings, scope: Scope, out: Path, *, from_stored:
         "every table has rows of the same architecture with random weights.",
         "arXiv 2510.26721 v1",
         "2510.26721v1",
-        documents(collected),
+        documents(collected, settings.model),
         findings=findings(collected),
-        notices=[taken, *(random if settings.model.startswith("random:") else []), *notices(settings)],
+        notices=[taken, *few, *(random if settings.model.startswith("random:") else []), *notices(settings)],
         provenance=[*provenance([collected.facts]), f"seed: {settings.seed}"],
     )
     return write_study(report, folder)
 
 
-def documents(collected: Collected) -> tuple[StudyDocument, ...]:
+def documents(collected: Collected, model: str) -> tuple[StudyDocument, ...]:
     """The tables and figures under their headings."""
     maps = map_charts(collected)
     heads = head_table(collected)
@@ -80,7 +88,8 @@ def documents(collected: Collected) -> tuple[StudyDocument, ...]:
             score_charts(collected),
             (
                 "Whether visual tokens are used too little, no table here can say. Evaluate with text kept from them: "
-                "lad-eval run --methods 'vanilla,knockout(layers=8-16)'.",
+                f"lad-eval run --model {model} --tasks {collected.tasks[0]} "
+                "--methods 'vanilla,knockout,knockout(tokens=all-but-last)'.",
                 "Scores count every key of the prompt, also one that a sliding window hides from the last token; attention to it "
                 "is 0.",
             ),

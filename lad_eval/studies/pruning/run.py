@@ -116,7 +116,8 @@ def _findings(data: PrunerData, *, several: bool) -> list[str]:
         )
         lines.append(
             f"{prefix}{decision}: right {summaries[UNPRUNED].accuracy:.1f} % of the time; with {share(keep)} of the visual "
-            f"tokens {none}, with the mean trend taken out {mean}, the exponential {exp}, by chance {random}."
+            f"tokens {none}, with the mean trend taken out {mean}, the exponential {exp}, and with "
+            f"tokens kept at random {random}."
         )
     fit = data.trends[PruningCondition(keep, "exp")].strengths[ATTENTION.label]
     where = f"In the attention that {data.pruner.label} ranks tokens by, before layer {data.pruner.layer},"

@@ -116,12 +116,13 @@ def cost_document(costs: Sequence[PruningCost]) -> StudyDocument:
         ratios = (figure(cost.time, digits=2), figure(cost.flops, digits=2), figure(cost.cache, digits=2))
         rows.append((name, *([cost.pruner or ""] if several else []), cost.tokens, figure(1000 * cost.seconds), *ratios))
     notes = [
-        f"Time of a request's forward pass, its share of a batch of up to {QUERIES}: medians of {ROUNDS} alternating rounds on "
+        f"Time of a request's forward pass, its share of a batch of up to {QUERIES}: median of {ROUNDS} alternating rounds on "
         f"the same requests, whose images had been encoded before. The scores that tokens are ranked by are part of it.",
         "FLOPs: counted, not measured. Of the decoder's layers as they read a prompt: the sum over layers of 2 n W + 4 n² A, "
         "with n tokens that reach the layer, W weights and A = heads x head size.",
         "Cache: keys and values of one prompt in all layers, counted from the tokens that reach each. Time, FLOPs and cache are "
-        "ratios to the unpruned model.",
+        "ratios to the unpruned model; that of time is the median of the rounds' ratios, "
+        "and not the ratio of the medians.",
     ]
     if any(cost.flops is None for cost in costs):
         notes.append("FLOPs are not counted for decoders with experts, or with layers that do not attend.")
