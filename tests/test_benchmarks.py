@@ -15,6 +15,8 @@ from benchmarks.stages import Stages
 from benchmarks.timer import Ratio, Timing, take_turns
 from lad_eval.tasks.registry import load_task
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_ratio_is_the_median_of_the_rounds_own_ratios():
     timing = Timing({"a": [1.0, 2.0, 10.0], "b": [2.0, 3.0, 40.0]})

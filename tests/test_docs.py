@@ -92,6 +92,7 @@ def test_snippets_run(page, tmp_path, monkeypatch, capsys):
         assert expected in printed
 
 
+@pytest.mark.slow
 def test_the_readmes_snippets_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, colour in zip("abcd", ("red", "green", "blue", "white"), strict=True):
@@ -138,7 +139,7 @@ def test_the_readmes_commands_run(tmp_path, monkeypatch):
     assert invoke(["run", "-m", "lad-tiny", "-t", "scenes_random_n4", "--limit", "3", "-q"]) == 0
     ran = []
     for words in commands(ROOT / "README.md"):
-        if {"vlmeval", "lmms-eval", "data", "check"} & set(words) or "coco_random_n4" in " ".join(words):
+        if {"vlmeval", "lmms-eval", "lm-eval", "data", "check"} & set(words) or "coco_random_n4" in " ".join(words):
             continue
         words = [{"NAME": "lad-tiny", "100": "3"}.get(word, word) for word in words]
         words = ["results/runs/lad-tiny/scenes_random_n4" if "NAME" in word else word for word in words]

@@ -106,7 +106,7 @@ def train(
     include_path: IncludePath = None,
     quiet: Quiet = False,
 ) -> None:
-    """An adapter trained by DPO on the pairs, with fused attention in policy and reference; needs `lad-eval[train]`."""
+    """An adapter trained by DPO on the pairs, with fused attention in policy and reference; needs the extra `train`."""
     quiet_libraries(quiet=quiet)
     log_to_stderr(quiet=quiet)
     from lad_eval.models.huggingface import HuggingFaceVLM
@@ -165,13 +165,14 @@ def merge(
     trust_remote_code: TrustRemoteCode = False,
     quiet: Quiet = False,
 ) -> None:
-    """A model folder of the base with the adapter in its weights, and of what it was trained under; needs `lad-eval[peft]`."""
+    """A model folder of the base with the adapter in its weights, and of what it was trained under; needs the extra `peft`."""
     quiet_libraries(quiet=quiet)
     log_to_stderr(quiet=quiet)
     from lad_eval.models.huggingface import HuggingFaceVLM
     from lad_eval.models.registry import load_model
-    from lad_eval.training.merge import save_merged
+    from lad_eval.training.merge import check_new, save_merged
 
+    check_new(out)  # before a model is loaded
     vlm = load_model(model, revision=revision, adapter=adapter, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
     if not isinstance(vlm, HuggingFaceVLM):
         raise UserError(f"{model} cannot be merged: only models that transformers loads can.")

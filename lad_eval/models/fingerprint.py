@@ -96,12 +96,29 @@ def adapter_attention(folder: Path) -> dict[str, Any] | None:
     path = folder / TRAINING
     if not path.exists():
         return None
-    attention = read_json(path, what="how the adapter was trained").get("attention")
-    if attention is not None and not (isinstance(attention, dict) and isinstance(attention.get("name"), str)):
+    cure = "Copy it again from where it was trained."
+    return _attention(read_json(path, what="how the adapter was trained", cure=cure).get("attention"), str(path))
+
+
+def merged_attention(config: Any, folder: str) -> dict[str, Any] | None:
+    """The attention that the adapter in a merged model's weights was trained under, as `lad-eval capl merge` notes it.
+
+    Args:
+        config: of the model, a transformers configuration.
+        folder: of the model, for error texts.
+
+    Raises:
+        UserError: the note is damaged.
+    """
+    return _attention(getattr(config, TRAINED_UNDER, None), f"{TRAINED_UNDER} in config.json of {folder}")
+
+
+def _attention(facts: Any, place: str) -> dict[str, Any] | None:
+    if facts is not None and not (isinstance(facts, dict) and isinstance(facts.get("name"), str)):
         raise UserError(
-            f"{path} does not name the attention that the adapter was trained under; copy it again from where it was trained."
+            f"{place} does not name the attention that the adapter was trained under; copy it again from where it was trained."
         )
-    return attention
+    return facts
 
 
 def _identity(folder: Path, files: Iterable[Path]) -> str:

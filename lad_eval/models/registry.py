@@ -151,7 +151,7 @@ def load_model(
         model, processor, weights = _loaded(source, dtype=number, device=where, **options)
     model = apply_adapter(model, source)
     spare_threads(model)
-    from lad_eval.models.fingerprint import TRAINED_UNDER, adapter_attention, adapter_identity
+    from lad_eval.models.fingerprint import adapter_attention, adapter_identity, merged_attention
 
     return HuggingFaceVLM(
         model,
@@ -161,7 +161,7 @@ def load_model(
         weights=weights,
         adapter=None if source.adapter is None else adapter_identity(source.adapter),
         adapter_attention=(
-            getattr(model.config, TRAINED_UNDER, None) if source.adapter is None else adapter_attention(source.adapter)
+            merged_attention(model.config, source.name) if source.adapter is None else adapter_attention(source.adapter)
         ),
         batch_size=batch_size,
         image_preparation=image_preparation,

@@ -14,6 +14,7 @@ def _loaded_once():
         yield
 
 
+@pytest.mark.slow
 def test_senseless_calls_end_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     with inside(tmp_path):
@@ -31,6 +32,7 @@ def store(tmp_path_factory):
     return base
 
 
+@pytest.mark.slow
 def test_damaged_stores_give_the_same_figures_or_say_why_not(store, tmp_path):
     found = stores.campaign(store, tmp_path, 40, seed=1)
     assert found.faults == []

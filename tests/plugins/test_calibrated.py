@@ -67,6 +67,7 @@ def method(model, task, name, store):
     return CalibratedMethod(model, task, name, store, show_progress=False)
 
 
+@pytest.mark.slow
 def test_every_method_answers_as_a_run_does(tiny, task, requests, tmp_path):
     settings = Settings(
         "lad-tiny", (TASK,), METHODS, limit=SAMPLES, batch_size=4, device="cpu", out=tmp_path / "runs", quiet=True

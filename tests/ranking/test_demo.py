@@ -100,7 +100,7 @@ def test_the_command_takes_images_of_ones_own(tmp_path, monkeypatch, capsys):
         (["--images", "a.png", "b.png"], "--images needs --caption"),
         (["--caption", "x"], "go with --images"),
         (["--images", "a.png", "b.png", "--caption", "x"], "a.png: no such image"),
-        (["--images", "a.png", "--caption", "x"], "--images takes 2 to 12 pictures, not 1"),
+        (["--images", "a.png", "--caption", "x"], "--images takes 2 to 12 images, not 1"),
         (["--out", "demo.txt"], "a picture ends in .png, .svg, .pdf"),
         (["--model", "lad-tyni"], "Did you mean 'lad-tiny'?"),
         (["--task", "scenes_random_n5"], "Did you mean"),

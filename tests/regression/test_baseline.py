@@ -105,7 +105,7 @@ def test_other_samples_are_not_compared(baseline):
         (["--write", "--reason", "x", "--replay"], "cannot --replay"),
         (["--reason", "x"], "go with --write"),
         (["--replay", "--model", "other"], "only --evidence, --json and --quiet go with --replay"),
-        (["--replay", "--max-drop", "0"], "knows no tolerance"),
+        (["--replay", "--max-drop", "0"], "has no tolerance"),
         (["--write", "--reason", "x", "--max-drop", "3"], "--write makes a baseline"),
         (["--max-drop", "nan"], "--max-drop"),
         (["--max-drop", "-1"], "--max-drop"),

@@ -47,7 +47,7 @@ def test_so_does_a_model_that_cannot_be_changed_or_calibrated(finished, tmp_path
     model, folder = finished
     before = contents(folder)
     monkeypatch.delattr(model, "under")
-    with pytest.raises(UserError, match="its attention is out of reach"):
+    with pytest.raises(UserError, match="its attention cannot be recorded"):
         run_tasks(settings(tmp_path, methods=("vanilla", "sofa"), limit=2, overwrite="always"))
     assert contents(folder) == before
 

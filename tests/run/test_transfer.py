@@ -24,6 +24,7 @@ def runs(out):
     return {path.parent.name: read_run_json(path) for path in out.rglob("metrics.json")}
 
 
+@pytest.mark.slow
 def test_random_to_adversarial_and_back_with_lad_tiny(tmp_path, monkeypatch):
     model = load_model("lad-tiny", device="cpu")
     monkeypatch.setattr(execute, "load_model", lambda *_, **__: model)

@@ -16,6 +16,8 @@ from lad_eval.run.distributed import DistributedContext, FollowerError, RankErro
 from lad_eval.run.execute import run_tasks
 from tests.run.conftest import METHODS, MODEL, only_run, settings
 
+pytestmark = pytest.mark.slow
+
 TASK = "scenes_random_n4"
 
 
@@ -110,7 +112,6 @@ def test_no_process_waits_for_ever_for_one_that_failed(what, leader, other):
         assert end is None or end[1].startswith(expected[1])
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::lad_eval.methods.MethodWarning")
 def test_two_processes_decide_as_one(counted, tmp_path):
     """`torchrun -m lad_eval run` of a run that a single process began."""
@@ -142,7 +143,6 @@ def test_two_processes_decide_as_one(counted, tmp_path):
     assert {p.name for p in only_run(tmp_path / "two").glob("evidence*")} == {"evidence.parquet"}
 
 
-@pytest.mark.slow
 def test_two_processes_under_an_intervention_leave_what_one_goes_on_with(counted, tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "lad_eval", "run"]
     options = ["--model", MODEL, "--tasks", TASK, "--limit", "1", "--methods", "vanilla,sofa+generate", "--device", "cpu"]

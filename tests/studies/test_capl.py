@@ -51,6 +51,7 @@ def read_table(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_everything_is_written(made):
     folder = folder_of(made[0])
     text = (folder / "capl.md").read_text()
@@ -76,6 +77,7 @@ def test_everything_is_written(made):
     assert not re.search(r'(src|href)="(?!data:|#|https://arxiv\.org)', html)
 
 
+@pytest.mark.slow
 def test_later_images_are_seen_under_fused_attention_only(made):
     rows = read_table(folder_of(made[0]) / "tables/between.csv")
     later = {(int(row["Layer"]), row[""]): float(row["Later images"]) for row in rows}
@@ -84,6 +86,7 @@ def test_later_images_are_seen_under_fused_attention_only(made):
         assert (share > 1) == (layer % 2 == 0 and name.endswith("fused")), (layer, name)
 
 
+@pytest.mark.slow
 def test_a_second_run_evaluates_nothing_and_stored_runs_need_no_model(made, adapter, capsys, monkeypatch):
     base, arguments = made
     page = folder_of(base) / "capl.md"

@@ -19,6 +19,7 @@ def made(tmp_path_factory):
     return base, arguments
 
 
+@pytest.mark.slow
 def test_everything_is_written(made):
     folder = made[0] / "paper" / "lad-tiny"
     text = (folder / "paper.md").read_text()
@@ -41,6 +42,7 @@ def test_everything_is_written(made):
     assert not re.search(r'(src|href)="(?!data:|#|https://arxiv\.org)', html)
 
 
+@pytest.mark.slow
 def test_stored_evidence_gives_the_same_without_a_model(made, capsys):
     base, arguments = made
     page = base / "paper/lad-tiny/paper.md"
@@ -50,6 +52,7 @@ def test_stored_evidence_gives_the_same_without_a_model(made, capsys):
     assert page.read_text() == before
 
 
+@pytest.mark.slow
 def test_transfer_is_shown_as_far_as_there_is_data(made):
     base = made[0]
     scenes = task_family("scenes")
@@ -66,6 +69,7 @@ def test_transfer_is_shown_as_far_as_there_is_data(made):
     assert lent[5].value == pytest.approx(own[3].value - lent[3].value)
 
 
+@pytest.mark.slow
 def test_what_is_not_stored_is_named(made, capsys):
     assert invoke([*made[1], "--only", "figure6", "--stored"]) == 2
     assert "figure6 cannot be made: there is no finished run of scenes_random_n4-calibration20" in capsys.readouterr().err

@@ -36,6 +36,7 @@ def made(tmp_path_factory):
     return base, arguments
 
 
+@pytest.mark.slow
 def test_everything_is_written(made):
     folder = made[0] / "made" / "lad-tiny"
     text = (folder / "pruning.md").read_text()
@@ -74,6 +75,7 @@ def test_everything_is_written(made):
     assert "Logit-Attention Divergence" not in html
 
 
+@pytest.mark.slow
 def test_a_second_run_evaluates_nothing(made, capsys):
     base, arguments = made
     evidence = sorted(base.rglob("evidence.parquet"))
@@ -89,6 +91,7 @@ def test_a_second_run_evaluates_nothing(made, capsys):
     assert "is calibrated on" not in log
 
 
+@pytest.mark.slow
 def test_stored_runs_give_the_same_without_a_model(made, capsys, monkeypatch):
     base, arguments = made
     page = base / "made/lad-tiny/pruning.md"
@@ -107,6 +110,7 @@ def test_stored_runs_give_the_same_without_a_model(made, capsys, monkeypatch):
     assert accuracy.search(text)[0] == accuracy.search(before)[0]
 
 
+@pytest.mark.slow
 def test_what_is_not_stored_is_named(made, capsys):
     arguments = [argument.replace("1.0,0.25", "1.0,0.5") for argument in made[1]]
     assert invoke([*arguments, "--stored"]) == 2
@@ -135,6 +139,7 @@ def test_several_pruners_have_documents_of_their_own():
     assert [row[:2] for row in table.rows] == [("unpruned", ""), ("25 %", "fastv"), ("25 %", "fastv(layer=3)")]
 
 
+@pytest.mark.slow
 def test_the_papers_figures_are_next_to_ours_for_its_model_only(made):
     (one,) = read(made[0]).pruners
     assert reported_document("Qwen2.5-VL-7B-Instruct", [one]) is None
@@ -150,6 +155,7 @@ def test_the_papers_figures_are_next_to_ours_for_its_model_only(made):
     assert sigma.rows[0][2].value == one.layers[2].strengths["attention"].sigma
 
 
+@pytest.mark.slow
 def test_costs_of_another_task_are_measured_again(made):
     data = read(made[0])
     path = made[0] / "made/lad-tiny/costs.json"

@@ -116,7 +116,7 @@ def test_faults_are_told_in_one_line(coco, task):
         load_task(task(protocol="offical"))
     shown = next(load_task(task()).samples()).images[0].path
     shown.unlink()
-    with pytest.raises(DataError, match=f"{shown.name}: no such image, but coco in .* asks for it"):
+    with pytest.raises(DataError, match=f"{shown.name}: no such image, but coco in "):
         load_task(task())
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from lad_eval.attention.cross_image.capl import Capl
 from lad_eval.cli.main import invoke
+from lad_eval.errors import UserError
 from lad_eval.models.registry import load_model
 from lad_eval.training.dpo import TrainingOptions, train_adapter
 from tests.training.examples import MODEL, TASK, examples
@@ -38,4 +41,31 @@ def test_a_merged_model_answers_as_base_and_adapter_and_knows_its_attention(tmp_
     assert invoke(run) == 0
     assert "was trained under capl(every=2, rho=0.5, weight=0.5), and no method runs it under that" in capsys.readouterr().err
     assert invoke([*words, "--quiet"]) == 2
-    assert "is not empty: it holds chat_template.jinja; choose another --out" in capsys.readouterr().err
+    assert "holds something else, chat_template.jinja for one; choose another --out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("note", [5, "capl", {"rho": 0.5}])
+def test_a_damaged_note_of_the_attention_is_named(tmp_path, adapter, capsys, note):
+    merged = tmp_path / "merged"
+    assert invoke(["capl", "merge", "-m", MODEL, "--adapter", str(adapter), "--out", str(merged), "--quiet"]) == 0
+    config = json.loads((merged / "config.json").read_text())
+    (merged / "config.json").write_text(json.dumps({**config, "lad_eval_trained_under": note}))
+    with pytest.raises(UserError, match=r"lad_eval_trained_under in config.json of .*merged does not name the attention"):
+        load_model(str(merged))
+
+
+def test_a_folder_that_cannot_be_replaced_is_refused_before_a_model_is_loaded(tmp_path, capsys, monkeypatch):
+    words = ["capl", "merge", "-m", MODEL, "--adapter", "not-there", "--quiet", "--out"]
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / ".note").touch()
+    assert invoke([*words, str(hidden)]) == 2
+    assert "hidden holds something else, .note for one; choose another --out." in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    assert invoke([*words, "."]) == 2
+    assert "is the working folder, which cannot be replaced; choose another --out." in capsys.readouterr().err
+
+
+def test_help_names_the_extra(capsys):
+    assert invoke(["capl", "merge", "--help"]) == 0
+    assert "needs the extra peft" in " ".join(capsys.readouterr().out.replace("`", "").split())

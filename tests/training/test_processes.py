@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 from lad_eval.models.registry import load_model
 from tests.training.examples import MODEL, write_pairs
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("trl")
 
 
-@pytest.mark.slow
 def test_two_processes_train_one_adapter(tmp_path):
     pairs = write_pairs(tmp_path / "pairs", 8)
     launch = [

@@ -101,6 +101,7 @@ def test_hooks_act_in_other_threads_when_shared():
         assert elsewhere() == 3
 
 
+@pytest.mark.slow
 def test_a_training_that_was_stopped_ends_in_the_same_adapter(tmp_path, monkeypatch):
     pytest.importorskip("trl")
     from safetensors.torch import load_file

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from lad_eval.attention.interventions import Intervention
 from lad_eval.attention.pruning.debiased import DebiasedPruner
-from lad_eval.errors import EvidenceError
-from lad_eval.files.documents import write_json
+from lad_eval.errors import EvidenceError, UserError
+from lad_eval.files.documents import read_json, write_json
 from lad_eval.models.base import VLM, calibration_origin
 from lad_eval.run.collect import calibrate_intervention, under
 from lad_eval.run.folder import files
@@ -113,7 +114,8 @@ def read_layers(
         UserError: a file is damaged.
     """
     origin = calibration_origin(fingerprint, requests)
-    folders = {int(path.name.removeprefix("layer-")): path for path in _layers_folder(folder, pruner).glob("layer-*")}
+    named = ((path.name.removeprefix("layer-"), path) for path in _layers_folder(folder, pruner).glob("layer-*"))
+    folders = {int(layer): path for layer, path in named if layer.isdecimal()}
     trends = {layer: _read_layer(replace(pruner, layer=layer, trend="exp"), folders[layer], origin) for layer in sorted(folders)}
     return {layer: fitted for layer, fitted in trends.items() if fitted is not None}
 
@@ -134,13 +136,16 @@ def measure_costs(model: VLM, task: Task, pruners: Sequence[DebiasedPruner], kee
     """Measures passes under every pruner and share, on the same requests, whose images were all encoded beforehand.
 
     Does nothing where the folder has these costs of this model and task already, measured on the same device.
+
+    Raises:
+        UserError: costs that are stored already are damaged.
     """
     from lad_eval.attention.hooks import decoder_layers
 
     facts = {**cost_facts(model.fingerprint, task.name), "device": _device(model)}
     wanted = [(pruner.label, keep) for pruner in pruners for keep in keeps]
     stored = _stored_costs(folder)
-    if stored is not None and stored.get("facts") == facts and not set(wanted) - _measured_pairs(stored):
+    if stored is not None and stored.facts == facts and stored.costs.keys() >= set(wanted):
         return
     ways: dict[tuple[str | None, float | None], Intervention | None] = {(None, None): None}
     for pruner in pruners:
@@ -173,16 +178,13 @@ def read_costs(
         facts: as `cost_facts` gives them.
 
     Raises:
-        ResultsError: the file is damaged.
+        UserError: the file is damaged.
     """
     stored = _stored_costs(folder)
+    if stored is None or {**stored.facts, "device": None} != {**facts, "device": None}:
+        return []
     wanted: list[tuple[str | None, float | None]] = [(None, None), *((p.label, keep) for p in pruners for keep in keeps)]
-    if stored is None or {**stored.get("facts", {}), "device": None} != {**facts, "device": None}:
-        return []
-    if set(wanted) - _measured_pairs(stored):
-        return []
-    costs = {(cost["pruner"], cost["keep"]): PruningCost(**cost) for cost in stored["costs"]}
-    return [costs[pair] for pair in wanted]
+    return [stored.costs[pair] for pair in wanted] if stored.costs.keys() >= set(wanted) else []
 
 
 def cost_facts(fingerprint: Mapping[str, Any], task: str) -> dict[str, Any]:
@@ -190,14 +192,28 @@ def cost_facts(fingerprint: Mapping[str, Any], task: str) -> dict[str, Any]:
     return cast("dict[str, Any]", json.loads(json.dumps({"model": dict(fingerprint), "task": task, "queries": QUERIES})))
 
 
-def _stored_costs(folder: Path) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class _StoredCosts:
+    facts: dict[str, Any]
+    costs: dict[tuple[str | None, float | None], PruningCost]
+
+
+def _stored_costs(folder: Path) -> _StoredCosts | None:
+    """By (pruner, keep); None where no file is, or one of an earlier version, whose costs do not name a pruner."""
     path = folder / COSTS
-    return files.read_run_json(path) if path.is_file() else None
-
-
-def _measured_pairs(stored: Mapping[str, Any]) -> set[tuple[str | None, float | None]]:
-    """(pruner, keep) of all stored costs; none of a file of an earlier version, whose costs do not name a pruner."""
-    return {(cost["pruner"], cost["keep"]) for cost in stored.get("costs", []) if "pruner" in cost}
+    if not path.exists():
+        return None
+    cure = "Delete it and run without --stored, and the costs are measured again."
+    document = read_json(path, what="costs of pruning", cure=cure)
+    listed = document.get("costs")
+    if isinstance(listed, list) and any(isinstance(cost, dict) and "pruner" not in cost for cost in listed):
+        return None
+    try:
+        facts = TypeAdapter(dict[str, Any]).validate_python(document.get("facts"))
+        costs = TypeAdapter(list[PruningCost]).validate_python(listed)
+    except ValidationError as error:
+        raise UserError(f"Cannot read {path} (costs of pruning): it does not hold what it should. {cure}") from error
+    return _StoredCosts(facts, {(cost.pruner, cost.keep): cost for cost in costs})
 
 
 def _seconds_under(model: VLM, change: Intervention | None) -> Callable[[Sequence[Request]], float]:
