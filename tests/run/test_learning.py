@@ -100,7 +100,7 @@ def stop():
 def test_interrupted_while_it_learns_it_learns_again(counted, tmp_path, monkeypatch):
     model = counted()
     monkeypatch.setattr(model, "calibrated", lambda *_: stop())
-    with pytest.raises(Interrupted, match=r"scenes_random_n4 \(evened\) was not yet calibrated; the same command goes on"):
+    with pytest.raises(Interrupted, match=r"scenes_random_n4 \(evened\) was not yet calibrated; the same command resumes"):
         run(tmp_path, "evened")
     assert not list(tmp_path.rglob("learned.*"))
     rows = run(tmp_path, "evened", **{}) if counted() else None

@@ -26,7 +26,7 @@ LEARNED = "learned.*.safetensors"
 Acted = Callable[[], None]
 """Called whenever an attention call of a prefill was changed."""
 Passes = Iterable[tuple["PromptLayout", Callable[[], None]]]
-"""Prompts to calibrate on, each with a function that runs the model on them, under the hooks that are open then; iterable repeatedly."""
+"""Prompts to calibrate on, each with a function that runs the model on them, under the open hooks; iterable repeatedly."""
 
 
 def _file(folder: Path, name: str) -> Path:
