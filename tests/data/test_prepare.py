@@ -67,7 +67,7 @@ def test_what_fails_is_not_remembered(toy, home, tmp_path, progress):
 
 
 def test_options_of_another_data_set_are_refused(toy, tmp_path, progress):
-    with pytest.raises(DataError, match="--encoder, --batch-size: not for toy"):
+    with pytest.raises(DataError, match="--encoder, --batch-size: not an option of toy"):
         prepare(toy, tmp_path, PrepareOptions(encoder="x", batch_size=3, device="cpu"), progress)
     assert toy.seen == []
 
@@ -131,7 +131,7 @@ def test_the_commands_from_nothing_to_a_prepared_data_set(capsys, tmp_path):
     ("words", "says"),
     [
         (["prepare", "cocoa"], "Unknown data set 'cocoa'; there are coco, flickr8k, mmiu."),
-        (["prepare", "mmiu", "--encoder", "x"], "--encoder: not for mmiu"),
+        (["prepare", "mmiu", "--encoder", "x"], "--encoder: not an option of mmiu"),
         (["prepare", "mmiu", "--no-download"], "all.parquet is missing"),
         (["verify", "mmiu"], "The data set 'mmiu' is not prepared; run `lad-eval data prepare mmiu --root <folder>`."),
         (["verify"], "Missing argument 'NAME'"),

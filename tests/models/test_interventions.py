@@ -116,7 +116,7 @@ def test_batches_that_do_not_fit_are_halved_and_all_is_learned_anew(vlm):
         learned = model.calibrated(Levelled(), requests).learned
         assert sizes == [5, 2, 2, 1, 1, 1, 1, 1], "a fault in the middle starts again from the first sample"
         limit = 0
-        with pytest.raises(OutOfMemoryError, match="Out of memory as levelled was calibrated on single requests"):
+        with pytest.raises(OutOfMemoryError, match="Out of memory while levelled was calibrated on one request at a time"):
             model.calibrated(Levelled(), requests)
     finally:
         hook.remove()

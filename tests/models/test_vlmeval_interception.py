@@ -210,11 +210,11 @@ def test_objects_without_a_model_are_refused(parts):
 
     with pytest.raises(UnsupportedModelError, match="it is an API, which shows neither"):
         InterceptedVLM(Api(), name="gpt")
-    with pytest.raises(UnsupportedModelError, match="keeps no transformers model as its `model`"):
+    with pytest.raises(UnsupportedModelError, match="has no transformers model as its `model` attribute"):
         InterceptedVLM(Other(), name="other")
     other = Other()
     other.model = torch.nn.Linear(1, 1)
-    with pytest.raises(UnsupportedModelError, match="keeps neither a processor nor a tokenizer"):
+    with pytest.raises(UnsupportedModelError, match="has neither a processor nor a tokenizer"):
         InterceptedVLM(other, name="other")
     other.processor = parts[1]
     with pytest.raises(UnsupportedModelError, match="Linear is not supported: neither it nor a model inside it answers"):

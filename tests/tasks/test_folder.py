@@ -174,7 +174,7 @@ def test_pictures_that_are_not_there_are_left_out_counted_and_noted(album, tmp_p
         (tmp_path / "photos" / f"p{number:03}.png").unlink(missing_ok=True)
     Image.new("RGB", (3, 3)).save(tmp_path / "photos" / "other.png")
     assert "none of the 30 images that it names, such as p000.png, is in " in refused(path)
-    assert "which holds 1 picture, as other.png." in refused(path)
+    assert "which holds 1 picture, such as other.png." in refused(path)
 
 
 def test_a_file_that_is_no_picture_is_named_before_any_model_runs(album, tmp_path):

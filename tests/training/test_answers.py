@@ -99,7 +99,7 @@ def test_a_folder_of_something_else_or_of_another_process_is_refused_and_kept(tm
         collect_pairs(model, tasks, folder, chosen_under=Capl(rho=0.5))
     with (
         only_process(folder / ".capl.lock", "taken"),
-        pytest.raises(UserError, match=r"Another process is writing to .*; wait for"),
+        pytest.raises(UserError, match=r"Another process is writing to .*; wait until"),
     ):
         collect_pairs(model, tasks, folder)
     assert before == ((folder / ANSWERS).read_bytes(), (folder / PAIRS).read_bytes())

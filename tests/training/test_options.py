@@ -126,7 +126,7 @@ def test_pairs_that_cannot_be_trained_on_are_refused_in_one_line(tmp_path, capsy
         "uneven": ({"pairs": tuple(uneven)}, "4 of 4 pairs prefer position 1 to position 2, more than the 75 %"),
         "empty": ({"pairs": ()}, "No pair was found"),
         "foreign": ({"made_from": foreign}, "The pairs are answers of another, not of these weights of random:qwen2.5-vl"),
-        "other": ({"limit": 1}, "pairs, that of "),
+        "other": ({"limit": 1}, "pairs, such as that of "),
     }
     for name, (changes, text) in faults.items():
         code, line = refused(capsys, write_pairs(tmp_path / name, 8, **changes))

@@ -30,7 +30,7 @@ def untrained(model: Any, seed: int, device: Any = None) -> Any:
 
 
 def fill_zeros(model: Any, std: float) -> None:
-    """Replaces all-zero weights by random ones: with Gemma 3's image projection at zero, images would have no effect."""
+    """Replaces all-zero weights by random ones: with Gemma 3's image projection at zero images have no effect."""
     for weights in model.parameters():
         if weights.dim() > 1 and not weights.is_meta and not bool(weights.any()):
             torch.nn.init.normal_(weights, std=std)
