@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "lad_eval"
 # From left to right: a room may import those before it. Rooms of one line do not import each other.
 ROOMS = [
-    {"errors", "terminal", "version"},
+    {"errors", "extras", "terminal", "version"},
     {"names", "parameters", "registry"},
     {"files"},
     {"data"},

@@ -28,6 +28,7 @@ from lad_eval.cli.options import (
     Runs,
     TrustRemoteCode,
 )
+from lad_eval.extras import install_command
 from lad_eval.models.prompts.date import DEFAULT_DATE
 from lad_eval.run.folder.metadata import LIBRARIES, checkout, versions
 from lad_eval.version import __version__
@@ -316,7 +317,7 @@ def _extras() -> list[Finding]:
         Finding(
             name,
             there := importlib.util.find_spec(module) is not None,
-            "installed" if there else f"pip install 'lad-eval[{extra}]'",
+            "installed" if there else install_command(extra),
         )
         for name, (module, extra) in EXTRAS.items()
     ]

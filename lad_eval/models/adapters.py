@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lad_eval.errors import UnsupportedModelError, UserError
+from lad_eval.extras import install_command
 from lad_eval.files.checkpoints import (
     ADAPTER_CONFIG,
     adapter_files,
@@ -59,7 +60,7 @@ def check_adapter(source: Source) -> None:
         raise UserError(f"The adapter {folder} is for {base}, which holds an adapter itself; merge that one into its base first.")
     if find_spec("peft") is None:
         raise UserError(
-            f"{source.name} is a base model with a PEFT adapter, and peft is not installed: `pip install 'lad-eval[peft]'`."
+            f"{source.name} is a base model with a PEFT adapter, and peft is not installed: `{install_command('peft')}`."
         )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lad_eval.errors import UnknownNameError, UserError, near_names
+from lad_eval.extras import install_command
 from lad_eval.files.atomic import Scratch
 from lad_eval.tasks.registry import groups, load_spec, place_of, resolve, task_names
 
@@ -55,7 +56,7 @@ class FolderHarness:
             version(self.name)
         except PackageNotFoundError:
             raise UserError(
-                f"{self.name} is not installed here: pip install 'lad-eval[{self.name}]', in an environment of its own."
+                f"{self.name} is not installed here: `{install_command(self.name)}`, in an environment of its own."
             ) from None
 
     def names(self) -> frozenset[str]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lad_eval.attention.cross_image.capl import Capl
 from lad_eval.errors import UnsupportedModelError, UserError
+from lad_eval.extras import install_command
 from lad_eval.training.folder import CHECKPOINTS, SETTINGS, begin, finish, is_finished, last_checkpoint, only_process_in
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def check_packages() -> None:
         UserError: one of them is not installed.
     """
     if missing := [name for name in ("trl", "peft") if find_spec(name) is None]:
-        raise UserError(f"Training needs {' and '.join(missing)}: `pip install 'lad-eval[train]'`.")
+        raise UserError(f"Training needs {' and '.join(missing)}: `{install_command('train')}`.")
 
 
 def train_adapter(

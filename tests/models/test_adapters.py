@@ -150,7 +150,7 @@ def test_a_base_that_is_a_random_model_takes_an_adapter(qwen):
 def test_without_peft_nothing_is_loaded(place, request, without_peft):
     folder = request.getfixturevalue(place)
     text = refusal(folder)
-    assert "with a PEFT adapter, and peft is not installed: `pip install 'lad-eval[peft]'`" in text
+    assert "with a PEFT adapter, and peft is not installed: `" in text
     assert display_name(str(folder)) in text
 
 

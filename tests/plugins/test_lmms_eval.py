@@ -14,6 +14,7 @@ from PIL import Image
 
 from lad_eval.cli.main import invoke
 from lad_eval.errors import UnknownNameError, UserError
+from lad_eval.extras import install_command
 from lad_eval.metrics import Predictions, summarise
 from lad_eval.plugins import task_folder
 from lad_eval.plugins.documents import one_line, request_of
@@ -237,7 +238,7 @@ def test_the_command_writes_tasks(tmp_path, capsys):
 @pytest.mark.skipif(util.find_spec("lmms_eval") is not None, reason="lmms-eval is installed")
 def test_without_lmms_eval_the_message_says_how_to_install_it(capsys):
     assert invoke(["lmms-eval", "run", "--model", "lad_eval", "--tasks", TASK]) == 2
-    assert "error: lmms-eval is not installed here: pip install 'lad-eval[lmms-eval]'" in capsys.readouterr().err
+    assert f"error: lmms-eval is not installed here: `{install_command('lmms-eval')}`, in" in capsys.readouterr().err
 
 
 def test_a_fault_below_the_command_is_one_line_and_exit_2(capsys):

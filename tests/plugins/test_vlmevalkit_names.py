@@ -10,6 +10,7 @@ from lad_eval.attention.pruning.fastv import FastV
 from lad_eval.attention.pruning.random_tokens import RandomTokens
 from lad_eval.cli.main import invoke
 from lad_eval.errors import UserError
+from lad_eval.extras import install_command
 from lad_eval.plugins.vlmevalkit.arguments import CommandLine
 from lad_eval.plugins.vlmevalkit.names import TELLING_WORDS, Served, dataset_name, expanded, flat, parse
 from lad_eval.plugins.vlmevalkit.scores import as_written
@@ -210,5 +211,5 @@ def test_without_vlmevalkit_one_line_says_how_to_get_it(capsys, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert invoke(["vlmeval", "--data", "scenes_random_n4", "--model", "lad-tiny"]) == 2
     assert capsys.readouterr().err == (
-        "error: VLMEvalKit is not installed: `pip install lad-eval[vlmeval]`, or name a source checkout with --kit.\n"
+        f"error: VLMEvalKit is not installed: `{install_command('vlmeval')}`, or name a source checkout with --kit.\n"
     )

@@ -169,7 +169,8 @@ def test_without_peft_the_command_ends_with_2_and_keeps_nothing(checkpoint, adap
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.strip().count("\n") == 0
-    assert "peft is not installed: `pip install 'lad-eval[peft]'`" in done.stderr
+    assert "peft is not installed: `" in done.stderr
+    assert "[peft]" in done.stderr
     assert not list((tmp_path / "runs").rglob("*.json*"))
 
 

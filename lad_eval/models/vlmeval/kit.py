@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from lad_eval.errors import UserError
+from lad_eval.extras import install_command
 
 
 def kit(module: str) -> ModuleType:
@@ -45,7 +46,7 @@ def kit(module: str) -> ModuleType:
     except ModuleNotFoundError as missing:
         if str(missing.name).partition(".")[0] == "vlmeval":
             raise UserError(
-                "VLMEvalKit is not installed: `pip install lad-eval[vlmeval]`, or install it from its source."
+                f"VLMEvalKit is not installed: `{install_command('vlmeval')}`, or install it from its source."
             ) from None
         raise UserError(f"VLMEvalKit cannot be imported: it needs the package {missing.name}.") from missing
     except ImportError as fault:

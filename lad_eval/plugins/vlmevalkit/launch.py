@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from lad_eval.errors import UserError
+from lad_eval.extras import install_command
 from lad_eval.models.vlmeval.kit import kit
 from lad_eval.plugins.vlmevalkit.arguments import CommandLine
 from lad_eval.plugins.vlmevalkit.checks import (
@@ -65,7 +66,7 @@ def _run(words: list[str], kit_folder: str | Path | None) -> None:
     if kit_folder is not None:
         _put_first(Path(kit_folder))
     if importlib.util.find_spec("vlmeval") is None:
-        raise UserError("VLMEvalKit is not installed: `pip install lad-eval[vlmeval]`, or name a source checkout with --kit.")
+        raise UserError(f"VLMEvalKit is not installed: `{install_command('vlmeval')}`, or name a source checkout with --kit.")
     line = CommandLine(words)
     line.check()
     check_format()

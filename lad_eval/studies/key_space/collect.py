@@ -11,6 +11,7 @@ from typing import Any
 
 from lad_eval.attention.keys import stage_names
 from lad_eval.errors import UserError
+from lad_eval.extras import install_command
 from lad_eval.files.documents import read_json, write_json
 from lad_eval.models.base import RunsPrompts
 from lad_eval.models.registry import check_model
@@ -71,7 +72,7 @@ def check_installed() -> None:
         UserError: it is not installed.
     """
     if find_spec("sklearn") is None:
-        raise UserError("study key-space needs scikit-learn, which is not installed: `pip install 'lad-eval[studies]'`.")
+        raise UserError(f"study key-space needs scikit-learn, which is not installed: `{install_command('studies')}`.")
 
 
 def collect(settings: Settings, scope: Scope, folder: Path) -> Collected | None:
