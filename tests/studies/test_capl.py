@@ -177,6 +177,8 @@ def test_conditions_and_their_names():
     assert parse_fused("capl(weight=1.0)", Capl(rho=0.9).facts) == Capl(weight=1.0)
     with pytest.raises(UserError, match="--attention takes capl"):
         parse_fused("sofa", None)
+    with pytest.raises(UserError, match="empty"):
+        parse_fused("", Capl(rho=0.9).facts)
     assert parse_rival("none", Capl()) is None
     for text in ("truncated", "capl"):
         with pytest.raises(UserError, match="the study has this one already"):

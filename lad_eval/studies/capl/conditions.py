@@ -84,7 +84,7 @@ def parse_fused(text: str | None, trained_under: Mapping[str, Any] | None) -> Ca
     """
     if text is None and trained_under is not None:
         text = spell(str(trained_under.get("name")), {key: value for key, value in trained_under.items() if key != "name"})
-    made = parse_intervention(text or Capl.name)
+    made = parse_intervention(Capl.name if text is None else text)
     if not isinstance(made, Capl):
         raise UserError(f"--attention takes capl, with parameters such as capl(rho=0.9), not {text!r}.")
     return made
