@@ -17,6 +17,7 @@ from lad_eval.methods import METHODS
 from lad_eval.run.folder.rows import COLUMNS
 from lad_eval.tasks.sources import SOURCES, options_of
 from lad_eval.tasks.spec import TaskSpec
+from lad_eval.version import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -198,3 +199,8 @@ def test_json_rows_have_the_documented_keys():
 def test_every_command_is_named():
     text = text_of("command-line.md")
     assert [name for name in typer.main.get_command(app).commands if f"`{name}`" not in text] == []
+
+
+def test_the_citation_is_of_this_version():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (cited["version"], cited["license"]) == (__version__, "Apache-2.0")
