@@ -35,7 +35,7 @@ def test_importing_vlmevalkit_leaves_gradients_and_certificates_alone():
         ("InternVL-Chat-V1-2", False, "unsupported", "the first image only"),
         ("InternVL-Chat-V1-5", False, "unsupported", "joins all images into one"),
         ("InternVL2_5-8B-BoN-8", False, "unsupported", "several replies"),
-        ("Qwen3-VL-8B-Thinking", False, "unsupported", "after a thought"),
+        ("Qwen3-VL-8B-Thinking", False, "unsupported", "after its reasoning"),
         ("GPT4o", False, "api", "an API shows neither"),
         ("paligemma-3b-mix-448", False, "unsupported", "the first image only"),
         ("idefics_9b_instruct", False, "unsupported", "cross-attention"),
