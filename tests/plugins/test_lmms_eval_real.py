@@ -149,7 +149,7 @@ def test_what_the_model_cannot_answer_is_refused(evaluate, tmp_path):
     model = f"pretrained=lad-tiny,method=lad,store={tmp_path}"
     with pytest.raises(UserError, match="other is not a task of lad_eval"):
         evaluate("lad_eval", model, task="other", limit=None)
-    with pytest.raises(UserError, match="uses the task's own question, without examples, system prompt or chat template"):
+    with pytest.raises(UserError, match="uses a task's own question, without examples, system prompt or chat template"):
         evaluate("lad_eval", model, limit=5, system_instruction="Be brief.")
     with pytest.raises(UserError, match="scenes_random_n4 cannot be calibrated on scenes_random_n2"):
         evaluate("lad_eval", f"{model},calibrate_on=scenes_random_n2", limit=5)
