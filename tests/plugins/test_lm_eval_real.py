@@ -102,8 +102,9 @@ def test_lm_evals_own_multimodal_model_takes_the_tasks(evaluate, tmp_path):
 
     for part in load_random("llava-onevision"):
         part.save_pretrained(tmp_path)
-    arguments = {"pretrained": str(tmp_path), "dtype": "float32", "device": "cpu", "batch_size": 1}
-    found = evaluate("hf-multimodal", model_args=arguments, limit=2, apply_chat_template=True, log_samples=True, device="cpu")
+    arguments = {"pretrained": str(tmp_path), "dtype": "float32"}
+    options = {"apply_chat_template": True, "log_samples": True, "device": "cpu", "batch_size": 1}
+    found = evaluate("hf-multimodal", model_args=arguments, limit=2, **options)
     samples = found["samples"][TASK]
     assert len(samples) == 2
     assert all(len(sample["filtered_resps"]) == 5 and all(sample["filtered_resps"]) for sample in samples)
@@ -121,7 +122,7 @@ def test_lm_evals_own_multimodal_model_takes_the_tasks(evaluate, tmp_path):
             {"pretrained": "lad-tiny", "method": "lad", "batchsize": 2},
             "Unknown model argument 'batchsize'. Did you mean 'batch_size'",
         ),
-        ({"pretrained": "lad-tiny", "method": "cot"}, "cot reads what the model writes"),
+        ({"pretrained": "lad-tiny", "method": "cot"}, "cot reads the model's replies"),
         ({"pretrained": "lad-tiny", "method": "lad", "device": "cuda:7"}, "Device 'cuda:7'"),
     ],
 )
