@@ -141,11 +141,14 @@ class CalibratedMethod:
     Raises:
         UserError: the method does not exist, does not decide from evidence for the unchanged question, or the folder
             cannot be used.
+        ValueError: the method is calibrated already.
     """
 
     def __init__(self, model: VLM, task: Task, method: str | Method, store: str | Path, *, show_progress: bool = True) -> None:
         self.method = make_method(method) if isinstance(method, str) else method
         check_answers_here(self.method, interventions=True)
+        if self.method.learner.calibrates and self.method.learner.is_calibrated:
+            raise ValueError(f"{self.method.name} is calibrated already, perhaps on another task; give each task a method of its own")
         self.task = task
         self.show_progress = show_progress
         self._model = model
@@ -205,7 +208,7 @@ class CalibratedMethod:
     def _ready(self) -> Method:
         """The method, calibrated from stored state, else from stored evidence, else by running the model."""
         method, learner = self.method, self.method.learner
-        if not learner.calibrates or learner.is_calibrated:
+        if not learner.calibrates:
             return method
         if self.state_path.is_file():
             try:

@@ -208,3 +208,10 @@ def test_faults_are_told_before_anything_is_asked(tiny, task, tmp_path):
 def test_what_needs_another_question_or_replies_is_refused(tiny, task, tmp_path, name, fault):
     with pytest.raises(UserError, match=fault):
         method(tiny, task, name, tmp_path)
+
+
+def test_a_method_that_is_calibrated_elsewhere_is_refused(tiny, task, tmp_path):
+    first = method(tiny, task, "pride", tmp_path)
+    first.calibrate()
+    with pytest.raises(ValueError, match="pride is calibrated already, perhaps on another task"):
+        CalibratedMethod(tiny, task, first.method, tmp_path)

@@ -68,6 +68,20 @@ def test_answers_are_those_of_lad_eval_run(done):
         assert predictions(done, model) == own[method]
 
 
+def test_each_of_several_data_sets_is_decided_by_its_own_calibration(kit, place):
+    (place / "scenes_other.yaml").write_text(FEW.format(n=4).replace("random", "adversarial"))
+    files = {"scenes_few.yaml": "Scenes_Few", "scenes_other.yaml": "Scenes_Other", "scenes_two.yaml": "Scenes_Two"}
+    models = ["lad-tiny+LAD", "lad-tiny+PriDe"]
+    assert invoke(["vlmeval", "--data", *files, "--model", *models, "--work-dir", "W-several"]) == 0
+    learned = {path.read_bytes() for path in Path("W-several").rglob("pride-*.safetensors")}
+    assert len(learned) == len(files)
+    for file, data in files.items():
+        own = own_run("lad-tiny", file, f"own-{data}")
+        assert {model: predictions(Path("W-several"), model, data) for model in models} == dict(
+            zip(models, (own["lad"], own["pride"]), strict=True)
+        )
+
+
 @pytest.mark.parametrize("family", ["qwen2.5-vl", "llava-onevision"])
 def test_answers_of_a_folder_are_those_of_lad_eval_run(kit, family):
     from lad_eval.models.random import load_random

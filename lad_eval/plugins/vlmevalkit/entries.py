@@ -256,7 +256,7 @@ class LADModel(Base):  # type: ignore[misc]  # VLMEvalKit has no types
     def _ready(self, dataset: LADDataset) -> CalibratedMethod:
         """The method, calibrated on the data set's task; what it stores is recorded for the evaluation."""
         if self._calibrated is None:
-            made = CalibratedMethod(self._vlm_for(dataset.dataset_name), dataset.task, self._method, store_folder())
+            made = CalibratedMethod(self._vlm_for(dataset.dataset_name), dataset.task, self.served.make(), store_folder())
             if self._method.calibrates and not made.state_path.is_file():
                 samples = dataset.task.spec.calibration.samples
                 logger.info("%s: calibrating on %s of %s.", self.name, counted(samples, "sample"), dataset.task.name)
