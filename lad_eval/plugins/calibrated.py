@@ -148,7 +148,9 @@ class CalibratedMethod:
         self.method = make_method(method) if isinstance(method, str) else method
         check_answers_here(self.method, interventions=True)
         if self.method.learner.calibrates and self.method.learner.is_calibrated:
-            raise ValueError(f"{self.method.name} is calibrated already, perhaps on another task; give each task a method of its own")
+            raise ValueError(
+                f"{self.method.name} is calibrated already, perhaps on another task; give each task a method of its own"
+            )
         self.task = task
         self.show_progress = show_progress
         self._model = model
