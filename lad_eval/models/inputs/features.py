@@ -45,6 +45,10 @@ class FeatureCache:
         self._independent: dict[tuple[int, ...], bool] = {}
         self._form: Callable[[list[list[torch.Tensor]]], Any] = list
 
+    def clear(self) -> None:
+        """Removes all images from the cache; what is known of their independence stays."""
+        self._held.clear()
+
     def __call__(self, inputs: Inputs, images: Sequence[str], move: Callable[[Inputs], dict[str, Any]]) -> dict[str, Any]:
         """The inputs, with `mm_encoder_outputs` instead of `pixel_values` where that is possible.
 
