@@ -1,10 +1,16 @@
-"""`python -m tests.doors`; see the package."""
+"""The same decisions through every harness: `.ci/doors` runs these, each in an environment that has the harness.
+
+python tests/doors <door> <folder>    run vanilla, pride and lad through one door; native, vlmeval, lmms-eval, lm-eval, inspect
+python tests/doors compare <folder>   hold every door's decisions to those of `lad-eval run`
+
+A folder that is run, not a module: environments of other harnesses have packages named `tests`.
+"""
 
 import json
 import sys
 from pathlib import Path
 
-from tests.doors.runs import DOORS, METHODS, record
+from runs import DOORS, METHODS, record
 
 LIMIT = 25  # of each of four tasks
 
@@ -40,7 +46,7 @@ def main(arguments):
     if len(arguments) in (2, 3) and arguments[0] in DOORS:
         record(arguments[0], arguments[1], int(arguments[2]) if len(arguments) == 3 else LIMIT)
         return 0
-    sys.stderr.write(f"usage: python -m tests.doors {{{','.join(DOORS)},compare}} <folder> [samples of a task]\n")
+    sys.stderr.write(f"usage: python tests/doors {{{','.join(DOORS)},compare}} <folder> [samples of a task]\n")
     return 2
 
 
