@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from lad_eval.errors import UserError
 from lad_eval.evidence.store import read_evidence
@@ -125,6 +125,10 @@ def evaluate(
     calibrate_on: str | None = None,
     include_path: str | Path | Sequence[str | Path] = (),
     reported: bool = False,
+    base_url: str | None = None,
+    concurrency: int | None = None,
+    timeout: float | None = None,
+    extra_body: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> RunResult:
     """Evaluates a model on tasks, with every method from one pass of the model.
@@ -132,7 +136,7 @@ def evaluate(
     Results of earlier calls below `runs` are reused; an interrupted call resumes where it stopped.
 
     Args:
-        model: `lad-tiny`, a hub id, a folder of a checkpoint or of an adapter, or `random:<family>`.
+        model: `lad-tiny`, a hub id, a folder of a checkpoint or of an adapter, `random:<family>`, or `openai:<name>`.
         tasks: a name of a task or group, a glob, a path of a YAML file, or several of them.
         methods: names, with parameters in brackets where they differ: `"lad"`, `"lad(top_k=1)"`, `"sofa+lad"`.
         limit: number of samples of each task, from the first, or below 1 a share of them; None: all.
@@ -153,6 +157,10 @@ def evaluate(
         calibrate_on: another task with as many candidates, to take the calibration samples from.
         include_path: folders of task definitions, found by name like the bundled ones.
         reported: add the published results of the same model from the task's definition.
+        base_url: of the server that serves the model `openai:<name>`; None: that in the environment (OPENAI_BASE_URL).
+        concurrency: requests to the server at once; None: 8.
+        timeout: seconds to wait for an answer of the server; None: 600.
+        extra_body: further fields of every request to the server.
         progress: show a progress bar on stderr.
 
     Raises:
@@ -191,6 +199,10 @@ def evaluate(
         quiet=not progress,
         calibrate_on=calibrate_on,
         reported=reported,
+        base_url=base_url,
+        concurrency=concurrency,
+        timeout=timeout,
+        extra_body=extra_body,
     )
     folders: dict[str, Path] = {}
     with task_search(_names(include_path)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,7 +36,7 @@ class ImagePreparation(str, Enum):
 
 
 Model = Annotated[
-    str, typer.Option("--model", "-m", help="`lad-tiny`, a local folder, a hub id, or `random:<family>`; `lad-eval ls models`.")
+    str, typer.Option("--model", "-m", help="`lad-tiny`, a folder, a hub id, `random:<family>`, or `openai:<name>` of a server.")
 ]
 Tasks = Annotated[str, typer.Option("--tasks", "-t", help="Tasks, groups, globs or YAML files, separated by commas.")]
 Methods = Annotated[
@@ -78,6 +79,17 @@ PreparedAs = Annotated[
 ]
 TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with a hub model.")]
 Date = Annotated[str, typer.Option("--date", help="YYYY-MM-DD: the date for chat templates that print today's date.")]
+BaseUrl = Annotated[
+    str | None,
+    typer.Option("--base-url", metavar="URL", help="Server of `openai:NAME`: http://localhost:8000/v1; key in OPENAI_API_KEY."),
+]
+Concurrency = Annotated[int | None, typer.Option("--concurrency", help="Requests to the server at once; default: 8.", min=1)]
+Timeout = Annotated[
+    float | None, typer.Option("--timeout", metavar="SECONDS", help="To wait for an answer of the server; default: 600.")
+]
+ExtraBody = Annotated[
+    str | None, typer.Option("--extra-body", metavar="JSON", help="Further fields of every request to the server, as an object.")
+]
 Runs = Annotated[Path, typer.Option("--runs", "--output-path", help="The folder of all runs.", file_okay=False)]
 Studies = Annotated[bool, typer.Option("--studies", help="Also show runs that `lad-eval study` made for its tables.")]
 Run = Annotated[
@@ -97,6 +109,23 @@ def listed(text: str, what: str) -> list[str]:
     if not names:
         raise typer.BadParameter(f"--{what} names none; `lad-eval ls {what}` lists them.")
     return names
+
+
+def json_object(text: str | None) -> dict[str, Any] | None:
+    """Parses `--extra-body`.
+
+    Raises:
+        typer.BadParameter: it is not a JSON object.
+    """
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise typer.BadParameter(f"--extra-body takes a JSON object, such as '{{\"repetition_penalty\": 1.0}}', not {text!r}.")
+    return value
 
 
 def limit_of(text: str | None) -> int | float | None:

@@ -12,6 +12,7 @@ from lad_eval.attention.interventions import Intervention
 from lad_eval.errors import DataError, UserError
 from lad_eval.evidence.replies import Decoding, Reply
 from lad_eval.evidence.table import Evidence
+from lad_eval.methods.base import Requirement
 from lad_eval.tasks.request import Request
 
 if TYPE_CHECKING:
@@ -113,6 +114,47 @@ class Batched(Protocol):
 
         Each batch can be stored at once, so that a killed run loses at most the batch in progress.
         """
+
+
+@runtime_checkable
+class Limited(Protocol):
+    """A model that gives less than evidence with attention, and cannot be run under interventions.
+
+    Attributes:
+        name: of the model.
+        gives: what it gives; methods that need more are refused before it is run.
+    """
+
+    name: str
+    gives: frozenset[Requirement]
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """A model whose answers are paid for by the token."""
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens of all answers so far."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens as a server counts them.
+
+    Attributes:
+        prompt: of the prompts.
+        reply: of the replies.
+    """
+
+    prompt: int = 0
+    reply: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(self.prompt + other.prompt, self.reply + other.reply)
+
+    def __sub__(self, other: Usage) -> Usage:
+        return Usage(self.prompt - other.prompt, self.reply - other.reply)
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""From a name to a model: `lad-tiny`, `random:<family>`, `vlmeval:<entry>`, a folder, or a hub id."""
+"""From a name to a model: `lad-tiny`, `random:<family>`, `vlmeval:<entry>`, `openai:<name>`, a folder, or a hub id."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lad_eval.errors import UnknownNameError, UserError
 from lad_eval.models.prompts.date import DEFAULT_DATE, check_date
-from lad_eval.models.source import EMBEDDED, HUB_ID, KIT, RANDOM, Source, local_folder, source_of
+from lad_eval.models.source import EMBEDDED, HUB_ID, KIT, RANDOM, SERVED, Source, local_folder, source_of
 
 if TYPE_CHECKING:
     from lad_eval.models.base import VLM, ImagePreparation, ReadsPrompts
+    from lad_eval.models.server.model import ServedVLM
     from lad_eval.models.vlmeval.model import InterceptedVLM
 
 
@@ -31,12 +32,15 @@ def check_model_name(name: str, adapter: str | None = None) -> None:
     Raises:
         UserError: no such built-in name, no such folder, or not a valid hub id.
     """
-    if adapter is not None:
+    if adapter is not None and not name.startswith(SERVED):
         if name.startswith(KIT):
             raise UserError(f"--adapter is not for {name}: VLMEvalKit's class of this model loads its weights itself.")
         if not Path(adapter).expanduser().is_dir() and not HUB_ID.fullmatch(adapter):
             raise UserError(f"There is no adapter folder {adapter}.")
     if name in model_names() or Path(name).expanduser().is_dir():
+        return
+    if name.startswith(SERVED):
+        _check_served(name, adapter)
         return
     if name.startswith(KIT) and name != KIT:
         return  # its registry takes seconds to import; `load_model` checks the entry
@@ -48,13 +52,27 @@ def check_model_name(name: str, adapter: str | None = None) -> None:
         raise UnknownNameError("model", name, model_names())
 
 
-def check_model(name: str, *, adapter: str | None = None, revision: str | None = None) -> None:
+def _check_served(name: str, adapter: str | None) -> None:
+    if name == SERVED:
+        raise UserError(f"Name the model as its server does: {SERVED}NAME.")
+    if adapter is not None:
+        raise UserError(f"--adapter is not for {name}: its server loads the weights; let it serve the adapter.")
+
+
+def check_model(name: str, *, adapter: str | None = None, revision: str | None = None, base_url: str | None = None) -> None:
     """Refuses a model that cannot be loaded here, because of its name or because the hub is unreachable, without importing torch.
 
     Raises:
-        UserError: as `check_model_name`; or a model of the hub is neither in the local cache nor can be downloaded.
+        UserError: as `check_model_name`; or a model of the hub is neither in the local cache nor can be downloaded, or a
+            server's address is missing, wrong or not needed.
     """
     check_model_name(name, adapter)
+    if name.startswith(SERVED):
+        from lad_eval.models.server.address import check_url
+
+        check_url(base_url)
+    elif base_url is not None:
+        raise UserError(f"--base-url is for models behind a server, --model {SERVED}NAME; {name} is loaded here.")
     if HUB_ID.fullmatch(name) and local_folder(name) is None:
         from lad_eval.models.source import check_hub_model
 
@@ -94,15 +112,19 @@ def load_model(
     seed: int = 0,
     trust_remote_code: bool = False,
     date: str = DEFAULT_DATE,
+    base_url: str | None = None,
+    concurrency: int | None = None,
+    timeout: float | None = None,
+    extra_body: Mapping[str, Any] | None = None,
 ) -> VLM:
-    """A model that answers requests with evidence.
+    """A model that answers requests with evidence, or one behind a server.
 
     Args:
         name: `lad-tiny`, `random:<family>` or `random:<family>-<size>`, a model folder, a hub id `org/name`, or
             `vlmeval:<entry>`, an entry of VLMEvalKit's registry, whose class chooses revision, dtype and device itself. A folder
             or repository that holds a PEFT adapter is the adapter's base, its own or the one that the adapter names, with the
-            adapter merged into it.
-        revision: branch, tag or commit of a hub model.
+            adapter merged into it. `openai:<name>`: a model that a server serves under this name.
+        revision: branch, tag or commit of a hub model; for a server's model whatever tells its weights from others.
         adapter: folder or hub id of a PEFT adapter that is merged into the model.
         dtype: "float32", "bfloat16", "float16", or "auto": float32 on the CPU, bfloat16 on a GPU.
         device: "cpu", "cuda", "cuda:1", "mps", or "auto": a GPU if there is one.
@@ -112,11 +134,21 @@ def load_model(
         seed: of random weights.
         trust_remote_code: run Python code that comes with a hub model.
         date: YYYY-MM-DD, printed by chat templates that print today's date.
+        base_url: of the server, such as "http://localhost:8000/v1"; None: that in the environment (OPENAI_BASE_URL).
+        concurrency: requests to the server at once; None: 8.
+        timeout: seconds to wait for an answer of the server; None: 600.
+        extra_body: further fields of every request to the server.
 
     Raises:
         UserError: one line that says what is wrong and how to fix it.
     """
-    check_model(name, adapter=adapter, revision=revision)
+    check_model(name, adapter=adapter, revision=revision, base_url=base_url)
+    if name.startswith(SERVED):
+        here = {"dtype": dtype, "device": device, "attn": attn_implementation, "batch-size": batch_size}
+        _refuse_options(name, {**here, "trust-remote-code": trust_remote_code}, "its server chooses it")
+        return _of_server(name, base_url, revision, image_preparation, concurrency, timeout, extra_body)
+    if concurrency is not None or timeout is not None or extra_body is not None:
+        raise UserError(f"--concurrency, --timeout and --extra-body are for models behind a server; {name} is loaded here.")
     if name.startswith(KIT):
         chosen = {"revision": revision, "dtype": dtype, "device": device, "attn": attn_implementation, "batch-size": batch_size}
         return _of_kit(name, {**chosen, "trust-remote-code": trust_remote_code}, image_preparation, check_date(date))
@@ -224,6 +256,8 @@ def load_prompt_reader(
     """
     check_model_name(name, adapter)
     check_date(date)
+    if name.startswith(SERVED):
+        raise UserError(f"Prompts of {name} cannot be checked here: its tokenizer is on the server.")
     if name.startswith(KIT):
         return _of_kit(name, {"revision": revision, "trust-remote-code": trust_remote_code}, image_preparation, date)
     from lad_eval.models.loading import fetch_adapters, load_processor
@@ -246,10 +280,43 @@ def _of_kit(name: str, chosen: Mapping[str, Any], image_preparation: ImagePrepar
     from lad_eval.models.inputs.preparation import check_image_preparation
     from lad_eval.models.vlmeval.loading import load_entry
 
+    _refuse_options(name, chosen, "VLMEvalKit's class of this model chooses it itself")
+    return load_entry(name.removeprefix(KIT), image_preparation=check_image_preparation(image_preparation), date=date)
+
+
+def _refuse_options(name: str, chosen: Mapping[str, Any], reason: str) -> None:
+    """Refuses options of local models that were given for another."""
     for option, value in chosen.items():
         if value not in (None, "auto", False):
-            raise UserError(f"--{option} is not for {name}: VLMEvalKit's class of this model chooses it itself.")
-    return load_entry(name.removeprefix(KIT), image_preparation=check_image_preparation(image_preparation), date=date)
+            raise UserError(f"--{option} is not for {name}: {reason}.")
+
+
+def _of_server(
+    name: str,
+    base_url: str | None,
+    revision: str | None,
+    image_preparation: ImagePreparation,
+    concurrency: int | None,
+    timeout: float | None,
+    extra_body: Mapping[str, Any] | None,
+) -> ServedVLM:
+    from lad_eval.models.server.address import address_of
+    from lad_eval.models.server.model import CONCURRENCY, TIMEOUT, ServedVLM
+
+    if concurrency is not None and concurrency < 1:
+        raise UserError(f"--concurrency must be a positive whole number, not {concurrency}.")
+    if timeout is not None and not 0 < timeout < float("inf"):
+        raise UserError(f"--timeout must be a positive number of seconds, not {timeout:g}.")
+    return ServedVLM(
+        name.removeprefix(SERVED),
+        address_of(base_url),
+        name=name,
+        revision=revision,
+        image_preparation=image_preparation,
+        concurrency=CONCURRENCY if concurrency is None else concurrency,
+        timeout=TIMEOUT if timeout is None else timeout,
+        extra_body=extra_body,
+    )
 
 
 def _folder(name: str) -> Path | None:

@@ -23,6 +23,7 @@ from lad_eval.models.tiny import FOLDERS
 EMBEDDED = tuple(FOLDERS)
 RANDOM = "random:"
 KIT = "vlmeval:"
+SERVED = "openai:"
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -123,8 +124,8 @@ def display_name(model: str, adapter: str | None = None, revision: str | None = 
 
 
 def is_built_in(model: str) -> bool:
-    """Whether the name is that of a model of this package or of another harness, even if there is a folder of that name."""
-    return model in EMBEDDED or model.startswith((RANDOM, KIT))
+    """Whether the name is that of a model of this package, a harness or a server, even if there is a folder of that name."""
+    return model in EMBEDDED or model.startswith((RANDOM, KIT, SERVED))
 
 
 def local_folder(model: str) -> Path | None:

@@ -23,6 +23,7 @@ from lad_eval.run.decide import PlanIndex
 from lad_eval.run.distributed import DistributedContext
 from lad_eval.run.folder.files import condition_folder
 from lad_eval.run.folder.reuse import reuse_evidence, sibling_runs
+from lad_eval.run.folder.usage import noted
 from lad_eval.run.progress import Overall, Portion, progress
 from lad_eval.tasks.plan import Plan
 from lad_eval.tasks.request import Request
@@ -248,7 +249,7 @@ class Collector:
             missing = [request for request in share if request.key not in have]
 
             stored = run_requests(self.model, missing, condition_store.append)
-            self._run(condition_run.label, EVIDENCE, len(share), len(share) - len(missing), stored)
+            self._run(condition_run, condition_run.label, EVIDENCE, len(share), len(share) - len(missing), stored)
         return len(needed - have)
 
     def _replies(self, condition_run: ConditionRun, decoding: Decoding, replies: ReplyStore) -> None:
@@ -262,7 +263,7 @@ class Collector:
                 replies.append(missing, batch)
                 yield len(batch)
 
-        self._run(condition_run.reply_label, decoding.slug, len(share), len(share) - len(missing), store_batches())
+        self._run(condition_run, condition_run.reply_label, decoding.slug, len(share), len(share) - len(missing), store_batches())
 
     def _reply_store(self, condition_run: ConditionRun, decoding: Decoding, fingerprint: Mapping[str, Any]) -> ReplyStore:
         return ReplyStore(
@@ -277,7 +278,7 @@ class Collector:
         """The requests with these keys that this process runs."""
         return [request for request in condition_run.plan.shard(self.context.rank, self.context.size) if request.key in keys]
 
-    def _run(self, label: str, kind: str, total: int, done: int, stored: Iterator[int]) -> None:
+    def _run(self, condition_run: ConditionRun, label: str, kind: str, total: int, done: int, stored: Iterator[int]) -> None:
         """Shows the progress of batches that are run and stored as they are taken from the iterator, by their sizes.
 
         Raises:
@@ -290,7 +291,7 @@ class Collector:
                 if self.overall is None
                 else self.overall.portion(label, kind, total, done, shown=shown)
             ) as advance:
-                for count in stored:
+                for count in noted(self.model, condition_run.folder, self.context.store_rank, stored):
                     done_now += count
                     advance(count)
         except KeyboardInterrupt:

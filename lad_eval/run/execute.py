@@ -13,7 +13,7 @@ from typing import Any, Literal
 from lad_eval.errors import Interrupted
 from lad_eval.evidence.store import EvidenceStore
 from lad_eval.methods import Method, resolve_methods, with_stored
-from lad_eval.models.base import VLM, ImagePreparation
+from lad_eval.models.base import VLM, ImagePreparation, Usage
 from lad_eval.models.prompts.date import DEFAULT_DATE, check_date
 from lad_eval.models.registry import check_model, load_model
 from lad_eval.models.source import display_name
@@ -26,7 +26,8 @@ from lad_eval.run.folder.replacing import replacing, set_aside, settle
 from lad_eval.run.folder.rows import Row, reported_rows, rows_of
 from lad_eval.run.folder.spec import RunSpec
 from lad_eval.run.folder.task_data import note_data
-from lad_eval.run.preflight import check_prompts
+from lad_eval.run.folder.usage import read_usage
+from lad_eval.run.preflight import check_methods, check_prompts
 from lad_eval.run.progress import Overall, duration
 from lad_eval.run.results import conclude, stored_methods, stored_metrics
 from lad_eval.run.unrequested import read_unrequested
@@ -77,6 +78,10 @@ class Settings:
     calibrate_on: str | None = None
     reported: bool = False
     study: str | None = None
+    base_url: str | None = None
+    concurrency: int | None = None
+    timeout: float | None = None
+    extra_body: Mapping[str, Any] | None = None
 
     def samples_of(self, task: Task) -> int | None:
         """How many samples of a task are evaluated; None: all."""
@@ -131,13 +136,14 @@ def run_tasks(settings: Settings, finished: Callable[[str, Path], None] = _ignor
             names = resolve(settings.tasks)
             for name in [*names, *filter(None, [settings.calibrate_on])]:
                 load_spec(name)
-            check_model(settings.model, adapter=settings.adapter, revision=settings.revision)
+            check_model(settings.model, adapter=settings.adapter, revision=settings.revision, base_url=settings.base_url)
             check_date(settings.date)
             if context.is_main_process:
                 files.ensure_writable(settings.out)
             tasks = [load_task(name, calibrate_on=settings.calibrate_on) for name in names]
         with context.barrier():
             model = load(settings)
+            check_methods(model, methods)
             warn_of_attention(model, methods.values())
         with context.barrier():
             for task in tasks[1:] if context.is_main_process and settings.overwrite != "never" else ():  # the first is next
@@ -185,6 +191,10 @@ def load(settings: Settings) -> VLM:
         seed=settings.seed,
         trust_remote_code=settings.trust_remote_code,
         date=settings.date,
+        base_url=settings.base_url,
+        concurrency=settings.concurrency,
+        timeout=settings.timeout,
+        extra_body=settings.extra_body,
     )
 
 
@@ -206,6 +216,7 @@ def run_task(
     Raises:
         UserError: as `run_tasks`.
     """
+    check_methods(model, methods)
     limit = settings.samples_of(task)
     spec = RunSpec.of(model.name, model.fingerprint, task, limit)
     folder = files.folder_of(settings.out, spec)
@@ -246,7 +257,8 @@ def run_task(
         plans = [*(condition_run.plan for condition_run in condition_runs), *(other.plan for other in others)]
         calibration, notes, data = about(task, plans)
         notes = (*notes, *adapter_notes(model))
-        metadata = RunMetadata(_environment(model, context, session, study), task.spec.reported, calibration, notes, data)
+        environment = _environment(model, context, session, study, read_usage(folder))
+        metadata = RunMetadata(environment, task.spec.reported, calibration, notes, data)
         metrics = conclude(folder, spec, results, others, wanted, settings.seed, metadata)
     _announce(task, condition_runs, session)
     finished(task.name, folder)
@@ -306,14 +318,20 @@ def _study_of(folder: Path, settings: Settings) -> str | None:
     return None if stored is None else settings.study
 
 
-def _environment(model: VLM, context: DistributedContext, session: Session, study: str | None) -> dict[str, Any]:
-    """Facts in `metrics.json` about this call of the program; `answered` is the number of requests that it ran."""
+def _environment(
+    model: VLM, context: DistributedContext, session: Session, study: str | None, usage: Usage | None
+) -> dict[str, Any]:
+    """Facts in `metrics.json` about this call of the program; `answered` is the number of requests that it ran.
+
+    `tokens` are those of all calls, where a server counts them.
+    """
     device = getattr(getattr(model, "model", None), "device", None)
     return {
         "device": None if device is None else str(device),
         "processes": context.size,
         "session": {"answered": session.requests, "seconds": session.seconds},
         "study": study,
+        **({} if usage is None else {"tokens": {"prompt": usage.prompt, "reply": usage.reply}}),
     }
 
 

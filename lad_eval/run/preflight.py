@@ -5,13 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from lad_eval.errors import DataError
+from lad_eval.errors import DataError, UserError
 from lad_eval.methods import Method
-from lad_eval.models.base import VLM, PromptReport, ReadsPrompts, refuse
+from lad_eval.models.base import VLM, Limited, PromptReport, ReadsPrompts, refuse
 from lad_eval.run.collect import calibrates
 from lad_eval.tasks.plan import one_request_per_sample
 from lad_eval.tasks.task import Task
 from lad_eval.terminal import counted
+
+_NAMED = {"log_probs": "log-probabilities", "attention": "attention", "replies": "replies"}
+
+
+def check_methods(model: VLM, methods: Mapping[str, Method]) -> None:
+    """Refuses methods that need more than a model gives.
+
+    Raises:
+        UserError: names the first of them, and what is missing.
+    """
+    if not isinstance(model, Limited):
+        return
+    for name, method in methods.items():
+        missing = [_NAMED[requirement] for requirement in sorted(method.needs - model.gives)]
+        if method.condition.intervention is not None:
+            missing.append(f"a change of the model ({method.condition.intervention.label})")
+        if missing:
+            given = " and ".join(_NAMED[requirement] for requirement in sorted(model.gives))
+            fitting = [other for other, each in methods.items() if each.needs <= model.gives and not each.condition.intervention]
+            raise UserError(
+                f"{name} needs {' and '.join(missing)}, and {model.name} gives {given} only: choose --methods "
+                f"{','.join(fitting or ['generate', 'vanilla', 'pride'])}."
+            )
 
 
 def check_prompts(model: VLM, task: Task, methods: Mapping[str, Method], limit: int | None) -> None:

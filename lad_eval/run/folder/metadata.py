@@ -45,6 +45,7 @@ class RunMetadata:
         try:
             environment = {key: metrics[key] for key in ("device", "processes", "session")}
             environment["study"] = metrics.get("study")
+            environment |= {"tokens": metrics["tokens"]} if "tokens" in metrics else {}
         except KeyError as error:
             raise ResultsError(f"metrics.json lacks {error}; run the command that made the run again to rewrite it.") from error
         return cls(

@@ -14,6 +14,7 @@ from lad_eval.run.folder.files import CONDITIONS, METRICS, PLAN, PREDICTIONS, SP
 REPLACED = ".replaced"
 """Suffix of the names of the old run's files."""
 _REPLIES = "replies.*.jsonl"
+_USAGE = "usage*.jsonl"
 
 
 def set_aside(folder: Path) -> None:
@@ -53,7 +54,8 @@ def replacing(folder: Path) -> Iterator[None]:
 def _written(folder: Path) -> list[Path]:
     """The files that a run writes, `spec.json` first: while it exists, all of the run does."""
     names = (SPEC, CONDITIONS, METRICS, PREDICTIONS, PLAN, TASK)
-    return [p for p in (*(folder / name for name in names), *files_of(folder), *folder.glob(_REPLIES)) if p.exists()]
+    logs = (*files_of(folder), *folder.glob(_REPLIES), *folder.glob(_USAGE))
+    return [p for p in (*(folder / name for name in names), *logs) if p.exists()]
 
 
 def _aside(folder: Path) -> list[Path]:

@@ -1,0 +1,233 @@
+"""Requests to a server: what may succeed later is tried again, what cannot is one line for the user."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from threading import Event, Lock
+from typing import Any, TypeVar
+
+import httpx2
+
+from lad_eval.errors import UserError, first_line
+from lad_eval.models.server.address import KEY, Address
+
+T = TypeVar("T")
+
+TRIES = 8
+"""Times that a request is sent before it is given up; answers that ask to wait do not count."""
+PATIENCE = 900.0
+"""Seconds without any answer after which a server that asks to wait is given up."""
+_LONGEST_PAUSE = 60.0
+_LONGEST_WAIT = 3600.0
+_CONNECTING = 10.0
+_LATER = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
+_SHOWN = 300
+
+
+class ServerError(UserError):
+    """A server that cannot be reached or does not do what it is asked."""
+
+
+class RefusedError(ServerError):
+    """A request that the server refuses, and would refuse again.
+
+    Attributes:
+        status: HTTP status code.
+        reason: the server's own words.
+    """
+
+    def __init__(self, message: str, status: int, reason: str) -> None:
+        super().__init__(message)
+        self.status, self.reason = status, reason
+
+
+class GarbledError(Exception):
+    """An answer that is not as the protocol says; it may be right if the request is sent again."""
+
+
+class Client:
+    """Sends requests from several threads.
+
+    Connection faults, time-outs, overload and garbled answers are tried again after pauses that double. A server that asks to
+    wait (`Retry-After`) is obeyed by all threads.
+
+    Args:
+        address: of the server.
+        connections: at most that many at once.
+        timeout: seconds to wait for an answer.
+        pause: seconds before the second try.
+    """
+
+    def __init__(self, address: Address, *, connections: int, timeout: float, pause: float = 1.0) -> None:
+        self._address, self._timeout, self._pause = address, timeout, pause
+        headers = {} if address.key is None else {"Authorization": f"Bearer {address.key}"}
+        self._http = httpx2.Client(
+            headers={**headers, "Content-Type": "application/json"},
+            timeout=httpx2.Timeout(timeout, connect=min(timeout, _CONNECTING)),
+            limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
+        )
+        self._closing = Event()
+        self._lock = Lock()
+        self._open_at = 0.0
+        self._answered_at = time.monotonic()
+
+    @property
+    def url(self) -> str:
+        """The server's base URL, for messages."""
+        return self._address.url
+
+    def stop(self) -> None:
+        """Ends the pauses of all threads: they raise `ServerError` instead of trying again."""
+        self._closing.set()
+
+    def resume(self) -> None:
+        """Allows requests again after `stop`."""
+        self._closing.clear()
+        with self._lock:
+            self._answered_at = time.monotonic()
+
+    def get(self, path: str, read: Callable[[Any], T], *, tries: int = 3) -> T:
+        """What `read` makes of the answer to a GET request; see `post`."""
+        return self._tried("GET", path, None, read, tries)
+
+    def post(self, path: str, body: Mapping[str, Any], read: Callable[[Any], T]) -> T:
+        """What `read` makes of the server's JSON answer.
+
+        Args:
+            path: below the base URL.
+            body: JSON-serialisable.
+            read: raises GarbledError where the answer is not as expected; the request is then sent again.
+
+        Raises:
+            RefusedError: the server refuses the request.
+            ServerError: the server cannot be reached, is overloaded, or gives garbled answers, for too long.
+        """
+        return self._tried("POST", path, json.dumps(body).encode(), read, TRIES)
+
+    def _tried(self, method: str, path: str, content: bytes | None, read: Callable[[Any], T], tries: int) -> T:
+        tried = held = 0
+        began = time.monotonic()
+        while True:
+            self._wait_for_turn()
+            delay: float | None = None
+            try:
+                response = self._http.request(method, f"{self.url}{path}", content=content)
+            except httpx2.TimeoutException:
+                fault = f"gave no answer within {self._timeout:g} s"
+            except httpx2.TransportError as error:
+                fault = f"could not be reached ({self._address.hide_key(first_line(error))})"
+            except httpx2.HTTPError as error:
+                raise ServerError(f"{self.url} cannot be used: {self._address.hide_key(first_line(error))}.") from error
+            else:
+                if response.is_success:
+                    try:
+                        result = read(_parsed(response.content))
+                    except GarbledError as garbled:
+                        fault = f"gave garbled answers ({garbled})"
+                    else:
+                        with self._lock:
+                            self._answered_at = time.monotonic()
+                        return result
+                else:
+                    delay = self._checked(response)
+                    fault = f"answered {response.status_code} ({self._reason(response)})"
+            if delay is not None:
+                held += 1
+                self._hold(delay or self._growing_pause(held), began, fault)
+                continue
+            tried += 1
+            if tried == tries:
+                raise ServerError(f"{self.url} {fault} in {tried} tries; see that it runs, then give the same command again.")
+            if self._closing.wait(self._growing_pause(tried)):
+                raise ServerError(f"{self.url} {fault}.")
+
+    def _growing_pause(self, times: int) -> float:
+        """Seconds after a fault that came so many times; random, so that the threads do not all come back at once."""
+        return min(self._pause * 2.0 ** (times - 1), _LONGEST_PAUSE) * random.uniform(0.75, 1.25)
+
+    def _wait_for_turn(self) -> None:
+        """Returns once no answer asks to wait any more."""
+        while True:
+            with self._lock:
+                left = self._open_at - time.monotonic()
+            if left <= 0 and not self._closing.is_set():
+                return
+            if self._closing.wait(max(left, 0)):
+                raise ServerError(f"{self.url} gets no more requests.")
+
+    def _hold(self, seconds: float, began: float, fault: str) -> None:
+        """Lets all threads wait, as the server asks.
+
+        Raises:
+            ServerError: it asks for more than an hour, or has answered nothing for long.
+        """
+        now = time.monotonic()
+        with self._lock:
+            self._open_at = max(self._open_at, now + seconds)
+            idle = now - max(self._answered_at, began)
+        if seconds > _LONGEST_WAIT:
+            raise ServerError(f"{self.url} {fault} and asks to wait {seconds / 3600:.1f} h; give the same command again then.")
+        if idle > PATIENCE:
+            raise ServerError(
+                f"{self.url} {fault} and has answered nothing for {idle / 60:.0f} min; try a lower --concurrency, or later."
+            )
+
+    def _checked(self, response: httpx2.Response) -> float | None:
+        """Seconds that the server asks to wait; None where it does not.
+
+        Raises:
+            RefusedError: sending the request again is of no use.
+        """
+        status, reason = response.status_code, self._reason(response)
+        if status in _LATER and "insufficient_quota" not in response.text:
+            delay = retry_after(response.headers.get("Retry-After"))
+            return delay if delay is not None else 0.0 if status == HTTPStatus.TOO_MANY_REQUESTS else None
+        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            cure = f"put a valid key into the environment as {KEY}"
+        elif status == HTTPStatus.NOT_FOUND:
+            cure = "see that --base-url ends as the server says (usually in /v1) and that it serves this model"
+        elif response.is_redirect:
+            cure = "give the address that it points to as --base-url"
+        else:
+            cure = "see its log"
+        raise RefusedError(f"{self.url} refused a request with {status} ({reason}); {cure}.", status, reason)
+
+    def _reason(self, response: httpx2.Response) -> str:
+        """The server's words in one line; its status where it has none."""
+        try:
+            document = response.json()
+            error = document.get("error", document.get("detail", document.get("message", "")))
+            words = str(error.get("message", error) if isinstance(error, dict) else error)
+        except (ValueError, AttributeError):
+            words = response.text
+        line = self._address.hide_key(" ".join(words.split())).rstrip(".")
+        return line[:_SHOWN] or response.reason_phrase or "without a reason"
+
+
+def retry_after(value: str | None, now: datetime | None = None) -> float | None:
+    """Seconds to wait, from a header that holds seconds or a date; None where it holds neither."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            date = parsedate_to_datetime(value)
+        except ValueError:
+            return None
+        date = date if date.tzinfo is not None else date.replace(tzinfo=timezone.utc)
+        seconds = (date - (now or datetime.now(timezone.utc))).total_seconds()
+    return max(seconds, 0.0) if seconds < float("inf") else None
+
+
+def _parsed(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise GarbledError("not JSON") from error
