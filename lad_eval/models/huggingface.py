@@ -34,7 +34,8 @@ from lad_eval.models.base import (
 from lad_eval.models.fingerprint import describe
 from lad_eval.models.inference.batching import Batcher, OutOfMemoryError, automatic_size, by_length, free_memory, is_out_of_memory
 from lad_eval.models.inference.continuation import continue_prefixes, end_ids, last_logits, select, with_positions
-from lad_eval.models.inference.generation import GumbelSampler, neutral_generation, reply_length
+from lad_eval.models.inference.generation import neutral_generation, reply_length
+from lad_eval.models.inference.replies import write_replies
 from lad_eval.models.inputs.features import FeatureCache
 from lad_eval.models.inputs.preparation import Batch, Preparation, check_image_preparation
 from lad_eval.models.interventions import InterventionMixin
@@ -165,7 +166,7 @@ class HuggingFaceVLM(InterventionMixin):
         def write(batch: Sequence[tuple[int, Request]], prepared: Batch) -> list[Reply]:
             keys = [request.key for _, request in batch]
             started = time.perf_counter()
-            written = [self._write(prepared, decoding, keys, sample, intervention) for sample in range(decoding.samples)]
+            written = self._write(prepared, decoding, keys, intervention)
             seconds = (time.perf_counter() - started) / len(keys)
             return [
                 Reply(key, tuple(texts[row] for texts, _ in written), sum(counts[row] for _, counts in written), seconds)
@@ -316,21 +317,22 @@ class HuggingFaceVLM(InterventionMixin):
 
     @torch.inference_mode()
     def _write(
-        self, batch: Batch, decoding: Decoding, keys: Sequence[str], sample: int, intervention: Intervention | None
-    ) -> tuple[list[str], list[int]]:
-        """One reply per row, with the beginning that the chat template added, and the number of generated tokens."""
-        inputs = self._to_device(batch.inputs)
+        self, batch: Batch, decoding: Decoding, keys: Sequence[str], intervention: Intervention | None
+    ) -> list[tuple[list[str], list[int]]]:
+        """By sample: one reply per row, with the beginning that the chat template added, and the number of generated tokens."""
+        inputs = self._to_device(self._features(batch.inputs, batch.images, self._to_device))
         tokenizer = self.processor.tokenizer
         ends = end_ids(self.model, tokenizer)
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
-        drawing = [GumbelSampler(decoding, keys, sample)] if decoding.temperature else []
         neutral = neutral_generation(self.model, ends=ends, max_new_tokens=decoding.max_new_tokens, pad_token_id=pad)
         with self._changed(batch, intervention), neutral as config:
-            written = self.model.generate(**inputs, generation_config=config, logits_processor=drawing)
-        rows = written[:, inputs["input_ids"].shape[1] :]
-        with self._prepare.lock:
-            texts = tokenizer.batch_decode(rows, skip_special_tokens=True)
-        return [self._conversation.begun + text.strip() for text in texts], [reply_length(row, ends) for row in rows.tolist()]
+            written = write_replies(self.model, inputs, config, decoding, keys)
+        begun, replies = self._conversation.begun, []
+        for rows in written:
+            with self._prepare.lock:
+                texts = tokenizer.batch_decode(rows, skip_special_tokens=True)
+            replies.append(([begun + text.strip() for text in texts], [reply_length(row, ends) for row in rows]))
+        return replies
 
     def _changed(self, batch: Batch, intervention: Intervention | None) -> AbstractContextManager[None]:
         return nullcontext() if intervention is None else intervention.applied(self.model, batch.layout)

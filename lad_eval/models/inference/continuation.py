@@ -84,7 +84,7 @@ def continue_prefixes(
             output = model(
                 input_ids=tokens,
                 attention_mask=mask,
-                past_key_values=cache if last and m == 1 else _repeated(cache, rows),
+                past_key_values=cache if last and m == 1 else repeated(cache, rows),
                 use_cache=True,
                 **options,
                 **arguments,
@@ -137,7 +137,7 @@ def end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     return tuple(dict.fromkeys(map(int, ids if isinstance(ids, (list, tuple)) else [ids])))
 
 
-def _repeated(cache: Any, rows: torch.Tensor) -> Any:
+def repeated(cache: Any, rows: torch.Tensor) -> Any:
     """A cache whose row i is row `rows[i]` of another one, which is not changed.
 
     Every kind of cache layer, recurrent ones too, has `reorder_cache`; it makes new tensors, so that only the containers must be

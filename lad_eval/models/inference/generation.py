@@ -52,13 +52,12 @@ class GumbelSampler:
 
     Args:
         decoding: temperature and seed.
-        keys: of the batch's requests, one per row.
-        sample: number of the reply.
+        replies: key of the request and number of the sample, one per row.
     """
 
-    def __init__(self, decoding: Decoding, keys: Sequence[str], sample: int) -> None:
+    def __init__(self, decoding: Decoding, replies: Sequence[tuple[str, int]]) -> None:
         self._temperature = decoding.temperature
-        self._generators = [torch.Generator().manual_seed(_seed(decoding.seed, key, sample)) for key in keys]
+        self._generators = [torch.Generator().manual_seed(_seed(decoding.seed, key, sample)) for key, sample in replies]
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.Tensor) -> torch.Tensor:
         """Float32[n, V]: scores whose maximum is the sampled token."""

@@ -140,7 +140,7 @@ class ReplyHandler(BaseHandler):
         self.passes = 0
         self._context = context
         self._decoding = decoding
-        self._logits_processors = [GumbelSampler(decoding, [key], sample)] if decoding.temperature else []
+        self._logits_processors = [GumbelSampler(decoding, [(key, sample)])] if decoding.temperature else []
         self._layout: PromptLayout | None = None
 
     def _prepare_inputs(self, ids: torch.Tensor, inputs: Mapping[str, Any]) -> dict[str, Any]:
