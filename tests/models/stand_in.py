@@ -29,8 +29,9 @@ class StandIn:
         arrivals: (time, whether it was refused for the rate) of all requests.
     """
 
-    def __init__(self, *, top=20, usage=True, several=True, key=None, models=("served",), reply=None):
+    def __init__(self, *, top=20, usage=True, several=True, key=None, models=("served",), reply=None, remembers=True):
         self.top, self.usage, self.several, self.key, self.models, self.reply = top, usage, several, key, models, reply
+        self.remembers = remembers
         self.fault = lambda number: None
         self.refusal = lambda body: None
         self.wait, self.delay = "0.05", 0.5
@@ -94,8 +95,9 @@ def _handler(stand_in):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             with stand_in.lock:
                 number = len(stand_in.bodies)
-                stand_in.bodies.append(body)
-                stand_in.headers.append(dict(self.headers))
+                if stand_in.remembers:
+                    stand_in.bodies.append(body)
+                    stand_in.headers.append(dict(self.headers))
                 stand_in.at_once += 1
                 stand_in.most_at_once = max(stand_in.most_at_once, stand_in.at_once)
             try:
@@ -129,8 +131,9 @@ def _handler(stand_in):
                 if fault == "cut":
                     self._send(200, content[: len(content) // 2])
                     return
-                with stand_in.lock:
-                    stand_in.answered[identity(body)] += fault is None
+                if stand_in.remembers:
+                    with stand_in.lock:
+                        stand_in.answered[identity(body)] += fault is None
                 self._send(200, content)
 
         def _has_key(self):

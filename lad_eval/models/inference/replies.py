@@ -90,8 +90,7 @@ class _Sampling:
         """The new tokens by sample and request; None if the cache cannot be repeated."""
         prompts, start = input_ids.shape
         prefill = model._prefill(input_ids, generation_config, arguments)
-        name = next((name for name in ("cache", "past_key_values") if prefill.get(name) is not None), None)
-        if name is None or not hasattr(prefill[name], "layers"):
+        if (name := _cache_name(prefill)) is None:
             return None
         # Images have been read. What later steps take has an entry for every token.
         steps = {key: value for key, value in arguments.items() if _is_for_steps(key, value, input_ids.shape)}
@@ -155,6 +154,11 @@ class _Sampling:
                 **{**arguments, name: cache},
             )
         return written
+
+
+def _cache_name(prefill: Any) -> str | None:
+    """The entry of a prefill's results that holds a cache of layers; releases of transformers differ in its name."""
+    return next((name for name in ("cache", "past_key_values") if hasattr(prefill.get(name), "layers")), None)
 
 
 def _is_for_steps(name: str, value: Any, shape: torch.Size) -> bool:

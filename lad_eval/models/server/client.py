@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -96,19 +96,19 @@ class Client:
         """What `read` makes of the answer to a GET request; see `post`."""
         return self._tried("GET", path, None, read, tries)
 
-    def post(self, path: str, body: Mapping[str, Any], read: Callable[[Any], T]) -> T:
+    def post(self, path: str, body: bytes, read: Callable[[Any], T]) -> T:
         """What `read` makes of the server's JSON answer.
 
         Args:
             path: below the base URL.
-            body: JSON-serialisable.
+            body: JSON.
             read: raises GarbledError where the answer is not as expected; the request is then sent again.
 
         Raises:
             RefusedError: the server refuses the request.
             ServerError: the server cannot be reached, is overloaded, or gives garbled answers, for too long.
         """
-        return self._tried("POST", path, json.dumps(body).encode(), read, TRIES)
+        return self._tried("POST", path, body, read, TRIES)
 
     def _tried(self, method: str, path: str, content: bytes | None, read: Callable[[Any], T], tries: int) -> T:
         tried = held = 0

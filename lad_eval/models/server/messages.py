@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import zlib
 from collections.abc import Mapping
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
 
 IMAGE_FORMAT = "png"
 """Lossless: the server decodes the pixels that a local model's processor would be given."""
-_COMPRESSION = 1  # of zlib; the default takes three times as long for a tenth less
+# Of zlib: a third of the default's time, and photographs become smaller.
+_COMPRESSION = {"compress_level": 1, "compress_type": zlib.Z_RLE}
 
 
 class Messages:
@@ -33,12 +36,12 @@ class Messages:
     def __init__(self, preparation: ImagePreparation, extra: Mapping[str, Any] | None = None) -> None:
         self._images = ImageCache(preparation)
         self._extra = dict(extra or {})
-        self._urls: ByteLRU[str, str] = ByteLRU(CACHE_BYTES, len)
+        self._parts: ByteLRU[str, bytes] = ByteLRU(CACHE_BYTES, len)
         self._encoding: dict[str, Lock] = {}
         self._lock = Lock()
 
-    def body(self, request: Request, model: str, **fields: Any) -> dict[str, Any]:
-        """The body of a chat completion.
+    def body(self, request: Request, model: str, **fields: Any) -> bytes:
+        """The body of a chat completion, as JSON; joined from parts, since images are long and shown in several orders.
 
         Args:
             request: images and question.
@@ -49,26 +52,32 @@ class Messages:
             DataError: an image cannot be read.
         """
         with showing(request.sample_id):
-            images = [{"type": "image_url", "image_url": {"url": self._url(source)}} for source in request.images]
-        content = [*images, {"type": "text", "text": request.question}]
-        return {"model": model, "messages": [{"role": "user", "content": content}], **fields, **self._extra}
+            images = [self._part(source) for source in request.images]
+        content = b", ".join([*images, _json({"type": "text", "text": request.question})])
+        start = _json({"model": model, **fields, **self._extra}).removesuffix(b"}")
+        return start + b', "messages": [{"role": "user", "content": [' + content + b"]}]}"
 
-    def _url(self, source: ImageSource) -> str:
-        """An image as a data URL. Threads that need the same image at once wait for one of them."""
+    def _part(self, source: ImageSource) -> bytes:
+        """An image as a part of a message. Threads that need the same image at once wait for one of them."""
         digest = source.digest
         with self._lock:
             lock = self._encoding.setdefault(digest, Lock())
         with lock:
-            url = self._urls.get(digest)
-            if url is None:
-                url = self._encoded(source)
-                self._urls.put(digest, url)
+            part = self._parts.get(digest)
+            if part is None:
+                part = self._encoded(source)
+                self._parts.put(digest, part)
         with self._lock:
             self._encoding.pop(digest, None)
-        return url
+        return part
 
-    def _encoded(self, source: ImageSource) -> str:
+    def _encoded(self, source: ImageSource) -> bytes:
         image = self._images.prepare(as_rgb(source.load()))
         file = io.BytesIO()
-        image.save(file, format=IMAGE_FORMAT, compress_level=_COMPRESSION)
-        return f"data:image/{IMAGE_FORMAT};base64,{base64.b64encode(file.getvalue()).decode()}"
+        image.save(file, format=IMAGE_FORMAT, **_COMPRESSION)
+        url = f"data:image/{IMAGE_FORMAT};base64,{base64.b64encode(file.getvalue()).decode()}"
+        return _json({"type": "image_url", "image_url": {"url": url}})
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value).encode()

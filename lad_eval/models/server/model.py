@@ -36,6 +36,10 @@ TIMEOUT = 600.0
 T = TypeVar("T")
 _CHAT = "/chat/completions"
 _REFUSED = (400, 422)
+_OWN_FIELDS = frozenset(
+    {"model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "n", "logprobs", "top_logprobs"}
+    | {"stream"}
+)
 
 
 class ServedVLM:
@@ -53,7 +57,7 @@ class ServedVLM:
         pause: seconds before a failed request is sent the second time.
 
     Raises:
-        UserError: an invalid image preparation, or the server cannot be reached or refuses the key.
+        UserError: an invalid image preparation or extra field, or the server cannot be reached or refuses the key.
     """
 
     gives: frozenset[Requirement] = frozenset({"replies", "log_probs"})
@@ -75,6 +79,8 @@ class ServedVLM:
         self._served, self._revision, self._extra = served, revision, dict(extra_body or {})
         self._preparation = check_image_preparation(image_preparation)
         self._concurrency = concurrency
+        if taken := sorted(_OWN_FIELDS & self._extra.keys()):
+            raise UserError(f"--extra-body must not hold {taken[0]!r}, which the methods decide.")
         self._messages = Messages(self._preparation, self._extra)
         self._client = Client(address, connections=concurrency, timeout=timeout, pause=pause)
         self._length_field = "max_tokens"
