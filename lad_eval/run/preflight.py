@@ -29,10 +29,10 @@ def check_methods(model: VLM, methods: Mapping[str, Method]) -> None:
         if method.condition.intervention is not None:
             missing.append(f"a change of the model ({method.condition.intervention.label})")
         if missing:
-            given = " and ".join(_NAMED[requirement] for requirement in sorted(model.gives))
+            available = " and ".join(_NAMED[requirement] for requirement in sorted(model.gives))
             fitting = [other for other, each in methods.items() if each.needs <= model.gives and not each.condition.intervention]
             raise UserError(
-                f"{name} needs {' and '.join(missing)}, and {model.name} gives {given} only: choose --methods "
+                f"{name} needs {' and '.join(missing)}, and {model.name} gives {available} only: choose --methods "
                 f"{','.join(fitting or ['generate', 'vanilla', 'pride'])}."
             )
 

@@ -109,12 +109,16 @@ def test_interventions_act_on_replies_from_one_prefill(vlm, plain, family, name)
     assert replies != unchanged
 
 
-@pytest.mark.parametrize("fault", ["refused", "unchanged", "no layers"])
+@pytest.mark.parametrize("fault", ["refused", "unchanged", "no layers", "own generate"])
 def test_a_cache_that_cannot_be_repeated_is_not_used(vlm, plain, monkeypatch, fault):
     model, requests = vlm("qwen2.5-vl", batch_size=2), make_requests(4, 2)
     expected = plain(model, requests)
     if fault == "no layers":
         monkeypatch.setattr(module, "_cache_name", lambda prefill: None)
+    elif fault == "own generate":
+        inherited = type(model.model).generate
+        monkeypatch.setattr(type(model.model), "generate", lambda self, **options: inherited(self, **options))
+        monkeypatch.setattr(module, "_Sampling", None)
     else:
         result = {"refused": lambda cache, rows: object(), "unchanged": lambda cache, rows: cache}[fault]
         monkeypatch.setattr(module, "repeated", result)

@@ -7,13 +7,13 @@ read the prompts, gets the repeated results of the one prefill instead.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
-from transformers import LogitsProcessorList
 
 from lad_eval.evidence.replies import Decoding
 from lad_eval.models.inference.batching import free_memory, is_out_of_memory
@@ -29,7 +29,8 @@ def write_replies(
 ) -> list[list[list[int]]]:
     """The new tokens of every reply, by sample and request, with padding after the end.
 
-    Where a model's cache cannot be repeated (see `repeats`), the prompts are read again for every reply, with the same result.
+    Where a model's cache cannot be repeated (see `repeats`), or its `generate` is not that of transformers, the prompts are read
+    again for every reply, with the same result.
 
     Args:
         model: in the context of `neutral_generation`.
@@ -38,7 +39,7 @@ def write_replies(
         decoding: generation settings.
         keys: of the n requests.
     """
-    if decoding.samples > 1:
+    if decoding.samples > 1 and "custom_generate" in inspect.signature(type(model).generate).parameters:
         replies: list[list[list[int]]] | None = model.generate(
             **inputs, generation_config=config, custom_generate=_Sampling(decoding, keys)
         )
@@ -134,6 +135,8 @@ class _Sampling:
         size: int,
     ) -> torch.Tensor | None:
         """Int[rows, T + new]: prompts and replies number `first` to `first + size - 1`; None if the cache cannot be repeated."""
+        from transformers import LogitsProcessorList
+
         cache = repeated(prefill[name], rows)
         if not repeats(prefill[name], cache, rows):
             return None

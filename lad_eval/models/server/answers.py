@@ -47,7 +47,8 @@ def read_completion(document: Any) -> Completion:
         top = _top(choices[0].get("logprobs"))
         usage = _usage(document.get("usage"))
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-        raise GarbledError("no chat completion") from error
+        reason = document.get("error") if isinstance(document, Mapping) else None
+        raise GarbledError("no chat completion" if reason is None else " ".join(str(reason).split())) from error
     return Completion(texts, top, usage)
 
 

@@ -34,7 +34,7 @@ class ServerError(UserError):
     """A server that cannot be reached or does not do what it is asked."""
 
 
-class RefusedError(ServerError):
+class RequestRefusedError(ServerError):
     """A request that the server refuses, and would refuse again.
 
     Attributes:
@@ -105,7 +105,7 @@ class Client:
             read: raises GarbledError where the answer is not as expected; the request is then sent again.
 
         Raises:
-            RefusedError: the server refuses the request.
+            RequestRefusedError: the server refuses the request.
             ServerError: the server cannot be reached, is overloaded, or gives garbled answers, for too long.
         """
         return self._tried("POST", path, body, read, TRIES)
@@ -129,7 +129,7 @@ class Client:
                     try:
                         result = read(_parsed(response.content))
                     except GarbledError as garbled:
-                        fault = f"gave garbled answers ({garbled})"
+                        fault = f"gave garbled answers ({self._address.hide_key(str(garbled))[:_SHOWN]})"
                     else:
                         with self._lock:
                             self._answered_at = time.monotonic()
@@ -167,12 +167,12 @@ class Client:
         Raises:
             ServerError: it asks for more than an hour, or has answered nothing for long.
         """
+        if seconds > _LONGEST_WAIT:
+            raise ServerError(f"{self.url} {fault} and asks to wait {seconds / 3600:.1f} h; give the same command again then.")
         now = time.monotonic()
         with self._lock:
             self._open_at = max(self._open_at, now + seconds)
             idle = now - max(self._answered_at, began)
-        if seconds > _LONGEST_WAIT:
-            raise ServerError(f"{self.url} {fault} and asks to wait {seconds / 3600:.1f} h; give the same command again then.")
         if idle > PATIENCE:
             raise ServerError(
                 f"{self.url} {fault} and has answered nothing for {idle / 60:.0f} min; try a lower --concurrency, or later."
@@ -182,7 +182,7 @@ class Client:
         """Seconds that the server asks to wait; None where it does not.
 
         Raises:
-            RefusedError: sending the request again is of no use.
+            RequestRefusedError: sending the request again is of no use.
         """
         status, reason = response.status_code, self._reason(response)
         if status in _LATER and "insufficient_quota" not in response.text:
@@ -196,7 +196,7 @@ class Client:
             cure = "give the address that it points to as --base-url"
         else:
             cure = "see its log"
-        raise RefusedError(f"{self.url} refused a request with {status} ({reason}); {cure}.", status, reason)
+        raise RequestRefusedError(f"{self.url} refused a request with {status} ({reason}); {cure}.", status, reason)
 
     def _reason(self, response: httpx2.Response) -> str:
         """The server's words in one line; its status where it has none."""

@@ -25,7 +25,7 @@ IMAGE_FORMAT = "png"
 _COMPRESSION = {"compress_level": 1, "compress_type": zlib.Z_RLE}
 
 
-class Messages:
+class ChatMessages:
     """Makes the messages of requests; used by several threads.
 
     Args:

@@ -23,8 +23,8 @@ from lad_eval.models.server.answers import (
     read_completion,
     read_models,
 )
-from lad_eval.models.server.client import Client, RefusedError
-from lad_eval.models.server.messages import IMAGE_FORMAT, Messages
+from lad_eval.models.server.client import Client, RequestRefusedError
+from lad_eval.models.server.messages import IMAGE_FORMAT, ChatMessages
 from lad_eval.models.server.parallel import in_parallel
 from lad_eval.tasks.request import Request
 from lad_eval.version import __version__
@@ -81,7 +81,7 @@ class ServedVLM:
         self._concurrency = concurrency
         if taken := sorted(_OWN_FIELDS & self._extra.keys()):
             raise UserError(f"--extra-body must not hold {taken[0]!r}, which the methods decide.")
-        self._messages = Messages(self._preparation, self._extra)
+        self._messages = ChatMessages(self._preparation, self._extra)
         self._client = Client(address, connections=concurrency, timeout=timeout, pause=pause)
         self._length_field = "max_tokens"
         self._several = True
@@ -158,7 +158,7 @@ class ServedVLM:
     def _row(self, request: Request, workers: int) -> Evidence:
         """A row of evidence; a request's share of the time is what it took, divided among the requests sent at once."""
         started = time.perf_counter()
-        answer = self._ask(request, 1, {"temperature": 0.0, "logprobs": True, "top_logprobs": TOP_LOG_PROBS})
+        answer = self._complete(request, 1, {"temperature": 0.0, "logprobs": True, "top_logprobs": TOP_LOG_PROBS})
         if answer.top is None:
             raise UnsupportedModelError(
                 f"The server of {self.name} gives no log-probabilities (logprobs); use methods that read replies: generate, cot, "
@@ -188,30 +188,31 @@ class ServedVLM:
             fields: dict[str, Any] = {"temperature": decoding.temperature}
             if decoding.temperature:
                 fields |= {"top_p": 1.0, "seed": _seed(decoding.seed, request.key, len(texts))}
-            answer = self._ask(request, decoding.max_new_tokens, fields, left if self._several else 1)
+            answer = self._complete(request, decoding.max_new_tokens, fields, left if self._several else 1)
             texts += answer.texts[:left]
             usage = None if usage is None or answer.usage is None else usage + answer.usage
         return texts, usage
 
-    def _ask(self, request: Request, tokens: int, fields: Mapping[str, Any], count: int = 1) -> Completion:
+    def _complete(self, request: Request, tokens: int, fields: Mapping[str, Any], count: int = 1) -> Completion:
         """One answer of the server.
 
         Raises:
             UserError: see `Client.post`; or an image cannot be read.
         """
-        several = {"n": count} if count > 1 else {}
-        body = self._messages.body(request, self._served, **{self._length_field: tokens}, **fields, **several)
+        several, length = {"n": count} if count > 1 else {}, self._length_field
+        body = self._messages.body(request, self._served, **{length: tokens}, **fields, **several)
         try:
             answer = self._client.post(_CHAT, body, read_completion)
-        except RefusedError as error:
-            if error.status in _REFUSED and self._length_field == "max_tokens" and "max_completion_tokens" in error.reason:
+        except RequestRefusedError as error:
+            if error.status in _REFUSED and length == "max_tokens" and "max_completion_tokens" in error.reason:
                 self._length_field = "max_completion_tokens"  # newer models of OpenAI take no other
-                return self._ask(request, tokens, fields, count)
+                return self._complete(request, tokens, fields, count)
             if error.status in _REFUSED and count > 1:
-                answer = self._ask(request, tokens, fields)
+                answer = self._complete(request, tokens, fields)
                 self._several = False
                 return answer
-            raise RefusedError(f"Sample {request.sample_id}: {error}{self._others()}", error.status, error.reason) from error
+            message = f"Sample {request.sample_id}: {error}{self._others()}"
+            raise RequestRefusedError(message, error.status, error.reason) from error
         if len(answer.texts) < count:
             self._several = False
         if answer.usage is not None:
@@ -227,7 +228,7 @@ class ServedVLM:
         """
         try:
             return self._client.get("/models", read_models)
-        except RefusedError as error:
+        except RequestRefusedError as error:
             if error.status in (401, 403):
                 raise
             return []
