@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from benchmarks.models import Plan, describe, load, requests_for, tokens
 from benchmarks.report import Table
 from benchmarks.timer import take_turns
@@ -25,17 +27,16 @@ def _table(name: str, plan: Plan) -> Table:
     greedy = Decoding(max_new_tokens=length)
     sampled = Decoding(samples=SAMPLES, temperature=0.7, max_new_tokens=length)
 
-    def write(decoding: Decoding, number: int) -> None:
-        requests = requests_for(N, 1, seed=f"replies {number}")
-        model._features.clear()
-        list(model.reply_batches(requests, decoding))
+    def write(number: int, *decodings: Decoding) -> None:
+        for decoding in decodings:
+            model._features.clear()
+            list(model.reply_batches(requests_for(N, 1, seed=f"replies {number}"), decoding))
 
-    variants = {
-        "1 greedy": lambda number: write(greedy, number),
-        f"{SAMPLES} sampled": lambda number: write(sampled, number),
-        f"{SAMPLES} sampled, one by one": lambda number: [
-            write(Decoding(temperature=0.7, max_new_tokens=length, seed=seed), number) for seed in range(SAMPLES)
-        ],
+    alone = [Decoding(temperature=0.7, max_new_tokens=length, seed=seed) for seed in range(SAMPLES)]
+    variants: dict[str, Callable[[int], object]] = {
+        "1 greedy": lambda number: write(number, greedy),
+        f"{SAMPLES} sampled": lambda number: write(number, sampled),
+        f"{SAMPLES} sampled, one by one": lambda number: write(number, *alone),
     }
     timing = take_turns(variants, plan.rounds)
     rows = [(what, f"{timing.median(what):.3f}", timing.ratio(what, "1 greedy")) for what in variants]

@@ -7,8 +7,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -102,8 +104,7 @@ def _server() -> Iterator[str]:
 
 
 def _serve(connection: Connection) -> None:
-    from tests.models.stand_in import StandIn
-
-    with StandIn(remembers=False, reply=lambda body: "1").running() as stand_in:
+    stand_in_module: Any = import_module("tests.models.stand_in")
+    with stand_in_module.StandIn(remembers=False, reply=lambda body: "1").running() as stand_in:
         connection.send(stand_in.url)
         connection.recv()
