@@ -124,7 +124,7 @@ def load_model(
     from lad_eval.models.base import check_batch_size
     from lad_eval.models.device import check_attention, resolve_device, resolve_dtype, spare_threads
     from lad_eval.models.huggingface import HuggingFaceVLM
-    from lad_eval.models.inputs.preparation import check_image_preparation
+    from lad_eval.models.inputs.images import check_image_preparation
     from lad_eval.models.loading import apply_adapter, fetch_adapters
 
     check_batch_size(batch_size)
@@ -243,7 +243,7 @@ def load_prompt_reader(
 
 def _of_kit(name: str, chosen: Mapping[str, Any], image_preparation: ImagePreparation, date: str) -> InterceptedVLM:
     """A model of VLMEvalKit, whose class chooses the options in `chosen` itself."""
-    from lad_eval.models.inputs.preparation import check_image_preparation
+    from lad_eval.models.inputs.images import check_image_preparation
     from lad_eval.models.vlmeval.loading import load_entry
 
     for option, value in chosen.items():
