@@ -226,8 +226,8 @@ def in_batches(model: VLM, requests: Sequence[Request]) -> Iterator[Evidence]:
 def run_requests(model: VLM, requests: Sequence[Request], keep: Callable[[Evidence], object]) -> Iterator[int]:
     """Runs the requests and passes each batch of evidence to `keep` as soon as it is computed; yields the batches' sizes.
 
-    `keep` runs in a thread while the next batch is computed, one call at a time. All calls have returned when the iterator ends, by an
-    error and an interruption too.
+    `keep` runs in a thread while the next batch is computed, one call at a time. All calls have
+    returned when the iterator ends, also where it ends by an error or an interruption.
 
     Raises:
         DataError: the model cannot take a request; none is run then.

@@ -96,8 +96,8 @@ class PartsCache:
         self._held: ByteLRU[tuple[str, str], PictureParts] = ByteLRU(capacity_bytes, lambda parts: parts.nbytes)
         self._pool: ThreadPoolExecutor | None = None
         # Those of transformers keep nothing from one call to the next; of others that is unknown.
-        apart = type(processor).__module__.startswith("transformers.")
-        self._alone: AbstractContextManager[Any] = nullcontext() if apart else Lock()
+        stateless = type(processor).__module__.startswith("transformers.")
+        self._alone: AbstractContextManager[Any] = nullcontext() if stateless else Lock()
 
     def __len__(self) -> int:
         return len(self._held)

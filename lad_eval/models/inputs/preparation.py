@@ -1,15 +1,15 @@
 """From requests to a model's inputs: image preparation, the chat message, left padding.
 
 The processor's plain way makes every batch from nothing. Here its output is put together from remembered parts: tokens by the
-prompt and the pictures' sizes, tensors by the picture. That is the same for most families. The first batch of each kind is made
-both ways, and a family whose two outputs differ in a bit is served the plain way from then on.
+prompt and the pictures' sizes, tensors by the picture. That is the same for most families. A few requests of the
+first batch of each kind are made both ways, and a family whose two outputs differ in a bit is served the plain way from then on.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from threading import Lock
@@ -27,7 +27,7 @@ from lad_eval.models.inference.continuation import align_prompt_end
 from lad_eval.models.inputs.images import IMAGE_OPTIONS, ImageCache, Size
 from lad_eval.models.inputs.padding import mean_colour, padding_share
 from lad_eval.models.inputs.parts import ModelInputs, PartsCache, PictureParts, StandInProcessor, concatenable, stand_in
-from lad_eval.models.inputs.rows import PositionMaker, Positions, PromptRow, PromptKey, row_cache, stacked
+from lad_eval.models.inputs.rows import PositionMaker, Positions, PromptKey, PromptRow, row_cache, stacked
 from lad_eval.models.inputs.sizes import refused, size_faults
 from lad_eval.models.prompts.conversation import CandidateTokens, Conversation
 
@@ -77,6 +77,52 @@ class _Prompts:
     @property
     def n_images(self) -> int:
         return len(self.requests[0].images)
+
+    def of(self, places: Sequence[int]) -> _Prompts:
+        """Some of the prompts."""
+        return _Prompts([self.requests[i] for i in places], [self.texts[i] for i in places], self.cut)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A batch's inputs, its spans and positions, and the original (height, width) of every picture, row by row."""
+
+    inputs: ModelInputs
+    spans: Spans
+    positions: Positions | None
+    originals: list[list[Size]]
+
+
+@dataclass(frozen=True)
+class _Assembly:
+    """A batch's parts: a row for each prompt, the parts of its pictures, and the first row that was remembered."""
+
+    rows: Sequence[PromptRow]
+    pictures: Sequence[Sequence[PictureParts]]
+    remembered: int | None
+
+    @property
+    def kind(self) -> Kind:
+        sizes = {one.size for row in self.pictures for one in row}
+        padded = len({row.length for row in self.rows}) > 1
+        alike = sizes.pop() if len(sizes) == 1 else None
+        return len(self.pictures[0]), len(self.rows) > 1, alike, padded, self.remembered is not None
+
+    def sample(self) -> list[int]:
+        """Places of a few rows whose batch is of the same kind: the first and the last, the extreme lengths, a remembered one."""
+        lengths = [row.length for row in self.rows]
+        chosen = {0, len(lengths) - 1, lengths.index(min(lengths)), lengths.index(max(lengths)), self.remembered or 0}
+        sizes = [tuple(one.size for one in row) for row in self.pictures]
+        return sorted({*chosen, next((i for i, row in enumerate(sizes) if row != sizes[0]), 0)})
+
+    def made(self, places: Sequence[int], fillers: Mapping[str, int]) -> _Made:
+        """The batch of some of the rows."""
+        pictures = [self.pictures[i] for i in places]
+        outputs = [one.outputs for row in pictures for one in row]
+        batch = stacked([self.rows[i] for i in places], fillers)
+        names = [name for name in outputs[0] if name not in self.rows[0].dropped]
+        originals = [[(one.original[1], one.original[0]) for one in row] for row in pictures]
+        return _Made(ModelInputs(batch.text, outputs, names), batch.spans, batch.positions, originals)
 
 
 class Preparation:
@@ -150,21 +196,22 @@ class Preparation:
             texts = [self._conversation.prompt(request.question, n_images) for request in requests]
             candidates = self._conversation.candidate_tokens(first.identifiers, n_images, first.question)
             prompts = _Prompts(requests, texts, candidates if for_candidates else None)
-            inputs, row, originals = self._made(prompts, pictures)
+            made = self._made(prompts, pictures)
+        inputs = made.inputs
         mask = inputs.text.get("attention_mask")
         digests = tuple(source.digest for request in requests for source in request.images)
         layout = PromptLayout(
             inputs["input_ids"],
-            row.spans,
+            made.spans,
             torch.ones_like(inputs["input_ids"], dtype=torch.bool) if mask is None else mask.bool(),
             tuple(request.question for request in requests),
             self._decode,
-            no_padding if self.images.preparation == "protocol" else partial(self._padding_share, originals),
+            no_padding if self.images.preparation == "protocol" else partial(self._padding_share, made.originals),
             digests,
             tuple(request.sample_id for request in requests),
             tuple(request.key for request in requests),
         )
-        return Batch(inputs, layout, candidates.trie, digests, row.positions)
+        return Batch(inputs, layout, candidates.trie, digests, made.positions)
 
     def _pictures(self, requests: Sequence[Request]) -> list[list[PictureParts]] | None:
         """The parts of all pictures, row by row; None where the plain way is taken, which reads the pictures itself.
@@ -184,55 +231,47 @@ class Preparation:
             return None
         return [[parts[source.digest] for source in request.images] for request in requests]
 
-    def _made(
-        self, prompts: _Prompts, pictures: list[list[PictureParts]] | None
-    ) -> tuple[ModelInputs, PromptRow, list[list[Size]]]:
-        """Inputs, spans and positions, and the original (height, width) of every picture."""
-        first_time = prompts.n_images not in self._options
-        plain = None if pictures is not None else self._plain(prompts)
-        if first_time:
-            self._options[prompts.n_images] = self._stand_in.options
+    def _made(self, prompts: _Prompts, pictures: list[list[PictureParts]] | None) -> _Made:
+        n_images = prompts.n_images
+        if n_images not in self._options:
+            self._plain(prompts.of([0]))
+            self._options[n_images] = self._stand_in.options
             pictures = self._pictures(prompts.requests)
         if pictures is not None:
-            assembled, kind = self._assembled(prompts, pictures)
-            if assembled is not None and kind in self._same:
-                return *assembled, [[(one.original[1], one.original[0]) for one in row] for row in pictures]
-            plain = self._plain(prompts) if plain is None else plain
-            if assembled is not None and _equal(assembled, plain[:2]):
-                self._same.add(kind)
-            else:
-                _LOG.debug("The inputs of %s images are not those of their parts; the processor makes them.", prompts.n_images)
-                self._options[prompts.n_images] = None
-        assert plain is not None
-        return plain
+            assembly = self._assembly(prompts, pictures)
+            if assembly is not None and (assembly.kind in self._same or self._is_same(prompts, assembly)):
+                self._same.add(assembly.kind)
+                return assembly.made(range(len(pictures)), self._fillers)
+            _LOG.debug("The inputs of %s images are not those of their parts; the processor makes them.", n_images)
+            self._options[n_images] = None
+        return self._plain(prompts)
 
-    def _assembled(
-        self, prompts: _Prompts, pictures: list[list[PictureParts]]
-    ) -> tuple[tuple[ModelInputs, PromptRow] | None, Kind]:
-        """A batch from its parts, None where they do not join; and its kind."""
-        outputs = [one.outputs for row in pictures for one in row]
-        sizes = {one.size for row in pictures for one in row}
+    def _assembly(self, prompts: _Prompts, pictures: list[list[PictureParts]]) -> _Assembly | None:
+        """A batch's parts; None where they do not join."""
+        if not concatenable([one.outputs for row in pictures for one in row]):
+            return None
+        drop, lead = (prompts.cut.drop, prompts.cut.lead) if prompts.cut is not None else (0, ())
         rows: list[PromptRow] = []
-        remembered = False
-        if concatenable(outputs):
-            drop, lead = (prompts.cut.drop, prompts.cut.lead) if prompts.cut is not None else (0, ())
-            for text, parts in zip(prompts.texts, pictures, strict=True):
-                key = PromptKey(text, tuple(one.size for one in parts), drop, lead)
-                row = self._rows.get(key)
-                remembered = remembered or row is not None
+        remembered: int | None = None
+        for text, parts in zip(prompts.texts, pictures, strict=True):
+            key = PromptKey(text, tuple(one.size for one in parts), drop, lead)
+            row = self._rows.get(key)
+            if row is None:
+                row = self._row(text, parts, prompts)
                 if row is None:
-                    row = self._row(text, parts, prompts)
-                    if row is None:
-                        break
-                    self._rows.put(key, row)
-                rows.append(row)
-        padded = len({row.length for row in rows}) > 1
-        kind = (prompts.n_images, len(pictures) > 1, sizes.pop() if len(sizes) == 1 else None, padded, remembered)
-        if len(rows) < len(pictures) or len({frozenset(row.text) for row in rows}) > 1:
-            return None, kind
-        batch = stacked(rows, self._fillers)
-        names = [name for name in outputs[0] if name not in rows[0].dropped]
-        return (ModelInputs(batch.text, outputs, names), batch), kind
+                    return None
+                self._rows.put(key, row)
+            elif remembered is None:
+                remembered = len(rows)
+            rows.append(row)
+        if len({frozenset(row.text) for row in rows}) > 1:
+            return None
+        return _Assembly(rows, pictures, remembered)
+
+    def _is_same(self, prompts: _Prompts, assembly: _Assembly) -> bool:
+        """Whether a few of the requests, which stand for their batch, get the same inputs from the processor."""
+        places = assembly.sample()
+        return _equal(assembly.made(places, self._fillers), self._plain(prompts.of(places)))
 
     def _row(self, text: str, parts: Sequence[PictureParts], prompts: _Prompts) -> PromptRow | None:
         """A prompt's tokens, made without pixels; None where the processor does not make a row of tokens of them."""
@@ -252,7 +291,7 @@ class Preparation:
         dropped = frozenset(outputs[0]) - facts.keys()
         return PromptRow(arguments, spans, self._positions({**arguments, **facts}), dropped)
 
-    def _plain(self, prompts: _Prompts) -> tuple[ModelInputs, PromptRow, list[list[Size]]]:
+    def _plain(self, prompts: _Prompts) -> _Made:
         """A batch as the processor makes it."""
         read = self._parts.read(prompts.requests)
         prepared = [[read[source.digest] for source in request.images] for request in prompts.requests]
@@ -268,7 +307,7 @@ class Preparation:
                     raise fault from error
             raise
         originals = [[(one.original[1], one.original[0]) for one in row] for row in prepared]
-        return ModelInputs(aligned), PromptRow({}, spans, self._positions(aligned)), originals
+        return _Made(ModelInputs(aligned), spans, self._positions(aligned), originals)
 
     def _run(self, texts: Sequence[str], images: Sequence[Sequence[Image]], prompts: _Prompts) -> tuple[dict[str, Any], Spans]:
         """The processor's output for the model, cut where the candidates begin, and the spans of the images.
@@ -313,18 +352,15 @@ def _blank(size: Size) -> Image:
     return Pil.new("RGB", size)
 
 
-def _equal(one: tuple[ModelInputs, PromptRow], other: tuple[ModelInputs, PromptRow]) -> bool:
+def _equal(ours: _Made, theirs: _Made) -> bool:
     """Whether inputs, spans and positions are the same in every bit."""
-    (ours, row), (theirs, plain) = one, other
-    if (row.positions is None) != (plain.positions is None):
+    if ours.inputs.keys() != theirs.inputs.keys() or (ours.positions is None) != (theirs.positions is None):
         return False
-    pairs: list[tuple[Any, Any]] = [(row.spans.image, plain.spans.image), (row.spans.owner, plain.spans.owner)]
-    pairs.append((row.spans.delimited, plain.spans.delimited))
-    if row.positions is not None and plain.positions is not None:
-        pairs += [(row.positions.ids, plain.positions.ids), (row.positions.deltas, plain.positions.deltas)]
-    if ours.keys() != theirs.keys():
-        return False
-    return all(map(_same, *zip(*pairs, *((ours[name], theirs[name]) for name in ours), strict=True)))
+    pairs: list[tuple[Any, Any]] = [(ours.inputs[name], theirs.inputs[name]) for name in ours.inputs]
+    pairs += [(getattr(ours.spans, name), getattr(theirs.spans, name)) for name in ("image", "delimited", "owner")]
+    if ours.positions is not None and theirs.positions is not None:
+        pairs += [(ours.positions.ids, theirs.positions.ids), (ours.positions.deltas, theirs.positions.deltas)]
+    return all(_same(one, other) for one, other in pairs)
 
 
 def _same(one: Any, other: Any) -> bool:
