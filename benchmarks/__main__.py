@@ -8,7 +8,10 @@ import os
 import sys
 from pathlib import Path
 
-NAMES = ("evidence_pass", "candidates", "whole_run", "batches", "throughput", "run_memory", "mining", "pruning", "cross_image")
+NAMES = (
+    *("evidence_pass", "candidates", "whole_run", "batches", "throughput", "preparing", "harness", "windows"),
+    *("run_memory", "mining", "pruning", "cross_image", "gpu"),
+)
 
 
 def main(arguments: list[str] | None = None) -> None:

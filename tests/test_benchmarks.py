@@ -7,7 +7,22 @@ import pytest
 pytest.importorskip("benchmarks.models", reason="benchmarks/ is not part of the installed package")
 
 from benchmarks import __main__ as command
-from benchmarks import batches, candidates, cross_image, evidence_pass, memory, mining, pruning, run_memory, throughput, whole_run
+from benchmarks import (
+    batches,
+    candidates,
+    cross_image,
+    evidence_pass,
+    gpu,
+    harness,
+    memory,
+    mining,
+    preparing,
+    pruning,
+    run_memory,
+    throughput,
+    whole_run,
+    windows,
+)
 from benchmarks.models import SMALL, load, requests_for
 from benchmarks.released import ReleasedWay
 from benchmarks.report import Table, write
@@ -97,7 +112,9 @@ def test_the_released_way_runs_the_prompt_again_for_every_prefix():
 
 
 @pytest.mark.parametrize(
-    "benchmark", [candidates, batches, mining, pruning, cross_image], ids=lambda module: module.__name__.rpartition(".")[2]
+    "benchmark",
+    [candidates, batches, mining, pruning, cross_image, preparing, harness, windows, gpu],
+    ids=lambda module: module.__name__.rpartition(".")[2],
 )
 def test_it_runs(benchmark):
     tables = benchmark.run(SMALL)

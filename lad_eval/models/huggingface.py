@@ -15,6 +15,7 @@ from lad_eval.attention.interventions import Intervention
 from lad_eval.attention.layout import PromptLayout
 from lad_eval.attention.recorder import record_last_row
 from lad_eval.attention.support import check_supported
+from lad_eval.attention.windows import batch_windows
 from lad_eval.errors import UnsupportedModelError, UserError
 from lad_eval.evidence.replies import Decoding, Reply
 from lad_eval.evidence.table import Evidence
@@ -97,6 +98,7 @@ class HuggingFaceVLM(InterventionMixin):
         preparation = check_image_preparation(image_preparation)
         repair(model)
         check_supported(model, processor)
+        batch_windows(model)
         self._content_name = content_name or self.name
         self._weights, self._adapter, self._adapter_attention = weights, adapter, adapter_attention
         self._conversation = Conversation(processor, self.name, date)
