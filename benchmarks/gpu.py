@@ -108,7 +108,7 @@ def _table(name: str, plan: Plan) -> Table:
         f"Evidence at a real size ({describe(name, plan)}, N = 4, {len(requests)} requests, each picture in {ORDERS} of them)",
         ("requests a second", "tokens a second", "MFU", "the GPU waits", "LAD by plain"),
         [row],
-        "MFU: operations of the forward passes that are run, by the data sheet's dense bfloat16 peak. The GPU waits: the time in which "
-        "no kernel runs, pictures and tokens being new. Plain: the model's forward on inputs that are ready on the device, each "
-        "request's pixels included. `whole_run` compares with the released code's way.",
+        "MFU: operations of the forward passes that are run, by the data sheet's dense bfloat16 peak. The GPU waits: the time in "
+        "which no kernel runs, pictures and tokens being new. Plain: the model's forward on inputs that are ready on the device, "
+        "each request's pixels included. `whole_run` compares with the released code's way.",
     )

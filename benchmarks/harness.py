@@ -35,7 +35,8 @@ def _table(plan: Plan) -> Table:
     size = model._size(requests[0])
     batches = [model._prepare(requests[start : start + size]) for start in range(0, len(requests), size)]
     pixels = [dict(batch.inputs) for batch in batches]
-    features = [model._features(batch.inputs, batch.images, model._to_device) for batch in batches]
+    with torch.inference_mode():
+        features = [model._features(batch.inputs, batch.images, model._to_device) for batch in batches]
 
     @torch.inference_mode()
     def forward(ready: list[dict[str, object]]) -> None:
@@ -56,6 +57,7 @@ def _table(plan: Plan) -> Table:
         f"The harness on top of the model ({describe('tiny', plan)}, {TASK}, {len(requests)} requests, batches of {size})",
         ("what runs", "ms a request", "by forward, pixels", "by forward, features"),
         rows,
-        "Forward: the model alone on inputs that are ready, with each request's pixels, or with features in their place. The harness "
-        "reads, prepares and encodes each picture once, and writes the evidence to the disk. Goal: at most 1.15 of the forward pass.",
+        "Forward: the model alone on inputs that are ready, with each request's pixels, or with features in their place. The "
+        "harness reads, prepares and encodes each picture once, and writes the evidence to the disk. Goal: at most 1.15 of the "
+        "forward pass.",
     )

@@ -57,7 +57,9 @@ def attend_within_windows(
     for length in lengths:
         starts.append(starts[-1] + length)
     for length in sorted(set(lengths)):
-        first = torch.tensor([start for start, own in zip(starts, lengths, strict=False) if own == length], device=query.device)
+        first = torch.tensor(
+            [start for start, extent in zip(starts, lengths, strict=False) if extent == length], device=query.device
+        )
         tokens = (first[:, None] + torch.arange(length, device=query.device)).flatten()
         parts = [part[:, :, tokens] for part in (query, key, value)]
         answer[:, tokens] = _batched(parts[0], parts[1], parts[2], (len(first), length), scaling, dropout)
