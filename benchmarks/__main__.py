@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 NAMES = (
-    *("evidence_pass", "candidates", "whole_run", "batches", "throughput", "run_memory", "mining", "pruning", "cross_image"),
-    *("replies", "servers"),
+    *("evidence_pass", "candidates", "whole_run", "batches", "throughput", "preparing", "harness", "windows"),
+    *("run_memory", "mining", "pruning", "cross_image", "replies", "servers", "gpu"),
 )
 
 

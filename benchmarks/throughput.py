@@ -12,7 +12,7 @@ from benchmarks.timer import take_turns
 from lad_eval.attention.recorder import Recorder
 from lad_eval.evidence.store import EvidenceStore
 from lad_eval.models.huggingface import HuggingFaceVLM
-from lad_eval.models.inputs import preparation
+from lad_eval.models.inputs import images, preparation
 from lad_eval.run.collect import collect
 from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.sources.scenes import Scene
@@ -30,7 +30,7 @@ def places(model: HuggingFaceVLM) -> list[tuple[Any, str, str]]:
     network = model.model.model
     return [
         (Scene, "load", "drawing pictures"),
-        (preparation.ImageCache, "prepare", "resizing pictures"),
+        (images.ImageCache, "prepare", "resizing pictures"),
         (type(model.processor.image_processor), "preprocess", "image processor"),
         (type(model.processor), "__call__", "text and tokens"),
         (network.visual, "forward", "vision tower"),

@@ -116,6 +116,7 @@ def evaluate(
     batch_size: int | Literal["auto"] = "auto",
     dtype: str = "auto",
     device: str = "auto",
+    device_map: str | None = None,
     attn_implementation: str | None = None,
     revision: str | None = None,
     adapter: str | None = None,
@@ -147,6 +148,7 @@ def evaluate(
         batch_size: requests in a forward pass; "auto": as many as are useful and fit.
         dtype: "float32", "bfloat16", "float16" or "auto".
         device: "cpu", "cuda", "cuda:1", "mps" or "auto".
+        device_map: "auto" spreads a model that no GPU can hold over all GPUs of the machine; None: it is on one device.
         attn_implementation: "sdpa", "flash_attention_2", ...; None: the model's.
         revision: branch, tag or commit on the hub.
         adapter: a LoRA or another adapter of peft, as a folder or hub id.
@@ -187,6 +189,7 @@ def evaluate(
         batch_size=batch_size,
         dtype=dtype,
         device=device,
+        device_map=device_map,
         attn=attn_implementation,
         revision=revision,
         adapter=adapter,

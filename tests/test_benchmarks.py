@@ -12,14 +12,18 @@ from benchmarks import (
     candidates,
     cross_image,
     evidence_pass,
+    gpu,
+    harness,
     memory,
     mining,
+    preparing,
     pruning,
     replies,
     run_memory,
     servers,
     throughput,
     whole_run,
+    windows,
 )
 from benchmarks.models import SMALL, load, requests_for
 from benchmarks.released import ReleasedWay
@@ -111,7 +115,7 @@ def test_the_released_way_runs_the_prompt_again_for_every_prefix():
 
 @pytest.mark.parametrize(
     "benchmark",
-    [candidates, batches, mining, pruning, cross_image, replies, servers],
+    [candidates, batches, mining, pruning, cross_image, preparing, harness, windows, replies, servers, gpu],
     ids=lambda module: module.__name__.rpartition(".")[2],
 )
 def test_it_runs(benchmark):

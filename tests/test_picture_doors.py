@@ -14,7 +14,7 @@ from lad_eval.data.retrieval import embeddings
 from lad_eval.data.retrieval.embeddings import Captioned, embed
 from lad_eval.errors import PictureError
 from lad_eval.files.atomic import write_text
-from lad_eval.models.inputs.preparation import PROTOCOL_SIZE, ImageCache
+from lad_eval.models.inputs.images import PROTOCOL_SIZE, ImageCache
 from lad_eval.models.vlmeval.prompts import Messages
 from lad_eval.plugins.lmms_eval import documents
 from lad_eval.plugins.vlmevalkit.datasets import Pictures

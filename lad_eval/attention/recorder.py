@@ -74,7 +74,9 @@ class Recorder:
                 f"{self._model} is not supported: decoder {_named(missing)} gave no attention row, as the attention does not go "
                 "through transformers' attention functions."
             )
-        pooled = torch.stack([self._rows[layer].cpu() for layer in self.layers], dim=1)
+        # One copy for all layers, which a model on several devices has on several.
+        device = self._rows[self.layers[-1]].device
+        pooled = torch.stack([self._rows[layer].to(device) for layer in self.layers], dim=1).cpu()
         if not bool(torch.isfinite(pooled).all()):
             broken = [layer for i, layer in enumerate(self.layers) if not bool(torch.isfinite(pooled[:, i]).all())]
             raise UnsupportedModelError(

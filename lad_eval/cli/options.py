@@ -72,6 +72,10 @@ Adapter = Annotated[str | None, typer.Option("--adapter", help="Folder or hub id
 BatchSize = Annotated[str, typer.Option("--batch-size", help="Requests per pass, or auto: as many as are useful and fit.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16, float16, or auto: float32 on the CPU, else bfloat16.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps, or auto: a GPU if there is one.")]
+DeviceMap = Annotated[
+    str | None,
+    typer.Option("--device-map", metavar="auto", help="auto: spread a model over all GPUs of the machine (needs accelerate)."),
+]
 Attention = Annotated[str | None, typer.Option("--attn", help="sdpa, flash_attention_2, ...; default: the model's.")]
 PreparedAs = Annotated[
     ImagePreparation,
@@ -190,6 +194,7 @@ _MODEL_ARGS = {
     "revision": "revision",
     "dtype": "dtype",
     "device": "device",
+    "device_map": "device_map",
     "attn_implementation": "attn_implementation",
     "attn": "attn_implementation",
     "batch_size": "batch_size",

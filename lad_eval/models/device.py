@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -56,6 +57,24 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
     if dtype not in _DTYPES:
         raise UserError(f"Unknown dtype {dtype!r}: use auto, float32, bfloat16 or float16.")
     return _DTYPES[dtype]
+
+
+def check_device_map(name: str | None, device: str) -> None:
+    """Refuses a device map that cannot be used.
+
+    Raises:
+        UserError: it is not "auto", a device is named besides, several processes run, or accelerate is not installed.
+    """
+    if name is None:
+        return
+    if name != "auto":
+        raise UserError(f"Unknown device map {name!r}: use auto, or leave --device-map out.")
+    if device != "auto":
+        raise UserError(f"--device-map auto chooses the devices itself; leave out --device {device}.")
+    if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
+        raise UserError("--device-map auto takes all GPUs of a machine; start one process per node with it.")
+    if find_spec("accelerate") is None:
+        raise UserError("--device-map needs the package accelerate; install it with `pip install accelerate`.")
 
 
 def check_attention(name: str | None) -> None:

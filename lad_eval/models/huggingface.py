@@ -15,6 +15,7 @@ from lad_eval.attention.interventions import Intervention
 from lad_eval.attention.layout import PromptLayout
 from lad_eval.attention.recorder import record_last_row
 from lad_eval.attention.support import check_supported
+from lad_eval.attention.windows import batch_windows
 from lad_eval.errors import UnsupportedModelError, UserError
 from lad_eval.evidence.replies import Decoding, Reply
 from lad_eval.evidence.table import Evidence
@@ -33,11 +34,19 @@ from lad_eval.models.base import (
 )
 from lad_eval.models.fingerprint import describe
 from lad_eval.models.inference.batching import Batcher, OutOfMemoryError, automatic_size, by_length, free_memory, is_out_of_memory
-from lad_eval.models.inference.continuation import continue_prefixes, end_ids, last_logits, select, with_positions
+from lad_eval.models.inference.continuation import (
+    continue_prefixes,
+    end_ids,
+    last_logits,
+    select,
+    set_rope_deltas,
+    with_positions,
+)
 from lad_eval.models.inference.generation import neutral_generation, reply_length
 from lad_eval.models.inference.replies import write_replies
 from lad_eval.models.inputs.features import FeatureCache
-from lad_eval.models.inputs.preparation import Batch, Preparation, check_image_preparation
+from lad_eval.models.inputs.images import check_image_preparation
+from lad_eval.models.inputs.preparation import Batch, Preparation
 from lad_eval.models.interventions import InterventionMixin
 from lad_eval.models.prompts.check import PromptChecker
 from lad_eval.models.prompts.conversation import Conversation
@@ -90,6 +99,7 @@ class HuggingFaceVLM(InterventionMixin):
         preparation = check_image_preparation(image_preparation)
         repair(model)
         check_supported(model, processor)
+        batch_windows(model)
         self._content_name = content_name or self.name
         self._weights, self._adapter, self._adapter_attention = weights, adapter, adapter_attention
         self._conversation = Conversation(processor, self.name, date)
@@ -214,7 +224,7 @@ class HuggingFaceVLM(InterventionMixin):
 
     @torch.inference_mode()
     def _pass_over(self, batch: Batch) -> None:
-        inputs = with_positions(self.model, self._to_device(self._features(batch.inputs, batch.images, self._to_device)))
+        inputs = self._inputs(batch)
         with last_logits(self.model, 1) as options:
             self.model(**inputs, use_cache=False, **options)
 
@@ -259,6 +269,15 @@ class HuggingFaceVLM(InterventionMixin):
     def _tokens(self, request: Request) -> int:
         return int(self._prepare([request]).inputs["input_ids"].shape[1])
 
+    def _inputs(self, batch: Batch) -> dict[str, Any]:
+        """A batch's inputs on the device, with features in place of pixels where that is possible, and with positions."""
+        inputs = self._to_device(self._features(batch.inputs, batch.images, self._to_device))
+        if batch.positions is None:
+            return with_positions(self.model, inputs)
+        moved = self._to_device({"position_ids": batch.positions.ids, "rope_deltas": batch.positions.deltas})
+        set_rope_deltas(self.model, moved.pop("rope_deltas"))
+        return {**inputs, **moved}
+
     def _to_device(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         device, dtype = self.model.device, self.model.dtype
 
@@ -293,8 +312,7 @@ class HuggingFaceVLM(InterventionMixin):
     def _forward(self, batch: Batch, intervention: Intervention | None) -> tuple[Any, Any, Any]:
         """Candidate log-probabilities Float[n, N] and attention Float[n, L, N], without and with delimiters."""
         trie = batch.trie
-        inputs = self._features(batch.inputs, batch.images, self._to_device)
-        inputs = with_positions(self.model, self._to_device(inputs))
+        inputs = self._inputs(batch)
         ends = end_ids(self.model, self.processor.tokenizer) if trie.needs_end else ()
         columns = [branch.columns(ends) for branch in trie.branches]
         recording = record_last_row(self.model, batch.spans)
@@ -308,7 +326,8 @@ class HuggingFaceVLM(InterventionMixin):
                 del output
                 # Pruned prompts are continued on shorter caches, which the intervention handles.
                 rooted += continue_prefixes(self.model, cache, mask, trie.prefixes, columns[len(rooted) :])
-        logits = [branch.double().cpu().numpy() for branch in rooted]
+        ends_at = np.cumsum([branch.shape[1] for branch in rooted])
+        logits = np.split(torch.cat(rooted, dim=1).double().cpu().numpy(), ends_at[:-1], axis=1)
         if not all(np.isfinite(branch).all() for branch in logits):
             raise UnsupportedModelError(
                 f"{self.name} gave logits that are not finite in {self.model.dtype}; try dtype bfloat16 or float32."

@@ -78,6 +78,7 @@ def load_pretrained(
     *,
     dtype: torch.dtype,
     device: torch.device,
+    device_map: str | None = None,
     attn_implementation: str | None,
     trust_remote_code: bool,
 ) -> tuple[Any, Any, str | None]:
@@ -97,7 +98,9 @@ def load_pretrained(
         **_without_hub(source),
     }
     options: dict[str, Any] = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
-    if device.type != "cpu":
+    if device_map is not None:
+        options["device_map"] = device_map
+    elif device.type != "cpu":
         options["device_map"] = {"": device}
     with ExitStack() as stack:
         stack.enter_context(_one_line(base, attn_implementation))

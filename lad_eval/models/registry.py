@@ -109,6 +109,7 @@ def load_model(
     adapter: str | None = None,
     dtype: str = "auto",
     device: str = "auto",
+    device_map: str | None = None,
     attn_implementation: str | None = None,
     batch_size: int | Literal["auto"] = "auto",
     image_preparation: ImagePreparation = "protocol",
@@ -119,6 +120,7 @@ def load_model(
     concurrency: int | None = None,
     timeout: float | None = None,
     extra_body: Mapping[str, Any] | None = None,
+    weights: str | None = None,
 ) -> VLM:
     """A model that answers requests with evidence, or one behind a server.
 
@@ -131,6 +133,8 @@ def load_model(
         adapter: folder or hub id of a PEFT adapter that is merged into the model.
         dtype: "float32", "bfloat16", "float16", or "auto": float32 on the CPU, bfloat16 on a GPU.
         device: "cpu", "cuda", "cuda:1", "mps", or "auto": a GPU if there is one.
+        device_map: "auto" spreads a model that no GPU can hold over all GPUs, and the CPU where they do not suffice; needs
+            accelerate. None: the model is on one device.
         attn_implementation: "sdpa", "eager", "flash_attention_2", ...; None: transformers' choice for the model.
         batch_size: requests per forward pass, or "auto".
         image_preparation: "protocol" (336 x 336, bicubic), "native", or "pad" (to a square).
@@ -141,6 +145,7 @@ def load_model(
         concurrency: requests to the server at once; None: 8.
         timeout: seconds to wait for an answer of the server; None: 600.
         extra_body: further fields of every request to the server.
+        weights: what `weights_identity` gives for the same model, if it is known; None: the files are read again for it.
 
     Raises:
         UserError: one line that says what is wrong and how to fix it.
@@ -154,19 +159,22 @@ def load_model(
     if concurrency is not None or timeout is not None or extra_body is not None:
         raise UserError(f"--concurrency, --timeout and --extra-body are for models behind a server; {name} is loaded here.")
     if name.startswith(KIT):
-        chosen = {"revision": revision, "dtype": dtype, "device": device, "attn": attn_implementation, "batch-size": batch_size}
-        return _of_kit(name, {**chosen, "trust-remote-code": trust_remote_code}, image_preparation, check_date(date))
+        chosen: dict[str, Any] = {"revision": revision, "dtype": dtype, "device": device, "device-map": device_map}
+        chosen |= {"attn": attn_implementation, "batch-size": batch_size}
+        chosen["trust-remote-code"] = trust_remote_code
+        return _of_kit(name, chosen, image_preparation, check_date(date))
     from lad_eval.models.adapters import check_adapter
     from lad_eval.models.base import check_batch_size
-    from lad_eval.models.device import check_attention, resolve_device, resolve_dtype, spare_threads
+    from lad_eval.models.device import check_attention, check_device_map, resolve_device, resolve_dtype, spare_threads
     from lad_eval.models.huggingface import HuggingFaceVLM
-    from lad_eval.models.inputs.preparation import check_image_preparation
+    from lad_eval.models.inputs.images import check_image_preparation
     from lad_eval.models.loading import apply_adapter, fetch_adapters
 
     check_batch_size(batch_size)
     check_image_preparation(image_preparation)
     check_date(date)
     check_attention(attn_implementation)
+    check_device_map(device_map, device)
     where = resolve_device(device)
     number = resolve_dtype(dtype, where)
     _check_revision(name, revision)
@@ -174,16 +182,18 @@ def load_model(
     source = source_of(name, adapter=adapter, revision=revision)
     check_adapter(source)
     model: Any
-    weights: str | None
     if source.base.startswith(RANDOM):  # an adapter's folder may name such a base
         from lad_eval.models.random import load_random
 
+        if device_map is not None:
+            raise UserError(f"--device-map is for models from files; {source.base} is created on one device.")
         model, processor = load_random(
             source.base.removeprefix(RANDOM), seed=seed, dtype=number, device=where, attn_implementation=attn_implementation
         )
         weights = f"{source.base} seed {seed}"
     else:
         options: dict[str, Any] = {"attn_implementation": attn_implementation, "trust_remote_code": trust_remote_code}
+        options |= {"weights": weights, "device_map": device_map}
         model, processor, weights = _loaded(source, dtype=number, device=where, **options)
     model = apply_adapter(model, source)
     _warn_of_other_base(source, weights)
@@ -217,7 +227,27 @@ def _warn_of_other_base(source: Source, weights: str | None) -> None:
         _LOG.warning("The adapter %s was trained on other weights than those of %s here.", source.adapter, source.base)
 
 
-def _loaded(source: Source, *, trust_remote_code: bool, **options: Any) -> tuple[Any, Any, str | None]:
+def weights_identity(
+    name: str, *, revision: str | None = None, adapter: str | None = None, trust_remote_code: bool = False
+) -> str | None:
+    """What identifies the weights in a model's folder, whose files are read for it; None for a model that is not in a folder.
+
+    One of several processes on a machine may compute it for all.
+
+    Raises:
+        UserError: as `load_model`.
+    """
+    if name.startswith((KIT, SERVED)):
+        return None
+    from lad_eval.models.fingerprint import folder_identity
+    from lad_eval.models.loading import fetch_adapters
+
+    fetch_adapters(name, adapter, revision)
+    folder = _checked(source_of(name, adapter=adapter, revision=revision), trust_remote_code).folder
+    return None if folder is None else folder_identity(folder, code=trust_remote_code)
+
+
+def _loaded(source: Source, *, trust_remote_code: bool, weights: str | None, **options: Any) -> tuple[Any, Any, str | None]:
     """The base, the processor, and what identifies the base's weights."""
     from lad_eval.models.fingerprint import folder_identity
     from lad_eval.models.loading import load_pretrained
@@ -231,7 +261,7 @@ def _loaded(source: Source, *, trust_remote_code: bool, **options: Any) -> tuple
             raise
         raise UserError(f"The adapter {source.adapter} needs its base model: {error}") from error
     if folder is not None:
-        return model, processor, folder_identity(folder, code=trust_remote_code)
+        return model, processor, weights or folder_identity(folder, code=trust_remote_code)
     return model, processor, f"{source.base}@{commit}" if commit else None
 
 
@@ -293,7 +323,7 @@ def load_prompt_reader(
 
 def _of_kit(name: str, chosen: Mapping[str, Any], image_preparation: ImagePreparation, date: str) -> InterceptedVLM:
     """A model of VLMEvalKit, whose class chooses the options in `chosen` itself."""
-    from lad_eval.models.inputs.preparation import check_image_preparation
+    from lad_eval.models.inputs.images import check_image_preparation
     from lad_eval.models.vlmeval.loading import load_entry
 
     _refuse_options(name, chosen, "VLMEvalKit's class of this model chooses it itself")

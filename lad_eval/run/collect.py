@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -225,9 +226,18 @@ def in_batches(model: VLM, requests: Sequence[Request]) -> Iterator[Evidence]:
 def run_requests(model: VLM, requests: Sequence[Request], keep: Callable[[Evidence], object]) -> Iterator[int]:
     """Runs the requests and passes each batch of evidence to `keep` as soon as it is computed; yields the batches' sizes.
 
+    `keep` runs in a thread while the next batch is computed, one call at a time. All calls have
+    returned when the iterator ends, also where it ends by an error or an interruption.
+
     Raises:
         DataError: the model cannot take a request; none is run then.
     """
-    for batch in in_batches(model, requests):
-        keep(batch)
-        yield len(batch)
+    with ThreadPoolExecutor(1, "lad-eval-store") as pool:
+        before: Future[object] | None = None
+        for batch in in_batches(model, requests):
+            if before is not None:
+                before.result()
+            before = pool.submit(keep, batch)
+            yield len(batch)
+        if before is not None:
+            before.result()

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from lad_eval.errors import UserError
+
+T = TypeVar("T")
 
 # A rank waits this long for the slowest one, which may have a long share of the evidence. A rank that dies is noticed at once by
 # its broken connection; but until all are connected there is no connection to break, so they must connect within minutes.
 PATIENCE = timedelta(days=2)
+SECONDS_TO_APPEAR = 3.0
 
 
 class RankError(UserError):
@@ -105,7 +110,7 @@ class DistributedContext:
             if self.size == 1 or fail_fast or not isinstance(error, UserError):
                 raise
             error_here = error
-        fates = self._gather(None if error_here is None else _first_line(error_here))
+        fates = self._gather_fates(None if error_here is None else _first_line(error_here))
         failed = [(rank, fate) for rank, fate in enumerate(fates) if fate is not None]
         if failed and not self.is_main_process:
             raise FollowerError
@@ -114,18 +119,97 @@ class DistributedContext:
         for rank, fate in failed:
             raise RankError(f"Process {rank} of {self.size} failed: {fate}")
 
-    def _gather(self, fate: str | None) -> list[str | None]:
+    def check_shared(self, folder: Path) -> None:
+        """Checks that all processes see one folder: each must find what the main process writes there.
+
+        Raises:
+            RankError, FollowerError: one does not see it, in the main process and in the others.
+            UserError: the main process cannot write there.
+        """
         if self.size == 1:
-            return [fate]
+            return
+        made = [place for place in (folder, *folder.parents) if not place.exists()]
+        with self.barrier():
+            if self.is_main_process:
+                token = _write_token(folder)
+        token = self._gather(token if self.is_main_process else "")[0]
+        try:
+            with self.barrier():
+                if not _appears(folder / token):
+                    raise UserError(
+                        f"{socket.gethostname()} does not see what process 0 writes to {folder.absolute()}; "
+                        "pass a folder that all nodes share as --runs."
+                    )
+        finally:
+            if self.is_main_process:
+                (folder / token).unlink(missing_ok=True)
+                for place in made:
+                    with suppress(OSError):
+                        place.rmdir()  # only where it is still empty
+
+    def once_per_node(self, compute: Callable[[], T]) -> T:
+        """The result of `compute`, which runs in one process of every machine.
+
+        Raises:
+            UserError: it failed in one of them, see `barrier`.
+        """
+        result: list[T] = []
+        with self.barrier():
+            if self.local_rank == 0:
+                result.append(compute())
+        return next(theirs[0] for node, theirs in self._gather((_node(), result)) if node == _node() and theirs)
+
+    def _gather_fates(self, fate: str | None) -> list[str | None]:
+        try:
+            return self._gather(fate)
+        except RankError:
+            if fate is None:
+                raise
+        return [None] * self.size
+
+    def _gather(self, value: T) -> list[T]:
+        """The values of all processes, by rank.
+
+        Raises:
+            RankError: a process is gone.
+        """
+        if self.size == 1:
+            return [value]
         import torch.distributed as dist
 
-        fates: list[str | None] = [None] * self.size
+        values: list[Any] = [None] * self.size
         try:
-            dist.all_gather_object(fates, fate)
+            dist.all_gather_object(values, value)
         except RuntimeError as error:
-            if fate is None:
-                raise RankError(f"Another process of the run is gone: {_first_line(error)}") from error
-        return fates
+            raise RankError(f"Another process of the run is gone: {_first_line(error)}") from error
+        return values
+
+
+def _write_token(folder: Path) -> str:
+    """Writes a file of a random name and returns the name."""
+    token = f".lad_eval-{uuid.uuid4().hex}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / token).touch()
+    except OSError as error:
+        raise UserError(f"Cannot write to {folder}: {error.strerror}. Choose another folder with --runs.") from error
+    return token
+
+
+def _appears(path: Path) -> bool:
+    """Whether a file is there, or comes soon: network file systems show a new file after some seconds."""
+    deadline = time.monotonic() + SECONDS_TO_APPEAR
+    while not path.exists():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    return True
+
+
+def _node() -> str:
+    """What distinguishes this machine from others, also where containers on several have one host name."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    return f"{socket.gethostname()} {boot.read_text().strip() if boot.exists() else ''}"
 
 
 def _set_timeout(dist: Any, timeout: timedelta) -> None:

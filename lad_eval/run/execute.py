@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from lad_eval.evidence.store import EvidenceStore
 from lad_eval.methods import Method, resolve_methods, with_stored
 from lad_eval.models.base import VLM, ImagePreparation, Usage
 from lad_eval.models.prompts.date import DEFAULT_DATE, check_date
-from lad_eval.models.registry import check_model, load_model
+from lad_eval.models.registry import check_model, load_model, weights_identity
 from lad_eval.models.source import display_name
 from lad_eval.names import spell
 from lad_eval.run.condition_runs import Collector, ConditionRun, condition_runs_of
@@ -65,6 +66,7 @@ class Settings:
     batch_size: int | Literal["auto"] = "auto"
     dtype: str = "auto"
     device: str = "auto"
+    device_map: str | None = None
     attn: str | None = None
     revision: str | None = None
     adapter: str | None = None
@@ -140,12 +142,13 @@ def run_tasks(settings: Settings, finished: Callable[[str, Path], None] = _ignor
             check_date(settings.date)
             if context.is_main_process:
                 files.ensure_writable(settings.out)
-            tasks = [load_task(name, calibrate_on=settings.calibrate_on) for name in names]
+        context.check_shared(settings.out)
         with context.barrier():
-            model = load(settings)
+            tasks = [load_task(name, calibrate_on=settings.calibrate_on) for name in names]
+        model = load(settings, context)
+        with context.barrier():
             check_methods(model, methods)
             warn_of_attention(model, methods.values())
-        with context.barrier():
             for task in tasks[1:] if context.is_main_process and settings.overwrite != "never" else ():  # the first is next
                 check_prompts(model, task, methods, settings.samples_of(task))
         rows = [row for task in tasks for row in run_task(model, task, methods, settings, context, finished=finished)]
@@ -177,14 +180,28 @@ def _spelled(facts: Mapping[str, Any]) -> str:
     return spell(facts["name"], {key: value for key, value in facts.items() if key != "name"})
 
 
-def load(settings: Settings) -> VLM:
-    """Loads the model with the options of the settings."""
+def _weights(settings: Settings) -> str | None:
+    return weights_identity(
+        settings.model, adapter=settings.adapter, revision=settings.revision, trust_remote_code=settings.trust_remote_code
+    )
+
+
+def load(settings: Settings, context: DistributedContext | None = None) -> VLM:
+    """Loads the model with the options of the settings, in every process; one process of each node identifies its weights."""
+    context = context or DistributedContext()
+    weights = None if context.size == 1 else context.once_per_node(partial(_weights, settings))
+    with context.barrier():
+        return _load(settings, weights)
+
+
+def _load(settings: Settings, weights: str | None) -> VLM:
     return load_model(
         settings.model,
         revision=settings.revision,
         adapter=settings.adapter,
         dtype=settings.dtype,
         device=settings.device,
+        device_map=settings.device_map,
         attn_implementation=settings.attn,
         batch_size=settings.batch_size,
         image_preparation=settings.image_preparation,
@@ -195,6 +212,7 @@ def load(settings: Settings) -> VLM:
         concurrency=settings.concurrency,
         timeout=settings.timeout,
         extra_body=settings.extra_body,
+        weights=weights,
     )
 
 

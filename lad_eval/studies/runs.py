@@ -144,9 +144,10 @@ def collect_runs(
             if context.is_main_process:
                 files.ensure_writable(settings.out)
                 files.ensure_writable(folder)
-            tasks, reasons = _load_tasks(requirements, strict=strict)
+        context.check_shared(settings.out)
         with context.barrier():
-            model = load(settings)
+            tasks, reasons = _load_tasks(requirements, strict=strict)
+        model = load(settings, context)
         with context.barrier():
             if before is not None and context.is_main_process:
                 before(model, RunIndex({}, seed=settings.seed))

@@ -9,8 +9,10 @@ import pytest
 import torch
 from PIL.Image import Image
 
-from lad_eval.models.inputs.features import CachingImageProcessor, FeatureCache
-from lad_eval.models.inputs.preparation import PROTOCOL_SIZE, ImageCache
+from lad_eval.models.inputs.features import FeatureCache
+from lad_eval.models.inputs.images import PROTOCOL_SIZE, ImageCache
+from lad_eval.models.inputs.parts import PartsCache
+from lad_eval.models.inputs.preparation import _blank
 from tests.models.requests import make_requests
 
 KEEPS = ("qwen2-vl", "qwen2.5-vl", "qwen3-vl", "llava-1.5", "gemma3", "mistral3")
@@ -99,11 +101,13 @@ def pictures():
 def test_the_cache_of_pictures_counts_what_pillow_takes_and_the_cache_of_pixels_holds_no_picture(vlm):
     """Pillow keeps RGB in four bytes a pixel. A cache that held pictures beside what it counts would grow with the samples."""
     width, height = PROTOCOL_SIZE
+    stand_in = _blank(PROTOCOL_SIZE)
     model, before = vlm("llava-1.5", batch_size=2, image_preparation="protocol"), pictures()
     model._prepare.images = ImageCache("protocol", capacity_bytes=4 * width * height * 4 + 3)
     model.evidence(make_requests(4, 5))
-    assert len(model._prepare._pixels._held) == 20
+    assert len(model._prepare._parts) == 20
     assert len(pictures() - before) == len(model._prepare.images._held) == 4
+    assert stand_in.size == PROTOCOL_SIZE
 
 
 def test_pixels_of_a_picture_are_made_once_though_it_is_read_again(vlm):
@@ -111,10 +115,11 @@ def test_pixels_of_a_picture_are_made_once_though_it_is_read_again(vlm):
     model._prepare.images = ImageCache(model._prepare.images.preparation, capacity_bytes=0)
     requests = make_requests(3, 4)
     first = model.evidence(requests)
-    made = dict(model._prepare._pixels._held._held)
+    held = model._prepare._parts._held
+    made = dict(held._held)
     again = model.evidence(backwards(requests))
     assert len(made) == 12
-    assert all(model._prepare._pixels._held.get(key) is answer for key, answer in made.items())
+    assert all(held.get(key) is answer for key, answer in made.items())
     np.testing.assert_array_equal(first.log_probs, ample.evidence(requests).log_probs)
     np.testing.assert_array_equal(again.log_probs, ample.evidence(backwards(requests)).log_probs)
 
@@ -124,6 +129,6 @@ def test_only_so_many_bytes_of_pixels_are_held_and_none_is_missed(vlm):
     model, ample = vlm("qwen2.5-vl", batch_size=2), vlm("qwen2.5-vl", batch_size=2)
     prepare = model._prepare
     one = ample._prepare([requests[0]]).inputs["pixel_values"].nbytes // 3
-    prepare._pixels = prepare._processor.image_processor = CachingImageProcessor(prepare._image_processor, 3 * one)
+    prepare._parts = PartsCache(prepare._image_processor, lambda: prepare.images, 3 * one + 99)
     np.testing.assert_array_equal(model.evidence(requests).log_probs, ample.evidence(requests).log_probs)
-    assert 0 < prepare._pixels._held.held_bytes <= 3 * one
+    assert 0 < prepare._parts._held.held_bytes <= 3 * one + 99

@@ -8,7 +8,7 @@ from PIL import Image
 
 from lad_eval.cli.main import invoke
 from lad_eval.errors import PictureError
-from lad_eval.models.inputs.preparation import size_faults
+from lad_eval.models.inputs.sizes import size_faults
 from tests.models.requests import Noise, make_requests
 
 NARROW = (1093, 5)

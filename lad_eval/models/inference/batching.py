@@ -1,4 +1,4 @@
-"""Batches: requests of similar length together, as many as fit in memory, while the next batch is prepared."""
+"""Batches: requests of similar length together, as many as fit in memory, while the next ones are prepared."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ _log = logging.getLogger(__name__)
 # Number of tokens beyond which a larger batch is not faster (16 k on a GPU; far fewer on a CPU).
 _TOKENS = {"cuda": 16_384, "cpu": 4_096}
 _MOST = 64
+# Batches that are prepared ahead: one slow batch, whose pictures are all new, does not stop the model.
+_AHEAD = 2
 
 
 class OutOfMemoryError(UserError):
@@ -53,7 +55,7 @@ class Batcher:
 
     Args:
         size: initial batch size; halved whenever memory does not suffice.
-        ahead: prepare the next batch in a thread while the current one runs; useful where the model runs on a GPU.
+        ahead: prepare the next batches in a thread while the current one runs; useful where the model runs on a GPU.
     """
 
     def __init__(self, size: int, *, ahead: bool = False) -> None:
@@ -69,21 +71,25 @@ class Batcher:
         pool = ThreadPoolExecutor(max_workers=1) if self._ahead else None
         try:
             start = 0
-            waiting: tuple[int, int, Future[R]] | None = None
+            waiting: dict[tuple[int, int], Future[R]] = {}
             while start < len(items):
                 batch = items[start : start + self.size]
-                prepared = waiting[2].result() if waiting and waiting[:2] == (start, len(batch)) else prepare(batch)
-                waiting = None
                 after = start + len(batch)
-                if pool and after < len(items):
-                    following = items[after : after + self.size]
-                    waiting = (after, len(following), pool.submit(prepare, following))
+                ready = waiting.pop((start, len(batch)), None)
+                prepared = prepare(batch) if ready is None else ready.result()
+                for place in range(after, min(after + _AHEAD * self.size, len(items)), self.size) if pool else ():
+                    following = items[place : place + self.size]
+                    if pool and (place, len(following)) not in waiting:
+                        waiting[place, len(following)] = pool.submit(prepare, following)
                 fits, result = self._attempt(use, batch, prepared)
                 if fits:
                     start = after
                     yield result
                 else:
                     del prepared
+                    for future in waiting.values():  # their batches are too large
+                        future.cancel()
+                    waiting.clear()
                     self._shrink(len(batch))
         finally:
             if pool:

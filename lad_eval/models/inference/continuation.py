@@ -159,6 +159,11 @@ def _rope_deltas(model: Any) -> torch.Tensor | None:
     return deltas if isinstance(deltas, torch.Tensor) else None
 
 
+def set_rope_deltas(model: Any, deltas: torch.Tensor) -> None:
+    """Sets the offset that a prefill with multi-axis positions of its own would have left, Int[n, 1]."""
+    getattr(model, "model", model).rope_deltas = deltas
+
+
 def _has_rope_deltas(model: Any) -> bool:
     return hasattr(getattr(model, "model", model), "rope_deltas")
 

@@ -1,16 +1,15 @@
-"""Caches of image features and pixels: a sample's permutations show the same images in other orders."""
+"""A cache of image features: a sample's permutations show the same images in other orders."""
 
 from __future__ import annotations
 
 import inspect
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from lad_eval.models.inputs.cache import CACHE_BYTES, ByteLRU
+from lad_eval.models.inputs.parts import ModelInputs
 
 _PIXELS, _GRID = "pixel_values", "image_grid_thw"
 # Greatest distance of two computations in float32, relative to the norm; half-precision dtypes round more.
@@ -20,8 +19,8 @@ _ROUNDING, _COARSE_ROUNDING = 1e-4, 0.1
 _KNOWN = frozenset({"pooler_output", "deepstack_features", "last_hidden_state", "hidden_states", "attentions"})
 
 Inputs = Mapping[str, Any]
-Pieces = dict[str, tuple[torch.Tensor, list[int]]]
-"""The vision tower's arguments: a tensor, and the number of its rows that belong to each image."""
+Pieces = dict[str, Sequence[torch.Tensor]]
+"""The vision tower's arguments: for each image its rows of the tensor."""
 
 
 class FeatureCache:
@@ -49,7 +48,7 @@ class FeatureCache:
         """Removes all images from the cache; what is known of their independence stays."""
         self._held.clear()
 
-    def __call__(self, inputs: Inputs, images: Sequence[str], move: Callable[[Inputs], dict[str, Any]]) -> dict[str, Any]:
+    def __call__(self, inputs: ModelInputs, images: Sequence[str], move: Callable[[Inputs], dict[str, Any]]) -> dict[str, Any]:
         """The inputs, with `mm_encoder_outputs` instead of `pixel_values` where that is possible.
 
         Args:
@@ -57,11 +56,10 @@ class FeatureCache:
             images: a digest for each image of the batch, in order.
             move: moves inputs to the model's device and dtype.
         """
-        arguments = dict(inputs)
         where = {digest: i for i, digest in reversed(list(enumerate(images)))}
         pieces = self._pieces(inputs, len(images))
         if pieces is None or not self._checked(pieces, sorted(where.values()), move):
-            return arguments
+            return dict(inputs)
         features = {digest: self._held.get(digest) for digest in where}
         fresh = sorted((digest for digest, parts in features.items() if parts is None), key=where.__getitem__)
         if fresh:
@@ -70,25 +68,30 @@ class FeatureCache:
             features |= {digest: [part.clone() for part in parts] for digest, parts in zip(fresh, made, strict=True)}
             del made
         every = {digest: parts for digest, parts in features.items() if parts is not None}
-        del arguments[_PIXELS]
+        # The pixels are not read: those of remembered images need not be concatenated.
+        arguments: dict[str, Any] = {name: inputs[name] for name in inputs if name != _PIXELS}
         arguments["mm_encoder_outputs"] = {"image": self._form([every[digest] for digest in images])}
         for digest in fresh:
             self._held.put(digest, every[digest])
         return arguments
 
-    def _pieces(self, inputs: Inputs, count: int) -> Pieces | None:
+    def _pieces(self, inputs: ModelInputs, count: int) -> Pieces | None:
         """The vision tower's arguments; None where they cannot be split by image."""
         if _PIXELS not in self._names or _PIXELS not in inputs:
             return None
         pieces: Pieces = {}
         for name in self._names & inputs.keys():
+            known = inputs.by_picture(name)
+            if known is not None:
+                pieces[name] = known
+                continue
             value = inputs[name]
             if not isinstance(value, torch.Tensor) or not value.dim():
                 return None
             rows = [1] * count if name != _PIXELS or _GRID not in inputs else inputs[_GRID].prod(dim=-1).tolist()
             if len(rows) != count or sum(rows) != len(value):
                 return None
-            pieces[name] = value, rows
+            pieces[name] = torch.split(value, rows)
         return pieces
 
     def _checked(self, pieces: Pieces, images: Sequence[int], move: Callable[[Inputs], dict[str, Any]]) -> bool:
@@ -109,7 +112,7 @@ class FeatureCache:
 
     def _output(self, pieces: Pieces, images: Sequence[int], move: Callable[[Inputs], dict[str, Any]]) -> Any:
         assert self._encode is not None
-        return self._encode(**move({name: _join(whole, rows, images) for name, (whole, rows) in pieces.items()}))
+        return self._encode(**move({name: torch.cat([rows[i] for i in images]) for name, rows in pieces.items()}))
 
     def _features(
         self, pieces: Pieces, images: Sequence[int], move: Callable[[Inputs], dict[str, Any]], output: Any = None
@@ -131,14 +134,6 @@ class FeatureCache:
         return [list(parts) for parts in zip(tokens, *layers, strict=False)], answer
 
 
-def _join(whole: torch.Tensor, rows: Sequence[int], chosen: Sequence[int]) -> torch.Tensor:
-    """The rows of the chosen images; pixels are large, so they are not copied if all are chosen."""
-    if list(chosen) == list(range(len(rows))):
-        return whole
-    parts = torch.split(whole, list(rows))
-    return torch.cat([parts[i] for i in chosen])
-
-
 def _close(features: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> bool:
     """Whether features differ by rounding only."""
     for one, other in zip(features, others, strict=True):
@@ -152,97 +147,3 @@ def _close(features: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> 
 
 def _bytes(features: Sequence[torch.Tensor]) -> int:
     return sum(part.nbytes for part in features)
-
-
-class CachingImageProcessor:
-    """Wraps an image processor of transformers with a cache.
-
-    For most families the output for many images is the concatenation of the outputs for each, which can be cached. Where it is
-    not (images counted by request, another layout), every call is passed on unchanged. This is verified: the first call of each
-    kind (options, images per request, image size) is computed both ways and compared.
-
-    Args:
-        inner: the image processor.
-        capacity_bytes: of the cached tensors. Images themselves are not cached, only identified by their digests, see `naming`.
-    """
-
-    def __init__(self, inner: Any, capacity_bytes: int = CACHE_BYTES) -> None:
-        self._inner = inner
-        self._held: ByteLRU[tuple[str, str], Inputs] = ByteLRU(capacity_bytes, _tensor_bytes)
-        self._digests: dict[int, str] = {}
-        self._separable: dict[tuple[str, int, tuple[int, int]], bool] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    @contextmanager
-    def naming(self, images: Iterable[Any], digests: Iterable[str]) -> Iterator[None]:
-        """While open, these images are identified by their digests; outputs for other images are not cached."""
-        self._digests = {id(image): digest for image, digest in zip(images, digests, strict=True)}
-        try:
-            yield
-        finally:
-            self._digests = {}
-
-    def __call__(self, images: Any, *args: Any, **options: Any) -> Any:
-        """The processor's output; cached where `images` are nested by request, of one size, and named."""
-        rows = images if isinstance(images, list) and all(isinstance(row, list) for row in images) else []
-        flat = [image for row in rows for image in row]
-        if args or not flat or len({(len(row), image.size) for row in rows for image in row}) > 1 or not self._named(flat):
-            return self._inner(images, *args, **options)
-        settings = repr(sorted(options.items()))
-        kind = (settings, len(rows[0]), flat[0].size)
-        if not self._separable.get(kind, True):
-            return self._inner(images, **options)
-        joined = _joined([self._of_one(image, settings, options) for image in flat])
-        if kind in self._separable and joined is not None:
-            from transformers.feature_extraction_utils import BatchFeature
-
-            return BatchFeature(joined)
-        whole = self._inner(images, **options)
-        if len(flat) > 1 and len(rows) > 1:
-            self._separable[kind] = joined is not None and _equal(joined, dict(whole))
-        return whole
-
-    def _of_one(self, image: Any, settings: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
-        key = (self._digests[id(image)], settings)
-        answer = self._held.get(key)
-        if answer is None:
-            answer = dict(self._inner([[image]], **options))
-            self._held.put(key, answer)
-        return answer
-
-    def _named(self, images: Iterable[Any]) -> bool:
-        return all(id(image) in self._digests for image in images)
-
-
-def _joined(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """The concatenated outputs; None where they do not have the same form."""
-    joined: dict[str, Any] = {}
-    for name in answers[0]:
-        parts = [answer.get(name) for answer in answers]
-        tensors = [part for part in parts if isinstance(part, torch.Tensor)]
-        lists = [part for part in parts if isinstance(part, list)]
-        if len(tensors) == len(parts) and tensors[0].dim() and len({part.shape[1:] for part in tensors}) == 1:
-            joined[name] = torch.cat(tensors)
-        elif len(lists) == len(parts):
-            joined[name] = list(itertools.chain.from_iterable(lists))
-        else:
-            return None
-    return joined
-
-
-def _equal(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    if a.keys() != b.keys():
-        return False
-    for name, value in a.items():
-        other = b[name]
-        if isinstance(value, torch.Tensor) != isinstance(other, torch.Tensor):
-            return False
-        if not (torch.equal(value, other) if isinstance(value, torch.Tensor) else value == other):
-            return False
-    return True
-
-
-def _tensor_bytes(answer: Inputs) -> int:
-    return sum(value.nbytes for value in answer.values() if isinstance(value, torch.Tensor))

@@ -1,204 +1,45 @@
-"""From requests to a model's inputs: image preparation, the chat message, left padding."""
+"""From requests to a model's inputs: image preparation, the chat message, left padding.
+
+The processor's plain way makes every batch from nothing. Here its output is put together from remembered parts: tokens by the
+prompt and the pictures' sizes, tensors by the picture. That is the same for most families. A few requests of the
+first batch of each kind are made both ways, and a family whose two outputs differ in a bit is served the plain way from then on.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain
-from pathlib import Path
+from functools import lru_cache, partial
 from threading import Lock
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from lad_eval.attention.layout import PromptLayout, no_padding
 from lad_eval.attention.spans import NOT_FOR_THE_MODEL, Spans, image_spans, span_options
-from lad_eval.data.decoding import as_rgb
 from lad_eval.errors import PictureError, UserError
 from lad_eval.models.base import ImagePreparation
 from lad_eval.models.inference.batching import is_out_of_memory
 from lad_eval.models.inference.candidates import CandidateTrie
 from lad_eval.models.inference.continuation import align_prompt_end
-from lad_eval.models.inputs.cache import CACHE_BYTES, ByteLRU
-from lad_eval.models.inputs.features import CachingImageProcessor
-from lad_eval.models.inputs.padding import CLIP_MEAN, Colour, mean_colour, pad_to_square, padding_share, unchanged
-from lad_eval.models.prompts.conversation import Conversation
-from lad_eval.tasks.files import shown
-from lad_eval.tasks.request import showing
+from lad_eval.models.inputs.images import IMAGE_OPTIONS, ImageCache, Size
+from lad_eval.models.inputs.padding import mean_colour, padding_share
+from lad_eval.models.inputs.parts import ModelInputs, PartsCache, PictureParts, StandInProcessor, concatenable, stand_in
+from lad_eval.models.inputs.rows import PositionMaker, Positions, PromptKey, PromptRow, row_cache, stacked
+from lad_eval.models.inputs.sizes import refused, size_faults
+from lad_eval.models.prompts.conversation import CandidateTokens, Conversation
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from lad_eval.tasks.request import ImageSource, Request
+    from lad_eval.tasks.request import Request
 
+_LOG = logging.getLogger(__name__)
 
-Size = tuple[int, int]
-
-
-def size_faults(
-    image_processor: Any,
-    requests: Iterable[Request],
-    options: Mapping[str, Any],
-    known: set[Size] | None = None,
-    prepare: Callable[[Image], Image] = unchanged,
-) -> list[PictureError]:
-    """Images that an image processor refuses because of their size, tested with blank images, each with a sample that shows it.
-
-    Limits concern the narrowest and the smallest images, so only those are tried, and the next ones where one is refused.
-
-    Args:
-        image_processor: takes images nested by request, as those of transformers do.
-        requests: with the images to check; rendered images, which have no fixed size, are skipped.
-        options: of the image processor.
-        known: accepted sizes, which are not tried again; newly accepted sizes are added.
-        prepare: applied to an image before the image processor.
-
-    Raises:
-        PictureError: a picture cannot be read.
-    """
-    from PIL import Image as Pil
-
-    accepted: set[Size] = set() if known is None else known
-    shows: dict[Size, tuple[Request, ImageSource]] = {}
-    for request in requests:
-        for source in request.images:
-            size: Size | None = getattr(source, "size", None)
-            if size is not None:
-                shows.setdefault(size, (request, source))
-    left = set(shows)
-    faults: list[PictureError] = []
-    while untried := _extremes(left) - accepted:
-        for size in sorted(untried):
-            reason = refusal(image_processor, prepare(Pil.new("RGB", size)), options)
-            if reason is None:
-                accepted.add(size)
-                continue
-            left.discard(size)
-            request, source = shows[size]
-            faults.append(fault(request, source, size, reason))
-    return faults
-
-
-def refused(
-    image_processor: Any, requests: Sequence[Request], images: Sequence[Sequence[Image]], options: Mapping[str, Any]
-) -> PictureError | None:
-    """The first image that the image processor refuses when it is given alone; None if it takes each of them.
-
-    Args:
-        image_processor: as of `size_faults`.
-        requests: that show the images.
-        images: as passed to the processor, row by row.
-        options: of the image processor.
-    """
-    for request, row in zip(requests, images, strict=True):
-        for source, image in zip(request.images, row, strict=True):
-            reason = refusal(image_processor, image, options)
-            if reason is not None:
-                return fault(request, source, image.size, reason)
-    return None
-
-
-def refusal(image_processor: Any, image: Image, options: Mapping[str, Any]) -> str | None:
-    """Why an image processor refuses an image, in one line; None if it takes it."""
-    try:
-        image_processor([[image]], **options)
-    except Exception as error:  # third-party code, which may raise any exception
-        if is_out_of_memory(error):
-            raise
-        return " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    return None
-
-
-def fault(request: Request, source: ImageSource, size: Size, reason: str) -> PictureError:
-    """A refused image in one line: sample, image, size, the processor's reason, and what to do."""
-    path = getattr(source, "path", None)
-    picture = shown(path) if isinstance(path, Path) else f"image {request.images.index(source)}"
-    return PictureError(
-        f"{picture} ({size[0]} x {size[1]} pixels) is refused by the model's image processor: {reason}; use another picture, "
-        "or --image-preparation protocol, which makes all of one size.",
-        request.sample_id,
-    )
-
-
-def _extremes(sizes: set[Size]) -> set[Size]:
-    """The widest, the tallest, the narrowest and the lowest of some sizes."""
-    if not sizes:
-        return set()
-    return {
-        max(sizes, key=lambda size: (size[0] / size[1], size)),
-        max(sizes, key=lambda size: (size[1] / size[0], size)),
-        min(sizes),
-        min(sizes, key=lambda size: (size[1], size[0])),
-    }
-
-
-PROTOCOL_SIZE = (336, 336)
-"""Width and height, in pixels, to which the protocol of arXiv 2605.11591 resizes every image (bicubic)."""
-
-# Options of a family's image processor that depend on the number of images, by `model_type` of the configuration.
-IMAGE_OPTIONS: Mapping[str, Callable[[int], dict[str, Any]]] = {
-    # Tiles of an image: the released code of LAD shares 28 among all images, at most 12 for one.
-    "internvl": lambda n_images: {"max_patches": max(1, min(12, 28 // n_images))},
-}
-
-
-def check_image_preparation(name: str) -> ImagePreparation:
-    """The name, after checking it.
-
-    Raises:
-        UserError: there is no such image preparation.
-    """
-    known: tuple[ImagePreparation, ...] = get_args(ImagePreparation)
-    for choice in known:
-        if name == choice:
-            return choice
-    raise UserError(f"Unknown image preparation {name!r}: use {' or '.join(map(repr, known))}.")
-
-
-@dataclass(frozen=True)
-class PreparedImage:
-    """An image in RGB as passed to the model's processor, and its original width and height."""
-
-    image: Image
-    original: Size
-
-
-class ImageCache:
-    """A cache of prepared images: a sample's permutations show the same images again and again.
-
-    Args:
-        preparation: "protocol" resizes to PROTOCOL_SIZE; "native" leaves the size to the processor; "pad" pads to a square.
-        colour: of the padding.
-        capacity_bytes: of the cached pixels.
-    """
-
-    def __init__(self, preparation: ImagePreparation, colour: Colour = CLIP_MEAN, capacity_bytes: int = CACHE_BYTES) -> None:
-        self.preparation = preparation
-        self._colour = colour
-        self._held: ByteLRU[str, PreparedImage] = ByteLRU(capacity_bytes, _bytes)
-
-    def get(self, source: ImageSource) -> PreparedImage:
-        """The image, prepared.
-
-        Raises:
-            DataError: it cannot be read.
-        """
-        held = self._held.get(source.digest)
-        if held is None:
-            image = as_rgb(source.load())
-            held = PreparedImage(self.prepare(image), image.size)
-            self._held.put(source.digest, held)
-        return held
-
-    def prepare(self, image: Image) -> Image:
-        """An image in RGB, resized (without keeping its aspect ratio) or padded if the preparation says so."""
-        from PIL.Image import Resampling
-
-        if self.preparation == "protocol" and image.size != PROTOCOL_SIZE:
-            return image.resize(PROTOCOL_SIZE, Resampling.BICUBIC)
-        return pad_to_square(image, self._colour) if self.preparation == "pad" else image
+Kind = tuple[Any, ...]
+"""What may decide whether a processor's output is that of its parts: numbers of pictures and prompts, sizes, padding."""
 
 
 @dataclass(frozen=True)
@@ -210,17 +51,78 @@ class Batch:
         layout: the parts of the prompts, token by token.
         trie: the candidates, as they continue the prompt.
         images: digests of all images, row by row.
+        positions: of a model with several rotary axes; None: the model computes them.
     """
 
-    inputs: dict[str, Any]
+    inputs: ModelInputs
     layout: PromptLayout
     trie: CandidateTrie
     images: tuple[str, ...]
+    positions: Positions | None = None
 
     @property
     def spans(self) -> Spans:
         """Positions of the images' tokens."""
         return self.layout.spans
+
+
+@dataclass(frozen=True)
+class _Prompts:
+    """What a batch's prompts are made of; with `cut` None they end where the chat template ends them."""
+
+    requests: Sequence[Request]
+    texts: Sequence[str]
+    cut: CandidateTokens | None
+
+    @property
+    def n_images(self) -> int:
+        return len(self.requests[0].images)
+
+    def of(self, places: Sequence[int]) -> _Prompts:
+        """Some of the prompts."""
+        return _Prompts([self.requests[i] for i in places], [self.texts[i] for i in places], self.cut)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A batch's inputs, its spans and positions, and the original (height, width) of every picture, row by row."""
+
+    inputs: ModelInputs
+    spans: Spans
+    positions: Positions | None
+    originals: list[list[Size]]
+
+
+@dataclass(frozen=True)
+class _Assembly:
+    """A batch's parts: a row for each prompt, the parts of its pictures, and the first row that was remembered."""
+
+    rows: Sequence[PromptRow]
+    pictures: Sequence[Sequence[PictureParts]]
+    remembered: int | None
+
+    @property
+    def kind(self) -> Kind:
+        sizes = {one.size for row in self.pictures for one in row}
+        padded = len({row.length for row in self.rows}) > 1
+        alike = sizes.pop() if len(sizes) == 1 else None
+        return len(self.pictures[0]), len(self.rows) > 1, alike, padded, self.remembered is not None
+
+    def sample(self) -> list[int]:
+        """Places of a few rows whose batch is of the same kind: the first and the last, the extreme lengths, a remembered one."""
+        lengths = [row.length for row in self.rows]
+        chosen = {0, len(lengths) - 1, lengths.index(min(lengths)), lengths.index(max(lengths)), self.remembered or 0}
+        sizes = [tuple(one.size for one in row) for row in self.pictures]
+        return sorted({*chosen, next((i for i, row in enumerate(sizes) if row != sizes[0]), 0)})
+
+    def made(self, places: Sequence[int], fillers: Mapping[str, int]) -> _Made:
+        """The batch of some of the rows."""
+        pictures = [self.pictures[i] for i in places]
+        outputs = [one.outputs for row in pictures for one in row]
+        batch = stacked([self.rows[i] for i in places], fillers)
+        names = [name for name in outputs[0] if name not in self.rows[0].dropped]
+        originals = [[(one.original[1], one.original[0]) for one in row] for row in pictures]
+        return _Made(ModelInputs(batch.text, outputs, names), batch.spans, batch.positions, originals)
 
 
 class Preparation:
@@ -240,12 +142,20 @@ class Preparation:
         self._model = model
         self._processor: Any = copy.copy(processor)
         self._image_processor = processor.image_processor
-        self._pixels = self._processor.image_processor = CachingImageProcessor(processor.image_processor)
+        self._stand_in = self._processor.image_processor = StandInProcessor(processor.image_processor)
         self._accepted_sizes: set[tuple[int, int]] = set()
         self._conversation = conversation
         self._image_options = IMAGE_OPTIONS.get(str(getattr(model, "config", model).model_type), _no_options)
         self.images = ImageCache(preparation, mean_colour(processor.image_processor))
         self.lock = Lock()
+        self._parts = PartsCache(processor.image_processor, lambda: self.images)
+        self._rows = row_cache()
+        self._positions = PositionMaker(model)
+        tokenizer = processor.tokenizer
+        self._fillers = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": getattr(tokenizer, "pad_token_type_id", 0)}
+        # By the number of images: the options that the image processor is called with; None where the plain way is taken.
+        self._options: dict[int, dict[str, Any] | None] = {}
+        self._same: set[Kind] = set()
 
     def check_sizes(self, requests: Sequence[Request]) -> None:
         """Checks the sizes of all images before any work is done on the requests.
@@ -268,18 +178,11 @@ class Preparation:
         with self.lock:
             return size_faults(self._image_processor, requests, options, self._accepted_sizes, self.images.prepare)
 
-    def _images_of(self, request: Request) -> list[PreparedImage]:
-        with showing(request.sample_id):
-            return [self.images.get(source) for source in request.images]
-
     def __call__(self, requests: Sequence[Request], *, for_candidates: bool = True) -> Batch:
         """Inputs for requests with the same number of images and the same identifiers.
 
         Questions are not checked here; `PromptChecker` does that. A prompt ends where the candidates' tokens begin, or, if not
         `for_candidates`, where the chat template ends it.
-
-        Images are nested by request, as every processor of transformers accepts (and LLaVA-OneVision requires: of several images
-        of one request it uses the base tile only).
 
         Raises:
             DataError: an image cannot be read or is refused by the image processor.
@@ -288,48 +191,144 @@ class Preparation:
         """
         first = requests[0]
         n_images = len(first.images)
+        pictures = self._pictures(requests)
         with self.lock:
-            prompts = [self._conversation.prompt(request.question, n_images) for request in requests]
-            prepared = [self._images_of(request) for request in requests]
-            images = [[one.image for one in row] for row in prepared]
-            digests = tuple(source.digest for request in requests for source in request.images)
+            texts = [self._conversation.prompt(request.question, n_images) for request in requests]
             candidates = self._conversation.candidate_tokens(first.identifiers, n_images, first.question)
-            try:
-                with self._pixels.naming(chain.from_iterable(images), digests):
-                    inputs = self._processor(
-                        text=prompts,
-                        images=images,
-                        padding=True,
-                        padding_side="left",
-                        add_special_tokens=self._conversation.adds_special_tokens(prompts[0]),
-                        return_tensors="pt",
-                        **self._image_options(n_images),
-                        **span_options(self._processor),
-                    )
-            except Exception as error:  # third-party code, which may raise any exception
-                if not is_out_of_memory(error):
-                    options = {"return_tensors": "pt", **self._image_options(n_images)}
-                    if (fault := refused(self._image_processor, requests, images, options)) is not None:
-                        raise fault from error
-                raise
-            aligned = align_prompt_end(inputs, candidates) if for_candidates else dict(inputs)
-            sizes = [[(image.height, image.width) for image in row] for row in images]
-            spans = image_spans(self._model, self._processor, aligned, n_images, image_sizes=sizes)
-        arguments = {name: value for name, value in aligned.items() if name not in NOT_FOR_THE_MODEL}
-        originals = [[(one.original[1], one.original[0]) for one in row] for row in prepared]
-        mask = arguments.get("attention_mask")
+            prompts = _Prompts(requests, texts, candidates if for_candidates else None)
+            made = self._made(prompts, pictures)
+        inputs = made.inputs
+        mask = inputs.text.get("attention_mask")
+        digests = tuple(source.digest for request in requests for source in request.images)
         layout = PromptLayout(
-            arguments["input_ids"],
-            spans,
-            torch.ones_like(arguments["input_ids"], dtype=torch.bool) if mask is None else mask.bool(),
+            inputs["input_ids"],
+            made.spans,
+            torch.ones_like(inputs["input_ids"], dtype=torch.bool) if mask is None else mask.bool(),
             tuple(request.question for request in requests),
             self._decode,
-            no_padding if self.images.preparation == "protocol" else partial(self._padding_share, originals),
+            no_padding if self.images.preparation == "protocol" else partial(self._padding_share, made.originals),
             digests,
             tuple(request.sample_id for request in requests),
             tuple(request.key for request in requests),
         )
-        return Batch(arguments, layout, candidates.trie, digests)
+        return Batch(inputs, layout, candidates.trie, digests, made.positions)
+
+    def _pictures(self, requests: Sequence[Request]) -> list[list[PictureParts]] | None:
+        """The parts of all pictures, row by row; None where the plain way is taken, which reads the pictures itself.
+
+        This runs outside the lock, in several threads where pictures are new.
+        """
+        options = self._options.get(len(requests[0].images))
+        if options is None:
+            return None
+        try:
+            parts = self._parts.of(requests, options)
+        except UserError:
+            raise
+        except Exception as error:  # third-party code, which may raise any exception; the plain way says which picture it was
+            if is_out_of_memory(error):
+                raise
+            return None
+        return [[parts[source.digest] for source in request.images] for request in requests]
+
+    def _made(self, prompts: _Prompts, pictures: list[list[PictureParts]] | None) -> _Made:
+        n_images = prompts.n_images
+        if n_images not in self._options:
+            self._plain(prompts.of([0]))
+            self._options[n_images] = self._stand_in.options
+            pictures = self._pictures(prompts.requests)
+        if pictures is not None:
+            assembly = self._assembly(prompts, pictures)
+            if assembly is not None and (assembly.kind in self._same or self._is_same(prompts, assembly)):
+                self._same.add(assembly.kind)
+                return assembly.made(range(len(pictures)), self._fillers)
+            _LOG.debug("The inputs of %s images are not those of their parts; the processor makes them.", n_images)
+            self._options[n_images] = None
+        return self._plain(prompts)
+
+    def _assembly(self, prompts: _Prompts, pictures: list[list[PictureParts]]) -> _Assembly | None:
+        """A batch's parts; None where they do not join."""
+        if not concatenable([one.outputs for row in pictures for one in row]):
+            return None
+        drop, lead = (prompts.cut.drop, prompts.cut.lead) if prompts.cut is not None else (0, ())
+        rows: list[PromptRow] = []
+        remembered: int | None = None
+        for text, parts in zip(prompts.texts, pictures, strict=True):
+            key = PromptKey(text, tuple(one.size for one in parts), drop, lead)
+            row = self._rows.get(key)
+            if row is None:
+                row = self._row(text, parts, prompts)
+                if row is None:
+                    return None
+                self._rows.put(key, row)
+            elif remembered is None:
+                remembered = len(rows)
+            rows.append(row)
+        if len({frozenset(row.text) for row in rows}) > 1:
+            return None
+        return _Assembly(rows, pictures, remembered)
+
+    def _is_same(self, prompts: _Prompts, assembly: _Assembly) -> bool:
+        """Whether a few of the requests, which stand for their batch, get the same inputs from the processor."""
+        places = assembly.sample()
+        return _equal(assembly.made(places, self._fillers), self._plain(prompts.of(places)))
+
+    def _row(self, text: str, parts: Sequence[PictureParts], prompts: _Prompts) -> PromptRow | None:
+        """A prompt's tokens, made without pixels; None where the processor does not make a row of tokens of them."""
+        outputs = [one.outputs for one in parts]
+        images = [_blank(one.size) for one in parts]
+        try:
+            with self._stand_in.answering(stand_in(outputs)):
+                aligned, spans = self._run([text], [images], prompts)
+        except Exception as error:  # third-party code, which may raise any exception
+            if is_out_of_memory(error):
+                raise
+            return None
+        arguments = {name: value for name, value in aligned.items() if name not in outputs[0]}
+        if any(not isinstance(value, torch.Tensor) or value.shape != (1, spans.length) for value in arguments.values()):
+            return None
+        facts = {name: value for name, value in aligned.items() if name in outputs[0]}
+        dropped = frozenset(outputs[0]) - facts.keys()
+        return PromptRow(arguments, spans, self._positions({**arguments, **facts}), dropped)
+
+    def _plain(self, prompts: _Prompts) -> _Made:
+        """A batch as the processor makes it."""
+        read = self._parts.read(prompts.requests)
+        prepared = [[read[source.digest] for source in request.images] for request in prompts.requests]
+        images = [[one.image for one in row] for row in prepared]
+        try:
+            aligned, spans = self._run(prompts.texts, images, prompts)
+        except UserError:
+            raise
+        except Exception as error:  # third-party code, which may raise any exception
+            if not is_out_of_memory(error):
+                options = {"return_tensors": "pt", **self._image_options(prompts.n_images)}
+                if (fault := refused(self._image_processor, prompts.requests, images, options)) is not None:
+                    raise fault from error
+            raise
+        originals = [[(one.original[1], one.original[0]) for one in row] for row in prepared]
+        return _Made(ModelInputs(aligned), spans, self._positions(aligned), originals)
+
+    def _run(self, texts: Sequence[str], images: Sequence[Sequence[Image]], prompts: _Prompts) -> tuple[dict[str, Any], Spans]:
+        """The processor's output for the model, cut where the candidates begin, and the spans of the images.
+
+        Images are nested by request, as every processor of transformers accepts (and LLaVA-OneVision requires: of several images
+        of one request it uses the base tile only).
+        """
+        inputs = self._processor(
+            text=list(texts),
+            images=images,
+            padding=True,
+            padding_side="left",
+            add_special_tokens=self._conversation.adds_special_tokens(texts[0]),
+            return_tensors="pt",
+            **self._image_options(prompts.n_images),
+            **span_options(self._processor),
+        )
+        aligned = dict(inputs) if prompts.cut is None else align_prompt_end(inputs, prompts.cut)
+        sizes = [[(image.height, image.width) for image in row] for row in images]
+        spans = image_spans(self._model, self._processor, aligned, prompts.n_images, image_sizes=sizes)
+        return {name: value for name, value in aligned.items() if name not in NOT_FOR_THE_MODEL}, spans
 
     def _padding_share(self, sizes: Sequence[Sequence[Size]], spans: Spans) -> torch.Tensor:
         options = {"return_tensors": "pt", **self._image_options(len(sizes[0]))}
@@ -345,5 +344,26 @@ def _no_options(n_images: int) -> dict[str, Any]:
     return {}
 
 
-def _bytes(held: PreparedImage) -> int:
-    return held.image.width * held.image.height * 4  # Pillow keeps a pixel of RGB in four bytes
+@lru_cache(maxsize=64)
+def _blank(size: Size) -> Image:
+    """A black picture, in place of one of the same size whose pixels are not needed."""
+    from PIL import Image as Pil
+
+    return Pil.new("RGB", size)
+
+
+def _equal(ours: _Made, theirs: _Made) -> bool:
+    """Whether inputs, spans and positions are the same in every bit."""
+    if ours.inputs.keys() != theirs.inputs.keys() or (ours.positions is None) != (theirs.positions is None):
+        return False
+    pairs: list[tuple[Any, Any]] = [(ours.inputs[name], theirs.inputs[name]) for name in ours.inputs]
+    pairs += [(getattr(ours.spans, name), getattr(theirs.spans, name)) for name in ("image", "delimited", "owner")]
+    if ours.positions is not None and theirs.positions is not None:
+        pairs += [(ours.positions.ids, theirs.positions.ids), (ours.positions.deltas, theirs.positions.deltas)]
+    return all(_same(one, other) for one, other in pairs)
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    return type(one) is type(other) and bool(one == other)

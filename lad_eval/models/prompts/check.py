@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from lad_eval.errors import PictureError
 from lad_eval.models.base import ImagePreparation, PromptFault, PromptReport
-from lad_eval.models.inputs.preparation import Preparation, check_image_preparation
+from lad_eval.models.inputs.images import check_image_preparation
+from lad_eval.models.inputs.preparation import Preparation
 from lad_eval.models.prompts.control import ControlTokens
 from lad_eval.models.prompts.conversation import TEMPLATE_FAULTS, Conversation
 from lad_eval.models.prompts.date import DEFAULT_DATE

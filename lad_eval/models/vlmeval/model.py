@@ -21,7 +21,7 @@ from lad_eval.evidence.replies import Decoding, Reply
 from lad_eval.evidence.table import Evidence
 from lad_eval.models.base import ImagePreparation, PromptReport, Repeated, calibration_origin, check_not_calibrated_on, refuse
 from lad_eval.models.inference.batching import OutOfMemoryError, is_out_of_memory
-from lad_eval.models.inputs.preparation import check_image_preparation
+from lad_eval.models.inputs.images import check_image_preparation
 from lad_eval.models.interventions import InterventionMixin
 from lad_eval.models.prompts.check import context_length
 from lad_eval.models.prompts.conversation import Conversation

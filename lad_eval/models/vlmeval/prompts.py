@@ -14,7 +14,7 @@ from lad_eval.data.pictures import picture_facts
 from lad_eval.errors import UnsupportedModelError
 from lad_eval.files.atomic import Scratch
 from lad_eval.models.base import ImagePreparation, PromptFault
-from lad_eval.models.inputs.preparation import ImageCache
+from lad_eval.models.inputs.images import ImageCache
 from lad_eval.models.prompts.check import control_problem
 from lad_eval.models.prompts.control import ControlTokens
 from lad_eval.models.prompts.conversation import CandidateTokens, Conversation, cut_candidates
