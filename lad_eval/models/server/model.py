@@ -14,7 +14,7 @@ from lad_eval.evidence.table import Evidence
 from lad_eval.methods.base import Requirement
 from lad_eval.models.base import ImagePreparation, Usage
 from lad_eval.models.fingerprint import package_versions
-from lad_eval.models.inputs.preparation import check_image_preparation
+from lad_eval.models.inputs.images import check_image_preparation
 from lad_eval.models.server.address import Address
 from lad_eval.models.server.answers import (
     TOP_LOG_PROBS,
