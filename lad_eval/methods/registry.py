@@ -87,6 +87,13 @@ METHODS: Registry[NamedMethod] = Registry(
         ),
         "lad-unlabelled": named(UnlabelledLAD),
         "raw-attention": named(RawAttention),
+        "attention-sorting": named(
+            RawAttention,
+            "The image with the most attention, summed over all layers and heads.",
+            top_k="all",
+            layers="all",
+            span="image",
+        ),
         "purified-attention": named(PurifiedAttention),
         "permutation-average": named(PermutationAverage),
         "pride-original": named(PriDeOriginal, kind="protocol"),
@@ -106,7 +113,7 @@ METHODS: Registry[NamedMethod] = Registry(
 )
 """Methods and parts of methods, in the order of the tables; those of other packages follow."""
 
-DEFAULT_METHODS = ("vanilla", "pride", "lad", "raw-attention", "purified-attention")
+DEFAULT_METHODS = ("vanilla", "pride", "lad", "raw-attention", "attention-sorting", "purified-attention")
 """What a run compares by default: one forward pass serves all of them; averaging over orders would cost N."""
 
 

@@ -266,7 +266,7 @@ def test_faults_are_one_line_and_exit_2(capsys, tmp_path, monkeypatch, arguments
     [
         ("lad(topk=4)", "lad has no parameter 'topk'"),
         ("ladd(top_k=4)", "Unknown method 'ladd'"),
-        ("lad(top_k=0)", "top_k of lad must be a whole number of at least 1"),
+        ("lad(top_k=0)", "top_k of lad must be 'all' or a whole number of at least 1"),
         ("lad(layers=0-99)", "reach past the last layer"),
         ("vanilla", "'vanilla' sets no parameter: write method(parameter=value)"),
         ("lad.top_k=1", "'lad.top_k=1' is not the form of parameters: write 'lad(top_k=1)'"),

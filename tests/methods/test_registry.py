@@ -30,7 +30,8 @@ from lad_eval.registry import RegistryError
 
 def test_names_and_descriptions():
     assert method_names() == (
-        "vanilla", "pride", "lad", "lad-paper", "lad-unlabelled", "raw-attention", "purified-attention", "permutation-average",
+        "vanilla", "pride", "lad", "lad-paper", "lad-unlabelled", "raw-attention", "attention-sorting",
+        "purified-attention", "permutation-average",
     )  # fmt: skip
     lines = [describe_method(name) for name in method_names()]
     assert all(line and "\n" not in line for line in lines)
@@ -70,6 +71,7 @@ def test_unknown_names():
         ("lad-paper(mixture=log)", "log"),
         ("pride(prior_mean=arithmetic)", "arithmetic"),
         ("raw-attention(span=image)", "image"),
+        ("raw-attention(top_k=all)", "all"),
     ],
 )
 def test_settings(text, expected):
@@ -94,8 +96,8 @@ def test_settings(text, expected):
         ("lad(top_k=)", "gives 'top_k' no value"),
         ("ladd(top_k=4)", "Unknown method 'ladd'. Did you mean"),
         ("lad(k=4)", "lad has no parameter 'k'. Its parameters are top_k"),
-        ("lad(top_k=four)", "top_k of lad must be a whole number of at least 1, not 'four'."),
-        ("lad(top_k=0)", "top_k of lad must be a whole number of at least 1, not '0'."),
+        ("lad(top_k=four)", "top_k of lad must be 'all' or a whole number of at least 1, not 'four'."),
+        ("lad(top_k=0)", "top_k of lad must be 'all' or a whole number of at least 1, not '0'."),
         ("lad(temperature=-1)", "temperature of lad must be a number above 0, not '-1'."),
         ("lad(temperature=nan)", "must be a number above 0"),
         (
@@ -117,8 +119,8 @@ def test_bad_settings(text, message):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"top_k": 2.0}, "top_k of lad must be a whole number of at least 1, not 2.0."),
-        ({"top_k": True}, "must be a whole number"),
+        ({"top_k": 2.0}, "top_k of lad must be 'all' or a whole number of at least 1, not 2.0."),
+        ({"top_k": True}, "must be 'all' or a whole number"),
         ({"temperature": "5"}, "temperature of lad must be a number above 0, not '5'."),
         ({"layers": (0, 1, 2)}, "layers of lad must be"),
         ({"layers": 3}, "layers of lad must be"),
