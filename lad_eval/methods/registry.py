@@ -7,7 +7,10 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
 
 from lad_eval.methods.base import Method
+from lad_eval.methods.capcal import CapCal
+from lad_eval.methods.cc import ContextualCalibration
 from lad_eval.methods.evidence_method import EvidenceMethod
+from lad_eval.methods.icr import ICR
 from lad_eval.methods.lad import LAD, UnlabelledLAD
 from lad_eval.methods.orders import Majority, OrdersMethod, OverOrders, PermutationAverage, RandomAverage, Vanilla
 from lad_eval.methods.pride import PriDe, PriDeOriginal
@@ -95,6 +98,9 @@ METHODS: Registry[NamedMethod] = Registry(
             span="image",
         ),
         "purified-attention": named(PurifiedAttention),
+        "cc": named(ContextualCalibration),
+        "capcal": named(CapCal),
+        "icr": named(ICR),
         "permutation-average": named(PermutationAverage),
         "pride-original": named(PriDeOriginal, kind="protocol"),
         "average-cyclic": named(

@@ -144,10 +144,9 @@ def metrics_document(
         name: figures_of(decision, _results_of(condition_runs, methods[name]).plan_index, seed=seed)
         for name, decision in decisions.items()
     }
-    used = [condition_run.used(methods.values()) for condition_run in condition_runs]
-    rows = [
-        row for condition_run, keys in zip(condition_runs, used, strict=True) if (row := condition_run.rows(keys)) is not None
-    ]
+    every = [part for condition_run in condition_runs for part in (condition_run, *condition_run.probes.values())]
+    used = [part.used(methods.values()) for part in every]
+    rows = [row for condition_run, keys in zip(every, used, strict=True) if (row := condition_run.rows(keys)) is not None]
     replies = [replies for condition_run in condition_runs for replies in condition_run.replies.values()]
     answers: list[Evidence | Replies] = [*rows, *replies]
     learned = [state for condition_run in condition_runs for state in condition_run.learned]

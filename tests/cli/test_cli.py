@@ -313,7 +313,7 @@ def test_the_same_line_is_said_once_a_command():
         ["compare", "RUN", "--methods", "lad,vanilla"],
         *(["leaderboard", "--runs", "RUN", "--format", form] for form in ("rich", "md", "latex", "html", "csv", "json")),
         ["export", "RUN", "--format", "model-card"],
-        ["run", "-m", MODEL, "-t", TASK, "--limit", "3", "--runs", "RUN", "--overwrite", "never"],
+        ["run", "-m", MODEL, "-t", TASK, "--methods", "vanilla,lad", "--limit", "3", "--runs", "RUN", "--overwrite", "never"],
         ["run", "-m", "größe", "-t", "ö\u202e.yaml"],
     ],
     ids=" ".join,
