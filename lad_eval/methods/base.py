@@ -67,6 +67,7 @@ class Method(ABC):
         condition: that the model must have been run under; evidence does not record it, so the caller must know. A name may
             add to that of the class.
         parameters: name -> allowed values, as the constructor declares them.
+        reads_right_images: whether `calibrate` must be told the samples' right images.
         renamed: current name of a parameter by its former name, which names of methods and files may still use.
     """
 
@@ -74,6 +75,7 @@ class Method(ABC):
     orders: Orders = "identity"
     condition: Condition = PLAIN
     parameters: ClassVar[Mapping[str, Parameter]] = {}
+    reads_right_images: ClassVar[bool] = False
     renamed: ClassVar[Mapping[str, str]] = {}
 
     def __init_subclass__(cls) -> None:

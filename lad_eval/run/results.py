@@ -19,7 +19,7 @@ from lad_eval.evidence.table import Evidence
 from lad_eval.files.atomic import write_atomically
 from lad_eval.files.documents import write_json
 from lad_eval.files.tables import write_table
-from lad_eval.methods import PLAIN, Method, resolve_methods
+from lad_eval.methods import PLAIN, Method, group_of, needs_of, resolve_methods
 from lad_eval.metrics import Predictions, bias_score, paired_test, summarise
 from lad_eval.run.condition_results import ConditionResults, condition_results_of
 from lad_eval.run.decide import Decision, PlanIndex
@@ -195,6 +195,8 @@ def metrics_document(
             name: {
                 "parameters": json.loads(json.dumps(methods[name].get_params())),
                 "condition": _results_of(condition_runs, methods[name]).document(),
+                "group": group_of(methods[name]),
+                "needs": list(needs_of(methods[name])),
                 **figure,
             }
             for name, figure in figures.items()

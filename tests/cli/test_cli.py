@@ -142,7 +142,10 @@ def test_the_package_imports_nothing_by_itself():
 
 def test_ls_names_tasks_methods_and_models(capsys):
     listed = [line.split() for line in call(capsys, "ls", "methods")[1].splitlines()]
-    assert [words[0] for words in listed if words][:3] == ["vanilla", "pride", "lad"]
+    assert [words[0] for words in listed if words][:4] == ["Logits:", "vanilla", "pride", "cc"]
+    heads = [words for words in listed if words and words[-1].endswith(":")]
+    assert [head[0] for head in heads] == ["Logits:", "Attention:", "Several", "Replies:", "Changes"]
+    assert "field stands for vanilla, instruction" in call(capsys, "ls", "methods")[1]
     assert "scenes_adversarial_n12" in call(capsys, "ls", "tasks")[1]
     assert "lad-tiny" in call(capsys, "ls", "models")[1]
 

@@ -7,7 +7,9 @@ import pytest
 from lad_eval.attention.interventions import Sofa
 from lad_eval.errors import UnknownNameError, UserError
 from lad_eval.methods import (
+    GROUPS,
     LAD,
+    LINE_UPS,
     METHODS,
     ChainOfThought,
     Condition,
@@ -16,9 +18,11 @@ from lad_eval.methods import (
     Vanilla,
     canonical_name,
     describe_method,
+    group_of,
     make_method,
     method_names,
     names_of,
+    needs_of,
     parse_setting,
     part_names,
     resolve_methods,
@@ -235,3 +239,34 @@ def test_suggestions_are_near_names_only():
     with pytest.raises(UnknownNameError) as caught:
         make_method("majestic")
     assert "generate" not in str(caught.value)
+
+
+def test_a_line_up_stands_for_its_members_group_by_group():
+    methods = resolve_methods(["field", "raw-attention", "vanilla"])
+    assert list(methods)[:3] == ["vanilla", "instruction", "pride"]
+    assert list(methods) == [*LINE_UPS["field"], "raw-attention"]
+    groups = [group_of(methods[name]) for name in LINE_UPS["field"]]
+    assert groups == sorted(groups, key=GROUPS.index)
+    assert set(groups) == {"logits", "attention", "several passes"}
+    assert {name: needs_of(methods[name]) for name in LINE_UPS["field"] if needs_of(methods[name])} == {
+        "pride": ("calibration",),
+        "cc": ("probes",),
+        "capcal": ("probes",),
+        "icr": ("probes",),
+        "purified-attention": ("calibration",),
+        "lad": ("labels",),
+        "permutation-average": ("N passes",),
+    }
+    assert needs_of(make_method("average-random+lad", k=4)) == ("labels", "4 passes")
+    assert needs_of(make_method("lad-unlabelled")) == ("calibration",)
+
+
+@pytest.mark.parametrize("name", ["tied", "tied+lad", "tied+pride", "tied+generate", "average-cyclic+tied", "sofa+tied+cc"])
+def test_no_place_is_read_from_a_pass_that_answers_the_same_one_in_every_order(name):
+    with pytest.raises(ParameterError, match="under tied the same place is answered in every order; join what reads attention"):
+        make_method(name)
+
+
+@pytest.mark.parametrize("name", ["tied+attention-sorting", "tied+icr", "sofa+tied+purified-attention"])
+def test_attention_may_be_read_from_it(name):
+    assert make_method(name).needs == {"attention"}

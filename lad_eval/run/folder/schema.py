@@ -46,6 +46,8 @@ class _Test(_Open):
 class _Method(_Open):
     parameters: dict[str, Any] = Field(default_factory=dict)
     condition: dict[str, Any] | None = None
+    group: str | None = None
+    needs: list[str] = Field(default_factory=list)
     samples: _Positive
     permutations: _Positive
     accuracy: _Accuracy
