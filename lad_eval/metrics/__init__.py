@@ -6,7 +6,18 @@ function of arrays.
 """
 
 from lad_eval.evidence.replies import UNPARSABLE
-from lad_eval.metrics.audit import bias_score, ckld, flip_rate, order_entropy, osi, rsd
+from lad_eval.metrics.audit import (
+    OrderControl,
+    Policies,
+    bias_score,
+    ckld,
+    flip_rate,
+    order_control,
+    order_entropy,
+    osi,
+    policies,
+    rsd,
+)
 from lad_eval.metrics.bootstrap import RESAMPLES, Estimate, Summary, recall_intervals, resampled_means, summarise
 from lad_eval.metrics.change import Change, Figure, changes
 from lad_eval.metrics.figures import (
@@ -59,7 +70,9 @@ __all__ = [
     "Figure",
     "Grid",
     "McNemar",
+    "OrderControl",
     "Outcome",
+    "Policies",
     "PositionTest",
     "Predictions",
     "PredictionsError",
@@ -88,10 +101,12 @@ __all__ = [
     "noticeable_mean",
     "noticeable_rise",
     "noticeable_share",
+    "order_control",
     "order_entropy",
     "osi",
     "outcomes",
     "paired_test",
+    "policies",
     "position_test",
     "recall",
     "recall_intervals",

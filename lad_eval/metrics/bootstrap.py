@@ -146,6 +146,7 @@ class Summary:
         osi: order-sensitivity index, 0 to 1, see `audit.osi`.
         ckld: divergence of right positions from answered ones in nats, see `audit.ckld`.
         rsd: relative standard deviation of the recall (no unit), see `audit.rsd`; NaN if nothing is right.
+        policies: what could be made of the answers under several orders, see `audit.Policies`.
     """
 
     accuracy: float
@@ -177,6 +178,7 @@ class Summary:
     osi_high: float
     ckld: float
     rsd: float
+    policies: audit.Policies
 
 
 def summarise(predictions: Predictions, *, seed: int = 42, resamples: int = RESAMPLES) -> Summary:
@@ -224,4 +226,5 @@ def summarise(predictions: Predictions, *, seed: int = 42, resamples: int = RESA
         osi_high=osi_high,
         ckld=audit.ckld(grid.gold, grid.predicted, N),
         rsd=audit.rsd(grid.gold, grid.predicted, N),
+        policies=audit.policies(grid.chosen, correct),
     )
