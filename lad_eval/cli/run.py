@@ -307,13 +307,16 @@ def _refuse_contradictions(replay: bool, write: bool, reason: str | None, only_t
 
 
 def _questions(tasks: str | None, methods: str | None, limit: int | None) -> Any:
+    from lad_eval.methods.line_ups import members_of
     from lad_eval.regression.check import Questions
 
     if tasks is None:
         if methods or limit:
             raise typer.BadParameter("--methods and --limit need --tasks, to which they apply.")
         return None
-    return Questions(tuple(listed(tasks, "tasks")), tuple(listed(methods, "methods") if methods else DEFAULT_METHODS), limit)
+    return Questions(
+        tuple(listed(tasks, "tasks")), tuple(members_of(listed(methods, "methods")) if methods else DEFAULT_METHODS), limit
+    )
 
 
 def _say_written(path: Path, baseline: Any, result: Any, *, json: bool) -> None:
