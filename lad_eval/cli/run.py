@@ -16,6 +16,7 @@ from lad_eval.cli.options import (
     BaseUrl,
     BatchSize,
     Concurrency,
+    Columns,
     Config,
     Date,
     Device,
@@ -38,6 +39,7 @@ from lad_eval.cli.options import (
     Tasks,
     Timeout,
     TrustRemoteCode,
+    columns_of,
     expanded,
     json_object,
     limit_of,
@@ -96,6 +98,7 @@ def run(
     concurrency: Concurrency = None,
     timeout: Timeout = None,
     extra_body: ExtraBody = None,
+    columns: Columns = None,
     json: Json = False,
     quiet: Quiet = False,
     config: Config = None,
@@ -107,6 +110,8 @@ def run(
     from lad_eval.methods import names_of
     from lad_eval.models.base import check_batch_size
 
+    names = listed(methods, "methods")
+    shown = columns_of(columns, names)
     options: dict[str, Any] = {
         "model": model,
         "batch_size": check_batch_size(batch_size),
@@ -128,7 +133,7 @@ def run(
         options |= model_options(model_args, model)
     result = evaluation.evaluate(
         tasks=listed(tasks, "tasks"),
-        methods=expanded(listed(methods, "methods"), names_of("evidence"), "method"),
+        methods=expanded(names, names_of("evidence"), "method"),
         limit=limit_of(limit),
         runs=runs,
         overwrite=overwrite.value,
@@ -141,7 +146,7 @@ def run(
     if result.rows:
         from lad_eval.cli.options import show_rows
 
-        show_rows(result.rows, "json" if json else "rich")
+        show_rows(result.rows, "json" if json else "rich", shown)
         folder = next(iter(result.folders.values()))
         steps = ["lad-eval report"]
         if len(named := {row.method for row in result.rows}) > 1 and "vanilla" in named:
@@ -165,6 +170,7 @@ def score(
     methods: Annotated[str | None, typer.Option("--methods", help="Default: those of the run.")] = None,
     seed: Seed = 42,
     reported: Reported = False,
+    columns: Columns = None,
     json: Json = False,
     include_path: IncludePath = None,
 ) -> None:
@@ -178,9 +184,10 @@ def score(
 
     quiet_libraries(quiet=False)
     names = None if methods is None else expanded(listed(methods, "methods"), names_of("evidence"), "method")
+    shown = columns_of(columns, names or ())
     metrics = rescore(run, names, settings=set_ or (), seed=seed)
     temporary = reported_rows(metrics) if reported else []
-    show_rows([*rows_of(metrics), *temporary], "json" if json else "rich")
+    show_rows([*rows_of(metrics), *temporary], "json" if json else "rich", shown)
     if set(metrics["methods"]) <= set(load_run(run).methods):
         log_next_steps("lad-eval report")
     else:
@@ -316,13 +323,16 @@ def _refuse_contradictions(replay: bool, write: bool, reason: str | None, only_t
 
 
 def _questions(tasks: str | None, methods: str | None, limit: int | None) -> Any:
+    from lad_eval.methods.line_ups import members_of
     from lad_eval.regression.check import Questions
 
     if tasks is None:
         if methods or limit:
             raise typer.BadParameter("--methods and --limit need --tasks, to which they apply.")
         return None
-    return Questions(tuple(listed(tasks, "tasks")), tuple(listed(methods, "methods") if methods else DEFAULT_METHODS), limit)
+    return Questions(
+        tuple(listed(tasks, "tasks")), tuple(members_of(listed(methods, "methods")) if methods else DEFAULT_METHODS), limit
+    )
 
 
 def _say_written(path: Path, baseline: Any, result: Any, *, json: bool) -> None:

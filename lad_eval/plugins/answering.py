@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from lad_eval.errors import UnknownNameError, UserError
-from lad_eval.methods import Method, canonical_name, method_names, resolve_methods
+from lad_eval.methods import Method, canonical_name, make_method, method_names
 from lad_eval.models.prompts.date import DEFAULT_DATE
 from lad_eval.models.registry import load_model
 from lad_eval.plugins.calibrated import CalibratedMethod, check_answers_here
@@ -153,7 +153,7 @@ class Answering:
 
     def _make(self) -> Method:
         """A new, uncalibrated method, so that each task calibrates its own."""
-        [method] = resolve_methods([self.method_name]).values()
+        method = make_method(self.method_name)
         check_answers_here(method, interventions=True)
         return method
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from lad_eval.errors import UserError
 from lad_eval.evidence.replies import Replies
-from lad_eval.methods import Method, resolve_methods
+from lad_eval.methods import Method, canonical_name, make_method
 from lad_eval.plugins.documents import Document, open_task, request_of
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.prompts import question
@@ -32,7 +32,7 @@ def reply_method(name: str, harness: str) -> Method:
     Raises:
         UserError: there is no such method, or it needs what such models do not give.
     """
-    [(label, method)] = resolve_methods([name]).items()
+    label, method = canonical_name(name), make_method(name)
     missing = [requirement.replace("_", "-") for requirement in sorted(method.needs - {"replies"})]
     if method.condition.intervention is not None:
         missing.append(f"a change of the model ({method.condition.intervention.label})")

@@ -46,12 +46,20 @@ class _Test(_Open):
 class _Method(_Open):
     parameters: dict[str, Any] = Field(default_factory=dict)
     condition: dict[str, Any] | None = None
+    group: str | None = None
+    needs: list[str] = Field(default_factory=list)
     samples: _Positive
     permutations: _Positive
     accuracy: _Accuracy
     rstd: _Figure
     consistency: _Figure
     all_correct: _Figure | None = None
+    flip: _Figure | None = None
+    osi: _Figure | None = None
+    ckld: _Finite | None = None
+    rsd: _Cost | None = None
+    bias_score: _Share | None = None
+    policies: dict[str, _Points | None] = Field(default_factory=dict)
     chi_square: _Test = _Test()
     position_test: _Test = _Test()
     recall: list[_Points | None] = Field(default_factory=list)
