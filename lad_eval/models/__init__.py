@@ -8,6 +8,7 @@ base, huggingface, interventions                   the protocols, and the model 
 prompts/                                           the chat message, its date and control tokens, and checks of prompts
 inputs/                                            image preparation, padding, and the caches of images and features
 inference/                                         batches, candidates' log-probabilities, continuation, generation
+server/                                            models behind a server that speaks chat completions
 random/, tiny/, vlmeval/                           models with random weights, the embedded models, models of VLMEvalKit
 """
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from _thread import interrupt_main
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 
 import lad_eval
 from lad_eval.cli.main import invoke
-from lad_eval.errors import UserError
+from lad_eval.errors import Interrupted, UserError
 from lad_eval.models.tiny import folder
 from tests.models.stand_in import StandIn, identity
 
@@ -44,9 +45,9 @@ def metrics(result):
 
 
 def test_a_run_with_all_that_a_server_gives(stand_in, tmp_path):
-    methods = ("generate", "majority+generate", "vanilla", "pride", "permutation-average")
+    methods = ("generate", "majority+generate", "cot", "vanilla", "pride", "permutation-average")
     result = evaluate(stand_in, tmp_path, *methods)
-    assert [row.method for row in result.rows] == list(methods)
+    assert {row.method for row in result.rows} == set(methods)
     document = metrics(result)
     assert document["tokens"] == {"prompt": 100 * len(stand_in.bodies), "reply": 2 * len(stand_in.bodies)}
     sent = len(stand_in.bodies)
@@ -69,6 +70,23 @@ def test_a_run_that_fails_resumes_where_it_stopped_and_counts_all_tokens(stand_i
         assert sum(elsewhere.answered.values()) == 6
     assert metrics(result)["tokens"] == {"prompt": 1000, "reply": 20}
     assert metrics(result)["session"]["answered"] == 6
+
+
+def test_ctrl_c_ends_a_run_at_once_and_it_resumes(stand_in, tmp_path):
+    def fault(number):
+        if number == 6:
+            interrupt_main()
+        return "delay" if number >= 6 else None
+
+    stand_in.fault, stand_in.delay = fault, 60.0
+    with pytest.raises(Interrupted, match="all stored; the same command resumes from there"):
+        evaluate(stand_in, tmp_path, "generate", concurrency=2)
+    [log] = tmp_path.rglob("replies.greedy-16.jsonl")
+    stored = len(log.read_text().splitlines()) - 1
+    assert 1 <= stored <= 6
+    with StandIn().running() as restarted:
+        evaluate(restarted, tmp_path, "generate")
+        assert len(restarted.bodies) == 10 - stored
 
 
 def test_tokens_stay_when_decided_again_and_begin_anew_when_started_over(stand_in, tmp_path):
