@@ -41,7 +41,7 @@ def operations(model: HuggingFaceVLM, requests: list[Request], pictures: int) ->
     tower = getattr(model.model.model, "visual", None) or getattr(model.model.model, "vision_tower", None)
     encoder = 0.0 if tower is None else float(sum(weight.numel() for weight in tower.parameters()))
     patches = len(batch.inputs["pixel_values"].flatten(0, -2)) / len(requests[0].images)
-    return 2.0 * len(requests) * length * (decoder + attention) + 2.0 * encoder * patches * pictures
+    return float(2 * len(requests) * length * (decoder + attention) + 2 * encoder * patches * pictures)
 
 
 def busy_share(run: Any, device: str) -> float | None:

@@ -24,8 +24,7 @@ def run(plan: Plan) -> list[Table]:
 
 def _table(plan: Plan) -> Table:
     task, loaded, limit = load_task(TASK), load("tiny", plan), 6 * plan.samples
-    orders = frozenset({"identity", "cyclic"})
-    requests = request_plan(task, limit=limit, orders=orders, calibration=False).requests
+    requests = request_plan(task, limit=limit, orders={"identity", "cyclic"}, calibration=False).requests
 
     def fresh() -> HuggingFaceVLM:
         """A new object: no picture is known from the round before."""

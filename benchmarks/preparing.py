@@ -59,9 +59,9 @@ def run(plan: Plan) -> list[Table]:
             f"Preparing a request (Qwen2.5-VL's processor, N pictures of 336 x 336, JPEGs of {_SIZE[0]} x {_SIZE[1]})",
             ("N", "processor, ms", "remembered, ms", "by processor", f"new in {ORDERS} orders, ms", "of it pictures, ms"),
             rows,
-            "Processor: its own output for pictures that are in memory at that size. Remembered: pictures and question were shown "
-            f"in another order. New: JPEGs and a question that were not, a request of {ORDERS} in which they are shown; decoding "
-            "and resizing of JPEGs and what the image processor makes of them are the pictures' part, which runs in several threads. "
+            "Processor: its own output for pictures that are in memory at that size. Remembered: both were shown "
+            f"in another order. New: JPEGs and a question that were not, a request of {ORDERS} in which they are shown; the "
+            "pictures' part, decoding, resizing and the image processor, runs in several threads. "
             "Milliseconds of CPU time, of all threads together. Goals: remembered at most 2.5 ms at N = 4.",
         )
     ]

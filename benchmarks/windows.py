@@ -27,7 +27,7 @@ def _table(name: str, plan: Plan) -> Table:
         values = network.config.vision_config.patch_size**2 * 3 * network.config.vision_config.temporal_patch_size
         pixels = torch.randn(int(grid.prod(-1).sum()), values, device=network.device, dtype=network.dtype)
 
-        def encode(how: str, grid: torch.Tensor = grid, pixels: torch.Tensor = pixels) -> Callable[[int], object]:
+        def encode(how: str, grid: torch.Tensor = grid, pixels: torch.Tensor = pixels) -> Callable[[int], torch.Tensor]:
             @torch.inference_mode()
             def features(_: int) -> torch.Tensor:
                 network.set_attn_implementation({"vision_config": how})

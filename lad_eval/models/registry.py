@@ -216,17 +216,6 @@ def load_model(
     )
 
 
-def _warn_of_other_base(source: Source, weights: str | None) -> None:
-    """Warns where an adapter was trained on other weights than those it is merged into, as far as both are known alike."""
-    from lad_eval.models.fingerprint import adapter_base
-
-    trained_on = None if source.adapter is None else adapter_base(source.adapter)
-    if trained_on is None or weights is None or trained_on == weights:
-        return
-    if trained_on.startswith("sha256:") == weights.startswith("sha256:"):  # else a commit and a digest, perhaps of the same files
-        _LOG.warning("The adapter %s was trained on other weights than those of %s here.", source.adapter, source.base)
-
-
 def weights_identity(
     name: str, *, revision: str | None = None, adapter: str | None = None, trust_remote_code: bool = False
 ) -> str | None:
@@ -245,6 +234,17 @@ def weights_identity(
     fetch_adapters(name, adapter, revision)
     folder = _checked(source_of(name, adapter=adapter, revision=revision), trust_remote_code).folder
     return None if folder is None else folder_identity(folder, code=trust_remote_code)
+
+
+def _warn_of_other_base(source: Source, weights: str | None) -> None:
+    """Warns where an adapter was trained on other weights than those it is merged into, as far as both are known alike."""
+    from lad_eval.models.fingerprint import adapter_base
+
+    trained_on = None if source.adapter is None else adapter_base(source.adapter)
+    if trained_on is None or weights is None or trained_on == weights:
+        return
+    if trained_on.startswith("sha256:") == weights.startswith("sha256:"):  # else a commit and a digest, perhaps of the same files
+        _LOG.warning("The adapter %s was trained on other weights than those of %s here.", source.adapter, source.base)
 
 
 def _loaded(source: Source, *, trust_remote_code: bool, weights: str | None, **options: Any) -> tuple[Any, Any, str | None]:
