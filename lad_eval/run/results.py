@@ -51,7 +51,7 @@ def figures_of(decision: Decision, plan_index: PlanIndex, *, seed: int) -> dict[
         single = [replace(decision, answers=one) for one in each]
         return _mean_of([figures_of(one, plan_index, seed=seed) for one in single])
     summary = summarise(Predictions.of(decision.rows, decision.answers.position, plan_index.permutation_index), seed=seed)
-    return {
+    figures = {
         "samples": summary.samples,
         "permutations": summary.permutations,
         "accuracy": {
@@ -78,6 +78,15 @@ def figures_of(decision: Decision, plan_index: PlanIndex, *, seed: int) -> dict[
         "forward_passes": _known(float(decision.answers.passes.mean())),
         "calibration_passes": decision.calibration_passes,
     }
+    return {**figures, **_NO_POSITIONS, "recall": []} if plan_index.moves_images_only(decision.rows) else figures
+
+
+_NO_POSITIONS: Mapping[str, Any] = {
+    "rstd": {"value": None, "low": None, "high": None},
+    "chi_square": {"statistic": None, "p_value": None},
+    "position_test": {"statistic": None, "p_value": None},
+}
+"""Figures by position where the options keep theirs: what moves, the images, is not what is answered."""
 
 
 def tests_between(decisions: Mapping[str, Decision], plan_index: PlanIndex) -> dict[str, dict[str, float]]:
@@ -206,7 +215,8 @@ def predictions_table(
 ) -> pd.DataFrame:
     """`predictions.parquet`: one row per method and evaluated request; positions and images are counted from 0.
 
-    A reply without an answer has position and image -1; a method without probabilities has none.
+    Where the options are texts, `gold_image` and `image` are options, and `image_order` is that of the images that move. A reply
+    without an answer has position and image -1; a method without probabilities has none.
     """
     import pandas as pd
 
@@ -215,11 +225,12 @@ def predictions_table(
         rows, every = decision.rows, np.arange(len(decision.answers.position))
         has_answer = decision.answers.position >= 0
         image = np.where(has_answer, rows.perm[every, np.maximum(decision.answers.position, 0)], -1)
+        plan_index = _results_of(condition_runs, methods[name]).plan_index
         table = {
             "method": name,
             "key": rows.key,
             "sample_id": rows.sample_id,
-            "permutation": np.asarray(_results_of(condition_runs, methods[name]).plan_index.permutation_index),
+            "permutation": np.asarray(plan_index.permutation_index),
             "order": [" ".join(map(str, order)) for order in rows.perm.tolist()],
             "gold_position": rows.gold_position,
             "position": decision.answers.position,
@@ -228,6 +239,8 @@ def predictions_table(
             "correct": decision.answers.position == rows.gold_position,
             "log_proba": [None] * len(every) if decision.answers.log_proba is None else decision.answers.log_proba.tolist(),
         }
+        if plan_index.image_orders:
+            table["image_order"] = [" ".join(map(str, order)) for order in plan_index.image_orders]
         tables.append(pd.DataFrame(table))
     joined: pd.DataFrame = pd.concat(tables, ignore_index=True)
     return joined
