@@ -6,6 +6,7 @@ function of arrays.
 """
 
 from lad_eval.evidence.replies import UNPARSABLE
+from lad_eval.metrics.audit import bias_score, ckld, flip_rate, order_entropy, osi, rsd
 from lad_eval.metrics.bootstrap import RESAMPLES, Estimate, Summary, recall_intervals, resampled_means, summarise
 from lad_eval.metrics.change import Change, Figure, changes
 from lad_eval.metrics.figures import (
@@ -67,9 +68,11 @@ __all__ = [
     "accuracy",
     "accuracy_std",
     "all_correct",
+    "bias_score",
     "can_differ",
     "changes",
     "chi_square",
+    "ckld",
     "compare",
     "confusion",
     "consistency",
@@ -78,12 +81,15 @@ __all__ = [
     "detectable_in",
     "divergence",
     "equal",
+    "flip_rate",
     "gains",
     "holm",
     "mcnemar",
     "noticeable_mean",
     "noticeable_rise",
     "noticeable_share",
+    "order_entropy",
+    "osi",
     "outcomes",
     "paired_test",
     "position_test",
@@ -91,6 +97,7 @@ __all__ = [
     "recall_intervals",
     "resampled_means",
     "row_shares",
+    "rsd",
     "rstd",
     "rstd_swap_test",
     "significance",

@@ -20,7 +20,7 @@ from lad_eval.files.atomic import write_atomically
 from lad_eval.files.documents import write_json
 from lad_eval.files.tables import write_table
 from lad_eval.methods import PLAIN, Method, resolve_methods
-from lad_eval.metrics import Predictions, paired_test, summarise
+from lad_eval.metrics import Predictions, bias_score, paired_test, summarise
 from lad_eval.run.condition_results import ConditionResults, condition_results_of
 from lad_eval.run.decide import Decision, PlanIndex
 from lad_eval.run.folder.files import AGAIN, METRICS, PREDICTIONS, ResultsError, read_metrics, read_spec
@@ -71,6 +71,11 @@ def figures_of(decision: Decision, plan_index: PlanIndex, *, seed: int) -> dict[
             "low": _known(summary.all_correct_low),
             "high": _known(summary.all_correct_high),
         },
+        "flip": {"value": summary.flip, "low": _known(summary.flip_low), "high": _known(summary.flip_high)},
+        "osi": {"value": summary.osi, "low": _known(summary.osi_low), "high": _known(summary.osi_high)},
+        "ckld": _known(summary.ckld),
+        "rsd": _known(summary.rsd),
+        "bias_score": None if answers.log_proba is None else bias_score(answers.log_proba, decision.rows.gold_position),
         "chi_square": {"statistic": _known(summary.chi2), "p_value": _known(summary.chi2_p)},
         "position_test": {"statistic": _known(summary.position_statistic), "p_value": _known(summary.position_p)},
         "recall": [_known(value) for value in summary.recall],
@@ -106,9 +111,12 @@ def tests_between(decisions: Mapping[str, Decision], plan_index: PlanIndex) -> d
 
 def _mean_of(draws: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Figures averaged over draws, intervals bound by bound; tests are those of the first draw."""
-    averaged = ("accuracy", "rstd", "consistency", "all_correct")
-    mean = {name: {key: _mean([draw[name][key] for draw in draws]) for key in draws[0][name]} for name in averaged}
+    averaged = ("accuracy", "rstd", "consistency", "all_correct", "flip", "osi")
+    mean: dict[str, Any] = {}
+    for name in averaged:
+        mean[name] = {key: _mean([draw[name][key] for draw in draws]) for key in draws[0][name]}
     recall = [_mean(list(column)) for column in zip(*(draw["recall"] for draw in draws), strict=True)]
+    mean |= {name: _mean([draw[name] for draw in draws]) for name in ("ckld", "rsd", "bias_score")}
     return {**draws[0], **mean, "recall": recall, "draws": len(draws)}
 
 

@@ -52,6 +52,11 @@ class _Method(_Open):
     rstd: _Figure
     consistency: _Figure
     all_correct: _Figure | None = None
+    flip: _Figure | None = None
+    osi: _Figure | None = None
+    ckld: _Finite | None = None
+    rsd: _Cost | None = None
+    bias_score: _Share | None = None
     chi_square: _Test = _Test()
     position_test: _Test = _Test()
     recall: list[_Points | None] = Field(default_factory=list)
