@@ -88,6 +88,9 @@ def figures_of(decision: Decision, plan_index: PlanIndex, *, seed: int) -> dict[
 
 _NO_POSITIONS: Mapping[str, Any] = {
     "rstd": {"value": None, "low": None, "high": None},
+    "ckld": None,
+    "rsd": None,
+    "bias_score": None,
     "chi_square": {"statistic": None, "p_value": None},
     "position_test": {"statistic": None, "p_value": None},
 }
