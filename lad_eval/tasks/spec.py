@@ -45,11 +45,12 @@ class PermutationSpec(_Strict):
 
     `shared`: the identity and `count - 1` orders drawn once with `seed`, the same for all samples, at most N! in all.
     `identity`: the order of the data only, for questions whose text refers to the order.
+    `facet-probe`: `count` orders of each sample, drawn with `seed` and its id, see `lad_eval.tasks.facet_probe`.
     """
 
     count: _Orders = 5
     seed: StrictInt = 42
-    scheme: Literal["shared", "identity"] = "shared"
+    scheme: Literal["shared", "identity", "facet-probe"] = "shared"
 
     @model_validator(mode="after")
     def _one_identity(self) -> PermutationSpec:
@@ -141,6 +142,12 @@ class TaskSpec(_Strict):
         if problem := prompt_problem(prompt):
             raise ValueError(problem)
         return prompt
+
+    @model_validator(mode="after")
+    def _one_part_moves(self) -> TaskSpec:
+        if self.vary == "both" and self.permutations.scheme == "facet-probe":
+            raise ValueError("scheme 'facet-probe' moves one part: set vary: images or vary: options")
+        return self
 
     @model_serializer(mode="wrap")
     def _without_defaults(self, as_usual: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lad_eval.errors import DataError
+from lad_eval.tasks.facet_probe import facet_probe_orders
 from lad_eval.tasks.prompts import identifiers, lists_options, question
 from lad_eval.tasks.request import (
     AnswerKind,
@@ -136,13 +137,16 @@ class Task:
 
     def arrangements(self, sample: Sample) -> tuple[Arrangement, ...]:
         """The T arrangements in which a test sample is displayed, the data's own first."""
-        vary, spec = self.spec.vary, self.spec.permutations
-        if not self.permutable or sample.kind != "texts" or vary not in ("images", "both"):
+        spec, same, movable = self.spec.permutations, Permutation.identity(self.candidates), len(sample.movable)
+        if self.permutable and spec.scheme == "facet-probe":
+            parts = movable if self.varies_images_only else self.candidates
+            orders = facet_probe_orders(sample.id, parts, spec.count, spec.seed)
+            return tuple(Arrangement(same, order) if self.varies_images_only else Arrangement(order) for order in orders)
+        if not self.permutable or sample.kind != "texts" or self.spec.vary == "options":
             return tuple(map(Arrangement, self.orders))
-        options = self.candidates if vary == "both" else 1
-        drawn = draw_arrangements(options, len(sample.movable), spec.count, spec.seed)
-        same = Permutation.identity(self.candidates)
-        return drawn if vary == "both" else tuple(Arrangement(same, images) for _, images in drawn)
+        if self.spec.vary == "both":
+            return draw_arrangements(self.candidates, movable, spec.count, spec.seed)
+        return tuple(Arrangement(same, images) for _, images in draw_arrangements(1, movable, spec.count, spec.seed))
 
     def samples(self, split: Split = "test", limit: int | None = None) -> Iterator[Sample]:
         """Samples of a split in a fixed order: at most as many as the definition sets; `limit` only shortens the list.
