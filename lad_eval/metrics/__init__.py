@@ -47,6 +47,7 @@ from lad_eval.metrics.paired import (
 )
 from lad_eval.metrics.power import noticeable_mean, noticeable_rise, noticeable_share, rstd_swap_test
 from lad_eval.metrics.predictions import Grid, Predictions, PredictionsError
+from lad_eval.metrics.same_order import SameOrder, disagreement, same_order
 
 __all__ = [
     "ALPHA",
@@ -63,6 +64,7 @@ __all__ = [
     "PositionTest",
     "Predictions",
     "PredictionsError",
+    "SameOrder",
     "Significance",
     "Summary",
     "accuracy",
@@ -79,6 +81,7 @@ __all__ = [
     "detectable",
     "detectable_between",
     "detectable_in",
+    "disagreement",
     "divergence",
     "equal",
     "flip_rate",
@@ -100,6 +103,7 @@ __all__ = [
     "rsd",
     "rstd",
     "rstd_swap_test",
+    "same_order",
     "significance",
     "significance_by",
     "summarise",

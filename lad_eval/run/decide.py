@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -136,11 +136,13 @@ class Decision:
         answers: in the order of `rows`.
         calibration_passes: decoder passes of its calibration and of its intervention's; 0 where neither calibrates.
         rows: of the evaluated requests.
+        repeated: Int[R, n], the answers in each repetition, `answers` the first; None without repetitions.
     """
 
     answers: Answers
     calibration_passes: int
     rows: Rows
+    repeated: Ints | None = None
 
 
 def calibrated(evidence: Evidence, plan_index: PlanIndex, method: Method) -> int:
@@ -170,9 +172,18 @@ def decide(results: Results, plan_index: PlanIndex, method: Method, calibration_
         EvidenceError: evidence or replies are missing or not what the method needs.
         ResultsError: the run lacks what the method needs.
     """
+    answers = _answers(results, plan_index, method)
+    decision = Decision(answers, calibration_passes, results.select_keys(plan_index.evaluated))
+    if not plan_index.repeats or method.orders != "identity":
+        return decision
+    others = [replace(plan_index, evaluated=keys) for keys in list(zip(*plan_index.repeats, strict=True))[1:]]
+    positions = [answers.position, *(_answers(results, other, method).position for other in others)]
+    return replace(decision, repeated=np.stack(positions))
+
+
+def _answers(results: Results, plan_index: PlanIndex, method: Method) -> Answers:
     seen = results.select_keys(plan_index.seen_by(method))
-    answers = method.decide(seen, index_of(seen, plan_index, method))
-    return Decision(answers, calibration_passes, results.select_keys(plan_index.evaluated))
+    return method.decide(seen, index_of(seen, plan_index, method))
 
 
 def index_of(seen: Rows, plan_index: PlanIndex, method: Method) -> Ints:

@@ -20,7 +20,7 @@ from lad_eval.files.atomic import write_atomically
 from lad_eval.files.documents import write_json
 from lad_eval.files.tables import write_table
 from lad_eval.methods import PLAIN, Method, resolve_methods
-from lad_eval.metrics import Predictions, bias_score, paired_test, summarise
+from lad_eval.metrics import Predictions, bias_score, paired_test, same_order, summarise
 from lad_eval.run.condition_results import ConditionResults, condition_results_of
 from lad_eval.run.decide import Decision, PlanIndex
 from lad_eval.run.folder.files import AGAIN, METRICS, PREDICTIONS, ResultsError, read_metrics, read_spec
@@ -82,8 +82,20 @@ def figures_of(decision: Decision, plan_index: PlanIndex, *, seed: int) -> dict[
         "unparsable": summary.unparsable,
         "forward_passes": _known(float(decision.answers.passes.mean())),
         "calibration_passes": decision.calibration_passes,
+        **_same_order(decision, plan_index, seed),
     }
     return {**figures, **_NO_POSITIONS, "recall": []} if plan_index.moves_images_only(decision.rows) else figures
+
+
+def _same_order(decision: Decision, plan_index: PlanIndex, seed: int) -> dict[str, Any]:
+    """The same-order control; {} without repetitions."""
+    if decision.repeated is None:
+        return {}
+    grids = [Predictions.of(decision.rows, each, plan_index.permutation_index).grid for each in decision.repeated]
+    control = same_order(np.stack([grid.chosen for grid in grids], axis=2), seed=seed)
+    estimates = {"d_same": control.same, "d_cross": control.cross, "delta": control.difference}
+    values = {name: {part: _known(value) for part, value in each._asdict().items()} for name, each in estimates.items()}
+    return {"same_order": {"repeats": control.repeats, **values}}
 
 
 _NO_POSITIONS: Mapping[str, Any] = {

@@ -10,14 +10,22 @@ import pytest
 from lad_eval.errors import UserError
 from lad_eval.methods import make_method
 from lad_eval.models.base import by_identifiers
+from lad_eval.report.trials import read_trials, trial_figures, trial_lines
 from lad_eval.run.collect import check_options, collect
 from lad_eval.run.execute import run_tasks
+from lad_eval.run.folder.stored import load_run
+from lad_eval.tasks.facet_probe import facet_probe_orders
 from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.request import Permutation, Request
 
 from .conftest import only_run, settings
 
 TASK = "scenes_count_n4"
+
+
+def read_written(lines, path):
+    path.write_text("\n".join(lines))
+    return read_trials(path)
 
 
 def with_spec(**keys):
@@ -39,6 +47,11 @@ def test_a_run_on_texts_has_figures_predictions_and_the_image_orders(counted, tm
     assert one.image_order.tolist() == [" ".join(map(str, order)) for order in plan["image_orders"]]
     assert one.image_order.nunique() > 1
     assert one.order.nunique() > 1
+    lines = trial_lines(load_run(folder), ["vanilla"])
+    (figures,) = trial_figures(read_written(lines, tmp_path / "trials.jsonl"))
+    assert 100 * figures.flip == 100 - metrics["methods"]["vanilla"]["consistency"]["value"]
+    assert 100 * figures.accuracy == pytest.approx(metrics["methods"]["vanilla"]["accuracy"]["value"])
+    assert json.loads(lines[1])["adapter_metadata"]["image_order"] == plan["image_orders"][1]
     # The answer that counts is the option, whichever letter it has.
     by_sample = one.groupby("sample_id")
     same = by_sample["image"].nunique() == 1
@@ -52,17 +65,27 @@ def test_orders_of_images_alone_give_no_figures_by_position(model, tmp_path, mon
     path = tmp_path / "images.yaml"
     path.write_text(
         "source: scenes\nsetting: count\ncandidates: 4\nsamples: 3\nidentifiers: A..\nprompt: choices\nvary: images\n"
-        "calibration: {samples: 1}\npermutations: {count: 3}\n"
+        "calibration: {samples: 1}\npermutations: {count: 3, scheme: facet-probe}\nrepeats: 2\n"
     )
     monkeypatch.setattr(execute, "load_model", lambda name, **options: model)
     methods = ("vanilla", "pride", "permutation-average")
     run_tasks(settings(tmp_path / "runs", tasks=(str(path),), methods=methods))
-    figures = json.loads((only_run(tmp_path / "runs") / "metrics.json").read_text())["methods"]
+    folder = only_run(tmp_path / "runs")
+    figures = load_run(folder).metrics["methods"]
     for name in methods:
         assert figures[name]["rstd"] == {"value": None, "low": None, "high": None}
         assert figures[name]["recall"] == []
         assert figures[name]["position_test"]["p_value"] is None
         assert figures[name]["accuracy"]["std"] is not None
+    plan = json.loads((folder / "plan.json").read_text())
+    name = json.loads(trial_lines(load_run(folder), ["vanilla"])[0])["item_id"]
+    assert plan["image_orders"][:3] == [list(order.order) for order in facet_probe_orders(name, 3, 3)]
+    # Each order is run twice, in other batches; a deterministic model answers both alike.
+    assert [len(keys) for keys in plan["repeats"]] == [2] * 9
+    for name in ("vanilla", "pride"):
+        assert figures[name]["same_order"]["d_same"]["value"] == 0
+        assert figures[name]["same_order"]["d_cross"]["value"] == figures[name]["same_order"]["delta"]["value"]
+    assert "same_order" not in figures["permutation-average"]  # it would need every shift again
 
 
 @pytest.mark.parametrize("name", ["lad", "lad-paper", "raw-attention", "purified-attention", "average-cyclic+lad"])

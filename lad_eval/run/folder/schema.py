@@ -43,6 +43,19 @@ class _Test(_Open):
     p_value: _Share | None = None
 
 
+class _Difference(_Open):
+    value: _Finite | None
+    low: _Finite | None = None
+    high: _Finite | None = None
+
+
+class _SameOrder(_Open):
+    repeats: _Positive
+    d_same: _Figure
+    d_cross: _Figure
+    delta: _Difference
+
+
 class _Method(_Open):
     parameters: dict[str, Any] = Field(default_factory=dict)
     condition: dict[str, Any] | None = None
@@ -57,6 +70,7 @@ class _Method(_Open):
     ckld: _Finite | None = None
     rsd: _Cost | None = None
     bias_score: _Share | None = None
+    same_order: _SameOrder | None = None
     chi_square: _Test = _Test()
     position_test: _Test = _Test()
     recall: list[_Points | None] = Field(default_factory=list)
