@@ -50,5 +50,5 @@ def same_order(chosen: Ints, *, seed: int = 42, resamples: int = RESAMPLES) -> S
     shares = disagreement(chosen)
     columns = 100 * np.column_stack([shares, shares[:, 1] - shares[:, 0]])
     draws = resampled_means(columns, resamples, seed)
-    estimates = [Estimate(float(columns[:, i].mean()), *interval(draws[:, i])) for i in range(3)]
-    return SameOrder(*estimates, repeats=chosen.shape[2])
+    same, cross, difference = (Estimate(float(columns[:, i].mean()), *interval(draws[:, i])) for i in range(3))
+    return SameOrder(same, cross, difference, chosen.shape[2])
