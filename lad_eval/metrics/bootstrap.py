@@ -142,7 +142,8 @@ class Summary:
         unparsable: number of rows without an answer.
         samples: S.
         permutations: T.
-        flip: share of samples with different answers under the permutations, see `audit.flip_rate`.
+        flip: share of samples that are not answered alike under all permutations, see `audit.flip_rate`.
+        flip_parsed: the same with replies without an answer left out.
         osi: order-sensitivity index, 0 to 1, see `audit.osi`.
         ckld: divergence of right positions from answered ones in nats, see `audit.ckld`.
         rsd: relative standard deviation of the recall (no unit), see `audit.rsd`; NaN if nothing is right.
@@ -172,6 +173,7 @@ class Summary:
     flip: float
     flip_low: float
     flip_high: float
+    flip_parsed: float
     osi: float
     osi_low: float
     osi_high: float
@@ -219,6 +221,7 @@ def summarise(predictions: Predictions, *, seed: int = 42, resamples: int = RESA
         flip=audit.flip_rate(grid.chosen),
         flip_low=flip_low,
         flip_high=flip_high,
+        flip_parsed=audit.flip_rate(grid.chosen, released=True),
         osi=audit.osi(grid.chosen, N),
         osi_low=osi_low,
         osi_high=osi_high,

@@ -72,6 +72,7 @@ def figures_of(decision: Decision, plan_index: PlanIndex, *, seed: int) -> dict[
             "high": _known(summary.all_correct_high),
         },
         "flip": {"value": summary.flip, "low": _known(summary.flip_low), "high": _known(summary.flip_high)},
+        "flip_parsed": summary.flip_parsed,
         "osi": {"value": summary.osi, "low": _known(summary.osi_low), "high": _known(summary.osi_high)},
         "ckld": _known(summary.ckld),
         "rsd": _known(summary.rsd),
@@ -131,7 +132,7 @@ def _mean_of(draws: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for name in averaged:
         mean[name] = {key: _mean([draw[name][key] for draw in draws]) for key in draws[0][name]}
     recall = [_mean(list(column)) for column in zip(*(draw["recall"] for draw in draws), strict=True)]
-    mean |= {name: _mean([draw[name] for draw in draws]) for name in ("ckld", "rsd", "bias_score")}
+    mean |= {name: _mean([draw[name] for draw in draws]) for name in ("flip_parsed", "ckld", "rsd", "bias_score")}
     return {**draws[0], **mean, "recall": recall, "draws": len(draws)}
 
 

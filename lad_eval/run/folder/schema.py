@@ -66,6 +66,7 @@ class _Method(_Open):
     consistency: _Figure
     all_correct: _Figure | None = None
     flip: _Figure | None = None
+    flip_parsed: _Points | None = None
     osi: _Figure | None = None
     ckld: _Finite | None = None
     rsd: _Cost | None = None
