@@ -34,13 +34,14 @@ class _Document(BaseModel):
     random: tuple[Annotated[_Keys, Field(min_length=1)], ...] = ()
     image_orders: tuple[Annotated[tuple[_Index, ...], Field(min_length=1)], ...] = ()
     repeats: tuple[Annotated[_Keys, Field(min_length=1)], ...] = ()
+    clusters: _Keys = ()
 
     @model_validator(mode="after")
     def _fits(self) -> _Document:
         n = len(self.evaluated)
         orders = [keys for keys in (self.cyclic, self.random, self.repeats) if keys]
         same = all(len(keys) == n and len({len(of_one) for of_one in keys}) == 1 for keys in orders)
-        if len(self.permutation_index) != n or not same or len(self.image_orders) not in (0, n):
+        if len(self.permutation_index) != n or not same or not {len(self.image_orders), len(self.clusters)} <= {0, n}:
             raise ValueError("its lists differ in length")
         return self
 
@@ -56,6 +57,7 @@ class PlanIndex:
     random: tuple[tuple[str, ...], ...] = ()
     image_orders: tuple[tuple[int, ...], ...] = ()
     repeats: tuple[tuple[str, ...], ...] = ()
+    clusters: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, plan: Plan) -> PlanIndex:
@@ -85,7 +87,7 @@ class PlanIndex:
 
     def write(self, folder: Path, run: str) -> None:
         """Writes the keys as JSON, with the digest of the run's spec."""
-        later = ("image_orders", "repeats")
+        later = ("image_orders", "repeats", "clusters")
         document = {name: value for name, value in asdict(self).items() if value or name not in later}
         write_json(folder / PLAN, {_RUN: run, **document})
 

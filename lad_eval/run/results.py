@@ -50,7 +50,9 @@ def figures_of(decision: Decision, plan_index: PlanIndex, *, seed: int) -> dict[
         each = [replace(answers, position=position, repetitions=None) for position in answers.repetitions]
         single = [replace(decision, answers=one) for one in each]
         return _mean_of([figures_of(one, plan_index, seed=seed) for one in single])
-    summary = summarise(Predictions.of(decision.rows, decision.answers.position, plan_index.permutation_index), seed=seed)
+    predictions = Predictions.of(decision.rows, decision.answers.position, plan_index.permutation_index)
+    clusters = dict(zip(decision.rows.sample_id.tolist(), plan_index.clusters, strict=True)) if plan_index.clusters else None
+    summary = summarise(predictions, seed=seed, clusters=clusters)
     figures = {
         "samples": summary.samples,
         "permutations": summary.permutations,
@@ -83,17 +85,18 @@ def figures_of(decision: Decision, plan_index: PlanIndex, *, seed: int) -> dict[
         "unparsable": summary.unparsable,
         "forward_passes": _known(float(decision.answers.passes.mean())),
         "calibration_passes": decision.calibration_passes,
-        **_same_order(decision, plan_index, seed),
+        **_same_order(decision, plan_index, seed, clusters),
     }
     return {**figures, **_NO_POSITIONS, "recall": []} if plan_index.moves_images_only(decision.rows) else figures
 
 
-def _same_order(decision: Decision, plan_index: PlanIndex, seed: int) -> dict[str, Any]:
+def _same_order(decision: Decision, plan_index: PlanIndex, seed: int, clusters: Mapping[str, str] | None) -> dict[str, Any]:
     """The same-order control; {} without repetitions."""
     if decision.repeated is None:
         return {}
     grids = [Predictions.of(decision.rows, each, plan_index.permutation_index).grid for each in decision.repeated]
-    control = same_order(np.stack([grid.chosen for grid in grids], axis=2), seed=seed)
+    labels = None if clusters is None else [clusters[sample] for sample in grids[0].sample_id.tolist()]
+    control = same_order(np.stack([grid.chosen for grid in grids], axis=2), seed=seed, clusters=labels)
     estimates = {"d_same": control.same, "d_cross": control.cross, "delta": control.difference}
     values = {name: {part: _known(value) for part, value in each._asdict().items()} for name, each in estimates.items()}
     return {"same_order": {"repeats": control.repeats, **values}}
