@@ -19,7 +19,7 @@ from lad_eval.evidence.table import Evidence
 from lad_eval.files.atomic import write_atomically
 from lad_eval.files.documents import write_json
 from lad_eval.files.tables import write_table
-from lad_eval.methods import PLAIN, Method, resolve_methods
+from lad_eval.methods import PLAIN, Method, group_of, needs_of, resolve_methods
 from lad_eval.metrics import Predictions, bias_score, paired_test, same_order, summarise
 from lad_eval.run.condition_results import ConditionResults, condition_results_of
 from lad_eval.run.decide import Decision, PlanIndex
@@ -172,10 +172,9 @@ def metrics_document(
         name: figures_of(decision, _results_of(condition_runs, methods[name]).plan_index, seed=seed)
         for name, decision in decisions.items()
     }
-    used = [condition_run.used(methods.values()) for condition_run in condition_runs]
-    rows = [
-        row for condition_run, keys in zip(condition_runs, used, strict=True) if (row := condition_run.rows(keys)) is not None
-    ]
+    every = [part for condition_run in condition_runs for part in (condition_run, *condition_run.probes.values())]
+    used = [part.used(methods.values()) for part in every]
+    rows = [row for condition_run, keys in zip(every, used, strict=True) if (row := condition_run.rows(keys)) is not None]
     replies = [replies for condition_run in condition_runs for replies in condition_run.replies.values()]
     answers: list[Evidence | Replies] = [*rows, *replies]
     learned = [state for condition_run in condition_runs for state in condition_run.learned]
@@ -224,6 +223,8 @@ def metrics_document(
             name: {
                 "parameters": json.loads(json.dumps(methods[name].get_params())),
                 "condition": _results_of(condition_runs, methods[name]).document(),
+                "group": group_of(methods[name]),
+                "needs": list(needs_of(methods[name])),
                 **figure,
             }
             for name, figure in figures.items()

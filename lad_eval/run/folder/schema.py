@@ -59,6 +59,8 @@ class _SameOrder(_Open):
 class _Method(_Open):
     parameters: dict[str, Any] = Field(default_factory=dict)
     condition: dict[str, Any] | None = None
+    group: str | None = None
+    needs: list[str] = Field(default_factory=list)
     samples: _Positive
     permutations: _Positive
     accuracy: _Accuracy
