@@ -217,7 +217,7 @@ def _methods() -> Iterator[str]:
         if method.decoding is not None and method.decoding.samples > 1:
             count = str(method.decoding.samples)
         many = {"pass": "passes", "reply": "replies"}[unit] if count != "1" else unit
-        more = [need for need in needs_of(method) if not need.endswith("passes")]
+        more = [word for word in needs_of(method) if not word.endswith("passes")]
         return reads, " + ".join([f"{count} {many}", *more])
 
     rows = []

@@ -67,7 +67,7 @@ class Method(ABC):
         condition: that the model must have been run under; evidence does not record it, so the caller must know. A name may
             add to that of the class.
         parameters: name -> allowed values, as the constructor declares them.
-        reads_right_images: whether `calibrate` must be told the samples' right images.
+        reads_right_images: whether `calibrate` reads the right images of its samples.
         renamed: current name of a parameter by its former name, which names of methods and files may still use.
         moves_letters: whether its other displayed orders must give every option another letter, so that orders of the images
             alone do not serve.

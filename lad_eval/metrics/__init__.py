@@ -6,7 +6,7 @@ function of arrays.
 """
 
 from lad_eval.evidence.replies import UNPARSABLE
-from lad_eval.metrics.audit import bias_score, ckld, flip_rate, order_entropy, osi, rsd
+from lad_eval.metrics.audit import Policies, bias_score, ckld, flip_rate, order_entropy, osi, policies, rsd
 from lad_eval.metrics.bootstrap import (
     RESAMPLES,
     Estimate,
@@ -69,6 +69,7 @@ __all__ = [
     "Grid",
     "McNemar",
     "Outcome",
+    "Policies",
     "PositionTest",
     "Predictions",
     "PredictionsError",
@@ -104,6 +105,7 @@ __all__ = [
     "osi",
     "outcomes",
     "paired_test",
+    "policies",
     "position_test",
     "recall",
     "recall_intervals",

@@ -5,6 +5,8 @@ S samples, T orders, N candidates; each source is named at its function.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from lad_eval.evidence.replies import UNPARSABLE
@@ -105,6 +107,36 @@ def bias_score(log_proba: Floats, gold: Ints) -> float:
     probabilities, n = np.exp(log_proba), log_proba.shape[1]
     by_gold = np.stack([probabilities[gold == i].mean(axis=0) for i in np.unique(gold)])
     return float(np.abs(by_gold.mean(axis=0) - 1 / n).sum() / 2)
+
+
+class Policies(NamedTuple):
+    """What could be made of the answers under several orders, in points; NaN where a figure is not defined.
+
+    Attributes:
+        any_correct: share of samples that are right under at least one order: the most that choosing an order could reach.
+        worst_order: the lowest accuracy of an order, and `best_order` the highest.
+        agreement: share of samples whose first two orders choose the same image: the coverage of answering only then.
+        agreed_accuracy: accuracy on those.
+    """
+
+    any_correct: float
+    worst_order: float
+    best_order: float
+    agreement: float
+    agreed_accuracy: float
+
+
+def policies(chosen: Ints, correct: Bools) -> Policies:
+    """Figures of Facet-Probe's policies (as `flip_rate`) from Int[S, T], images or -1, and Bool[S, T]."""
+    by_order = 100 * correct.mean(axis=0)
+    agreed = (chosen[:, 0] == chosen[:, 1]) & (chosen[:, 0] != UNPARSABLE) if chosen.shape[1] > 1 else None
+    return Policies(
+        100 * float(correct.any(axis=1).mean()),
+        float(by_order.min()),
+        float(by_order.max()),
+        np.nan if agreed is None else 100 * float(agreed.mean()),
+        100 * float(correct[agreed, 0].mean()) if agreed is not None and agreed.any() else np.nan,
+    )
 
 
 def _votes(chosen: Ints) -> Ints:

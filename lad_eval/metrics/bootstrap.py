@@ -165,6 +165,7 @@ class Summary:
         osi: order-sensitivity index, 0 to 1, see `audit.osi`.
         ckld: divergence of right positions from answered ones in nats, see `audit.ckld`.
         rsd: relative standard deviation of the recall (no unit), see `audit.rsd`; NaN if nothing is right.
+        policies: what could be made of the answers under several orders, see `audit.Policies`.
     """
 
     accuracy: float
@@ -197,6 +198,7 @@ class Summary:
     osi_high: float
     ckld: float
     rsd: float
+    policies: audit.Policies
 
 
 def summarise(
@@ -255,4 +257,5 @@ def summarise(
         osi_high=osi_high,
         ckld=audit.ckld(grid.gold, grid.predicted, N),
         rsd=audit.rsd(grid.gold, grid.predicted, N),
+        policies=audit.policies(grid.chosen, correct),
     )

@@ -78,6 +78,7 @@ def figures_of(decision: Decision, plan_index: PlanIndex, *, seed: int) -> dict[
         "osi": {"value": summary.osi, "low": _known(summary.osi_low), "high": _known(summary.osi_high)},
         "ckld": _known(summary.ckld),
         "rsd": _known(summary.rsd),
+        "policies": {name: _known(value) for name, value in summary.policies._asdict().items()},
         "bias_score": None if answers.log_proba is None else bias_score(answers.log_proba, decision.rows.gold_position),
         "chi_square": {"statistic": _known(summary.chi2), "p_value": _known(summary.chi2_p)},
         "position_test": {"statistic": _known(summary.position_statistic), "p_value": _known(summary.position_p)},
@@ -130,7 +131,7 @@ def tests_between(decisions: Mapping[str, Decision], plan_index: PlanIndex) -> d
 
 def _mean_of(draws: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Figures averaged over draws, intervals bound by bound; tests are those of the first draw."""
-    averaged = ("accuracy", "rstd", "consistency", "all_correct", "flip", "osi")
+    averaged = ("accuracy", "rstd", "consistency", "all_correct", "flip", "osi", "policies")
     mean: dict[str, Any] = {}
     for name in averaged:
         mean[name] = {key: _mean([draw[name][key] for draw in draws]) for key in draws[0][name]}

@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from lad_eval.metrics import bias_score, ckld, consistency, flip_rate, order_entropy, osi, rsd, summarise
+from lad_eval.metrics import (
+    bias_score,
+    ckld,
+    consistency,
+    flip_rate,
+    order_entropy,
+    osi,
+    policies,
+    rsd,
+    summarise,
+)
 
 
 def entropy(*shares):
@@ -74,3 +84,14 @@ def test_summaries_hold_the_figures_with_intervals(table):
     assert 0 < summary.osi_low < summary.osi < summary.osi_high < 1
     assert 0 < summary.ckld < 1
     assert summary.rsd > 0
+
+
+def test_policies_by_hand():
+    """Right images 0, 1, 2, 0, 1. The first two orders agree on the first and the last sample; the first is right there."""
+    chosen, gold = np.array([[0, 0, 1], [1, 0, 0], [0, 2, 1], [-1, -1, 0], [2, 2, 2]]), np.array([0, 1, 2, 0, 1])
+    found = policies(chosen, chosen == gold[:, None])
+    assert found == pytest.approx((80, 20, 40, 40, 50))
+    alone = policies(chosen[:, :1], (chosen == gold[:, None])[:, :1])
+    assert alone[:3] == pytest.approx((40, 40, 40))
+    assert np.isnan(alone[3:]).all()
+    assert np.isnan(policies(np.array([[0, 1]]), np.array([[True, False]])).agreed_accuracy)

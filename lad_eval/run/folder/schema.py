@@ -74,6 +74,7 @@ class _Method(_Open):
     rsd: _Cost | None = None
     bias_score: _Share | None = None
     same_order: _SameOrder | None = None
+    policies: dict[str, _Points | None] = Field(default_factory=dict)
     chi_square: _Test = _Test()
     position_test: _Test = _Test()
     recall: list[_Points | None] = Field(default_factory=list)
