@@ -124,6 +124,7 @@ COMMANDS = (
         RESULTS,
         ("lad-eval export --format model-card --model lad-tiny --methods vanilla,lad --out README.md",),
     ),
+    Command("trials", report.trials, RESULTS, ("lad-eval trials trials.jsonl",)),
     Command("ls", inspect.ls, PREPARE, ("lad-eval ls tasks", "lad-eval ls methods", "lad-eval ls models --harness vlmeval")),
     Command("validate", inspect.validate, PREPARE, ("lad-eval validate my_pictures.yaml",)),
     Command("doctor", inspect.doctor, PREPARE, ("lad-eval doctor",)),

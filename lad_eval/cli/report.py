@@ -93,11 +93,17 @@ class Form(str, Enum):
 
     model_card = "model-card"
     eval_results = "eval-results"
+    trials = "trials"
 
 
 def export(
     form: Annotated[
-        Form, typer.Option("--format", "-f", help="model-card: a README.md with model-index; eval-results: for .eval_results/.")
+        Form,
+        typer.Option(
+            "--format",
+            "-f",
+            help="model-card: a README.md with model-index; eval-results: for .eval_results/; trials: for Facet-Probe.",
+        ),
     ],
     folders: Folders = None,
     runs: Runs = RESULTS,
@@ -111,13 +117,14 @@ def export(
     out: Annotated[Path | None, typer.Option("--out", help="The file; default: stdout.", dir_okay=False)] = None,
     include_path: IncludePath = None,
 ) -> None:
-    """Write the results of one model for its repository on the Hugging Face hub; nothing is uploaded.
+    """Write results for others: a model's repository on the Hugging Face hub (nothing is uploaded), or one line per answer.
 
-    --methods: of a model card by default all, of eval-results exactly one, by default lad.
+    --methods: of a model card and of trials by default all, of eval-results exactly one, by default lad.
     """
     from lad_eval.files.atomic import sweep, write_text
     from lad_eval.report.card import eval_results, model_card
     from lad_eval.report.html.load import choose
+    from lad_eval.report.trials import trial_lines
     from lad_eval.run.folder.files import ResultsError, read_spec
     from lad_eval.tasks.registry import resolve
     from lad_eval.terminal import write
@@ -127,10 +134,12 @@ def export(
     chosen = None if methods is None else expanded(listed(methods, "methods"), stored_names, "method")
     if form is Form.eval_results and (dataset is None or len(chosen or ["lad"]) > 1):
         raise typer.BadParameter("--format eval-results needs --dataset owner/name and at most one of --methods.")
-    if form is Form.model_card and (dataset or source):
+    if form is not Form.eval_results and (dataset or source):
         raise typer.BadParameter("--dataset and --source belong to --format eval-results.")
     stored = [(run.metrics, read_spec(run.path)) for run in selected]
-    if form is Form.model_card:
+    if form is Form.trials:
+        text = "".join(f"{line}\n" for run in selected for line in trial_lines(run, chosen or run.methods))
+    elif form is Form.model_card:
         text = model_card(stored, chosen)
     else:
         text = eval_results(stored, (chosen or ["lad"])[0], dataset=dataset or "", source_url=source)
@@ -140,9 +149,31 @@ def export(
     try:
         sweep(out.parent, out.name)
         write_text(out, text)
-        log_next_steps("put it into the model's repository on the hub", written=out)
+        step = f"lad-eval trials {out}" if form is Form.trials else "put it into the model's repository on the hub"
+        log_next_steps(step, written=out)
     except OSError as error:
         raise ResultsError(f"Cannot write {out}: {error.strerror}. Choose another file with --out.") from error
+
+
+def trials(
+    files: Annotated[list[Path], typer.Argument(help="Files of JSON lines, as `lad-eval export --format trials` writes them.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as a JSON list.")] = False,
+) -> None:
+    """Compute flip rates and OSI from files of trials, ours or Facet-Probe's."""
+    from dataclasses import asdict
+
+    from lad_eval.report.forms import terminal
+    from lad_eval.report.trials import read_trials, trial_figures, trials_table
+
+    figures = trial_figures(trial for file in files for trial in read_trials(file))
+    if as_json:
+        import json
+
+        from lad_eval.terminal import write_json
+
+        write_json(json.dumps([asdict(one) for one in figures], indent=2))
+        return
+    print_table(lambda width: terminal(trials_table(figures), width))
 
 
 class FormForm(str, Enum):

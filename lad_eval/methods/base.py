@@ -69,6 +69,8 @@ class Method(ABC):
         parameters: name -> allowed values, as the constructor declares them.
         reads_right_images: whether `calibrate` reads the right images of its samples.
         renamed: current name of a parameter by its former name, which names of methods and files may still use.
+        moves_letters: whether its other displayed orders must give every option another letter, so that orders of the images
+            alone do not serve.
     """
 
     name: ClassVar[str]
@@ -77,6 +79,7 @@ class Method(ABC):
     parameters: ClassVar[Mapping[str, Parameter]] = {}
     reads_right_images: ClassVar[bool] = False
     renamed: ClassVar[Mapping[str, str]] = {}
+    moves_letters: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

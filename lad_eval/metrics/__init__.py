@@ -6,19 +6,16 @@ function of arrays.
 """
 
 from lad_eval.evidence.replies import UNPARSABLE
-from lad_eval.metrics.audit import (
-    OrderControl,
-    Policies,
-    bias_score,
-    ckld,
-    flip_rate,
-    order_control,
-    order_entropy,
-    osi,
-    policies,
-    rsd,
+from lad_eval.metrics.audit import Policies, bias_score, ckld, flip_rate, order_entropy, osi, policies, rsd
+from lad_eval.metrics.bootstrap import (
+    RESAMPLES,
+    Estimate,
+    Summary,
+    clustered_means,
+    recall_intervals,
+    resampled_means,
+    summarise,
 )
-from lad_eval.metrics.bootstrap import RESAMPLES, Estimate, Summary, recall_intervals, resampled_means, summarise
 from lad_eval.metrics.change import Change, Figure, changes
 from lad_eval.metrics.figures import (
     ChiSquare,
@@ -58,6 +55,7 @@ from lad_eval.metrics.paired import (
 )
 from lad_eval.metrics.power import noticeable_mean, noticeable_rise, noticeable_share, rstd_swap_test
 from lad_eval.metrics.predictions import Grid, Predictions, PredictionsError
+from lad_eval.metrics.same_order import SameOrder, disagreement, same_order
 
 __all__ = [
     "ALPHA",
@@ -70,12 +68,12 @@ __all__ = [
     "Figure",
     "Grid",
     "McNemar",
-    "OrderControl",
     "Outcome",
     "Policies",
     "PositionTest",
     "Predictions",
     "PredictionsError",
+    "SameOrder",
     "Significance",
     "Summary",
     "accuracy",
@@ -86,12 +84,14 @@ __all__ = [
     "changes",
     "chi_square",
     "ckld",
+    "clustered_means",
     "compare",
     "confusion",
     "consistency",
     "detectable",
     "detectable_between",
     "detectable_in",
+    "disagreement",
     "divergence",
     "equal",
     "flip_rate",
@@ -101,7 +101,6 @@ __all__ = [
     "noticeable_mean",
     "noticeable_rise",
     "noticeable_share",
-    "order_control",
     "order_entropy",
     "osi",
     "outcomes",
@@ -115,6 +114,7 @@ __all__ = [
     "rsd",
     "rstd",
     "rstd_swap_test",
+    "same_order",
     "significance",
     "significance_by",
     "summarise",

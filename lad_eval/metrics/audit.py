@@ -11,31 +11,35 @@ import numpy as np
 
 from lad_eval.evidence.replies import UNPARSABLE
 from lad_eval.evidence.table import Floats, Ints
-from lad_eval.metrics.figures import recall
+from lad_eval.metrics.figures import consistent, recall
 from lad_eval.metrics.predictions import Bools
 
 _RELEASED_FLOOR = 1e-10
 
 
-def flips(chosen: Ints) -> Bools:
-    """Whether different images were chosen under the T orders, Bool[S], from Int[S, T]; missing answers are left out."""
+def flips(chosen: Ints, *, released: bool = False) -> Bools:
+    """Whether a sample's answer flips, Bool[S], from Int[S, T]; arguments as for `flip_rate`."""
+    if not released:
+        return ~consistent(chosen)
     several: Bools = (_votes(chosen) > 0).sum(axis=1) > 1
     return several
 
 
-def flip_rate(chosen: Ints) -> float:
-    """Share of samples whose answer flips, in points, from Int[S, T] (image or -1).
+def flip_rate(chosen: Ints, *, released: bool = False) -> float:
+    """Share of samples that are not answered alike under all T orders, in points: 100 - consistency. It grows with T.
 
-    Source: Facet-Probe (github.com/yahskapar/facet-probe, beb327e, metrics.py). It is 100 - consistency where every reply has an
-    answer; a sample with one answer and a reply without any is neither consistent nor a flip. It grows with T, so state T.
+    Args:
+        chosen: Int[S, T], images or -1; a reply without an answer is a flip.
+        released: leave replies without an answer out, as the released code of Facet-Probe does (github.com/yahskapar/facet-probe,
+            beb327e, metrics.py); a model that never answers then has no flips.
     """
-    return 100 * float(flips(chosen).mean())
+    return 100 * float(flips(chosen, released=released).mean())
 
 
 def order_entropy(chosen: Ints, n_candidates: int, *, released: bool = False) -> Floats:
     """Entropy of each sample's choices over the T orders as a share of its maximum, Float[S] in 0..1; the mean is the OSI.
 
-    Source: order-sensitivity index of Facet-Probe (as `flip_rate`). Replies without an answer are left out; 0 for T = 1.
+    Source: order-sensitivity index of Facet-Probe (see `flip_rate`). Replies without an answer are left out; 0 for T = 1.
 
     Args:
         chosen: Int[S, T], images or -1.
@@ -133,36 +137,6 @@ def policies(chosen: Ints, correct: Bools) -> Policies:
         np.nan if agreed is None else 100 * float(agreed.mean()),
         100 * float(correct[agreed, 0].mean()) if agreed is not None and agreed.any() else np.nan,
     )
-
-
-class OrderControl(NamedTuple):
-    """Disagreement between repetitions: in the same order, in different orders, and the excess of the latter; shares, 0 to 1."""
-
-    same: float
-    cross: float
-    excess: float
-
-
-def order_control(chosen: Ints) -> OrderControl:
-    """How much of the disagreement between orders is there without reordering; of repetitions that are sampled.
-
-    Source: Facet-Probe (as `flip_rate`), same-order control. Pairs with a missing answer are left out; NaN without any pair.
-
-    Args:
-        chosen: Int[S, K, R], images or -1, of R repetitions of K orders.
-    """
-    orders = np.repeat(np.arange(chosen.shape[1]), chosen.shape[2])
-    answers = chosen.reshape(len(chosen), -1)
-    first, second = np.triu_indices(len(orders), 1)
-    known = (answers[:, first] != UNPARSABLE) & (answers[:, second] != UNPARSABLE)
-    differ = (answers[:, first] != answers[:, second]) & known
-
-    def share_of(pairs: Bools) -> float:
-        return float(differ[:, pairs].sum() / known[:, pairs].sum()) if known[:, pairs].any() else np.nan
-
-    within = orders[first] == orders[second]
-    same, cross = share_of(within), share_of(~within)
-    return OrderControl(same, cross, cross - same)
 
 
 def _votes(chosen: Ints) -> Ints:

@@ -20,6 +20,7 @@ from lad_eval.models.prompts.date import DEFAULT_DATE, check_date
 from lad_eval.models.registry import check_model, load_model, weights_identity
 from lad_eval.models.source import display_name
 from lad_eval.names import spell
+from lad_eval.run.collect import check_options
 from lad_eval.run.condition_results import with_their_probes
 from lad_eval.run.condition_runs import Collector, ConditionRun, condition_runs_of
 from lad_eval.run.distributed import DistributedContext
@@ -147,6 +148,8 @@ def run_tasks(settings: Settings, finished: Callable[[str, Path], None] = _ignor
         context.check_shared(settings.out)
         with context.barrier():
             tasks = [load_task(name, calibrate_on=settings.calibrate_on) for name in names]
+            for task in tasks:
+                check_options(task, methods.values())
         model = load(settings, context)
         with context.barrier():
             check_methods(model, methods)

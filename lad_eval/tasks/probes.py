@@ -114,6 +114,7 @@ class Probe:
             cyclic=tuple(map(keys, plan.cyclic)),
             random=tuple(map(keys, plan.random)),
             calibration=keys(plan.calibration),
+            repeats=(),
         )
 
     def _request(self, task: Task, request: Request, words: str) -> Request:

@@ -8,7 +8,6 @@ from lad_eval.metrics import (
     ckld,
     consistency,
     flip_rate,
-    order_control,
     order_entropy,
     osi,
     policies,
@@ -21,12 +20,12 @@ def entropy(*shares):
     return -sum(share * np.log(share) for share in shares)
 
 
-def test_a_flip_needs_two_answers_and_consistency_no_reply_without_one():
+def test_a_released_flip_needs_two_answers_and_ours_no_more_than_a_reply_without_one():
     chosen = np.array([[0, 0, 0], [0, 1, 0], [2, -1, 2], [-1, -1, -1], [1, -1, 2]])
-    assert flip_rate(chosen) == 40  # the second and the last
-    assert consistency(chosen) == 20  # the first
+    assert flip_rate(chosen, released=True) == 40  # the second and the last
+    assert flip_rate(chosen) == 100 - consistency(chosen) == 80  # all but the first
     answered = chosen[:2]
-    assert flip_rate(answered) == 100 - consistency(answered)
+    assert flip_rate(answered) == flip_rate(answered, released=True) == 50
 
 
 def test_osi_by_hand():
@@ -96,10 +95,3 @@ def test_policies_by_hand():
     assert alone[:3] == pytest.approx((40, 40, 40))
     assert np.isnan(alone[3:]).all()
     assert np.isnan(policies(np.array([[0, 1]]), np.array([[True, False]])).agreed_accuracy)
-
-
-def test_the_same_order_control_by_hand():
-    assert order_control(np.array([[[0, 0], [0, 1]]])) == (0.5, 0.5, 0)
-    steady = np.array([[[0, 0, 0], [1, 1, 1]], [[2, 2, -1], [2, 2, 2]]])
-    assert order_control(steady) == pytest.approx((0, 9 / 15, 9 / 15))
-    assert np.isnan(order_control(np.array([[[0], [1]]])).same)

@@ -123,7 +123,7 @@ def rows_of(metrics: Mapping[str, Any], methods: Sequence[str] | None = None) ->
             p_best=p_best.get(name),
             limit=metrics.get("limit"),
             calibrated_on=calibration["task"] if calibration.get("transferred") else None,
-            notes=tuple(metrics.get("notes") or ()),
+            notes=(*(metrics.get("notes") or ()), *_same_order_note(name, figures[name].get("same_order"))),
             flip=_number((figures[name].get("flip") or {}).get("value")),
             osi=_number((figures[name].get("osi") or {}).get("value")),
             ckld=_number(figures[name].get("ckld")),
@@ -133,6 +133,17 @@ def rows_of(metrics: Mapping[str, Any], methods: Sequence[str] | None = None) ->
             needs=", ".join(figures[name]["needs"]) if "needs" in figures[name] else None,
         )
         for name in shown
+    ]
+
+
+def _same_order_note(method: str, control: Mapping[str, Any] | None) -> list[str]:
+    """The same-order control in words; none where a run has no repetitions."""
+    if control is None or control["d_cross"]["value"] is None:
+        return []
+    same, cross, delta = (control[name] for name in ("d_same", "d_cross", "delta"))
+    return [
+        f"{method}: replies differ in {same['value']:.1f} % of pairs within one order ({control['repeats']} repetitions), in "
+        f"{cross['value']:.1f} % across orders; difference {delta['value']:.1f} [{delta['low']:.1f}, {delta['high']:.1f}]."
     ]
 
 
