@@ -88,63 +88,6 @@ def figure(
     log_next_steps("lad-eval report")
 
 
-class Form(str, Enum):
-    """What to write."""
-
-    model_card = "model-card"
-    eval_results = "eval-results"
-
-
-def export(
-    form: Annotated[
-        Form, typer.Option("--format", "-f", help="model-card: a README.md with model-index; eval-results: for .eval_results/.")
-    ],
-    folders: Folders = None,
-    runs: Runs = RESULTS,
-    model: Model = None,
-    tasks: SomeTasks = None,
-    methods: SomeMethods = None,
-    dataset: Annotated[
-        str | None, typer.Option("--dataset", help="eval-results: hub id of the benchmark that lists the tasks.")
-    ] = None,
-    source: Annotated[str | None, typer.Option("--source", help="eval-results: URL where the results can be seen.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="The file; default: stdout.", dir_okay=False)] = None,
-    include_path: IncludePath = None,
-) -> None:
-    """Write the results of one model for its repository on the Hugging Face hub; nothing is uploaded.
-
-    --methods: of a model card by default all, of eval-results exactly one, by default lad.
-    """
-    from lad_eval.files.atomic import sweep, write_text
-    from lad_eval.report.card import eval_results, model_card
-    from lad_eval.report.html.load import choose
-    from lad_eval.run.folder.files import ResultsError, read_spec
-    from lad_eval.tasks.registry import resolve
-    from lad_eval.terminal import write
-
-    selected = choose(folders or [runs], model, None if tasks is None else [resolve(word) for word in listed(tasks, "tasks")])
-    stored_names = list(dict.fromkeys(name for run in selected for name in run.methods))
-    chosen = None if methods is None else expanded(listed(methods, "methods"), stored_names, "method")
-    if form is Form.eval_results and (dataset is None or len(chosen or ["lad"]) > 1):
-        raise typer.BadParameter("--format eval-results needs --dataset owner/name and at most one of --methods.")
-    if form is Form.model_card and (dataset or source):
-        raise typer.BadParameter("--dataset and --source belong to --format eval-results.")
-    stored = [(run.metrics, read_spec(run.path)) for run in selected]
-    if form is Form.model_card:
-        text = model_card(stored, chosen)
-    else:
-        text = eval_results(stored, (chosen or ["lad"])[0], dataset=dataset or "", source_url=source)
-    if out is None:
-        write(text)
-        return
-    try:
-        sweep(out.parent, out.name)
-        write_text(out, text)
-        log_next_steps("put it into the model's repository on the hub", written=out)
-    except OSError as error:
-        raise ResultsError(f"Cannot write {out}: {error.strerror}. Choose another file with --out.") from error
-
-
 class FormForm(str, Enum):
     """Formats of the table."""
 
