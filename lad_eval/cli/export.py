@@ -82,7 +82,7 @@ def export(
     if form is Form.benchmark:
         _write_benchmark(tasks, dataset, licence, out, quiet=quiet)
         return
-    from lad_eval.report.card import Source, eval_results, model_card
+    from lad_eval.report.card import ResultsLink, eval_results, model_card
     from lad_eval.report.html.load import choose
     from lad_eval.run.folder.files import read_spec
     from lad_eval.tasks.registry import resolve
@@ -103,7 +103,7 @@ def export(
         dataset=dataset,
         revision=dataset_revision,
         date=evaluated_on,
-        source=None if source is None else Source(source, source_user, source_org),
+        source=None if source is None else ResultsLink(source, source_user, source_org),
     )
     _write(text, out)
 

@@ -160,8 +160,8 @@ def _features(images: bool) -> Any:
 
     text, number = Value("string"), Value("int32")
     shown = {"images": Sequence(Image())} if images else {"image_files": Sequence(text), "image_digests": Sequence(text)}
-    asked = {"id": text, "question": text, **shown, "identifiers": Sequence(text), "answer": number}
-    return Features({**asked, "orders": Sequence(Sequence(number))})
+    columns = {"id": text, "question": text, **shown, "identifiers": Sequence(text), "answer": number}
+    return Features({**columns, "orders": Sequence(Sequence(number))})
 
 
 def _rows(config: _Config, split: Split) -> Iterator[dict[str, Any]]:

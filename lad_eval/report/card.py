@@ -35,7 +35,7 @@ class CardError(UserError):
 
 
 @dataclass(frozen=True)
-class Source:
+class ResultsLink:
     """Where results can be seen, and whose they are on the hub.
 
     Attributes:
@@ -79,7 +79,7 @@ def eval_results(
     dataset: str,
     revision: str | None = None,
     date: str | None = None,
-    source: Source | None = None,
+    source: ResultsLink | None = None,
 ) -> str:
     """A file for `.eval_results/`: the accuracy of one method, one entry per task.
 

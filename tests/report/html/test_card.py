@@ -5,7 +5,7 @@ import yaml
 from huggingface_hub import EvalResultEntry, ModelCard, parse_eval_result_entries
 
 from lad_eval.cli.main import invoke
-from lad_eval.report.card import CardError, Source, eval_results, model_card
+from lad_eval.report.card import CardError, ResultsLink, eval_results, model_card
 from lad_eval.run.folder.files import SPEC, read_run_json
 from tests.report.html.looked import finished
 
@@ -55,7 +55,7 @@ def test_the_hub_reads_eval_results_back(runs):
         dataset="owner/scenes",
         revision="0123456789abcdef" * 2 + "01234567",
         date="2026-11-27T10:30:00Z",
-        source=Source("https://example.org/report.html", user="someone", org="lab"),
+        source=ResultsLink("https://example.org/report.html", user="someone", org="lab"),
     )
     entries = parse_eval_result_entries(yaml.safe_load(text))
     assert [entry.task_id for entry in entries] == ["scenes_random_n4", "scenes_random_n2"]
