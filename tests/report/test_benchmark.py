@@ -94,7 +94,7 @@ def test_the_same_rows_are_not_written_twice_and_other_rows_are(scenes, tmp_path
 
 
 def test_the_users_own_pictures_need_a_licence(own, tmp_path, progress):
-    with pytest.raises(CardError, match=r"own shows your own pictures; state their licence as the hub names it: --licence"):
+    with pytest.raises(CardError, match=r"own shows your own pictures; state their licence as the hub names it, --licence"):
         write_benchmark([own], tmp_path / "out", progress, dataset="owner/own")
     write_benchmark([own], tmp_path / "out", progress, dataset="owner/own", licence="cc-by-4.0")
     assert DatasetCard.load(tmp_path / "out" / "README.md").data.license == "cc-by-4.0"
