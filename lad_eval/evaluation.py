@@ -58,13 +58,17 @@ class RunResult:
         frame: pd.DataFrame = pd.DataFrame([row.as_dict() for row in self.rows])
         return frame
 
-    def table(self, form: Literal["text", "md", "latex", "csv", "json"] = "text") -> str:
+    def table(self, form: Literal["text", "md", "latex", "csv", "json"] = "text", columns: Sequence[str] = ()) -> str:
         """The figures as a table.
 
+        Args:
+            form: "csv" and "json" have all figures, unrounded.
+            columns: as `lad-eval run --columns` takes them; none: the usual ones.
+
         Raises:
-            UserError: no such form.
+            UserError: no such form or column.
         """
-        return render(self.rows, "rich" if form == "text" else form)
+        return render(self.rows, "rich" if form == "text" else form, columns)
 
     def compare(self, task: str | None = None, *, against: str | None = None) -> list[Comparison]:
         """Paired tests between the methods on one task, corrected for their number (Holm).

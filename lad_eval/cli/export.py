@@ -1,4 +1,4 @@
-"""`lad-eval export`: results and tasks in the formats of the Hugging Face hub."""
+"""`lad-eval export`: results and tasks in the formats of others."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ class Form(str, Enum):
 
     model_card = "model-card"
     eval_results = "eval-results"
+    trials = "trials"
     benchmark = "benchmark"
 
 
-_RESULTS = frozenset({Form.model_card, Form.eval_results})
+_RESULTS = frozenset({Form.model_card, Form.eval_results, Form.trials})
 _EVAL_RESULTS, _BENCHMARK = frozenset({Form.eval_results}), frozenset({Form.benchmark})
 
 
@@ -32,7 +33,8 @@ def export(
         typer.Option(
             "--format",
             "-f",
-            help="model-card: a README.md with model-index; eval-results: for .eval_results/; benchmark: tasks as a data set.",
+            help="model-card: a README.md with model-index; eval-results: for .eval_results/; trials: for Facet-Probe; "
+            "benchmark: tasks as a data set.",
         ),
     ],
     folders: Folders = None,
@@ -61,9 +63,10 @@ def export(
     quiet: Quiet = False,
     include_path: IncludePath = None,
 ) -> None:
-    """Write results of one model, or tasks, for the Hugging Face hub; nothing is uploaded.
+    """Write results or tasks for the Hugging Face hub (nothing is uploaded), or results as one line per answer.
 
-    --methods: of a model card by default all, of eval-results exactly one, by default lad. benchmark takes tasks and no runs.
+    --methods: of a model card and of trials by default all, of eval-results exactly one, by default lad. benchmark takes
+    tasks, not runs.
     """
     options = {
         "RUN...": (folders, _RESULTS),
@@ -84,12 +87,17 @@ def export(
         return
     from lad_eval.report.card import ResultsLink, eval_results, model_card
     from lad_eval.report.html.load import choose
+    from lad_eval.report.trials import trial_lines
     from lad_eval.run.folder.files import read_spec
     from lad_eval.tasks.registry import resolve
 
     selected = choose(folders or [runs], model, None if tasks is None else [resolve(word) for word in listed(tasks, "tasks")])
     stored_names = list(dict.fromkeys(name for run in selected for name in run.methods))
     chosen = None if methods is None else expanded(listed(methods, "methods"), stored_names, "method")
+    if form is Form.trials:
+        text = "".join(f"{line}\n" for run in selected for line in trial_lines(run, chosen or run.methods))
+        _write(text, out, "lad-eval trials {out}")
+        return
     if form is Form.model_card:
         _write(model_card([(run.metrics, read_spec(run.path)) for run in selected], chosen), out)
         return
@@ -108,7 +116,7 @@ def export(
     _write(text, out)
 
 
-def _write(text: str, out: Path | None) -> None:
+def _write(text: str, out: Path | None, step: str = "put it into the model's repository on the hub") -> None:
     from lad_eval.files.atomic import sweep, write_text
     from lad_eval.run.folder.files import ResultsError
 
@@ -118,7 +126,7 @@ def _write(text: str, out: Path | None) -> None:
     try:
         sweep(out.parent, out.name)
         write_text(out, text)
-        log_next_steps("put it into the model's repository on the hub", written=out)
+        log_next_steps(step.format(out=out), written=out)
     except OSError as error:
         raise ResultsError(f"Cannot write {out}: {error.strerror}. Choose another file with --out.") from error
 

@@ -127,6 +127,7 @@ COMMANDS = (
             "lad-eval export --format benchmark --tasks 'scenes_*_n4' --dataset owner/name --out benchmark",
         ),
     ),
+    Command("trials", report.trials, RESULTS, ("lad-eval trials trials.jsonl",)),
     Command("ls", inspect.ls, PREPARE, ("lad-eval ls tasks", "lad-eval ls methods", "lad-eval ls models --harness vlmeval")),
     Command("validate", inspect.validate, PREPARE, ("lad-eval validate my_pictures.yaml",)),
     Command("doctor", inspect.doctor, PREPARE, ("lad-eval doctor",)),

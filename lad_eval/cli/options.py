@@ -63,6 +63,15 @@ IncludePath = Annotated[
 SomeTasks = Annotated[str | None, typer.Option("--tasks", "-t", help="Only these tasks, groups or globs, separated by commas.")]
 SomeMethods = Annotated[str | None, typer.Option("--methods", help="Only these methods or globs, separated by commas.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else to stdout.")]
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        "--columns",
+        help="Columns of the table, separated by commas: accuracy, interval, rstd, consistency, flip, osi, ckld, rsd, "
+        "bias-score, unparsable, passes. --json has all figures.",
+        show_default=False,
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only warnings.")]
 Reported = Annotated[bool, typer.Option("--reported", help="Show published results of the same model below ours, marked.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the bootstrap and of `random:` models.", min=0)]
@@ -95,7 +104,8 @@ def listed(text: str, what: str) -> list[str]:
         text = own_methods(text)
     names = list(dict.fromkeys(name.strip() for name in _NOT_IN_BRACKETS.split(text) if name.strip()))
     if not names:
-        raise typer.BadParameter(f"--{what} names none; `lad-eval ls {what}` lists them.")
+        where = "--help" if what == "columns" else f"`lad-eval ls {what}`"
+        raise typer.BadParameter(f"--{what} names none; {where} lists them.")
     return names
 
 
@@ -139,14 +149,27 @@ def expanded(names: Iterable[str], known: Iterable[str], kind: str) -> list[str]
     return list(dict.fromkeys(chosen))
 
 
-def show_rows(rows: Sequence[Row], form: str) -> None:
-    """Prints rows as `form`, an entry of `report.render.FORMATS`."""
+def columns_of(text: str | None) -> tuple[str, ...]:
+    """Parses `--columns`; empty for the default ones.
+
+    Raises:
+        UserError: a column does not exist.
+    """
+    from lad_eval.report.render import check_columns
+
+    names = () if text is None else tuple(listed(text, "columns"))
+    check_columns(names)
+    return names
+
+
+def show_rows(rows: Sequence[Row], form: str, columns: Sequence[str] = ()) -> None:
+    """Prints rows as `form`, an entry of `report.render.FORMATS`; `columns` as for `report.render.render`."""
     from lad_eval.report.render import render, rich_tables
 
     if form == "rich":
-        print_table(lambda width: rich_tables(rows, width))
+        print_table(lambda width: rich_tables(rows, width, columns))
         return
-    text = render(rows, form)
+    text = render(rows, form, columns)
     if form == "json":
         write_json(text)
     else:

@@ -88,6 +88,27 @@ def figure(
     log_next_steps("lad-eval report")
 
 
+def trials(
+    files: Annotated[list[Path], typer.Argument(help="Files of JSON lines, as `lad-eval export --format trials` writes them.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as a JSON list.")] = False,
+) -> None:
+    """Compute flip rates and OSI from files of trials, ours or Facet-Probe's."""
+    from dataclasses import asdict
+
+    from lad_eval.report.forms import terminal
+    from lad_eval.report.trials import read_trials, trial_figures, trials_table
+
+    figures = trial_figures(trial for file in files for trial in read_trials(file))
+    if as_json:
+        import json
+
+        from lad_eval.terminal import write_json
+
+        write_json(json.dumps([asdict(one) for one in figures], indent=2))
+        return
+    print_table(lambda width: terminal(trials_table(figures), width))
+
+
 class FormForm(str, Enum):
     """Formats of the table."""
 

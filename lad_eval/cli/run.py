@@ -14,6 +14,7 @@ from lad_eval.cli.options import (
     Adapter,
     Attention,
     BatchSize,
+    Columns,
     Config,
     Date,
     Device,
@@ -33,6 +34,7 @@ from lad_eval.cli.options import (
     SomeMethods,
     Tasks,
     TrustRemoteCode,
+    columns_of,
     expanded,
     limit_of,
     listed,
@@ -85,6 +87,7 @@ def run(
         str | None, typer.Option("--calibrate-on", help="Take the calibration samples from another task with as many candidates.")
     ] = None,
     reported: Reported = False,
+    columns: Columns = None,
     json: Json = False,
     quiet: Quiet = False,
     config: Config = None,
@@ -96,6 +99,7 @@ def run(
     from lad_eval.methods import names_of
     from lad_eval.models.base import check_batch_size
 
+    shown = columns_of(columns)
     options: dict[str, Any] = {
         "model": model,
         "batch_size": check_batch_size(batch_size),
@@ -125,7 +129,7 @@ def run(
     if result.rows:
         from lad_eval.cli.options import show_rows
 
-        show_rows(result.rows, "json" if json else "rich")
+        show_rows(result.rows, "json" if json else "rich", shown)
         folder = next(iter(result.folders.values()))
         steps = ["lad-eval report"]
         if len(named := {row.method for row in result.rows}) > 1 and "vanilla" in named:
@@ -149,6 +153,7 @@ def score(
     methods: Annotated[str | None, typer.Option("--methods", help="Default: those of the run.")] = None,
     seed: Seed = 42,
     reported: Reported = False,
+    columns: Columns = None,
     json: Json = False,
     include_path: IncludePath = None,
 ) -> None:
@@ -161,10 +166,11 @@ def score(
     from lad_eval.run.results import rescore
 
     quiet_libraries(quiet=False)
+    shown = columns_of(columns)
     names = None if methods is None else expanded(listed(methods, "methods"), names_of("evidence"), "method")
     metrics = rescore(run, names, settings=set_ or (), seed=seed)
     temporary = reported_rows(metrics) if reported else []
-    show_rows([*rows_of(metrics), *temporary], "json" if json else "rich")
+    show_rows([*rows_of(metrics), *temporary], "json" if json else "rich", shown)
     if set(metrics["methods"]) <= set(load_run(run).methods):
         log_next_steps("lad-eval report")
     else:

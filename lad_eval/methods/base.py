@@ -66,6 +66,8 @@ class Method(ABC):
             add to that of the class.
         parameters: name -> allowed values, as the constructor declares them.
         renamed: current name of a parameter by its former name, which names of methods and files may still use.
+        moves_letters: whether its other displayed orders must give every option another letter, so that orders of the images
+            alone do not serve.
     """
 
     name: ClassVar[str]
@@ -73,6 +75,7 @@ class Method(ABC):
     condition: Condition = PLAIN
     parameters: ClassVar[Mapping[str, Parameter]] = {}
     renamed: ClassVar[Mapping[str, str]] = {}
+    moves_letters: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -83,6 +83,7 @@ class PriDeOriginal(OrdersMethod):
     name = "pride-original"
     needs: frozenset[Requirement] = frozenset({"log_probs"})
     orders = "cyclic"
+    moves_letters = True
     renamed: ClassVar[Mapping[str, str]] = {"draws": "repetitions"}
 
     def __init__(

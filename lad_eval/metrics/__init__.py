@@ -6,6 +6,7 @@ function of arrays.
 """
 
 from lad_eval.evidence.replies import UNPARSABLE
+from lad_eval.metrics.audit import bias_score, ckld, flip_rate, order_entropy, osi, rsd
 from lad_eval.metrics.bootstrap import RESAMPLES, Estimate, Summary, recall_intervals, resampled_means, summarise
 from lad_eval.metrics.change import Change, Figure, changes
 from lad_eval.metrics.figures import (
@@ -46,6 +47,7 @@ from lad_eval.metrics.paired import (
 )
 from lad_eval.metrics.power import noticeable_mean, noticeable_rise, noticeable_share, rstd_swap_test
 from lad_eval.metrics.predictions import Grid, Predictions, PredictionsError
+from lad_eval.metrics.same_order import SameOrder, disagreement, same_order
 
 __all__ = [
     "ALPHA",
@@ -62,28 +64,35 @@ __all__ = [
     "PositionTest",
     "Predictions",
     "PredictionsError",
+    "SameOrder",
     "Significance",
     "Summary",
     "accuracy",
     "accuracy_std",
     "all_correct",
+    "bias_score",
     "can_differ",
     "changes",
     "chi_square",
+    "ckld",
     "compare",
     "confusion",
     "consistency",
     "detectable",
     "detectable_between",
     "detectable_in",
+    "disagreement",
     "divergence",
     "equal",
+    "flip_rate",
     "gains",
     "holm",
     "mcnemar",
     "noticeable_mean",
     "noticeable_rise",
     "noticeable_share",
+    "order_entropy",
+    "osi",
     "outcomes",
     "paired_test",
     "position_test",
@@ -91,8 +100,10 @@ __all__ = [
     "recall_intervals",
     "resampled_means",
     "row_shares",
+    "rsd",
     "rstd",
     "rstd_swap_test",
+    "same_order",
     "significance",
     "significance_by",
     "summarise",

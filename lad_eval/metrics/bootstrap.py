@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lad_eval.evidence.table import Floats, Ints
+from lad_eval.metrics import audit
 from lad_eval.metrics import figures as formulas
 from lad_eval.metrics.figures import consistent, position_test, share, spread
 from lad_eval.metrics.predictions import Grid, Predictions
@@ -141,6 +142,10 @@ class Summary:
         unparsable: number of rows without an answer.
         samples: S.
         permutations: T.
+        flip: share of samples with different answers under the permutations, see `audit.flip_rate`.
+        osi: order-sensitivity index, 0 to 1, see `audit.osi`.
+        ckld: divergence of right positions from answered ones in nats, see `audit.ckld`.
+        rsd: relative standard deviation of the recall (no unit), see `audit.rsd`; NaN if nothing is right.
     """
 
     accuracy: float
@@ -164,13 +169,25 @@ class Summary:
     unparsable: int
     samples: int
     permutations: int
+    flip: float
+    flip_low: float
+    flip_high: float
+    osi: float
+    osi_low: float
+    osi_high: float
+    ckld: float
+    rsd: float
 
 
 def summarise(predictions: Predictions, *, seed: int = 42, resamples: int = RESAMPLES) -> Summary:
     """All figures of a table of predictions; intervals and tests are the same for the same seed."""
     grid = predictions.grid
     correct, N = grid.correct, grid.n_candidates
-    draws = figures(resampled_means(sample_sums(grid), resamples, seed))
+    sums = np.column_stack([sample_sums(grid), audit.flips(grid.chosen), audit.order_entropy(grid.chosen, N)])
+    means = resampled_means(sums, resamples, seed)
+    draws = figures(means[:, :-2])
+    flip_low, flip_high = interval(100 * means[:, -2])
+    osi_low, osi_high = interval(means[:, -1])
     accuracy_low, accuracy_high = interval(draws.accuracy)
     rstd_low, rstd_high = interval(draws.rstd)
     consistency_low, consistency_high = interval(draws.consistency)
@@ -199,4 +216,12 @@ def summarise(predictions: Predictions, *, seed: int = 42, resamples: int = RESA
         unparsable=formulas.unparsable(grid.predicted),
         samples=len(grid.sample_id),
         permutations=len(grid.permutation),
+        flip=audit.flip_rate(grid.chosen),
+        flip_low=flip_low,
+        flip_high=flip_high,
+        osi=audit.osi(grid.chosen, N),
+        osi_low=osi_low,
+        osi_high=osi_high,
+        ckld=audit.ckld(grid.gold, grid.predicted, N),
+        rsd=audit.rsd(grid.gold, grid.predicted, N),
     )

@@ -8,10 +8,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
+import numpy as np
+
 from lad_eval.attention.interventions import Intervention
 from lad_eval.errors import DataError, UserError
 from lad_eval.evidence.replies import Decoding, Reply
-from lad_eval.evidence.table import Evidence
+from lad_eval.evidence.table import Evidence, Floats
 from lad_eval.tasks.request import Request
 
 if TYPE_CHECKING:
@@ -39,11 +41,29 @@ class Repeated(Generic[Item]):
 
 
 def by_identifiers(requests: Sequence[Request]) -> list[list[Request]]:
-    """The requests grouped by their identifiers, since one call of a model takes requests with the same identifiers."""
-    groups: dict[tuple[str, ...], list[Request]] = {}
-    for request in requests:
-        groups.setdefault(request.identifiers, []).append(request)
+    """The requests grouped by identifiers and number of images, which the requests of one call of a model have in common.
+
+    Repetitions of a request are in different groups, and each next repetition is divided among more of them, so that it is run
+    in other batches than the ones before.
+    """
+    groups: dict[tuple[Any, ...], list[Request]] = {}
+    for place, request in enumerate(requests):
+        part = request.repeat, place % (request.repeat + 1)
+        groups.setdefault((request.identifiers, len(request.images), *part), []).append(request)
     return list(groups.values())
+
+
+def candidate_attention(attention: Floats, requests: Sequence[Request]) -> Floats | None:
+    """Attention to the image of each position, Float[n, L, N]; None if an option of a request is a text.
+
+    Args:
+        attention: Float[n, L, images], to every image.
+        requests: n.
+    """
+    places = [request.places for request in requests]
+    if None in places:
+        return None
+    return np.take_along_axis(np.asarray(attention), np.asarray(places)[:, None, :], axis=2)
 
 
 def check_batch_size(size: int | str) -> BatchSize:

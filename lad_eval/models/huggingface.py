@@ -27,6 +27,7 @@ from lad_eval.models.base import (
     Repeated,
     by_identifiers,
     calibration_origin,
+    candidate_attention,
     check_batch_size,
     check_not_calibrated_on,
     refuse,
@@ -276,10 +277,10 @@ class HuggingFaceVLM(InterventionMixin):
         n = len(requests)
         return Evidence.from_arrays(
             log_probs,
-            attention,
+            candidate_attention(attention, requests),
             [r.gold_position for r in requests],
             [r.sample_id for r in requests],
-            attention_delimited=delimited,
+            attention_delimited=candidate_attention(delimited, requests),
             perm=[r.permutation.order for r in requests],
             split=[r.split for r in requests],
             key=[r.key for r in requests],

@@ -94,7 +94,7 @@ def open_task(name: str) -> OpenTask:
     planned = plan(task)
     requests = {request.key: request for request in planned.requests}
     rows = tuple(
-        _row(name, requests[key], order, len(task.orders))
+        _row(name, requests[key], order, max(planned.permutation_index) + 1)
         for key, order in zip(planned.evaluated, planned.permutation_index, strict=True)
     )
     return OpenTask(task, requests, rows)
@@ -108,6 +108,7 @@ def _row(name: str, request: Request, permutation: int, orders: int) -> Document
         "permutation": permutation,
         "orders": orders,
         "order": list(request.permutation.order),
+        "images": len(request.images),
         "question": request.question,
         "identifiers": list(request.identifiers),
         "gold": request.gold_position,

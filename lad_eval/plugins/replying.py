@@ -14,7 +14,7 @@ from lad_eval.methods import Method, resolve_methods
 from lad_eval.plugins.documents import Document, open_task, request_of
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.prompts import question
-from lad_eval.tasks.request import Permutation, Request
+from lad_eval.tasks.request import Request
 
 
 def as_written(value: Any) -> Any:
@@ -58,7 +58,8 @@ def requests_behind(document: Document, method: Method) -> list[Request]:
     shown = request_of(document)
     if variants := method.condition.prompt_variants:
         prompt = open_task(document["task"]).task.spec.prompt
-        shown = replace(shown, question=question(prompt, shown.caption or "", shown.identifiers, variants))
+        options = shown.options or [f"image {place}" for place in range(1, len(shown.images) + 1)]
+        shown = replace(shown, question=question(prompt, shown.caption or "", shown.identifiers, variants, options))
     return [shown.reordered(order) for order in method.displayed_orders(shown.permutation)]
 
 
@@ -70,6 +71,6 @@ def decided_positions(documents: Sequence[Document], method: Method, rows: Seque
         method: that decides.
         rows: the replies to the requests behind them, as `lad_eval.evidence.replies.row_of` makes them.
     """
-    row = {tuple(each["perm"]): i for i, each in enumerate(rows)}
-    index = [[row[order.order] for order in method.displayed_orders(Permutation(tuple(d["order"])))] for d in documents]
+    row = {each["key"]: i for i, each in enumerate(rows)}
+    index = [[row[request.key] for request in requests_behind(d, method)] for d in documents]
     return [int(position) for position in method.decide(Replies.of(rows, {}), np.asarray(index, dtype=np.int64)).position]

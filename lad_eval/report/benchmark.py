@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from lad_eval.data.dataset import DATASETS, Advance, Progress
 from lad_eval.errors import DataError
 from lad_eval.files.atomic import sweep, temporary_path, write_text
 from lad_eval.report.card import CardError, check_dataset_id
-from lad_eval.tasks.prompts import question
-from lad_eval.tasks.request import Permutation, Sample, Split, showing
+from lad_eval.tasks.request import Arrangement, ImageSource, Permutation, Sample, Split, showing
 from lad_eval.tasks.sources.base import Picture, as_file
 from lad_eval.tasks.task import Task
 from lad_eval.terminal import counted
@@ -160,24 +159,30 @@ def _features(images: bool) -> Any:
 
     text, number = Value("string"), Value("int32")
     shown = {"images": Sequence(Image())} if images else {"image_files": Sequence(text), "image_digests": Sequence(text)}
-    columns = {"id": text, "question": text, **shown, "identifiers": Sequence(text), "answer": number}
-    return Features({**columns, "orders": Sequence(Sequence(number))})
+    options = {"identifiers": Sequence(text), "options": Sequence(text), "answer": number}
+    orders = {"image_orders": Sequence(Sequence(number)), "option_orders": Sequence(Sequence(number))}
+    return Features({"id": text, **shown, **options, **orders, "questions": Sequence(text), "answers": Sequence(text)})
 
 
 def _rows(config: _Config, split: Split) -> Iterator[dict[str, Any]]:
     task = config.task
     for sample in task.samples(split):
-        names = sample.identifiers or task.identifiers
-        n = len(sample.images)
-        orders = task.orders if split == "test" else Permutation.identity(n).cyclic_shifts()
+        shifts = Permutation.identity(task.candidates).cyclic_shifts()
+        arrangements = task.arrangements(sample) if split == "test" else tuple(map(Arrangement, shifts))
+        requests = [task.request(sample, *arrangement) for arrangement in arrangements]
+        # Numbers in the images' places, so that each displayed order says which image stands where.
+        numbered = replace(sample, images=cast("tuple[ImageSource, ...]", tuple(range(len(sample.images)))))
         with showing(sample.id):
             yield {
                 "id": sample.id,
-                "question": question(task.spec.prompt, sample.caption, names),
                 **(_pictures(sample) if config.images else _names(sample)),
-                "identifiers": list(names),
+                "identifiers": list(requests[0].identifiers),
+                "options": list(sample.option_texts(Permutation.identity(task.candidates))),
                 "answer": sample.gold,
-                "orders": [list(order.order) for order in orders],
+                "image_orders": [list(numbered.displayed(*arrangement)) for arrangement in arrangements],
+                "option_orders": [list(arrangement.options.order) for arrangement in arrangements],
+                "questions": [request.question for request in requests],
+                "answers": [request.identifiers[request.gold_position] for request in requests],
             }
 
 
@@ -238,11 +243,12 @@ def _text(configs: Sequence[_Config], dataset: str) -> str:
         "Several images and a question, to be asked under several displayed orders of the images: a model that answers by "
         "position rather than content names another image when the order changes.\n\n"
         f"{tasks}\n\n"
-        f"- {images}: in the data's order; `answer` is the index of the right one.\n"
-        "- `question`: the text that follows the images, the same under every order.\n"
-        "- `orders`: displayed orders; position `j` shows image `order[j]`. All of a sample's orders together are one item.\n"
-        "- `identifiers`: the names of the positions; the right answer under an order is the name of the position that shows the "
-        "right image.\n"
+        f"- {images}: in the data's order.\n"
+        "- `options`: what there is to choose from, also in the data's order; `answer` is the index of the right one.\n"
+        "- `questions`: for each displayed order the text that follows the images; `answers`: the right reply to it. All of a "
+        "sample's orders together are one item.\n"
+        "- `image_orders`: place `j` shows image `order[j]`. `option_orders`: position `j`, named `identifiers[j]`, stands for "
+        "option `order[j]`. Answers under different orders agree if they are the same option.\n"
         "- `calibration`: samples for methods that learn; never evaluated.\n\n"
         f"```python\nimport datasets\n\ndatasets.load_dataset({dataset!r}, {configs[0].name!r}, split='test')\n```\n\n"
         f"Made and evaluated with lad_eval {__version__}: `lad-eval run --model <model> --tasks '{names}'`. Reported are "
@@ -256,5 +262,5 @@ def _line(config: _Config) -> str:
     described = f": {' '.join(task.spec.description.split())}" if task.spec.description else ""
     return (
         f"- `{config.name}` (version {task.spec.version}{described}) {counted(config.samples['test'], 'sample')}, "
-        f"{counted(len(task.orders), 'order')}"
+        f"{counted(task.spec.permutations.count if task.permutable else 1, 'order')}"
     )

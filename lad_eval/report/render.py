@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, get_args
 
-from lad_eval.errors import UserError
+from lad_eval.errors import UserError, did_you_mean
 from lad_eval.metrics import equal
 from lad_eval.report.forms import WIDTH_OF_FILES, comma_separated, latex, markdown, terminal
 from lad_eval.report.table import EMPTY, SOFT_HYPHEN, Cell, Content, Table, figure, interval, interval_note
@@ -22,52 +23,86 @@ if TYPE_CHECKING:
 Format = Literal["rich", "md", "latex", "csv", "json"]
 FORMATS: tuple[str, ...] = get_args(Format)
 
-_HEADERS = (
-    "Method",
-    "Accuracy\n± std",
-    "95 %\ninterval",
-    "RStd",
-    f"Consis{SOFT_HYPHEN}tency",
-    f"Unpar{SOFT_HYPHEN}sable",
-    "Passes\n/ query",
+HEADERS: Mapping[str, str] = MappingProxyType(
+    {
+        "accuracy": "Accuracy\n± std",
+        "interval": "95 %\ninterval",
+        "rstd": "RStd",
+        "consistency": f"Con{SOFT_HYPHEN}sis{SOFT_HYPHEN}tency",
+        "flip": "Flip",
+        "osi": "OSI",
+        "ckld": "CKLD",
+        "rsd": "RSD",
+        "bias-score": "Bias\nscore",
+        "unparsable": f"Unpar{SOFT_HYPHEN}sable",
+        "passes": "Passes",
+    }
 )
+"""Columns of the table of rows by the name that `--columns` takes."""
+DEFAULT_COLUMNS = ("accuracy", "interval", "rstd", "consistency", "flip", "osi", "unparsable", "passes")
+"""`unparsable` only where a shown row has replies without an answer."""
 _TIED = "† not significantly different from the most accurate method of its run (exact paired test over samples, Holm, 0.05)."
 _LIMITED = "* only a part of the task was run (--limit)."
 
 
-def render(rows: Sequence[Row], form: str) -> str:
+def render(rows: Sequence[Row], form: str, columns: Sequence[str] = ()) -> str:
     """The rows as text in one of `FORMATS`; "rich" without colours, for files.
 
+    Args:
+        rows: of runs.
+        form: of `FORMATS`; "csv" and "json" have all figures.
+        columns: names in `HEADERS`; none: `DEFAULT_COLUMNS`.
+
     Raises:
-        UserError: no such format.
+        UserError: no such format or column.
     """
+    columns = _shown(rows, columns)
     if form == "json":
         return json.dumps([row.as_dict() for row in rows], indent=2, allow_nan=False)
     if form == "csv":
         return comma_separated(Table("", COLUMNS, [list(row.as_dict().values()) for row in rows]))
     if form in ("md", "latex"):
-        return "\n\n".join(map(markdown if form == "md" else latex, _tables_by_task(rows)))
+        return "\n\n".join(map(markdown if form == "md" else latex, _tables_by_task(rows, columns)))
     if form == "rich":
-        return rich_tables(rows).plain
+        return rich_tables(rows, columns=columns).plain
     raise UserError(f"Unknown format {form!r}. Choose from {', '.join(FORMATS)}.")
 
 
-def rich_tables(rows: Sequence[Row], width: int = WIDTH_OF_FILES) -> Text:
-    """One block per task and model, for a terminal of this many columns."""
+def check_columns(columns: Sequence[str]) -> None:
+    """Refuses a column that does not exist.
+
+    Raises:
+        UserError: it is not a name in `HEADERS`.
+    """
+    if unknown := [name for name in columns if name not in HEADERS]:
+        raise UserError(f"Unknown column {unknown[0]!r}. Choose from {', '.join(HEADERS)}.{did_you_mean(unknown[0], HEADERS)}")
+
+
+def _shown(rows: Sequence[Row], columns: Sequence[str]) -> tuple[str, ...]:
+    """The columns to show."""
+    check_columns(columns)
+    if columns:
+        return tuple(dict.fromkeys(columns))
+    return tuple(name for name in DEFAULT_COLUMNS if name != "unparsable" or any(row.unparsable for row in rows))
+
+
+def rich_tables(rows: Sequence[Row], width: int = WIDTH_OF_FILES, columns: Sequence[str] = ()) -> Text:
+    """One block per task and model, for a terminal of `width` characters; `columns` as for `render`."""
     from rich.text import Text
 
+    columns = _shown(rows, columns)
     tables = [
         Table(
             " · ".join([block[0].task, block[0].model, *_calibration(block), _questions_in_words(block)]),
-            _HEADERS,
-            [_cells(row, block) for row in block],
+            ["Method", *(HEADERS[name] for name in columns)],
+            [_cells(row, block, columns) for row in block],
         )
         for block in _blocks(rows, by_model=True)
     ]
     return Text("\n\n").join(terminal(table, width) for table in _with_notes(tables, rows))
 
 
-def _tables_by_task(rows: Sequence[Row]) -> list[Table]:
+def _tables_by_task(rows: Sequence[Row], columns: Sequence[str]) -> list[Table]:
     """One table per task, of all models; the best of each model is marked."""
     runs = _blocks(rows, by_model=True)
     tables = []
@@ -77,13 +112,14 @@ def _tables_by_task(rows: Sequence[Row]) -> list[Table]:
         cells: list[list[Content]] = [
             [
                 row.model,
-                *_cells(row, next(run for run in runs if row in run)),
+                *_cells(row, next(run for run in runs if row in run), columns),
                 Cell(row.samples, _samples(row)),
                 *([row.calibrated_on] if transferred else []),
             ]
             for row in block
         ]
-        tables.append(Table(block[0].task, ["Model", *_HEADERS, "Samples", *origin], cells))
+        headers = [HEADERS[name] for name in columns]
+        tables.append(Table(block[0].task, ["Model", "Method", *headers, "Samples", *origin], cells))
     return _with_notes(tables, rows)
 
 
@@ -120,26 +156,31 @@ def _who(row: Row) -> tuple[str, str | None]:
     return row.model, row.calibrated_on
 
 
-def _cells(row: Row, run: Sequence[Row]) -> list[Content]:
+def _cells(row: Row, run: Sequence[Row], columns: Sequence[str]) -> list[Content]:
     """The cells of a row; the most accurate of a run is marked, unless it is the only one."""
     best = max((other.accuracy for other in run if other.accuracy is not None), default=None)
     deviation = "" if row.accuracy_std is None else f" ± {row.accuracy_std:.1f}"
     accuracy = figure(row.accuracy)
     passes = row.forward_passes
-    return [
-        row.method,
-        replace(
+    cells: dict[str, Content] = {
+        "accuracy": replace(
             accuracy,
             text=f"{accuracy.text}{deviation}",
             best=len(run) > 1 and best is not None and row.accuracy is not None and equal(row.accuracy, best),
             tied=row.tied,
         ),
-        Cell(None, interval(row.accuracy_low, row.accuracy_high) or EMPTY),
-        row.rstd,
-        row.consistency,
-        row.unparsable,
-        Cell(passes, EMPTY if passes is None else f"{passes:{'.0f' if passes >= 1000 else '.3g'}}"),
-    ]
+        "interval": Cell(None, interval(row.accuracy_low, row.accuracy_high) or EMPTY),
+        "rstd": row.rstd,
+        "consistency": row.consistency,
+        "flip": row.flip,
+        "osi": figure(row.osi, digits=2),
+        "ckld": figure(row.ckld, digits=3),
+        "rsd": figure(row.rsd, digits=2),
+        "bias-score": figure(row.bias_score, digits=2),
+        "unparsable": row.unparsable,
+        "passes": Cell(passes, EMPTY if passes is None else f"{passes:{'.0f' if passes >= 1000 else '.3g'}}"),
+    }
+    return [row.method, *(cells[name] for name in columns)]
 
 
 def _samples(row: Row) -> str:

@@ -44,6 +44,27 @@ def calibrates(methods: Collection[Method]) -> bool:
     return any(method.calibrates or method.condition.learns for method in methods)
 
 
+def check_options(task: Task, methods: Collection[Method]) -> None:
+    """Refuses methods that cannot decide between the options of a task.
+
+    Raises:
+        UserError: a method reads attention, which points at images, or its condition learns from images at every position, and
+            an option is a text; or it needs other letters for the options, which the task does not move.
+    """
+    for method in methods:
+        if task.answer_kind != "images" and ("attention" in method.needs or method.condition.learns):
+            what = "which can point at images only" if "attention" in method.needs else "and learns from options that are images"
+            raise UserError(
+                f"{task.name} has texts to choose from, and {method.name} reads attention, {what}; leave it out, such as with "
+                "--methods vanilla,pride."
+            )
+        if task.varies_images_only and method.moves_letters:
+            raise UserError(
+                f"{task.name} moves images while its options keep their letters, and {method.name} needs the options under other "
+                "letters; use pride."
+            )
+
+
 def plan_for(task: Task, condition: Condition, methods: Collection[Method] | None, limit: int | None) -> Plan:
     """The requests that methods of one condition need.
 
@@ -54,8 +75,9 @@ def plan_for(task: Task, condition: Condition, methods: Collection[Method] | Non
         limit: number of test samples, from the first.
 
     Raises:
-        UserError: as `plan`.
+        UserError: as `plan`, or a method cannot decide between the task's options.
     """
+    check_options(task, methods or ())
     return plan(
         task,
         limit=limit,

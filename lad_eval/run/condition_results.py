@@ -68,7 +68,7 @@ class ConditionResults:
     def used(self, methods: Iterable[Method]) -> set[str]:
         """Keys of all requests that the methods' answers are computed from."""
         under_it = [method for method in methods if method.condition == self.condition]
-        seen = {key for method in under_it for key in self.plan_index.seen_by(method)}
+        seen = {key for method in under_it for key in self.plan_index.run_for(method)}
         return seen | {key for method in under_it if method.calibrates for key in self.plan_index.calibration}
 
     def rows(self, keys: set[str]) -> Evidence | None:

@@ -85,7 +85,7 @@ class ConditionRun:
 
     def portions(self, processes: int = 1) -> list[Portion]:
         """The share of the requests that each of `processes` processes runs, with the labels of its progress."""
-        images = len(self.plan.requests[0].identifiers) if self.plan.requests else 1
+        images = len(self.plan.requests[0].images) if self.plan.requests else 1
         kinds = [(self.label, EVIDENCE, len(self.evidence_keys()), images)]
         kinds += [(self.reply_label, d.slug, len(self.reply_keys(d)), d.samples * images) for d in self.decodings]
         return [Portion(label, self.task.name, kind, count // processes, work) for label, kind, count, work in kinds if count]
@@ -93,7 +93,7 @@ class ConditionRun:
     def _keys(self, methods: Iterable[Method]) -> set[str]:
         plan_index, keys = PlanIndex.of(self.plan), set[str]()
         for method in methods:
-            keys.update(plan_index.seen_by(method))
+            keys.update(plan_index.run_for(method))
             keys.update(plan_index.calibration_keys(method) if method.calibrates else ())
         return keys
 

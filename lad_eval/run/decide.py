@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -32,13 +32,15 @@ class _Document(BaseModel):
     cyclic: tuple[Annotated[_Keys, Field(min_length=1)], ...]
     calibration: _Keys
     random: tuple[Annotated[_Keys, Field(min_length=1)], ...] = ()
+    image_orders: tuple[Annotated[tuple[_Index, ...], Field(min_length=1)], ...] = ()
+    repeats: tuple[Annotated[_Keys, Field(min_length=1)], ...] = ()
 
     @model_validator(mode="after")
     def _fits(self) -> _Document:
         n = len(self.evaluated)
-        orders = [keys for keys in (self.cyclic, self.random) if keys]
+        orders = [keys for keys in (self.cyclic, self.random, self.repeats) if keys]
         same = all(len(keys) == n and len({len(of_one) for of_one in keys}) == 1 for keys in orders)
-        if len(self.permutation_index) != n or not same:
+        if len(self.permutation_index) != n or not same or len(self.image_orders) not in (0, n):
             raise ValueError("its lists differ in length")
         return self
 
@@ -52,10 +54,12 @@ class PlanIndex:
     cyclic: tuple[tuple[str, ...], ...]
     calibration: tuple[str, ...]
     random: tuple[tuple[str, ...], ...] = ()
+    image_orders: tuple[tuple[int, ...], ...] = ()
+    repeats: tuple[tuple[str, ...], ...] = ()
 
     @classmethod
     def of(cls, plan: Plan) -> PlanIndex:
-        return cls(plan.evaluated, plan.permutation_index, plan.cyclic, plan.calibration, plan.random)
+        return cls(**{name: getattr(plan, name) for name in cls.__dataclass_fields__})
 
     @classmethod
     def read(cls, folder: Path, run: str | None = None) -> PlanIndex:
@@ -77,17 +81,27 @@ class PlanIndex:
         except ValidationError as error:
             where = ".".join(map(str, error.errors()[0]["loc"]))
             raise ResultsError(f"{path} is damaged at {where or 'its lists, whose lengths differ'}. {AGAIN}") from error
-        return cls(read.evaluated, read.permutation_index, read.cyclic, read.calibration, read.random)
+        return cls(**{name: getattr(read, name) for name in cls.__dataclass_fields__})
 
     def write(self, folder: Path, run: str) -> None:
         """Writes the keys as JSON, with the digest of the run's spec."""
-        write_json(folder / PLAN, {_RUN: run, **asdict(self)})
+        later = ("image_orders", "repeats")
+        document = {name: value for name, value in asdict(self).items() if value or name not in later}
+        write_json(folder / PLAN, {_RUN: run, **document})
 
     def seen_by(self, method: Method) -> list[str]:
         """Keys of the test requests that a method's answers are computed from, each once."""
         if method.orders == "identity":
             return list(self.evaluated)
         return list(dict.fromkeys(key for keys in self.orders_of(method) for key in keys))
+
+    def run_for(self, method: Method) -> list[str]:
+        """Keys of the test requests that are run for a method: those of `seen_by`, and their repetitions."""
+        return list(dict.fromkeys([*self.seen_by(method), *(key for keys in self.repeats for key in keys)]))
+
+    def moves_images_only(self, rows: Rows) -> bool:
+        """Whether the orders of the evaluated rows move images while every option keeps its letter."""
+        return bool(self.image_orders) and bool((rows.perm == rows.perm[:1]).all())
 
     def orders_of(self, method: Method) -> tuple[tuple[str, ...], ...]:
         """For every evaluated key the keys of the displayed orders that its answer is computed from, itself first.
@@ -122,11 +136,13 @@ class Decision:
         answers: in the order of `rows`.
         calibration_passes: decoder passes of its calibration and of its intervention's; 0 where neither calibrates.
         rows: of the evaluated requests.
+        repeated: Int[R, n], the answers in each repetition, `answers` the first; None without repetitions.
     """
 
     answers: Answers
     calibration_passes: int
     rows: Rows
+    repeated: Ints | None = None
 
 
 def calibrated(evidence: Evidence, plan_index: PlanIndex, method: Method) -> int:
@@ -156,9 +172,18 @@ def decide(results: Results, plan_index: PlanIndex, method: Method, calibration_
         EvidenceError: evidence or replies are missing or not what the method needs.
         ResultsError: the run lacks what the method needs.
     """
+    answers = _answers(results, plan_index, method)
+    decision = Decision(answers, calibration_passes, results.select_keys(plan_index.evaluated))
+    if not plan_index.repeats or method.orders != "identity":
+        return decision
+    others = [replace(plan_index, evaluated=keys) for keys in list(zip(*plan_index.repeats, strict=True))[1:]]
+    positions = [answers.position, *(_answers(results, other, method).position for other in others)]
+    return replace(decision, repeated=np.stack(positions))
+
+
+def _answers(results: Results, plan_index: PlanIndex, method: Method) -> Answers:
     seen = results.select_keys(plan_index.seen_by(method))
-    answers = method.decide(seen, index_of(seen, plan_index, method))
-    return Decision(answers, calibration_passes, results.select_keys(plan_index.evaluated))
+    return method.decide(seen, index_of(seen, plan_index, method))
 
 
 def index_of(seen: Rows, plan_index: PlanIndex, method: Method) -> Ints:

@@ -18,6 +18,7 @@ from lad_eval.models.prompts.date import DEFAULT_DATE, check_date
 from lad_eval.models.registry import check_model, load_model
 from lad_eval.models.source import display_name
 from lad_eval.names import spell
+from lad_eval.run.collect import check_options
 from lad_eval.run.condition_runs import Collector, ConditionRun, condition_runs_of
 from lad_eval.run.distributed import DistributedContext
 from lad_eval.run.folder import files
@@ -136,6 +137,8 @@ def run_tasks(settings: Settings, finished: Callable[[str, Path], None] = _ignor
             if context.is_main_process:
                 files.ensure_writable(settings.out)
             tasks = [load_task(name, calibrate_on=settings.calibrate_on) for name in names]
+            for task in tasks:
+                check_options(task, methods.values())
         with context.barrier():
             model = load(settings)
             warn_of_attention(model, methods.values())

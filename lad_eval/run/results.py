@@ -20,7 +20,7 @@ from lad_eval.files.atomic import write_atomically
 from lad_eval.files.documents import write_json
 from lad_eval.files.tables import write_table
 from lad_eval.methods import PLAIN, Method, resolve_methods
-from lad_eval.metrics import Predictions, paired_test, summarise
+from lad_eval.metrics import Predictions, bias_score, paired_test, same_order, summarise
 from lad_eval.run.condition_results import ConditionResults, condition_results_of
 from lad_eval.run.decide import Decision, PlanIndex
 from lad_eval.run.folder.files import AGAIN, METRICS, PREDICTIONS, ResultsError, read_metrics, read_spec
@@ -51,7 +51,7 @@ def figures_of(decision: Decision, plan_index: PlanIndex, *, seed: int) -> dict[
         single = [replace(decision, answers=one) for one in each]
         return _mean_of([figures_of(one, plan_index, seed=seed) for one in single])
     summary = summarise(Predictions.of(decision.rows, decision.answers.position, plan_index.permutation_index), seed=seed)
-    return {
+    figures = {
         "samples": summary.samples,
         "permutations": summary.permutations,
         "accuracy": {
@@ -71,13 +71,42 @@ def figures_of(decision: Decision, plan_index: PlanIndex, *, seed: int) -> dict[
             "low": _known(summary.all_correct_low),
             "high": _known(summary.all_correct_high),
         },
+        "flip": {"value": summary.flip, "low": _known(summary.flip_low), "high": _known(summary.flip_high)},
+        "osi": {"value": summary.osi, "low": _known(summary.osi_low), "high": _known(summary.osi_high)},
+        "ckld": _known(summary.ckld),
+        "rsd": _known(summary.rsd),
+        "bias_score": None if answers.log_proba is None else bias_score(answers.log_proba, decision.rows.gold_position),
         "chi_square": {"statistic": _known(summary.chi2), "p_value": _known(summary.chi2_p)},
         "position_test": {"statistic": _known(summary.position_statistic), "p_value": _known(summary.position_p)},
         "recall": [_known(value) for value in summary.recall],
         "unparsable": summary.unparsable,
         "forward_passes": _known(float(decision.answers.passes.mean())),
         "calibration_passes": decision.calibration_passes,
+        **_same_order(decision, plan_index, seed),
     }
+    return {**figures, **_NO_POSITIONS, "recall": []} if plan_index.moves_images_only(decision.rows) else figures
+
+
+def _same_order(decision: Decision, plan_index: PlanIndex, seed: int) -> dict[str, Any]:
+    """The same-order control; {} without repetitions."""
+    if decision.repeated is None:
+        return {}
+    grids = [Predictions.of(decision.rows, each, plan_index.permutation_index).grid for each in decision.repeated]
+    control = same_order(np.stack([grid.chosen for grid in grids], axis=2), seed=seed)
+    estimates = {"d_same": control.same, "d_cross": control.cross, "delta": control.difference}
+    values = {name: {part: _known(value) for part, value in each._asdict().items()} for name, each in estimates.items()}
+    return {"same_order": {"repeats": control.repeats, **values}}
+
+
+_NO_POSITIONS: Mapping[str, Any] = {
+    "rstd": {"value": None, "low": None, "high": None},
+    "ckld": None,
+    "rsd": None,
+    "bias_score": None,
+    "chi_square": {"statistic": None, "p_value": None},
+    "position_test": {"statistic": None, "p_value": None},
+}
+"""Figures by position where the options keep theirs: what moves, the images, is not what is answered."""
 
 
 def tests_between(decisions: Mapping[str, Decision], plan_index: PlanIndex) -> dict[str, dict[str, float]]:
@@ -97,9 +126,12 @@ def tests_between(decisions: Mapping[str, Decision], plan_index: PlanIndex) -> d
 
 def _mean_of(draws: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Figures averaged over draws, intervals bound by bound; tests are those of the first draw."""
-    averaged = ("accuracy", "rstd", "consistency", "all_correct")
-    mean = {name: {key: _mean([draw[name][key] for draw in draws]) for key in draws[0][name]} for name in averaged}
+    averaged = ("accuracy", "rstd", "consistency", "all_correct", "flip", "osi")
+    mean: dict[str, Any] = {}
+    for name in averaged:
+        mean[name] = {key: _mean([draw[name][key] for draw in draws]) for key in draws[0][name]}
     recall = [_mean(list(column)) for column in zip(*(draw["recall"] for draw in draws), strict=True)]
+    mean |= {name: _mean([draw[name] for draw in draws]) for name in ("ckld", "rsd", "bias_score")}
     return {**draws[0], **mean, "recall": recall, "draws": len(draws)}
 
 
@@ -206,7 +238,8 @@ def predictions_table(
 ) -> pd.DataFrame:
     """`predictions.parquet`: one row per method and evaluated request; positions and images are counted from 0.
 
-    A reply without an answer has position and image -1; a method without probabilities has none.
+    Where the options are texts, `gold_image` and `image` are options, and `image_order` is that of the images that move. A reply
+    without an answer has position and image -1; a method without probabilities has none.
     """
     import pandas as pd
 
@@ -215,11 +248,12 @@ def predictions_table(
         rows, every = decision.rows, np.arange(len(decision.answers.position))
         has_answer = decision.answers.position >= 0
         image = np.where(has_answer, rows.perm[every, np.maximum(decision.answers.position, 0)], -1)
+        plan_index = _results_of(condition_runs, methods[name]).plan_index
         table = {
             "method": name,
             "key": rows.key,
             "sample_id": rows.sample_id,
-            "permutation": np.asarray(_results_of(condition_runs, methods[name]).plan_index.permutation_index),
+            "permutation": np.asarray(plan_index.permutation_index),
             "order": [" ".join(map(str, order)) for order in rows.perm.tolist()],
             "gold_position": rows.gold_position,
             "position": decision.answers.position,
@@ -228,6 +262,8 @@ def predictions_table(
             "correct": decision.answers.position == rows.gold_position,
             "log_proba": [None] * len(every) if decision.answers.log_proba is None else decision.answers.log_proba.tolist(),
         }
+        if plan_index.image_orders:
+            table["image_order"] = [" ".join(map(str, order)) for order in plan_index.image_orders]
         tables.append(pd.DataFrame(table))
     joined: pd.DataFrame = pd.concat(tables, ignore_index=True)
     return joined

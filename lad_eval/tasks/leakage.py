@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -42,8 +44,12 @@ def content_digest(image: ImageSource) -> str:
 
 
 def right_picture(sample: Sample) -> str:
-    """Content digest of a sample's right picture."""
-    return content_digest(sample.images[sample.gold])
+    """Content digest of a sample's right picture; where its answer is a text, of all its pictures and its question."""
+    answer = sample.choices[sample.gold]
+    if isinstance(answer, int):
+        return content_digest(sample.images[answer])
+    content = [sample.caption, *sorted(content_digest(image) for image in sample.images)]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def choose_distinct(candidates: Iterable[T], is_evaluated: Callable[[T], bool], count: int) -> CalibrationCandidates[T]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
 
 from lad_eval.errors import DataError, UserError
 from lad_eval.tasks.leakage import choose_distinct, right_picture, shared_pictures, shown_pictures
-from lad_eval.tasks.request import EndlessCalibration, Permutation, Request, Sample, showing, text_fault
+from lad_eval.tasks.request import Arrangement, EndlessCalibration, Permutation, Request, Sample, showing, text_fault
 from lad_eval.tasks.task import Task
 
 Orders = Literal["identity", "cyclic", "random"]
@@ -31,6 +31,17 @@ def displayed_orders(orders: Orders, order: Permutation) -> tuple[Permutation, .
     return _DISPLAYED[orders](order)
 
 
+def displayed_arrangements(task: Task, orders: Orders, sample: Sample, shown: Arrangement) -> tuple[Arrangement, ...]:
+    """The arrangements that the answer to one of them is computed from, itself first.
+
+    They differ in the order of the options, or, where a task varies the images alone, in that of the images.
+    """
+    if not task.varies_images_only:
+        return tuple(Arrangement(order, shown.images) for order in displayed_orders(orders, shown.options))
+    images = shown.images or Permutation.identity(len(sample.movable))
+    return tuple(Arrangement(shown.options, order) for order in displayed_orders(orders, images))
+
+
 @dataclass(frozen=True)
 class Plan:
     """The requests to run, and which answers belong to what.
@@ -45,6 +56,9 @@ class Plan:
             calibration, and are not among `requests`.
         calibration: keys of the calibration requests, sample by sample, N cyclic shifts each.
         notes: what a reader of the figures should know about the plan, one line each.
+        image_orders: for every evaluated key the displayed order of the movable images, where the options are texts and images
+            move; else empty.
+        repeats: for every evaluated key the keys of its `repeats` repetitions, itself first; empty without repetitions.
     """
 
     requests: tuple[Request, ...]
@@ -55,6 +69,8 @@ class Plan:
     notes: tuple[str, ...] = ()
     random: tuple[tuple[str, ...], ...] = ()
     intervention_requests: tuple[Request, ...] = ()
+    image_orders: tuple[tuple[int, ...], ...] = ()
+    repeats: tuple[tuple[str, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.requests)
@@ -133,18 +149,26 @@ def plan(
     further = further_calibration_samples(task, test, learned, intervention_samples - len(learned)) if distinct else []
 
     requests: dict[str, Request] = {}
-    shifts = displayed_orders("cyclic", Permutation.identity(task.candidates))
+    shifts = tuple(map(Arrangement, displayed_orders("cyclic", Permutation.identity(task.candidates))))
     calibration_keys = [key for sample in learned for key in _add(requests, task.other or task, sample, shifts)]
     origin = task.other or task
-    for_intervention = [origin.request(s, order) for s in (*learned, *further) for order in shifts] if distinct else []
+    for_intervention = [origin.request(s, *shift) for s in (*learned, *further) for shift in shifts] if distinct else []
     evaluated: list[str] = []
     indices: list[int] = []
     others: dict[Orders, list[tuple[str, ...]]] = {"cyclic": [], "random": []}
+    image_orders: list[tuple[int, ...]] = []
+    repeats: list[tuple[str, ...]] = []
     for sample in test:
-        evaluated += _add(requests, task, sample, task.orders)
-        indices += range(len(task.orders))
+        shown = task.arrangements(sample)
+        keys = _add(requests, task, sample, shown)
+        evaluated += keys
+        indices += range(len(shown))
+        image_orders += [arrangement.images.order for arrangement in shown if arrangement.images is not None]
         for kind in (kind for kind in others if kind in orders):
-            others[kind] += [tuple(_add(requests, task, sample, displayed_orders(kind, order))) for order in task.orders]
+            others[kind] += [tuple(_add(requests, task, sample, displayed_arrangements(task, kind, sample, a))) for a in shown]
+        if task.spec.repeats > 1:
+            repeats += [_repeated(requests, key, task.spec.repeats) for key in keys]
+    _check_same_length(task, others)
     return Plan(
         tuple(requests.values()),
         tuple(evaluated),
@@ -154,6 +178,8 @@ def plan(
         notes,
         tuple(others["random"]),
         tuple(for_intervention),
+        tuple(image_orders),
+        tuple(repeats),
     )
 
 
@@ -167,7 +193,7 @@ def one_request_per_sample(task: Task, *, limit: int | None = None, calibration:
     parts = [task.samples("test", limit)]
     if calibration:
         parts.append((task.other or task).samples("calibration"))
-    return [task.request(sample, Permutation.identity(len(sample.images))) for part in parts for sample in part]
+    return [task.request(sample, Permutation.identity(len(sample.choices))) for part in parts for sample in part]
 
 
 def _check_orders(task: Task, orders: Collection[Orders], *, calibration: bool) -> None:
@@ -180,9 +206,22 @@ def _check_orders(task: Task, orders: Collection[Orders], *, calibration: bool) 
         )
 
 
-def _add(requests: dict[str, Request], task: Task, sample: Sample, orders: Iterable[Permutation]) -> list[str]:
-    made = [task.request(sample, order) for order in orders]
+def _check_same_length(task: Task, others: Mapping[Orders, Sequence[Sequence[str]]]) -> None:
+    if any(len(set(map(len, keys))) > 1 for keys in others.values()):
+        raise UserError(
+            f"{task.name} has samples with different numbers of images that move, and averaging over orders needs one number; "
+            "leave its methods out."
+        )
+
+
+def _add(requests: dict[str, Request], task: Task, sample: Sample, arrangements: Iterable[Arrangement]) -> list[str]:
+    made = [task.request(sample, *arrangement) for arrangement in arrangements]
     return [requests.setdefault(request.key, request).key for request in made]
+
+
+def _repeated(requests: dict[str, Request], key: str, count: int) -> tuple[str, ...]:
+    made = [requests[key], *(replace(requests[key], repeat=turn) for turn in range(1, count))]
+    return tuple(requests.setdefault(request.key, request).key for request in made)
 
 
 def calibration_samples(task: Task, test: Sequence[Sample], *, distinct: bool = False) -> tuple[list[Sample], tuple[str, ...]]:
@@ -293,18 +332,36 @@ def _too_few_distinct(task: Task, count: int) -> str:
     )
 
 
+def option_fault(task: Task, sample: Sample) -> str | None:
+    """What is wrong with a sample's options, given its task; completes a sentence that begins with its name."""
+    texts = [option for option in sample.choices if isinstance(option, str)]
+    if len(sample.choices) != task.candidates:
+        what = "images" if sample.options is None else "options"
+        return f"has {len(sample.choices)} {what}, not {task.candidates}"
+    if sample.kind != task.answer_kind:
+        return f"has {sample.kind} as options, and the first sample has {task.answer_kind}; make two tasks of them"
+    if len({text.strip() for text in texts}) < len(texts) or not all(text.strip() for text in texts):
+        return "has an option without text, or one text twice"
+    if sample.kind == "texts" and task.spec.vary is None:
+        return "has texts to choose from; set `vary:` to images, options or both"
+    if sample.kind != "texts" and task.spec.vary in ("images", "options"):
+        return f"has images to choose from, which move with their letters; leave out `vary: {task.spec.vary}`"
+    return None
+
+
 def _checked(task: Task, samples: list[Sample]) -> list[Sample]:
     seen: set[str] = set()
     for sample in samples:
         if sample.id in seen:
             raise DataError(f"{task.name}: two {sample.split} samples have the id {sample.id!r}.")
         seen.add(sample.id)
-        if len(sample.images) != task.candidates:
-            raise DataError(f"{task.name}: sample {sample.id!r} has {len(sample.images)} images, not {task.candidates}.")
+        if (fault := option_fault(task, sample)) is not None:
+            raise DataError(f"{task.name}: sample {sample.id!r} {fault}.")
         if not sample.caption.strip():
             raise DataError(f"{task.name}: sample {sample.id!r} has no caption.")
-        if (fault := text_fault(sample.caption)) is not None:
-            raise DataError(f"{task.name}: the caption of sample {sample.id!r} {fault}.")
+        for part, text in (("caption", sample.caption), *(("option", o) for o in sample.choices if isinstance(o, str))):
+            if (fault := text_fault(text)) is not None:
+                raise DataError(f"{task.name}: the {part} of sample {sample.id!r} {fault}.")
         with showing(sample.id):
             different = len({image.digest for image in sample.images})
         if different < len(sample.images):

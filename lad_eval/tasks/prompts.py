@@ -25,11 +25,13 @@ class PromptVariant(NamedTuple):
         add: text that follows the question.
         reply: replaces the instruction on how to reply; None keeps it.
         summary: one line for lists.
+        listed: the change to a question that lists its options, whose answers need not be images; None: the same.
     """
 
     add: str = ""
     reply: str | None = None
     summary: str = ""
+    listed: PromptVariant | None = None
 
 
 PARTS = {
@@ -38,6 +40,11 @@ PARTS = {
         "Given {n} images indexed from {first} to {last}, identify the image that best matches the provided caption.",
         "Respond with the index number only and nothing else.",
         "\nCaption: {caption}\nAnswer: ",
+    ),
+    "choices": Parts(
+        "Answer the question about the images with one of the options.",
+        "Respond with one of {identifiers} only and nothing else.",
+        "\nQuestion: {caption}\nOptions:\n{options}\nAnswer: ",
     ),
 }
 PROMPTS = {
@@ -61,19 +68,27 @@ PROMPT_VARIANTS: Registry[PromptVariant] = Registry(
             add="The images stand in a random, shuffled order. Judge each of them fairly by what it shows, "
             "and do not let the order in which they stand influence you.",
             summary="The prompt says that the images are shuffled and asks to judge them fairly.",
+            listed=PromptVariant(
+                add="The images and the options stand in a random, shuffled order. Judge each of them fairly by what it says or "
+                "shows, and do not let the order in which they stand influence you."
+            ),
         ),
         # The same source: reasoning inside tags, then the index.
         "cot": PromptVariant(
             reply="Think step by step: first write down your reasoning between <think> and </think>, "
             "then, after </think>, give the index of the image and nothing else.",
             summary="The prompt asks for reasons before the answer.",
+            listed=PromptVariant(
+                reply="Think step by step: first write down your reasoning between <think> and </think>, "
+                "then, after </think>, give one of {identifiers} and nothing else."
+            ),
         ),
     },
     group="lad_eval.prompts",
     accept=_accepted,
 )
 
-FIELDS = ("n", "first", "last", "identifiers", "caption")
+FIELDS = ("n", "first", "last", "identifiers", "caption", "options")
 
 
 def prompt_problem(prompt: str) -> str | None:
@@ -93,23 +108,41 @@ def prompt_problem(prompt: str) -> str | None:
     return None if "caption" in fields else "the template lacks {caption}"
 
 
-def question(prompt: str, caption: str, identifiers: Sequence[str], prompt_variants: Sequence[str] = ()) -> str:
+def lists_options(prompt: str) -> bool:
+    """Whether a prompt, a name or a template, shows the options."""
+    return "{options}" in PROMPTS.get(prompt, prompt)
+
+
+def question(
+    prompt: str, caption: str, identifiers: Sequence[str], prompt_variants: Sequence[str] = (), options: Sequence[str] = ()
+) -> str:
     """Text shown after the images: `prompt` names an entry of PROMPTS or is a template itself.
 
-    A template may use {n}, {first}, {last}, {identifiers} and {caption}. Prompt variants, names of PROMPT_VARIANTS,
+    A template may use {n}, {first}, {last}, {identifiers}, {caption} and {options}. Prompt variants, names of PROMPT_VARIANTS,
     change the parts of a known prompt; before a template, whose parts are unknown, they are added as separate lines.
+
+    Args:
+        prompt: a name or a template.
+        caption: the sample's own text.
+        identifiers: names of the positions, such as letters.
+        prompt_variants: names.
+        options: what stands at each position, listed as "A. text", one per line.
 
     Raises:
         ValueError: neither a known name nor a template with {caption}.
     """
     if problem := prompt_problem(prompt):
         raise ValueError(problem)
-    return _reworded(prompt, [PROMPT_VARIANTS[name] for name in prompt_variants]).format(
+    variants = [PROMPT_VARIANTS[name] for name in prompt_variants]
+    if lists_options(prompt):
+        variants = [variant.listed or variant for variant in variants]
+    return _reworded(prompt, variants).format(
         n=len(identifiers),
         first=identifiers[0],
         last=identifiers[-1],
         identifiers=", ".join(identifiers),
         caption=caption,
+        options="\n".join(f"{name}. {text}" for name, text in zip(identifiers, options, strict=False)),
     )
 
 

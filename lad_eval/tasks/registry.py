@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-_SETTINGS = ("random", "adversarial", "relations")
+_SETTINGS = ("random", "adversarial", "count", "relations")
 _MEMBER = re.compile(rf"(?P<family>.+)_(?P<setting>{'|'.join(_SETTINGS)})_n(?P<n>\d+)(?P<variant>-.*)?")
 
 Natural = list[tuple[int, str]]

@@ -10,15 +10,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
-from lad_eval.errors import PictureError
+from lad_eval.errors import PictureError, UserError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
 Split = Literal["test", "calibration"]
+AnswerKind = Literal["images", "texts", "mixed"]
+"""What the options of a sample are; "mixed": images and texts, such as "None of the choices"."""
 
 
 class ImageSource(Protocol):
@@ -41,12 +43,35 @@ def text_fault(text: str) -> str | None:
     return None
 
 
+Option = int | str
+"""An answer to choose: an image, by its index in the sample, or a text."""
+
+
+class Bound(NamedTuple):
+    """Why a sample cannot be shown in other orders; empty where it can.
+
+    Attributes:
+        images: why its images must keep their order, such as a question that names one by its place.
+        options: why its options must keep their letters, such as an option that names others by their letters.
+    """
+
+    images: str = ""
+    options: str = ""
+
+
+UNBOUND = Bound()
+
+
 @dataclass(frozen=True)
 class Sample:
     """One question before any permutation.
 
     Attributes:
+        gold: index of the right option.
         identifiers: names of the positions, if this sample's own question gives them; None: those of the task.
+        options: the N answers to choose from; None: every image, in the data's order.
+        fixed: indices of images that keep their places. Where options are images, all other images do.
+        bound: why it cannot be shown in other orders.
     """
 
     id: str
@@ -55,12 +80,58 @@ class Sample:
     gold: int
     split: Split = "test"
     identifiers: tuple[str, ...] | None = None
+    options: tuple[Option, ...] | None = None
+    fixed: tuple[int, ...] = ()
+    bound: Bound = UNBOUND
 
     def __post_init__(self) -> None:
-        if not 0 <= self.gold < len(self.images):
-            raise ValueError(f"sample {self.id}: gold {self.gold} is not an index of {len(self.images)} images")
-        if self.identifiers is not None and not len(set(self.identifiers)) == len(self.identifiers) == len(self.images):
-            raise ValueError(f"sample {self.id}: {self.identifiers} do not name {len(self.images)} positions")
+        n, what = len(self.choices), "images" if self.options is None else "options"
+        if not 0 <= self.gold < n:
+            raise ValueError(f"sample {self.id}: gold {self.gold} is not an index of {n} {what}")
+        if self.identifiers is not None and not len(set(self.identifiers)) == len(self.identifiers) == n:
+            raise ValueError(f"sample {self.id}: {self.identifiers} do not name {n} positions")
+        named = [*self.fixed, *(option for option in self.choices if isinstance(option, int))]
+        if len(set(named)) < len(named) or not all(0 <= image < len(self.images) for image in named):
+            raise ValueError(
+                f"sample {self.id}: options and fixed images must be different ones of its {len(self.images)} images"
+            )
+
+    @property
+    def choices(self) -> tuple[Option, ...]:
+        """The N options, also where they are all images."""
+        return tuple(range(len(self.images))) if self.options is None else self.options
+
+    @property
+    def kind(self) -> AnswerKind:
+        """What its options are."""
+        texts = sum(isinstance(option, str) for option in self.choices)
+        return "images" if not texts else "texts" if texts == len(self.choices) else "mixed"
+
+    @property
+    def movable(self) -> tuple[int, ...]:
+        """Indices, ascending, of the images that other orders move: the options, or, if these are texts, all but `fixed`."""
+        if self.kind == "texts":
+            return tuple(image for image in range(len(self.images)) if image not in self.fixed)
+        return tuple(sorted(option for option in self.choices if isinstance(option, int)))
+
+    def displayed(self, order: Permutation, image_order: Permutation | None = None) -> tuple[ImageSource, ...]:
+        """All images in displayed order, those that are not movable in their own places.
+
+        Args:
+            order: of the options; images that are options stand in this order.
+            image_order: of the movable images, where the options are texts; None: as in the data.
+        """
+        choices, movable = order.apply(self.choices), self.movable
+        shown = movable if image_order is None else image_order.apply(movable)
+        if self.kind != "texts":
+            shown = tuple(option for option in choices if isinstance(option, int))
+        place_of = dict(zip(movable, shown, strict=True))
+        return tuple(self.images[place_of.get(place, place)] for place in range(len(self.images)))
+
+    def option_texts(self, order: Permutation) -> tuple[str, ...]:
+        """What the question calls each option, in displayed order; an image by its displayed place, "image 2"."""
+        places = iter(self.movable)
+        return tuple(o if isinstance(o, str) else f"image {next(places) + 1}" for o in order.apply(self.choices))
 
 
 class SampleSource(Protocol):
@@ -152,6 +223,13 @@ class Permutation:
 RANDOM_ORDERS_SEED = 20250
 
 
+class Arrangement(NamedTuple):
+    """How a sample is displayed; the two orders of `Sample.displayed`."""
+
+    options: Permutation
+    images: Permutation | None = None
+
+
 def draw_permutations(n: int, count: int, seed: int = 42) -> tuple[Permutation, ...]:
     """Identity and `count - 1` other distinct orders, drawn once and shared by all samples.
 
@@ -169,12 +247,34 @@ def draw_permutations(n: int, count: int, seed: int = 42) -> tuple[Permutation, 
     return tuple(drawn)
 
 
+def draw_arrangements(n: int, movable: int, count: int, seed: int) -> tuple[Arrangement, ...]:
+    """`count` arrangements of n texts and of movable images, each order drawn by itself; the first changes nothing.
+
+    They are distinct, or, where there are fewer, repeated in turn.
+    """
+    generator = random.Random(f"arrangements-1/{seed}")
+    drawn = [Arrangement(Permutation.identity(n), Permutation.identity(movable))]
+    while len(drawn) < min(count, math.factorial(n) * math.factorial(movable)):
+        options, images = (Permutation(tuple(generator.sample(range(size), size))) for size in (n, movable))
+        if (candidate := Arrangement(options, images)) not in drawn:
+            drawn.append(candidate)
+    return tuple(drawn[turn % len(drawn)] for turn in range(count))
+
+
 @dataclass(frozen=True)
 class Request:
     """Images in displayed order, the question that follows them, and the candidates' names.
 
     The answer is a position. `key` is a digest of the content, so that equal requests are run once. `caption` is the part of the
     question that comes from the data and not from the task's prompt; None if it is unknown.
+
+    Attributes:
+        permutation: of the options: position `j` is option `permutation.order[j]`.
+        images: all of them, as displayed.
+        options: what the question calls each position; None where every image is an option.
+        image_order: of the movable images, where the options are texts; None: the data's.
+        candidates: where in `images` the image of each position stands; (): an option is a text; None: every image, in order.
+        repeat: number of the repetition of an otherwise equal request, 0 for the first.
     """
 
     sample_id: str
@@ -185,29 +285,63 @@ class Request:
     gold_position: int
     split: Split
     caption: str | None = None
+    options: tuple[str, ...] | None = None
+    image_order: Permutation | None = None
+    candidates: tuple[int, ...] | None = None
+    repeat: int = 0
 
     @classmethod
-    def of(cls, sample: Sample, permutation: Permutation, question: str, identifiers: tuple[str, ...]) -> Request:
+    def of(
+        cls,
+        sample: Sample,
+        permutation: Permutation,
+        question: str,
+        identifiers: tuple[str, ...],
+        image_order: Permutation | None = None,
+    ) -> Request:
+        plain = sample.options is None
         return cls(
             sample_id=sample.id,
             permutation=permutation,
-            images=permutation.apply(sample.images),
+            images=sample.displayed(permutation, image_order),
             question=question,
             identifiers=identifiers,
             gold_position=permutation.position_of(sample.gold),
             split=sample.split,
             caption=sample.caption,
+            options=None if plain else sample.option_texts(permutation),
+            image_order=image_order,
+            candidates=None if plain else sample.movable if sample.kind == "images" else (),
         )
 
+    @property
+    def places(self) -> tuple[int, ...] | None:
+        """Where in `images` the image of each position stands; None if an option is a text."""
+        return tuple(range(len(self.images))) if self.candidates is None else self.candidates or None
+
     def reordered(self, order: Permutation) -> Request:
-        """The same question with the sample's images in another displayed order."""
-        images = self.permutation.inverse.apply(self.images)
+        """The same question with its options, which are images, in another displayed order.
+
+        Raises:
+            UserError: an option is a text.
+        """
+        if order == self.permutation:
+            return self
+        if (places := self.places) is None:
+            raise UserError(f"Sample {self.sample_id} has texts as options, which only `lad-eval run` shows in several orders.")
+        option_images = self.permutation.inverse.apply([self.images[place] for place in places])
+        shown = dict(zip(places, order.apply(option_images), strict=True))
+        images = tuple(shown.get(place, image) for place, image in enumerate(self.images))
         gold = self.permutation.order[self.gold_position]
-        return replace(self, permutation=order, images=order.apply(images), gold_position=order.position_of(gold))
+        return replace(self, permutation=order, images=images, gold_position=order.position_of(gold))
 
     @cached_property
     def key(self) -> str:
-        """SHA-256 hex digest, 32 characters, of sample id, displayed images, question and identifiers."""
+        """SHA-256 hex digest, 32 characters, of sample id, displayed images, question, identifiers, options and repetition."""
         with showing(self.sample_id):
-            content = [self.sample_id, [i.digest for i in self.images], self.question, list(self.identifiers)]
+            content: list[object] = [self.sample_id, [i.digest for i in self.images], self.question, list(self.identifiers)]
+        if self.options is not None:
+            content.append({"options": list(self.options)})
+        if self.repeat:
+            content.append({"repeat": self.repeat})
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]

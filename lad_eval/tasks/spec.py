@@ -26,7 +26,8 @@ from lad_eval.tasks.prompts import MAX_CANDIDATES, IdentifierStyle, prompt_probl
 from lad_eval.tasks.request import Permutation, draw_permutations
 from lad_eval.tasks.sources import options_of
 
-Setting = Literal["random", "adversarial", "relations", "given"]
+Setting = Literal["random", "adversarial", "relations", "count", "given"]
+Vary = Literal["images", "options", "both"]
 _Points = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 PublishedFigures = tuple[_Points, _Points | None, _Points | None]
 """Accuracy, RStd and consistency in points; None where the source gives none."""
@@ -44,11 +45,12 @@ class PermutationSpec(_Strict):
 
     `shared`: the identity and `count - 1` orders drawn once with `seed`, the same for all samples, at most N! in all.
     `identity`: the order of the data only, for questions whose text refers to the order.
+    `facet-probe`: `count` orders of each sample, drawn with `seed` and its id, see `lad_eval.tasks.facet_probe`.
     """
 
     count: _Orders = 5
     seed: StrictInt = 42
-    scheme: Literal["shared", "identity"] = "shared"
+    scheme: Literal["shared", "identity", "facet-probe"] = "shared"
 
     @model_validator(mode="after")
     def _one_identity(self) -> PermutationSpec:
@@ -96,8 +98,12 @@ class TaskSpec(_Strict):
         name: must equal the stem of the YAML file.
         version: raised whenever results change.
         source: a name of `lad_eval.tasks.sources.SOURCES`, which also says what `data` may hold.
-        setting: how the wrong candidates are chosen; `relations`: pairs of equal scenes; `given`: by the data.
-        candidates: N, images per sample.
+        setting: how the wrong candidates are chosen; `relations`: pairs of equal scenes; `count`: numbers of shapes; `given`:
+            by the data.
+        vary: what other displayed orders move where the options are texts: the images, the options over their letters, or both;
+            None for options that are images, which move with their letters.
+        repeats: R, how often every displayed order is run, in different batches; the first gives the figures.
+        candidates: N, options per sample, which are its images unless the data has texts to choose from.
         samples: test samples; None: all that the source has.
         prompt: a name of `lad_eval.tasks.prompts.PROMPTS`, or a template with {caption}.
         reported: figures published elsewhere, {model: {method: [accuracy, RStd, consistency]}}, in points.
@@ -109,6 +115,8 @@ class TaskSpec(_Strict):
     source: StrictStr
     data: dict[str, Any] = Field(default_factory=dict)
     setting: Setting = "random"
+    vary: Vary | None = None
+    repeats: Annotated[StrictInt, Field(ge=1, le=100)] = 1
     candidates: Annotated[StrictInt, Field(ge=2, le=MAX_CANDIDATES)]
     samples: _Count | None = None
     identifiers: IdentifierStyle = "1.."
@@ -134,6 +142,19 @@ class TaskSpec(_Strict):
         if problem := prompt_problem(prompt):
             raise ValueError(problem)
         return prompt
+
+    @model_validator(mode="after")
+    def _one_part_moves(self) -> TaskSpec:
+        if self.vary == "both" and self.permutations.scheme == "facet-probe":
+            raise ValueError("scheme 'facet-probe' moves one part: set vary: images or vary: options")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, as_usual: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omits keys of later versions that are not set, so that tasks without them keep their digests."""
+        document: dict[str, Any] = as_usual(self)
+        later = {"vary": None, "repeats": 1}
+        return {key: value for key, value in document.items() if key not in later or value != later[key]}
 
     def calibrated_on(self, other: str) -> TaskSpec:
         """The same definition with the calibration samples of another task, by name."""

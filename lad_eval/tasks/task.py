@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,8 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lad_eval.errors import DataError
-from lad_eval.tasks.prompts import identifiers, question
-from lad_eval.tasks.request import Permutation, Request, Sample, SampleSource, Split
+from lad_eval.tasks.facet_probe import facet_probe_orders
+from lad_eval.tasks.prompts import identifiers, lists_options, question
+from lad_eval.tasks.request import (
+    AnswerKind,
+    Arrangement,
+    Permutation,
+    Request,
+    Sample,
+    SampleSource,
+    Split,
+    draw_arrangements,
+)
 from lad_eval.tasks.sources import options_of
 
 if TYPE_CHECKING:
@@ -83,7 +95,7 @@ class Task:
 
     @property
     def candidates(self) -> int:
-        """N, images per sample."""
+        """N, options per sample: images, unless the data has texts to choose from."""
         return self.spec.candidates
 
     @cached_property
@@ -112,13 +124,66 @@ class Task:
             return (Permutation.identity(self.candidates),)
         return self.spec.permutations.orders(self.candidates)
 
-    def samples(self, split: Split = "test", limit: int | None = None) -> Iterator[Sample]:
-        """Samples of a split in a fixed order: at most as many as the definition sets; `limit` only shortens the list."""
-        count = self.spec.samples if split == "test" else self.spec.calibration.samples
-        bounds = [bound for bound in (count, limit) if bound is not None]
-        return self.source.samples(split, min(bounds) if bounds else None)
+    @cached_property
+    def answer_kind(self) -> AnswerKind:
+        """What the options of its samples are, by the first one; "images" if there is none."""
+        first = next(iter(self.source.samples("test", 1)), None)
+        return "images" if first is None else first.kind
 
-    def request(self, sample: Sample, order: Permutation) -> Request:
-        """The sample's question with its images in a displayed order."""
+    @property
+    def varies_images_only(self) -> bool:
+        """Whether other displayed orders move the images, while every option keeps its letter."""
+        return self.spec.vary == "images"
+
+    def arrangements(self, sample: Sample) -> tuple[Arrangement, ...]:
+        """The T arrangements in which a test sample is displayed, the data's own first."""
+        spec, same, movable = self.spec.permutations, Permutation.identity(self.candidates), len(sample.movable)
+        if self.permutable and spec.scheme == "facet-probe":
+            parts = movable if self.varies_images_only else self.candidates
+            orders = facet_probe_orders(sample.id, parts, spec.count, spec.seed)
+            return tuple(Arrangement(same, order) if self.varies_images_only else Arrangement(order) for order in orders)
+        if not self.permutable or sample.kind != "texts" or self.spec.vary == "options":
+            return tuple(map(Arrangement, self.orders))
+        if self.spec.vary == "both":
+            return draw_arrangements(self.candidates, movable, spec.count, spec.seed)
+        return tuple(Arrangement(same, images) for _, images in draw_arrangements(1, movable, spec.count, spec.seed))
+
+    def samples(self, split: Split = "test", limit: int | None = None) -> Iterator[Sample]:
+        """Samples of a split in a fixed order: at most as many as the definition sets; `limit` only shortens the list.
+
+        Test samples whose orders are bound in a way that the task varies are left out; see `left_out`.
+        """
+        count = self.spec.samples if split == "test" else self.spec.calibration.samples
+        most = min((bound for bound in (count, limit) if bound is not None), default=None)
+        if split == "calibration" or self.spec.vary is None:
+            return self.source.samples(split, most)
+        return itertools.islice((sample for sample in self.source.samples(split) if not self._bound(sample)), most)
+
+    def left_out(self) -> Counter[str]:
+        """Test samples that `samples` leaves out, by the reason why their order is bound."""
+        if self.spec.vary is None:
+            return Counter()
+        return Counter(reason for sample in self.source.samples("test") if (reason := self._bound(sample)))
+
+    def _bound(self, sample: Sample) -> str:
+        """Why a sample cannot be shown in the orders that the task varies; empty if it can."""
+        vary = self.spec.vary
+        if vary == "images" and len(sample.movable) < 2:
+            return "fewer than two images can move"
+        reasons = (sample.bound.images if vary != "options" else "", sample.bound.options if vary != "images" else "")
+        return next(filter(None, reasons), "")
+
+    def request(self, sample: Sample, order: Permutation, image_order: Permutation | None = None) -> Request:
+        """The sample's question in an arrangement, given by its two orders.
+
+        Raises:
+            DataError: an option is a text, and the prompt does not list the options.
+        """
         names = sample.identifiers or self.identifiers
-        return Request.of(sample, order, question(self.spec.prompt, sample.caption, names, self.prompt_variants), names)
+        if sample.kind != "images" and not lists_options(self.spec.prompt):
+            raise DataError(
+                f"{self.name}: sample {sample.id!r} has texts to choose from, and the prompt does not list them; set "
+                "`prompt: choices`, or a template with {options}."
+            )
+        text = question(self.spec.prompt, sample.caption, names, self.prompt_variants, sample.option_texts(order))
+        return Request.of(sample, order, text, names, image_order)

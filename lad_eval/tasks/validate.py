@@ -9,7 +9,7 @@ from pathlib import Path
 from lad_eval.data.pictures import treatment_line
 from lad_eval.errors import NotPreparedError, UserError
 from lad_eval.tasks.files import SpecError, read_document, shown
-from lad_eval.tasks.plan import calibration_samples
+from lad_eval.tasks.plan import calibration_samples, option_fault
 from lad_eval.tasks.registry import definitions, index, is_path, load_task, open_task, read_group, resolve
 from lad_eval.tasks.sources.base import Checkable, Illustrated
 from lad_eval.tasks.task import Task
@@ -122,8 +122,8 @@ def _first_requests(task: Task, where: str) -> list[str]:
         sample = next(iter(task.samples(split, 1)), None)
         if sample is None:
             problems.append(f"{where}: the {split} split has no sample.")
-        elif len(sample.images) != task.candidates:
-            problems.append(f"{where}: sample {sample.id} has {len(sample.images)} images, not {task.candidates}.")
+        elif (fault := option_fault(task, sample)) is not None:
+            problems.append(f"{where}: sample {sample.id} {fault}.")
         else:
             _ = task.request(sample, task.orders[0]).key
     return problems

@@ -56,13 +56,29 @@ def test_datasets_reads_back_what_the_task_shows(scenes, tmp_path, progress):
             assert ImageChops.difference(shown, image.load()).getbbox() is None
         for k, order in enumerate(scenes.orders):
             request = scenes.request(sample, order)
-            assert row["question"] == request.question
-            assert row["orders"][k] == list(order.order)
-            right = row["identifiers"][row["orders"][k].index(row["answer"])]
-            assert right == request.identifiers[request.gold_position]
+            assert row["questions"][k] == request.question
+            assert row["image_orders"][k] == row["option_orders"][k] == list(order.order)
+            assert row["answers"][k] == request.identifiers[request.gold_position]
+            assert row["option_orders"][k][row["identifiers"].index(row["answers"][k])] == row["answer"]
     learned = read(folder, "few", "calibration", tmp_path / "cache")
     assert [row["id"] for row in learned] == [sample.id for sample in scenes.samples("calibration")]
-    assert [row["orders"] for row in learned] == [[[0, 1, 2], [2, 0, 1], [1, 2, 0]]] * 2
+    assert [row["option_orders"] for row in learned] == [[[0, 1, 2], [2, 0, 1], [1, 2, 0]]] * 2
+
+
+def test_texts_to_choose_from_have_orders_of_their_own(tmp_path, progress):
+    text = SCENES.replace("candidates: 3", "candidates: 4, setting: count, prompt: choices, vary: both")
+    (tmp_path / "count.yaml").write_text(text)
+    task = load_task(tmp_path / "count.yaml")
+    write_benchmark([task], tmp_path / "out", progress, dataset="owner/count")
+    for row, sample in zip(read(tmp_path / "out", "count", "test", tmp_path / "cache"), task.samples(), strict=True):
+        assert row["options"] == list(sample.options)
+        assert row["image_orders"] != row["option_orders"]
+        for k, arrangement in enumerate(task.arrangements(sample)):
+            shown = [row["images"][image] for image in row["image_orders"][k]]
+            request = task.request(sample, *arrangement)
+            assert all(ImageChops.difference(a, b.load()).getbbox() is None for a, b in zip(shown, request.images, strict=True))
+            right = row["option_orders"][k][row["identifiers"].index(row["answers"][k])]
+            assert row["options"][right] == sample.options[sample.gold] == row["options"][row["answer"]]
 
 
 def test_the_hub_reads_the_card_and_eval_yaml_lists_the_tasks(scenes, tmp_path, progress):

@@ -91,6 +91,27 @@ def test_the_terminal_table_fits_80_columns():
     assert max(len(line.rstrip()) for line in render([widest], "rich").splitlines()) <= 80
 
 
+def test_columns_are_chosen_by_name():
+    figures = {"flip": 12.34, "osi": 0.456, "ckld": 0.1234, "rsd": 0.5, "bias_score": 0.25}
+    lines = render([row(**figures)], "rich", ["osi", "accuracy", "ckld", "rsd", "bias-score", "osi"]).splitlines()
+    assert lines[2].split() == ["Method", "OSI", "±", "std", "CKLD", "RSD", "score"]
+    assert lines[4].split() == ["vanilla", "0.46", "61.2", "±", "2.5", "0.123", "0.50", "0.25"]
+    assert "12.3" in render([row(**figures)], "md")
+    with pytest.raises(UserError, match=r"Unknown column 'ost'\. Choose from accuracy, .*Did you mean 'osi'"):
+        render([row()], "rich", ["ost"])
+
+
+def test_replies_without_an_answer_have_a_column_where_there_are_any():
+    assert "Unpar" not in render([row(), row(unparsable=None)], "rich")
+    assert "Unpar-" in render([row(), row(unparsable=3)], "rich")
+    assert "Unpar-" in render([row()], "rich", ["unparsable"])
+
+
+def test_a_run_of_an_earlier_version_has_dashes_for_figures_that_it_lacks():
+    lines = render(rows_of(METRICS), "rich").splitlines()[4:6]
+    assert [line.split()[-4:] for line in lines] == [["–", "–", "3", "1"], ["–", "–", "0", "1"]]
+
+
 def test_latex_escapes_what_latex_would_read():
     assert r"lad\_tiny" in render([row(model="lad_tiny")], "latex")
 

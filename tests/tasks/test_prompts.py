@@ -31,10 +31,10 @@ def test_every_named_prompt_can_be_used(name):
     ("prompt", "problem"),
     [
         ("retrival", "unknown prompt 'retrival'. Did you mean 'retrieval'?"),
-        ("xyz", "unknown prompt 'xyz'. There are retrieval, verbatim; a template needs {caption}."),
+        ("xyz", "unknown prompt 'xyz'. There are retrieval, choices, verbatim; a template needs {caption}."),
         ("Which image is it?", "the template lacks {caption}"),
         ("Which of {n}?", "the template lacks {caption}"),
-        ("{caption} {colour}", "a template may use {n}, {first}, {last}, {identifiers}, {caption}, not {colour}"),
+        ("{caption} {colour}", "a template may use {n}, {first}, {last}, {identifiers}, {caption}, {options}, not {colour}"),
         ("{caption!r}", "not {caption!r}"),
         ("{n:03} {caption}", "not {n:03}"),
         ("{} {caption}", "not {}"),

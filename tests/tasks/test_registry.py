@@ -29,7 +29,7 @@ MINE = "source: scenes\ncandidates: 4\nsamples: 3\n"
 
 def test_bundled_tasks_and_groups():
     named = [name for name in task_names() if name.startswith("scenes")]
-    assert named == [*BUNDLED[:4], "scenes_relations_n5", *BUNDLED[4:]]
+    assert named == [*BUNDLED[:4], "scenes_count_n4", "scenes_relations_n5", *BUNDLED[4:]]
     assert groups()["scenes"] == BUNDLED
     assert groups()["scenes_main"] == [f"scenes_{setting}_n{n}" for n in (4, 8) for setting in ("random", "adversarial")]
 
@@ -62,7 +62,7 @@ def test_fingerprints_tell_tasks_apart_and_stay():
     [
         ("scenes_random_n4", ["scenes_random_n4"]),
         (" scenes_random_n4 , scenes_random_n2,", ["scenes_random_n4", "scenes_random_n2"]),
-        ("scenes_*_n4", ["scenes_random_n4", "scenes_adversarial_n4"]),
+        ("scenes_*_n4", ["scenes_random_n4", "scenes_adversarial_n4", "scenes_count_n4"]),
         ("scenes_random_n?", ["scenes_random_n2", "scenes_random_n4", "scenes_random_n8"]),
         ("scenes_random_n8,scenes_random_*", [f"scenes_random_n{n}" for n in (8, 2, 4, 12)]),
         ("scenes_main,scenes", groups()["scenes_main"] + [n for n in BUNDLED if n not in groups()["scenes_main"]]),

@@ -169,7 +169,8 @@ def test_drawing_is_repeatable_and_no_picture_is_shared():
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"setting": "easy"}, "scenes: setting must be one of random, adversarial, relations, not 'easy'"),
+        ({"setting": "count", "candidates": 7}, "scenes: 3 pictures show at most 6 circles, not 7"),
+        ({"setting": "easy"}, "scenes: setting must be one of random, adversarial, relations, count, not 'easy'"),
         ({"candidates": 13}, f"scenes: candidates must be 2 to {MAX_CANDIDATES}, not 13"),
         ({"candidates": 1}, "scenes: candidates must be 2 to 12, not 1"),
         ({"setting": "relations"}, "scenes: pairs and one single picture are 3, 5, 7, ... candidates, not 4"),

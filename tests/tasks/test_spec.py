@@ -45,7 +45,10 @@ def test_three_keys_are_enough_and_the_rest_is_the_protocols(write):
         ("permutations: {scheme: own}", "permutations.scheme: input should be 'shared' or 'identity', not 'own'."),
         ("calibration: {scheme: all}", "calibration.scheme: input should be 'cyclic', not 'all'."),
         ("identifiers: 1", "identifiers: input should be '1..', 'A..', 'a..', 'I..' or 'first..', not 1."),
-        ("setting: adverserial", "setting: input should be 'random', 'adversarial', 'relations' or 'given', not 'adverserial'."),
+        (
+            "setting: adverserial",
+            "setting: input should be 'random', 'adversarial', 'relations', 'count' or 'given', not 'adverserial'.",
+        ),
         ("prompt: retrival", "prompt: unknown prompt 'retrival'. Did you mean 'retrieval'?"),
         ("prompt: Which image?", "prompt: the template lacks {caption}."),
         ("name: other", "name: must equal the file's name, 'task'."),
@@ -156,6 +159,8 @@ DECISIVE = {
     "version": 2,
     "source": "folder",
     "setting": "adversarial",
+    "vary": "images",
+    "repeats": 2,
     "candidates": 5,
     "samples": 9,
     "identifiers": "A..",
@@ -180,6 +185,7 @@ def test_the_digest_changes_with_what_results_depend_on(key):
 def test_a_default_written_out_leaves_the_digest():
     least = {"name": "x", "source": "scenes", "candidates": 4}
     assert TaskSpec(**least, permutations={"count": 5, "seed": 42}).digest == TaskSpec(**least).digest
+    assert TaskSpec(**least, vary=None, repeats=1).digest == TaskSpec(**least).digest == "e0a99c203bd394ea"
 
 
 def test_every_field_is_known_to_one_side_of_the_digest():

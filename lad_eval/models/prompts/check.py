@@ -162,7 +162,7 @@ class PromptChecker:
 
     def _rendered(self, request: Request) -> tuple[str, str]:
         """The fault of a question before it is tokenized, or ""; and the prompt."""
-        names = self._controls.unwanted(self._controls.literal(request.question), request.question, request.caption)
+        names = self._unwanted(self._controls.literal(request.question), request)
         if names:
             return control_problem(names, request, self._name), ""
         try:
@@ -173,6 +173,9 @@ class PromptChecker:
         if self._verbatim and request.question.strip() not in prompt:
             return self._template_problem("changes its question"), ""
         return "", prompt
+
+    def _unwanted(self, names: Iterable[str], request: Request) -> list[str]:
+        return self._controls.unwanted(names, request.question, request.caption, request.options or ())
 
     def _template_problem(self, what: str) -> str:
         return f"the chat template of {self._name} {what}; reword it or leave the sample out."
@@ -186,7 +189,7 @@ class PromptChecker:
         frame = self._frame(len(request.images))
         count = self._controls.count(ids)
         more = [self._controls.name(token) for token in count if count[token] > frame[token]]
-        names = self._controls.unwanted(more, request.question, request.caption)
+        names = self._unwanted(more, request)
         if not names:
             names = [name for identifier in request.identifiers for name in self._within(identifier)]
         if names:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 # Form of an added token that is markup and not a word: "<think>", "[INST]", "<|im_end|>".
@@ -66,16 +66,17 @@ class ControlTokens:
         controls = self.count(map(int, self._tokenizer(text, add_special_tokens=False)["input_ids"]))
         return list(dict.fromkeys([*self.literal(text), *map(self.name, controls)]))
 
-    def unwanted(self, names: Iterable[str], question: str, caption: str | None) -> list[str]:
+    def unwanted(self, names: Iterable[str], question: str, caption: str | None, options: Sequence[str] = ()) -> list[str]:
         """The control tokens that must not be in a question.
 
-        All of them, except for markup around the caption: a prompt template may request "<think>".
+        All of them, except for markup around the caption and the options: a prompt template may request "<think>".
         """
         if caption is None or caption not in question:
             return list(names)
         before, _, after = question.rpartition(caption)
         marks = {*self.marks.values()}
-        return [name for name in names if name not in marks or name in caption or name not in f"{before}\0{after}"]
+        of_data = "\0".join([caption, *options])
+        return [name for name in names if name not in marks or name in of_data or name not in f"{before}\0{after}"]
 
 
 def _placeholders(processor: Any) -> set[str]:

@@ -19,7 +19,15 @@ from lad_eval.attention.spans import Spans
 from lad_eval.errors import DataError, UnsupportedModelError, UserError
 from lad_eval.evidence.replies import Decoding, Reply
 from lad_eval.evidence.table import Evidence
-from lad_eval.models.base import ImagePreparation, PromptReport, Repeated, calibration_origin, check_not_calibrated_on, refuse
+from lad_eval.models.base import (
+    ImagePreparation,
+    PromptReport,
+    Repeated,
+    calibration_origin,
+    candidate_attention,
+    check_not_calibrated_on,
+    refuse,
+)
 from lad_eval.models.inference.batching import OutOfMemoryError, is_out_of_memory
 from lad_eval.models.inputs.preparation import check_image_preparation
 from lad_eval.models.interventions import InterventionMixin
@@ -274,10 +282,10 @@ class InterceptedVLM(InterventionMixin):
         result = handler.result
         return Evidence.from_arrays(
             result.log_probs,
-            result.attention,
+            candidate_attention(result.attention, [request]),
             [request.gold_position],
             [request.sample_id],
-            attention_delimited=result.attention_delimited,
+            attention_delimited=candidate_attention(result.attention_delimited, [request]),
             perm=[request.permutation.order],
             split=[request.split],
             key=[request.key],

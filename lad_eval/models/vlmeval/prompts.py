@@ -118,7 +118,8 @@ class TextCheck:
         """
         for text in dict.fromkeys([*(texts or [request.question]), *request.identifiers]):
             media = [name for name in _MEDIA if name in text]
-            if names := [*media, *self._controls.unwanted(self._within(text), text, request.caption)]:
+            unwanted = self._controls.unwanted(self._within(text), text, request.caption, request.options or ())
+            if names := [*media, *unwanted]:
                 return PromptFault(request.sample_id, control_problem(names, request, self._name))
         return None
 

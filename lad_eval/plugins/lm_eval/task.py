@@ -43,7 +43,7 @@ class SampleTask(ConfigurableTask):  # type: ignore[misc]
             self.opened.check_definition(config["definition"], "lad-eval lm-eval tasks")
         spec = self.opened.task.spec
         metrics = dict(SAMPLE_METRICS)
-        if len(self.opened.task.orders) == 1:
+        if self.opened.rows[0]["orders"] == 1:
             del metrics["consistency"], metrics["flip"]
         super().__init__(
             config={
@@ -71,11 +71,12 @@ class SampleTask(ConfigurableTask):  # type: ignore[misc]
     def construct_requests(self, doc: Document, ctx: str, **kwargs: Any) -> list[Instance]:
         """One request per displayed order of a sample."""
         generation = dict(self.config.generation_kwargs)
+        question = str(doc["orders"][0]["question"])
         return [
             Instance(
                 request_type="generate_until",
                 doc=doc,
-                arguments=(ctx, generation, {"visual": _shown(row)}),
+                arguments=(ctx.replace(question, str(row["question"])), generation, {"visual": _shown(row)}),
                 idx=order,
                 metadata=kwargs["metadata"],
             )
@@ -94,9 +95,9 @@ def _pictures(doc: Document) -> list[Any]:
 
 
 def _question(doc: Document) -> str:
-    """The text with a place for each image; the same under every displayed order."""
+    """The text of the first displayed order, with a place for each image."""
     first = doc["orders"][0]
-    return IMAGE * len(first["order"]) + str(first["question"])
+    return IMAGE * int(first["images"]) + str(first["question"])
 
 
 def _target(doc: Document) -> str:

@@ -40,12 +40,13 @@ class ImageBundle:
     _names: dict[str, str] = field(default_factory=dict)
 
     def add(self, sample: Sample) -> tuple[str, ...] | None:
-        """Adds a sample's images and returns their names, image 0 first, or None if they no longer fit.
+        """Adds the images that are a sample's options and returns their names, option 0 first, or None if they no longer fit.
 
         Raises:
             UserError: a picture cannot be read.
         """
-        fresh = {image.digest: _encoded(image) for image in sample.images if image.digest not in self._names}
+        options = [sample.images[option] for option in sample.choices if isinstance(option, int)]
+        fresh = {image.digest: _encoded(image) for image in options if image.digest not in self._names}
         needed = sum(map(len, fresh.values()))
         if self.size + needed > self.most:
             return None
@@ -55,7 +56,7 @@ class ImageBundle:
             self._names[digest] = name
             self.pictures[name] = f"data:image/{kind.lower()};base64,{base64.b64encode(content).decode()}"
         self.size += needed
-        return tuple(self._names[image.digest] for image in sample.images)
+        return tuple(self._names[image.digest] for image in options)
 
     def add_all(self, samples: Iterable[Sample]) -> tuple[dict[str, tuple[str, ...]], str]:
         """Names by sample id of those that fit, and why images are missing, "" if none is."""

@@ -84,7 +84,7 @@ def section_of(material: Material, number: int, bundle: ImageBundle, *, pictured
     captions = {name: sample.caption for name, sample in samples.items()}
     divergent = None if answers is None else divergences(answers)
     pictures: dict[str, tuple[str, ...]] = {}
-    if answers is not None and samples and pictured:
+    if answers is not None and samples and pictured and material.task is not None and material.task.answer_kind == "images":
         flips = flipping(answers, LOGITS if LOGITS in answers.grids else answers.methods[0])
         everyone = range(len(answers.sample_id))
         wanted = first_of([[] if divergent is None else divergent.samples.tolist(), flips.tolist(), everyone], pictured)

@@ -14,6 +14,7 @@ from lad_eval.run.folder.files import ResultsError
 from lad_eval.tasks.plan import Plan
 from lad_eval.tasks.sources.base import Noted
 from lad_eval.tasks.task import Task
+from lad_eval.terminal import counted
 from lad_eval.version import __version__
 
 
@@ -67,12 +68,20 @@ def calibration_of(task: Task, planned: Plan) -> dict[str, Any]:
 
 
 def notes_of(task: Task, planned: Plan) -> tuple[tuple[str, ...], dict[str, int]]:
-    """Notes of the sources and the plan, once each, and the counts of the task's source."""
-    notes = task.source.notes() if isinstance(task.source, Noted) else []
+    """Notes of the sources, the task and the plan, once each, and the counts of the task's source."""
+    notes = [*(task.source.notes() if isinstance(task.source, Noted) else []), *_bound_notes(task)]
     others = task.other.source.notes() if task.other is not None and isinstance(task.other.source, Noted) else []
     about_other = [f"{task.other.name}: {note}" for note in others if note not in notes] if task.other is not None else []
     counts = task.source.counts() if isinstance(task.source, Noted) else {}
     return tuple(dict.fromkeys([*notes, *about_other, *planned.notes])), dict(counts)
+
+
+def _bound_notes(task: Task) -> list[str]:
+    """How many samples are left out as they cannot be shown in the orders that the task varies, by reason."""
+    if not (reasons := task.left_out()):
+        return []
+    listed = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
+    return [f"{counted(reasons.total(), 'sample')} left out, which cannot be shown in the orders that the task varies: {listed}."]
 
 
 def about(task: Task, plans: Sequence[Plan]) -> tuple[dict[str, Any], tuple[str, ...], dict[str, int]]:

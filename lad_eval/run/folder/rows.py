@@ -19,6 +19,7 @@ class Row:
         samples: evaluated samples, each run under `permutations` displayed orders; None for figures published elsewhere.
         accuracy: mean over permutations; `accuracy_std` over permutations; `accuracy_low` and `accuracy_high` bound its interval.
         unparsable: replies that named no candidate, counted as wrong.
+        flip, osi, ckld, rsd, bias_score: see `lad_eval.metrics.audit`; None also in runs of earlier versions.
         forward_passes: decoder passes per query that the method alone would cost.
         p_best: of the exact paired test against the most accurate method shown of the run, corrected by Holm over those shown;
             None for that method, for those with exactly its accuracy, and where there is nothing to test.
@@ -46,6 +47,11 @@ class Row:
     calibrated_on: str | None = None
     notes: tuple[str, ...] = ()
     reported: bool = False
+    flip: float | None = None
+    osi: float | None = None
+    ckld: float | None = None
+    rsd: float | None = None
+    bias_score: float | None = None
 
     @property
     def tied(self) -> bool:
@@ -75,6 +81,11 @@ COLUMNS = (
     "accuracy_high",
     "rstd",
     "consistency",
+    "flip",
+    "osi",
+    "ckld",
+    "rsd",
+    "bias_score",
     "unparsable",
     "forward_passes",
     "p_best",
@@ -107,9 +118,25 @@ def rows_of(metrics: Mapping[str, Any], methods: Sequence[str] | None = None) ->
             p_best=p_best.get(name),
             limit=metrics.get("limit"),
             calibrated_on=calibration["task"] if calibration.get("transferred") else None,
-            notes=tuple(metrics.get("notes") or ()),
+            notes=(*(metrics.get("notes") or ()), *_same_order_note(name, figures[name].get("same_order"))),
+            flip=_number((figures[name].get("flip") or {}).get("value")),
+            osi=_number((figures[name].get("osi") or {}).get("value")),
+            ckld=_number(figures[name].get("ckld")),
+            rsd=_number(figures[name].get("rsd")),
+            bias_score=_number(figures[name].get("bias_score")),
         )
         for name in shown
+    ]
+
+
+def _same_order_note(method: str, control: Mapping[str, Any] | None) -> list[str]:
+    """The same-order control in words; none where a run has no repetitions."""
+    if control is None or control["d_cross"]["value"] is None:
+        return []
+    same, cross, delta = (control[name] for name in ("d_same", "d_cross", "delta"))
+    return [
+        f"{method}: replies differ in {same['value']:.1f} % of pairs within one order ({control['repeats']} repetitions), in "
+        f"{cross['value']:.1f} % across orders; difference {delta['value']:.1f} [{delta['low']:.1f}, {delta['high']:.1f}]."
     ]
 
 

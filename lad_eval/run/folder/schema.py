@@ -43,6 +43,19 @@ class _Test(_Open):
     p_value: _Share | None = None
 
 
+class _Difference(_Open):
+    value: _Finite | None
+    low: _Finite | None = None
+    high: _Finite | None = None
+
+
+class _SameOrder(_Open):
+    repeats: _Positive
+    d_same: _Figure
+    d_cross: _Figure
+    delta: _Difference
+
+
 class _Method(_Open):
     parameters: dict[str, Any] = Field(default_factory=dict)
     condition: dict[str, Any] | None = None
@@ -52,6 +65,12 @@ class _Method(_Open):
     rstd: _Figure
     consistency: _Figure
     all_correct: _Figure | None = None
+    flip: _Figure | None = None
+    osi: _Figure | None = None
+    ckld: _Finite | None = None
+    rsd: _Cost | None = None
+    bias_score: _Share | None = None
+    same_order: _SameOrder | None = None
     chi_square: _Test = _Test()
     position_test: _Test = _Test()
     recall: list[_Points | None] = Field(default_factory=list)

@@ -36,7 +36,7 @@ class SourceOptions(BaseModel, ABC):
 
         Args:
             setting: the task's setting.
-            candidates: N, images per sample.
+            candidates: N, options per sample.
             samples: number of test samples; None: all.
             calibration_samples: number of calibration samples that the task needs.
             folder: of the task's YAML file; relative paths in the options start there.
@@ -82,7 +82,7 @@ class Noted(Protocol):
 
 
 def digest_of_samples(source: SampleSource, *also: Any) -> str:
-    """SHA-256 hex digest, 32 characters, of every sample of both splits: ids, pictures, captions, answers, identifiers.
+    """SHA-256 hex digest, 32 characters, of every sample of both splits: ids, pictures, captions, answers, identifiers, options.
 
     Args:
         source: whose samples.
@@ -95,6 +95,8 @@ def digest_of_samples(source: SampleSource, *also: Any) -> str:
                 content = [split, s.id, [i.digest for i in s.images], s.caption, s.gold]
             if s.identifiers is not None:
                 content.append(list(s.identifiers))
+            if s.options is not None:
+                content.append({"options": list(s.options), "fixed": list(s.fixed), "bound": list(s.bound)})
             total.update(json.dumps(content).encode() + b"\n")
     return total.hexdigest()[:32]
 

@@ -2,7 +2,8 @@
 
 `random`: N scenes that differ from each other in two attributes or more. `adversarial`: a scene and N - 1
 variants that differ from it in one attribute each; any of the N may be the right one. `relations`: pairs of equal
-scenes, each picture with its own background and jitter, and one scene that matches none of the others.
+scenes, each picture with its own background and jitter, and one scene that matches none of the others. `count`: the options are
+not the pictures but numbers, of the circles in all pictures together.
 """
 
 from __future__ import annotations
@@ -180,9 +181,9 @@ def _jitter(generator: random.Random) -> tuple[int, int, int, int]:
     return (a, b, c, d)
 
 
-Setting = Literal["random", "adversarial", "relations"]
+Setting = Literal["random", "adversarial", "relations", "count"]
 
-SETTINGS: tuple[Setting, ...] = ("random", "adversarial", "relations")
+SETTINGS: tuple[Setting, ...] = ("random", "adversarial", "relations", "count")
 MAX_CANDIDATES = LEAST_VARIANTS + 1
 
 
@@ -216,6 +217,19 @@ def draw_pairs(split: SceneSplit, n: int, generator: random.Random) -> tuple[tup
     return tuple(scenes), scenes.index(single)
 
 
+COUNTED_PICTURES = 3
+"""Pictures of a sample of the setting `count`, of two objects each."""
+COUNTED = "How many circles are there in all images?"
+
+
+def draw_counted(split: SceneSplit, circles: int, generator: random.Random) -> tuple[Scene, ...]:
+    """COUNTED_PICTURES scenes of a split that show this many circles together."""
+    while True:
+        scenes = draw_candidates(split, "random", COUNTED_PICTURES, generator)
+        if sum(thing.shape == "circle" for scene in scenes for thing in (scene.first, scene.second)) == circles:
+            return scenes
+
+
 class ScenesSource:
     """Samples of the tasks `scenes_<setting>_n<candidates>`.
 
@@ -238,6 +252,8 @@ class ScenesSource:
             raise DataError(f"scenes: candidates must be 2 to {MAX_CANDIDATES}, not {candidates}")
         if setting == "relations" and candidates % 2 == 0:
             raise DataError(f"scenes: pairs and one single picture are 3, 5, 7, ... candidates, not {candidates}")
+        if setting == "count" and candidates > 2 * COUNTED_PICTURES:
+            raise DataError(f"scenes: {COUNTED_PICTURES} pictures show at most {2 * COUNTED_PICTURES} circles, not {candidates}")
         if samples < 1 or calibration_samples < 0:
             raise DataError("scenes: samples must be positive and calibration_samples not negative")
         self.setting: Setting = setting
@@ -252,6 +268,8 @@ class ScenesSource:
         for split in ("test", "calibration"):
             for s in self.samples(split):
                 content = [s.id, [i.digest for i in s.images], s.caption, s.gold]
+                if s.options is not None:
+                    content.append(list(s.options))
                 total.update(json.dumps(content).encode() + b"\n")
         return total.hexdigest()[:32]
 
@@ -274,14 +292,18 @@ class ScenesSource:
     def _sample(self, scenes_of: SceneSplit, split: Split, index: int) -> Sample:
         scenes, caption, gold = self.draw(scenes_of, index)
         name = f"scenes-{self.setting}-n{self.candidates}-s{self.seed}-{scenes_of}-{index:04d}"
-        return Sample(id=name, images=scenes, caption=caption, gold=gold, split=split)
+        numbers = tuple(map(str, range(1, self.candidates + 1))) if self.setting == "count" else None
+        return Sample(id=name, images=scenes, caption=caption, gold=gold, split=split, options=numbers)
 
     def draw(self, split: SceneSplit, index: int) -> tuple[tuple[Scene, ...], str, int]:
-        """Scenes, caption and the right scene's index of one sample; also for the recipe's splits."""
+        """Scenes, caption and the right option's index of one sample; also for the recipe's splits."""
         generator = random.Random(f"scenes-1/{self.seed}/{split}/{self.setting}/{self.candidates}/{index}")
         if self.setting == "relations":
             pictures, single = draw_pairs(split, self.candidates, generator)
             return pictures, RELATION, single
+        if self.setting == "count":
+            gold = generator.randrange(self.candidates)
+            return draw_counted(split, gold + 1, generator), COUNTED, gold
         scenes = draw_candidates(split, self.setting, self.candidates, generator)
         gold = generator.randrange(self.candidates)
         return scenes, scenes[gold].caption(from_second=generator.random() < 0.5), gold
