@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from lad_eval.attention.hooks import decoder_layers
+from lad_eval.errors import UnsupportedModelError
 
 
 def in_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
@@ -54,3 +55,32 @@ def transform_hidden(model: Any, layer: int, transform: Callable[[torch.Tensor],
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def transform_positions(model: Any, transform: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+    """Replaces the position ids of the decoder's rotary embeddings, Int[..., batch, tokens], by `transform(positions)`.
+
+    Masks, and the positions of later passes, stay as they are.
+
+    Raises:
+        UnsupportedModelError: the decoder has no rotary embeddings of its own.
+    """
+    layers = decoder_layers(model)
+    holders = [module for module in model.modules() if any(child is layers for child in module.children())]
+    rotary = [child for holder in holders for child in holder.children() if type(child).__name__.endswith("RotaryEmbedding")]
+    if not rotary:
+        raise UnsupportedModelError(f"{type(model).__name__} is not supported here: its decoder has no rotary embeddings.")
+
+    def enter(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if "position_ids" in kwargs:
+            return args, {**kwargs, "position_ids": transform(kwargs["position_ids"])}
+        hidden, positions, *others = args
+        return (hidden, transform(positions), *others), kwargs
+
+    handles = [module.register_forward_pre_hook(in_this_thread(enter), with_kwargs=True) for module in rotary]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -7,11 +7,11 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -32,6 +32,9 @@ from lad_eval.extras import install_command
 from lad_eval.models.prompts.date import DEFAULT_DATE
 from lad_eval.run.folder.metadata import LIBRARIES, checkout, versions
 from lad_eval.version import __version__
+
+if TYPE_CHECKING:
+    from lad_eval.methods import Method
 
 
 class Kind(str, Enum):
@@ -152,7 +155,7 @@ def listing(kind: str) -> list[str]:
         )
         return [*_columns(rows, _WIDTH), *hint]
     if kind == "methods":
-        return [*_columns(_methods()), "", *_JOINED]
+        return [*_methods(), "", *_JOINED]
     if kind == "studies":
         from lad_eval.studies.lad import STUDY_PARTS
 
@@ -200,25 +203,40 @@ def _tasks() -> Iterable[tuple[str, str, str]]:
         yield name, states.pop() if len(states) == 1 else "in part", f"group of {len(members)}: {', '.join(members)}"
 
 
-def _methods() -> list[tuple[str, str, str, str]]:
-    """Name, what the method reads, cost per answer, whether it calibrates, and a description."""
-    from lad_eval.methods import describe_method, make_method, method_names, part_names
+def _methods() -> Iterator[str]:
+    """By group: name, what the method reads, cost per answer, what it needs besides, and a description."""
+    from lad_eval.attention.interventions import INTERVENTIONS
+    from lad_eval.methods import GROUPS, LINE_UPS, describe_method, group_of, make_method, method_names, needs_of, part_names
     from lad_eval.tasks.plan import RANDOM_ORDERS
+    from lad_eval.tasks.prompts import PROMPT_VARIANTS
 
-    def costs(name: str) -> tuple[str, str]:
-        method = make_method(name)
+    def costs(method: Method) -> tuple[str, str]:
         reads = ", ".join(_READ[part] for part in sorted(method.needs, reverse=True))
         unit = "pass" if method.decoding is None else "reply"
         count = {"identity": "1", "cyclic": "N", "random": str(RANDOM_ORDERS)}[method.orders]
         if method.decoding is not None and method.decoding.samples > 1:
             count = str(method.decoding.samples)
         many = {"pass": "passes", "reply": "replies"}[unit] if count != "1" else unit
-        return reads, f"{count} {many}" + (" + calibration" if method.calibrates or method.condition.learns else "")
+        more = [need for need in needs_of(method) if not need.endswith("passes")]
+        return reads, " + ".join([f"{count} {many}", *more])
 
-    names = [*method_names(), *part_names()]
-    return [(name, *costs(name), describe_method(name)) for name in names]
+    rows = []
+    for name in [*method_names(), *part_names()]:
+        changes = name in INTERVENTIONS or (name in PROMPT_VARIANTS and make_method(name).decoding is None)
+        invariant = name in INTERVENTIONS and INTERVENTIONS[name].order_invariant
+        method = make_method(f"{name}+attention-sorting" if invariant else name)
+        rows.append((_CHANGES if changes else group_of(method), (name, *costs(method), describe_method(name))))
+    # One table, so that the columns of all groups are aligned.
+    lines = _columns([row for _, row in rows])
+    for group in (*GROUPS, _CHANGES):
+        yield from ["", f"{group[:1].upper()}{group[1:]}:"] if group != GROUPS[0] else ["Logits:"]
+        yield from (f"  {line}" for line, (its_group, _) in zip(lines, rows, strict=True) if its_group == group)
+    yield ""
+    for name, members in LINE_UPS.items():
+        yield f"{name} stands for {', '.join(members)}."
 
 
+_CHANGES = "changes of prompt or model"
 _READ = {"log_probs": "logits", "attention": "attention", "replies": "replies"}
 _JOINED = (
     "Parts are joined by +: prompt variants (instruction) + interventions (sofa, capl, fastv, ...), in order + orders",

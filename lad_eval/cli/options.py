@@ -40,7 +40,7 @@ Model = Annotated[
 Tasks = Annotated[str, typer.Option("--tasks", "-t", help="Tasks, groups, globs or YAML files, separated by commas.")]
 Methods = Annotated[
     str,
-    typer.Option("--methods", help="Methods, globs or file.py:Class, separated by commas; `lad-eval ls methods` lists them."),
+    typer.Option("--methods", help="Methods, globs, `field` or file.py:Class, separated by commas; `lad-eval ls methods`."),
 ]
 
 
@@ -68,7 +68,7 @@ Columns = Annotated[
     typer.Option(
         "--columns",
         help="Columns of the table, separated by commas: accuracy, interval, rstd, consistency, flip, osi, ckld, rsd, "
-        "bias-score, unparsable, passes. --json has all figures.",
+        "bias-score, unparsable, passes, needs, group. --json has all figures.",
         show_default=False,
     ),
 ]
@@ -149,16 +149,19 @@ def expanded(names: Iterable[str], known: Iterable[str], kind: str) -> list[str]
     return list(dict.fromkeys(chosen))
 
 
-def columns_of(text: str | None) -> tuple[str, ...]:
-    """Parses `--columns`; empty for the default ones.
+def columns_of(text: str | None, methods: Iterable[str] = ()) -> tuple[str, ...]:
+    """Parses `--columns`; empty for the default ones, unless `methods` name a line-up.
 
     Raises:
         UserError: a column does not exist.
     """
-    from lad_eval.report.render import check_columns
+    from lad_eval.methods import LINE_UPS
+    from lad_eval.report.render import LINE_UP_COLUMNS, check_columns
 
     names = () if text is None else tuple(listed(text, "columns"))
     check_columns(names)
+    if text is None and not LINE_UPS.keys().isdisjoint(methods):
+        return LINE_UP_COLUMNS
     return names
 
 

@@ -99,7 +99,8 @@ def run(
     from lad_eval.methods import names_of
     from lad_eval.models.base import check_batch_size
 
-    shown = columns_of(columns)
+    names = listed(methods, "methods")
+    shown = columns_of(columns, names)
     options: dict[str, Any] = {
         "model": model,
         "batch_size": check_batch_size(batch_size),
@@ -116,7 +117,7 @@ def run(
         options |= model_options(model_args, model)
     result = evaluation.evaluate(
         tasks=listed(tasks, "tasks"),
-        methods=expanded(listed(methods, "methods"), names_of("evidence"), "method"),
+        methods=expanded(names, names_of("evidence"), "method"),
         limit=limit_of(limit),
         runs=runs,
         overwrite=overwrite.value,
@@ -166,8 +167,8 @@ def score(
     from lad_eval.run.results import rescore
 
     quiet_libraries(quiet=False)
-    shown = columns_of(columns)
     names = None if methods is None else expanded(listed(methods, "methods"), names_of("evidence"), "method")
+    shown = columns_of(columns, names or ())
     metrics = rescore(run, names, settings=set_ or (), seed=seed)
     temporary = reported_rows(metrics) if reported else []
     show_rows([*rows_of(metrics), *temporary], "json" if json else "rich", shown)

@@ -52,6 +52,8 @@ class Evidence:
         forward_passes: Int[n], passes of the decoder spent on the row.
         seconds: Float[n], wall-clock time spent on the row (its share of a batch).
         fingerprint: what produced the rows: model, revision, dtype, ... Rows of different fingerprints are never mixed.
+        probes: n rows each, by the label of a `lad_eval.tasks.probes.Probe`: the evidence of each row's probe. Only its
+            log-probabilities and attention by position mean anything; it has no order and no right answer.
     """
 
     log_probs: Floats
@@ -65,6 +67,7 @@ class Evidence:
     forward_passes: Ints
     seconds: Floats
     fingerprint: Mapping[str, Any] = field(default_factory=dict)
+    probes: Mapping[str, Evidence] = field(default_factory=dict)
 
     @classmethod
     def from_arrays(
@@ -169,9 +172,9 @@ class Evidence:
         index = rows if isinstance(rows, slice) else np.asarray(rows)
         if not isinstance(index, slice) and not index.size and index.dtype != np.bool_:
             index = index.astype(np.int64)  # an empty list has no integers from which to infer the dtype
-        columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "fingerprint"}
+        columns = {name: getattr(self, name) for name in _columns()}
         chosen: dict[str, Any] = {name: None if column is None else column[index] for name, column in columns.items()}
-        return replace(self, **chosen)
+        return replace(self, **chosen, probes={label: rows.select(index) for label, rows in self.probes.items()})
 
     def select_keys(self, keys: Sequence[str]) -> Evidence:
         """The rows of these request keys, in their order; the first of rows with equal keys.
@@ -184,6 +187,18 @@ class Evidence:
         if missing:
             raise EvidenceError(f"{len(missing)} of {len(keys)} requests have no evidence yet; run the model first.")
         return self.select(np.asarray([where[key] for key in keys], dtype=np.int64))
+
+    def with_probes(self, probes: Mapping[str, Evidence]) -> Evidence:
+        """The same rows together with their probes, by label.
+
+        Raises:
+            EvidenceError: a probe has another number of rows or candidates.
+        """
+        for label, rows in probes.items():
+            if rows.log_probs.shape != self.log_probs.shape:
+                shapes = f"{list(rows.log_probs.shape)} and {list(self.log_probs.shape)}"
+                raise EvidenceError(f"{label} must have a row for each row of the evidence: their log_probs have {shapes}.")
+        return replace(self, probes={**self.probes, **probes})
 
     @classmethod
     def concatenate(cls, parts: Sequence[Evidence]) -> Evidence:
@@ -203,11 +218,17 @@ class Evidence:
                 raise EvidenceError(f"Evidence of different fingerprints cannot be mixed: {off}.")
             if (part.n_candidates, part.n_layers) != (first.n_candidates, first.n_layers):
                 raise EvidenceError("Evidence of different numbers of candidates or layers cannot be mixed.")
-        columns = [f.name for f in fields(cls) if f.name != "fingerprint"]
         joined: dict[str, Any] = {
-            name: None if getattr(first, name) is None else np.concatenate([getattr(p, name) for p in parts]) for name in columns
+            name: None if getattr(first, name) is None else np.concatenate([getattr(p, name) for p in parts])
+            for name in _columns()
         }
-        return replace(first, **joined)
+        shared = set.intersection(*(set(part.probes) for part in parts))
+        probes = {label: cls.concatenate([part.probes[label] for part in parts]) for label in sorted(shared)}
+        return replace(first, **joined, probes=probes)
+
+
+def _columns() -> list[str]:
+    return [column.name for column in fields(Evidence) if column.name not in ("fingerprint", "probes")]
 
 
 def fingerprint_digest(fingerprint: Mapping[str, Any]) -> str:

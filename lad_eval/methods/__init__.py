@@ -7,6 +7,7 @@ base.py               the base class of methods
 evidence_method.py    methods that score rows of evidence: scikit-learn's contract
 orders.py             methods over several displayed orders
 replying.py           methods that read replies
+line_ups.py           names of several methods, and what sets them apart
 registry.py           the methods and their parts by name
 compose.py            names of several parts, and the method that they make
 resolve.py            from names in commands and stored runs to methods
@@ -17,6 +18,7 @@ from lad_eval.methods.compose import part_names
 from lad_eval.methods.condition import PLAIN, Condition
 from lad_eval.methods.evidence_method import EvidenceMethod
 from lad_eval.methods.lad import LAD, NoVisualSignalWarning, UnlabelledLAD
+from lad_eval.methods.line_ups import GROUPS, LINE_UPS, group_of, needs_of
 from lad_eval.methods.orders import Majority, OrdersMethod, OverOrders, PermutationAverage, RandomAverage, Vanilla
 from lad_eval.methods.pride import PriDe, PriDeOriginal
 from lad_eval.methods.readout import FewLayersWarning, PurifiedAttention, RawAttention
@@ -38,7 +40,9 @@ from lad_eval.parameters import LayerRange, ParameterError
 
 __all__ = [
     "DEFAULT_METHODS",
+    "GROUPS",
     "LAD",
+    "LINE_UPS",
     "METHODS",
     "PLAIN",
     "ChainOfThought",
@@ -68,12 +72,14 @@ __all__ = [
     "Vanilla",
     "canonical_name",
     "describe_method",
+    "group_of",
     "is_method",
     "make_evidence_method",
     "make_method",
     "method_names",
     "named",
     "names_of",
+    "needs_of",
     "parse_setting",
     "part_names",
     "resolve_methods",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from lad_eval.methods.condition import PLAIN, Condition
 from lad_eval.methods.state import load_state, save_state
 from lad_eval.parameters import Parameter, ParameterError, check_names, check_values, declared_by
 from lad_eval.tasks.plan import Orders, displayed_orders
+from lad_eval.tasks.probes import Probe
 from lad_eval.tasks.request import Permutation
 
 Requirement = Literal["log_probs", "attention", "replies"]
@@ -65,6 +67,7 @@ class Method(ABC):
         condition: that the model must have been run under; evidence does not record it, so the caller must know. A name may
             add to that of the class.
         parameters: name -> allowed values, as the constructor declares them.
+        reads_right_images: whether `calibrate` must be told the samples' right images.
         renamed: current name of a parameter by its former name, which names of methods and files may still use.
         moves_letters: whether its other displayed orders must give every option another letter, so that orders of the images
             alone do not serve.
@@ -74,6 +77,7 @@ class Method(ABC):
     orders: Orders = "identity"
     condition: Condition = PLAIN
     parameters: ClassVar[Mapping[str, Parameter]] = {}
+    reads_right_images: ClassVar[bool] = False
     renamed: ClassVar[Mapping[str, str]] = {}
     moves_letters: ClassVar[bool] = False
 
@@ -88,6 +92,16 @@ class Method(ABC):
     @abstractmethod
     def needs(self) -> frozenset[Requirement]:
         """What it reads; missing "attention" is an error and never replaced."""
+
+    @property
+    def probes(self) -> tuple[Probe, ...]:
+        """The probes of every row that it reads, see `Evidence.probes`; a missing one is an error and never replaced."""
+        return ()
+
+    @property
+    def calibration_probes(self) -> tuple[Probe, ...]:
+        """The probes of calibration rows that `calibrate` reads."""
+        return ()
 
     @property
     def calibrates(self) -> bool:
@@ -234,7 +248,25 @@ def evidence_of(results: Results, method: Method) -> Evidence:
 
 
 def passes_of(results: Results, index: Ints) -> Floats:
-    """Float[m]: decoder passes of all rows of each question."""
+    """Float[m]: decoder passes of all rows of each question, and its share of those of the probes of its sample.
+
+    A probe that samples share is not counted here: it belongs to the calibration, see `shared_passes`.
+    """
     spent = np.where(results.forward_passes == UNKNOWN_PASSES, np.nan, results.forward_passes)
     total: Floats = spent[index].sum(axis=1)
+    for rows in results.probes.values() if isinstance(results, Evidence) else ():
+        of_sample = rows.sample_id == results.sample_id
+        keys = [set(rows.key[of_one[of_sample[of_one]]].tolist()) for of_one in index]
+        passes = dict(zip(rows.key.tolist(), rows.forward_passes.tolist(), strict=True))
+        questions = Counter(key for of_one in keys for key in of_one)
+        total += [sum(passes[key] / questions[key] for key in of_one) for of_one in keys]
     return total
+
+
+def shared_passes(evidence: Evidence) -> int:
+    """Decoder passes of the probes that samples share, each once."""
+    passes: dict[str, int] = {}
+    for rows in evidence.probes.values():
+        shared = rows.sample_id != evidence.sample_id
+        passes |= dict(zip(rows.key[shared].tolist(), rows.forward_passes[shared].tolist(), strict=True))
+    return sum(passes.values())

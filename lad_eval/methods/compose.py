@@ -103,6 +103,7 @@ class Composition:
             combined.check()
             method = combined.over(method)
         method.condition = Condition(self.prompt_variants, self.intervention).joined(condition)
+        _check_can_differ(self.plain.name, method)
         return method
 
 
@@ -171,6 +172,17 @@ def _check_joins(name: str, orders: str, decision: str) -> None:
     over = METHODS[orders].method
     if METHODS[decision].kind == "replies" and issubclass(over, OverOrders) and over.needs_probabilities:
         raise ParameterError(f"{name!r}: {decision} gives no probabilities to average; use majority.")
+
+
+def _check_can_differ(name: str, method: Method) -> None:
+    """Refuses to read the answer's place where it is the same for every order."""
+    intervention = method.condition.intervention
+    invariant = [] if intervention is None else [part.name for part in intervention.members if part.order_invariant]
+    if invariant and method.needs != {"attention"}:
+        raise ParameterError(
+            f"{name!r}: under {invariant[0]} the same place is answered in every order; join what reads attention only, such as "
+            f"{invariant[0]}+attention-sorting."
+        )
 
 
 def _typed(part: Part, known: Mapping[str, Parameter], other: Part | None, others: Mapping[str, Parameter]) -> dict[str, Any]:

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lad_eval.attention.interventions import Intervention, join_interventions
+from lad_eval.tasks.probes import Probe
 
 
 @dataclass(frozen=True)
 class Condition:
-    """Prompt variants of the question, and a change of the model's attention. Evidence of different conditions is never mixed.
+    """Prompt variants of the question, a change of the model's attention, and a probe. Evidence of conditions is never mixed.
 
     Attributes:
         prompt_variants: names of `lad_eval.tasks.prompts.PROMPT_VARIANTS`.
         intervention: that the model is run under.
+        probe: what is replaced in each request; None: nothing. No method has such a condition: `Method.probes` names them.
     """
 
     prompt_variants: tuple[str, ...] = ()
     intervention: Intervention | None = None
+    probe: Probe | None = None
 
     @property
     def label(self) -> str:
         """As in names of methods, "instruction+sofa(sigma=0.3)"; empty for the unchanged question and model."""
-        return "+".join([*self.prompt_variants, *([] if self.intervention is None else [self.intervention.label])])
+        intervention = [] if self.intervention is None else [self.intervention.label]
+        return "+".join([*self.prompt_variants, *intervention, *([] if self.probe is None else [self.probe.label])])
+
+    @property
+    def base(self) -> Condition:
+        """The same without a probe."""
+        return replace(self, probe=None)
 
     @property
     def learns(self) -> bool:
@@ -45,6 +54,7 @@ class Condition:
         return {
             "wordings": list(self.prompt_variants),
             "intervention": None if self.intervention is None else self.intervention.facts,
+            **({} if self.probe is None else {"probe": self.probe.facts}),
         }
 
 

@@ -14,6 +14,7 @@ import inspect
 import tempfile
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -80,7 +81,7 @@ def random_calibration() -> Evidence:
 
 def with_values(evidence: Evidence, *, log_probs: Floats | None = None, attention: Floats | None = None) -> Evidence:
     """The same rows with other log-probabilities, other attention (of both spans), or both."""
-    return Evidence.from_arrays(
+    rows = Evidence.from_arrays(
         evidence.log_probs if log_probs is None else log_probs,
         evidence.attention if attention is None else attention,
         evidence.gold_position,
@@ -89,12 +90,13 @@ def with_values(evidence: Evidence, *, log_probs: Floats | None = None, attentio
         perm=evidence.perm,
         split=evidence.split,
     )
+    return rows.with_probes(evidence.probes)
 
 
 def displayed(evidence: Evidence, order: npt.NDArray[np.int64]) -> Evidence:
     """The same questions with displayed position `j` taken from position `order[j]`."""
     attention, delimited = evidence.attention, evidence.attention_delimited
-    return Evidence.from_arrays(
+    rows = Evidence.from_arrays(
         evidence.log_probs[:, order],
         None if attention is None else attention[..., order],
         np.argsort(order)[evidence.gold_position],
@@ -103,27 +105,28 @@ def displayed(evidence: Evidence, order: npt.NDArray[np.int64]) -> Evidence:
         perm=evidence.perm[:, order],
         split=evidence.split,
     )
+    return rows.with_probes({label: displayed(probe, order) for label, probe in evidence.probes.items()})
 
 
 Maker: TypeAlias = Callable[[], EvidenceMethod | OrdersMethod]
 
 
 def log_probabilities_are_normalised(make: Maker) -> None:
-    log_probs = _calibrated(make).predict_log_proba(random_evidence())
+    log_probs = _calibrated(make).predict_log_proba(_evidence(make))
     assert log_probs.dtype == np.float64, "log-probabilities must be float64"
     assert log_probs.shape == (SAMPLES * N, N), "one row of N log-probabilities a row of evidence"
     np.testing.assert_allclose(np.exp(log_probs).sum(axis=1), 1, atol=1e-12)
 
 
 def answers_are_the_most_probable_positions(make: Maker) -> None:
-    method, evidence = _calibrated(make), random_evidence()
+    method, evidence = _calibrated(make), _evidence(make)
     answers = method.predict(evidence)
     assert answers.dtype == np.int64, "answers must be int64"
     np.testing.assert_array_equal(answers, method.predict_log_proba(evidence).argmax(axis=1))
 
 
 def extreme_evidence_gives_no_nan(make: Maker) -> None:
-    evidence = random_evidence()
+    evidence = _evidence(make)
     attention = np.zeros_like(evidence.attention)
     attention[:, :, 0] = 1e-30
     logs = np.full_like(evidence.log_probs, -1e4)
@@ -131,7 +134,7 @@ def extreme_evidence_gives_no_nan(make: Maker) -> None:
     extreme = with_values(evidence, log_probs=logs, attention=attention)
     for method in (
         _calibrated(make),
-        _calibrated(make, with_values(random_calibration(), log_probs=logs[: CALIBRATION_SAMPLES * N])),
+        _calibrated(make, with_values(_calibration(make), log_probs=logs[: CALIBRATION_SAMPLES * N])),
     ):
         assert np.isfinite(method.predict_log_proba(extreme)).all(), (
             "no NaN or infinity, even for zero attention and certain candidates"
@@ -139,7 +142,7 @@ def extreme_evidence_gives_no_nan(make: Maker) -> None:
 
 
 def a_constant_on_the_logits_changes_nothing(make: Maker) -> None:
-    calibration, evidence = random_calibration(), random_evidence()
+    calibration, evidence = _calibration(make), _evidence(make)
     generator = np.random.default_rng(5)
 
     def shifted(rows: Evidence) -> Evidence:
@@ -151,8 +154,8 @@ def a_constant_on_the_logits_changes_nothing(make: Maker) -> None:
 
 def positions_are_equal_after_a_symmetric_calibration(make: Maker) -> None:
     """Permuting the displayed positions permutes the answer; only cyclic shifts for a method that needs all of them."""
-    method = _calibrated(make, symmetric_calibration())
-    evidence = random_evidence()
+    method = _calibrated(make, _symmetric(make))
+    evidence = _evidence(make)
     expected = method.predict_log_proba(evidence)
     for order in ([1, 2, 3, 0], [3, 0, 1, 2]) if method.orders == "cyclic" else ([2, 0, 3, 1], [1, 0, 2, 3]):
         _assert_close(method.predict_log_proba(displayed(evidence, np.asarray(order))), expected[:, order])
@@ -160,16 +163,16 @@ def positions_are_equal_after_a_symmetric_calibration(make: Maker) -> None:
 
 def without_bias_the_logits_decide(make: Maker) -> None:
     """If the calibration shows no bias, a method that debiases single rows leaves a row's log-probabilities unchanged."""
-    method = _calibrated(make, symmetric_calibration())
+    method = _calibrated(make, _symmetric(make))
     if "log_probs" not in method.needs or method.orders == "cyclic":
         return
-    evidence = random_evidence()
+    evidence = _probed(random_evidence(), make, even=True)
     _assert_close(method.predict_log_proba(evidence), evidence.log_probs)
 
 
 def rows_are_decided_one_by_one(make: Maker) -> None:
     """Neither the order of the rows nor other rows matter, except for the shifts that a method needs."""
-    method, evidence = _calibrated(make), random_evidence()
+    method, evidence = _calibrated(make), _evidence(make)
     expected = method.predict_log_proba(evidence)
     order = np.random.default_rng(2).permutation(len(evidence))
     _assert_close(method.predict_log_proba(evidence.select(order)), expected[order])
@@ -179,7 +182,7 @@ def rows_are_decided_one_by_one(make: Maker) -> None:
 
 
 def evidence_is_left_untouched(make: Maker) -> None:
-    calibration, evidence = random_calibration(), random_evidence()
+    calibration, evidence = _calibration(make), _evidence(make)
     before = [np.array(array) for array in (*_arrays(calibration), *_arrays(evidence))]
     _calibrated(make, calibration).predict(evidence)
     for now, then in zip((*_arrays(calibration), *_arrays(evidence)), before, strict=True):
@@ -190,21 +193,21 @@ def uncalibrated_is_refused(make: Maker) -> None:
     method = make()
     if not method.calibrates:
         return
-    _assert_refused(NotCalibratedError, "not calibrated", lambda: method.predict(random_evidence()))
+    _assert_refused(NotCalibratedError, "not calibrated", lambda: method.predict(_evidence(make)))
 
 
 def calibrated_samples_are_refused(make: Maker) -> None:
     method = _calibrated(make)
     if not method.calibrates:
         return
-    mixed = Evidence.concatenate([random_evidence(), random_calibration().select(slice(0, N))])
+    mixed = Evidence.concatenate([_evidence(make), _calibration(make).select(slice(0, N))])
     _assert_refused(EvidenceError, "calibrated on", lambda: method.predict(mixed))
 
 
 def incomplete_calibration_is_refused(make: Maker) -> None:
     if not make().calibrates:
         return
-    rows = random_calibration()
+    rows = _calibration(make)
     lacking = rows.select(np.arange(len(rows)) != 6)
     _assert_refused(EvidenceError, "cyclic shifts", lambda: make().calibrate(lacking))
 
@@ -213,39 +216,50 @@ def missing_attention_is_refused(make: Maker) -> None:
     """Missing attention is never treated as zero: LAD would silently be PriDe."""
     method = _calibrated(make)
     if "attention" not in method.needs:
-        method.predict(random_evidence(attention=False))
+        method.predict(_evidence(make, attention=False))
         return
-    _assert_refused(EvidenceError, "attention", lambda: method.predict(random_evidence(attention=False)))
-    evidence = random_evidence()
+    _assert_refused(EvidenceError, "attention", lambda: method.predict(_evidence(make, attention=False)))
+    evidence = _evidence(make)
     blind = np.array(evidence.attention)
     blind[3] = 0
     _assert_refused(EvidenceError, "no attention", lambda: method.predict(with_values(evidence, attention=blind)))
     if method.calibrates:
-        without = random_evidence(samples=CALIBRATION_SAMPLES, prefix="c", attention=False)
+        without = _evidence(make, samples=CALIBRATION_SAMPLES, prefix="c", attention=False)
         _assert_refused(EvidenceError, "attention", lambda: make().calibrate(without))
+
+
+def missing_probes_are_refused(make: Maker) -> None:
+    """A probe that was not run is never treated as even: the method would silently be another."""
+    method = _calibrated(make)
+    for probe in method.probes:
+        evidence = _evidence(make)
+        lacking = replace(evidence, probes={label: rows for label, rows in evidence.probes.items() if label != probe.label})
+        _assert_refused(EvidenceError, "probe", lambda rows=lacking: method.predict(rows))  # type: ignore[misc]
+    if method.calibration_probes:
+        _assert_refused(EvidenceError, "probe", lambda: make().calibrate(random_calibration()))
 
 
 def another_n_is_refused(make: Maker) -> None:
     method = _calibrated(make)
     if method.calibrates:
-        _assert_refused(EvidenceError, "candidates", lambda: method.predict(random_evidence(n_candidates=N + 1)))
+        _assert_refused(EvidenceError, "candidates", lambda: method.predict(_evidence(make, n_candidates=N + 1)))
 
 
 def another_depth_is_refused(make: Maker) -> None:
     method = _calibrated(make)
     if method.calibrates and "attention" in method.needs:
-        _assert_refused(EvidenceError, "layers", lambda: method.predict(random_evidence(depth=DEPTH + 1)))
+        _assert_refused(EvidenceError, "layers", lambda: method.predict(_evidence(make, depth=DEPTH + 1)))
 
 
 def no_rows_are_refused(make: Maker) -> None:
-    method, none = _calibrated(make), random_evidence().select(slice(0, 0))
+    method, none = _calibrated(make), _evidence(make).select(slice(0, 0))
     _assert_refused(EvidenceError, "no rows", lambda: method.predict(none))
     if method.calibrates:
         _assert_refused(EvidenceError, "no rows", lambda: make().calibrate(none))
 
 
 def saved_is_loaded(make: Maker) -> None:
-    method, evidence = _calibrated(make), random_evidence()
+    method, evidence = _calibrated(make), _evidence(make)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "new" / "method.safetensors"
         method.save(path)
@@ -271,7 +285,7 @@ def the_constructor_only_stores(make: Maker) -> None:
     )
     assert not stored.learned_state(), "a new method has learned nothing"
     if values:
-        _assert_refused(ParameterError, "must be", lambda: stored.calibrate(random_calibration()))
+        _assert_refused(ParameterError, "must be", lambda: stored.calibrate(_calibration(make)))
 
 
 def parameters_are_set_by_name(make: Maker) -> None:
@@ -286,7 +300,7 @@ def parameters_are_set_by_name(make: Maker) -> None:
 def calibrate_returns_the_method(make: Maker) -> None:
     method = make()
     params = method.get_params()
-    assert method.calibrate(random_calibration()) is method, "calibrate must return the method"
+    assert method.calibrate(_calibration(make)) is method, "calibrate must return the method"
     assert method.get_params() == params, "calibrate must not change parameters"
     assert method.is_calibrated, "calibrate must leave the method calibrated"
 
@@ -312,6 +326,7 @@ LAWS: tuple[Callable[[Maker], None], ...] = (
     calibrated_samples_are_refused,
     incomplete_calibration_is_refused,
     missing_attention_is_refused,
+    missing_probes_are_refused,
     another_n_is_refused,
     another_depth_is_refused,
     no_rows_are_refused,
@@ -326,7 +341,41 @@ LAWS: tuple[Callable[[Maker], None], ...] = (
 def _calibrated(make: Maker, calibration: Evidence | None = None) -> EvidenceMethod | OrdersMethod:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MethodWarning)
-        return make().calibrate(random_calibration() if calibration is None else calibration)
+        return make().calibrate(_calibration(make) if calibration is None else calibration)
+
+
+def _evidence(
+    make: Maker,
+    *,
+    samples: int = SAMPLES,
+    n_candidates: int = N,
+    depth: int = DEPTH,
+    prefix: str = "t",
+    attention: bool = True,
+) -> Evidence:
+    """`random_evidence` with the probes that the method reads."""
+    rows = random_evidence(samples=samples, n_candidates=n_candidates, depth=depth, prefix=prefix, attention=attention)
+    return _probed(rows, make)
+
+
+def _calibration(make: Maker) -> Evidence:
+    return _probed(random_calibration(), make)
+
+
+def _symmetric(make: Maker) -> Evidence:
+    return _probed(symmetric_calibration(), make, even=True)
+
+
+def _probed(evidence: Evidence, make: Maker, *, even: bool = False) -> Evidence:
+    """The rows with the probes that the method reads: random ones, or ones that treat all positions equally."""
+    method, generator = make(), np.random.default_rng(3)
+    shape, attended = evidence.log_probs.shape, None if evidence.attention is None else evidence.attention.shape
+    probes = {}
+    for probe in method.calibration_probes if (evidence.split == "calibration").all() else method.probes:
+        scores = np.zeros(shape) if even else generator.normal(size=shape)
+        attention = None if attended is None else np.full(attended, 0.01) if even else 0.02 * generator.random(attended)
+        probes[probe.label] = replace(with_values(evidence, log_probs=scores, attention=attention), probes={})
+    return evidence.with_probes(probes)
 
 
 def _arrays(evidence: Evidence) -> tuple[npt.NDArray[np.generic], ...]:

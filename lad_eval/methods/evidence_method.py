@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, TypeVar
 
 import numpy as np
@@ -13,6 +13,7 @@ from lad_eval.errors import EvidenceError
 from lad_eval.evidence.table import Evidence, Floats, Ints
 from lad_eval.methods.base import Answers, Method, NotCalibratedError, Requirement, Results, evidence_of, passes_of
 from lad_eval.methods.calibration import check_design, log_softmax
+from lad_eval.tasks.probes import Probe
 
 E = TypeVar("E", bound="EvidenceMethod")
 
@@ -53,7 +54,7 @@ class EvidenceMethod(Method):
         self.check()
         if not self.calibrates:
             return self
-        self._check_rows(evidence)
+        self._check_rows(evidence, self.calibration_probes)
         check_design(evidence)
         self._calibrate(evidence)
         self.n_candidates_ = evidence.n_candidates
@@ -83,7 +84,7 @@ class EvidenceMethod(Method):
         self.check()
         if not self.is_calibrated:
             raise NotCalibratedError(f"{self.name} is not calibrated: call calibrate(evidence.calibration) first.")
-        self._check_rows(evidence)
+        self._check_rows(evidence, self.probes)
         if self.calibrates:
             self._check_fits_calibration(evidence)
         return log_softmax(self._scores(evidence))
@@ -114,9 +115,14 @@ class EvidenceMethod(Method):
             )
         return attention
 
-    def _check_rows(self, evidence: Evidence) -> None:
+    def _check_rows(self, evidence: Evidence, probes: Sequence[Probe]) -> None:
         if not len(evidence):
             raise EvidenceError(f"{self.name} got no rows of evidence.")
+        if lacking := [probe.label for probe in probes if probe.label not in evidence.probes]:
+            raise EvidenceError(
+                f"{self.name} needs {lacking[0]} of each row and this evidence has none: `lad-eval run --methods {self.name}` "
+                "and `lad_eval.collect` run it."
+            )
         if "attention" in self.needs:
             attention = self._attention(evidence)
             if unseen := int((~attention.any(axis=(1, 2))).sum()):

@@ -61,6 +61,7 @@ class LAD(EvidenceMethod):
     name = "lad"
     needs = frozenset({"log_probs", "attention"})
     calibrates = True
+    reads_right_images = True
     learned_shapes: ClassVar[Mapping[str, str]] = {"log_bias_": "NN", "log_gain_": "", "log_attention_prior_": "LN"}
 
     log_bias_: Floats
@@ -130,6 +131,7 @@ class UnlabelledLAD(LAD):
     """
 
     name = "lad-unlabelled"
+    reads_right_images = False
 
     def _log_observed(self, evidence: Evidence) -> Floats:
         log_posterior = self._log_posterior(evidence)

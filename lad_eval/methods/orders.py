@@ -15,6 +15,7 @@ from lad_eval.methods.base import Answers, Method, Requirement, Results, evidenc
 from lad_eval.methods.evidence_method import EvidenceMethod, most_probable
 from lad_eval.parameters import Count, check_names
 from lad_eval.tasks.plan import RANDOM_ORDERS
+from lad_eval.tasks.probes import Probe
 from lad_eval.tasks.request import Permutation
 
 
@@ -120,6 +121,14 @@ class OverOrders(OrdersMethod):
     def needs(self) -> frozenset[Requirement]:
         """Of the decision."""
         return self._decision.needs
+
+    @property
+    def probes(self) -> tuple[Probe, ...]:
+        return self._decision.probes
+
+    @property
+    def calibration_probes(self) -> tuple[Probe, ...]:
+        return self._decision.calibration_probes
 
     @property
     def calibrates(self) -> bool:

@@ -24,7 +24,7 @@ AttentionMean = Literal["arithmetic", "log"]
 ATTENTION_FLOOR = 1e-20
 """Attention below this is raised to it before the log, as in the released code: no attention is a very low score, not NaN."""
 
-TopK = Annotated[int, Count()]
+TopK = Annotated[int, Count()] | Literal["all"]
 Temperature = Annotated[float, Positive()]
 LayerChoice = Annotated[LayerRange, Layers()]
 
@@ -52,17 +52,20 @@ def layer_range(layers: LayerRange, depth: int) -> tuple[int, int]:
     return int(first), int(last)
 
 
-def strongest_layers(attention: Floats, layers: LayerRange, top_k: int, *, method: str = "") -> Ints:
+def strongest_layers(attention: Floats, layers: LayerRange, top_k: int | Literal["all"], *, method: str = "") -> Ints:
     """L*, Int[n, K]: for every row the K layers of the range with the greatest total attention to images (Eq. 8-9).
 
     Args:
         attention: Float[n, L, N].
         layers: the range to choose from.
-        top_k: K; cut, with a FewLayersWarning, to the number of layers in the range. Among equal layers the deeper is taken.
+        top_k: K; cut, with a FewLayersWarning, to the number of layers in the range; "all": as many as that. Among equal layers
+            the deeper is taken.
         method: name of the method that reads them, for the warning.
     """
     first, last = layer_range(layers, attention.shape[1])
-    if top_k > (size := last - first + 1):
+    size = last - first + 1
+    top_k = size if top_k == "all" else top_k
+    if top_k > size:
         warnings.warn(
             f"{method}{': ' if method else ''}top_k = {top_k}, but its range holds only {size} layer{'s' if size > 1 else ''} "
             f"({first}-{last}), all of which it uses; choose a smaller top_k, or layers = all.",
@@ -118,7 +121,7 @@ class RawAttention(EvidenceMethod):
     shares of that mean.
 
     Args:
-        top_k: number of layers in L*.
+        top_k: number of layers in L*, or "all" of the range.
         layers: the layers L* is chosen from, see `LayerRange`.
         span: "delimited" includes an image's delimiters, as the released code does; "image" does not (Eq. 6).
     """

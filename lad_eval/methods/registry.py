@@ -7,7 +7,10 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
 
 from lad_eval.methods.base import Method
+from lad_eval.methods.capcal import CapCal
+from lad_eval.methods.cc import ContextualCalibration
 from lad_eval.methods.evidence_method import EvidenceMethod
+from lad_eval.methods.icr import ICR
 from lad_eval.methods.lad import LAD, UnlabelledLAD
 from lad_eval.methods.orders import Majority, OrdersMethod, OverOrders, PermutationAverage, RandomAverage, Vanilla
 from lad_eval.methods.pride import PriDe, PriDeOriginal
@@ -87,7 +90,17 @@ METHODS: Registry[NamedMethod] = Registry(
         ),
         "lad-unlabelled": named(UnlabelledLAD),
         "raw-attention": named(RawAttention),
+        "attention-sorting": named(
+            RawAttention,
+            "The image with the most attention, summed over all layers and heads.",
+            top_k="all",
+            layers="all",
+            span="image",
+        ),
         "purified-attention": named(PurifiedAttention),
+        "cc": named(ContextualCalibration),
+        "capcal": named(CapCal),
+        "icr": named(ICR),
         "permutation-average": named(PermutationAverage),
         "pride-original": named(PriDeOriginal, kind="protocol"),
         "average-cyclic": named(
@@ -106,7 +119,7 @@ METHODS: Registry[NamedMethod] = Registry(
 )
 """Methods and parts of methods, in the order of the tables; those of other packages follow."""
 
-DEFAULT_METHODS = ("vanilla", "pride", "lad", "raw-attention", "purified-attention")
+DEFAULT_METHODS = ("vanilla", "pride", "lad", "raw-attention", "attention-sorting", "purified-attention")
 """What a run compares by default: one forward pass serves all of them; averaging over orders would cost N."""
 
 

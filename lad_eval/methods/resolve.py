@@ -10,6 +10,7 @@ from lad_eval.errors import UserError
 from lad_eval.methods.base import Method
 from lad_eval.methods.compose import composition
 from lad_eval.methods.evidence_method import EvidenceMethod
+from lad_eval.methods.line_ups import members_of
 from lad_eval.methods.registry import METHODS
 from lad_eval.names import parse_parts, renewed, spell
 from lad_eval.parameters import ParameterError
@@ -36,10 +37,10 @@ def make_evidence_method(name: str, **overrides: Any) -> EvidenceMethod:
     """As `make_method`, where the name must be of a method that scores rows of evidence: `calibrate`, then `predict`.
 
     Raises:
-        UserError: it reads replies, needs several displayed orders, or as `make_method`.
+        UserError: it reads replies, needs several displayed orders or probes, or as `make_method`.
     """
     method = make_method(name, **overrides)
-    if not isinstance(method, EvidenceMethod) or method.orders != "identity":
+    if not isinstance(method, EvidenceMethod) or method.orders != "identity" or method.probes or method.calibration_probes:
         raise UserError(f"{name} does not answer from one pass of the model; use lad, lad-unlabelled, pride or the like.")
     return method
 
@@ -125,7 +126,7 @@ def resolve_methods(names: Iterable[str], settings: Sequence[str] = ()) -> dict[
     """Methods by the name that tables show; one with settings shows them: `lad(top_k=4)`.
 
     Args:
-        names: as `make_method` takes them.
+        names: as `make_method` takes them, or of line-ups (`LINE_UPS`).
         settings: texts such as "lad(top_k=4)"; a setting's method is included even if it is not named.
 
     Raises:
@@ -136,7 +137,7 @@ def resolve_methods(names: Iterable[str], settings: Sequence[str] = ()) -> dict[
         name, changed = parse_setting(text)
         changes.setdefault(name, {}).update(changed)
     methods = {}
-    for name in dict.fromkeys([*map(canonical_name, names), *changes]):
+    for name in dict.fromkeys([*map(canonical_name, members_of(names)), *changes]):
         changed = changes.get(name, {})
         methods[with_parameters(name, changed)] = make_method(name, **changed)
     return methods

@@ -7,7 +7,15 @@ function of arrays.
 
 from lad_eval.evidence.replies import UNPARSABLE
 from lad_eval.metrics.audit import bias_score, ckld, flip_rate, order_entropy, osi, rsd
-from lad_eval.metrics.bootstrap import RESAMPLES, Estimate, Summary, recall_intervals, resampled_means, summarise
+from lad_eval.metrics.bootstrap import (
+    RESAMPLES,
+    Estimate,
+    Summary,
+    clustered_means,
+    recall_intervals,
+    resampled_means,
+    summarise,
+)
 from lad_eval.metrics.change import Change, Figure, changes
 from lad_eval.metrics.figures import (
     ChiSquare,
@@ -75,6 +83,7 @@ __all__ = [
     "changes",
     "chi_square",
     "ckld",
+    "clustered_means",
     "compare",
     "confusion",
     "consistency",

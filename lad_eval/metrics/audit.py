@@ -9,31 +9,35 @@ import numpy as np
 
 from lad_eval.evidence.replies import UNPARSABLE
 from lad_eval.evidence.table import Floats, Ints
-from lad_eval.metrics.figures import recall
+from lad_eval.metrics.figures import consistent, recall
 from lad_eval.metrics.predictions import Bools
 
 _RELEASED_FLOOR = 1e-10
 
 
-def flips(chosen: Ints) -> Bools:
-    """Whether different images were chosen under the T orders, Bool[S], from Int[S, T]; missing answers are left out."""
+def flips(chosen: Ints, *, released: bool = False) -> Bools:
+    """Whether a sample's answer flips, Bool[S], from Int[S, T]; arguments as for `flip_rate`."""
+    if not released:
+        return ~consistent(chosen)
     several: Bools = (_votes(chosen) > 0).sum(axis=1) > 1
     return several
 
 
-def flip_rate(chosen: Ints) -> float:
-    """Share of samples whose answer flips, in points, from Int[S, T] (image or -1).
+def flip_rate(chosen: Ints, *, released: bool = False) -> float:
+    """Share of samples that are not answered alike under all T orders, in points: 100 - consistency. It grows with T.
 
-    Source: Facet-Probe (github.com/yahskapar/facet-probe, beb327e, metrics.py). It is 100 - consistency where every reply has an
-    answer; a sample with one answer and a reply without any is neither consistent nor a flip. It grows with T, so state T.
+    Args:
+        chosen: Int[S, T], images or -1; a reply without an answer is a flip.
+        released: leave replies without an answer out, as the released code of Facet-Probe does (github.com/yahskapar/facet-probe,
+            beb327e, metrics.py); a model that never answers then has no flips.
     """
-    return 100 * float(flips(chosen).mean())
+    return 100 * float(flips(chosen, released=released).mean())
 
 
 def order_entropy(chosen: Ints, n_candidates: int, *, released: bool = False) -> Floats:
     """Entropy of each sample's choices over the T orders as a share of its maximum, Float[S] in 0..1; the mean is the OSI.
 
-    Source: order-sensitivity index of Facet-Probe (as `flip_rate`). Replies without an answer are left out; 0 for T = 1.
+    Source: order-sensitivity index of Facet-Probe (see `flip_rate`). Replies without an answer are left out; 0 for T = 1.
 
     Args:
         chosen: Int[S, T], images or -1.

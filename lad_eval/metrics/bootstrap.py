@@ -5,7 +5,7 @@ Every figure is a function of per-sample sums, so a resample is one row of count
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -67,6 +67,24 @@ def resampled_means(sums: Floats, resamples: int = RESAMPLES, seed: int = 42) ->
     paired.
     """
     return np.concatenate([counts @ sums for counts in _counts(len(sums), resamples, seed)]) / len(sums)
+
+
+def clustered_means(sums: Floats, clusters: Sequence[str] | None, resamples: int = RESAMPLES, seed: int = 42) -> Floats:
+    """As `resampled_means`, where whole clusters of samples are resampled; each mean is over the samples of its resample.
+
+    Args:
+        sums: Float[S, F].
+        clusters: S labels; None: every sample is its own cluster.
+        resamples: B.
+        seed: of the resamples.
+    """
+    if clusters is None:
+        return resampled_means(sums, resamples, seed)
+    labels, cluster = np.unique(np.asarray(clusters), return_inverse=True)
+    joined = np.zeros((len(labels), sums.shape[1] + 1))
+    np.add.at(joined, cluster, np.column_stack([sums, np.ones(len(sums))]))
+    means = resampled_means(joined, resamples, seed)
+    return means[:, :-1] / means[:, -1:]
 
 
 def interval(draws: Floats, level: float = 0.95) -> tuple[float, float]:
@@ -142,7 +160,8 @@ class Summary:
         unparsable: number of rows without an answer.
         samples: S.
         permutations: T.
-        flip: share of samples with different answers under the permutations, see `audit.flip_rate`.
+        flip: share of samples that are not answered alike under all permutations, see `audit.flip_rate`.
+        flip_parsed: the same with replies without an answer left out.
         osi: order-sensitivity index, 0 to 1, see `audit.osi`.
         ckld: divergence of right positions from answered ones in nats, see `audit.ckld`.
         rsd: relative standard deviation of the recall (no unit), see `audit.rsd`; NaN if nothing is right.
@@ -172,6 +191,7 @@ class Summary:
     flip: float
     flip_low: float
     flip_high: float
+    flip_parsed: float
     osi: float
     osi_low: float
     osi_high: float
@@ -179,12 +199,22 @@ class Summary:
     rsd: float
 
 
-def summarise(predictions: Predictions, *, seed: int = 42, resamples: int = RESAMPLES) -> Summary:
-    """All figures of a table of predictions; intervals and tests are the same for the same seed."""
+def summarise(
+    predictions: Predictions, *, seed: int = 42, resamples: int = RESAMPLES, clusters: Mapping[str, str] | None = None
+) -> Summary:
+    """All figures of a table of predictions; intervals and tests are the same for the same seed.
+
+    Args:
+        predictions: the table.
+        seed: of the bootstrap and the position test.
+        resamples: B.
+        clusters: cluster by sample id, where samples depend on each other: intervals then resample whole clusters.
+    """
     grid = predictions.grid
     correct, N = grid.correct, grid.n_candidates
     sums = np.column_stack([sample_sums(grid), audit.flips(grid.chosen), audit.order_entropy(grid.chosen, N)])
-    means = resampled_means(sums, resamples, seed)
+    labels = None if clusters is None else [clusters[sample] for sample in grid.sample_id.tolist()]
+    means = clustered_means(sums, labels, resamples, seed)
     draws = figures(means[:, :-2])
     flip_low, flip_high = interval(100 * means[:, -2])
     osi_low, osi_high = interval(means[:, -1])
@@ -219,6 +249,7 @@ def summarise(predictions: Predictions, *, seed: int = 42, resamples: int = RESA
         flip=audit.flip_rate(grid.chosen),
         flip_low=flip_low,
         flip_high=flip_high,
+        flip_parsed=audit.flip_rate(grid.chosen, released=True),
         osi=audit.osi(grid.chosen, N),
         osi_low=osi_low,
         osi_high=osi_high,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from lad_eval.evidence.table import Floats, Ints
-from lad_eval.metrics.bootstrap import RESAMPLES, Estimate, interval, resampled_means
+from lad_eval.metrics.bootstrap import RESAMPLES, Estimate, clustered_means, interval
 
 
 class SameOrder(NamedTuple):
@@ -45,10 +46,10 @@ def disagreement(chosen: Ints) -> Floats:
     return result
 
 
-def same_order(chosen: Ints, *, seed: int = 42, resamples: int = RESAMPLES) -> SameOrder:
-    """The control of Int[S, T, R], see `disagreement`; intervals are the same for the same seed."""
+def same_order(chosen: Ints, *, seed: int = 42, resamples: int = RESAMPLES, clusters: Sequence[str] | None = None) -> SameOrder:
+    """The control of Int[S, T, R], see `disagreement`; intervals as of `clustered_means`."""
     shares = disagreement(chosen)
     columns = 100 * np.column_stack([shares, shares[:, 1] - shares[:, 0]])
-    draws = resampled_means(columns, resamples, seed)
-    estimates = [Estimate(float(columns[:, i].mean()), *interval(draws[:, i])) for i in range(3)]
-    return SameOrder(*estimates, repeats=chosen.shape[2])
+    draws = clustered_means(columns, clusters, resamples, seed)
+    same, cross, difference = (Estimate(float(columns[:, i].mean()), *interval(draws[:, i])) for i in range(3))
+    return SameOrder(same, cross, difference, chosen.shape[2])

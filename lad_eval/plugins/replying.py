@@ -50,7 +50,10 @@ def check_orders(method: Method, task: str) -> None:
     Raises:
         UserError: it may not.
     """
-    plan(open_task(task).task, limit=1, orders=(method.orders,))
+    opened = open_task(task).task
+    plan(opened, limit=1, orders=(method.orders,))
+    if method.orders != "identity" and opened.answer_kind != "images":
+        raise UserError(f"{opened.name} has texts to choose from, which only `lad-eval run` shows in several orders.")
 
 
 def requests_behind(document: Document, method: Method) -> list[Request]:

@@ -12,7 +12,7 @@ from textwrap import fill
 from lad_eval.errors import UserError, did_you_mean
 from lad_eval.metrics import Comparison, compare, holm
 from lad_eval.report.forms import terminal
-from lad_eval.report.table import SOFT_HYPHEN, Cell, Table, figure, interval_note
+from lad_eval.report.table import EMPTY, SOFT_HYPHEN, Cell, Table, figure, interval_note
 from lad_eval.run.folder.stored import StoredRun, load_run
 from lad_eval.terminal import counted, visible
 
@@ -54,11 +54,12 @@ def comparisons_as_text(
     Raises:
         UserError: one of the runs is not finished.
     """
+    without_positions = any(_lacks_rstd(run) for run in runs)
     rows = [
         [
             Cell(pair.first, f"{visible(pair.first)}\n− {visible(pair.second)}"),
             Cell(None, f"{pair.accuracy.value:+.1f}\n[{pair.accuracy.low:+.1f}, {pair.accuracy.high:+.1f}]"),
-            Cell(None, f"{pair.rstd.value:+.1f}"),
+            Cell(None, EMPTY if without_positions else f"{pair.rstd.value:+.1f}"),
             Cell(None, f"{pair.consistency.value:+.1f}"),
             Cell(None, f"{pair.only_first} / {pair.only_second}"),
             Cell(None, f"{pair.p_value:.2g}\n({pair.p_holm:.2g})"),
@@ -99,6 +100,11 @@ def title_of(run: Path) -> str:
 def _samples(run: Path) -> int:
     """The smallest number of samples that a method of a run was measured on."""
     return min(int(figures["samples"]) for figures in load_run(run).metrics["methods"].values())
+
+
+def _lacks_rstd(run: Path) -> bool:
+    """Whether a run has no figures by position, as its options keep their letters."""
+    return any(figures["rstd"]["value"] is None for figures in load_run(run).metrics["methods"].values())
 
 
 def _without_nan(value: object) -> object:

@@ -36,11 +36,15 @@ HEADERS: Mapping[str, str] = MappingProxyType(
         "bias-score": "Bias\nscore",
         "unparsable": f"Unpar{SOFT_HYPHEN}sable",
         "passes": "Passes",
+        "needs": "Needs",
+        "group": "Group",
     }
 )
 """Columns of the table of rows by the name that `--columns` takes."""
 DEFAULT_COLUMNS = ("accuracy", "interval", "rstd", "consistency", "flip", "osi", "unparsable", "passes")
 """`unparsable` only where a shown row has replies without an answer."""
+LINE_UP_COLUMNS = ("accuracy", "rstd", "flip", "osi", "passes", "needs", "group")
+"""For a line-up of methods that read and cost different things."""
 _TIED = "† not significantly different from the most accurate method of its run (exact paired test over samples, Holm, 0.05)."
 _LIMITED = "* only a part of the task was run (--limit)."
 
@@ -179,6 +183,8 @@ def _cells(row: Row, run: Sequence[Row], columns: Sequence[str]) -> list[Content
         "bias-score": figure(row.bias_score, digits=2),
         "unparsable": row.unparsable,
         "passes": Cell(passes, EMPTY if passes is None else f"{passes:{'.0f' if passes >= 1000 else '.3g'}}"),
+        "needs": row.needs,
+        "group": row.group,
     }
     return [row.method, *(cells[name] for name in columns)]
 

@@ -18,7 +18,7 @@ from lad_eval.errors import UserError
 from lad_eval.evidence.replies import UNPARSABLE
 from lad_eval.files.documents import parse
 from lad_eval.metrics import order_entropy
-from lad_eval.report.table import Table, figure, number
+from lad_eval.report.table import Content, Table, figure, number
 from lad_eval.run.folder.files import ResultsError, read_spec
 from lad_eval.run.folder.stored import StoredRun
 from lad_eval.tasks.prompts import identifiers
@@ -226,7 +226,7 @@ def _mean(values: Sequence[float]) -> float:
 
 def trials_table(figures: Sequence[TrialFigures]) -> Table:
     """The figures as a table, one row per facet, data set and model."""
-    rows = [
+    rows: list[list[Content]] = [
         [
             *one.group,
             one.items,

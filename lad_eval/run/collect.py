@@ -24,8 +24,11 @@ from lad_eval.models.base import (
     calibration_origin,
     refuse,
 )
+from lad_eval.run.decide import PlanIndex, probes_of
+from lad_eval.run.folder.files import condition_folder
 from lad_eval.run.progress import progress
 from lad_eval.tasks.plan import Orders, Plan, plan
+from lad_eval.tasks.probes import Probe
 from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.request import Request
 from lad_eval.tasks.task import Task
@@ -49,7 +52,8 @@ def check_options(task: Task, methods: Collection[Method]) -> None:
 
     Raises:
         UserError: a method reads attention, which points at images, or its condition learns from images at every position, and
-            an option is a text; or it needs other letters for the options, which the task does not move.
+            an option is a text; it reads probes, whose options are all images, and no others; or it needs other letters for the
+            options, which the task does not move.
     """
     for method in methods:
         if task.answer_kind != "images" and ("attention" in method.needs or method.condition.learns):
@@ -57,6 +61,11 @@ def check_options(task: Task, methods: Collection[Method]) -> None:
             raise UserError(
                 f"{task.name} has texts to choose from, and {method.name} reads attention, {what}; leave it out, such as with "
                 "--methods vanilla,pride."
+            )
+        if (method.probes or method.calibration_probes) and not task.chooses_between_all_images:
+            raise UserError(
+                f"{task.name} has options other than all of its images, and {method.name} reads probes, in which these are the "
+                "options; leave it out."
             )
         if task.varies_images_only and method.moves_letters:
             raise UserError(
@@ -107,7 +116,7 @@ def collect(
         task: from `load_task`.
         methods: only what these need is run; default: what any method with one pass per question needs. The name
             "permutation-average" adds every cyclic shift of each order. For methods such as "sofa+lad" the evidence is that under
-            their condition, which must be the same for all.
+            their condition, which must be the same for all; a method's probes are run, and are in `Evidence.probes`.
         limit: number of test samples, from the first.
         store: a folder that keeps the evidence, so that an interrupted call resumes where it stopped.
         calibrate_on: another task, whose calibration samples replace this one's.
@@ -124,19 +133,29 @@ def collect(
     if condition.prompt_variants:
         task = task.with_prompt(*condition.prompt_variants)
     needed = plan_for(task, condition, wanted, limit)
-    keys = [request.key for request in needed.requests]
     folder = None if store is None else Path(store)
     intervention = calibrate_intervention(model, condition.intervention, needed.intervention_requests, folder=folder)
-    if folder is None:
-        parts: list[Evidence] = []
-        with under(model, intervention):
-            _run(model, task, needed.requests, parts.append, shown=show_progress)
-        return Evidence.concatenate(parts).select_keys(keys)
-    fingerprint = fingerprint_under(model, intervention)
-    with under(model, intervention), EvidenceStore(folder, fingerprint, task=task.fingerprint) as opened:
-        _run(model, task, needed.missing(opened.keys()), opened.append, shown=show_progress)
-        opened.finish()
-        return opened.load().select_keys(keys)
+
+    def collected(plan: Plan, probe: Probe | None) -> Evidence:
+        if folder is None:
+            parts: list[Evidence] = []
+            with under(model, intervention):
+                _run(model, task, plan.requests, parts.append, shown=show_progress)
+            return Evidence.concatenate(parts)
+        place = condition_folder(folder, Condition(probe=probe))
+        fingerprint = {**fingerprint_under(model, intervention), **({} if probe is None else {"probe": probe.facts})}
+        with under(model, intervention), EvidenceStore(place, fingerprint, task=task.fingerprint) as opened:
+            _run(model, task, plan.missing(opened.keys()), opened.append, shown=show_progress)
+            opened.finish()
+            return opened.load()
+
+    evidence = collected(needed, None).select_keys([request.key for request in needed.requests])
+    joined = {}
+    for probe in probes_of(wanted or ()):
+        its_plan = probe.plan(task, needed)
+        keys = PlanIndex.of(its_plan).in_place_of(PlanIndex.of(needed))
+        joined[probe.label] = collected(its_plan, probe).select_keys([keys[key] for key in evidence.key.tolist()])
+    return evidence.with_probes(joined)
 
 
 def _run(model: VLM, task: Task, requests: Sequence[Request], keep: Callable[[Evidence], object], *, shown: bool) -> None:

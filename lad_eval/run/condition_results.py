@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from lad_eval.evidence.replies_store import read_replies, reply_files
 from lad_eval.evidence.store import read_evidence
 from lad_eval.evidence.table import Evidence, difference
 from lad_eval.methods import PLAIN, Condition, Method, with_parameters
-from lad_eval.run.decide import Decision, PlanIndex, calibrated, decide
+from lad_eval.run.decide import Decision, PlanIndex, calibrated, decide, probes_of
 from lad_eval.run.folder.files import AGAIN, PLAN, SPEC, ResultsError, condition_folder, read_spec
 from lad_eval.run.folder.spec import digest_of
+from lad_eval.tasks.probes import Probe
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class ConditionResults:
         evidence: None if no method needed any.
         replies: by decoding.
         intervention: that the model was run under, with its learned state.
+        probes: results of the probes of its requests.
     """
 
     condition: Condition
@@ -39,6 +41,7 @@ class ConditionResults:
     evidence: Evidence | None = None
     replies: Mapping[Decoding, Replies] = field(default_factory=dict)
     intervention: Intervention | None = None
+    probes: Mapping[Probe, ConditionResults] = field(default_factory=dict)
 
     @property
     def learned(self) -> tuple[LearnedState, ...]:
@@ -63,19 +66,43 @@ class ConditionResults:
             return decide(self.replies[decoding], self.plan_index, method, learning)
         if self.evidence is None:
             raise ResultsError(f"This run has no evidence for {method.name}; run again with it among --methods.")
-        return decide(self.evidence, self.plan_index, method, learning + calibrated(self.evidence, self.plan_index, method))
+        learning += calibrated(self.evidence, self.plan_index, method, self._probed)
+        return decide(self.evidence, self.plan_index, method, learning, self._probed)
+
+    def _probed(self, evidence: Evidence, probes: Sequence[Probe]) -> Evidence:
+        """The rows with their probes.
+
+        Raises:
+            ResultsError: the run lacks a probe.
+        """
+        joined = {}
+        for probe in probes:
+            results = self.probes.get(probe)
+            if results is None or results.evidence is None:
+                raise ResultsError(f"This run has no {probe.label} of its requests; run again with the method among --methods.")
+            keys = results.plan_index.in_place_of(self.plan_index)
+            # A request that the probes were not planned for has no key, and so no evidence.
+            joined[probe.label] = results.evidence.select_keys([keys.get(key, "") for key in evidence.key.tolist()])
+        return evidence.with_probes(joined)
 
     def used(self, methods: Iterable[Method]) -> set[str]:
         """Keys of all requests that the methods' answers are computed from."""
-        under_it = [method for method in methods if method.condition == self.condition]
-        seen = {key for method in under_it for key in self.plan_index.run_for(method)}
-        return seen | {key for method in under_it if method.calibrates for key in self.plan_index.calibration}
+        return self.plan_index.used(self.condition, [method for method in methods if method.condition == self.condition.base])
 
     def rows(self, keys: set[str]) -> Evidence | None:
         """The evidence of these requests."""
         if self.evidence is None:
             return None
         return self.evidence.select(np.isin(self.evidence.key, np.asarray(sorted(keys), dtype=np.str_)))
+
+
+def with_their_probes(results: Sequence[ConditionResults]) -> list[ConditionResults]:
+    """The results without those of probes, which are joined to the results of their requests."""
+
+    def of(base: Condition) -> dict[Probe, ConditionResults]:
+        return {r.condition.probe: r for r in results if r.condition.probe is not None and r.condition.base == base}
+
+    return [replace(each, probes=of(each.condition)) for each in results if each.condition.probe is None]
 
 
 def _reading(method: Method) -> str:
@@ -85,8 +112,8 @@ def _reading(method: Method) -> str:
     return with_parameters(method.learner.name, changed)
 
 
-def read_condition_results(run: Path, condition: Condition, methods: Iterable[Method]) -> ConditionResults:
-    """The results in a run's folder for methods of one condition.
+def read_condition_results(run: Path, condition: Condition, methods: Collection[Method]) -> ConditionResults:
+    """The results in a run's folder for methods of one condition, those of their probes included.
 
     Raises:
         ResultsError: the run has no answers under this condition.
@@ -112,7 +139,9 @@ def read_condition_results(run: Path, condition: Condition, methods: Iterable[Me
             raise ResultsError(f"{folder} holds answers of another model than {run / SPEC} names: {off}. {AGAIN}")
     if intervention is not None and evidence is not None:
         intervention.check_disjoint(np.unique(evidence.test.sample_id).tolist(), [])
-    return ConditionResults(condition, plan_index, evidence, written, intervention)
+    used = probes_of(methods) if condition.probe is None else ()
+    probes = {probe: read_condition_results(run, replace(condition, probe=probe), ()) for probe in used}
+    return ConditionResults(condition, plan_index, evidence, written, intervention, probes)
 
 
 def _check_made_under(intervention: Intervention, fingerprint: Mapping[str, Any], folder: Path) -> None:

@@ -19,7 +19,7 @@ from lad_eval.methods import PLAIN, Condition, Method
 from lad_eval.models.base import REQUESTS_A_CALL, VLM, Writer, calibration_origin
 from lad_eval.run.collect import calibrate_intervention, fingerprint_under, plan_for, run_requests, under
 from lad_eval.run.condition_results import ConditionResults
-from lad_eval.run.decide import PlanIndex
+from lad_eval.run.decide import PlanIndex, probes_of
 from lad_eval.run.distributed import DistributedContext
 from lad_eval.run.folder.files import condition_folder
 from lad_eval.run.folder.reuse import reuse_evidence, sibling_runs
@@ -91,15 +91,11 @@ class ConditionRun:
         return [Portion(label, self.task.name, kind, count // processes, work) for label, kind, count, work in kinds if count]
 
     def _keys(self, methods: Iterable[Method]) -> set[str]:
-        plan_index, keys = PlanIndex.of(self.plan), set[str]()
-        for method in methods:
-            keys.update(plan_index.run_for(method))
-            keys.update(plan_index.calibration_keys(method) if method.calibrates else ())
-        return keys
+        return PlanIndex.of(self.plan).used(self.condition, methods)
 
 
 def condition_runs_of(task: Task, methods: Mapping[str, Method], folder: Path, limit: int | None) -> list[ConditionRun]:
-    """The condition runs that methods need, the unchanged question and model first.
+    """The condition runs that methods need, the unchanged question and model first; a condition's probes follow it.
 
     Raises:
         UserError: as `plan`.
@@ -113,8 +109,13 @@ def condition_runs_of(task: Task, methods: Mapping[str, Method], folder: Path, l
         if condition.intervention is not None and condition.learns:
             samples = len({request.sample_id for request in planned.intervention_requests})
             planned = replace(planned, notes=(*planned.notes, *condition.intervention.calibration_notes(samples)))
-        place = condition_folder(folder, condition)
-        condition_runs.append(ConditionRun(condition, members, with_variants, planned, place, condition.intervention))
+        parts = [(condition, members, planned)]
+        for probe in probes_of(members.values()):
+            reading = {name: method for name, method in members.items() if probe in probes_of([method])}
+            parts.append((replace(condition, probe=probe), reading, probe.plan(with_variants, planned)))
+        for part, of_part, its_plan in parts:
+            place = condition_folder(folder, part)
+            condition_runs.append(ConditionRun(part, of_part, with_variants, its_plan, place, condition.intervention))
     return condition_runs
 
 
@@ -235,6 +236,8 @@ class Collector:
         """Opens the store of the condition's evidence: the run's own, which the main process has open already, or another."""
         if condition_run.condition == PLAIN:
             return nullcontext(store) if self.context.is_main_process else store
+        if (probe := condition_run.condition.probe) is not None:
+            fingerprint = {**fingerprint, "probe": probe.facts}
         return EvidenceStore(condition_run.folder, fingerprint, task=condition_run.task.fingerprint, rank=self.context.store_rank)
 
     def _evidence(self, condition_run: ConditionRun, store: EvidenceStore, fingerprint: Mapping[str, Any]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -11,10 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from lad_eval.evidence.table import Evidence, Ints, Rows
 from lad_eval.files.documents import write_json
-from lad_eval.methods import Method
-from lad_eval.methods.base import Answers, Results
+from lad_eval.methods import Condition, Method
+from lad_eval.methods.base import Answers, Results, shared_passes
 from lad_eval.run.folder.files import AGAIN, PLAN, ResultsError, read_run_json
 from lad_eval.tasks.plan import Plan
+from lad_eval.tasks.probes import Probe
 
 _RUN = "run"
 _Key = Annotated[str, Field(min_length=1)]
@@ -34,13 +36,14 @@ class _Document(BaseModel):
     random: tuple[Annotated[_Keys, Field(min_length=1)], ...] = ()
     image_orders: tuple[Annotated[tuple[_Index, ...], Field(min_length=1)], ...] = ()
     repeats: tuple[Annotated[_Keys, Field(min_length=1)], ...] = ()
+    clusters: _Keys = ()
 
     @model_validator(mode="after")
     def _fits(self) -> _Document:
         n = len(self.evaluated)
         orders = [keys for keys in (self.cyclic, self.random, self.repeats) if keys]
         same = all(len(keys) == n and len({len(of_one) for of_one in keys}) == 1 for keys in orders)
-        if len(self.permutation_index) != n or not same or len(self.image_orders) not in (0, n):
+        if len(self.permutation_index) != n or not same or not {len(self.image_orders), len(self.clusters)} <= {0, n}:
             raise ValueError("its lists differ in length")
         return self
 
@@ -56,6 +59,7 @@ class PlanIndex:
     random: tuple[tuple[str, ...], ...] = ()
     image_orders: tuple[tuple[int, ...], ...] = ()
     repeats: tuple[tuple[str, ...], ...] = ()
+    clusters: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, plan: Plan) -> PlanIndex:
@@ -85,7 +89,7 @@ class PlanIndex:
 
     def write(self, folder: Path, run: str) -> None:
         """Writes the keys as JSON, with the digest of the run's spec."""
-        later = ("image_orders", "repeats")
+        later = ("image_orders", "repeats", "clusters")
         document = {name: value for name, value in asdict(self).items() if value or name not in later}
         write_json(folder / PLAN, {_RUN: run, **document})
 
@@ -127,6 +131,43 @@ class PlanIndex:
             raise ResultsError(f"{method.name} needs calibration, which this run lacks; run again with it among --methods.")
         return list(self.calibration)
 
+    def used(self, condition: Condition, methods: Iterable[Method]) -> set[str]:
+        """Keys of the requests under a condition that answers of methods are computed from.
+
+        Args:
+            condition: of the methods, or that with one of their probes.
+            methods: of one condition.
+
+        Raises:
+            ResultsError: the run does not have them.
+        """
+        keys: set[str] = set()
+        for method in methods:
+            probe = condition.probe
+            if probe is None or probe in method.probes:
+                keys.update(self.run_for(method))
+            if (method.calibrates and probe is None) or probe in method.calibration_probes:
+                keys.update(self.calibration_keys(method))
+        return keys
+
+    def in_place_of(self, other: PlanIndex) -> dict[str, str]:
+        """The key here by the other's key in the same place; the other's plan has the same questions.
+
+        Raises:
+            ResultsError: it has others.
+        """
+        pairs: dict[str, str] = {}
+        for name in ("evaluated", "calibration", "cyclic", "random"):
+            here, there = getattr(self, name), getattr(other, name)
+            if not here or not there:  # one of the two needed no such requests
+                continue
+            if len(here) != len(there):
+                raise ResultsError(f"The probes of this run are of other questions. {AGAIN}")
+            if name in ("cyclic", "random"):
+                here, there = ([key for keys in several for key in keys] for several in (here, there))
+            pairs.update(zip(there, here, strict=True))
+        return pairs
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -145,7 +186,21 @@ class Decision:
     repeated: Ints | None = None
 
 
-def calibrated(evidence: Evidence, plan_index: PlanIndex, method: Method) -> int:
+def probes_of(methods: Iterable[Method]) -> tuple[Probe, ...]:
+    """The probes that any of the methods reads, each once."""
+    return tuple(dict.fromkeys(probe for method in methods for probe in (*method.probes, *method.calibration_probes)))
+
+
+Probed = Callable[[Evidence, Sequence[Probe]], Evidence]
+"""Adds the probes of each row to rows of evidence."""
+
+
+def without_probes(evidence: Evidence, probes: Sequence[Probe]) -> Evidence:
+    """Adds none: a method that needs some refuses the rows."""
+    return evidence
+
+
+def calibrated(evidence: Evidence, plan_index: PlanIndex, method: Method, probed: Probed = without_probes) -> int:
     """Calibrates a method if it calibrates; returns the decoder passes of the calibration.
 
     Raises:
@@ -154,12 +209,14 @@ def calibrated(evidence: Evidence, plan_index: PlanIndex, method: Method) -> int
     """
     if not method.calibrates:
         return 0
-    learned_from = evidence.select_keys(plan_index.calibration_keys(method))
+    learned_from = probed(evidence.select_keys(plan_index.calibration_keys(method)), method.calibration_probes)
     method.calibrate(learned_from)
-    return int(learned_from.forward_passes.sum())
+    return int(learned_from.forward_passes.sum() + sum(rows.forward_passes.sum() for rows in learned_from.probes.values()))
 
 
-def decide(results: Results, plan_index: PlanIndex, method: Method, calibration_passes: int = 0) -> Decision:
+def decide(
+    results: Results, plan_index: PlanIndex, method: Method, calibration_passes: int = 0, probed: Probed = without_probes
+) -> Decision:
     """A method's answers to the evaluated requests.
 
     Args:
@@ -167,23 +224,29 @@ def decide(results: Results, plan_index: PlanIndex, method: Method, calibration_
         plan_index: the purpose of each request.
         method: already calibrated, if it calibrates.
         calibration_passes: decoder passes that its calibration took.
+        probed: adds the probes that the method reads.
 
     Raises:
         EvidenceError: evidence or replies are missing or not what the method needs.
         ResultsError: the run lacks what the method needs.
     """
-    answers = _answers(results, plan_index, method)
-    decision = Decision(answers, calibration_passes, results.select_keys(plan_index.evaluated))
-    if not plan_index.repeats or method.orders != "identity":
+    answers, shared = _answers(results, plan_index, method, probed)
+    decision = Decision(answers, calibration_passes + shared, results.select_keys(plan_index.evaluated))
+    if not plan_index.repeats or method.orders != "identity" or method.probes:
         return decision
     others = [replace(plan_index, evaluated=keys) for keys in list(zip(*plan_index.repeats, strict=True))[1:]]
-    positions = [answers.position, *(_answers(results, other, method).position for other in others)]
+    positions = [answers.position, *(_answers(results, other, method, probed)[0].position for other in others)]
     return replace(decision, repeated=np.stack(positions))
 
 
-def _answers(results: Results, plan_index: PlanIndex, method: Method) -> Answers:
+def _answers(results: Results, plan_index: PlanIndex, method: Method, probed: Probed) -> tuple[Answers, int]:
+    """A method's answers, and the decoder passes of probes that they share."""
     seen = results.select_keys(plan_index.seen_by(method))
-    return method.decide(seen, index_of(seen, plan_index, method))
+    shared = 0
+    if isinstance(seen, Evidence):
+        seen = probed(seen, method.probes)
+        shared = shared_passes(seen)
+    return method.decide(seen, index_of(seen, plan_index, method)), shared
 
 
 def index_of(seen: Rows, plan_index: PlanIndex, method: Method) -> Ints:

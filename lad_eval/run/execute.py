@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from lad_eval.models.registry import check_model, load_model
 from lad_eval.models.source import display_name
 from lad_eval.names import spell
 from lad_eval.run.collect import check_options
+from lad_eval.run.condition_results import with_their_probes
 from lad_eval.run.condition_runs import Collector, ConditionRun, condition_runs_of
 from lad_eval.run.distributed import DistributedContext
 from lad_eval.run.folder import files
@@ -224,8 +226,8 @@ def run_task(
         wanted = with_stored(methods, stored)
         every = condition_runs_of(task, wanted, folder, limit)
         requested = {method.condition for method in methods.values()}
-        condition_runs = [condition_run for condition_run in every if condition_run.condition in requested]
-        unrequested = [condition_run for condition_run in every if condition_run.condition not in requested]
+        condition_runs = [condition_run for condition_run in every if condition_run.condition.base in requested]
+        unrequested = [condition_run for condition_run in every if condition_run.condition.base not in requested]
         if context.is_main_process:
             check_prompts(model, task, methods, limit)
             _warn_of_unknown(folder, [name for name in stored if name not in wanted])
@@ -242,7 +244,7 @@ def run_task(
             requests, seconds = requests + count, seconds + took
         if not context.is_main_process:
             return []
-        results = [collector.finish(condition_run, store) for condition_run in condition_runs]
+        results = with_their_probes([collector.finish(condition_run, store) for condition_run in condition_runs])
         others = read_unrequested(folder, unrequested)
         session = Session(requests, seconds)
         study = _study_of(folder, settings)
@@ -323,7 +325,10 @@ def _environment(model: VLM, context: DistributedContext, session: Session, stud
 def _announce(task: Task, condition_runs: Sequence[ConditionRun], session: Session) -> None:
     """Logs how much was run and how much was stored, and what the methods would need if each were run alone."""
     total = sum(condition_run.total() for condition_run in condition_runs)
-    alone = [count for condition_run in condition_runs for count in condition_run.alone().values()]
+    each: Counter[str] = Counter()
+    for condition_run in condition_runs:
+        each.update(condition_run.alone())
+    alone = list(each.values())
     run = f"{counted(session.requests, 'request')} run in {duration(session.seconds)}" if session.requests else "no request run"
     stored = f", {total - session.requests} stored before" if total > session.requests else ""
     more = f" (one by one they would need {sum(alone)})" if sum(alone) > total else ""

@@ -19,7 +19,7 @@ from lad_eval.evidence.table import Evidence
 from lad_eval.files.atomic import write_atomically
 from lad_eval.files.documents import write_json
 from lad_eval.files.tables import write_table
-from lad_eval.methods import PLAIN, Method, resolve_methods
+from lad_eval.methods import PLAIN, Method, group_of, needs_of, resolve_methods
 from lad_eval.metrics import Predictions, bias_score, paired_test, same_order, summarise
 from lad_eval.run.condition_results import ConditionResults, condition_results_of
 from lad_eval.run.decide import Decision, PlanIndex
@@ -50,7 +50,9 @@ def figures_of(decision: Decision, plan_index: PlanIndex, *, seed: int) -> dict[
         each = [replace(answers, position=position, repetitions=None) for position in answers.repetitions]
         single = [replace(decision, answers=one) for one in each]
         return _mean_of([figures_of(one, plan_index, seed=seed) for one in single])
-    summary = summarise(Predictions.of(decision.rows, decision.answers.position, plan_index.permutation_index), seed=seed)
+    predictions = Predictions.of(decision.rows, decision.answers.position, plan_index.permutation_index)
+    clusters = dict(zip(decision.rows.sample_id.tolist(), plan_index.clusters, strict=True)) if plan_index.clusters else None
+    summary = summarise(predictions, seed=seed, clusters=clusters)
     figures = {
         "samples": summary.samples,
         "permutations": summary.permutations,
@@ -72,6 +74,7 @@ def figures_of(decision: Decision, plan_index: PlanIndex, *, seed: int) -> dict[
             "high": _known(summary.all_correct_high),
         },
         "flip": {"value": summary.flip, "low": _known(summary.flip_low), "high": _known(summary.flip_high)},
+        "flip_parsed": summary.flip_parsed,
         "osi": {"value": summary.osi, "low": _known(summary.osi_low), "high": _known(summary.osi_high)},
         "ckld": _known(summary.ckld),
         "rsd": _known(summary.rsd),
@@ -82,17 +85,18 @@ def figures_of(decision: Decision, plan_index: PlanIndex, *, seed: int) -> dict[
         "unparsable": summary.unparsable,
         "forward_passes": _known(float(decision.answers.passes.mean())),
         "calibration_passes": decision.calibration_passes,
-        **_same_order(decision, plan_index, seed),
+        **_same_order(decision, plan_index, seed, clusters),
     }
     return {**figures, **_NO_POSITIONS, "recall": []} if plan_index.moves_images_only(decision.rows) else figures
 
 
-def _same_order(decision: Decision, plan_index: PlanIndex, seed: int) -> dict[str, Any]:
+def _same_order(decision: Decision, plan_index: PlanIndex, seed: int, clusters: Mapping[str, str] | None) -> dict[str, Any]:
     """The same-order control; {} without repetitions."""
     if decision.repeated is None:
         return {}
     grids = [Predictions.of(decision.rows, each, plan_index.permutation_index).grid for each in decision.repeated]
-    control = same_order(np.stack([grid.chosen for grid in grids], axis=2), seed=seed)
+    labels = None if clusters is None else [clusters[sample] for sample in grids[0].sample_id.tolist()]
+    control = same_order(np.stack([grid.chosen for grid in grids], axis=2), seed=seed, clusters=labels)
     estimates = {"d_same": control.same, "d_cross": control.cross, "delta": control.difference}
     values = {name: {part: _known(value) for part, value in each._asdict().items()} for name, each in estimates.items()}
     return {"same_order": {"repeats": control.repeats, **values}}
@@ -131,7 +135,7 @@ def _mean_of(draws: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for name in averaged:
         mean[name] = {key: _mean([draw[name][key] for draw in draws]) for key in draws[0][name]}
     recall = [_mean(list(column)) for column in zip(*(draw["recall"] for draw in draws), strict=True)]
-    mean |= {name: _mean([draw[name] for draw in draws]) for name in ("ckld", "rsd", "bias_score")}
+    mean |= {name: _mean([draw[name] for draw in draws]) for name in ("flip_parsed", "ckld", "rsd", "bias_score")}
     return {**draws[0], **mean, "recall": recall, "draws": len(draws)}
 
 
@@ -168,10 +172,9 @@ def metrics_document(
         name: figures_of(decision, _results_of(condition_runs, methods[name]).plan_index, seed=seed)
         for name, decision in decisions.items()
     }
-    used = [condition_run.used(methods.values()) for condition_run in condition_runs]
-    rows = [
-        row for condition_run, keys in zip(condition_runs, used, strict=True) if (row := condition_run.rows(keys)) is not None
-    ]
+    every = [part for condition_run in condition_runs for part in (condition_run, *condition_run.probes.values())]
+    used = [part.used(methods.values()) for part in every]
+    rows = [row for condition_run, keys in zip(every, used, strict=True) if (row := condition_run.rows(keys)) is not None]
     replies = [replies for condition_run in condition_runs for replies in condition_run.replies.values()]
     answers: list[Evidence | Replies] = [*rows, *replies]
     learned = [state for condition_run in condition_runs for state in condition_run.learned]
@@ -220,6 +223,8 @@ def metrics_document(
             name: {
                 "parameters": json.loads(json.dumps(methods[name].get_params())),
                 "condition": _results_of(condition_runs, methods[name]).document(),
+                "group": group_of(methods[name]),
+                "needs": list(needs_of(methods[name])),
                 **figure,
             }
             for name, figure in figures.items()

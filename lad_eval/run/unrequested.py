@@ -40,6 +40,8 @@ def read_unrequested(run: Path, condition_runs: Iterable[ConditionRun]) -> list[
     """
     read = []
     for condition_run in condition_runs:
+        if condition_run.condition.probe is not None:  # read with the condition that it belongs to
+            continue
         methods = condition_run.methods
         try:
             results = read_condition_results(run, condition_run.condition, methods.values())

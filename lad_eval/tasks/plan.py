@@ -59,6 +59,7 @@ class Plan:
         image_orders: for every evaluated key the displayed order of the movable images, where the options are texts and images
             move; else empty.
         repeats: for every evaluated key the keys of its `repeats` repetitions, itself first; empty without repetitions.
+        clusters: for every evaluated key the cluster of its sample, by default the sample; empty where no sample has one.
     """
 
     requests: tuple[Request, ...]
@@ -71,6 +72,7 @@ class Plan:
     intervention_requests: tuple[Request, ...] = ()
     image_orders: tuple[tuple[int, ...], ...] = ()
     repeats: tuple[tuple[str, ...], ...] = ()
+    clusters: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.requests)
@@ -169,6 +171,7 @@ def plan(
         if task.spec.repeats > 1:
             repeats += [_repeated(requests, key, task.spec.repeats) for key in keys]
     _check_same_length(task, others)
+    clustered = any(sample.cluster is not None for sample in test)
     return Plan(
         tuple(requests.values()),
         tuple(evaluated),
@@ -180,6 +183,7 @@ def plan(
         tuple(for_intervention),
         tuple(image_orders),
         tuple(repeats),
+        tuple(sample.cluster or sample.id for sample in test for _ in task.arrangements(sample)) if clustered else (),
     )
 
 

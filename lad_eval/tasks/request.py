@@ -72,6 +72,7 @@ class Sample:
         options: the N answers to choose from; None: every image, in the data's order.
         fixed: indices of images that keep their places. Where options are images, all other images do.
         bound: why it cannot be shown in other orders.
+        cluster: what it shares with samples that depend on it, such as a question with its unanswerable twin; None: it has none.
     """
 
     id: str
@@ -83,6 +84,7 @@ class Sample:
     options: tuple[Option, ...] | None = None
     fixed: tuple[int, ...] = ()
     bound: Bound = UNBOUND
+    cluster: str | None = None
 
     def __post_init__(self) -> None:
         n, what = len(self.choices), "images" if self.options is None else "options"

@@ -130,6 +130,12 @@ class Task:
         first = next(iter(self.source.samples("test", 1)), None)
         return "images" if first is None else first.kind
 
+    @cached_property
+    def chooses_between_all_images(self) -> bool:
+        """Whether every image is an option, and nothing else, by the first sample."""
+        first = next(iter(self.source.samples("test", 1)), None)
+        return first is None or first.options is None
+
     @property
     def varies_images_only(self) -> bool:
         """Whether other displayed orders move the images, while every option keeps its letter."""

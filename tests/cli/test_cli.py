@@ -142,7 +142,10 @@ def test_the_package_imports_nothing_by_itself():
 
 def test_ls_names_tasks_methods_and_models(capsys):
     listed = [line.split() for line in call(capsys, "ls", "methods")[1].splitlines()]
-    assert [words[0] for words in listed if words][:3] == ["vanilla", "pride", "lad"]
+    assert [words[0] for words in listed if words][:4] == ["Logits:", "vanilla", "pride", "cc"]
+    heads = [words for words in listed if words and words[-1].endswith(":")]
+    assert [head[0] for head in heads] == ["Logits:", "Attention:", "Several", "Replies:", "Changes"]
+    assert "field stands for vanilla, instruction" in call(capsys, "ls", "methods")[1]
     assert "scenes_adversarial_n12" in call(capsys, "ls", "tasks")[1]
     assert "lad-tiny" in call(capsys, "ls", "models")[1]
 
@@ -266,7 +269,7 @@ def test_faults_are_one_line_and_exit_2(capsys, tmp_path, monkeypatch, arguments
     [
         ("lad(topk=4)", "lad has no parameter 'topk'"),
         ("ladd(top_k=4)", "Unknown method 'ladd'"),
-        ("lad(top_k=0)", "top_k of lad must be a whole number of at least 1"),
+        ("lad(top_k=0)", "top_k of lad must be 'all' or a whole number of at least 1"),
         ("lad(layers=0-99)", "reach past the last layer"),
         ("vanilla", "'vanilla' sets no parameter: write method(parameter=value)"),
         ("lad.top_k=1", "'lad.top_k=1' is not the form of parameters: write 'lad(top_k=1)'"),
@@ -313,7 +316,7 @@ def test_the_same_line_is_said_once_a_command():
         ["compare", "RUN", "--methods", "lad,vanilla"],
         *(["leaderboard", "--runs", "RUN", "--format", form] for form in ("rich", "md", "latex", "html", "csv", "json")),
         ["export", "RUN", "--format", "model-card"],
-        ["run", "-m", MODEL, "-t", TASK, "--limit", "3", "--runs", "RUN", "--overwrite", "never"],
+        ["run", "-m", MODEL, "-t", TASK, "--methods", "vanilla,lad", "--limit", "3", "--runs", "RUN", "--overwrite", "never"],
         ["run", "-m", "größe", "-t", "ö\u202e.yaml"],
     ],
     ids=" ".join,

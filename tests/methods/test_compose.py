@@ -120,7 +120,7 @@ def test_parameters_may_stand_in_brackets():
         ("cot(max_new_tokens=6,)", "has an empty parameter"),
         ("cot(max_new_tokens=6, max_new_tokens=7)", "must give each parameter once"),
         ("cot(tokens=64)", "cot has no parameter 'tokens'. Its parameters are max_new_tokens"),
-        ("lad(top_k=0)", "top_k of lad must be a whole number of at least 1"),
+        ("lad(top_k=0)", "top_k of lad must be 'all' or a whole number of at least 1"),
         ("lad(top_k=1", "parameters stand in brackets behind the name they belong to"),
         ("lad(top_k=1)x", "parameters stand in brackets behind the name they belong to"),
         ("average-random+lad(k=4)", r"lad has no parameter 'k', which average-random has: write average-random\(k=4\)\."),

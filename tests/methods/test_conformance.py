@@ -10,6 +10,9 @@ VARIANTS = {name: (lambda name=name: make_method(name)) for name in method_names
     "lad-mixed-too": lambda: LAD(top_k=1, layers="all", attention_mean="log", mixture="probability"),
     "raw-image": lambda: RawAttention(layers=(2, 3), span="image"),
     "majority": Majority,
+    **{f"cc-{probe}": (lambda probe=probe: make_method("cc", probe=probe)) for probe in ("caption", "images", "words")},
+    "capcal-adaptive": lambda: make_method("capcal", rate="adaptive", images="noise"),
+    "icr-calibration": lambda: make_method("icr", probe="calibration", layers=(1, 3)),
     "purified-log": lambda: PurifiedAttention(attention_mean="log", layers="all", top_k=4),
 }
 
@@ -60,7 +63,7 @@ class Eager(PriDe):
 class Careless(RawAttention):
     """Takes missing attention for zero."""
 
-    def _check_rows(self, evidence):
+    def _check_rows(self, evidence, probes):
         pass
 
     def _attention(self, evidence):

@@ -5,7 +5,7 @@ import pytest
 
 from lad_eval.errors import EvidenceError
 from lad_eval.evidence.table import Evidence
-from lad_eval.methods import FewLayersWarning, PurifiedAttention, RawAttention
+from lad_eval.methods import FewLayersWarning, PurifiedAttention, RawAttention, make_method
 from lad_eval.methods.readout import layer_range, log_attention, purified_attention, strongest_layers
 
 FLAT = Evidence.from_arrays(np.zeros((2, 2)), np.full((2, 2, 2), 0.1), [0, 1], ["c", "c"])
@@ -59,6 +59,24 @@ def test_too_few_layers_are_said():
 def test_raw_attention_is_the_share_of_the_mean():
     proba = np.exp(RawAttention(layers="all").predict_log_proba(one([0.9, 0.1], [0.1, 0.1])))
     assert proba[0] == pytest.approx([5 / 6, 1 / 6])
+
+
+def test_attention_sorting_is_the_sum_over_all_layers():
+    sorting = make_method("attention-sorting")
+    row = Evidence.from_arrays(
+        np.zeros((1, 2)), [[[0.2, 0.3], [0.4, 0.1]]], [0], ["t"], attention_delimited=[[[0.0, 0.9], [0.4, 0.1]]]
+    )
+    assert np.exp(sorting.predict_log_proba(row))[0] == pytest.approx([0.6, 0.4])
+    attention = np.random.default_rng(0).random((40, 7, 5))
+    rows = Evidence.from_arrays(np.zeros((40, 5)), attention, np.zeros(40))
+    assert sorting.predict(rows).tolist() == attention.sum(axis=1).argmax(axis=1).tolist()
+    assert sorting.predict(rows).tolist() == RawAttention(top_k=7, layers="all").predict(rows).tolist()
+
+
+@pytest.mark.filterwarnings("error")
+def test_all_layers_of_a_range_are_as_many_as_there_are():
+    attention = np.random.default_rng(0).random((3, 5, 2))
+    assert np.sort(strongest_layers(attention, (1, 3), "all")).tolist() == [[1, 2, 3]] * 3
 
 
 @pytest.mark.parametrize(("mean", "odds"), [("arithmetic", 5), ("log", 3)])  # (.9 + .1) / .2, and sqrt(.9 .1) / .1

@@ -7,7 +7,9 @@ import pytest
 from lad_eval.attention.interventions import Sofa
 from lad_eval.errors import UnknownNameError, UserError
 from lad_eval.methods import (
+    GROUPS,
     LAD,
+    LINE_UPS,
     METHODS,
     ChainOfThought,
     Condition,
@@ -16,9 +18,11 @@ from lad_eval.methods import (
     Vanilla,
     canonical_name,
     describe_method,
+    group_of,
     make_method,
     method_names,
     names_of,
+    needs_of,
     parse_setting,
     part_names,
     resolve_methods,
@@ -30,7 +34,8 @@ from lad_eval.registry import RegistryError
 
 def test_names_and_descriptions():
     assert method_names() == (
-        "vanilla", "pride", "lad", "lad-paper", "lad-unlabelled", "raw-attention", "purified-attention", "permutation-average",
+        "vanilla", "pride", "lad", "lad-paper", "lad-unlabelled", "raw-attention", "attention-sorting",
+        "purified-attention", "cc", "capcal", "icr", "permutation-average",
     )  # fmt: skip
     lines = [describe_method(name) for name in method_names()]
     assert all(line and "\n" not in line for line in lines)
@@ -70,6 +75,7 @@ def test_unknown_names():
         ("lad-paper(mixture=log)", "log"),
         ("pride(prior_mean=arithmetic)", "arithmetic"),
         ("raw-attention(span=image)", "image"),
+        ("raw-attention(top_k=all)", "all"),
     ],
 )
 def test_settings(text, expected):
@@ -94,8 +100,8 @@ def test_settings(text, expected):
         ("lad(top_k=)", "gives 'top_k' no value"),
         ("ladd(top_k=4)", "Unknown method 'ladd'. Did you mean"),
         ("lad(k=4)", "lad has no parameter 'k'. Its parameters are top_k"),
-        ("lad(top_k=four)", "top_k of lad must be a whole number of at least 1, not 'four'."),
-        ("lad(top_k=0)", "top_k of lad must be a whole number of at least 1, not '0'."),
+        ("lad(top_k=four)", "top_k of lad must be 'all' or a whole number of at least 1, not 'four'."),
+        ("lad(top_k=0)", "top_k of lad must be 'all' or a whole number of at least 1, not '0'."),
         ("lad(temperature=-1)", "temperature of lad must be a number above 0, not '-1'."),
         ("lad(temperature=nan)", "must be a number above 0"),
         (
@@ -117,8 +123,8 @@ def test_bad_settings(text, message):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"top_k": 2.0}, "top_k of lad must be a whole number of at least 1, not 2.0."),
-        ({"top_k": True}, "must be a whole number"),
+        ({"top_k": 2.0}, "top_k of lad must be 'all' or a whole number of at least 1, not 2.0."),
+        ({"top_k": True}, "must be 'all' or a whole number"),
         ({"temperature": "5"}, "temperature of lad must be a number above 0, not '5'."),
         ({"layers": (0, 1, 2)}, "layers of lad must be"),
         ({"layers": 3}, "layers of lad must be"),
@@ -233,3 +239,34 @@ def test_suggestions_are_near_names_only():
     with pytest.raises(UnknownNameError) as caught:
         make_method("majestic")
     assert "generate" not in str(caught.value)
+
+
+def test_a_line_up_stands_for_its_members_group_by_group():
+    methods = resolve_methods(["field", "raw-attention", "vanilla"])
+    assert list(methods)[:3] == ["vanilla", "instruction", "pride"]
+    assert list(methods) == [*LINE_UPS["field"], "raw-attention"]
+    groups = [group_of(methods[name]) for name in LINE_UPS["field"]]
+    assert groups == sorted(groups, key=GROUPS.index)
+    assert set(groups) == {"logits", "attention", "several passes"}
+    assert {name: needs_of(methods[name]) for name in LINE_UPS["field"] if needs_of(methods[name])} == {
+        "pride": ("calibration",),
+        "cc": ("probes",),
+        "capcal": ("probes",),
+        "icr": ("probes",),
+        "purified-attention": ("calibration",),
+        "lad": ("labels",),
+        "permutation-average": ("N passes",),
+    }
+    assert needs_of(make_method("average-random+lad", k=4)) == ("labels", "4 passes")
+    assert needs_of(make_method("lad-unlabelled")) == ("calibration",)
+
+
+@pytest.mark.parametrize("name", ["tied", "tied+lad", "tied+pride", "tied+generate", "average-cyclic+tied", "sofa+tied+cc"])
+def test_no_place_is_read_from_a_pass_that_answers_the_same_one_in_every_order(name):
+    with pytest.raises(ParameterError, match="under tied the same place is answered in every order; join what reads attention"):
+        make_method(name)
+
+
+@pytest.mark.parametrize("name", ["tied+attention-sorting", "tied+icr", "sofa+tied+purified-attention"])
+def test_attention_may_be_read_from_it(name):
+    assert make_method(name).needs == {"attention"}

@@ -10,12 +10,12 @@ def entropy(*shares):
     return -sum(share * np.log(share) for share in shares)
 
 
-def test_a_flip_needs_two_answers_and_consistency_no_reply_without_one():
+def test_a_released_flip_needs_two_answers_and_ours_no_more_than_a_reply_without_one():
     chosen = np.array([[0, 0, 0], [0, 1, 0], [2, -1, 2], [-1, -1, -1], [1, -1, 2]])
-    assert flip_rate(chosen) == 40  # the second and the last
-    assert consistency(chosen) == 20  # the first
+    assert flip_rate(chosen, released=True) == 40  # the second and the last
+    assert flip_rate(chosen) == 100 - consistency(chosen) == 80  # all but the first
     answered = chosen[:2]
-    assert flip_rate(answered) == 100 - consistency(answered)
+    assert flip_rate(answered) == flip_rate(answered, released=True) == 50
 
 
 def test_osi_by_hand():

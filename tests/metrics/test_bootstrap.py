@@ -3,7 +3,17 @@ import time
 import numpy as np
 import pytest
 
-from lad_eval.metrics import accuracy, all_correct, consistency, recall, recall_intervals, resampled_means, rstd, summarise
+from lad_eval.metrics import (
+    accuracy,
+    all_correct,
+    clustered_means,
+    consistency,
+    recall,
+    recall_intervals,
+    resampled_means,
+    rstd,
+    summarise,
+)
 from lad_eval.metrics.bootstrap import figures, interval, sample_sums
 
 
@@ -94,3 +104,30 @@ def test_a_recall_of_none_or_all_keeps_an_interval():
     assert (low[0], high[0]) == (0.0, pytest.approx(16.84, abs=0.01))
     assert (low[1], high[1]) == (pytest.approx(73.54, abs=0.01), 100.0)
     assert np.isnan([low[2], high[2]]).all()
+
+
+def test_clusters_are_resampled_whole():
+    """Twins that always agree are one observation: their interval is that of half as many samples."""
+    sums = np.random.default_rng(0).random((30, 2))
+    once = resampled_means(sums, 500, 1)
+    twins = clustered_means(np.repeat(sums, 2, axis=0), [f"{i // 2:02}" for i in range(60)], 500, 1)
+    np.testing.assert_allclose(twins, once)
+    assert (clustered_means(sums, None, 500, 1) == once).all()
+
+
+def test_each_mean_is_over_the_samples_of_its_resample():
+    """One cluster of three samples with 1 and one of a single 0: both, one or the other are drawn."""
+    means = clustered_means(np.array([[1.0], [1.0], [1.0], [0.0]]), ["a", "a", "a", "b"], 200, 0)
+    assert set(means[:, 0].round(6)) == {0.0, 0.75, 1.0}
+
+
+def test_a_summary_of_twins_is_as_sure_as_that_of_one_of_each(simulate):
+    once = simulate(40, 3, unparsable=0.1)
+    ids = np.concatenate([once.sample_id, np.char.add(once.sample_id, "b")])
+    columns = ("permutation", "gold_position", "predicted", "perm")
+    both = type(once)(ids, *(np.concatenate([getattr(once, name)] * 2) for name in columns))
+    twins = summarise(both, resamples=200, clusters={sample: sample.rstrip("b") for sample in ids.tolist()})
+    single = summarise(once, resamples=200)
+    for name in ("accuracy_low", "accuracy_high", "consistency_low", "flip_high", "osi_low", "rstd_high"):
+        assert getattr(twins, name) == pytest.approx(getattr(single, name))
+    assert summarise(both, resamples=200).accuracy_low > single.accuracy_low  # taken as 80 samples

@@ -81,6 +81,27 @@ def test_answers_are_those_of_the_method(name, orders):
     assert decided_positions(documents, method, mute) == [UNPARSABLE] * len(documents)
 
 
+def test_texts_are_listed_in_every_order_and_known_by_their_request(tmp_path):
+    """The options keep their letters, so that only the request says which order of the images a reply belongs to."""
+    path = tmp_path / "count.yaml"
+    path.write_text(
+        "source: scenes\nsetting: count\ncandidates: 4\nsamples: 2\nidentifiers: A..\nprompt: choices\nvary: images\n"
+        "permutations: {count: 3}\ncalibration: {samples: 1}\n"
+    )
+    method = reply_method("cot", "inspect_ai")
+    documents = open_task(str(path)).samples[0]
+    assert [(d["orders"], d["images"], d["order"]) for d in documents] == [(3, 3, [0, 1, 2, 3])] * 3
+    asked = [request for document in documents for request in requests_behind(document, method)]
+    assert all("\nA. 1\nB. 2\nC. 3\nD. 4\n" in request.question and "<think>" in request.question for request in asked)
+    rows = [
+        row_of(request, Reply(request.key, (f"<think>so</think> {letter}",), UNKNOWN_PASSES, 0.0))
+        for request, letter in zip(asked, "BDA", strict=True)
+    ]
+    assert decided_positions(documents, method, rows) == [1, 3, 0]
+    with pytest.raises(UserError, match="only `lad-eval run` shows in several orders"):
+        check_orders(reply_method("majority+generate", "inspect_ai"), str(path))
+
+
 def test_prompts_are_the_methods():
     document = open_task(TASK).rows[1]
     plain, cot = (requests_behind(document, reply_method(name, "inspect_ai"))[0] for name in ("generate", "cot"))

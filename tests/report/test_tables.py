@@ -108,7 +108,7 @@ def test_replies_without_an_answer_have_a_column_where_there_are_any():
 
 
 def test_a_run_of_an_earlier_version_has_dashes_for_figures_that_it_lacks():
-    lines = render(rows_of(METRICS), "rich").splitlines()[4:6]
+    lines = [line for line in render(rows_of(METRICS), "rich").splitlines() if line.startswith(("vanilla", "lad"))]
     assert [line.split()[-4:] for line in lines] == [["–", "–", "3", "1"], ["–", "–", "0", "1"]]
 
 

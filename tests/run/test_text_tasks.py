@@ -100,6 +100,12 @@ def test_attention_cannot_point_at_a_text(name):
     check_options(load_task("scenes_random_n4"), [make_method(name)])
 
 
+def test_probes_have_all_images_as_options():
+    with pytest.raises(UserError, match="has options other than all of its images, and cc reads probes"):
+        check_options(load_task(TASK), [make_method("cc")])
+    check_options(load_task("scenes_random_n4"), [make_method("cc")])
+
+
 def test_a_prior_from_other_letters_needs_options_that_move():
     with pytest.raises(UserError, match="use pride"):
         check_options(with_spec(vary="images"), [make_method("pride-original")])

@@ -175,6 +175,13 @@ def test_the_plan_names_the_image_orders_and_calibrates_on_shifts_of_the_options
     assert plan(task_of(*numbered(REFERENCE, 2))).image_orders == ()
 
 
+def test_the_plan_names_the_clusters_of_samples_that_depend_on_each_other():
+    twin, other, single = numbered(TEXTS, 3)
+    twins = [replace(sample, cluster="pair") for sample in (twin, other)]
+    assert plan(task_of(*twins, single, vary="options")).clusters == (*["pair"] * 10, *[single.id] * 5)
+    assert plan(task_of(single, vary="options")).clusters == ()
+
+
 def test_repeated_requests_have_keys_of_their_own():
     planned = plan(task_of(*numbered(TEXTS, 2), vary="both", repeats=3))
     assert [len(keys) for keys in planned.repeats] == [3] * 10

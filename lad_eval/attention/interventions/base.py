@@ -43,12 +43,14 @@ class Intervention(ABC):
     Attributes:
         name: in the names of methods.
         idle: why there may be nothing to change; completes "changed no attention call".
+        order_invariant: whether log-probabilities are the same for every order of the images, so that they name no image.
         sole: a kind of which a method may have only one, such as "pruner"; empty: any number.
     """
 
     name: ClassVar[str]
     idle: ClassVar[str] = ""
     sole: ClassVar[str] = ""
+    order_invariant: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Checks the parameters; raises ParameterError if one cannot have its value."""

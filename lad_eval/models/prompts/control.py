@@ -73,7 +73,7 @@ class ControlTokens:
         """
         if caption is None or caption not in question:
             return list(names)
-        before, _, after = question.rpartition(caption)
+        before, _, after = question.rpartition(caption) if caption else (question, "", "")
         marks = {*self.marks.values()}
         of_data = "\0".join([caption, *options])
         return [name for name in names if name not in marks or name in of_data or name not in f"{before}\0{after}"]

@@ -142,8 +142,9 @@ def _samples(material: Material) -> tuple[dict[str, Sample], str]:
 def _subtitle(material: Material) -> str:
     counts, limit = material.metrics.get("counts", {}), material.metrics.get("limit")
     samples, orders = counts.get("samples", "?"), counts.get("permutations", "?")
+    what = "options" if material.spec.get("definition", {}).get("vary") else "images"
     size = f"{samples} samples" if limit is None else f"first {samples} samples"
-    return f"{size} × {orders} order{'' if orders == 1 else 's'} · {material.candidates} images, chance {_chance(material)} %"
+    return f"{size} × {orders} order{'' if orders == 1 else 's'} · {material.candidates} {what}, chance {_chance(material)} %"
 
 
 def _chance(material: Material) -> str:

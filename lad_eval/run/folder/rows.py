@@ -20,6 +20,7 @@ class Row:
         accuracy: mean over permutations; `accuracy_std` over permutations; `accuracy_low` and `accuracy_high` bound its interval.
         unparsable: replies that named no candidate, counted as wrong.
         flip, osi, ckld, rsd, bias_score: see `lad_eval.metrics.audit`; None also in runs of earlier versions.
+        group, needs: what the method reads, and needs besides one pass, see `lad_eval.methods.line_ups`.
         forward_passes: decoder passes per query that the method alone would cost.
         p_best: of the exact paired test against the most accurate method shown of the run, corrected by Holm over those shown;
             None for that method, for those with exactly its accuracy, and where there is nothing to test.
@@ -52,6 +53,8 @@ class Row:
     ckld: float | None = None
     rsd: float | None = None
     bias_score: float | None = None
+    group: str | None = None
+    needs: str | None = None
 
     @property
     def tied(self) -> bool:
@@ -88,6 +91,8 @@ COLUMNS = (
     "bias_score",
     "unparsable",
     "forward_passes",
+    "group",
+    "needs",
     "p_best",
     "calibrated_on",
     "reported",
@@ -124,6 +129,8 @@ def rows_of(metrics: Mapping[str, Any], methods: Sequence[str] | None = None) ->
             ckld=_number(figures[name].get("ckld")),
             rsd=_number(figures[name].get("rsd")),
             bias_score=_number(figures[name].get("bias_score")),
+            group=figures[name].get("group"),
+            needs=", ".join(figures[name]["needs"]) if "needs" in figures[name] else None,
         )
         for name in shown
     ]

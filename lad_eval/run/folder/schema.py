@@ -59,6 +59,8 @@ class _SameOrder(_Open):
 class _Method(_Open):
     parameters: dict[str, Any] = Field(default_factory=dict)
     condition: dict[str, Any] | None = None
+    group: str | None = None
+    needs: list[str] = Field(default_factory=list)
     samples: _Positive
     permutations: _Positive
     accuracy: _Accuracy
@@ -66,6 +68,7 @@ class _Method(_Open):
     consistency: _Figure
     all_correct: _Figure | None = None
     flip: _Figure | None = None
+    flip_parsed: _Points | None = None
     osi: _Figure | None = None
     ckld: _Finite | None = None
     rsd: _Cost | None = None

@@ -97,6 +97,8 @@ def digest_of_samples(source: SampleSource, *also: Any) -> str:
                 content.append(list(s.identifiers))
             if s.options is not None:
                 content.append({"options": list(s.options), "fixed": list(s.fixed), "bound": list(s.bound)})
+            if s.cluster is not None:
+                content.append({"cluster": s.cluster})
             total.update(json.dumps(content).encode() + b"\n")
     return total.hexdigest()[:32]
 

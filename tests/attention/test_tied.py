@@ -1,0 +1,87 @@
+"""Tied positions: a pass that is a function of the set of images, exactly, or a refusal."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from lad_eval.attention.cross_image.tied import Tied
+from lad_eval.errors import UnsupportedModelError, UserError
+from lad_eval.models.registry import load_model
+from lad_eval.tasks.registry import load_task
+from lad_eval.tasks.request import Permutation
+from tests.attention.cross_image_prompts import logits, prepared, under
+
+
+def ordered(model, sample, orders, intervention=None):
+    """Evidence of a sample in these orders, and its attention by image."""
+    task = load_task("scenes_random_n4")
+    requests = [task.request(sample, Permutation(tuple(order))) for order in orders]
+    with model.under(intervention):
+        evidence = model.evidence(requests)
+    by_image = np.empty_like(evidence.attention)
+    for row, request in enumerate(requests):
+        by_image[row][:, list(request.permutation.order)] = evidence.attention[row]
+    return evidence, by_image
+
+
+@pytest.fixture(scope="module")
+def sample():
+    return next(load_task("scenes_random_n4").samples("test"))
+
+
+@pytest.mark.parametrize(
+    ("family", "orders"),
+    [
+        ("qwen2.5-vl", list(itertools.permutations(range(4)))),  # rotary positions of three axes
+        ("llava-onevision", [(0, 1, 2, 3), (2, 0, 3, 1), (3, 2, 1, 0)]),  # of one
+        ("glm4v", [(0, 1, 2, 3), (2, 0, 3, 1)]),
+    ],
+)
+def test_attention_moves_with_the_images_and_places_are_answered_alike(sample, family, orders):
+    model = load_model(f"random:{family}", device="cpu", batch_size=8)
+    plain, plain_by_image = ordered(model, sample, orders)
+    assert np.ptp(plain.log_probs, axis=0).max() > 0.1
+    evidence, by_image = ordered(model, sample, orders, Tied())
+    assert np.ptp(evidence.log_probs, axis=0).max() < 1e-4
+    assert np.ptp(by_image, axis=0).max() < 1e-6 < np.ptp(plain_by_image, axis=0).max()
+    assert len(set(evidence.log_probs.argmax(axis=1))) == 1
+    again, _ = ordered(model, sample, orders)
+    assert (again.log_probs == plain.log_probs).all()
+
+
+def test_equal_images_get_equal_attention(sample):
+    model = load_model("random:qwen2.5-vl", device="cpu", batch_size=8)
+    alike = replace(sample, images=sample.images[:1] * 4)
+    _, attention = ordered(model, alike, [(0, 1, 2, 3)], Tied())
+    assert np.ptp(attention, axis=2).max() < 1e-6
+    _, plain = ordered(model, alike, [(0, 1, 2, 3)])
+    assert np.ptp(plain, axis=2).max() > 1e-3
+
+
+def test_a_prompt_of_one_image_is_left_as_it_is(lab):
+    rows = [(images[:1], text) for images, text in lab.ROWS[:1]]
+    model, layout, inputs = prepared(lab, "qwen2.5-vl", rows, images=1)
+    assert torch.equal(under(Tied(), model, layout, inputs), logits(model, inputs))
+
+
+@pytest.mark.parametrize(
+    ("family", "says"),
+    [
+        ("qwen3.5", "has layers without attention"),
+        ("llava-1.5", "puts text between images"),
+        ("llama4", "attends within a window in layer 0"),
+    ],
+)
+def test_a_model_that_reads_images_in_order_all_the_same_is_refused(sample, family, says):
+    model = load_model(f"random:{family}", device="cpu", batch_size=1)
+    with pytest.raises(UnsupportedModelError, match=f"{says}.*; leave out tied"):
+        ordered(model, sample, [(0, 1, 2, 3)], Tied())
+
+
+def test_images_of_unequal_sizes_are_refused(lab):
+    model, layout, inputs = prepared(lab, "qwen2.5-vl")
+    with pytest.raises(UserError, match="images of equally many tokens; use --image-preparation protocol"):
+        under(Tied(), model, layout, inputs)
