@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from benchmarks.models import Plan, describe, load, requests_for
 from benchmarks.report import Table
 from benchmarks.timer import take_turns
@@ -18,7 +20,7 @@ def _table(name: str, plan: Plan) -> Table:
     sizes = [size for size in SIZES if size <= min(plan.batch, 8 if name == "middle" else plan.batch)]
     loaded = load(name, plan)
 
-    def answering(size: int) -> object:
+    def answering(size: int) -> Callable[[int], object]:
         model = HuggingFaceVLM(loaded.model, loaded.processor, name=name, weights="random", batch_size=size)
         return lambda number: model.evidence(requests_for(4, sizes[-1], seed=f"{size}/{number}"))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from benchmarks.models import Plan, describe, load, requests_for, tokens
 from benchmarks.report import Table
 from benchmarks.timer import take_turns
@@ -16,7 +18,7 @@ def run(plan: Plan) -> list[Table]:
 def _table(name: str, plan: Plan) -> Table:
     model = load(name, plan, batch_size=1)
 
-    def answering(n: int) -> object:
+    def answering(n: int) -> Callable[[int], object]:
         # New pictures every round: none is known from the round before.
         return lambda number: model.evidence(requests_for(n, 1, seed=number))
 

@@ -21,7 +21,6 @@ from lad_eval.evidence.table import Evidence
 from lad_eval.methods import LAD, EvidenceMethod, MethodWarning, PriDe, UnlabelledLAD
 from lad_eval.metrics.figures import rstd
 from lad_eval.run.decide import PlanIndex
-from lad_eval.run.folder.files import PLAN, read_run_json
 from lad_eval.run.folder.stored import load_run
 
 SIZES = (1, 2, 3, 5, 10, 20)
@@ -85,7 +84,7 @@ def curve(
 def run(folder: Path, draws: int) -> Table:
     """The table of one run."""
     stored = load_run(folder)
-    plan_index = PlanIndex.from_document(read_run_json(stored.path / PLAN))
+    plan_index = PlanIndex.read(stored.path)
     evidence = read_evidence(stored.path)
     evaluated, calibration = evidence.select_keys(plan_index.evaluated), evidence.select_keys(plan_index.calibration)
     sizes = tuple(size for size in SIZES if size <= len(np.unique(calibration.sample_id)))

@@ -93,11 +93,27 @@ def adapter_attention(folder: Path) -> dict[str, Any] | None:
     Raises:
         UserError: what the training wrote about itself is damaged.
     """
+    document = _training(folder)
+    return None if document is None else _attention(document.get("attention"), str(folder / TRAINING))
+
+
+def adapter_base(folder: Path) -> str | None:
+    """What identifies the weights that an adapter was trained on, where `lad-eval capl train` made it; else None.
+
+    Raises:
+        UserError: what the training wrote about itself is damaged.
+    """
+    made_from = (_training(folder) or {}).get("made_from")
+    model = made_from.get("model") if isinstance(made_from, dict) else None
+    weights = model.get("weights") if isinstance(model, dict) else None
+    return weights if isinstance(weights, str) else None
+
+
+def _training(folder: Path) -> dict[str, Any] | None:
     path = folder / TRAINING
     if not path.exists():
         return None
-    cure = "Copy it again from where it was trained."
-    return _attention(read_json(path, what="how the adapter was trained", cure=cure).get("attention"), str(path))
+    return read_json(path, what="how the adapter was trained", cure="Copy it again from where it was trained.")
 
 
 def merged_attention(config: Any, folder: str) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +17,8 @@ from lad_eval.models.source import EMBEDDED, HUB_ID, KIT, RANDOM, Source, local_
 if TYPE_CHECKING:
     from lad_eval.models.base import VLM, ImagePreparation, ReadsPrompts
     from lad_eval.models.vlmeval.model import InterceptedVLM
+
+_LOG = logging.getLogger(__name__)
 
 
 def model_names() -> list[str]:
@@ -150,6 +153,7 @@ def load_model(
         options: dict[str, Any] = {"attn_implementation": attn_implementation, "trust_remote_code": trust_remote_code}
         model, processor, weights = _loaded(source, dtype=number, device=where, **options)
     model = apply_adapter(model, source)
+    _warn_of_other_base(source, weights)
     spare_threads(model)
     from lad_eval.models.fingerprint import adapter_attention, adapter_identity, merged_attention
 
@@ -167,6 +171,17 @@ def load_model(
         image_preparation=image_preparation,
         date=date,
     )
+
+
+def _warn_of_other_base(source: Source, weights: str | None) -> None:
+    """Warns where an adapter was trained on other weights than those it is merged into, as far as both are known alike."""
+    from lad_eval.models.fingerprint import adapter_base
+
+    trained_on = None if source.adapter is None else adapter_base(source.adapter)
+    if trained_on is None or weights is None or trained_on == weights:
+        return
+    if trained_on.startswith("sha256:") == weights.startswith("sha256:"):  # else a commit and a digest, perhaps of the same files
+        _LOG.warning("The adapter %s was trained on other weights than those of %s here.", source.adapter, source.base)
 
 
 def _loaded(source: Source, *, trust_remote_code: bool, **options: Any) -> tuple[Any, Any, str | None]:

@@ -63,11 +63,14 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         for name in ("beta", "learning_rate", "epochs", "batch_size", "pairs_at_once", "rank", "alpha", "save_every"):
             if not 0 < getattr(self, name) < math.inf:
-                raise UserError(f"{name} must be above 0 and finite, not {getattr(self, name)!r}.")
+                raise UserError(f"{name.replace('_', '-')} must be above 0 and finite, not {getattr(self, name)!r}.")
         if not 0 <= self.nll_weight < math.inf:
-            raise UserError(f"nll_weight must be at least 0 and finite, not {self.nll_weight!r}.")
+            raise UserError(f"nll-weight must be at least 0 and finite, not {self.nll_weight!r}.")
         if self.batch_size % self.pairs_at_once:
-            raise UserError(f"batch_size must be a multiple of pairs_at_once, {self.pairs_at_once}, not {self.batch_size}.")
+            raise UserError(
+                f"The batch size must be a multiple of the pairs at once, {self.pairs_at_once}, not {self.batch_size}: "
+                "choose fewer pairs at once (--pairs-at-once), or another batch size."
+            )
 
 
 def check_packages() -> None:
@@ -294,12 +297,13 @@ def _precision(device: str, dtype: Any) -> dict[str, bool]:
 def _accumulation(options: TrainingOptions) -> int:
     """Forward passes per optimizer step in each process."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if options.batch_size % (options.pairs_at_once * processes):
+    at_once = options.pairs_at_once * processes
+    if options.batch_size % at_once:
         raise UserError(
-            f"batch_size must be a multiple of pairs_at_once times the number of processes, {options.pairs_at_once * processes}, "
-            f"not {options.batch_size}."
+            f"The batch size must be a multiple of the pairs at once times the number of processes, {at_once}, "
+            f"not {options.batch_size}: choose fewer pairs at once (--pairs-at-once), or another batch size."
         )
-    return options.batch_size // (options.pairs_at_once * processes)
+    return options.batch_size // at_once
 
 
 def _check_finite(adapted: Any) -> None:

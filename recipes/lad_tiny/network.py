@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from recipes.lad_tiny.data import Album, Sheet, as_pixels
@@ -115,7 +115,7 @@ _now = _Rows()
 
 
 def _attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float, **_: Any
+    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float, **_: Any
 ) -> tuple[Tensor, None]:
     """Ordinary attention; of the kept rows also the weights, summed over each picture and averaged over heads."""
     out = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
@@ -138,6 +138,7 @@ def _map(query: Tensor, key: Tensor, mask: Tensor, scaling: float) -> Tensor:
     """Attention [B, 16 N, prefix] of the visual tokens, mean over heads."""
     assert _now.pictures is not None
     assert _now.span is not None
+    assert _now.maps is not None
     length = len(_now.span)
     scores = (query[:, :, _now.pictures] @ key[:, :, :length].transpose(2, 3)) * scaling
     parts = [mask] if _now.opened is None or _now.maps % 2 else [mask, _now.opened]

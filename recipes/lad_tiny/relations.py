@@ -145,9 +145,10 @@ def learn_twins(
         asked = without_text(under(related.asked, mask))
         state = run_layers(decoder.layers[: FLAG_LAYER + 1], asked, lower(model, asked, features, 0), maps=LOOK_LAYER)
         visible = visible_twins(related, mask)
+        assert state.maps is not None
         looks = look_loss(state.maps, visible, asked, album.owners[asked.images].flatten(1) > 0)
         pictures = state.hidden[:, sheet.prefix == sheet.image_token]
-        means = pictures.unflatten(1, (sheet.n, IMAGE_TOKENS)).mean(2)
+        means = pictures.reshape(len(pictures), sheet.n, IMAGE_TOKENS, -1).mean(2)
         means = means * torch.rsqrt(means.pow(2).mean(-1, keepdim=True) + 1e-6)
         found = probe(means)
         flags = functional.cross_entropy(found.flatten(0, 1), (visible < 0).long().flatten())
@@ -208,7 +209,7 @@ def relation_accuracies(
     generator = random.Random(f"validation/{seed}/relations/{sheet.n}")
     related = [draw_related(album, sheet, 50, generator).asked for _ in range(-(-sets // 50))]
     gold = torch.cat([asked.gold[:, 0] for asked in related])
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for mask in MASKS:
         log_probs = []
         for asked in related:

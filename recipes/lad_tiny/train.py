@@ -26,7 +26,7 @@ from rich.progress import track
 from torch import Tensor
 
 from lad_eval.evidence.table import Evidence
-from lad_eval.methods import make_method
+from lad_eval.methods import EvidenceMethod, make_method
 from lad_eval.models.tiny import RELATIONS, folder
 from lad_eval.tasks.sources.scenes import Setting
 from recipes.lad_tiny.bias import BiasStrength, bend, candidate_log_probs
@@ -84,6 +84,7 @@ def accuracies(evidence: Evidence, calibration: Evidence, **changes: Any) -> dic
         warnings.simplefilter("ignore")
         for name in METHODS:
             method = make_method(name, **(changes if name == "lad" else {}))
+            assert isinstance(method, EvidenceMethod)
             answers = (method.calibrate(calibration) if method.calibrates else method).predict(evidence)
             found[name] = 100 * float(np.mean(np.asarray(answers) == evidence.gold_position))
     n = evidence.n_candidates

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -42,6 +43,18 @@ def test_a_merged_model_answers_as_base_and_adapter_and_knows_its_attention(tmp_
     assert "was trained under capl(every=2, rho=0.5, weight=0.5), and no method runs it under that" in capsys.readouterr().err
     assert invoke([*words, "--quiet"]) == 2
     assert "holds something else, chat_template.jinja for one; choose another --out" in capsys.readouterr().err
+
+
+def test_an_adapter_of_other_weights_is_merged_with_a_warning(tmp_path, adapter, caplog):
+    folder = shutil.copytree(adapter, tmp_path / "adapter")
+    trained = json.loads((folder / "training.json").read_text())
+    for weights, warned in ((f"{MODEL} seed 1", True), (f"{MODEL} seed 0", False), ("sha256:0", False)):
+        caplog.clear()
+        document = {key: value for key, value in trained.items() if key != "checksum"}
+        document["made_from"] = {"model": {"weights": weights}}
+        (folder / "training.json").write_text(json.dumps(document))
+        load_model(MODEL, adapter=str(folder))
+        assert ("was trained on other weights than those of" in caplog.text) is warned
 
 
 @pytest.mark.parametrize("note", [5, "capl", {"rho": 0.5}])

@@ -98,7 +98,7 @@ def test_weights_that_the_last_step_made_no_numbers_are_not_saved(tmp_path):
 @pytest.mark.parametrize("name", ["beta", "learning_rate", "epochs", "nll_weight"])
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
 def test_options_that_are_no_amounts_are_refused(name, value):
-    with pytest.raises(UserError, match=rf"{name} must be .* and finite, not {value}"):
+    with pytest.raises(UserError, match=rf"{name.replace('_', '-')} must be .* and finite, not {value}"):
         TrainingOptions(**{name: value})
 
 
