@@ -203,6 +203,8 @@ def test_a_twin_is_never_evaluated_where_its_row_calibrates(prepared):
     learned = {sample.id.rstrip("-") for sample in source.samples("calibration")}
     assert not learned & {sample.id.rstrip("-") for sample in source.samples("test")}
     assert source.counts()["left out: its counterpart is for calibration"] > 0
+    clusters = [sample.cluster for sample in source.samples("test")]
+    assert len(set(clusters)) == len(clusters) / 2
 
 
 def test_one_task_of_the_data_and_a_misspelt_one(prepared, tmp_path):

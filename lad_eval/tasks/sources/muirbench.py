@@ -140,6 +140,8 @@ def _sample(row: QuestionRow, root: Path, options: tuple[Option, ...], gold: int
         options=options,
         fixed=tuple(image for image in range(len(row.images)) if image not in movable) if movable else (),
         bound=screened.bound,
+        # A row and its twin ask the same of other images, and so depend on each other.
+        cluster=min(row.id, row.counterpart),
     )
 
 

@@ -51,7 +51,7 @@ class RowsSource:
     """Samples of rows, except for rows that cannot be used; these are counted by reason and never guessed.
 
     Calibration rows are drawn with the seed, if possible among those whose images no other row shows; the others are the test
-    rows, in the data's order, without the counterparts of calibration rows.
+    rows, in the data's order, without those that depend on a calibration row.
     """
 
     def __init__(
@@ -78,22 +78,20 @@ class RowsSource:
         self._rows = len(rows)
         self._left_out: Counter[str] = Counter()
         samples: list[Sample] = []
-        counterparts: dict[str, str] = {}
         for row in rows:
             made = _readable(sample_of(row))
             if isinstance(made, str):
                 self._left_out[made] += 1
             else:
                 samples.append(made)
-                counterparts[made.id] = row.counterpart
         if len(samples) <= calibration_samples:
             raise DataError(
                 f"{title}: {len(samples)} of {len(rows)} rows can be used, too few: calibration takes {calibration_samples}"
                 f"{self._why()}"
             )
         learned = _drawn(samples, calibration_samples, f"{title}/{seed}")
-        twins = {counterparts[samples[index].id] for index in learned} - {""}
-        test = [s for index, s in enumerate(samples) if index not in learned and s.id not in twins]
+        clusters = {samples[index].cluster for index in learned} - {None}
+        test = [s for index, s in enumerate(samples) if index not in learned and s.cluster not in clusters]
         if dropped := len(samples) - len(learned) - len(test):
             self._left_out["its counterpart is for calibration"] = dropped
         self._samples: dict[Split, list[Sample]] = {
