@@ -9,10 +9,13 @@ from huggingface_hub import DatasetCard
 from PIL import Image, ImageChops
 
 from lad_eval.cli.main import invoke
+from lad_eval.data import blink
+from lad_eval.data.dataset import PrepareOptions
 from lad_eval.report.benchmark import write_benchmark
 from lad_eval.report.card import CardError
 from lad_eval.run.progress import progress as shown_progress
 from lad_eval.tasks.registry import load_task
+from tests.data.hub_files import write_blink
 
 SCENES = "{version: 1, source: scenes, candidates: 3, samples: 4, calibration: {samples: 2}}"
 
@@ -119,6 +122,25 @@ def test_the_users_own_pictures_need_a_licence(own, tmp_path, progress):
         for shown, image in zip(row["images"], sample.images, strict=True):
             assert shown.format == "PNG"
             assert ImageChops.difference(shown, image.load()).getbbox() is None
+
+
+def test_images_that_others_publish_are_named_and_not_copied(tmp_path, progress, monkeypatch):
+    dataset = write_blink(tmp_path / "data")
+    monkeypatch.setattr(blink, "BLINK", dataset)
+    dataset.prepare(tmp_path / "data", PrepareOptions(download=False), progress)
+    text = "{source: blink, setting: given, candidates: 2, prompt: verbatim, data: {root: data, task: Jigsaw, revision: %s}}"
+    (tmp_path / "jigsaw.yaml").write_text(text % dataset.revision)
+    task = load_task(tmp_path / "jigsaw.yaml")
+    assert write_benchmark([task], tmp_path / "out", progress, dataset="owner/jigsaw").without_images == ("jigsaw",)
+    row = read(tmp_path / "out", "jigsaw", "test", tmp_path / "cache")[0]
+    sample = next(task.samples())
+    assert "images" not in row
+    assert row["image_files"] == [image.path.name for image in sample.images]
+    assert row["image_digests"] == [image.digest for image in sample.images]
+    assert row["image_orders"] == [[0, 1, 2], [0, 2, 1]]
+    card = DatasetCard.load(tmp_path / "out" / "README.md")
+    assert card.data.license == "other"
+    assert "The images are not part of this data set" in card.text
 
 
 def test_a_folder_with_other_files_is_refused(scenes, tmp_path, progress):
