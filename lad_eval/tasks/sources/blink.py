@@ -59,7 +59,8 @@ class BlinkOptions(SourceOptions):
         def sample_of(row: QuestionRow) -> Sample | str:
             return image_choice(row, root, candidates)
 
-        return RowsSource(f"BLINK, {self.task}", rows, sample_of, calibration_samples=calibration_samples, seed=self.seed)
+        salt = f"blink-1/{self.seed}/{self.task}"
+        return RowsSource(f"BLINK, {self.task}", rows, sample_of, calibration_samples=calibration_samples, salt=salt)
 
 
 def image_choice(row: QuestionRow, root: Path, candidates: int) -> Sample | str:

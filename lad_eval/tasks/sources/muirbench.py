@@ -71,7 +71,7 @@ class MuirBenchOptions(SourceOptions):
             [row for row in rows if self.tasks is None or row.part in self.tasks],
             lambda row: sample(row, root, candidates),
             calibration_samples=calibration_samples,
-            seed=self.seed,
+            salt=f"muirbench-1/{self.seed}",
         )
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from lad_eval.errors import DataError
 from lad_eval.tasks.leakage import choose_distinct
@@ -18,7 +18,6 @@ from lad_eval.tasks.sources.base import Picture, digest_of_samples, treatments_o
 
 if TYPE_CHECKING:
     from lad_eval.data.decoding import Treatment
-    from lad_eval.data.questions import QuestionRow
 
 _SPLITS: tuple[Split, ...] = ("test", "calibration")
 _ORDINALS = {name: number for number, name in enumerate(identifiers("first..", MAX_CANDIDATES), start=1)}
@@ -47,30 +46,34 @@ def names_a_movable_place(text: str, movable: Sequence[int]) -> bool:
     return bool(named & set(movable)) and not set(movable) <= named
 
 
+Row = TypeVar("Row")
+
+
 class RowsSource:
     """Samples of rows, except for rows that cannot be used; these are counted by reason and never guessed.
 
-    Calibration rows are drawn with the seed, if possible among those whose images no other row shows; the others are the test
-    rows, in the data's order, without those that depend on a calibration row.
+    Calibration rows are drawn, if possible among those whose right image is not another row's (where texts are to be chosen from:
+    none of whose images another row shows); the others are the test rows, in the data's order, without those that depend on a
+    calibration row.
     """
 
     def __init__(
         self,
         title: str,
-        rows: Sequence[QuestionRow],
-        sample_of: Callable[[QuestionRow], Sample | str],
+        rows: Sequence[Row],
+        sample_of: Callable[[Row], Sample | str],
         *,
         calibration_samples: int,
-        seed: int,
+        salt: str,
     ) -> None:
         """Makes the samples, which reads every image's bytes.
 
         Args:
-            title: what the rows are, for errors, and for the draw.
+            title: what the rows are, for errors.
             rows: in the data's order.
             sample_of: a row as a test sample, or why it cannot be used.
             calibration_samples: how many rows are for calibration.
-            seed: of their draw.
+            salt: of their draw: the data, the task and the seed.
 
         Raises:
             DataError: too few rows can be used.
@@ -89,7 +92,7 @@ class RowsSource:
                 f"{title}: {len(samples)} of {len(rows)} rows can be used, too few: calibration takes {calibration_samples}"
                 f"{self._why()}"
             )
-        learned = _drawn(samples, calibration_samples, f"{title}/{seed}")
+        learned = _drawn(samples, calibration_samples, salt)
         clusters = {samples[index].cluster for index in learned} - {None}
         test = [s for index, s in enumerate(samples) if index not in learned and s.cluster not in clusters]
         if dropped := len(samples) - len(learned) - len(test):
@@ -151,10 +154,17 @@ def _readable(made: Sample | str) -> Sample | str:
 
 
 def _drawn(samples: Sequence[Sample], count: int, salt: str) -> set[int]:
-    """Indices of random calibration samples; those that share an image with another sample are replaced."""
-    often = Counter(image.digest for sample in samples for image in sample.images)
+    """Indices of random calibration samples; those that share a decisive image with another sample are replaced."""
+    decisive = [_decisive(sample) for sample in samples]
+    often = Counter(digest for digests in decisive for digest in digests)
     drawn = random.Random(salt).sample(range(len(samples)), count)
     rest = sorted(set(range(len(samples))) - set(drawn))
     random.Random(f"{salt}/instead").shuffle(rest)
-    shared = [any(often[image.digest] > 1 for image in sample.images) for sample in samples]
+    shared = [any(often[digest] > 1 for digest in digests) for digests in decisive]
     return set(choose_distinct([*drawn, *rest], lambda index: shared[index], count).filled)
+
+
+def _decisive(sample: Sample) -> set[str]:
+    """Digests of the image that is the answer, or of all where the answer is a text."""
+    right = sample.choices[sample.gold]
+    return {image.digest for image in ([sample.images[right]] if isinstance(right, int) else sample.images)}
