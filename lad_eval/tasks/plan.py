@@ -232,8 +232,8 @@ def calibration_samples(task: Task, test: Sequence[Sample], *, distinct: bool = 
     """The calibration samples of a task, given the evaluated test samples, and notes on them.
 
     They are the first samples of the calibration split (of `task.other`, if there is one) whose right picture is not, by its
-    content, the right picture of an evaluated sample. Other pictures may be shown in both; their number is noted. With `distinct`
-    none of their pictures is shown in an evaluated sample.
+    content, the right picture of an evaluated sample, and whose options may have other letters. Other pictures may be shown in
+    both; their number is noted. With `distinct` none of their pictures is shown in an evaluated sample.
 
     Raises:
         DataError: there are too few, they cannot be used, or a sample is in both splits of the task.
@@ -242,7 +242,8 @@ def calibration_samples(task: Task, test: Sequence[Sample], *, distinct: bool = 
     ids = {sample.id for sample in test}
     right = {right_picture(sample): sample.id for sample in reversed(test)}
     is_evaluated = _is_evaluated(task, test, distinct=distinct)
-    choice = choose_distinct(origin.source.samples("calibration"), is_evaluated, wanted)
+    shiftable = (sample for sample in origin.source.samples("calibration") if not sample.bound.options)
+    choice = choose_distinct(shiftable, is_evaluated, wanted)
     if task.other is None and (both := [sample.id for sample in (*choice.chosen, *choice.passed_over) if sample.id in ids]):
         raise DataError(
             f"{task.name}: {len(both)} samples are both calibrated on and evaluated, first {both[0]!r}; "

@@ -15,6 +15,7 @@ from pydantic import (
     StrictInt,
     StrictStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_serializer,
     model_validator,
@@ -143,11 +144,12 @@ class TaskSpec(_Strict):
             raise ValueError(problem)
         return prompt
 
-    @model_validator(mode="after")
-    def _one_part_moves(self) -> TaskSpec:
-        if self.vary == "both" and self.permutations.scheme == "facet-probe":
+    @field_validator("permutations")
+    @classmethod
+    def _one_part_moves(cls, permutations: PermutationSpec, info: ValidationInfo) -> PermutationSpec:
+        if info.data.get("vary") == "both" and permutations.scheme == "facet-probe":
             raise ValueError("scheme 'facet-probe' moves one part: set vary: images or vary: options")
-        return self
+        return permutations
 
     @model_serializer(mode="wrap")
     def _without_defaults(self, as_usual: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -135,6 +135,21 @@ def test_requests_with_other_numbers_of_images_and_repetitions_are_run_apart():
     assert all(len({(r.repeat, len(r.images)) for r in group}) == 1 for group in groups)
 
 
+def test_samples_with_other_numbers_of_images_are_one_run(model):
+    task = load_task(TASK)
+
+    class Fewer(type(task.source)):
+        def samples(self, split, limit=None):
+            for place, sample in enumerate(super().samples(split, limit)):
+                yield replace(sample, images=sample.images[: 2 + place % 2])
+
+    source = Fewer(setting="count", candidates=4, samples=3, calibration_samples=1)
+    spec = task.spec.model_copy(update={"samples": 3})
+    evidence = collect(model, replace(task, source=source, spec=spec), methods=["vanilla"], show_progress=False)
+    assert len(evidence) == 15
+    assert len(set(evidence.key.tolist())) == 15
+
+
 def test_collected_evidence_decides_by_option(model):
     evidence = collect(model, load_task(TASK), methods=["vanilla", "pride"], limit=2, show_progress=False)
     assert evidence.n_candidates == 4

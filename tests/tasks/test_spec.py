@@ -42,9 +42,14 @@ def test_three_keys_are_enough_and_the_rest_is_the_protocols(write):
         ("version: 0", "version: input should be greater than or equal to 1, not 0."),
         ("permutations: {count: 0}", "permutations.count: input should be greater than or equal to 1, not 0."),
         ("permutations: {scheme: identity}", "permutations: scheme 'identity' has one order: set count: 1."),
-        ("permutations: {scheme: own}", "permutations.scheme: input should be 'shared' or 'identity', not 'own'."),
+        ("permutations: {scheme: own}", "permutations.scheme: input should be 'shared', 'identity' or 'facet-probe', not 'own'."),
         ("calibration: {scheme: all}", "calibration.scheme: input should be 'cyclic', not 'all'."),
         ("identifiers: 1", "identifiers: input should be '1..', 'A..', 'a..', 'I..' or 'first..', not 1."),
+        (
+            "vary: both\npermutations: {scheme: facet-probe}",
+            "permutations: scheme 'facet-probe' moves one part: set vary: images or vary: options.",
+        ),
+        ("vary: order", "vary: input should be 'images', 'options' or 'both', not 'order'."),
         (
             "setting: adverserial",
             "setting: input should be 'random', 'adversarial', 'relations', 'count' or 'given', not 'adverserial'.",

@@ -182,6 +182,24 @@ def test_the_plan_names_the_clusters_of_samples_that_depend_on_each_other():
     assert plan(task_of(single, vary="options")).clusters == ()
 
 
+def test_options_that_speak_of_letters_are_not_calibrated_on():
+    learned = numbered(TEXTS, 2, "calibration")
+    learned[0] = replace(learned[0], bound=Bound(options="an option names others"))
+    task = task_of(*numbered(TEXTS, 2), learned=learned, vary="images", calibration={"samples": 1})
+    assert {r.sample_id for r in plan(task, calibration=True).calibration_requests()} == {learned[1].id}
+
+
+def test_samples_may_differ_in_their_number_of_images_but_not_under_averages():
+    more, fewer = numbered(TEXTS, 2)
+    fewer = replace(fewer, fixed=(0, 1))
+    task = task_of(more, fewer, vary="images")
+    assert [len(order) for order in plan(task).image_orders] == [3] * 5 + [2] * 5
+    assert len(plan(task).requests) == 5 + 2  # two images have two orders, shown in turn
+    with pytest.raises(UserError, match="different numbers of images that move"):
+        plan(task, orders=("cyclic",))
+    assert len(plan(task_of(more, fewer, vary="both"), orders=("cyclic",)).cyclic) == 10
+
+
 def test_repeated_requests_have_keys_of_their_own():
     planned = plan(task_of(*numbered(TEXTS, 2), vary="both", repeats=3))
     assert [len(keys) for keys in planned.repeats] == [3] * 10
