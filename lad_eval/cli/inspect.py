@@ -149,7 +149,7 @@ def listing(kind: str) -> list[str]:
     if kind == "tasks":
         rows = list(_tasks())
         hint = (
-            ["", "no data: `lad-eval data prepare coco` (flickr8k, mmiu) fetches it."]
+            ["", "no data: `lad-eval data prepare NAME` (coco, flickr8k, mmiu, blink, muirbench) fetches it."]
             if any(r[1] != "ready" for r in rows)
             else []
         )

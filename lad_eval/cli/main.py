@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperGroup
 
-from lad_eval.cli import capl, data, demo, harnesses, inspect, report, run, study
+from lad_eval.cli import capl, data, demo, export, harnesses, inspect, report, run, study
 from lad_eval.cli.console import INTERRUPTED, log_to_stderr, plain_warnings, print_error
 from lad_eval.errors import UserError
 from lad_eval.tasks.search import task_search
@@ -120,9 +120,12 @@ COMMANDS = (
     ),
     Command(
         "export",
-        report.export,
+        export.export,
         RESULTS,
-        ("lad-eval export --format model-card --model lad-tiny --methods vanilla,lad --out README.md",),
+        (
+            "lad-eval export --format model-card --model lad-tiny --methods vanilla,lad --out README.md",
+            "lad-eval export --format benchmark --tasks 'scenes_*_n4' --dataset owner/name --out benchmark",
+        ),
     ),
     Command("trials", report.trials, RESULTS, ("lad-eval trials trials.jsonl",)),
     Command("ls", inspect.ls, PREPARE, ("lad-eval ls tasks", "lad-eval ls methods", "lad-eval ls models --harness vlmeval")),

@@ -21,6 +21,8 @@ DATASETS = {
     "coco": "lad_eval.data.coco:COCO",
     "flickr8k": "lad_eval.data.flickr8k:FLICKR8K",
     "mmiu": "lad_eval.data.mmiu:MMIU",
+    "blink": "lad_eval.data.blink:BLINK",
+    "muirbench": "lad_eval.data.muirbench:MUIRBENCH",
 }
 
 Advance = Callable[[int], None]

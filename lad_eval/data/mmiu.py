@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,12 +11,13 @@ from typing import Any
 from lad_eval.data.archives import differences, top_folders, unpack
 from lad_eval.data.dataset import DataFile, DataSet, PrepareOptions, Progress, Status
 from lad_eval.data.download import fetch, missing
+from lad_eval.data.hub import Repository, parquet_rows
 from lad_eval.data.pictures import picture_faults
 from lad_eval.errors import DataError
-from lad_eval.files.atomic import Scratch
 
 REPOSITORY = "FanqingM/MMIU-Benchmark"
 REVISION = "03bf7d143d920e97a757f606b6b7baee161b019b"
+HUB = Repository(REPOSITORY, REVISION)
 QUESTIONS = "all.parquet"
 PUBLISHED_ROWS = 11_698
 # The hub's names of the tasks that this package defines; each has its pictures in its own folder below one archive's.
@@ -61,7 +60,7 @@ def read_rows(root: Path, tasks: Collection[str] | None = None) -> list[MmiuRow]
         raise missing(MMIU.files[0], root)
     rows: list[MmiuRow] = []
     numbers: dict[str, int] = {}
-    for values in _table(path):
+    for values in parquet_rows(path, _COLUMNS, f"MMIU's {QUESTIONS}"):
         task = str(values["task"])
         number = numbers[task] = numbers.get(task, -1) + 1
         if tasks is None or task in tasks:
@@ -75,39 +74,6 @@ def place(root: Path, stored: str) -> Path | None:
     if not stored.strip() or parts.is_absolute() or ".." in parts.parts or "\\" in stored:
         return None
     return root / parts
-
-
-def _table(path: Path) -> Iterable[Mapping[str, Any]]:
-    import datasets
-    from pyarrow import ArrowException
-
-    # A temporary cache: nothing stale is read, and the data's folder may be read-only.
-    with Scratch("mmiu") as cache, _silent(datasets):
-        try:
-            table = datasets.Dataset.from_parquet(str(path), cache_dir=cache, keep_in_memory=True)
-        except (datasets.exceptions.DatasetsError, ArrowException, OSError, ValueError, TypeError) as error:
-            raise DataError(
-                f"{path} cannot be read as Parquet ({_root_cause(error)}); remove it, so that it can be fetched again."
-            ) from None
-        if lacking := [name for name in _COLUMNS if name not in table.column_names]:
-            raise DataError(f"{path} lacks the columns {', '.join(lacking)}: it is not MMIU's {QUESTIONS}.")
-        rows: list[Mapping[str, Any]] = table.select_columns(list(_COLUMNS)).to_list()
-    return rows
-
-
-@contextmanager
-def _silent(datasets: Any) -> Iterator[None]:
-    shown = not datasets.are_progress_bars_disabled()
-    verbosity = datasets.logging.get_verbosity()
-    datasets.disable_progress_bars()
-    # Its readers log an error before they raise it, so that it would be shown twice.
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
-    try:
-        yield
-    finally:
-        datasets.logging.set_verbosity(verbosity)
-        if shown:
-            datasets.enable_progress_bars()
 
 
 def _row(task: str, number: int, values: Mapping[str, Any]) -> MmiuRow:
@@ -127,7 +93,7 @@ def _row(task: str, number: int, values: Mapping[str, Any]) -> MmiuRow:
 @dataclass(frozen=True)
 class _Mmiu(DataSet):
     def prepare(self, root: Path, options: PrepareOptions, progress: Progress) -> None:
-        self._questions(root, options, progress)
+        HUB.obtain(self.files[0], root, options, progress)
         rows = read_rows(root, TASKS)
         if lacking := [task for task in TASKS if not any(row.task == task for row in rows)]:
             _LOG.warning("%s has no row of %s.", root / QUESTIONS, ", ".join(lacking))
@@ -137,17 +103,6 @@ class _Mmiu(DataSet):
             raise DataError(
                 f"{root}: no row of {QUESTIONS} has its images there; they belong in folders as {root / NEEDED[0] / TASKS[0]}."
             )
-
-    def _questions(self, root: Path, options: PrepareOptions, progress: Progress) -> None:
-        file = self.files[0]
-        cached = None if (root / file.path).is_file() else in_hub_cache(file.path)
-        if cached is None:
-            fetch(file, root, progress, download=options.download)
-            return
-        from lad_eval.files.atomic import temporary_path
-
-        with temporary_path(root / file.path) as temporary:
-            temporary.write_bytes(cached.read_bytes())
 
     def _pictures(self, file: DataFile, root: Path, rows: Sequence[MmiuRow], options: PrepareOptions, progress: Progress) -> None:
         """Unpacks an archive that is there, or is in the hub's cache; fetches it only for pictures that are missing."""
@@ -165,7 +120,7 @@ class _Mmiu(DataSet):
         lacking = sorted(path for path in named if not _all_there(root, [path]))
         if not lacking:
             return None
-        cached = in_hub_cache(file.path)
+        cached = HUB.cached(file.path)
         if cached is not None or options.download:
             return cached or fetch(file, root, progress)
         first = PurePosixPath(lacking[0])
@@ -205,14 +160,6 @@ class _Mmiu(DataSet):
             return Status(False, (*lines, str(error)) if (root / QUESTIONS).is_file() else tuple(lines))
         ready = all(any(_present(root, row) for row in rows if row.task == task) for task in TASKS)
         return Status(ready, (*lines, *_tasks(root, rows)))
-
-
-def in_hub_cache(path: str) -> Path | None:
-    """A file of the pinned revision in the local cache of Hugging Face's tools."""
-    import huggingface_hub
-
-    cached = huggingface_hub.try_to_load_from_cache(REPOSITORY, path, revision=REVISION, repo_type="dataset")
-    return Path(cached) if isinstance(cached, str) else None
 
 
 def _folder(archive: Path, root: Path) -> Path:
@@ -255,26 +202,14 @@ def _picture_faults(root: Path, stored: str) -> list[str]:
     return picture_faults(path) if path is not None else [f"{root / QUESTIONS}: the image {stored!r} leads out of the folder."]
 
 
-def _root_cause(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    text = str(error).strip()
-    return text.splitlines()[0].rstrip(".") if text else type(error).__name__
-
-
-def _url(path: str) -> str:
-    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
-    return f"{endpoint}/datasets/{REPOSITORY}/resolve/{REVISION}/{path}"
-
-
 def _files() -> Iterator[DataFile]:
     licence = "CC BY 4.0 (the questions; pictures under the terms of their sources)"
-    yield DataFile(QUESTIONS, _url(QUESTIONS), "questions, options and answers of all tasks", licence)
+    yield DataFile(QUESTIONS, HUB.url(QUESTIONS), "questions, options and answers of all tasks", licence)
     for stem in (*NEEDED, *OTHERS):
         needed = stem in NEEDED
         yield DataFile(
             f"{stem}.zip",
-            _url(f"{stem}.zip"),
+            HUB.url(f"{stem}.zip"),
             "pictures of the tasks in this package" if needed else "pictures of tasks that this package does not define",
             licence,
             required=needed,

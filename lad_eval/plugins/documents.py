@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from lad_eval.errors import UserError
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.request import ImageSource, Request, showing
-from lad_eval.tasks.sources.base import Picture
+from lad_eval.tasks.sources.base import as_file
 from lad_eval.tasks.task import Task
 from lad_eval.terminal import visible
 
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 
 Document = Mapping[str, Any]
 """One displayed order of a sample; see `OpenTask.rows`."""
-_TAKEN_BY_ALL = {b"\xff\xd8\xff": "jpeg", b"\x89PNG": "png"}
-"""How files begin that every provider takes."""
 
 
 @contextmanager
@@ -146,14 +143,8 @@ def data_uri(image: ImageSource) -> str:
     Raises:
         UserError: it cannot be read.
     """
-    if isinstance(image, Picture) and image.facts.header.mode == "RGB" and not image.facts.header.treatments:
-        content = image.path.read_bytes()
-        for beginning, kind in _TAKEN_BY_ALL.items():
-            if content.startswith(beginning):
-                return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-    buffer = io.BytesIO()
-    image.load().save(buffer, format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    kind, content = as_file(image)
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def answer(document: Document) -> str:

@@ -11,7 +11,10 @@ Conventions as of November 2026:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from lad_eval.errors import UserError
@@ -29,6 +32,21 @@ _METRICS = (
 
 class CardError(UserError):
     """Results that no card can be made from."""
+
+
+@dataclass(frozen=True)
+class ResultsLink:
+    """Where results can be seen, and whose they are on the hub.
+
+    Attributes:
+        url: of the results.
+        user: name of a user of the hub.
+        org: name of an organisation of the hub.
+    """
+
+    url: str
+    user: str | None = None
+    org: str | None = None
 
 
 def model_card(runs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], methods: Sequence[str] | None = None) -> str:
@@ -59,7 +77,9 @@ def eval_results(
     method: str,
     *,
     dataset: str,
-    source_url: str | None = None,
+    revision: str | None = None,
+    date: str | None = None,
+    source: ResultsLink | None = None,
 ) -> str:
     """A file for `.eval_results/`: the accuracy of one method, one entry per task.
 
@@ -67,17 +87,22 @@ def eval_results(
         runs: as for `model_card`.
         method: the hub's entries have one value each and no field for a method; it is given in the notes.
         dataset: hub id of the benchmark whose `eval.yaml` lists the tasks.
-        source_url: of the results.
+        revision: commit of that data set, 40 hex digits.
+        date: when the runs were made, ISO 8601; a run does not record it, and without it the hub takes the time of the upload.
+        source: where the results can be seen.
 
     Raises:
-        CardError: as for `model_card`; or an accuracy is unknown.
+        CardError: as for `model_card`; or an accuracy is unknown, or one of the hub's fields has a value that it refuses.
     """
     import yaml
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
     _one_model([metrics for metrics, _ in runs])
-    if dataset.count("/") != 1 or not all(dataset.split("/")):
-        raise CardError(f"{dataset!r} is not the id of a data set on the hub; write owner/name.")
+    check_dataset_id(dataset)
+    if revision is not None and not re.fullmatch(r"[0-9a-f]{40}", revision):
+        raise CardError(f"{revision!r} is not the commit of a data set; write its 40 hex digits.")
+    if date is not None:
+        _check_date(date)
     entries = []
     for metrics, spec in runs:
         (row,) = _rows(metrics, [method])
@@ -88,12 +113,34 @@ def eval_results(
                 dataset_id=dataset,
                 task_id=metrics["task"],
                 value=round(row.accuracy, 2),
-                source_url=source_url,
-                source_name=None if source_url is None else SOURCE,
+                dataset_revision=revision,
+                date=date,
+                source_url=None if source is None else source.url,
+                source_name=None if source is None else SOURCE,
+                source_user=None if source is None else source.user,
+                source_org=None if source is None else source.org,
                 notes=f"{method}; {_setting(metrics, spec)}{_interval(row)}",
             )
         )
     return str(yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True, width=1000))
+
+
+def check_dataset_id(dataset: str) -> None:
+    """Refuses what cannot be a data set's id on the hub.
+
+    Raises:
+        CardError: it is not of the form owner/name.
+    """
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", dataset, flags=re.ASCII):
+        raise CardError(f"{dataset!r} is not the id of a data set on the hub; write owner/name.")
+
+
+def _check_date(text: str) -> None:
+    try:
+        # Python 3.10 does not read the Z of UTC.
+        datetime.fromisoformat(re.sub(r"Z$", "+00:00", text))
+    except ValueError:
+        raise CardError(f"{text!r} is not a date of ISO 8601; write 2026-11-27 or 2026-11-27T10:30:00Z.") from None
 
 
 def _eval_results(metrics: Mapping[str, Any], spec: Mapping[str, Any], methods: Sequence[str] | None) -> list[Any]:

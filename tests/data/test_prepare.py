@@ -101,7 +101,7 @@ def test_every_registered_data_set_describes_itself():
             assert file.url is None or file.url.startswith("http")
             assert file.url or file.manual, f"{name}: how does one get {file.path}?"
         assert dataset.takes <= set(PrepareOptions.__dataclass_fields__)
-    with pytest.raises(DataError, match="Unknown data set 'cocoa'; there are coco, flickr8k, mmiu"):
+    with pytest.raises(DataError, match="Unknown data set 'cocoa'; there are coco, flickr8k, mmiu, blink, muirbench"):
         load_dataset("cocoa")
 
 
@@ -130,7 +130,7 @@ def test_the_commands_from_nothing_to_a_prepared_data_set(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["prepare", "cocoa"], "Unknown data set 'cocoa'; there are coco, flickr8k, mmiu."),
+        (["prepare", "cocoa"], "Unknown data set 'cocoa'; there are coco, flickr8k, mmiu, blink, muirbench."),
         (["prepare", "mmiu", "--encoder", "x"], "--encoder: not an option of mmiu"),
         (["prepare", "mmiu", "--no-download"], "all.parquet is missing"),
         (["verify", "mmiu"], "The data set 'mmiu' is not prepared; run `lad-eval data prepare mmiu --root <folder>`."),

@@ -329,7 +329,7 @@ def test_what_is_missing_is_told(prepared, tmp_path, monkeypatch):
     prepared([row(BLINK, i) for i in range(5)])
     with pytest.raises(DataError, match=r"no rows of a task 'emotion_recognition_expw'; it has forensic_detection_blink\."):
         load_task("mmiu_emotion_expw")
-    with pytest.raises(DataError, match="5 of 5 rows of 'forensic_detection_blink' can be used, too few: calibration takes 5"):
+    with pytest.raises(DataError, match="'forensic_detection_blink': 5 of 5 rows can be used, too few: calibration takes 5"):
         load_task("mmiu_forensic_blink")
 
 

@@ -26,10 +26,12 @@ SOURCES: Registry[type[SourceOptions]] = Registry(
     "source",
     {
         "annotations": "lad_eval.tasks.sources.retrieval:AnnotationsOptions",
+        "blink": "lad_eval.tasks.sources.blink:BlinkOptions",
         "coco": "lad_eval.tasks.sources.retrieval:CocoOptions",
         "flickr8k": "lad_eval.tasks.sources.retrieval:Flickr8kOptions",
         "folder": "lad_eval.tasks.sources.folder:FolderOptions",
         "mmiu": "lad_eval.tasks.sources.mmiu:MmiuOptions",
+        "muirbench": "lad_eval.tasks.sources.muirbench:MuirBenchOptions",
         "scenes": "lad_eval.tasks.sources.scenes:ScenesOptions",
     },
     group="lad_eval.sources",

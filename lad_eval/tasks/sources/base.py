@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -10,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
@@ -18,7 +19,7 @@ from lad_eval.data.decoding import Treatment
 from lad_eval.data.pictures import PictureFacts, picture_facts, picture_faults, read_picture
 from lad_eval.errors import PictureError
 from lad_eval.tasks.files import shown
-from lad_eval.tasks.request import Sample, SampleSource, Split, showing
+from lad_eval.tasks.request import ImageSource, Sample, SampleSource, Split, showing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -156,6 +157,26 @@ class NamedPicture(Picture):
     def digest(self) -> str:
         """SHA-256 hex digest of the file's name and of `content_digest`; errors as of `facts`."""
         return hashlib.sha256(f"{self.path.name}\0{self.content_digest}".encode()).hexdigest()
+
+
+_READ_ALIKE: dict[bytes, Literal["jpeg", "png"]] = {b"\xff\xd8\xff": "jpeg", b"\x89PNG": "png"}
+"""How files begin whose pixels every reader gets alike, if decoding changes nothing."""
+
+
+def as_file(image: ImageSource) -> tuple[Literal["jpeg", "png"], bytes]:
+    """An image for other programs: its own file, where decoding changes nothing; else a PNG of what our models are shown.
+
+    Raises:
+        PictureError: it cannot be read.
+    """
+    if isinstance(image, Picture) and image.facts.header.mode == "RGB" and not image.facts.header.treatments:
+        content = image.path.read_bytes()
+        for beginning, kind in _READ_ALIKE.items():
+            if content.startswith(beginning):
+                return kind, content
+    buffer = io.BytesIO()
+    image.load().save(buffer, format="PNG")
+    return "png", buffer.getvalue()
 
 
 def treatments_of(pictures: Iterable[Picture]) -> Iterator[Treatment]:

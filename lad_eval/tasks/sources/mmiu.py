@@ -7,25 +7,22 @@ right letter moves with the right image. Where an option or a question says anyt
 
 from __future__ import annotations
 
-import random
 import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from pydantic import Field, StrictInt, StrictStr, field_validator
 
 from lad_eval.errors import DataError
-from lad_eval.tasks.leakage import choose_distinct
 from lad_eval.tasks.prompts import MAX_CANDIDATES, identifiers
 from lad_eval.tasks.request import Sample, SampleSource, Split
-from lad_eval.tasks.sources.base import Picture, SourceOptions, digest_of_samples, treatments_of
+from lad_eval.tasks.sources.base import Picture, SourceOptions, digest_of_samples
+from lad_eval.tasks.sources.questions import RowsSource
 
 if TYPE_CHECKING:
-    from lad_eval.data.decoding import Treatment
     from lad_eval.data.mmiu import MmiuRow
 
 
@@ -93,8 +90,6 @@ Part = Literal["question", "context"]
 # The end of every question in MMIU's own evaluation.
 CLOSING = "Please answer the option directly like A,B,C,D..."
 
-_SPLITS: tuple[Split, ...] = ("test", "calibration")
-
 
 class MmiuOptions(SourceOptions):
     """One of MMIU's tasks, and the columns that make up its question.
@@ -138,22 +133,8 @@ class MmiuOptions(SourceOptions):
         )
 
 
-@dataclass(frozen=True)
-class _Question:
-    """A row that can be used."""
-
-    row: MmiuRow
-    letters: Letters
-    images: tuple[Picture, ...]
-    gold: int
-
-
-class MmiuSource:
-    """Rows of one task, except those that cannot be used; these are counted by reason and never guessed.
-
-    Calibration rows are drawn with the seed, if possible among those whose right picture is not another row's right picture; the
-    others are the test rows, in the data's order. `permutable` is False if a row's text fits the data's order only.
-    """
+class MmiuSource(RowsSource):
+    """Rows of one task; `permutable` is False if a row's text fits the data's order only."""
 
     def __init__(
         self, *, root: Path, task: str, text: Sequence[Part], candidates: int, calibration_samples: int, seed: int = 0
@@ -172,121 +153,68 @@ class MmiuSource:
         self.task = task
         self._text = tuple(text)
         self._root = root
-        self._rows = len(rows)
-        self._left_out: Counter[str] = Counter()
-        usable = [k for row in rows if (k := self._usable(row, candidates)) is not None]
-        if len(usable) <= calibration_samples:
-            raise DataError(
-                f"MMIU in {root}: {len(usable)} of {len(rows)} rows of {task!r} can be used, too few: calibration takes "
-                f"{calibration_samples}{self._why()}"
-            )
-        self._fixed = [k.row for k in usable if not k.letters.exact or refers_to_order(self._shown(k.row))]
+        self._candidates = candidates
+        super().__init__(
+            f"MMIU in {root}, {task!r}",
+            rows,
+            self._sample_of,
+            calibration_samples=calibration_samples,
+            salt=f"mmiu-1/{seed}/{task}",
+        )
+        used = {sample.id for split in get_args(Split) for sample in self.samples(split)}
+        self._fixed = [row for row in rows if _id(row) in used and self._refers_to_order(row)]
         self.permutable = not self._fixed
-        learned = self._drawn(usable, calibration_samples, seed)
-        self._questions: dict[Split, list[_Question]] = {
-            "test": [k for index, k in enumerate(usable) if index not in learned],
-            "calibration": [k for index, k in enumerate(usable) if index in learned],
-        }
-
-    def _drawn(self, usable: Sequence[_Question], count: int, seed: int) -> set[int]:
-        """Indices of random calibration rows; rows that share their right picture with another row are replaced."""
-        right = [k.images[k.gold].content_digest for k in usable]
-        often = Counter(right)
-        drawn = random.Random(f"mmiu-1/{seed}/{self.task}").sample(range(len(usable)), count)
-        rest = sorted(set(range(len(usable))) - set(drawn))
-        random.Random(f"mmiu-1/{seed}/{self.task}/instead").shuffle(rest)
-        return set(choose_distinct([*drawn, *rest], lambda index: often[right[index]] > 1, count).filled)
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 hex digest, 32 characters, of every sample of both splits, and of whether they may be permuted."""
         return digest_of_samples(self, "mmiu-1", self.permutable)
 
-    def samples(self, split: Split, limit: int | None = None) -> Iterator[Sample]:
-        """Samples in a fixed order; the caption is the whole question. `limit` only shortens the list."""
-        for usable in self._questions[split][:limit]:
-            row = usable.row
-            yield Sample(
-                id=f"{row.task}_{row.number}",
-                images=usable.images,
-                caption="\n".join((self._shown(row), row.options.strip(), CLOSING)),
-                gold=usable.gold,
-                split=split,
-                identifiers=usable.letters.names,
-            )
-
     def notes(self) -> list[str]:
         """How many rows are left out and why, and why the task runs unpermuted if it does."""
-        lines = []
-        if out := self._left_out.total():
-            lines.append(f"{out} of {self._rows} rows left out{self._why()}")
+        lines = super().notes()
         if self._fixed:
-            first = self._fixed[0]
             many = f"{len(self._fixed)} rows refer" if len(self._fixed) > 1 else "1 row refers"
             lines.append(
                 f"unpermuted, so consistency says nothing: {many} to the order other than by options such as 'the first image', "
-                f"first {first.task}_{first.number}."
+                f"first {_id(self._fixed[0])}."
             )
         return lines
 
-    def counts(self) -> dict[str, int]:
-        """Rows in all, rows by split, and rows left out by reason."""
-        counted = {"rows": self._rows}
-        counted.update({split: len(self._questions[split]) for split in _SPLITS})
-        counted.update({f"left out: {reason}": count for reason, count in self._left_out.items()})
-        return counted
-
-    def problems(self) -> list[str]:
-        """Every image of the used rows that cannot be decoded."""
-        return [fault for picture in self._pictures() for fault in picture.faults()]
-
-    def treatments(self) -> Iterator[Treatment]:
-        """What decoding does to every image of the used rows."""
-        return treatments_of(self._pictures())
-
-    def _pictures(self) -> list[Picture]:
-        """The images of the used rows, each once."""
-        return list(dict.fromkeys(p for split in _SPLITS for usable in self._questions[split] for p in usable.images))
-
-    def _usable(self, row: MmiuRow, candidates: int) -> _Question | None:
-        """The row as a question; None, with the reason counted, if it cannot be used."""
-        reason, usable = self._reason(row, candidates)
-        if usable is None:
-            self._left_out[reason] += 1
-        return usable
-
-    def _reason(self, row: MmiuRow, candidates: int) -> tuple[str, _Question | None]:
+    def _sample_of(self, row: MmiuRow) -> Sample | str:
+        """The row as a sample, whose caption is the whole question; or why it cannot be used."""
         from lad_eval.data.mmiu import place
 
         if row.output is None:
-            return "no output", None
-        if len(row.images) != candidates:
-            return f"not {candidates} images", None
-        letters = read_letters(row.options, candidates)
+            return "no output"
+        if len(row.images) != self._candidates:
+            return f"not {self._candidates} images"
+        letters = read_letters(row.options, self._candidates)
         if letters is None:
-            return "the options do not name the images one by one", None
+            return "the options do not name the images one by one"
         if row.output not in letters.names:
-            return "the output is not a letter of the options", None
-        if not self._shown(row):
-            return "no text", None
+            return "the output is not a letter of the options"
+        if not (question := self._shown(row)):
+            return "no text"
         paths = [place(self._root, stored) for stored in row.images]
         if None in paths:
-            return "an image's path leads out of the folder", None
-        pictures = tuple(Picture(path) for path in paths if path is not None and path.is_file())
-        if len(pictures) < candidates:
-            return "an image is missing", None
-        try:
-            digests = {picture.digest for picture in pictures}
-        except DataError:
-            return "an image cannot be read", None
-        if len(digests) < candidates:
-            return "one picture is shown twice", None
-        return "", _Question(row, letters, pictures, letters.names.index(row.output))
+            return "an image's path leads out of the folder"
+        return Sample(
+            id=_id(row),
+            images=tuple(Picture(path) for path in paths if path is not None),
+            caption="\n".join((question, row.options.strip(), CLOSING)),
+            gold=letters.names.index(row.output),
+            identifiers=letters.names,
+        )
+
+    def _refers_to_order(self, row: MmiuRow) -> bool:
+        letters = read_letters(row.options, self._candidates)
+        return letters is None or not letters.exact or refers_to_order(self._shown(row))
 
     def _shown(self, row: MmiuRow) -> str:
         parts = {"question": row.question, "context": row.context}
         return "\n".join(text for part in self._text if (text := parts[part].strip()))
 
-    def _why(self) -> str:
-        reasons = ", ".join(f"{reason} ({count})" for reason, count in self._left_out.most_common())
-        return f": {reasons}." if reasons else "."
+
+def _id(row: MmiuRow) -> str:
+    return f"{row.task}_{row.number}"

@@ -5,7 +5,7 @@ import yaml
 from huggingface_hub import EvalResultEntry, ModelCard, parse_eval_result_entries
 
 from lad_eval.cli.main import invoke
-from lad_eval.report.card import CardError, eval_results, model_card
+from lad_eval.report.card import CardError, ResultsLink, eval_results, model_card
 from lad_eval.run.folder.files import SPEC, read_run_json
 from tests.report.html.looked import finished
 
@@ -49,7 +49,14 @@ def test_the_card_holds_its_tables_and_is_its_own_round_trip(runs):
 
 
 def test_the_hub_reads_eval_results_back(runs):
-    text = eval_results(runs, "lad", dataset="owner/scenes", source_url="https://example.org/report.html")
+    text = eval_results(
+        runs,
+        "lad",
+        dataset="owner/scenes",
+        revision="0123456789abcdef" * 2 + "01234567",
+        date="2026-11-27T10:30:00Z",
+        source=ResultsLink("https://example.org/report.html", user="someone", org="lab"),
+    )
     entries = parse_eval_result_entries(yaml.safe_load(text))
     assert [entry.task_id for entry in entries] == ["scenes_random_n4", "scenes_random_n2"]
     for entry, (metrics, _) in zip(entries, runs, strict=True):
@@ -59,6 +66,14 @@ def test_the_hub_reads_eval_results_back(runs):
         assert entry.notes.startswith("lad; ")
         assert "only the first samples of the task" in entry.notes
         assert (entry.source_url, entry.source_name) == ("https://example.org/report.html", "lad_eval")
+        assert (entry.source_user, entry.source_org) == ("someone", "lab")
+        assert (entry.dataset_revision, entry.date) == ("0123456789abcdef0123456789abcdef01234567", "2026-11-27T10:30:00Z")
+
+
+def test_what_is_not_given_is_left_out(runs):
+    entries = yaml.safe_load(eval_results(runs, "lad", dataset="owner/scenes"))
+    assert [sorted(entry) for entry in entries] == [["dataset", "notes", "value"]] * 2
+    assert [sorted(entry["dataset"]) for entry in entries] == [["id", "task_id"]] * 2
 
 
 def test_an_undefined_figure_is_left_out(runs):
@@ -80,6 +95,10 @@ def test_faults_name_the_cure(runs):
         model_card(runs, ["cot"])
     with pytest.raises(CardError, match=r"'scenes' is not the id of a data set on the hub; write owner/name\."):
         eval_results(runs, "lad", dataset="scenes")
+    with pytest.raises(CardError, match=r"'main' is not the commit of a data set; write its 40 hex digits\."):
+        eval_results(runs, "lad", dataset="o/n", revision="main")
+    with pytest.raises(CardError, match=r"'yesterday' is not a date of ISO 8601; write 2026-11-27 or"):
+        eval_results(runs, "lad", dataset="o/n", date="yesterday")
 
 
 def test_command_line(runs, results, tmp_path, capsys):
@@ -91,7 +110,8 @@ def test_command_line(runs, results, tmp_path, capsys):
     for arguments, said in (
         (["-f", "eval-results"], "needs --dataset owner/name"),
         (["-f", "eval-results", "--dataset", "o/n", "--methods", "lad,pride"], "at most one of --methods"),
-        (["-f", "model-card", "--dataset", "o/n"], "belong to --format eval-results"),
+        (["-f", "model-card", "--dataset", "o/n"], "--format model-card does not take --dataset"),
+        (["-f", "eval-results", "--dataset", "o/n", "--source-org", "lab"], "need --source URL"),
         (["-f", "card"], "card"),
     ):
         assert invoke(["export", str(results), *arguments]) == 2

@@ -1,0 +1,94 @@
+"""Tasks of BLINK whose answers are images (arXiv 2404.12390): `source: blink`.
+
+An option names an image by its place: "(B) the third image". The question and its options stay as they are when images change
+places; the right letter moves with the right image. An image that no option names is a reference and keeps its place.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import StrictInt, StrictStr, field_validator
+
+from lad_eval.errors import DataError
+from lad_eval.tasks.prompts import identifiers
+from lad_eval.tasks.request import Sample, SampleSource
+from lad_eval.tasks.screen import screen
+from lad_eval.tasks.sources.base import Picture, SourceOptions
+from lad_eval.tasks.sources.questions import RowsSource, names_a_movable_place
+
+if TYPE_CHECKING:
+    from lad_eval.data.questions import QuestionRow
+
+
+class BlinkOptions(SourceOptions):
+    """One of BLINK's configs.
+
+    Attributes:
+        task: name of the config.
+        revision: of the hub data set; only the one that this package knows.
+        root: folder of the data set; None: where `lad-eval data prepare blink` put it.
+        seed: of the random choice of calibration rows.
+    """
+
+    task: StrictStr
+    revision: StrictStr
+    root: StrictStr | None = None
+    seed: StrictInt = 0
+
+    @field_validator("revision")
+    @classmethod
+    def _known_revision(cls, revision: str) -> str:
+        from lad_eval.data.blink import REPOSITORY
+
+        if revision != REPOSITORY.revision:
+            raise ValueError(f"unknown revision {revision!r}; this version of lad_eval knows {REPOSITORY.revision}")
+        return revision
+
+    def open(self, *, setting: str, candidates: int, samples: int | None, calibration_samples: int, folder: Path) -> SampleSource:
+        from lad_eval.data.blink import BLINK
+        from lad_eval.data.dataset import root_of
+        from lad_eval.data.questions import read_rows
+
+        if setting != "given":
+            raise DataError(f"The source 'blink' has the setting 'given' only, not {setting!r}.")
+        root = root_of("blink") if self.root is None else folder / Path(self.root).expanduser()
+        rows = read_rows(BLINK, root, self.task)
+
+        def sample_of(row: QuestionRow) -> Sample | str:
+            return image_choice(row, root, candidates)
+
+        salt = f"blink-1/{self.seed}/{self.task}"
+        return RowsSource(f"BLINK, {self.task}", rows, sample_of, calibration_samples=calibration_samples, salt=salt)
+
+
+def image_choice(row: QuestionRow, root: Path, candidates: int) -> Sample | str:
+    """A row whose options name images, as a sample with the data's own text; or why it is none."""
+    screened = screen(row.question, row.options, len(row.images), row.relation)
+    options = [option for option in screened.options if isinstance(option, int)]
+    if len(options) != len(row.options):
+        return "the options do not name the images one by one"
+    if len(options) != candidates:
+        return f"not {candidates} options"
+    if reason := screened.bound.images or screened.bound.options:
+        return reason
+    movable = sorted(options)
+    if names_a_movable_place(row.question, movable):
+        return "the question names an image by its place"
+    letters = dict(zip(options, identifiers("A..", candidates), strict=True))
+    if row.answer not in letters.values():
+        return "the answer is not a letter of the options"
+    if not row.prompt.strip():
+        return "no text"
+    names = tuple(letters[image] for image in movable)
+    fixed = tuple(image for image in range(len(row.images)) if image not in movable)
+    return Sample(
+        id=row.id,
+        images=tuple(Picture(root / image) for image in row.images),
+        caption=row.prompt.strip(),
+        gold=names.index(row.answer),
+        identifiers=names,
+        options=tuple(movable) if fixed else None,
+        fixed=fixed,
+    )
