@@ -16,7 +16,7 @@ from PIL import Image
 
 from lad_eval.errors import UserError
 from lad_eval.evidence.replies import Decoding
-from lad_eval.models.inputs.cache import ImageCache
+from lad_eval.models.inputs.images import ImageCache
 from lad_eval.models.registry import check_model, load_model, load_prompt_reader
 from lad_eval.models.server.address import Address, check_url
 from lad_eval.models.server.answers import candidate_log_probs, read_completion

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lad_eval.data.decoding import as_rgb
 from lad_eval.models.base import ImagePreparation
 from lad_eval.models.inputs.cache import CACHE_BYTES, ByteLRU
-from lad_eval.models.inputs.cache import ImageCache
+from lad_eval.models.inputs.images import ImageCache
 from lad_eval.tasks.request import showing
 
 if TYPE_CHECKING:
