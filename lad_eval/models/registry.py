@@ -153,7 +153,7 @@ def load_model(
     check_model(name, adapter=adapter, revision=revision, base_url=base_url)
     if name.startswith(SERVED):
         here: dict[str, Any] = {"dtype": dtype, "device": device, "attn": attn_implementation, "batch-size": batch_size}
-        here |= {"trust-remote-code": trust_remote_code, "date": None if date == DEFAULT_DATE else date}
+        here |= {"device-map": device_map, "trust-remote-code": trust_remote_code, "date": None if date == DEFAULT_DATE else date}
         _refuse_options(name, here, "its server chooses it")
         return _of_server(name, base_url, revision, image_preparation, concurrency, timeout, extra_body)
     if concurrency is not None or timeout is not None or extra_body is not None:
@@ -333,7 +333,8 @@ def _of_kit(name: str, chosen: Mapping[str, Any], image_preparation: ImagePrepar
 def _refuse_options(name: str, chosen: Mapping[str, Any], reason: str) -> None:
     """Refuses options of local models that were given for another."""
     for option, value in chosen.items():
-        if value not in (None, "auto", False):
+        default = None if option == "device-map" else "auto"
+        if value not in (None, default, False):
             raise UserError(f"--{option} is not for {name}: {reason}.")
 
 

@@ -289,6 +289,7 @@ def test_an_address_may_end_as_copied_and_come_from_the_environment(monkeypatch)
     ("options", "message"),
     [
         ({"dtype": "float16"}, "--dtype is not for openai:x: its server chooses it"),
+        ({"device_map": "auto"}, "--device-map is not for openai:x: its server chooses it"),
         ({"date": "2020-02-02"}, "--date is not for openai:x: its server chooses it"),
         ({"adapter": "a"}, "--adapter is not for openai:x"),
         ({"concurrency": 0}, "--concurrency must be a positive whole number"),
