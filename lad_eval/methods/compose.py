@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lad_eval.attention.interventions import INTERVENTIONS, Intervention, join_interventions, make_intervention
-from lad_eval.errors import UnknownNameError
+from lad_eval.errors import UnknownNameError, UserError
 from lad_eval.methods.base import Method
 from lad_eval.methods.condition import Condition
+from lad_eval.methods.line_ups import LINE_UPS
 from lad_eval.methods.orders import OverOrders
 from lad_eval.methods.registry import METHODS, NamedMethod, names_of
 from lad_eval.names import JOIN, Part, parse_parts, spell
@@ -112,13 +113,16 @@ def _kind_of(name: str) -> str:
 
     Raises:
         UnknownNameError: there is no such part.
+        UserError: the name stands for several methods.
         RegistryError: it is another package's, which does not load.
     """
     tables: dict[str, Registry[Any]] = {"method": METHODS, "intervention": INTERVENTIONS, "prompt variant": PROMPT_VARIANTS}
     ours = [kind for kind, table in tables.items() if name in table.built_in]
     kind = next(iter(ours or [kind for kind, table in tables.items() if name in table]), None)
+    if kind is None and name in LINE_UPS:
+        raise UserError(f"{name} stands for several methods; it takes no parameters and is not part of a name: --methods {name}.")
     if kind is None:
-        raise UnknownNameError("method", name, [*METHODS, *part_names()])
+        raise UnknownNameError("method", name, [*METHODS, *LINE_UPS, *part_names()])
     if kind == "method":
         return "orders" if METHODS[name].kind == "orders" else "decision"
     return kind

@@ -259,6 +259,11 @@ def test_a_line_up_stands_for_its_members_group_by_group():
     }
     assert needs_of(make_method("average-random+lad", k=4)) == ("labels", "4 passes")
     assert needs_of(make_method("lad-unlabelled")) == ("calibration",)
+    for written in ("field+sofa", "field(top_k=1)"):
+        with pytest.raises(UserError, match=r"^field stands for several methods; it takes no parameters"):
+            resolve_methods([written])
+    with pytest.raises(UnknownNameError, match="Did you mean 'field'"):
+        resolve_methods(["feild"])
 
 
 @pytest.mark.parametrize("name", ["tied", "tied+lad", "tied+pride", "tied+generate", "average-cyclic+tied", "sofa+tied+cc"])
