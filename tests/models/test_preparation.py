@@ -86,6 +86,7 @@ def test_every_family_gets_the_inputs_of_its_processor(tiny, parts, family):
         assert prepare(turned(requests)).inputs.pictures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_pictures_of_several_sizes_too(tiny, parts, family):
     model, processor = tiny(family)
