@@ -140,6 +140,7 @@ _WIDTH = 100
 _ELSEWHERE = (
     ("<folder>", "a model folder of transformers"),
     ("<org>/<name>", "a model on the hub"),
+    ("openai:<name>", "a model behind a server, with --base-url: vLLM, SGLang, `transformers serve`, a hosted service"),
     ("vlmeval:<entry>", "a model of VLMEvalKit; `lad-eval ls models --harness vlmeval` lists them"),
 )
 
