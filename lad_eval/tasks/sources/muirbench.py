@@ -26,7 +26,7 @@ Answers = Literal["texts", "choices", "images"]
 
 
 class MuirBenchOptions(SourceOptions):
-    """Which rows, and how they are asked.
+    """Which rows, and what their options are.
 
     Attributes:
         answers: `texts`: rows whose options are texts, as published. `choices`: rows whose options are images, with "None of the
