@@ -13,7 +13,7 @@ from lad_eval.attention.interventions import INTERVENTIONS, Intervention, join_i
 from lad_eval.errors import UnknownNameError, UserError
 from lad_eval.methods.base import Method
 from lad_eval.methods.condition import Condition
-from lad_eval.methods.line_ups import LINE_UPS
+from lad_eval.methods.groups import METHOD_SETS
 from lad_eval.methods.orders import OverOrders
 from lad_eval.methods.registry import METHODS, NamedMethod, names_of
 from lad_eval.names import JOIN, Part, parse_parts, spell
@@ -119,10 +119,10 @@ def _kind_of(name: str) -> str:
     tables: dict[str, Registry[Any]] = {"method": METHODS, "intervention": INTERVENTIONS, "prompt variant": PROMPT_VARIANTS}
     ours = [kind for kind, table in tables.items() if name in table.built_in]
     kind = next(iter(ours or [kind for kind, table in tables.items() if name in table]), None)
-    if kind is None and name in LINE_UPS:
+    if kind is None and name in METHOD_SETS:
         raise UserError(f"{name} stands for several methods; it takes no parameters and is not part of a name: --methods {name}.")
     if kind is None:
-        raise UnknownNameError("method", name, [*METHODS, *LINE_UPS, *part_names()])
+        raise UnknownNameError("method", name, [*METHODS, *METHOD_SETS, *part_names()])
     if kind == "method":
         return "orders" if METHODS[name].kind == "orders" else "decision"
     return kind
