@@ -16,6 +16,7 @@ import typer
 from lad_eval.cli.console import print_table
 from lad_eval.cli.own import own_methods
 from lad_eval.errors import UnknownNameError, did_you_mean
+from lad_eval.methods import DEFAULT_METHODS
 from lad_eval.tasks.search import include
 from lad_eval.terminal import write, write_json
 
@@ -40,8 +41,12 @@ Model = Annotated[
 ]
 Tasks = Annotated[str, typer.Option("--tasks", "-t", help="Tasks, groups, globs or YAML files, separated by commas.")]
 Methods = Annotated[
-    str,
-    typer.Option("--methods", help="Methods, globs, `field` or file.py:Class, separated by commas; `lad-eval ls methods`."),
+    str | None,
+    typer.Option(
+        "--methods",
+        help="Methods, globs, `field` or file.py:Class, separated by commas; `lad-eval ls methods`.",
+        show_default=",".join(DEFAULT_METHODS),
+    ),
 ]
 
 
