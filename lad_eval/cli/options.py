@@ -166,6 +166,11 @@ def limit_of(text: str | None) -> int | float | None:
     raise typer.BadParameter(f"--limit takes a number of samples (100) or a share of them (0.1), not {text!r}.")
 
 
+def is_glob(name: str) -> bool:
+    """Whether a name on the command line is a glob; one in brackets is not."""
+    return "(" not in name and any(mark in name for mark in "*?[")
+
+
 def expanded(names: Iterable[str], known: Iterable[str], kind: str) -> list[str]:
     """The names with every glob replaced by its matches, once each; a name in brackets is not a glob.
 
@@ -176,7 +181,7 @@ def expanded(names: Iterable[str], known: Iterable[str], kind: str) -> list[str]
     """
     chosen: list[str] = []
     for name in names:
-        if "(" in name or not any(mark in name for mark in "*?["):
+        if not is_glob(name):
             chosen.append(name)
             continue
         known = list(known)
