@@ -126,8 +126,8 @@ def export(
 
 def _held(stored: Sequence[str], words: Sequence[str]) -> list[str]:
     """The methods of one run that the words name: every plain name, and what a glob matches, which may be none here."""
-    found = (fnmatch.filter(stored, word) if is_glob(word) else [word] for word in words)
-    return list(dict.fromkeys(name for names in found for name in names))
+    matches = (fnmatch.filter(stored, word) if is_glob(word) else [word] for word in words)
+    return list(dict.fromkeys(name for names in matches for name in names))
 
 
 def _write(text: str, out: Path | None, step: str = "put it into the model's repository on the hub") -> None:

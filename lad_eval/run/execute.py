@@ -138,7 +138,7 @@ def run_tasks(settings: Settings, finished: Callable[[str, Path], None] = _ignor
         logging.getLogger("lad_eval").setLevel(logging.WARNING)
     with context.joined():
         with context.barrier():
-            line_up = resolve_methods(DEFAULT_METHODS if settings.methods is None else settings.methods)
+            resolved = resolve_methods(DEFAULT_METHODS if settings.methods is None else settings.methods)
             names = resolve(settings.tasks)
             for name in [*names, *filter(None, [settings.calibrate_on])]:
                 load_spec(name)
@@ -149,7 +149,7 @@ def run_tasks(settings: Settings, finished: Callable[[str, Path], None] = _ignor
         context.check_shared(settings.out)
         with context.barrier():
             tasks = [load_task(name, calibrate_on=settings.calibrate_on) for name in names]
-            chosen = _methods_by_task(tasks, line_up, named=settings.methods is not None)
+            chosen = _methods_by_task(tasks, resolved, named=settings.methods is not None)
         model = load(settings, context)
         with context.barrier():
             methods = {name: method for each in chosen.values() for name, method in each.items()}
