@@ -140,6 +140,7 @@ _WIDTH = 100
 _ELSEWHERE = (
     ("<folder>", "a model folder of transformers"),
     ("<org>/<name>", "a model on the hub"),
+    ("openai:<name>", "a model behind a server, with --base-url: vLLM, SGLang, `transformers serve`, a hosted service"),
     ("vlmeval:<entry>", "a model of VLMEvalKit; `lad-eval ls models --harness vlmeval` lists them"),
 )
 
@@ -206,7 +207,7 @@ def _tasks() -> Iterable[tuple[str, str, str]]:
 def _methods() -> Iterator[str]:
     """By group: name, what the method reads, cost per answer, what it needs besides, and a description."""
     from lad_eval.attention.interventions import INTERVENTIONS
-    from lad_eval.methods import GROUPS, LINE_UPS, describe_method, group_of, make_method, method_names, needs_of, part_names
+    from lad_eval.methods import GROUPS, METHOD_SETS, describe_method, group_of, make_method, method_names, needs_of, part_names
     from lad_eval.tasks.plan import RANDOM_ORDERS
     from lad_eval.tasks.prompts import PROMPT_VARIANTS
 
@@ -232,7 +233,7 @@ def _methods() -> Iterator[str]:
         yield from ["", f"{group[:1].upper()}{group[1:]}:"] if group != GROUPS[0] else ["Logits:"]
         yield from (f"  {line}" for line, (its_group, _) in zip(lines, rows, strict=True) if its_group == group)
     yield ""
-    for name, members in LINE_UPS.items():
+    for name, members in METHOD_SETS.items():
         yield f"{name} stands for {', '.join(members)}."
 
 

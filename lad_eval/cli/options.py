@@ -193,18 +193,18 @@ def expanded(names: Iterable[str], known: Iterable[str], kind: str) -> list[str]
 
 
 def columns_of(text: str | None, methods: Iterable[str] = ()) -> tuple[str, ...]:
-    """Parses `--columns`; empty for the default ones, unless `methods` name a line-up.
+    """Parses `--columns`; empty for the default ones, unless `methods` name a set of methods.
 
     Raises:
         UserError: a column does not exist.
     """
-    from lad_eval.methods import LINE_UPS
-    from lad_eval.report.render import LINE_UP_COLUMNS, check_columns
+    from lad_eval.methods import METHOD_SETS
+    from lad_eval.report.render import SET_COLUMNS, check_columns
 
     names = () if text is None else tuple(listed(text, "columns"))
     check_columns(names)
-    if text is None and not LINE_UPS.keys().isdisjoint(methods):
-        return LINE_UP_COLUMNS
+    if text is None and not METHOD_SETS.keys().isdisjoint(methods):
+        return SET_COLUMNS
     return names
 
 

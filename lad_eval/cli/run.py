@@ -320,7 +320,7 @@ def _refuse_contradictions(replay: bool, write: bool, reason: str | None, only_t
 
 
 def _questions(tasks: str | None, methods: str | None, limit: int | None) -> Any:
-    from lad_eval.methods.line_ups import members_of
+    from lad_eval.methods.groups import members_of
     from lad_eval.regression.check import Questions
 
     if tasks is None:

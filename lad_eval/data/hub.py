@@ -10,7 +10,7 @@ from typing import Any
 
 from lad_eval.data.dataset import DataFile, PrepareOptions, Progress
 from lad_eval.data.download import fetch
-from lad_eval.errors import DataError
+from lad_eval.errors import DataError, first_line
 from lad_eval.files.atomic import temporary_path
 
 _ROWS_AT_ONCE = 16
@@ -77,5 +77,6 @@ def parquet_rows(path: Path, columns: Sequence[str], title: str) -> Iterator[Map
             for batch in file.iter_batches(_ROWS_AT_ONCE, columns=list(columns)):
                 yield from batch.to_pylist()
     except (ArrowException, OSError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise DataError(f"{path} cannot be read as Parquet ({reason}); remove it, so that it can be fetched again.") from None
+        raise DataError(
+            f"{path} cannot be read as Parquet ({first_line(error)}); remove it, so that it can be fetched again."
+        ) from None

@@ -102,7 +102,7 @@ class EvidenceStore:
             with storage_errors(self.folder, "read"):
                 for file in files_of(self.folder):
                     self._learn(file)
-        except BaseException:
+        except BaseException:  # Ctrl-C too: the lock must not stay
             self.close()
             raise
         return self

@@ -41,7 +41,7 @@ def temporary_path(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         yield temporary
         temporary.replace(path)
-    except BaseException:
+    except BaseException:  # Ctrl-C too: half a file must not stay
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise

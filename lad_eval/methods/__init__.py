@@ -7,7 +7,7 @@ base.py               the base class of methods
 evidence_method.py    methods that score rows of evidence: scikit-learn's contract
 orders.py             methods over several displayed orders
 replying.py           methods that read replies
-line_ups.py           names of several methods, and what sets them apart
+groups.py             named sets of methods, what a method reads and needs
 registry.py           the methods and their parts by name
 compose.py            names of several parts, and the method that they make
 resolve.py            from names in commands and stored runs to methods
@@ -17,8 +17,8 @@ from lad_eval.methods.base import Method, MethodWarning, NotCalibratedError
 from lad_eval.methods.compose import part_names
 from lad_eval.methods.condition import PLAIN, Condition
 from lad_eval.methods.evidence_method import EvidenceMethod
+from lad_eval.methods.groups import GROUPS, METHOD_SETS, group_of, needs_of
 from lad_eval.methods.lad import LAD, NoVisualSignalWarning, UnlabelledLAD
-from lad_eval.methods.line_ups import GROUPS, LINE_UPS, group_of, needs_of
 from lad_eval.methods.orders import Majority, OrdersMethod, OverOrders, PermutationAverage, RandomAverage, Vanilla
 from lad_eval.methods.pride import PriDe, PriDeOriginal
 from lad_eval.methods.readout import FewLayersWarning, PurifiedAttention, RawAttention
@@ -42,8 +42,8 @@ __all__ = [
     "DEFAULT_METHODS",
     "GROUPS",
     "LAD",
-    "LINE_UPS",
     "METHODS",
+    "METHOD_SETS",
     "PLAIN",
     "ChainOfThought",
     "Condition",

@@ -10,7 +10,7 @@ from lad_eval.errors import UserError
 from lad_eval.methods.base import Method
 from lad_eval.methods.compose import composition
 from lad_eval.methods.evidence_method import EvidenceMethod
-from lad_eval.methods.line_ups import members_of
+from lad_eval.methods.groups import members_of
 from lad_eval.methods.registry import METHODS
 from lad_eval.names import parse_parts, renewed, spell
 from lad_eval.parameters import ParameterError
@@ -126,7 +126,7 @@ def resolve_methods(names: Iterable[str], settings: Sequence[str] = ()) -> dict[
     """Methods by the name that tables show; one with settings shows them: `lad(top_k=4)`.
 
     Args:
-        names: as `make_method` takes them, or of line-ups (`LINE_UPS`).
+        names: as `make_method` takes them, or of sets (`METHOD_SETS`).
         settings: texts such as "lad(top_k=4)"; a setting's method is included even if it is not named.
 
     Raises:

@@ -153,7 +153,8 @@ def load_model(
     check_model(name, adapter=adapter, revision=revision, base_url=base_url)
     if name.startswith(SERVED):
         here: dict[str, Any] = {"dtype": dtype, "device": device, "attn": attn_implementation, "batch-size": batch_size}
-        here |= {"trust-remote-code": trust_remote_code, "date": None if date == DEFAULT_DATE else date}
+        here |= {"trust-remote-code": trust_remote_code, "device-map": device_map}
+        here |= {"date": None if date == DEFAULT_DATE else date}
         _refuse_options(name, here, "its server chooses it")
         return _of_server(name, base_url, revision, image_preparation, concurrency, timeout, extra_body)
     if concurrency is not None or timeout is not None or extra_body is not None:

@@ -284,7 +284,7 @@ def check_answers_here(method: Method, *, interventions: bool = False) -> None:
     if "replies" in method.needs:
         raise UserError(f"{method.name} reads the model's replies rather than evidence; use `lad-eval run`.")
     if method.probes or method.calibration_probes:
-        raise UserError(f"{method.name} reads probes, questions with replaced content, that no harness asks; use `lad-eval run`.")
+        raise UserError(f"{method.name} reads probes, questions with replaced content, which run with `lad-eval run` only.")
     if method.condition.prompt_variants or (method.condition.intervention is not None and not interventions):
         raise UserError(
             f"{method.condition.label} changes the prompt or the model, which the harness controls; use `lad-eval run`."

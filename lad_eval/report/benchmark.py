@@ -201,7 +201,7 @@ def _eval_yaml(configs: Sequence[_Config], dataset: str) -> str:
 
     document = {
         "name": dataset.rpartition("/")[2],
-        "description": "Position bias of vision-language models: each question is asked under several orders of its images.",
+        "description": "Position bias of vision-language models: each question is shown under several orders of its images.",
         "evaluation_framework": FRAMEWORK,
         "tasks": [{"id": config.name, "config": config.name, "split": "test"} for config in configs],
     }
@@ -240,7 +240,7 @@ def _text(configs: Sequence[_Config], dataset: str) -> str:
     images = "`images`" if any(c.images for c in configs) else "`image_files`, `image_digests`"
     return (
         f"# {dataset.rpartition('/')[2]}\n\n"
-        "Several images and a question, to be asked under several displayed orders of the images: a model that answers by "
+        "Several images and a question, to be shown under several displayed orders of the images: a model that answers by "
         "position rather than content names another image when the order changes.\n\n"
         f"{tasks}\n\n"
         f"- {images}: in the data's order.\n"

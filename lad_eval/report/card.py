@@ -209,7 +209,8 @@ def _text(name: str, all_metrics: Sequence[Mapping[str, Any]], methods: Sequence
         f"# Position bias of {name}\n\n"
         "Every question was evaluated under several displayed orders of its images or options. Accuracy is the mean over orders, "
         "with a 95 % cluster bootstrap interval over samples; RStd is the standard deviation of the recall over the positions "
-        "of the right answer, in points; consistency is the share of samples for which the same answer is chosen under all orders.\n\n"
+        "of the right answer, in points; consistency is the share of samples for which the same answer is chosen "
+        "under all orders.\n\n"
         f"{tables}\n\n{settings}\n"
     )
 

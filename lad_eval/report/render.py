@@ -43,8 +43,8 @@ HEADERS: Mapping[str, str] = MappingProxyType(
 """Columns of the table of rows by the name that `--columns` takes."""
 DEFAULT_COLUMNS = ("accuracy", "interval", "rstd", "consistency", "flip", "osi", "unparsable", "passes")
 """`unparsable` only where a shown row has replies without an answer."""
-LINE_UP_COLUMNS = ("accuracy", "rstd", "flip", "osi", "passes", "needs", "group")
-"""For a line-up of methods that read and cost different things."""
+SET_COLUMNS = ("accuracy", "rstd", "flip", "osi", "passes", "needs", "group")
+"""For a named set of methods (`lad_eval.methods.METHOD_SETS`), which read and cost different things."""
 _TIED = "† not significantly different from the most accurate method of its run (exact paired test over samples, Holm, 0.05)."
 _LIMITED = "* only a part of the task was run (--limit)."
 

@@ -16,8 +16,9 @@ import numpy as np
 
 from lad_eval.errors import UserError
 from lad_eval.evidence.replies import UNPARSABLE
+from lad_eval.evidence.table import Ints
 from lad_eval.files.documents import parse
-from lad_eval.metrics import order_entropy
+from lad_eval.metrics import flip_rate, osi
 from lad_eval.report.table import Content, Table, figure, number
 from lad_eval.run.folder.files import ResultsError, read_spec
 from lad_eval.run.folder.stored import StoredRun
@@ -56,14 +57,14 @@ class Trial:
 
 @dataclass(frozen=True)
 class TrialFigures:
-    """Figures of one facet, data set and model; shares of 1, means over items.
+    """Figures of one facet, data set and model; shares of 1, means over items. Flip and OSI are those of `lad_eval.metrics`.
 
     Attributes:
         orderings: T, trials of an item; the largest where they differ.
         flip_parsed: share of items with several answers; replies without an answer are left out (Facet-Probe).
         flip: share of items that are not answered alike in all trials: 1 - consistency; a reply without an answer breaks it.
         osi_parsed: entropy of an item's answers over ln max(2, its distinct answers), as Facet-Probe computes it.
-        osi: entropy of an item's T replies, those without an answer as one more choice, over ln(N + 1); None if N is unknown.
+        osi: entropy of an item's answers over ln min(N, T), replies without one left out; None if N is unknown.
         accuracy: mean over items of the share of right answers among those known; None if none is known.
         unparsable: trials without an answer.
     """
@@ -192,9 +193,8 @@ def trial_figures(trials: Iterable[Trial]) -> list[TrialFigures]:
 def _figures(group: tuple[str, str, str], trials: Sequence[Trial]) -> TrialFigures:
     items = [list(members) for _, members in groupby(trials, key=lambda trial: trial.item)]
     answers = [[trial.answer for trial in item] for item in items]
-    parsed = [_entropy([answer for answer in of_one if answer is not None]) for of_one in answers]
     choices = [max(trial.n_choices for trial in item) for item in items]
-    all_replies = [_entropy(of_one, n + 1) for of_one, n in zip(answers, choices, strict=True)] if all(choices) else []
+    numbered = [_numbered(of_one) for of_one in answers]
     known = [[trial.correct for trial in item if trial.correct is not None] for item in items]
     accuracies = [sum(of_one) / len(of_one) for of_one in known if of_one]
     return TrialFigures(
@@ -202,22 +202,19 @@ def _figures(group: tuple[str, str, str], trials: Sequence[Trial]) -> TrialFigur
         items=len(items),
         trials=len(trials),
         orderings=max(map(len, items)),
-        flip_parsed=_mean([float(len({a for a in of_one if a is not None}) > 1) for of_one in answers]),
-        flip=_mean([float(None in of_one or len(set(of_one)) > 1) for of_one in answers]),
-        osi_parsed=_mean(parsed),
-        osi=_mean(all_replies) if all_replies else None,
+        flip_parsed=_mean([flip_rate(chosen, released=True) / 100 for chosen in numbered]),
+        flip=_mean([flip_rate(chosen) / 100 for chosen in numbered]),
+        osi_parsed=_mean([osi(chosen, 0, released=True) for chosen in numbered]),
+        osi=_mean([osi(chosen, n) for chosen, n in zip(numbered, choices, strict=True)]) if all(choices) else None,
         accuracy=_mean(accuracies) if accuracies else None,
         unparsable=sum(of_one.count(None) for of_one in answers),
     )
 
 
-def _entropy(replies: Sequence[str | None], most: int = 0) -> float:
-    """Entropy of replies over ln `most`; 0: over ln max(2, the number of distinct ones), see `order_entropy`."""
-    if not replies:
-        return 0.0
-    chosen = np.unique([repr(reply) for reply in replies], return_inverse=True)[1].reshape(1, -1).astype(np.int64)
-    entropy = float(order_entropy(chosen, max(len(set(replies)), 2), released=True)[0])
-    return entropy * float(np.log(max(len(set(replies)), 2)) / np.log(most)) if most else entropy
+def _numbered(answers: Sequence[str | None]) -> Ints:
+    """Int[1, T]: an item's answers by number, as the metrics take them."""
+    known = list(dict.fromkeys(answer for answer in answers if answer is not None))
+    return np.array([[UNPARSABLE if answer is None else known.index(answer) for answer in answers]], dtype=np.int64)
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -254,8 +251,8 @@ def trials_table(figures: Sequence[TrialFigures]) -> Table:
         "Unpar\u00adsable",
     ]
     notes = [
-        "Flip: 100 - consistency, a reply without an answer breaks it; OSI counts such replies as one more choice. The figures "
-        "called parsed leave them out, as Facet-Probe does. Both grow with T.",
+        "Flip, OSI: as `lad-eval run` shows them; a reply without an answer is a flip, and OSI leaves it out. The figures called "
+        "parsed are Facet-Probe's. Flip grows with T.",
     ]
     if len(figures) > 1:
         mean = number(100 * _mean([one.flip_parsed for one in figures]), 2)

@@ -104,7 +104,7 @@ class DistributedContext:
         error_here: Exception | None = None
         try:
             yield
-        except Exception as error:
+        except Exception as error:  # whatever it is, the other processes must not wait for this one
             if self.size > 1 and fail_fast and isinstance(error, UserError) and error.exit_code == UserError.exit_code:
                 raise RankError(f"Process {self.rank} of {self.size}: {_first_line(error)}") from error
             if self.size == 1 or fail_fast or not isinstance(error, UserError):

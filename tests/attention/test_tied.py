@@ -35,7 +35,8 @@ def sample():
 @pytest.mark.parametrize(
     ("family", "orders"),
     [
-        ("qwen2.5-vl", list(itertools.permutations(range(4)))),  # rotary positions of three axes
+        ("qwen2.5-vl", [(0, 1, 2, 3), (3, 1, 0, 2)]),  # rotary positions of three axes
+        pytest.param("qwen2.5-vl", list(itertools.permutations(range(4))), marks=pytest.mark.slow),
         ("llava-onevision", [(0, 1, 2, 3), (2, 0, 3, 1), (3, 2, 1, 0)]),  # of one
         ("glm4v", [(0, 1, 2, 3), (2, 0, 3, 1)]),
     ],

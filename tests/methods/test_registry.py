@@ -9,7 +9,7 @@ from lad_eval.errors import UnknownNameError, UserError
 from lad_eval.methods import (
     GROUPS,
     LAD,
-    LINE_UPS,
+    METHOD_SETS,
     METHODS,
     ChainOfThought,
     Condition,
@@ -241,14 +241,14 @@ def test_suggestions_are_near_names_only():
     assert "generate" not in str(caught.value)
 
 
-def test_a_line_up_stands_for_its_members_group_by_group():
+def test_a_named_set_stands_for_its_members_group_by_group():
     methods = resolve_methods(["field", "raw-attention", "vanilla"])
     assert list(methods)[:3] == ["vanilla", "instruction", "pride"]
-    assert list(methods) == [*LINE_UPS["field"], "raw-attention"]
-    groups = [group_of(methods[name]) for name in LINE_UPS["field"]]
+    assert list(methods) == [*METHOD_SETS["field"], "raw-attention"]
+    groups = [group_of(methods[name]) for name in METHOD_SETS["field"]]
     assert groups == sorted(groups, key=GROUPS.index)
     assert set(groups) == {"logits", "attention", "several passes"}
-    assert {name: needs_of(methods[name]) for name in LINE_UPS["field"] if needs_of(methods[name])} == {
+    assert {name: needs_of(methods[name]) for name in METHOD_SETS["field"] if needs_of(methods[name])} == {
         "pride": ("calibration",),
         "cc": ("probes",),
         "capcal": ("probes",),

@@ -86,6 +86,7 @@ def test_every_family_gets_the_inputs_of_its_processor(tiny, parts, family):
         assert prepare(turned(requests)).inputs.pictures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_pictures_of_several_sizes_too(tiny, parts, family):
     model, processor = tiny(family)
@@ -212,3 +213,18 @@ def test_a_picture_that_cannot_be_read_is_named_with_its_sample(parts):
     request = make_requests(3, 2)[1]
     with pytest.raises(DataError, match=r"^Sample s1: dog\.jpg: cannot be read"):
         prepare([dataclasses.replace(request, images=(Noise(1), Broken(999), Noise(3)))])
+
+
+@pytest.mark.parametrize("family", ["qwen2.5-vl", "llava-1.5", "llava-onevision"])
+def test_evidence_of_batches_prepared_ahead_is_the_same(vlm, monkeypatch, family):
+    """As on a GPU; candidates of two tokens continue the prompt at the positions of their own batch."""
+    from lad_eval.models import huggingface
+    from lad_eval.models.inference.batching import Batcher
+
+    requests = make_requests(10, 5)
+    every = [*requests, *turned(requests)]
+    plain = vlm(family, batch_size=2).evidence(every)
+    monkeypatch.setattr(huggingface, "Batcher", lambda size, ahead: Batcher(size, ahead=True))
+    ahead = vlm(family, batch_size=2).evidence(every)
+    assert (ahead.log_probs == plain.log_probs).all()
+    assert (ahead.attention == plain.attention).all()

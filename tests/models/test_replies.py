@@ -17,10 +17,10 @@ FAMILIES = (
     "qwen2.5-vl",  # M-RoPE
     "llava-1.5",
     "internvl",
-    "gemma3",  # sliding windows
+    pytest.param("gemma3", marks=pytest.mark.slow),  # sliding windows
     pytest.param("gemma4", marks=pytest.mark.slow),  # layers that share keys
     "qwen3.5",  # a hybrid
-    "lfm2-vl",  # a hybrid
+    pytest.param("lfm2-vl", marks=pytest.mark.slow),  # a hybrid
     pytest.param("llama4", marks=pytest.mark.slow),  # attention in chunks
     *(
         pytest.param(name, marks=pytest.mark.slow)
@@ -90,12 +90,12 @@ def test_several_rounds_where_all_replies_do_not_fit_in_one(vlm, plain, monkeypa
 @pytest.mark.parametrize(
     ("family", "name"),
     [
-        ("qwen2.5-vl", "sofa"),
+        pytest.param("qwen2.5-vl", "sofa", marks=pytest.mark.slow),
         ("qwen2.5-vl", "sofa+fastv(keep=2, layer=1)"),
-        ("llava-1.5", "capl"),
-        ("gemma3", "fastv(keep=0.5, layer=1)"),
+        pytest.param("llava-1.5", "capl", marks=pytest.mark.slow),
+        pytest.param("gemma3", "fastv(keep=0.5, layer=1)", marks=pytest.mark.slow),
         pytest.param("gemma3", "fastv(keep=0.5, layer=1, how=mask)", marks=pytest.mark.slow),
-        ("lfm2-vl", "capl"),
+        pytest.param("lfm2-vl", "capl", marks=pytest.mark.slow),
         pytest.param("gemma4", "sparsevlm", marks=pytest.mark.slow),
         pytest.param("qwen2.5-vl", "fastv(keep=0.5, layer=1)", marks=pytest.mark.slow),
     ],

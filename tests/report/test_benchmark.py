@@ -91,7 +91,7 @@ def test_the_hub_reads_the_card_and_eval_yaml_lists_the_tasks(scenes, tmp_path, 
     assert [config["config_name"] for config in card.data.to_dict()["configs"]] == ["few"]
     assert yaml.safe_load((tmp_path / "out" / "eval.yaml").read_text()) == {
         "name": "few",
-        "description": "Position bias of vision-language models: each question is asked under several orders of its images.",
+        "description": "Position bias of vision-language models: each question is shown under several orders of its images.",
         "evaluation_framework": "lad-eval",
         "tasks": [{"id": "few", "config": "few", "split": "test"}],
     }

@@ -1,6 +1,7 @@
 """Trials: Facet-Probe's orders and figures to the last digit, and files that both can read."""
 
 import json
+import math
 from typing import NamedTuple
 
 import pytest
@@ -74,7 +75,7 @@ def test_our_osi_rises_with_disagreement_and_a_mute_model_is_not_perfect():
     assert (mute.flip, mute.unparsable) == (1, 6)
     (half,) = trial_figures(item("AAA---"))
     assert (half.flip_parsed, half.flip) == (0, 1)
-    assert half.osi == pytest.approx(0.5)  # ln 2 over ln 4
+    assert two.osi == pytest.approx(0.9182958341 * math.log(2) / math.log(3))
     assert trial_figures(item("AAA", n=0))[0].osi is None
 
 

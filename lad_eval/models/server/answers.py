@@ -16,7 +16,7 @@ from lad_eval.models.base import Usage
 from lad_eval.models.server.client import GarbledError
 
 TOP_LOG_PROBS = 20
-"""Most probable tokens asked for, the most that the protocol allows."""
+"""Most probable tokens requested, the most that the protocol allows."""
 _FORMS = ("", " ")  # a candidate's token may begin with the space that a template leaves to it
 
 

@@ -31,7 +31,7 @@ _SHOWN = 300
 
 
 class ServerError(UserError):
-    """A server that cannot be reached or does not do what it is asked."""
+    """A server that cannot be reached or does not serve a request."""
 
 
 class RequestRefusedError(ServerError):

@@ -71,7 +71,7 @@ def _run(flags: Sequence[str]) -> int:
         nonlocal failed
         try:
             return evaluate(*arguments)
-        except Exception:
+        except Exception:  # third-party code, which may raise any exception; its command hides them
             failed = True
             raise
 

@@ -95,7 +95,7 @@ def removed_if_unused(folder: Path) -> Iterator[None]:
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         yield
-    except BaseException:
+    except BaseException:  # Ctrl-C too: no empty folder must stay
         with suppress(OSError):
             for condition in (folder / CONDITIONS).glob("*"):
                 _remove_unless_used(condition)

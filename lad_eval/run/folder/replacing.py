@@ -41,7 +41,7 @@ def replacing(folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except BaseException as error:
+    except BaseException as error:  # Ctrl-C too: the folder holds one run, the old or the new
         refused = isinstance(error, UserError) and not isinstance(error, Interrupted)
         if refused or not _has_answers(folder):
             _put_back(folder)

@@ -20,7 +20,7 @@ class Row:
         accuracy: mean over permutations; `accuracy_std` over permutations; `accuracy_low` and `accuracy_high` bound its interval.
         unparsable: replies that named no candidate, counted as wrong.
         flip, osi, ckld, rsd, bias_score: see `lad_eval.metrics.audit`; None also in runs of earlier versions.
-        group, needs: what the method reads, and needs besides one pass, see `lad_eval.methods.line_ups`.
+        group, needs: what the method reads, and needs besides one pass, see `lad_eval.methods.groups`.
         forward_passes: decoder passes per query that the method alone would cost.
         p_best: of the exact paired test against the most accurate method shown of the run, corrected by Holm over those shown;
             None for that method, for those with exactly its accuracy, and where there is nothing to test.

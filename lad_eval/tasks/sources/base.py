@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_chec
 
 from pydantic import BaseModel, ConfigDict
 
+from lad_eval.data.dataset import root_of
 from lad_eval.data.decoding import Treatment
 from lad_eval.data.pictures import PictureFacts, picture_facts, picture_faults, read_picture
-from lad_eval.errors import PictureError
+from lad_eval.errors import DataError, PictureError
 from lad_eval.tasks.files import shown
 from lad_eval.tasks.request import ImageSource, Sample, SampleSource, Split, showing
 
@@ -44,6 +45,34 @@ class SourceOptions(BaseModel, ABC):
         Raises:
             DataError: data is missing, unreadable or too little; a setting that the source does not know.
         """
+
+
+def check_revision(revision: str, known: str) -> str:
+    """The revision of a hub data set, if it is the one that this package knows.
+
+    Raises:
+        ValueError: it is another; pydantic makes it the fault of its key.
+    """
+    if revision != known:
+        raise ValueError(f"unknown revision {revision!r}; this version of lad_eval knows {known}")
+    return revision
+
+
+def root_of_given(name: str, setting: str, root: str | None, folder: Path) -> Path:
+    """The folder of a published data set, whose candidates are given by the data.
+
+    Args:
+        name: of the data set and of its source.
+        setting: the task's.
+        root: from the options, relative to `folder`; None: where `lad-eval data prepare` put it.
+        folder: of the task's YAML file.
+
+    Raises:
+        DataError: another setting than "given".
+    """
+    if setting != "given":
+        raise DataError(f"The source {name!r} has the setting 'given' only, not {setting!r}.")
+    return root_of(name) if root is None else folder / Path(root).expanduser()
 
 
 @runtime_checkable

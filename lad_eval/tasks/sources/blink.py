@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import StrictInt, StrictStr, field_validator
 
-from lad_eval.errors import DataError
 from lad_eval.tasks.prompts import identifiers
 from lad_eval.tasks.request import Sample, SampleSource
 from lad_eval.tasks.screen import screen
-from lad_eval.tasks.sources.base import Picture, SourceOptions
+from lad_eval.tasks.sources.base import Picture, SourceOptions, check_revision, root_of_given
 from lad_eval.tasks.sources.questions import RowsSource, names_a_movable_place
 
 if TYPE_CHECKING:
@@ -42,18 +41,13 @@ class BlinkOptions(SourceOptions):
     def _known_revision(cls, revision: str) -> str:
         from lad_eval.data.blink import REPOSITORY
 
-        if revision != REPOSITORY.revision:
-            raise ValueError(f"unknown revision {revision!r}; this version of lad_eval knows {REPOSITORY.revision}")
-        return revision
+        return check_revision(revision, REPOSITORY.revision)
 
     def open(self, *, setting: str, candidates: int, samples: int | None, calibration_samples: int, folder: Path) -> SampleSource:
         from lad_eval.data.blink import BLINK
-        from lad_eval.data.dataset import root_of
         from lad_eval.data.questions import read_rows
 
-        if setting != "given":
-            raise DataError(f"The source 'blink' has the setting 'given' only, not {setting!r}.")
-        root = root_of("blink") if self.root is None else folder / Path(self.root).expanduser()
+        root = root_of_given("blink", setting, self.root, folder)
         rows = read_rows(BLINK, root, self.task)
 
         def sample_of(row: QuestionRow) -> Sample | str:

@@ -19,7 +19,8 @@ from pydantic import Field, StrictInt, StrictStr, field_validator
 from lad_eval.errors import DataError
 from lad_eval.tasks.prompts import MAX_CANDIDATES, identifiers
 from lad_eval.tasks.request import Sample, SampleSource, Split
-from lad_eval.tasks.sources.base import Picture, SourceOptions, digest_of_samples
+from lad_eval.tasks.screen import plain
+from lad_eval.tasks.sources.base import Picture, SourceOptions, check_revision, digest_of_samples, root_of_given
 from lad_eval.tasks.sources.questions import RowsSource
 
 if TYPE_CHECKING:
@@ -59,30 +60,26 @@ def read_letters(options: str, n: int) -> Letters | None:
     if len(pairs) != n or len(pairs) != sum(bool(line.strip()) for line in options.splitlines()):
         return None
     for letter, text in pairs:
-        plain = _plain(text)
-        number = _image_of(plain)
+        words = plain(text)
+        number = _image_of(words)
         if number is None or not 1 <= number <= n or number in by_image or letter in by_image.values():
             return None
         by_image[number] = letter
-        exact = exact and _EXACT.fullmatch(plain) is not None
+        exact = exact and _EXACT.fullmatch(words) is not None
     return Letters(tuple(by_image[number] for number in range(1, n + 1)), exact)
 
 
 def refers_to_order(text: str) -> bool:
     """Whether a question names images by position other than by quoting the options, such as "more like the first image"."""
-    return _SPEAKS_OF_ORDER.search(_QUOTED_OPTION.sub(" ", _plain(text))) is not None
+    return _SPEAKS_OF_ORDER.search(_QUOTED_OPTION.sub(" ", plain(text))) is not None
 
 
-def _image_of(plain: str) -> int | None:
+def _image_of(words: str) -> int | None:
     """1-based number of the image that an option's text names."""
-    if match := _DIGITS.fullmatch(plain):
+    if match := _DIGITS.fullmatch(words):
         return int(match[1])
-    match = _WORD.fullmatch(plain)
+    match = _WORD.fullmatch(words)
     return _ORDINALS.get(match[1]) if match else None
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split()).rstrip(".")
 
 
 Part = Literal["question", "context"]
@@ -113,16 +110,10 @@ class MmiuOptions(SourceOptions):
     def _known_revision(cls, revision: str) -> str:
         from lad_eval.data.mmiu import REVISION
 
-        if revision != REVISION:
-            raise ValueError(f"unknown revision {revision!r}; this version of lad_eval knows {REVISION}")
-        return revision
+        return check_revision(revision, REVISION)
 
     def open(self, *, setting: str, candidates: int, samples: int | None, calibration_samples: int, folder: Path) -> SampleSource:
-        from lad_eval.data.dataset import root_of
-
-        if setting != "given":
-            raise DataError(f"The source 'mmiu' has the setting 'given' only, not {setting!r}.")
-        root = root_of("mmiu") if self.root is None else folder / Path(self.root).expanduser()
+        root = root_of_given("mmiu", setting, self.root, folder)
         return MmiuSource(
             root=root,
             task=self.task,

@@ -16,7 +16,7 @@ from pydantic import Field, StrictInt, StrictStr, field_validator
 from lad_eval.errors import DataError
 from lad_eval.tasks.request import Option, Sample, SampleSource
 from lad_eval.tasks.screen import MARKER, Screened, screen
-from lad_eval.tasks.sources.base import Picture, SourceOptions
+from lad_eval.tasks.sources.base import Picture, SourceOptions, check_revision, root_of_given
 from lad_eval.tasks.sources.questions import RowsSource, names_a_movable_place
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ Answers = Literal["texts", "choices", "images"]
 
 
 class MuirBenchOptions(SourceOptions):
-    """Which rows, and how they are asked.
+    """Which rows, and what their options are.
 
     Attributes:
         answers: `texts`: rows whose options are texts, as published. `choices`: rows whose options are images, with "None of the
@@ -49,18 +49,13 @@ class MuirBenchOptions(SourceOptions):
     def _known_revision(cls, revision: str) -> str:
         from lad_eval.data.muirbench import REPOSITORY
 
-        if revision != REPOSITORY.revision:
-            raise ValueError(f"unknown revision {revision!r}; this version of lad_eval knows {REPOSITORY.revision}")
-        return revision
+        return check_revision(revision, REPOSITORY.revision)
 
     def open(self, *, setting: str, candidates: int, samples: int | None, calibration_samples: int, folder: Path) -> SampleSource:
-        from lad_eval.data.dataset import root_of
         from lad_eval.data.muirbench import MUIRBENCH, PART
         from lad_eval.data.questions import read_rows
 
-        if setting != "given":
-            raise DataError(f"The source 'muirbench' has the setting 'given' only, not {setting!r}.")
-        root = root_of("muirbench") if self.root is None else folder / Path(self.root).expanduser()
+        root = root_of_given("muirbench", setting, self.root, folder)
         rows = read_rows(MUIRBENCH, root, PART)
         known = sorted({row.part for row in rows})
         if unknown := [name for name in self.tasks or () if name not in known]:

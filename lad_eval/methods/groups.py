@@ -1,4 +1,4 @@
-"""Named line-ups of methods, and what sets their members apart: what a method reads and what it needs besides."""
+"""Named sets of methods, and what distinguishes their members: what a method reads and what it needs besides."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lad_eval.tasks.plan import RANDOM_ORDERS
 Group = Literal["logits", "attention", "several passes", "replies"]
 GROUPS: tuple[Group, ...] = get_args(Group)
 
-LINE_UPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+METHOD_SETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "field": (
             "vanilla",
@@ -35,9 +35,9 @@ LINE_UPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 
 def members_of(names: Iterable[str]) -> Iterator[str]:
-    """The names, line-ups replaced by their members."""
+    """The names, those of sets replaced by their members."""
     for name in names:
-        yield from LINE_UPS.get(name, (name,))
+        yield from METHOD_SETS.get(name, (name,))
 
 
 def group_of(method: Method) -> Group:
