@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from lad_eval.errors import UserError
 from lad_eval.evidence.store import read_evidence
 from lad_eval.evidence.table import Evidence
-from lad_eval.methods import DEFAULT_METHODS
 from lad_eval.models.prompts.date import DEFAULT_DATE
 from lad_eval.report.compare import compare_runs
 from lad_eval.report.html import WrittenReport, write_report
@@ -112,7 +111,7 @@ def evaluate(
     model: str,
     tasks: Names,
     *,
-    methods: str | Sequence[str] = DEFAULT_METHODS,
+    methods: str | Sequence[str] | None = None,
     limit: int | float | None = None,
     runs: str | Path = "results/runs",
     overwrite: Overwrite = "missing",
@@ -143,7 +142,8 @@ def evaluate(
     Args:
         model: `lad-tiny`, a hub id, a folder of a checkpoint or of an adapter, `random:<family>`, or `openai:<name>`.
         tasks: a name of a task or group, a glob, a path of a YAML file, or several of them.
-        methods: names, with parameters in brackets where they differ: `"lad"`, `"lad(top_k=1)"`, `"sofa+lad"`.
+        methods: names, with parameters in brackets where they differ: `"lad"`, `"lad(top_k=1)"`, `"sofa+lad"`; None: each
+            task takes those of `DEFAULT_METHODS` that can decide between its options.
         limit: number of samples of each task, from the first, or below 1 a share of them; None: all.
         runs: the results folder.
         overwrite: "missing" computes what is missing; "never" shows what is finished and changes nothing; "always" starts over,
@@ -179,7 +179,7 @@ def evaluate(
         >>> result.to_frame()[["method", "accuracy", "accuracy_low", "accuracy_high"]]
         >>> result.compare(against="vanilla")[0].p_value
     """
-    for method in (methods,) if isinstance(methods, str) else methods:
+    for method in (methods,) if isinstance(methods, str) else methods or ():
         if not isinstance(method, str) or ".py:" in method:
             raise UserError(
                 f"evaluate takes methods by name, not {method!r}; a class that no package registers goes as an instance to "
@@ -188,7 +188,7 @@ def evaluate(
     settings = Settings(
         model=model,
         tasks=_names(tasks),
-        methods=_names(methods),
+        methods=None if methods is None else _names(methods),
         limit=limit,
         batch_size=batch_size,
         dtype=dtype,

@@ -39,7 +39,7 @@ class Protocol(str, Enum):
     both = "both"
 
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="coco, flickr8k or mmiu.", show_default=False)]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="coco, flickr8k, mmiu, blink or muirbench.", show_default=False)]
 Root = Annotated[
     Path | None,
     typer.Option("--root", help="The data set's folder; default: where it was prepared before.", file_okay=False),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
+from collections import Counter
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -9,8 +12,9 @@ from typing import Annotated
 import typer
 
 from lad_eval.cli.console import log_next_steps
-from lad_eval.cli.options import RESULTS, IncludePath, Quiet, Runs, SomeMethods, SomeTasks, expanded, listed
+from lad_eval.cli.options import RESULTS, IncludePath, Quiet, Runs, SomeMethods, SomeTasks, expanded, is_glob, listed
 from lad_eval.cli.report import Folders, Model
+from lad_eval.errors import UserError
 from lad_eval.terminal import counted, visible, write
 
 
@@ -93,9 +97,13 @@ def export(
 
     selected = choose(folders or [runs], model, None if tasks is None else [resolve(word) for word in listed(tasks, "tasks")])
     stored_names = list(dict.fromkeys(name for run in selected for name in run.methods))
-    chosen = None if methods is None else expanded(listed(methods, "methods"), stored_names, "method")
+    words = ["*"] if methods is None else listed(methods, "methods")
+    chosen = None if methods is None else expanded(words, stored_names, "method")
     if form is Form.trials:
-        text = "".join(f"{line}\n" for run in selected for line in trial_lines(run, chosen or run.methods))
+        runs_of = Counter((run.metrics["model"], run.metrics["task"]) for run in selected)
+        if twice := [f"{name} with {model}" for (model, name), count in runs_of.items() if count > 1]:
+            raise UserError(f"There are several runs on {', '.join(twice)}; name one run folder of each task.")
+        text = "".join(f"{line}\n" for run in selected for line in trial_lines(run, _held(run.methods, words)))
         _write(text, out, "lad-eval trials {out}")
         return
     if form is Form.model_card:
@@ -114,6 +122,12 @@ def export(
         source=None if source is None else ResultsLink(source, source_user, source_org),
     )
     _write(text, out)
+
+
+def _held(stored: Sequence[str], words: Sequence[str]) -> list[str]:
+    """The methods of one run that the words name: every plain name, and what a glob matches, which may be none here."""
+    matches = (fnmatch.filter(stored, word) if is_glob(word) else [word] for word in words)
+    return list(dict.fromkeys(name for names in matches for name in names))
 
 
 def _write(text: str, out: Path | None, step: str = "put it into the model's repository on the hub") -> None:

@@ -16,6 +16,7 @@ import typer
 from lad_eval.cli.console import print_table
 from lad_eval.cli.own import own_methods
 from lad_eval.errors import UnknownNameError, did_you_mean
+from lad_eval.methods import DEFAULT_METHODS
 from lad_eval.tasks.search import include
 from lad_eval.terminal import write, write_json
 
@@ -40,8 +41,12 @@ Model = Annotated[
 ]
 Tasks = Annotated[str, typer.Option("--tasks", "-t", help="Tasks, groups, globs or YAML files, separated by commas.")]
 Methods = Annotated[
-    str,
-    typer.Option("--methods", help="Methods, globs, `field` or file.py:Class, separated by commas; `lad-eval ls methods`."),
+    str | None,
+    typer.Option(
+        "--methods",
+        help="Methods, globs, `field` or file.py:Class, separated by commas; `lad-eval ls methods`.",
+        show_default=",".join(DEFAULT_METHODS),
+    ),
 ]
 
 
@@ -161,6 +166,11 @@ def limit_of(text: str | None) -> int | float | None:
     raise typer.BadParameter(f"--limit takes a number of samples (100) or a share of them (0.1), not {text!r}.")
 
 
+def is_glob(name: str) -> bool:
+    """Whether a name on the command line is a glob; one in brackets is not."""
+    return "(" not in name and any(mark in name for mark in "*?[")
+
+
 def expanded(names: Iterable[str], known: Iterable[str], kind: str) -> list[str]:
     """The names with every glob replaced by its matches, once each; a name in brackets is not a glob.
 
@@ -171,7 +181,7 @@ def expanded(names: Iterable[str], known: Iterable[str], kind: str) -> list[str]
     """
     chosen: list[str] = []
     for name in names:
-        if "(" in name or not any(mark in name for mark in "*?["):
+        if not is_glob(name):
             chosen.append(name)
             continue
         known = list(known)

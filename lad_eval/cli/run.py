@@ -47,10 +47,7 @@ from lad_eval.cli.options import (
     model_options,
 )
 from lad_eval.errors import UserError
-from lad_eval.methods import DEFAULT_METHODS
 from lad_eval.models.prompts.date import DEFAULT_DATE
-
-_DEFAULT = ",".join(DEFAULT_METHODS)
 
 
 class Overwrite(str, Enum):
@@ -65,7 +62,7 @@ def run(
     context: typer.Context,
     model: Model,
     tasks: Tasks,
-    methods: Methods = _DEFAULT,
+    methods: Methods = None,
     limit: Annotated[
         str | None,
         typer.Option("--limit", metavar="NUMBER", help="Only the first samples of each task: 100, or 0.1 for a tenth."),
@@ -110,8 +107,8 @@ def run(
     from lad_eval.methods import names_of
     from lad_eval.models.base import check_batch_size
 
-    names = listed(methods, "methods")
-    shown = columns_of(columns, names)
+    names = None if methods is None else listed(methods, "methods")
+    shown = columns_of(columns, names or ())
     options: dict[str, Any] = {
         "model": model,
         "batch_size": check_batch_size(batch_size),
@@ -133,7 +130,7 @@ def run(
         options |= model_options(model_args, model)
     result = evaluation.evaluate(
         tasks=listed(tasks, "tasks"),
-        methods=expanded(names, names_of("evidence"), "method"),
+        methods=None if names is None else expanded(names, names_of("evidence"), "method"),
         limit=limit_of(limit),
         runs=runs,
         overwrite=overwrite.value,
@@ -330,9 +327,8 @@ def _questions(tasks: str | None, methods: str | None, limit: int | None) -> Any
         if methods or limit:
             raise typer.BadParameter("--methods and --limit need --tasks, to which they apply.")
         return None
-    return Questions(
-        tuple(listed(tasks, "tasks")), tuple(members_of(listed(methods, "methods")) if methods else DEFAULT_METHODS), limit
-    )
+    named = None if methods is None else tuple(members_of(listed(methods, "methods")))
+    return Questions(tuple(listed(tasks, "tasks")), named, limit)
 
 
 def _say_written(path: Path, baseline: Any, result: Any, *, json: bool) -> None:

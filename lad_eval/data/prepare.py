@@ -31,7 +31,7 @@ def prepare(dataset: DataSet, root: Path | None, options: PrepareOptions, progre
     dataset.check_options(options)
     folder = (root or remembered(dataset.name) or default_root(dataset.name)).expanduser().absolute()
     if root is not None and not options.download and not folder.is_dir():
-        raise DataError(f"{folder}: no such folder, and --no-download downloads nothing into a new one.")
+        raise DataError(f"{folder}: no such folder, and nothing is downloaded into a new one (--no-download or HF_HUB_OFFLINE).")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

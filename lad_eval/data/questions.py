@@ -99,7 +99,7 @@ class QuestionSet(DataSet):
             sweep(folder)
             rows = []
             with progress(f"unpacking {part}", self.rows_of(part), unit="rows") as advance:
-                rows = [self._placed(root, folder, each, advance) for each in self.unpacked(root, part)]
+                rows = [self._placed(root, folder, each, advance) for each in self._rows(root, part)]
             if faults := self.faults(part, rows):
                 raise DataError(f"{self.title}, {part}: not as published: {'; '.join(faults)}.")
             index_of(root, part).parent.mkdir(exist_ok=True)
@@ -107,6 +107,18 @@ class QuestionSet(DataSet):
             write_json(index_of(root, part), document)
         except OSError as error:
             raise DataError(f"{error.filename or folder}: cannot be written: {error.strerror or error}.") from None
+
+    def _rows(self, root: Path, part: str) -> Iterator[Unpacked]:
+        """The rows of a part; a file whose columns hold something else than they should is refused."""
+        number = 0
+        try:
+            for number, each in enumerate(self.unpacked(root, part), start=1):  # noqa: B007 read where the next row fails
+                yield _with_pictures(each)
+        except (TypeError, AttributeError, KeyError) as error:
+            raise DataError(
+                f"{self.title}, {part}: near row {number or 1}, its Parquet file holds something else than a question with its "
+                "pictures; remove the file, so that it can be fetched again."
+            ) from error
 
     @abstractmethod
     def rows_of(self, part: str) -> int:
@@ -149,6 +161,12 @@ class QuestionSet(DataSet):
                 if file.required
             ]
         return Status(all(there.values()), tuple(lines))
+
+
+def _with_pictures(each: Unpacked) -> Unpacked:
+    if not all(isinstance(content, bytes) for content in each.images):
+        raise TypeError("a picture is no bytes")
+    return each
 
 
 def index_of(root: Path, part: str) -> Path:

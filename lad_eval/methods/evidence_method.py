@@ -110,8 +110,8 @@ class EvidenceMethod(Method):
         attention = evidence.attention_delimited if span == "delimited" else evidence.attention
         if attention is None:
             raise EvidenceError(
-                f"{self.name} needs attention (span {span!r}) and this evidence has none; collect it with attention, "
-                "or use a method that reads log_probs only."
+                f"{self.name} needs attention (span {span!r}) and this evidence has none, as where options are "
+                "texts; collect it with attention, or use a method that reads log_probs only."
             )
         return attention
 

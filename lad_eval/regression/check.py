@@ -13,6 +13,7 @@ from typing import Any
 
 from lad_eval.errors import Interrupted, UserError
 from lad_eval.files.atomic import Scratch
+from lad_eval.methods import DEFAULT_METHODS
 from lad_eval.metrics import Grid
 from lad_eval.models.source import display_name
 from lad_eval.regression.baseline import (
@@ -66,10 +67,10 @@ class CheckOptions:
 
 @dataclass(frozen=True)
 class Questions:
-    """Some tasks that are run with the same options."""
+    """Some tasks that are run with the same options; without methods, each with the default ones that can answer it."""
 
     tasks: tuple[str, ...]
-    methods: tuple[str, ...]
+    methods: tuple[str, ...] | None
     limit: int | None
 
 
@@ -235,8 +236,9 @@ def _grids(run: StoredRun, methods: Sequence[str]) -> dict[str, Grid]:
 
 
 def _task_baseline(task: str, group: Questions, run: StoredRun) -> TaskBaseline:
-    grids = _grids(run, group.methods)
-    now, unseen = questions_now(task, group.limit, group.methods)
+    methods = group.methods or tuple(name for name in DEFAULT_METHODS if name in run.methods)
+    grids = _grids(run, methods)
+    now, unseen = questions_now(task, group.limit, methods)
     if now.data is None or now.requests is None:
         raise BaselineError(f"{task}: {unseen}")
     grid = next(iter(grids.values()))

@@ -159,7 +159,7 @@ def _eval_results(metrics: Mapping[str, Any], spec: Mapping[str, Any], methods: 
             results.append(
                 EvalResult(
                     task_type=TASK_TYPE,
-                    task_name="Image retrieval from several images",
+                    task_name="Questions over several images",
                     dataset_type=metrics["task"],
                     dataset_name=metrics["task"],
                     dataset_config=f"version {definition.get('version', 1)}",
@@ -207,9 +207,10 @@ def _text(name: str, all_metrics: Sequence[Mapping[str, Any]], methods: Sequence
     settings = "\n".join(f"- `{metrics['task']}`: {_setting(metrics, {})}" for metrics in all_metrics)
     return (
         f"# Position bias of {name}\n\n"
-        "Every question was evaluated under several displayed orders of its images. Accuracy is the mean over orders, with a 95 "
-        "% cluster bootstrap interval over samples; RStd is the standard deviation of the recall over the positions of the right "
-        "image, in points; consistency is the share of samples for which the same image is chosen under all orders.\n\n"
+        "Every question was evaluated under several displayed orders of its images or options. Accuracy is the mean over orders, "
+        "with a 95 % cluster bootstrap interval over samples; RStd is the standard deviation of the recall over the positions "
+        "of the right answer, in points; consistency is the share of samples for which the same answer is chosen "
+        "under all orders.\n\n"
         f"{tables}\n\n{settings}\n"
     )
 

@@ -48,31 +48,40 @@ def calibrates(methods: Collection[Method]) -> bool:
     return any(method.calibrates or method.condition.learns for method in methods)
 
 
+def objection(task: Task, method: Method) -> str | None:
+    """Why a method cannot decide between the options of a task, and what to do; None: it can.
+
+    It reads attention, which points at images, or its condition learns from images at every position, and an option is a text; it
+    reads probes, whose options are all images, and no others; or it needs other letters for the options, which the task does not
+    move.
+    """
+    if task.answer_kind != "images" and ("attention" in method.needs or method.condition.learns):
+        what = "which can point at images only" if "attention" in method.needs else "and learns from options that are images"
+        return (
+            f"{task.name} has texts to choose from, and {method.name} reads attention, {what}; leave it out, such as with "
+            "--methods vanilla,pride."
+        )
+    if (method.probes or method.calibration_probes) and not task.chooses_between_all_images:
+        return (
+            f"{task.name} has options other than all of its images, and {method.name} reads probes, in which these are the "
+            "options; leave it out."
+        )
+    if task.varies_images_only and method.moves_letters:
+        return (
+            f"{task.name} moves images while its options keep their letters, and {method.name} needs the options under other "
+            "letters; use pride."
+        )
+    return None
+
+
 def check_options(task: Task, methods: Collection[Method]) -> None:
     """Refuses methods that cannot decide between the options of a task.
 
     Raises:
-        UserError: a method reads attention, which points at images, or its condition learns from images at every position, and
-            an option is a text; it reads probes, whose options are all images, and no others; or it needs other letters for the
-            options, which the task does not move.
+        UserError: the first `objection`.
     """
-    for method in methods:
-        if task.answer_kind != "images" and ("attention" in method.needs or method.condition.learns):
-            what = "which can point at images only" if "attention" in method.needs else "and learns from options that are images"
-            raise UserError(
-                f"{task.name} has texts to choose from, and {method.name} reads attention, {what}; leave it out, such as with "
-                "--methods vanilla,pride."
-            )
-        if (method.probes or method.calibration_probes) and not task.chooses_between_all_images:
-            raise UserError(
-                f"{task.name} has options other than all of its images, and {method.name} reads probes, in which these are the "
-                "options; leave it out."
-            )
-        if task.varies_images_only and method.moves_letters:
-            raise UserError(
-                f"{task.name} moves images while its options keep their letters, and {method.name} needs the options under other "
-                "letters; use pride."
-            )
+    for reason in filter(None, (objection(task, method) for method in methods)):
+        raise UserError(reason)
 
 
 def plan_for(task: Task, condition: Condition, methods: Collection[Method] | None, limit: int | None) -> Plan:

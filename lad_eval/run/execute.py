@@ -14,13 +14,13 @@ from typing import Any, Literal
 
 from lad_eval.errors import Interrupted
 from lad_eval.evidence.store import EvidenceStore
-from lad_eval.methods import Method, resolve_methods, with_stored
+from lad_eval.methods import DEFAULT_METHODS, Method, resolve_methods, with_stored
 from lad_eval.models.base import VLM, ImagePreparation, Usage
 from lad_eval.models.prompts.date import DEFAULT_DATE, check_date
 from lad_eval.models.registry import check_model, load_model, weights_identity
 from lad_eval.models.source import display_name
 from lad_eval.names import spell
-from lad_eval.run.collect import check_options
+from lad_eval.run.collect import check_options, objection
 from lad_eval.run.condition_results import with_their_probes
 from lad_eval.run.condition_runs import Collector, ConditionRun, condition_runs_of
 from lad_eval.run.distributed import DistributedContext
@@ -52,6 +52,7 @@ class Settings:
 
     Attributes:
         tasks: names of tasks, groups, globs, or paths of YAML files.
+        methods: None: each task takes those of `DEFAULT_METHODS` that can decide between its options.
         limit: number of samples of each task, from the first, or if below 1 a share of them, rounded up; None: all.
         overwrite: "missing" resumes and computes only what is missing; "never" shows what is finished and changes nothing;
             "always" starts over, and the old run is kept until the new one is finished.
@@ -64,7 +65,7 @@ class Settings:
 
     model: str
     tasks: tuple[str, ...] = ()
-    methods: tuple[str, ...] = ()
+    methods: tuple[str, ...] | None = ()
     limit: int | float | None = None
     batch_size: int | Literal["auto"] = "auto"
     dtype: str = "auto"
@@ -137,7 +138,7 @@ def run_tasks(settings: Settings, finished: Callable[[str, Path], None] = _ignor
         logging.getLogger("lad_eval").setLevel(logging.WARNING)
     with context.joined():
         with context.barrier():
-            methods = resolve_methods(settings.methods)
+            resolved = resolve_methods(DEFAULT_METHODS if settings.methods is None else settings.methods)
             names = resolve(settings.tasks)
             for name in [*names, *filter(None, [settings.calibrate_on])]:
                 load_spec(name)
@@ -148,16 +149,39 @@ def run_tasks(settings: Settings, finished: Callable[[str, Path], None] = _ignor
         context.check_shared(settings.out)
         with context.barrier():
             tasks = [load_task(name, calibrate_on=settings.calibrate_on) for name in names]
-            for task in tasks:
-                check_options(task, methods.values())
+            chosen = _methods_by_task(tasks, resolved, named=settings.methods is not None)
         model = load(settings, context)
         with context.barrier():
+            methods = {name: method for each in chosen.values() for name, method in each.items()}
             check_methods(model, methods)
             warn_of_attention(model, methods.values())
             for task in tasks[1:] if context.is_main_process and settings.overwrite != "never" else ():  # the first is next
-                check_prompts(model, task, methods, settings.samples_of(task))
-        rows = [row for task in tasks for row in run_task(model, task, methods, settings, context, finished=finished)]
+                check_prompts(model, task, chosen[task.name], settings.samples_of(task))
+        rows = [row for task in tasks for row in run_task(model, task, chosen[task.name], settings, context, finished=finished)]
     return rows if context.is_main_process else None
+
+
+def _methods_by_task(tasks: Sequence[Task], methods: Mapping[str, Method], *, named: bool) -> dict[str, Mapping[str, Method]]:
+    """The methods of each task: all if the user named them, else those that can decide between its options, with a note.
+
+    Raises:
+        UserError: a method that the user named cannot decide between the options of a task.
+    """
+    if named:
+        for task in tasks:
+            check_options(task, methods.values())
+        return {task.name: methods for task in tasks}
+    chosen = {task.name: {name: method for name, method in methods.items() if not objection(task, method)} for task in tasks}
+    left_out: dict[tuple[str, ...], list[str]] = {}
+    for task in tasks:
+        if missing := tuple(name for name in methods if name not in chosen[task.name]):
+            left_out.setdefault(missing, []).append(task.name)
+    if left_out:
+        parts = [f"{', '.join(missing)} on {', '.join(names)}" for missing, names in left_out.items()]
+        logger.info(
+            "Not run of the default methods, which read attention to images, where options are texts: %s.", "; ".join(parts)
+        )
+    return dict(chosen)
 
 
 def warn_of_attention(model: VLM, methods: Iterable[Method]) -> None:

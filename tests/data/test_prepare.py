@@ -62,7 +62,7 @@ def test_what_fails_is_not_remembered(toy, home, tmp_path, progress):
         verify(toy, None, progress)
     with pytest.raises(DataError, match="none: no such folder"):
         verify(toy, tmp_path / "none", progress)
-    with pytest.raises(DataError, match="none: no such folder, and --no-download downloads nothing into a new one"):
+    with pytest.raises(DataError, match="none: no such folder, and nothing is downloaded into a new one"):
         prepare(toy, tmp_path / "none", PrepareOptions(download=False), progress)
 
 

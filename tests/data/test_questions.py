@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 import huggingface_hub
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from lad_eval.data import blink, muirbench
 from lad_eval.data.blink import BLINK, PARTS
@@ -86,6 +88,17 @@ def test_blink_with_other_counts_is_refused(tmp_path, progress, changed, said):
     with pytest.raises(DataError, match=f"BLINK, Forensic_Detection: not as published: {said}"):
         replace(dataset, published=published).prepare(tmp_path, OFFLINE, progress)
     assert not (tmp_path / "lad_eval" / "Forensic_Detection.json").exists()
+
+
+@pytest.mark.parametrize("images", [[{"bytes": None, "path": "a.png"}], [None], ["a.png"], 3])
+def test_a_file_whose_columns_hold_something_else_is_refused(tmp_path, progress, images):
+    dataset = write_muirbench(tmp_path, muir_rows())
+    path = tmp_path / dataset.files[0].path
+    table = parquet.read_table(path)
+    column = table.schema.get_field_index("image_list")
+    parquet.write_table(table.slice(0, 1).set_column(column, "image_list", pa.array([images])), path)
+    with pytest.raises(DataError, match=r"MuirBench, muirbench: near row 1, its Parquet file holds something else"):
+        dataset.prepare(tmp_path, OFFLINE, progress)
 
 
 def test_the_real_counts_refuse_a_small_file(tmp_path, progress):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import NamedTuple
 
 import pytest
 from typer.testing import CliRunner
@@ -151,3 +152,18 @@ def test_the_command_prints_the_figures_of_several_files(tmp_path):
     assert "Mean over the rows of flip, parsed: 0.00." in shown.output
     figures = json.loads(CliRunner().invoke(app, ["trials", *files, "--json"]).output)
     assert [(one["group"][2], one["items"], one["flip"], one["osi"]) for one in figures] == [("a", 3, 0, 0), ("b", 3, 0, 0)]
+
+
+def test_the_command_exports_the_methods_that_a_glob_matches_in_each_run_and_refuses_two_runs_of_a_task(tmp_path, monkeypatch):
+    class Run(NamedTuple):
+        metrics: dict[str, str]
+        methods: list[str]
+
+    runs = [Run({"model": "m", "task": "a"}, ["vanilla", "lad"]), Run({"model": "m", "task": "b"}, ["vanilla"])]
+    monkeypatch.setattr("lad_eval.report.html.load.choose", lambda *_: runs)
+    monkeypatch.setattr("lad_eval.report.trials.trial_lines", lambda run, names: [f"{run.metrics['task']} {' '.join(names)}"])
+    shown = CliRunner().invoke(app, ["export", "--format", "trials", "--methods", "l*,vanilla"])
+    assert (shown.exit_code, shown.stdout) == (0, "a lad vanilla\nb vanilla\n")
+    runs.append(runs[1])
+    refused = CliRunner().invoke(app, ["export", "--format", "trials"])
+    assert "several runs on b with m; name one run folder of each task" in str(refused.exception or refused.output)

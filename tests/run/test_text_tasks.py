@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from lad_eval.errors import UserError
-from lad_eval.methods import make_method
+from lad_eval.methods import DEFAULT_METHODS, make_method
 from lad_eval.models.base import by_identifiers
 from lad_eval.report.trials import read_trials, trial_figures, trial_lines
 from lad_eval.run.collect import check_options, collect
@@ -98,6 +98,19 @@ def test_attention_cannot_point_at_a_text(name):
         load_task(TASK), [make_method(other) for other in ("vanilla", "pride", "sofa+vanilla", "pride-original", "cot")]
     )
     check_options(load_task("scenes_random_n4"), [make_method(name)])
+
+
+def test_each_task_takes_the_default_methods_that_can_answer_it_and_refuses_named_ones(counted, tmp_path, caplog):
+    counted()
+    caplog.set_level("INFO", logger="lad_eval")
+    tasks = (TASK, "scenes_random_n4")
+    rows = run_tasks(settings(tmp_path, tasks=tasks, methods=None, limit=1))
+    assert [row.method for row in rows if row.task == TASK] == ["vanilla", "pride"]
+    assert [row.method for row in rows if row.task != TASK] == list(DEFAULT_METHODS)
+    (note,) = [message for message in caplog.messages if "default methods" in message]
+    assert note.endswith(f"lad, raw-attention, attention-sorting, purified-attention on {TASK}.")
+    with pytest.raises(UserError, match="lad reads attention"):
+        run_tasks(settings(tmp_path, tasks=tasks, methods=DEFAULT_METHODS, limit=1))
 
 
 def test_probes_have_all_images_as_options():
