@@ -14,7 +14,7 @@ from lad_eval.methods import Method, canonical_name, make_method
 from lad_eval.plugins.documents import Document, open_task, request_of
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.prompts import question
-from lad_eval.tasks.request import Request
+from lad_eval.tasks.request import Permutation, Request
 
 
 def as_written(value: Any) -> Any:
@@ -72,8 +72,13 @@ def decided_positions(documents: Sequence[Document], method: Method, rows: Seque
     Args:
         documents: of the sample's displayed orders.
         method: that decides.
-        rows: the replies to the requests behind them, as `lad_eval.evidence.replies.row_of` makes them.
+        rows: the replies to the distinct requests behind them, in their order, as `lad_eval.evidence.replies.row_of` makes them.
+            The task's data is not read again.
     """
-    row = {each["key"]: i for i, each in enumerate(rows)}
-    index = [[row[request.key] for request in requests_behind(d, method)] for d in documents]
+    if method.orders == "identity":
+        place = {key: i for i, key in enumerate(dict.fromkeys(d["key"] for d in documents))}
+        index = [[place[d["key"]]] for d in documents]
+    else:  # the options are images then, see `check_orders`, and an order is known by its permutation
+        row = {tuple(each["perm"]): i for i, each in enumerate(rows)}
+        index = [[row[order.order] for order in method.displayed_orders(Permutation(tuple(d["order"])))] for d in documents]
     return [int(position) for position in method.decide(Replies.of(rows, {}), np.asarray(index, dtype=np.int64)).position]

@@ -246,7 +246,7 @@ def test_methods_that_need_more_than_replies_are_refused(evaluate, method, fault
         ("lad-tiny", {"method": "ladd"}, "Unknown method 'ladd'. Did you mean 'lad'?"),
         ("lad-tinny", {"method": "lad"}, "Unknown model 'lad-tinny'. Did you mean 'lad-tiny'"),
         ("lad-tiny", {"method": "lad", "batchsize": 2}, "Unknown model argument 'batchsize'. Did you mean 'batch_size'"),
-        ("lad-tiny", {"method": ["lad(top_k=0", " layers=all)"]}, "top_k of lad must be a whole number"),
+        ("lad-tiny", {"method": ["lad(top_k=0", " layers=all)"]}, "top_k of lad must be 'all' or a whole number"),
     ],
 )
 def test_wrong_model_arguments_are_named(name, arguments, fault):

@@ -125,7 +125,7 @@ def test_a_model_of_lmms_evals_own_takes_the_tasks(evaluate, tmp_path):
         ("pretrained=lad-tiny,method=instruction+lad", "instruction changes the prompt or the model"),
         ("pretrained=lad-tiny,method=fastv(keep=2.0, layer=1)+lad", "keep of fastv must be a whole number of tokens"),
         ("pretrained=lad-tiny,method=lad(topk=2)", "lad has no parameter 'topk'"),
-        ("pretrained=lad-tiny,method=lad(top_k=0,layers=all)", "top_k of lad must be a whole number"),
+        ("pretrained=lad-tiny,method=lad(top_k=0,layers=all)", "top_k of lad must be 'all' or a whole number"),
         ("pretrained=lad-tiny,method=lad(top_k=2", "'lad(top_k=2': parameters stand in brackets"),
         ("pretrained=lad-tiny,method=lad,settings=top_k=2", "Unknown model argument 'settings'"),
         ("pretrained=lad-tiny,method=lad,device=cuda:7", "Device 'cuda:7'"),
