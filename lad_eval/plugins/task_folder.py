@@ -32,13 +32,14 @@ class FolderHarness:
     Attributes:
         name: of its distribution, such as `lmms-eval`, and of our command for it.
         package: its import name.
-        files: the files of a task, text by file name, from its place (`tasks.registry.place_of`) and its definition.
+        files: the files of a task, text by file name, from its place (`tasks.registry.place_of`), its definition, and its name in
+            the harness.
         run: runs its command with flags; returns the exit code.
     """
 
     name: str
     package: str
-    files: Callable[[str, TaskSpec], Mapping[str, str]]
+    files: Callable[[str, TaskSpec, str], Mapping[str, str]]
     run: Callable[[Sequence[str]], int]
 
     @property
@@ -76,7 +77,8 @@ class FolderHarness:
 def write_tasks(harness: FolderHarness, out: Path, names: Iterable[str] = ()) -> list[str]:
     """Writes tasks and those groups of ours whose tasks are all among them; no data is opened.
 
-    A task can be run as long as lad_eval is installed together with the harness; one of a YAML file also needs that file.
+    A task can be run as long as lad_eval is installed together with the harness; one of a YAML file also needs that file. A
+    bundled task or group whose name the harness uses itself has `lad_eval_` before it there.
 
     Args:
         harness: that will read them.
@@ -87,8 +89,8 @@ def write_tasks(harness: FolderHarness, out: Path, names: Iterable[str] = ()) ->
         The names of the tasks, as the harness knows them.
 
     Raises:
-        UserError: a name is unknown, a definition cannot be used, the harness has another task of that name, or the folder
-            holds other files of these names or cannot be written to.
+        UserError: a name is unknown, a definition cannot be used, the harness has another task with the name of a YAML file, or
+            the folder holds other files of these names or cannot be written to.
     """
     names_of_tasks = resolve(list(names)) if names else task_names()
     specs = {place_of(name): load_spec(name) for name in names_of_tasks}
@@ -96,10 +98,15 @@ def write_tasks(harness: FolderHarness, out: Path, names: Iterable[str] = ()) ->
     if twice := sorted({name for name in stems if stems.count(name) > 1}):
         raise UserError(f"Two tasks have the name {twice[0]!r}; rename one of the files.")
     wanted = {name: members for name, members in groups().items() if {*members} <= {*stems}}
-    if taken := sorted(harness.names().intersection([*stems, *wanted])):  # of two with one name it would silently use its own
-        raise UserError(f"{harness.name} has a task named {taken[0]!r} of its own; copy yours to a file of another name.")
-    files = {name: text for place, spec in specs.items() for name, text in harness.files(place, spec).items()}
-    files |= {f"{name}.yaml": _group(name, members) for name, members in wanted.items()}
+    taken = harness.names().intersection([*stems, *wanted])  # of two with one name the harness would silently use its own
+    if not_bundled := sorted(taken.difference(task_names(), groups())):
+        raise UserError(f"{harness.name} has a task named {not_bundled[0]!r} of its own; copy yours to a file of another name.")
+    known_as = {name: f"{MODEL}_{name}" if name in taken else name for name in [*stems, *wanted]}
+    files = {
+        name: text for place, spec in specs.items() for name, text in harness.files(place, spec, known_as[spec.name]).items()
+    }
+    for name, members in wanted.items():
+        files[f"{known_as[name]}.yaml"] = _group(known_as[name], [known_as[member] for member in members])
     try:
         out.mkdir(parents=True, exist_ok=True)
         for file, text in files.items():
@@ -112,7 +119,7 @@ def write_tasks(harness: FolderHarness, out: Path, names: Iterable[str] = ()) ->
             path.write_text(harness.header + text, encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"Cannot write to {out}: {getattr(error, 'strerror', None) or error}.") from error
-    return stems
+    return [known_as[name] for name in stems]
 
 
 def _group(name: str, members: Iterable[str]) -> str:

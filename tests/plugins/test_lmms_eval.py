@@ -63,16 +63,28 @@ def stub(task, definition=None):
 
 def test_every_bundled_task_and_group_is_written(tmp_path):
     written = task_folder.write_tasks(LMMS_EVAL, tmp_path)
-    assert written == task_names()
-    for name in written:
+    taken = LMMS_EVAL.names()
+    assert written == [f"lad_eval_{name}" if name in taken else name for name in task_names()]
+    for name, ours in zip(written, task_names(), strict=True):
         held = read(tmp_path / f"{name}.yaml")
         assert held["task"] == name
         assert held["dataset_kwargs"]["data_files"]["test"] == f"{name}.jsonl"
-        assert json.loads((tmp_path / f"{name}.jsonl").read_text())["task"] == name
+        assert json.loads((tmp_path / f"{name}.jsonl").read_text())["task"] == ours
         assert held["process_results"] is scoring.results
         assert all(callable(metric["aggregation"]) for metric in held["metric_list"])
-        assert len(held["metric_list"]) == 5 + load_spec(name).candidates
+        assert len(held["metric_list"]) == 5 + load_spec(ours).candidates
     assert read(tmp_path / "scenes_main.yaml") == {"group": "scenes_main", "task": groups()["scenes_main"]}
+
+
+def test_a_bundled_task_is_told_from_one_of_the_harness_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(task_folder.FolderHarness, "names", lambda harness: frozenset({"blink", "blink_jigsaw", "mme"}))
+    written = task_folder.write_tasks(LMMS_EVAL, tmp_path, ["blink"])
+    assert "lad_eval_blink_jigsaw" in written
+    assert "blink_art_style" in written
+    assert read(tmp_path / "lad_eval_blink_jigsaw.yaml")["task"] == "lad_eval_blink_jigsaw"
+    assert json.loads((tmp_path / "lad_eval_blink_jigsaw.jsonl").read_text())["task"] == "blink_jigsaw"
+    assert read(tmp_path / "lad_eval_blink.yaml") == {"group": "lad_eval_blink", "task": written}
+    assert not (tmp_path / "blink.yaml").exists()
 
 
 def test_a_group_is_written_only_with_all_its_tasks(tmp_path):

@@ -23,9 +23,9 @@ definition: {definition}
 """
 
 
-def _files(place: str, spec: TaskSpec) -> dict[str, str]:
+def _files(place: str, spec: TaskSpec, name: str) -> dict[str, str]:
     quoted = yaml.safe_dump(place, default_style='"', width=10**6).strip()
-    return {f"{spec.name}.yaml": _TASK.format(name=spec.name, tag=MODEL, place=quoted, definition=spec.digest)}
+    return {f"{name}.yaml": _TASK.format(name=name, tag=MODEL, place=quoted, definition=spec.digest)}
 
 
 def _run(flags: Sequence[str]) -> int:

@@ -45,19 +45,19 @@ _METRIC = """\
 """
 
 
-def _files(place: str, spec: TaskSpec) -> dict[str, str]:
+def _files(place: str, spec: TaskSpec, name: str) -> dict[str, str]:
     stub = json.dumps({"task": place, "definition": spec.digest}) + "\n"
-    return {f"{spec.name}.yaml": _yaml(spec), f"{spec.name}.jsonl": stub}
+    return {f"{name}.yaml": _yaml(spec, name), f"{name}.jsonl": stub}
 
 
-def _yaml(spec: TaskSpec) -> str:
+def _yaml(spec: TaskSpec, name: str) -> str:
     metrics = [("accuracy", "accuracy", "true"), ("accuracy_std", "accuracy_std", "false"), ("rstd", "rstd", "false")]
     metrics += [("consistency", "consistency", "true"), ("unparsable", "unparsable", "false")]
     metrics += [(f"recall_{k}", "accuracy", "true") for k in range(1, spec.candidates + 1)]
     lines = "".join(
         _METRIC.format(metric=metric, function=function, better=better, code=_CODE) for metric, function, better in metrics
     )
-    return _TASK.format(name=spec.name, tag=MODEL, code=_CODE, metrics=lines.rstrip("\n"), version=spec.version)
+    return _TASK.format(name=name, tag=MODEL, code=_CODE, metrics=lines.rstrip("\n"), version=spec.version)
 
 
 def _run(flags: Sequence[str]) -> int:
