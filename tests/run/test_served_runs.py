@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -72,6 +73,15 @@ def test_a_run_that_fails_resumes_where_it_stopped_and_counts_all_tokens(stand_i
     assert metrics(result)["session"]["answered"] == 6
 
 
+@pytest.fixture
+def interruptible():
+    """As in a terminal: a process that a script started in the background ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_a_run_at_once_and_it_resumes(stand_in, tmp_path):
     def fault(number):
         if number == 6:
