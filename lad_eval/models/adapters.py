@@ -171,6 +171,7 @@ def merged(model: Any, folder: Path, base: str) -> Any:
             )
         try:
             whole = wrapped.merge_and_unload(safe_merge=True)
+        # How peft says that a kind of adapter has no merging: it refuses, or its layers lack the method.
         except (NotImplementedError, AttributeError) as error:
             raise UnsupportedModelError(f"The adapter {folder} ({kind}) cannot be merged into its base's weights.") from error
         except ValueError as error:
