@@ -30,6 +30,7 @@ from lad_eval.run.folder.files import condition_folder
 from lad_eval.run.progress import progress
 from lad_eval.tasks.plan import Orders, Plan, plan
 from lad_eval.tasks.probes import Probe
+from lad_eval.tasks.prompts import labelling_of
 from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.request import Request
 from lad_eval.tasks.task import Task
@@ -52,9 +53,14 @@ def objection(task: Task, method: Method) -> str | None:
     """Why a method cannot decide between the options of a task, and what to do; None: it can.
 
     It reads attention, which points at images, or its condition learns from images at every position, and an option is a text; it
-    reads probes, whose options are all images, and no others; or it needs other letters for the options, which the task does not
-    move.
+    labels images, or reads probes, whose options are all images, and no others; or it needs other letters for the options, which
+    the task does not move.
     """
+    if labelling_of(method.condition.prompt_variants) is not None and not task.takes_labels:
+        return (
+            f"{task.name} is not answered by naming one of all its images, and {method.condition.label} puts a name before each; "
+            "leave it out."
+        )
     if task.answer_kind != "images" and ("attention" in method.needs or method.condition.learns):
         what = "which can point at images only" if "attention" in method.needs else "and learns from options that are images"
         return (

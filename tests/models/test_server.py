@@ -7,6 +7,7 @@ import logging
 import random
 import time
 from collections import Counter
+from dataclasses import replace
 from datetime import datetime, timezone
 from threading import Thread
 
@@ -62,6 +63,20 @@ def test_the_server_gets_the_pixels_of_a_local_models_preparation(stand_in, prep
     assert [part["type"] for part in body["messages"][0]["content"]] == ["image_url"] * 3 + ["text"]
     assert question(body) == request.question
     assert (body["model"], body["max_tokens"], body["temperature"]) == ("served", 16, 0.0)
+
+
+@pytest.mark.parametrize("labelling", ["order", "names"])
+def test_labels_are_sent_before_their_images(stand_in, labelling):
+    [request] = make_requests(3, 1, size=(70, 40))
+    labelled = replace(request, labelling=labelling, candidates=(2, 0, 1) if labelling == "names" else None)
+    served(stand_in).generate([labelled])
+    content = stand_in.bodies[0]["messages"][0]["content"]
+    assert [part["type"] for part in content] == ["text", "image_url"] * 3 + ["text"]
+    numbers = {"order": "123", "names": "231"}[labelling]
+    assert [part["text"] for part in content[:-1:2]] == [f"Image {number}:" for number in numbers]
+    assert content[-1]["text"] == request.question
+    for sent, source in zip(images_of(stand_in.bodies[0]), request.images, strict=True):
+        assert np.array_equal(np.asarray(sent), np.asarray(source.load()))
 
 
 def test_an_image_is_prepared_once_for_all_orders_and_threads(stand_in, monkeypatch):

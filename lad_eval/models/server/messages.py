@@ -1,4 +1,4 @@
-"""Requests as chat messages: the images in displayed order as PNG, then the question."""
+"""Requests as chat messages: the images in displayed order as PNG, each after its label if it has one, then the question."""
 
 from __future__ import annotations
 
@@ -52,8 +52,11 @@ class ChatMessages:
             DataError: an image cannot be read.
         """
         with showing(request.sample_id):
-            images = [self._part(source) for source in request.images]
-        content = b", ".join([*images, _json({"type": "text", "text": request.question})])
+            parts = [self._part(source) for source in request.images]
+        if request.labels:
+            labels = (_json({"type": "text", "text": label}) for label in request.labels)
+            parts = [part for pair in zip(labels, parts, strict=True) for part in pair]
+        content = b", ".join([*parts, _json({"type": "text", "text": request.question})])
         start = _json({"model": model, **fields, **self._extra}).removesuffix(b"}")
         return start + b', "messages": [{"role": "user", "content": [' + content + b"]}]}"
 
