@@ -154,11 +154,11 @@ def labelled_spans(spans: Spans, ids: torch.Tensor, labels: Sequence[Sequence[st
         floor = 0
         for k, label in enumerate(labels[b]):
             start, wanted = int(delimited[b, k, 0]), "".join(label.split())
-            begins = range(start - 1, max(floor, start - _LABEL) - 1, -1)
-            found = next((i for i in begins if wanted in "".join(decode(row[i:start]).split())), None)
-            if found is None:
+            places = range(start - 1, max(floor, start - _LABEL) - 1, -1)
+            begin = next((i for i in places if wanted in "".join(decode(row[i:start]).split())), None)
+            if begin is None:
                 raise UnsupportedModelError(f"The prompt lacks {label!r} before image {k + 1}; leave out methods with labelled.")
-            delimited[b, k, 0] = found
+            delimited[b, k, 0] = begin
             floor = int(delimited[b, k, 1])
     return replace(spans, delimited=delimited, label=spans.delimited[..., 0] - delimited[..., 0])
 
