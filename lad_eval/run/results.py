@@ -19,7 +19,7 @@ from lad_eval.evidence.table import Evidence
 from lad_eval.files.atomic import write_atomically
 from lad_eval.files.documents import write_json
 from lad_eval.files.tables import write_table
-from lad_eval.methods import PLAIN, Method, group_of, needs_of, resolve_methods
+from lad_eval.methods import PLAIN, Method, group_of, needs_of, resolve_methods, set_members
 from lad_eval.metrics import Predictions, bias_score, paired_test, same_order, summarise
 from lad_eval.run.condition_results import ConditionResults, condition_results_of
 from lad_eval.run.decide import Decision, PlanIndex
@@ -199,6 +199,7 @@ def metrics_document(
         **metadata.environment,
         "calibration": dict(metadata.calibration),
         "notes": list(metadata.notes),
+        "left_out": dict(metadata.left_out),
         "data": dict(metadata.data),
         "counts": {
             "samples": len(first.evaluated) // (max(first.permutation_index) + 1),
@@ -361,6 +362,8 @@ def rescore(run: Path, names: Sequence[str] | None = None, *, settings: Sequence
     finished = load_run(run)
     folder, stored = finished.path, finished.metrics
     methods = resolve_methods(names or (), settings)
+    unavailable = set_members(names or ()) & stored.get("left_out", {}).keys()
+    methods = {name: method for name, method in methods.items() if name not in unavailable}
     if names is None:
         methods = {**resolve_methods(stored["methods"]), **methods}
     of = condition_results_of(folder, methods)

@@ -110,6 +110,7 @@ class _Metrics(_Open):
     versions: dict[str, str | None] = Field(default_factory=dict)
     calibration: _Calibration = _Calibration()
     notes: list[str] = Field(default_factory=list)
+    left_out: dict[str, str] = Field(default_factory=dict)
     data: dict[str, _Count] = Field(default_factory=dict)
     methods: Annotated[dict[_Name, _Method], Field(min_length=1)]
     tests: _Tests = _Tests()
