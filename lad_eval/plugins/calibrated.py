@@ -20,7 +20,7 @@ from lad_eval.evidence.table import Evidence
 from lad_eval.files.atomic import write_atomically
 from lad_eval.methods import Method, make_method
 from lad_eval.models.base import VLM
-from lad_eval.run.collect import calibrate_intervention, fingerprint_under, run_requests, under
+from lad_eval.run.collect import calibrate_intervention, check_options, fingerprint_under, run_requests, under
 from lad_eval.run.distributed import DistributedContext
 from lad_eval.run.folder.files import claim, condition_folder, ensure_writable, folder_of, slug
 from lad_eval.run.folder.spec import RunSpec
@@ -139,8 +139,8 @@ class CalibratedMethod:
         show_progress: on stderr.
 
     Raises:
-        UserError: the method does not exist, does not decide from evidence for the unchanged question, or the folder
-            cannot be used.
+        UserError: the method does not exist, does not decide from evidence for the unchanged question, cannot decide between
+            the task's options, or the folder cannot be used.
         ValueError: the method is calibrated already.
     """
 
@@ -151,6 +151,7 @@ class CalibratedMethod:
             raise ValueError(
                 f"{self.method.name} is calibrated already, perhaps on another task; give each task a method of its own"
             )
+        check_options(task, [self.method])
         self.task = task
         self.show_progress = show_progress
         self._model = model
