@@ -36,12 +36,14 @@ class Answers:
         position: Int[m], the answer, 0-based; -1 where a reply names none.
         passes: Float[m], decoder passes that an answer costs if only this method is run; NaN: unknown.
         repetitions: Int[R, m], the answers of each of several repetitions, `position` the first; None for a method that has none.
+        draws: Int[R, m], what each of the replies drawn to a question answers by itself; None for a method that draws none.
     """
 
     log_proba: Floats | None
     position: Ints
     passes: Floats
     repetitions: Ints | None = None
+    draws: Ints | None = None
 
 
 class NotCalibratedError(UserError):

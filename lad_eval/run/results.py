@@ -92,15 +92,16 @@ def figures_of(decision: Decision, plan_index: PlanIndex, *, seed: int) -> dict[
 
 
 def _same_order(decision: Decision, plan_index: PlanIndex, seed: int, clusters: Mapping[str, str] | None) -> dict[str, Any]:
-    """The same-order control; {} without repetitions."""
-    if decision.repeated is None:
+    """The same-order control, of the run's repetitions or else of the replies drawn to each question; {} without both."""
+    repeated, of = (decision.repeated, "repetitions") if decision.repeated is not None else (decision.answers.draws, "draws")
+    if repeated is None:
         return {}
-    grids = [Predictions.of(decision.rows, each, plan_index.permutation_index).grid for each in decision.repeated]
+    grids = [Predictions.of(decision.rows, each, plan_index.permutation_index).grid for each in repeated]
     labels = None if clusters is None else [clusters[sample] for sample in grids[0].sample_id.tolist()]
     control = same_order(np.stack([grid.chosen for grid in grids], axis=2), seed=seed, clusters=labels)
     estimates = {"d_same": control.same, "d_cross": control.cross, "delta": control.difference}
     values = {name: {part: _known(value) for part, value in each._asdict().items()} for name, each in estimates.items()}
-    return {"same_order": {"repeats": control.repeats, **values}}
+    return {"same_order": {"repeats": control.repeats, "of": of, **values}}
 
 
 _NO_POSITIONS: Mapping[str, Any] = {

@@ -109,7 +109,7 @@ def test_a_cut_log_of_tokens_is_repaired(stand_in, tmp_path):
     [
         (
             "lad",
-            "lad needs attention, and openai:served gives log-probabilities and replies only; choose methods that read these: vanilla.",
+            "lad needs attention, and openai:served gives .* only; choose methods that read these: vanilla.",
         ),
         ("sofa+vanilla", r"sofa needs a change of the model \(sofa\), and"),
     ],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -51,6 +51,7 @@ class _Difference(_Open):
 
 class _SameOrder(_Open):
     repeats: _Positive
+    of: Literal["repetitions", "draws"] = "repetitions"
     d_same: _Figure
     d_cross: _Figure
     delta: _Difference
