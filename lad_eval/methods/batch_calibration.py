@@ -39,11 +39,12 @@ class BatchCalibration(EvidenceMethod):
 
     def _scores(self, evidence: Evidence) -> Floats:
         logs = log_softmax(evidence.log_probs)
-        values = logs if self.space == "log" else np.exp(logs)
+        values: Floats = logs if self.space == "log" else np.exp(logs)
         if self.batch == "run":
-            return values - values.mean(axis=0)
-        orders, of_row = np.unique(evidence.perm, axis=0, return_inverse=True)
-        member = np.eye(len(orders))[of_row.reshape(len(evidence))]  # [rows, orders]
-        means = (member.T @ values) / member.sum(axis=0)[:, None]
-        scores: Floats = values - member @ means
+            means: Floats = values.mean(axis=0, keepdims=True)
+        else:
+            orders, of_row = np.unique(evidence.perm, axis=0, return_inverse=True)
+            member = np.eye(len(orders))[of_row.reshape(len(evidence))]  # [rows, orders]
+            means = member @ ((member.T @ values) / member.sum(axis=0)[:, None])
+        scores: Floats = values - means
         return scores
