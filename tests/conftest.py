@@ -29,3 +29,14 @@ def example(tmp_path_factory, monkeypatch):
     for place in places:
         monkeypatch.syspath_prepend(place)
     return places
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """A server on this machine that speaks chat completions; its address and key are not in the environment."""
+    from tests.models.stand_in import StandIn
+
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with StandIn().running() as server:
+        yield server

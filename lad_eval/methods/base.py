@@ -36,12 +36,14 @@ class Answers:
         position: Int[m], the answer, 0-based; -1 where a reply names none.
         passes: Float[m], decoder passes that an answer costs if only this method is run; NaN: unknown.
         repetitions: Int[R, m], the answers of each of several repetitions, `position` the first; None for a method that has none.
+        draws: Int[R, m], what each of the replies drawn to a question answers by itself; None for a method that draws none.
     """
 
     log_proba: Floats | None
     position: Ints
     passes: Floats
     repetitions: Ints | None = None
+    draws: Ints | None = None
 
 
 class NotCalibratedError(UserError):
@@ -71,6 +73,8 @@ class Method(ABC):
         renamed: current name of a parameter by its former name, which names of methods and files may still use.
         moves_letters: whether its other displayed orders must give every option another letter, so that orders of the images
             alone do not serve.
+        transductive: whether an answer depends on the other evaluated rows: they must be decided together, and with other samples
+            the same question may be answered otherwise.
     """
 
     name: ClassVar[str]
@@ -80,6 +84,7 @@ class Method(ABC):
     reads_right_images: ClassVar[bool] = False
     renamed: ClassVar[Mapping[str, str]] = {}
     moves_letters: ClassVar[bool] = False
+    transductive: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

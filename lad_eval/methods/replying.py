@@ -85,10 +85,17 @@ class ReplyMethod(Method):
     def answers(self, replies: Replies) -> Ints:
         """0-based displayed positions, Int[n]; UNPARSABLE where a reply names no candidate, or several."""
 
+    def draws(self, replies: Replies) -> Ints | None:
+        """The answer of each reply by itself, Int[n, R]; None for a method with one reply to a request."""
+        return None
+
     def decide(self, results: Results, index: Ints) -> Answers:
         if not isinstance(results, Replies):
             raise EvidenceError(f"{self.name} decides from replies, not from evidence.")
-        return Answers(None, self.answers(results)[index[:, 0]], passes_of(results, index))
+        shown = index[:, 0]
+        each = self.draws(results)
+        draws = None if each is None else each[shown].T
+        return Answers(None, self.answers(results)[shown], passes_of(results, index), draws=draws)
 
 
 class Generate(ReplyMethod):
@@ -109,12 +116,15 @@ class Generate(ReplyMethod):
         return Decoding(max_new_tokens=self.max_new_tokens)
 
     def answers(self, replies: Replies) -> Ints:
+        return most_voted(self._each(replies), replies.n_candidates)
+
+    def _each(self, replies: Replies) -> Ints:
+        """The answer of each reply by itself, Int[n, R]."""
         positions = [
             [parse_reply(text, names, thoughtful=self.thoughtful) for text in texts]
             for texts, names in zip(replies.texts, replies.identifiers, strict=True)
         ]
-        chosen = np.asarray([[UNPARSABLE if p is None else p for p in row] for row in positions], dtype=np.int64)
-        return most_voted(chosen, replies.n_candidates)
+        return np.asarray([[UNPARSABLE if p is None else p for p in row] for row in positions], dtype=np.int64)
 
 
 class ChainOfThought(Generate):
@@ -165,3 +175,6 @@ class SelfConsistency(ChainOfThought):
     @property
     def decoding(self) -> Decoding:
         return Decoding(self.samples, float(self.temperature), self.max_new_tokens, self.seed)
+
+    def draws(self, replies: Replies) -> Ints | None:
+        return self._each(replies) if self.samples > 1 else None

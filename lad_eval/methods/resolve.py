@@ -10,7 +10,7 @@ from lad_eval.errors import UserError
 from lad_eval.methods.base import Method
 from lad_eval.methods.compose import composition
 from lad_eval.methods.evidence_method import EvidenceMethod
-from lad_eval.methods.groups import members_of
+from lad_eval.methods.groups import METHOD_SETS, members_of
 from lad_eval.methods.registry import METHODS
 from lad_eval.names import parse_parts, renewed, spell
 from lad_eval.parameters import ParameterError
@@ -37,10 +37,11 @@ def make_evidence_method(name: str, **overrides: Any) -> EvidenceMethod:
     """As `make_method`, where the name must be of a method that scores rows of evidence: `calibrate`, then `predict`.
 
     Raises:
-        UserError: it reads replies, needs several displayed orders or probes, or as `make_method`.
+        UserError: it reads replies, needs several displayed orders, probes or other questions, or as `make_method`.
     """
     method = make_method(name, **overrides)
-    if not isinstance(method, EvidenceMethod) or method.orders != "identity" or method.probes or method.calibration_probes:
+    more = method.probes or method.calibration_probes or method.transductive
+    if not isinstance(method, EvidenceMethod) or method.orders != "identity" or more:
         raise UserError(f"{name} does not answer from one pass of the model; use lad, lad-unlabelled, pride or the like.")
     return method
 
@@ -141,6 +142,17 @@ def resolve_methods(names: Iterable[str], settings: Sequence[str] = ()) -> dict[
         changed = changes.get(name, {})
         methods[with_parameters(name, changed)] = make_method(name, **changed)
     return methods
+
+
+def set_members(names: Iterable[str]) -> frozenset[str]:
+    """The canonical names of the members of named sets, without those that are also named themselves.
+
+    Raises:
+        UserError: a method, a parameter or a value does not exist.
+    """
+    chosen = list(names)
+    named = {canonical_name(name) for name in chosen if name not in METHOD_SETS}
+    return frozenset(map(canonical_name, members_of(name for name in chosen if name in METHOD_SETS))) - named
 
 
 def with_stored(methods: Mapping[str, Method], stored: Iterable[str]) -> dict[str, Method]:

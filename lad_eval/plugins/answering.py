@@ -6,17 +6,21 @@ import inspect
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from lad_eval.errors import UnknownNameError, UserError
 from lad_eval.methods import Method, canonical_name, make_method, method_names
 from lad_eval.models.prompts.date import DEFAULT_DATE
 from lad_eval.models.registry import load_model
+from lad_eval.models.source import SERVED
 from lad_eval.plugins.calibrated import CalibratedMethod, check_answers_here
 from lad_eval.plugins.documents import Document, open_task, request_of
 from lad_eval.run.distributed import DistributedContext
+from lad_eval.run.preflight import check_methods
 from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.request import Request
+
+N = TypeVar("N", int, float)
 
 GENERATE = "generate"
 """Name for no method: the model's greedy reply, as free text."""
@@ -35,16 +39,17 @@ class Answering:
         show_progress: on stderr.
 
     Args:
-        pretrained: `lad-tiny`, `random:<family>`, a model folder, or a hub id.
+        pretrained: `lad-tiny`, `random:<family>`, a model folder, a hub id, or `openai:<name>`, a model behind a server.
         method: a name that `lad-eval ls methods` lists, with parameters, `lad(top_k=4, layers=all)`, and after
             interventions, `fastv(keep=0.25)+lad`; or "generate": greedy free text.
         calibrate_on: another task of ours, whose calibration samples are used instead of the task's.
         store: the folder above all runs.
         batch_size, device, dtype, attn, revision, adapter, image_preparation, trust_remote_code, date, seed: as for `lad-eval
             run`.
+        base_url, concurrency, timeout: the same, for a model behind a server, whose requests have no batches.
 
     Raises:
-        UserError: an argument is missing or wrong, or the model cannot be loaded.
+        UserError: an argument is missing or wrong, the model cannot be loaded, or it does not give what the method needs.
     """
 
     def __init__(
@@ -63,6 +68,9 @@ class Answering:
         trust_remote_code: bool = False,
         date: Any = DEFAULT_DATE,
         seed: int = 42,
+        base_url: str | None = None,
+        concurrency: Any = None,
+        timeout: Any = None,
     ) -> None:
         if pretrained is None:
             raise UserError("Name a model: pretrained=<hub id, folder or lad-tiny>,method=lad.")
@@ -87,13 +95,25 @@ class Answering:
             # Each of several processes has its own GPU, and "cuda" would be the first one for all of them.
             device="auto" if device == "cuda" and not alone else str(device),
             attn_implementation=attn,
-            batch_size=self.batch_size,
+            batch_size="auto" if str(pretrained).startswith(SERVED) else self.batch_size,
             image_preparation=image_preparation,
             seed=seed,
             trust_remote_code=trust_remote_code,
             date=str(date),
+            base_url=base_url,
+            concurrency=_number("concurrency", concurrency, int),
+            timeout=_number("timeout", timeout, float),
         )
         self.vlm: Any = cast(Any, loaded)
+        if self.method_name != GENERATE:
+            check_methods(self.vlm, {self.method_name: self._make()})
+
+    @property
+    def device(self) -> Any:
+        """`torch.device` of the model; the CPU for one behind a server."""
+        import torch
+
+        return self.vlm.model.device if hasattr(self.vlm, "model") else torch.device("cpu")
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> Answering:
@@ -156,6 +176,14 @@ class Answering:
         method = make_method(self.method_name)
         check_answers_here(method, interventions=True)
         return method
+
+
+def _number(name: str, value: Any, kind: type[N]) -> N | None:
+    """A number as a harness hands it over, perhaps as text."""
+    try:
+        return None if value is None else kind(value)
+    except (TypeError, ValueError):
+        raise UserError(f"{name} must be a number, not {value!r}.") from None
 
 
 def check_question(request: Request, context: str) -> None:

@@ -20,7 +20,7 @@ from lad_eval.evidence.table import Evidence
 from lad_eval.files.atomic import write_atomically
 from lad_eval.methods import Method, make_method
 from lad_eval.models.base import VLM
-from lad_eval.run.collect import calibrate_intervention, fingerprint_under, run_requests, under
+from lad_eval.run.collect import calibrate_intervention, check_options, fingerprint_under, run_requests, under
 from lad_eval.run.distributed import DistributedContext
 from lad_eval.run.folder.files import claim, condition_folder, ensure_writable, folder_of, slug
 from lad_eval.run.folder.spec import RunSpec
@@ -139,8 +139,8 @@ class CalibratedMethod:
         show_progress: on stderr.
 
     Raises:
-        UserError: the method does not exist, does not decide from evidence for the unchanged question, or the folder
-            cannot be used.
+        UserError: the method does not exist, does not decide from evidence for the unchanged question, cannot decide between
+            the task's options, or the folder cannot be used.
         ValueError: the method is calibrated already.
     """
 
@@ -151,6 +151,7 @@ class CalibratedMethod:
             raise ValueError(
                 f"{self.method.name} is calibrated already, perhaps on another task; give each task a method of its own"
             )
+        check_options(task, [self.method])
         self.task = task
         self.show_progress = show_progress
         self._model = model
@@ -279,12 +280,16 @@ def check_answers_here(method: Method, *, interventions: bool = False) -> None:
         interventions: whether interventions are allowed.
 
     Raises:
-        UserError: the method reads replies, or changes the prompt or the model.
+        UserError: the method reads replies or probes, decides all questions together, or changes the prompt or the model.
     """
     if "replies" in method.needs:
         raise UserError(f"{method.name} reads the model's replies rather than evidence; use `lad-eval run`.")
     if method.probes or method.calibration_probes:
         raise UserError(f"{method.name} reads probes, questions with replaced content, which run with `lad-eval run` only.")
+    if method.transductive:
+        raise UserError(
+            f"{method.name} decides all questions of a run together, and a harness hands over a few; use `lad-eval run`."
+        )
     if method.condition.prompt_variants or (method.condition.intervention is not None and not interventions):
         raise UserError(
             f"{method.condition.label} changes the prompt or the model, which the harness controls; use `lad-eval run`."

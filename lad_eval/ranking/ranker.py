@@ -16,6 +16,7 @@ from lad_eval.ranking.calibrated import Calibrated, Ranking, load_calibrated, re
 from lad_eval.ranking.images import ImageLike
 from lad_eval.ranking.questions import LabelledQuestion, Question, calibration_samples, questions_to_rank
 from lad_eval.run.collect import calibrate_intervention, in_batches, under
+from lad_eval.run.preflight import check_methods
 from lad_eval.tasks.prompts import IdentifierStyle, identifiers, prompt_problem, question
 from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.request import Permutation, Request, Sample
@@ -75,7 +76,7 @@ class Ranker:
 
         Raises:
             UserError: the method cannot rank from one pass, labels are missing, there are no samples, they have too few images,
-                an image cannot be read, or the model cannot be loaded.
+                an image cannot be read, or the model cannot be loaded or does not give what the method needs.
         """
         name, decides = canonical_name(method), _method_of(method)
         if problem := prompt_problem(prompt):
@@ -90,6 +91,7 @@ class Ranker:
         if identifiers not in get_args(IdentifierStyle):
             raise UserError(f"identifiers must be one of {', '.join(get_args(IdentifierStyle))}, not {identifiers!r}.")
         answers = _model(model, options)
+        check_methods(answers, {name: decides})
         ranker = cls(answers, name, prompt, identifiers, {})
         by_size = {n: [s for s in learned_from if len(s.images) == n] for n in sorted({len(s.images) for s in learned_from})}
         for n, group in by_size.items():

@@ -10,17 +10,18 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from lad_eval.errors import Interrupted
 from lad_eval.evidence.store import EvidenceStore
-from lad_eval.methods import DEFAULT_METHODS, Method, resolve_methods, with_stored
+from lad_eval.methods import Method, resolve_methods, with_stored
 from lad_eval.models.base import VLM, ImagePreparation, Usage
 from lad_eval.models.prompts.date import DEFAULT_DATE, check_date
 from lad_eval.models.registry import check_model, load_model, weights_identity
 from lad_eval.models.source import display_name
 from lad_eval.names import spell
-from lad_eval.run.collect import check_options, objection
+from lad_eval.run.choose import TaskMethods, choose, fitting, notes_on, say_left_out
 from lad_eval.run.condition_results import with_their_probes
 from lad_eval.run.condition_runs import Collector, ConditionRun, condition_runs_of
 from lad_eval.run.distributed import DistributedContext
@@ -138,7 +139,7 @@ def run_tasks(settings: Settings, finished: Callable[[str, Path], None] = _ignor
         logging.getLogger("lad_eval").setLevel(logging.WARNING)
     with context.joined():
         with context.barrier():
-            resolved = resolve_methods(DEFAULT_METHODS if settings.methods is None else settings.methods)
+            resolve_methods(settings.methods or ())  # unknown names fail before data is opened
             names = resolve(settings.tasks)
             for name in [*names, *filter(None, [settings.calibrate_on])]:
                 load_spec(name)
@@ -149,39 +150,35 @@ def run_tasks(settings: Settings, finished: Callable[[str, Path], None] = _ignor
         context.check_shared(settings.out)
         with context.barrier():
             tasks = [load_task(name, calibrate_on=settings.calibrate_on) for name in names]
-            chosen = _methods_by_task(tasks, resolved, named=settings.methods is not None)
+            choices = choose(tasks, settings.methods, {task.name: settings.samples_of(task) for task in tasks})
         model = load(settings, context)
         with context.barrier():
-            methods = {name: method for each in chosen.values() for name, method in each.items()}
+            for task in tasks:
+                choices[task.name] = _fitting(model, task, choices[task.name], settings)
+            methods = {name: method for choice in choices.values() for name, method in choice.methods.items()}
             check_methods(model, methods)
+            if context.is_main_process:
+                say_left_out(choices)
             warn_of_attention(model, methods.values())
             for task in tasks[1:] if context.is_main_process and settings.overwrite != "never" else ():  # the first is next
-                check_prompts(model, task, chosen[task.name], settings.samples_of(task))
-        rows = [row for task in tasks for row in run_task(model, task, chosen[task.name], settings, context, finished=finished)]
+                check_prompts(model, task, choices[task.name].methods, settings.samples_of(task))
+        rows = []
+        for task in tasks:
+            choice = choices[task.name]
+            rows += run_task(model, task, choice.methods, settings, context, finished=finished, left_out=choice.left_out)
     return rows if context.is_main_process else None
 
 
-def _methods_by_task(tasks: Sequence[Task], methods: Mapping[str, Method], *, named: bool) -> dict[str, Mapping[str, Method]]:
-    """The methods of each task: all if the user named them, else those that can decide between its options, with a note.
-
-    Raises:
-        UserError: a method that the user named cannot decide between the options of a task.
-    """
-    if named:
-        for task in tasks:
-            check_options(task, methods.values())
-        return {task.name: methods for task in tasks}
-    chosen = {task.name: {name: method for name, method in methods.items() if not objection(task, method)} for task in tasks}
-    left_out: dict[tuple[str, ...], list[str]] = {}
-    for task in tasks:
-        if missing := tuple(name for name in methods if name not in chosen[task.name]):
-            left_out.setdefault(missing, []).append(task.name)
-    if left_out:
-        parts = [f"{', '.join(missing)} on {', '.join(names)}" for missing, names in left_out.items()]
-        logger.info(
-            "Not run of the default methods, which read attention to images, where options are texts: %s.", "; ".join(parts)
-        )
-    return dict(chosen)
+def _fitting(model: VLM, task: Task, choice: TaskMethods, settings: Settings) -> TaskMethods:
+    return fitting(
+        model,
+        task,
+        choice,
+        out=settings.out,
+        limit=settings.samples_of(task),
+        stored_only=settings.overwrite == "never",
+        overwrite=settings.overwrite == "always",
+    )
 
 
 def warn_of_attention(model: VLM, methods: Iterable[Method]) -> None:
@@ -253,8 +250,9 @@ def run_task(
     context: DistributedContext,
     overall: Overall | None = None,
     finished: Callable[[str, Path], None] = _ignore,
+    left_out: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Row]:
-    """One task: missing requests are run, and every method decides.
+    """One task: missing requests are run, and every method decides; why methods are left out is stored with the figures.
 
     Returns:
         Rows of `methods`, in the main process only. The run also decides again with the other methods that it holds, those of
@@ -303,9 +301,9 @@ def run_task(
         study = _study_of(folder, settings)
         plans = [*(condition_run.plan for condition_run in condition_runs), *(other.plan for other in others)]
         calibration, notes, data = about(task, plans)
-        notes = (*notes, *adapter_notes(model))
+        notes = (*notes, *adapter_notes(model), *notes_on(left_out))
         environment = _environment(model, context, session, study, read_usage(folder))
-        metadata = RunMetadata(environment, task.spec.reported, calibration, notes, data)
+        metadata = RunMetadata(environment, task.spec.reported, calibration, notes, data, left_out)
         metrics = conclude(folder, spec, results, others, wanted, settings.seed, metadata)
     _announce(task, condition_runs, session)
     finished(task.name, folder)

@@ -20,7 +20,7 @@ def check_methods(model: VLM, methods: Mapping[str, Method]) -> None:
     """Refuses methods that need more than a model gives.
 
     Raises:
-        UserError: names the first of them, and what is missing.
+        UserError: names the first of them, what is missing, and methods that the model can run.
     """
     if not isinstance(model, Limited):
         return
@@ -32,7 +32,7 @@ def check_methods(model: VLM, methods: Mapping[str, Method]) -> None:
             available = " and ".join(_NAMED[requirement] for requirement in sorted(model.gives))
             fitting = [other for other, each in methods.items() if each.needs <= model.gives and not each.condition.intervention]
             raise UserError(
-                f"{name} needs {' and '.join(missing)}, and {model.name} gives {available} only: choose --methods "
+                f"{name} needs {' and '.join(missing)}, and {model.name} gives {available} only; choose methods that read these: "
                 f"{','.join(fitting or ['generate', 'vanilla', 'pride'])}."
             )
 

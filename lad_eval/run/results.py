@@ -19,7 +19,7 @@ from lad_eval.evidence.table import Evidence
 from lad_eval.files.atomic import write_atomically
 from lad_eval.files.documents import write_json
 from lad_eval.files.tables import write_table
-from lad_eval.methods import PLAIN, Method, group_of, needs_of, resolve_methods
+from lad_eval.methods import PLAIN, Method, group_of, needs_of, resolve_methods, set_members
 from lad_eval.metrics import Predictions, bias_score, paired_test, same_order, summarise
 from lad_eval.run.condition_results import ConditionResults, condition_results_of
 from lad_eval.run.decide import Decision, PlanIndex
@@ -92,15 +92,16 @@ def figures_of(decision: Decision, plan_index: PlanIndex, *, seed: int) -> dict[
 
 
 def _same_order(decision: Decision, plan_index: PlanIndex, seed: int, clusters: Mapping[str, str] | None) -> dict[str, Any]:
-    """The same-order control; {} without repetitions."""
-    if decision.repeated is None:
+    """The same-order control, of the run's repetitions or else of the replies drawn to each question; {} without both."""
+    repeated, of = (decision.repeated, "repetitions") if decision.repeated is not None else (decision.answers.draws, "draws")
+    if repeated is None:
         return {}
-    grids = [Predictions.of(decision.rows, each, plan_index.permutation_index).grid for each in decision.repeated]
+    grids = [Predictions.of(decision.rows, each, plan_index.permutation_index).grid for each in repeated]
     labels = None if clusters is None else [clusters[sample] for sample in grids[0].sample_id.tolist()]
     control = same_order(np.stack([grid.chosen for grid in grids], axis=2), seed=seed, clusters=labels)
     estimates = {"d_same": control.same, "d_cross": control.cross, "delta": control.difference}
     values = {name: {part: _known(value) for part, value in each._asdict().items()} for name, each in estimates.items()}
-    return {"same_order": {"repeats": control.repeats, **values}}
+    return {"same_order": {"repeats": control.repeats, "of": of, **values}}
 
 
 _NO_POSITIONS: Mapping[str, Any] = {
@@ -199,6 +200,7 @@ def metrics_document(
         **metadata.environment,
         "calibration": dict(metadata.calibration),
         "notes": list(metadata.notes),
+        "left_out": dict(metadata.left_out),
         "data": dict(metadata.data),
         "counts": {
             "samples": len(first.evaluated) // (max(first.permutation_index) + 1),
@@ -361,6 +363,8 @@ def rescore(run: Path, names: Sequence[str] | None = None, *, settings: Sequence
     finished = load_run(run)
     folder, stored = finished.path, finished.metrics
     methods = resolve_methods(names or (), settings)
+    unavailable = set_members(names or ()) & stored.get("left_out", {}).keys()
+    methods = {name: method for name, method in methods.items() if name not in unavailable}
     if names is None:
         methods = {**resolve_methods(stored["methods"]), **methods}
     of = condition_results_of(folder, methods)

@@ -1,5 +1,7 @@
 """The one call behind every run: evidence or replies, one displayed order or several. By hand, at N = 3 and 4."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,8 @@ from lad_eval.errors import EvidenceError
 from lad_eval.evidence.replies import UNKNOWN_PASSES, Replies
 from lad_eval.evidence.table import Evidence
 from lad_eval.methods import make_method
+from lad_eval.run.decide import PlanIndex, decide
+from lad_eval.run.results import figures_of
 from lad_eval.tasks.request import Permutation
 
 LETTERS = ("A", "B", "C", "D")
@@ -103,3 +107,18 @@ def test_replies_are_refused_by_what_reads_evidence():
     for name in ("vanilla", "permutation-average", "pride-original"):
         with pytest.raises(EvidenceError, match="decides from evidence, not from replies"):
             make_method(name).decide(replies, np.asarray([[0, 1, 2, 3]]))
+
+
+def test_drawn_replies_are_a_control_of_noise_within_an_order():
+    # Images (0, 0) in the first order, (0, 1) in the second: one of two pairs within an order differs, two of four across.
+    replies = written([(0, 1, 2), (1, 2, 0)], ["A", "C"], [2, 2])
+    replies = replace(replies, texts=(("A", "A"), ("C", "A")))
+    method = make_method("self-consistency", samples=2)
+    plan_index = PlanIndex(evaluated=("k0", "k1"), permutation_index=(0, 1), cyclic=(), calibration=())
+    decision = decide(replies, plan_index, method)
+    assert decision.answers.draws.tolist() == [[0, 2], [0, 0]]
+    control = figures_of(decision, plan_index, seed=0)["same_order"]
+    assert (control["repeats"], control["of"]) == (2, "draws")
+    assert [control[name]["value"] for name in ("d_same", "d_cross", "delta")] == [50.0, 50.0, 0.0]
+    alone = decide(replies, plan_index, make_method("cot"))
+    assert "same_order" not in figures_of(alone, plan_index, seed=0)

@@ -29,18 +29,6 @@ from tests.models.stand_in import StandIn, identity, names, question
 FAST = {"pause": 0.001, "timeout": 5.0, "image_preparation": "native"}
 
 
-@pytest.fixture(autouse=True)
-def _no_environment(monkeypatch):
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-
-
-@pytest.fixture
-def stand_in():
-    with StandIn().running() as server:
-        yield server
-
-
 def served(server, *, key=None, **options):
     return ServedVLM("served", Address(server.url, key), name="openai:served", **{**FAST, **options})
 
@@ -140,6 +128,13 @@ def test_a_server_that_never_answers_right_is_given_up_in_one_line(stand_in):
     with pytest.raises(UserError, match=r"gave garbled answers \(not JSON\) in 8 tries; see that it runs"):
         served(stand_in, concurrency=1).generate(make_requests(3, 1))
     assert len(stand_in.bodies) == 8
+
+
+def test_the_user_is_told_while_a_server_answers_wrong(stand_in, caplog):
+    stand_in.fault = lambda number: "garble" if number < 6 else None
+    assert served(stand_in, concurrency=1).generate(make_requests(3, 1))
+    [line] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert line == f"{stand_in.url} gave garbled answers (not JSON); it is tried again, up to 8 times."
 
 
 def test_what_is_in_progress_when_a_request_fails_is_not_lost(stand_in):

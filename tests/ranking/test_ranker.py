@@ -230,3 +230,12 @@ def test_a_damaged_description_is_named(content, model, tmp_path):
     (tmp_path / "ranker.json").write_text(content)
     with pytest.raises(UserError, match=r"ranker\.json.*calibrate and save again"):
         Ranker.load(tmp_path, model)
+
+
+def test_a_server_gives_no_attention_which_is_said_before_anything_is_sent(stand_in):
+    with pytest.raises(UserError, match="lad needs attention, and openai:served gives log-probabilities and replies only"):
+        Ranker.calibrate("openai:served", "scenes_random_n2", base_url=stand_in.url)
+    assert stand_in.bodies == []
+    ranker = Ranker.calibrate("openai:served", "scenes_random_n2", method="pride", base_url=stand_in.url)
+    [sample] = load_task("scenes_random_n2").samples("test", 1)
+    assert ranker.rank(sample.images, sample.caption).best in (0, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from lad_eval.models.server.address import KEY, Address
 
 T = TypeVar("T")
 
+_LOG = logging.getLogger(__name__)
+
 TRIES = 8
 """Times that a request is sent before it is given up; answers that ask to wait do not count."""
 PATIENCE = 900.0
@@ -28,6 +31,10 @@ _LONGEST_WAIT = 3600.0
 _CONNECTING = 10.0
 _LATER = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
 _SHOWN = 300
+_SAID_FROM = 3
+"""Tries in vain after which a line says so; fewer are common where a server is busy."""
+_SAID_EVERY = 30.0
+"""Seconds between two such lines."""
 
 
 class ServerError(UserError):
@@ -75,6 +82,7 @@ class Client:
         self._closing = Event()
         self._lock = Lock()
         self._open_at = 0.0
+        self._say_at = 0.0
         self._answered_at = time.monotonic()
 
     @property
@@ -144,8 +152,19 @@ class Client:
             tried += 1
             if tried == tries:
                 raise ServerError(f"{self.url} {fault} in {tried} tries; see that it runs, then give the same command again.")
+            if tried >= _SAID_FROM:
+                self._say(fault)
             if self._closing.wait(self._growing_pause(tried)):
                 raise ServerError(f"{self.url} {fault}.")
+
+    def _say(self, fault: str) -> None:
+        """Tells the user, now and then, why nothing comes."""
+        now = time.monotonic()
+        with self._lock:
+            if now < self._say_at:
+                return
+            self._say_at = now + _SAID_EVERY
+        _LOG.warning("%s %s; it is tried again, up to %d times.", self.url, fault, TRIES)
 
     def _growing_pause(self, times: int) -> float:
         """Seconds after a fault that came so many times; random, so that the threads do not all come back at once."""

@@ -36,8 +36,9 @@ class LadEvalAPI(ModelAPI):  # type: ignore[misc]
     """A vision-language model under one method; replies are identifiers. What is wrong is a PrerequisiteError of one line.
 
     Args:
-        model_name: `lad-tiny`, `random:<family>`, a model folder, or a hub id.
-        base_url, api_key, config: of inspect_ai; not used.
+        model_name: `lad-tiny`, `random:<family>`, a model folder, a hub id, or `openai:<name>`.
+        base_url: of a model behind a server, `openai:<name>`.
+        api_key, config: of inspect_ai; not used.
         arguments: -M, as `lad_eval.plugins.answering.Answering` takes them.
     """
 
@@ -45,7 +46,8 @@ class LadEvalAPI(ModelAPI):  # type: ignore[misc]
         super().__init__(model_name, base_url, api_key, [], config)
         with one_line():
             named = {name: as_written(value) for name, value in arguments.items()}
-            self._answering = Answering.from_arguments({"pretrained": model_name, **named})
+            server = {} if base_url is None else {"base_url": base_url}
+            self._answering = Answering.from_arguments({"pretrained": model_name, **server, **named})
         self._answering.show_progress = False  # inspect_ai has the terminal
         self._waiting: dict[tuple[str, str], Document] = {}
         self._replies: dict[tuple[str, str], str] = {}

@@ -33,7 +33,7 @@ class LmEvalModel(LM):  # type: ignore[misc]
         settings["device"] = "auto" if device in (None, "cuda:0") else device
         with one_line():
             self._answering = Answering.from_arguments(settings)
-        self._device = self._answering.vlm.model.device
+        self._device = self._answering.device
 
     def generate_until(self, requests: Sequence[Any], **_: Any) -> list[str]:
         """One reply per request; lm-eval's generation arguments have no effect, since methods read log-probabilities."""

@@ -29,7 +29,7 @@ class LadEval(lmms):  # type: ignore[misc]
         super().__init__()
         self._answering = Answering.from_arguments(arguments)
         self.batch_size = self._answering.batch_size
-        self.device = self._answering.vlm.model.device
+        self.device = self._answering.device
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: Mapping[str, Any] | None = None) -> LadEval:

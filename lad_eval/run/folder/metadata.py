@@ -28,6 +28,7 @@ class RunMetadata:
         calibration: where the calibration samples come from, see `calibration_of`.
         notes: for readers of the figures, one line each.
         data: number of the data's rows by their use, where the source counts them.
+        left_out: why members of a named set of methods were not run, by name.
     """
 
     environment: Mapping[str, Any]
@@ -35,6 +36,7 @@ class RunMetadata:
     calibration: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     data: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def again(cls, metrics: Mapping[str, Any]) -> RunMetadata:
@@ -55,6 +57,7 @@ class RunMetadata:
             metrics.get("calibration", {}),
             tuple(metrics.get("notes", ())),
             metrics.get("data", {}),
+            metrics.get("left_out", {}),
         )
 
 

@@ -141,8 +141,9 @@ def _same_order_note(method: str, control: Mapping[str, Any] | None) -> list[str
     if control is None or control["d_cross"]["value"] is None:
         return []
     same, cross, delta = (control[name] for name in ("d_same", "d_cross", "delta"))
+    replies, of = ("single replies", "drawn") if control.get("of") == "draws" else ("replies", "repetitions")
     return [
-        f"{method}: replies differ in {same['value']:.1f} % of pairs within one order ({control['repeats']} repetitions), in "
+        f"{method}: {replies} differ in {same['value']:.1f} % of pairs within one order ({control['repeats']} {of}), in "
         f"{cross['value']:.1f} % across orders; difference {delta['value']:.1f} [{delta['low']:.1f}, {delta['high']:.1f}]."
     ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -51,6 +51,7 @@ class _Difference(_Open):
 
 class _SameOrder(_Open):
     repeats: _Positive
+    of: Literal["repetitions", "draws"] = "repetitions"
     d_same: _Figure
     d_cross: _Figure
     delta: _Difference
@@ -110,6 +111,7 @@ class _Metrics(_Open):
     versions: dict[str, str | None] = Field(default_factory=dict)
     calibration: _Calibration = _Calibration()
     notes: list[str] = Field(default_factory=list)
+    left_out: dict[str, str] = Field(default_factory=dict)
     data: dict[str, _Count] = Field(default_factory=dict)
     methods: Annotated[dict[_Name, _Method], Field(min_length=1)]
     tests: _Tests = _Tests()
