@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lad_eval.attention.interventions import Intervention
 from lad_eval.errors import UserError
@@ -20,6 +20,7 @@ from lad_eval.models.base import (
     Batched,
     Calibratable,
     Changeable,
+    ReadsProbes,
     ReadsPrompts,
     by_identifiers,
     calibration_origin,
@@ -37,6 +38,8 @@ from lad_eval.tasks.task import Task
 from lad_eval.terminal import counted
 
 logger = logging.getLogger(__name__)
+
+Computed = TypeVar("Computed")
 
 
 def orders_of(methods: Collection[Method]) -> frozenset[Orders]:
@@ -288,12 +291,43 @@ def run_requests(model: VLM, requests: Sequence[Request], keep: Callable[[Eviden
     Raises:
         DataError: the model cannot take a request; none is run then.
     """
+    yield from map(len, _stored(in_batches(model, requests), keep))
+
+
+def run_with_probes(
+    model: ReadsProbes, groups: Sequence[Sequence[Request]], keep: Sequence[Callable[[Evidence], object]]
+) -> Iterator[int]:
+    """As `run_requests`, for requests together with probes of the same images.
+
+    Args:
+        model: not under an intervention.
+        groups: a request and its probes, equally many.
+        keep: for the rows of the requests, and for those of each probe of theirs.
+
+    Raises:
+        DataError: the model cannot take a request; none is run then.
+    """
+    by_key = {group[0].key: group for group in groups}
+    if isinstance(model, ReadsPrompts):
+        refuse(model.check_prompts([request for group in groups for request in group], exact=0).faults)
+
+    def store(rows: Sequence[Evidence]) -> None:
+        for part, keep_part in zip(rows, keep, strict=True):
+            keep_part(part)
+
+    for requests in by_identifiers([group[0] for group in groups]):
+        batches = model.probed_batches([by_key[request.key] for request in requests])
+        yield from (len(rows[0]) for rows in _stored(batches, store))
+
+
+def _stored(batches: Iterable[Computed], keep: Callable[[Computed], object]) -> Iterator[Computed]:
+    """The batches, each passed to `keep` in a thread while the next one is computed."""
     with ThreadPoolExecutor(1, "lad-eval-store") as pool:
         before: Future[object] | None = None
-        for batch in in_batches(model, requests):
+        for batch in batches:
             if before is not None:
                 before.result()
             before = pool.submit(keep, batch)
-            yield len(batch)
+            yield batch
         if before is not None:
             before.result()
