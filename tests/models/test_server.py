@@ -22,6 +22,7 @@ from lad_eval.models.registry import check_model, load_model, load_prompt_reader
 from lad_eval.models.server.address import Address, check_url
 from lad_eval.models.server.answers import candidate_log_probs, read_completion
 from lad_eval.models.server.client import Client, retry_after
+from lad_eval.models.server.messages import encode_png
 from lad_eval.models.server.model import ServedVLM
 from tests.models.requests import Noise, make_requests
 from tests.models.stand_in import StandIn, identity, names, question
@@ -31,6 +32,23 @@ FAST = {"pause": 0.001, "timeout": 5.0, "image_preparation": "native"}
 
 def served(server, *, key=None, **options):
     return ServedVLM("served", Address(server.url, key), name="openai:served", **{**FAST, **options})
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1), (336, 336), (301, 17)])
+@pytest.mark.parametrize("kind", ["noise", "white", "stripes"])
+def test_images_are_sent_without_loss(size, kind):
+    width, height = size
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    if kind != "noise":
+        pixels[:] = 255
+        pixels[1::2] = 255 if kind == "white" else 0
+    png = encode_png(Image.fromarray(pixels))
+    Image.open(io.BytesIO(png)).verify()
+    sent = Image.open(io.BytesIO(png))
+    assert (sent.format, sent.mode, sent.size) == ("PNG", "RGB", size)
+    assert np.array_equal(np.asarray(sent), pixels)
+    if kind != "noise" and size == (336, 336):
+        assert len(png) < 0.02 * pixels.nbytes
 
 
 def images_of(body):
