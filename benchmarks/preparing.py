@@ -99,8 +99,8 @@ def _new(model: Any, processor: Any, plan: Plan) -> Table:
         f"Preparing a request of {n} new JPEGs of {_SIZE[0]} x {_SIZE[1]} (Qwen2.5-VL's processor, {THREADS} threads)",
         ("orders of a sample", "CPU time, ms", f"by {THREADS}, ms", "wall, ms"),
         rows,
-        f"CPU time of all threads together; divided by {THREADS}, it is what the wall cannot be less than. Whatever else runs on the "
-        f"machine adds to the wall. Goal: at most {GOAL:g} ms of the wall.",
+        f"CPU time of all threads together; divided by {THREADS}, it is what the wall cannot be less than. Whatever else runs on "
+        f"the machine adds to the wall. Goal: at most {GOAL:g} ms of the wall.",
     )
 
 
