@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks.models import Plan, requests_for
 from benchmarks.preparing import Photo
 from benchmarks.report import Table
+from benchmarks.timer import stage_costs
 from lad_eval.evidence.replies import Decoding
 from lad_eval.models.inputs.images import ImageCache
 from lad_eval.models.server.address import Address
@@ -59,15 +60,9 @@ def _stages(requests: list[Request]) -> Table:
         "PNG": encode_png,
         "base64": base64.b64encode,
     }
-    seconds = dict.fromkeys(stages, 0.0)
-    for source in sources:
-        result: Any = source
-        for stage, work in stages.items():
-            started = time.process_time()
-            result = work(result)
-            seconds[stage] += time.process_time() - started
-    rows = [(stage, f"{1000 * spent / len(sources):.2f}") for stage, spent in seconds.items()]
-    total = 1000 * sum(seconds.values()) / len(sources)
+    costs = stage_costs(sources, stages)
+    total = sum(costs.values())
+    rows = [(stage, f"{cost:.2f}") for stage, cost in costs.items()]
     a_request = total * len(sources) / len(requests)
     note = f"{total:.1f} ms in all, which makes {a_request:.1f} ms a request where {ORDERS} orders show the same {N} images."
     return Table("A new photograph on its way into a request", ("stage", "ms of CPU time"), rows, note)

@@ -1,7 +1,9 @@
 """Least recently used first out, and never more bytes than the capacity."""
 
 import random
+import threading
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -56,3 +58,31 @@ def test_as_a_slow_obvious_cache(capacity):
                 slow.move_to_end(key)
             assert cache.get(key) == slow.get(key)
         assert (len(cache), cache.held_bytes) == (len(slow), sum(map(len, slow.values())))
+
+
+def test_threads_that_need_one_value_wait_for_the_one_that_makes_it():
+    cache, began, going_on, made = ByteLRU(9, len), threading.Event(), threading.Event(), []
+
+    def make():
+        made.append(threading.get_ident())
+        began.set()
+        assert going_on.wait(5)
+        return "xx"
+
+    with ThreadPoolExecutor(4) as pool:
+        values = [pool.submit(cache.get_or_make, "a", make) for _ in range(4)]
+        assert began.wait(5)
+        assert cache.get_or_make("b", lambda: "y") == "y", "another value is not held up"
+        going_on.set()
+        assert [value.result() for value in values] == ["xx"] * 4
+    assert len(made) == 1
+    assert cache.get_or_make("a", lambda: "never made") == "xx"
+
+
+def test_a_value_that_could_not_be_made_is_made_by_the_next_who_needs_it():
+    cache = ByteLRU(9, len)
+    with pytest.raises(ValueError, match="unreadable"):
+        cache.get_or_make("a", lambda: int("unreadable"))
+    assert cache.get_or_make("a", lambda: "x") == "x"
+    assert cache.get_or_make("large", lambda: 10 * "x") == 10 * "x"
+    assert len(cache) == 1

@@ -27,6 +27,7 @@ class ByteLRU(Generic[Key, Value]):
         self._size_of = size_of
         self._held: OrderedDict[Key, Value] = OrderedDict()
         self._lock = Lock()
+        self._making: dict[Key, Lock] = {}
         self.held_bytes = 0
 
     def __len__(self) -> int:
@@ -38,6 +39,23 @@ class ByteLRU(Generic[Key, Value]):
             if key in self._held:
                 self._held.move_to_end(key)
             return self._held.get(key)
+
+    def get_or_make(self, key: Key, make: Callable[[], Value]) -> Value:
+        """The value; made and stored if it is not there. Threads that need it at the same time wait for the one that makes it."""
+        if (value := self.get(key)) is not None:
+            return value
+        with self._lock:
+            lock = self._making.setdefault(key, Lock())
+        try:
+            with lock:
+                value = self.get(key)
+                if value is None:
+                    value = make()
+                    self.put(key, value)
+        finally:
+            with self._lock:
+                self._making.pop(key, None)
+        return value
 
     def put(self, key: Key, value: Value) -> None:
         """Stores a value, marked as used; one larger than the capacity is not stored and drops no others."""

@@ -71,14 +71,10 @@ class ImageCache:
         Raises:
             DataError: it cannot be read.
         """
-        held = self._held.get(source.digest)
-        if held is None:
-            held = self.read(source)
-            self._held.put(source.digest, held)
-        return held
+        return self._held.get_or_make(source.digest, lambda: self.read(source))
 
     def read(self, source: ImageSource) -> PreparedImage:
-        """The image, prepared anew.
+        """The image, read and prepared again.
 
         Raises:
             DataError: it cannot be read.

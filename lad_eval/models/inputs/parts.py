@@ -116,17 +116,18 @@ class PartsCache:
         shown = _shown(requests)
         known = {digest: self._held.get((digest, settings)) for digest in shown}
         parts = {digest: one for digest, one in known.items() if one is not None}
-        missing = [shown[digest] for digest in shown if digest not in parts]
+        missing = [digest for digest in shown if digest not in parts]
 
-        def make(item: tuple[ImageSource, str]) -> PictureParts:
-            prepared = self._read(item)
+        def make(digest: str) -> PictureParts:
+            prepared = self._read(shown[digest])
             with self._alone:
                 outputs = dict(self._processor([[prepared.image]], **options))
             return PictureParts(outputs, prepared.image.size, prepared.original)
 
-        for (source, _), made in zip(missing, self._mapped(make, missing), strict=True):
-            self._held.put((source.digest, settings), made)
-            parts[source.digest] = made
+        def made(digest: str) -> PictureParts:
+            return self._held.get_or_make((digest, settings), lambda: make(digest))
+
+        parts.update(zip(missing, self._mapped(made, missing), strict=True))
         return parts
 
     def read(self, requests: Sequence[Request]) -> dict[str, PreparedImage]:

@@ -7,7 +7,7 @@ import json
 import struct
 import zlib
 from collections.abc import Mapping
-from threading import Lock
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,8 +41,6 @@ class ChatMessages:
         self._images = ImageCache(preparation)
         self._extra = dict(extra or {})
         self._parts: ByteLRU[str, bytes] = ByteLRU(CACHE_BYTES, len)
-        self._encoding: dict[str, Lock] = {}
-        self._lock = Lock()
 
     def body(self, request: Request, model: str, **fields: Any) -> bytes:
         """The body of a chat completion, as JSON; joined from parts, since images are long and shown in several orders.
@@ -56,7 +54,7 @@ class ChatMessages:
             DataError: an image cannot be read.
         """
         with showing(request.sample_id):
-            images = [self._part(source) for source in request.images]
+            images = [self._parts.get_or_make(source.digest, partial(self._encoded, source)) for source in request.images]
         start = _json({"model": model, **fields, **self._extra}).removesuffix(b"}")
         start += b', "messages": [{"role": "user", "content": ['
         shown = images
@@ -67,21 +65,8 @@ class ChatMessages:
         parts = [start, *(part for one in shown for part in (one, b", "))]
         return b"".join([*parts, _json({"type": "text", "text": request.question}), b"]}]}"])
 
-    def _part(self, source: ImageSource) -> bytes:
-        """An image as a part of a message. Threads that need the same image at once wait for one of them."""
-        digest = source.digest
-        with self._lock:
-            lock = self._encoding.setdefault(digest, Lock())
-        with lock:
-            part = self._parts.get(digest)
-            if part is None:
-                part = self._encoded(source)
-                self._parts.put(digest, part)
-        with self._lock:
-            self._encoding.pop(digest, None)
-        return part
-
     def _encoded(self, source: ImageSource) -> bytes:
+        """An image as a part of a message."""
         png = encode_png(self._images.read(source).image)
         start = f'{{"type": "image_url", "image_url": {{"url": "data:image/{IMAGE_FORMAT};base64,'.encode()
         return b"".join((start, base64.b64encode(png), b'"}}'))
