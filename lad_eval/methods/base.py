@@ -73,6 +73,8 @@ class Method(ABC):
         renamed: current name of a parameter by its former name, which names of methods and files may still use.
         moves_letters: whether its other displayed orders must give every option another letter, so that orders of the images
             alone do not serve.
+        transductive: whether an answer depends on the other evaluated rows: they must be decided together, and with other samples
+            the same question may be answered otherwise.
     """
 
     name: ClassVar[str]
@@ -82,6 +84,7 @@ class Method(ABC):
     reads_right_images: ClassVar[bool] = False
     renamed: ClassVar[Mapping[str, str]] = {}
     moves_letters: ClassVar[bool] = False
+    transductive: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

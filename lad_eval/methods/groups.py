@@ -52,14 +52,16 @@ def group_of(method: Method) -> Group:
 def needs_of(method: Method) -> tuple[str, ...]:
     """What a method needs besides one pass over each question.
 
-    "labels": calibration samples whose right images are known; "calibration": calibration samples alone; "probes"; or the
-    number of passes over other orders.
+    "labels": calibration samples whose right images are known; "calibration": calibration samples alone; "probes"; "test set": an
+    answer depends on the other evaluated questions; or the number of passes over other orders.
     """
     needs = []
     if method.calibrates or method.condition.learns:
         needs.append("labels" if method.learner.reads_right_images else "calibration")
     if method.probes or method.calibration_probes:
         needs.append("probes")
+    if method.transductive:
+        needs.append("test set")
     if method.orders != "identity":
         needs.append("N passes" if method.orders == "cyclic" else f"{method.most_orders or RANDOM_ORDERS} passes")
     return tuple(needs)

@@ -105,8 +105,10 @@ class OverOrders(OrdersMethod):
         """Lets another method decide each order.
 
         Raises:
-            UserError: the method uses several orders itself.
+            UserError: the method uses several orders itself, or its answers depend on other rows.
         """
+        if decision.transductive:
+            raise UserError(f"{self.name} cannot be joined with {decision.name}, whose answers depend on the other questions.")
         if decision.orders != "identity":
             raise UserError(f"{self.name} cannot be joined with {decision.name}: both use several displayed orders.")
         self._decision = decision

@@ -84,6 +84,7 @@ class PriDeOriginal(OrdersMethod):
     needs: frozenset[Requirement] = frozenset({"log_probs"})
     orders = "cyclic"
     moves_letters = True
+    transductive = True
     renamed: ClassVar[Mapping[str, str]] = {"draws": "repetitions"}
 
     def __init__(

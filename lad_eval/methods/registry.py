@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
 
 from lad_eval.methods.base import Method
+from lad_eval.methods.batch_calibration import BatchCalibration
 from lad_eval.methods.capcal import CapCal
 from lad_eval.methods.cc import ContextualCalibration
 from lad_eval.methods.evidence_method import EvidenceMethod
@@ -103,6 +104,7 @@ METHODS: Registry[NamedMethod] = Registry(
         "icr": named(ICR),
         "permutation-average": named(PermutationAverage),
         "pride-original": named(PriDeOriginal, kind="protocol"),
+        "batch-calibration": named(BatchCalibration, kind="protocol"),
         "average-cyclic": named(
             PermutationAverage,
             "Averaged over the N cyclic shifts: permutation-average, over any decision.",

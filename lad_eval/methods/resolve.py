@@ -37,10 +37,11 @@ def make_evidence_method(name: str, **overrides: Any) -> EvidenceMethod:
     """As `make_method`, where the name must be of a method that scores rows of evidence: `calibrate`, then `predict`.
 
     Raises:
-        UserError: it reads replies, needs several displayed orders or probes, or as `make_method`.
+        UserError: it reads replies, needs several displayed orders, probes or other questions, or as `make_method`.
     """
     method = make_method(name, **overrides)
-    if not isinstance(method, EvidenceMethod) or method.orders != "identity" or method.probes or method.calibration_probes:
+    more = method.probes or method.calibration_probes or method.transductive
+    if not isinstance(method, EvidenceMethod) or method.orders != "identity" or more:
         raise UserError(f"{name} does not answer from one pass of the model; use lad, lad-unlabelled, pride or the like.")
     return method
 

@@ -280,12 +280,16 @@ def check_answers_here(method: Method, *, interventions: bool = False) -> None:
         interventions: whether interventions are allowed.
 
     Raises:
-        UserError: the method reads replies, or changes the prompt or the model.
+        UserError: the method reads replies or probes, decides all questions together, or changes the prompt or the model.
     """
     if "replies" in method.needs:
         raise UserError(f"{method.name} reads the model's replies rather than evidence; use `lad-eval run`.")
     if method.probes or method.calibration_probes:
         raise UserError(f"{method.name} reads probes, questions with replaced content, which run with `lad-eval run` only.")
+    if method.transductive:
+        raise UserError(
+            f"{method.name} decides all questions of a run together, and a harness hands over a few; use `lad-eval run`."
+        )
     if method.condition.prompt_variants or (method.condition.intervention is not None and not interventions):
         raise UserError(
             f"{method.condition.label} changes the prompt or the model, which the harness controls; use `lad-eval run`."

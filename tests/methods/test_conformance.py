@@ -11,6 +11,7 @@ VARIANTS = {name: (lambda name=name: make_method(name)) for name in method_names
     "raw-image": lambda: RawAttention(layers=(2, 3), span="image"),
     "majority": Majority,
     **{f"cc-{probe}": (lambda probe=probe: make_method("cc", probe=probe)) for probe in ("caption", "images", "words")},
+    "batch": lambda: make_method("batch-calibration"),
     "capcal-adaptive": lambda: make_method("capcal", rate="adaptive", images="noise"),
     "icr-calibration": lambda: make_method("icr", probe="calibration", layers=(1, 3)),
     "purified-log": lambda: PurifiedAttention(attention_mean="log", layers="all", top_k=4),

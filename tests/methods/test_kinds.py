@@ -29,7 +29,12 @@ from lad_eval.registry import RegistryError
 
 
 def test_a_method_is_of_one_kind_and_only_evidence_is_predicted_from():
-    classes = {"evidence": (EvidenceMethod, OrdersMethod), "protocol": OrdersMethod, "orders": OverOrders, "replies": ReplyMethod}
+    classes = {
+        "evidence": (EvidenceMethod, OrdersMethod),
+        "protocol": (EvidenceMethod, OrdersMethod),
+        "orders": OverOrders,
+        "replies": ReplyMethod,
+    }
     for kind, expected in classes.items():
         for name in names_of(kind):
             assert issubclass(METHODS[name].method, expected), name

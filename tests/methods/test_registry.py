@@ -165,7 +165,7 @@ def test_every_part_of_a_method_stands_in_one_registry_with_its_kind():
     kinds = {kind: tuple(names_of(kind)) for kind in get_args(Kind)}
     assert kinds == {
         "evidence": method_names(),
-        "protocol": ("pride-original",),
+        "protocol": ("pride-original", "batch-calibration"),
         "orders": ("average-cyclic", "average-random", "majority"),
         "replies": ("generate", "cot", "self-consistency"),
     }

@@ -32,7 +32,7 @@ _CONNECTING = 10.0
 _LATER = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
 _SHOWN = 300
 _SAID_FROM = 3
-"""Tries in vain from which on the user is told; fewer are common where a server is busy."""
+"""Tries in vain after which a line says so; fewer are common where a server is busy."""
 _SAID_EVERY = 30.0
 """Seconds between two such lines."""
 
