@@ -74,7 +74,7 @@ Columns = Annotated[
     typer.Option(
         "--columns",
         help="Columns of the table, separated by commas: accuracy, interval, rstd, consistency, flip, osi, ckld, rsd, "
-        "bias-score, unparsable, passes, needs, group. --json has all figures.",
+        "bias-score, d-same, d-cross, delta, unparsable, passes, needs, group. --json has all figures.",
         show_default=False,
     ),
 ]

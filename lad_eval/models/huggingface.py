@@ -16,7 +16,7 @@ from lad_eval.attention.layout import PromptLayout
 from lad_eval.attention.recorder import record_last_row
 from lad_eval.attention.support import check_supported
 from lad_eval.attention.windows import batch_windows
-from lad_eval.errors import UnsupportedModelError, UserError
+from lad_eval.errors import OutOfMemoryError, UnsupportedModelError, UserError
 from lad_eval.evidence.replies import Decoding, Reply
 from lad_eval.evidence.table import Evidence
 from lad_eval.models.base import (
@@ -34,7 +34,7 @@ from lad_eval.models.base import (
     refuse,
 )
 from lad_eval.models.fingerprint import describe
-from lad_eval.models.inference.batching import Batcher, OutOfMemoryError, automatic_size, by_length, free_memory, is_out_of_memory
+from lad_eval.models.inference.batching import Batcher, automatic_size, by_length, free_memory, is_out_of_memory
 from lad_eval.models.inference.continuation import (
     continue_prefixes,
     end_ids,

@@ -12,10 +12,10 @@ import torch
 from lad_eval.attention.interventions import Intervention
 from lad_eval.attention.layout import PromptLayout, padding_unknown
 from lad_eval.attention.spans import Spans
-from lad_eval.errors import UnsupportedModelError
+from lad_eval.errors import OutOfMemoryError, UnsupportedModelError
 from lad_eval.evidence.replies import Decoding
 from lad_eval.models.base import PromptFault, refuse
-from lad_eval.models.inference.batching import OutOfMemoryError, is_out_of_memory
+from lad_eval.models.inference.batching import is_out_of_memory
 from lad_eval.models.inference.continuation import align_prompt_end
 from lad_eval.models.inference.generation import GumbelSampler, neutral_generation, reply_length
 from lad_eval.models.prompts.check import too_long

@@ -16,7 +16,7 @@ import torch
 from lad_eval.attention.interventions import Intervention
 from lad_eval.attention.layout import PromptLayout, padding_unknown
 from lad_eval.attention.spans import Spans
-from lad_eval.errors import DataError, UnsupportedModelError, UserError
+from lad_eval.errors import DataError, OutOfMemoryError, UnsupportedModelError, UserError
 from lad_eval.evidence.replies import Decoding, Reply
 from lad_eval.evidence.table import Evidence
 from lad_eval.models.base import (
@@ -28,7 +28,7 @@ from lad_eval.models.base import (
     check_not_calibrated_on,
     refuse,
 )
-from lad_eval.models.inference.batching import OutOfMemoryError, is_out_of_memory
+from lad_eval.models.inference.batching import is_out_of_memory
 from lad_eval.models.inputs.images import check_image_preparation
 from lad_eval.models.interventions import InterventionMixin
 from lad_eval.models.prompts.check import context_length

@@ -162,7 +162,7 @@ def check_method(entries: Entries, model: str, task: Task, *, made: Mapping[str,
     Raises:
         UserError: it cannot.
     """
-    if made and made.get("class") != OUR_MODEL or not made and (dict.__contains__(entries, model) or model not in entries):
+    if (made and made.get("class") != OUR_MODEL) or (not made and (dict.__contains__(entries, model) or model not in entries)):
         return
     check_options(task, [entries.served(str(made["model"]) if made else model).make()])
 
