@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 NAMES = (
-    *("evidence_pass", "candidates", "whole_run", "batches", "throughput", "preparing", "harness", "windows"),
+    *("evidence_pass", "candidates", "probes", "whole_run", "batches", "throughput", "preparing", "harness", "windows"),
     *("run_memory", "mining", "pruning", "cross_image", "replies", "servers", "gpu"),
 )
 

@@ -54,7 +54,7 @@ def _evidence(model: HuggingFaceVLM, batch: Any, *, seen: bool) -> Callable[[int
     def look(_: int) -> Any:
         if not seen:
             model._features.clear()
-        return model._forward(batch, None)
+        return model._pass(batch)
 
     return look
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,8 @@ from lad_eval.errors import UnsupportedModelError
 
 NOT_FOR_THE_MODEL = frozenset({"text_replacement_offsets", "labels"})
 """Entries of a processor's output that must be removed before the model is called (PaliGemma's always has labels)."""
+# The most tokens of an image's label, and of what a template puts between it and the image.
+_LABEL = 32
 
 
 @dataclass(frozen=True)
@@ -22,14 +24,18 @@ class Spans:
     Attributes:
         image: Int[batch, N, 2], from an image's first to its last image token, including what a family puts between an image's
             own tokens (row breaks, tile marks).
-        delimited: Int[batch, N, 2], including the surrounding special tokens that all images of the row share.
+        delimited: Int[batch, N, 2], including the surrounding special tokens that all images of the row share, and the image's
+            label.
         owner: Int[batch, T], the image of each visual token, by index, and -1 elsewhere: text, padding, and what a family puts
             between an image's own tokens.
+        label: Int[batch, N], how many tokens from each label's beginning on stand before what `delimited` has without labels;
+            None: images have no labels.
     """
 
     image: torch.Tensor
     delimited: torch.Tensor
     owner: torch.Tensor
+    label: torch.Tensor | None = None
 
     @property
     def length(self) -> int:
@@ -39,6 +45,13 @@ class Spans:
     def extended(self, count: int) -> Spans:
         """Spans of the same prompts with `count` text tokens appended."""
         return replace(self, owner=torch.nn.functional.pad(self.owner, (0, count), value=-1))
+
+    def in_labels(self) -> torch.Tensor:
+        """Bool[batch, T]: the tokens of the images' labels, and what a template puts between a label and its image."""
+        if self.label is None:
+            return torch.zeros_like(self.owner, dtype=torch.bool)
+        start, tokens = self.delimited[..., 0], torch.arange(self.length)[None, :, None]
+        return ((tokens >= start[:, None]) & (tokens < (start + self.label)[:, None])).any(dim=-1)
 
     def membership(self, device: torch.device | str) -> torch.Tensor:
         """Float[batch, length, 2 N]: 1 where a token lies in an image's span; the N plain spans, then the N delimited ones."""
@@ -120,6 +133,34 @@ def cut_spans(ids: torch.Tensor, token: int, counts: Sequence[Sequence[int]], to
         delimited.append(_widen(spans, row.tolist(), special))
         owner[b, visual] = torch.arange(len(row_counts)).repeat_interleave(torch.tensor(row_counts))
     return Spans(torch.tensor(plain), torch.tensor(delimited), owner)
+
+
+def labelled_spans(spans: Spans, ids: torch.Tensor, labels: Sequence[Sequence[str]], decode: Callable[[list[int]], str]) -> Spans:
+    """The spans with the delimited ones widened to the label before each image.
+
+    A label begins with the last token from which on the text before an image, without white space, contains it.
+
+    Args:
+        spans: of `image_spans`.
+        ids: Int[batch, T].
+        labels: texts, row by row, one for each image.
+        decode: maps token ids to their text.
+
+    Raises:
+        UnsupportedModelError: an image's label is not the text before it.
+    """
+    delimited = spans.delimited.clone()
+    for b, row in enumerate(ids.tolist()):
+        floor = 0
+        for k, label in enumerate(labels[b]):
+            start, wanted = int(delimited[b, k, 0]), "".join(label.split())
+            places = range(start - 1, max(floor, start - _LABEL) - 1, -1)
+            begin = next((i for i in places if wanted in "".join(decode(row[i:start]).split())), None)
+            if begin is None:
+                raise UnsupportedModelError(f"The prompt lacks {label!r} before image {k + 1}; leave out methods with labelled.")
+            delimited[b, k, 0] = begin
+            floor = int(delimited[b, k, 1])
+    return replace(spans, delimited=delimited, label=spans.delimited[..., 0] - delimited[..., 0])
 
 
 def _token_counts(

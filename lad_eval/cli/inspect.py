@@ -240,7 +240,7 @@ def _methods() -> Iterator[str]:
 _CHANGES = "changes of prompt or model"
 _READ = {"log_probs": "logits", "attention": "attention", "replies": "replies"}
 _JOINED = (
-    "Parts are joined by +: prompt variants (instruction) + interventions (sofa, capl, fastv, ...), in order + orders",
+    "Parts are joined by +: prompt variants (instruction, labelled) + interventions (sofa, capl, ...), in order + orders",
     "(average-cyclic, average-random, majority) + one decision (all others), such as sofa(sigma=0.3)+lad(top_k=1).",
     "Without a part of a kind, the question, the model or the displayed order stays unchanged, and vanilla decides.",
     "Prompt variants and interventions run the model again; everything else is decided from stored evidence.",

@@ -125,8 +125,12 @@ def inspect(content: bytes) -> PictureHeader:
         return PictureHeader((width, height) if orientation < 5 else (height, width), mode, done)
 
 
-def as_rgb(image: Image) -> Image:
+def as_rgb(image: Image, *, copy: bool = True) -> Image:
     """A picture in memory in RGB: deep grey scaled (`lad_eval.data.decoding`), alpha flattened on white.
+
+    Args:
+        image: in any mode.
+        copy: False: a picture in RGB is returned itself, loaded.
 
     Raises:
         RefusedError: none of its values is finite, or Pillow cannot convert it.
@@ -141,6 +145,9 @@ def as_rgb(image: Image) -> Image:
         return ground.convert("RGB")
     if image.mode == "LAB":
         return _lab_as_rgb(image)
+    if image.mode == "RGB" and not copy:
+        image.load()
+        return image
     return image.convert("RGB")
 
 

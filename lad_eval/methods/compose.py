@@ -19,7 +19,7 @@ from lad_eval.methods.registry import METHODS, NamedMethod, names_of
 from lad_eval.names import JOIN, Part, parse_parts, spell
 from lad_eval.parameters import Parameter, ParameterError, check_names, parse_values
 from lad_eval.registry import Registry
-from lad_eval.tasks.prompts import PROMPT_VARIANTS
+from lad_eval.tasks.prompts import PROMPT_VARIANTS, labelling_of
 
 
 @dataclass(frozen=True)
@@ -151,8 +151,11 @@ def composition(name: str) -> Composition:
         if twice := [each for each in dict.fromkeys(names) if names.count(each) > 1]:
             raise ParameterError(f"{name!r} has {twice[0]!r} twice.")
     for part in parts_of["prompt variant"]:
-        PROMPT_VARIANTS[part.name]  # a variant that does not load fails here, before a model is loaded
         check_names(part.name, part.settings, ())
+    # A variant that does not load fails here, before a model is loaded.
+    labelled = [part.name for part in parts_of["prompt variant"] if PROMPT_VARIANTS[part.name].labelling is not None]
+    if len(labelled) > 1:
+        raise ParameterError(f"{name!r} joins {' and '.join(labelled)}, and images have one label at most.")
     orders, decision = (next(iter(parts_of[kind]), None) for kind in ("orders", "decision"))
     if orders is not None and decision is not None:
         _check_joins(name, orders.name, decision.name)
@@ -179,13 +182,15 @@ def _check_joins(name: str, orders: str, decision: str) -> None:
 
 
 def _check_can_differ(name: str, method: Method) -> None:
-    """Refuses to read the answer's place where it is the same for every order."""
+    """Refuses to read the answer's place where it is the same for every order; a label that images have may be read."""
+    if labelling_of(method.condition.prompt_variants) is not None:
+        return
     intervention = method.condition.intervention
     invariant = [] if intervention is None else [part.name for part in intervention.members if part.order_invariant]
     if invariant and method.needs != {"attention"}:
         raise ParameterError(
             f"{name!r}: under {invariant[0]} the same place is answered in every order; join what reads attention only, such as "
-            f"{invariant[0]}+attention-sorting."
+            f"{invariant[0]}+attention-sorting, or label the images: labelled-places+{invariant[0]}."
         )
 
 

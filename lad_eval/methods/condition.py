@@ -34,6 +34,10 @@ class Condition:
         """The same without a probe."""
         return replace(self, probe=None)
 
+    def shows_images_of(self, other: Condition) -> bool:
+        """Whether it is a probe of another condition, without intervention, that shows the images of its requests."""
+        return self.probe is not None and self.probe.images == "own" and other == self.base and self.intervention is None
+
     @property
     def learns(self) -> bool:
         """Whether its intervention must be calibrated before the model is run under it."""

@@ -137,6 +137,21 @@ class Batched(Protocol):
 
 
 @runtime_checkable
+class ReadsProbes(Protocol):
+    """A model that can read probes of the same images together with their requests, at less than the cost of a pass each."""
+
+    def probed_batches(self, groups: Sequence[Sequence[Request]]) -> Iterator[list[Evidence]]:
+        """The rows of requests and their probes, batch by batch in any order.
+
+        Args:
+            groups: a request and its probes, equally many; all requests have the same identifiers and number of images.
+
+        Returns:
+            For each batch, rows of its requests, then rows of each probe of theirs in the same order.
+        """
+
+
+@runtime_checkable
 class Limited(Protocol):
     """A model that gives less than evidence with attention, and cannot be run under interventions.
 

@@ -13,10 +13,9 @@ import torch
 
 from lad_eval.attention.interventions import Intervention
 from lad_eval.attention.layout import PromptLayout
-from lad_eval.attention.recorder import record_last_row
 from lad_eval.attention.support import check_supported
 from lad_eval.attention.windows import batch_windows
-from lad_eval.errors import OutOfMemoryError, UnsupportedModelError, UserError
+from lad_eval.errors import OutOfMemoryError, UserError
 from lad_eval.evidence.replies import Decoding, Reply
 from lad_eval.evidence.table import Evidence
 from lad_eval.models.base import (
@@ -35,14 +34,8 @@ from lad_eval.models.base import (
 )
 from lad_eval.models.fingerprint import describe
 from lad_eval.models.inference.batching import Batcher, automatic_size, by_length, free_memory, is_out_of_memory
-from lad_eval.models.inference.continuation import (
-    continue_prefixes,
-    end_ids,
-    last_logits,
-    select,
-    set_rope_deltas,
-    with_positions,
-)
+from lad_eval.models.inference.continuation import end_ids, last_logits, set_rope_deltas, with_positions
+from lad_eval.models.inference.evidence_pass import EvidencePass, Read
 from lad_eval.models.inference.generation import neutral_generation, reply_length
 from lad_eval.models.inference.replies import write_replies
 from lad_eval.models.inputs.features import FeatureCache
@@ -107,6 +100,7 @@ class HuggingFaceVLM(InterventionMixin):
         self._prepare = Preparation(model, processor, self._conversation, preparation)
         self._prompts = PromptChecker(self._conversation, self._prepare, model.config, processor, self.name)
         self._features = FeatureCache(model)
+        self._pass = EvidencePass(model, processor.tokenizer, self.name, self._inputs)
         self._tokens_that_fit: int | None = None
 
     @property
@@ -153,9 +147,31 @@ class HuggingFaceVLM(InterventionMixin):
         check_not_calibrated_on(intervention, requests)
 
         def evidence_of(batch: Sequence[tuple[int, Request]], prepared: Batch) -> Evidence:
-            return self._evidence_of(batch, prepared, intervention)
+            read = self._pass(prepared, self._changed(prepared, intervention))
+            return self._rows([request for _, request in batch], prepared, read, intervention)
 
         return self._batches(requests, evidence_of)
+
+    def probed_batches(self, groups: Sequence[Sequence[Request]]) -> Iterator[list[Evidence]]:
+        """See `lad_eval.models.base.ReadsProbes`; the model must not be under an intervention.
+
+        A probe is read from the cache of its request's prompt where that has the same results, else in a pass of its own.
+        """
+        if self._intervention is not None:
+            raise UserError(f"{self.name} reads probes together with their requests only without interventions.")
+        for probes in list(zip(*groups, strict=True))[1:]:
+            self._prepare.check_sizes(probes)
+            refuse(self._prompts.report(probes).faults)
+
+        def use(batch: Sequence[tuple[int, Request]], prepared: Batch) -> list[Evidence]:
+            requests = list(zip(*(groups[index] for index, _ in batch), strict=True))
+            batches = [prepared, *map(self._prepare, requests[1:])]
+            for probes, each in zip(requests[1:], batches[1:], strict=True):
+                refuse(self._prompts.length_faults(probes, each, None))
+            read = self._pass.with_probes(prepared, batches[1:])
+            return [self._rows(*one, None) for one in zip(requests, batches, read, strict=True)]
+
+        return self._batches([group[0] for group in groups], use)
 
     def generate(self, requests: Sequence[Request], *, max_new_tokens: int = 16) -> list[str]:
         """Greedy free text, one reply per request, without special tokens and without the model's generation settings."""
@@ -289,51 +305,21 @@ class HuggingFaceVLM(InterventionMixin):
 
         return {key: moved(value) for key, value in inputs.items()}
 
-    def _evidence_of(self, batch: Sequence[tuple[int, Request]], prepared: Batch, intervention: Intervention | None) -> Evidence:
-        started = time.perf_counter()
-        requests = [request for _, request in batch]
-        log_probs, attention, delimited = self._forward(prepared, intervention)
-        seconds = time.perf_counter() - started
+    def _rows(self, requests: Sequence[Request], prepared: Batch, read: Read, intervention: Intervention | None) -> Evidence:
         n = len(requests)
         return Evidence.from_arrays(
-            log_probs,
-            candidate_attention(attention, requests),
+            read.log_probs,
+            candidate_attention(read.attention, requests),
             [r.gold_position for r in requests],
             [r.sample_id for r in requests],
-            attention_delimited=candidate_attention(delimited, requests),
+            attention_delimited=candidate_attention(read.delimited, requests),
             perm=[r.permutation.order for r in requests],
             split=[r.split for r in requests],
             key=[r.key for r in requests],
             forward_passes=np.full(n, 2 if prepared.trie.prefixes else 1),
-            seconds=np.full(n, seconds / n),
+            seconds=np.full(n, read.seconds / n),
             fingerprint=self._fingerprint_under(intervention),
         )
-
-    @torch.inference_mode()
-    def _forward(self, batch: Batch, intervention: Intervention | None) -> tuple[Any, Any, Any]:
-        """Candidate log-probabilities Float[n, N] and attention Float[n, L, N], without and with delimiters."""
-        trie = batch.trie
-        inputs = self._inputs(batch)
-        ends = end_ids(self.model, self.processor.tokenizer) if trie.needs_end else ()
-        columns = [branch.columns(ends) for branch in trie.branches]
-        recording = record_last_row(self.model, batch.spans)
-        with self._changed(batch, intervention):
-            with recording as recorder, last_logits(self.model, 1) as options:
-                output = self.model(**inputs, use_cache=bool(trie.prefixes), **options)
-            attention, delimited = recorder.attention()
-            rooted = [select(output.logits[:, -1], columns[0])] if len(trie.prefixes) < len(trie.branches) else []
-            if trie.prefixes:
-                cache, mask = output.past_key_values, inputs["attention_mask"]
-                del output
-                # Pruned prompts are continued on shorter caches, which the intervention handles.
-                rooted += continue_prefixes(self.model, cache, mask, trie.prefixes, columns[len(rooted) :])
-        ends_at = np.cumsum([branch.shape[1] for branch in rooted])
-        logits = np.split(torch.cat(rooted, dim=1).double().cpu().numpy(), ends_at[:-1], axis=1)
-        if not all(np.isfinite(branch).all() for branch in logits):
-            raise UnsupportedModelError(
-                f"{self.name} gave logits that are not finite in {self.model.dtype}; try dtype bfloat16 or float32."
-            )
-        return trie.log_probs(logits, ends), attention.numpy(), delimited.numpy()
 
     @torch.inference_mode()
     def _write(

@@ -13,7 +13,7 @@ from lad_eval.evidence.replies import Replies
 from lad_eval.methods import Method, canonical_name, make_method
 from lad_eval.plugins.documents import Document, open_task, request_of
 from lad_eval.tasks.plan import plan
-from lad_eval.tasks.prompts import question
+from lad_eval.tasks.prompts import labelling_of, question
 from lad_eval.tasks.request import Permutation, Request
 
 
@@ -36,6 +36,8 @@ def reply_method(name: str, harness: str) -> Method:
     missing = [requirement.replace("_", "-") for requirement in sorted(method.needs - {"replies"})]
     if method.condition.intervention is not None:
         missing.append(f"a change of the model ({method.condition.intervention.label})")
+    if labelling_of(method.condition.prompt_variants) is not None:
+        raise UserError(f"{label} puts text between the images, which tasks of {harness} do not; use `lad-eval run`.")
     if missing:
         raise UserError(
             f"{label} needs {' and '.join(missing)}, and models of {harness} give replies only: use generate, "

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lad_eval.attention.interventions import Intervention
 from lad_eval.errors import UserError
@@ -20,6 +20,7 @@ from lad_eval.models.base import (
     Batched,
     Calibratable,
     Changeable,
+    ReadsProbes,
     ReadsPrompts,
     by_identifiers,
     calibration_origin,
@@ -30,12 +31,15 @@ from lad_eval.run.folder.files import condition_folder
 from lad_eval.run.progress import progress
 from lad_eval.tasks.plan import Orders, Plan, plan
 from lad_eval.tasks.probes import Probe
+from lad_eval.tasks.prompts import labelling_of
 from lad_eval.tasks.registry import load_task
 from lad_eval.tasks.request import Request
 from lad_eval.tasks.task import Task
 from lad_eval.terminal import counted
 
 logger = logging.getLogger(__name__)
+
+Computed = TypeVar("Computed")
 
 
 def orders_of(methods: Collection[Method]) -> frozenset[Orders]:
@@ -52,9 +56,14 @@ def objection(task: Task, method: Method) -> str | None:
     """Why a method cannot decide between the options of a task, and what to do; None: it can.
 
     It reads attention, which points at images, or its condition learns from images at every position, and an option is a text; it
-    reads probes, whose options are all images, and no others; or it needs other letters for the options, which the task does not
-    move.
+    labels images, or reads probes, whose options are all images, and no others; or it needs other letters for the options, which
+    the task does not move.
     """
+    if labelling_of(method.condition.prompt_variants) is not None and not task.takes_labels:
+        return (
+            f"{task.name} is not answered by naming one of all its images, and {method.condition.label} puts a name before each; "
+            "leave it out."
+        )
     if task.answer_kind != "images" and ("attention" in method.needs or method.condition.learns):
         what = "which can point at images only" if "attention" in method.needs else "and learns from options that are images"
         return (
@@ -282,12 +291,43 @@ def run_requests(model: VLM, requests: Sequence[Request], keep: Callable[[Eviden
     Raises:
         DataError: the model cannot take a request; none is run then.
     """
+    yield from map(len, _stored(in_batches(model, requests), keep))
+
+
+def run_with_probes(
+    model: ReadsProbes, groups: Sequence[Sequence[Request]], keep: Sequence[Callable[[Evidence], object]]
+) -> Iterator[int]:
+    """As `run_requests`, for requests together with probes of the same images.
+
+    Args:
+        model: not under an intervention.
+        groups: a request and its probes, equally many.
+        keep: for the rows of the requests, and for those of each probe of theirs.
+
+    Raises:
+        DataError: the model cannot take a request; none is run then.
+    """
+    by_key = {group[0].key: group for group in groups}
+    if isinstance(model, ReadsPrompts):
+        refuse(model.check_prompts([request for group in groups for request in group], exact=0).faults)
+
+    def store(rows: Sequence[Evidence]) -> None:
+        for part, keep_part in zip(rows, keep, strict=True):
+            keep_part(part)
+
+    for requests in by_identifiers([group[0] for group in groups]):
+        batches = model.probed_batches([by_key[request.key] for request in requests])
+        yield from (len(rows[0]) for rows in _stored(batches, store))
+
+
+def _stored(batches: Iterable[Computed], keep: Callable[[Computed], object]) -> Iterator[Computed]:
+    """The batches, each passed to `keep` in a thread while the next one is computed."""
     with ThreadPoolExecutor(1, "lad-eval-store") as pool:
         before: Future[object] | None = None
-        for batch in in_batches(model, requests):
+        for batch in batches:
             if before is not None:
                 before.result()
             before = pool.submit(keep, batch)
-            yield len(batch)
+            yield batch
         if before is not None:
             before.result()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from lad_eval.evidence.replies import UNKNOWN_PASSES, Decoding, Reply
 from lad_eval.evidence.replies_store import ReplyStore, read_replies
 from lad_eval.evidence.store import EvidenceStore
 from lad_eval.methods import PLAIN, Condition, Method
-from lad_eval.models.base import REQUESTS_A_CALL, VLM, Writer, calibration_origin
-from lad_eval.run.collect import calibrate_intervention, fingerprint_under, plan_for, run_requests, under
+from lad_eval.models.base import REQUESTS_A_CALL, VLM, ReadsProbes, Writer, calibration_origin
+from lad_eval.run.collect import calibrate_intervention, fingerprint_under, plan_for, run_requests, run_with_probes, under
 from lad_eval.run.condition_results import ConditionResults
 from lad_eval.run.decide import PlanIndex, probes_of
 from lad_eval.run.distributed import DistributedContext
@@ -90,6 +90,19 @@ class ConditionRun:
         kinds = [(self.label, EVIDENCE, len(self.evidence_keys()), images)]
         kinds += [(self.reply_label, d.slug, len(self.reply_keys(d)), d.samples * images) for d in self.decodings]
         return [Portion(label, self.task.name, kind, count // processes, work) for label, kind, count, work in kinds if count]
+
+    def probes_of(self, condition_run: ConditionRun, keys: Sequence[str], have: Collection[str]) -> dict[str, Request]:
+        """The probes, by the key of their request, of those that are needed and not stored, each with its first request only.
+
+        Args:
+            condition_run: of the requests.
+            keys: of requests, in the order of the plan.
+            have: keys of the stored probes.
+        """
+        needed = self.evidence_keys().difference(have)
+        requests = {request.key: request for request in self.plan.requests if request.key in needed}
+        probe_of = PlanIndex.of(self.plan).in_place_of(PlanIndex.of(condition_run.plan))
+        return {key: requests.pop(probe) for key in keys if (probe := probe_of.get(key, "")) in requests}
 
     def _keys(self, methods: Iterable[Method]) -> set[str]:
         return PlanIndex.of(self.plan).used(self.condition, methods)
@@ -188,12 +201,16 @@ class Collector:
         ) as condition_store:
             reuse_evidence(condition_store, self._requests(condition_run, condition_run.evidence_keys()), folders)
 
-    def collect(self, condition_run: ConditionRun, store: EvidenceStore) -> tuple[int, float]:
+    def collect(
+        self, condition_run: ConditionRun, store: EvidenceStore, others: Sequence[ConditionRun] = ()
+    ) -> tuple[int, float]:
         """Runs this process's share of the requests that a condition run still lacks; none is run twice.
 
         Args:
             condition_run: whose requests are run.
             store: the run's own evidence, open in the main process.
+            others: condition runs of the run; probes of the requests that show the same images are run with them, where both
+                are missing and the model has an advantage of that.
 
         Returns:
             Number of requests that all processes together had to run, and the seconds that this one took.
@@ -208,7 +225,7 @@ class Collector:
         replies = {d: self._reply_store(condition_run, d, fingerprint).open() for d in condition_run.decodings}
         count = sum(d.samples * len(condition_run.reply_keys(d) - reply_store.keys()) for d, reply_store in replies.items())
         with under(self.model, condition_run.intervention):
-            count += self._evidence(condition_run, store, fingerprint)
+            count += self._evidence(condition_run, store, fingerprint, others)
             for decoding, reply_store in replies.items():
                 self._replies(condition_run, decoding, reply_store)
         return count, time.monotonic() - started
@@ -241,19 +258,39 @@ class Collector:
             fingerprint = {**fingerprint, "probe": probe.facts}
         return EvidenceStore(condition_run.folder, fingerprint, task=condition_run.task.fingerprint, rank=self.context.store_rank)
 
-    def _evidence(self, condition_run: ConditionRun, store: EvidenceStore, fingerprint: Mapping[str, Any]) -> int:
+    def _evidence(
+        self, condition_run: ConditionRun, store: EvidenceStore, fingerprint: Mapping[str, Any], others: Sequence[ConditionRun]
+    ) -> int:
         """Collects this process's share of the evidence; returns how many requests all processes together lacked."""
         needed = condition_run.evidence_keys()
         if not needed:
             return 0
-        with self._evidence_store(condition_run, store, fingerprint) as condition_store:
+        with ExitStack() as stack:
+            condition_store = stack.enter_context(self._evidence_store(condition_run, store, fingerprint))
             share = self._share(condition_run, needed)
             have = condition_store.keys()
             missing = [request for request in share if request.key not in have]
+            lacking = [request.key for request in condition_run.plan.requests if request.key in needed - have]
+            keep, probes = [condition_store.append], []
+            for probe_run in others if isinstance(self.model, ReadsProbes) else ():
+                if probe_run.condition.shows_images_of(condition_run.condition):
+                    probe_store = stack.enter_context(self._evidence_store(probe_run, store, fingerprint))
+                    keep.append(probe_store.append)
+                    probes.append(probe_run.probes_of(condition_run, lacking, probe_store.keys()))
 
-            stored = run_requests(self.model, missing, condition_store.append)
-            self._run(condition_run, condition_run.label, EVIDENCE, len(share), len(share) - len(missing), stored)
-        return len(needed - have)
+            def stored() -> Iterator[int]:
+                groups: dict[tuple[int, ...], list[list[Request]]] = {}
+                for request in missing:
+                    which = tuple(place for place, of_one in enumerate(probes) if request.key in of_one)
+                    groups.setdefault(which, []).append([request, *(probes[place][request.key] for place in which)])
+                for which, members in groups.items():
+                    if which and isinstance(self.model, ReadsProbes):
+                        yield from run_with_probes(self.model, members, [keep[0], *(keep[1 + place] for place in which)])
+                    else:
+                        yield from run_requests(self.model, [request for request, *_ in members], keep[0])
+
+            self._run(condition_run, condition_run.label, EVIDENCE, len(share), len(share) - len(missing), stored())
+        return len(lacking) + sum(map(len, probes))
 
     def _replies(self, condition_run: ConditionRun, decoding: Decoding, replies: ReplyStore) -> None:
         """Collects this process's share of the replies with this decoding."""

@@ -291,7 +291,7 @@ def run_task(
         requests, seconds = 0, 0.0
         for condition_run in condition_runs:
             with context.barrier(fail_fast=True):
-                count, took = collector.collect(condition_run, store)
+                count, took = collector.collect(condition_run, store, condition_runs)
             requests, seconds = requests + count, seconds + took
         if not context.is_main_process:
             return []

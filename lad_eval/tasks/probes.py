@@ -120,18 +120,21 @@ class Probe:
     def _request(self, task: Task, request: Request, words: str) -> Request:
         own_caption, own_images = self.caption == "own", self.images == "own"
         shared = not own_caption and not own_images
+        places = request.places or ()  # probes are of tasks whose options are all images
         seeds = range(len(request.images)) if self.images == "noise" else itertools.repeat(None, len(request.images))
-        first = None if shared else request.permutation.inverse.apply(request.images)[0]
+        first = None if shared else request.images[request.permutation.inverse.apply(places)[0]]
         sample = Sample(
             id=_SHARED if shared else request.sample_id,
             images=request.images if own_images else tuple(BlankImage(seed, first) for seed in seeds),
             caption=(request.caption or "") if own_caption else _TEXTS.get(self.caption, words),
             gold=0,
             split="test" if shared else request.split,
-            identifiers=request.identifiers,
+            identifiers=request.listed_identifiers,
         )
         origin = (task.other or task) if request.split == "calibration" else task
-        return origin.request(sample, Permutation.identity(len(request.images)))
+        made = origin.request(sample, Permutation.identity(len(request.images)))
+        # Labels stand where the request has them.
+        return replace(made, identifiers=request.identifiers, candidates=request.candidates)
 
 
 def _drawn_words(captions: Sequence[str]) -> list[str]:

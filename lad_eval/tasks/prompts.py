@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 from lad_eval.errors import did_you_mean
 from lad_eval.registry import Registry
+from lad_eval.tasks.request import Labelling
 
 
 class Parts(NamedTuple):
@@ -19,19 +20,21 @@ class Parts(NamedTuple):
 
 
 class PromptVariant(NamedTuple):
-    """A change to a question: an additional sentence, or another form of reply.
+    """A change to a question: an additional sentence, another form of reply, or names before the images.
 
     Attributes:
         add: text that follows the question.
         reply: replaces the instruction on how to reply; None keeps it.
         summary: one line for lists.
         listed: the change to a question that lists its options, whose answers need not be images; None: the same.
+        labelling: "Image 1:" stands before the image that "1" answers, and this is what another order moves; None: it does not.
     """
 
     add: str = ""
     reply: str | None = None
     summary: str = ""
     listed: PromptVariant | None = None
+    labelling: Labelling | None = None
 
 
 PARTS = {
@@ -83,10 +86,26 @@ PROMPT_VARIANTS: Registry[PromptVariant] = Registry(
                 "then, after </think>, give one of {identifiers} and nothing else."
             ),
         ),
+        # Which of the two draws the answers, places or names, as PriDe (arXiv 2309.03882) asks of lettered options.
+        "labelled": PromptVariant(
+            labelling="order", summary='"Image 1:" and so on stand before the images; other orders move the images.'
+        ),
+        "labelled-places": PromptVariant(
+            labelling="places", summary="The same; images keep their names in other orders, so that only places move."
+        ),
+        "labelled-names": PromptVariant(
+            labelling="names", summary="The same; images keep their places in other orders, so that only names move."
+        ),
     },
     group="lad_eval.prompts",
     accept=_accepted,
 )
+
+
+def labelling_of(prompt_variants: Sequence[str]) -> Labelling | None:
+    """What other orders move, where prompt variants name the images; None where none of them does."""
+    return next(filter(None, (PROMPT_VARIANTS[name].labelling for name in prompt_variants)), None)
+
 
 FIELDS = ("n", "first", "last", "identifiers", "caption", "options")
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 Split = Literal["test", "calibration"]
 AnswerKind = Literal["images", "texts", "mixed"]
 """What the options of a sample are; "mixed": images and texts, such as "None of the choices"."""
+Labelling = Literal["order", "places", "names"]
+"""What another order moves where every image has its name before it: images through names that stay ("order"), images with
+their names ("places"), or names alone ("names")."""
 
 
 class ImageSource(Protocol):
@@ -270,12 +273,17 @@ class Request:
     The answer is a position. `key` is a digest of the content, so that equal requests are run once. `caption` is the part of the
     question that comes from the data and not from the task's prompt; None if it is unknown.
 
+    Where images are labelled, a position is what the images move through: a place of the prompt (`labelling` "order", and
+    "places", where the image's own name is the position's identifier), or a name ("names", where images stay). So
+    `permutation`, `gold_position` and the columns of evidence are by place or by name, as the figures over positions are.
+
     Attributes:
         permutation: of the options: position `j` is option `permutation.order[j]`.
         images: all of them, as displayed.
         options: what the question calls each position; None where every image is an option.
         image_order: of the movable images, where the options are texts; None: the data's.
         candidates: where in `images` the image of each position stands; (): an option is a text; None: every image, in order.
+        labelling: what another order moves where images are labelled; None: they are not, see `labels`.
         repeat: number of the repetition of an otherwise equal request, 0 for the first.
     """
 
@@ -290,6 +298,7 @@ class Request:
     options: tuple[str, ...] | None = None
     image_order: Permutation | None = None
     candidates: tuple[int, ...] | None = None
+    labelling: Labelling | None = None
     repeat: int = 0
 
     @classmethod
@@ -300,26 +309,54 @@ class Request:
         question: str,
         identifiers: tuple[str, ...],
         image_order: Permutation | None = None,
+        labelling: Labelling | None = None,
     ) -> Request:
+        """A sample's question in an arrangement.
+
+        Args:
+            sample: to show.
+            permutation: of the options.
+            question: that follows the images.
+            identifiers: of the positions, as the question lists them.
+            image_order: of the movable images, where the options are texts; None: as in the data.
+            labelling: what the permutation moves where images are labelled; all images are options then.
+        """
         plain = sample.options is None
+        if labelling == "names":
+            named = cls.of(sample, Permutation.identity(len(permutation)), question, identifiers, None, labelling="order")
+            return replace(named, labelling=labelling, candidates=named.permutation.order).reordered(permutation)
         return cls(
             sample_id=sample.id,
             permutation=permutation,
             images=sample.displayed(permutation, image_order),
             question=question,
-            identifiers=identifiers,
+            identifiers=permutation.apply(identifiers) if labelling == "places" else identifiers,
             gold_position=permutation.position_of(sample.gold),
             split=sample.split,
             caption=sample.caption,
             options=None if plain else sample.option_texts(permutation),
             image_order=image_order,
             candidates=None if plain else sample.movable if sample.kind == "images" else (),
+            labelling=labelling,
         )
 
     @property
     def places(self) -> tuple[int, ...] | None:
         """Where in `images` the image of each position stands; None if an option is a text."""
         return tuple(range(len(self.images))) if self.candidates is None else self.candidates or None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The text before each image, as displayed: "Image 1:"; () where images are not labelled."""
+        if self.labelling is None or self.places is None:
+            return ()
+        name_at = dict(zip(self.places, self.identifiers, strict=True))
+        return tuple(f"Image {name_at[place]}:" for place in range(len(self.images)))
+
+    @property
+    def listed_identifiers(self) -> tuple[str, ...]:
+        """The identifiers in the order in which the question lists them, the same for all orders of the options."""
+        return self.permutation.inverse.apply(self.identifiers) if self.labelling == "places" else self.identifiers
 
     def reordered(self, order: Permutation) -> Request:
         """The same question with its options, which are images, in another displayed order.
@@ -331,19 +368,25 @@ class Request:
             return self
         if (places := self.places) is None:
             raise UserError(f"Sample {self.sample_id} has texts as options, which only `lad-eval run` shows in several orders.")
+        gold = order.position_of(self.permutation.order[self.gold_position])
+        if self.labelling == "names":
+            candidates = order.apply(self.permutation.inverse.apply(places))
+            return replace(self, permutation=order, candidates=candidates, gold_position=gold)
         option_images = self.permutation.inverse.apply([self.images[place] for place in places])
         shown = dict(zip(places, order.apply(option_images), strict=True))
         images = tuple(shown.get(place, image) for place, image in enumerate(self.images))
-        gold = self.permutation.order[self.gold_position]
-        return replace(self, permutation=order, images=images, gold_position=order.position_of(gold))
+        names = order.apply(self.listed_identifiers) if self.labelling == "places" else self.identifiers
+        return replace(self, permutation=order, images=images, gold_position=gold, identifiers=names)
 
     @cached_property
     def key(self) -> str:
-        """SHA-256 hex digest, 32 characters, of sample id, displayed images, question, identifiers, options and repetition."""
+        """SHA-256 hex digest, 32 characters, of sample id, images, question, identifiers, options, labels and repetition."""
         with showing(self.sample_id):
             content: list[object] = [self.sample_id, [i.digest for i in self.images], self.question, list(self.identifiers)]
         if self.options is not None:
             content.append({"options": list(self.options)})
+        if self.labels:
+            content.append({"labels": list(self.labels)})
         if self.repeat:
             content.append({"repeat": self.repeat})
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]

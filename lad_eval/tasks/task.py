@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lad_eval.errors import DataError
 from lad_eval.tasks.facet_probe import facet_probe_orders
-from lad_eval.tasks.prompts import identifiers, lists_options, question
+from lad_eval.tasks.prompts import identifiers, labelling_of, lists_options, question
 from lad_eval.tasks.request import (
     AnswerKind,
     Arrangement,
@@ -141,6 +141,11 @@ class Task:
         """Whether other displayed orders move the images, while every option keeps its letter."""
         return self.spec.vary == "images"
 
+    @cached_property
+    def takes_labels(self) -> bool:
+        """Whether its images may be labelled: each of them is an option, and the prompt does not list the options by place."""
+        return self.chooses_between_all_images and not lists_options(self.spec.prompt)
+
     def arrangements(self, sample: Sample) -> tuple[Arrangement, ...]:
         """The T arrangements in which a test sample is displayed, the data's own first."""
         spec, same, movable = self.spec.permutations, Permutation.identity(self.candidates), len(sample.movable)
@@ -183,13 +188,19 @@ class Task:
         """The sample's question in an arrangement, given by its two orders.
 
         Raises:
-            DataError: an option is a text, and the prompt does not list the options.
+            DataError: an option is a text, and the prompt does not list the options; or images are to be labelled, and not each
+                of them is an option.
         """
         names = sample.identifiers or self.identifiers
+        labelling = labelling_of(self.prompt_variants)
+        if labelling is not None and (sample.options is not None or lists_options(self.spec.prompt)):
+            raise DataError(
+                f"{self.name}: sample {sample.id!r} is not answered by naming one of all its images; leave out labelled."
+            )
         if sample.kind != "images" and not lists_options(self.spec.prompt):
             raise DataError(
                 f"{self.name}: sample {sample.id!r} has texts to choose from, and the prompt does not list them; set "
                 "`prompt: choices`, or a template with {options}."
             )
         text = question(self.spec.prompt, sample.caption, names, self.prompt_variants, sample.option_texts(order))
-        return Request.of(sample, order, text, names, image_order)
+        return Request.of(sample, order, text, names, image_order, labelling)

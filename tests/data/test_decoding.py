@@ -325,3 +325,11 @@ def test_a_truncated_picture_is_an_error_whatever_others_have_set(monkeypatch):
         with pytest.raises(OSError, match="truncated"):
             decode(content)
         assert ImageFile.LOAD_TRUNCATED_IMAGES is truncated
+
+
+def test_an_rgb_picture_is_copied_unless_it_need_not_be():
+    image = Image.new("RGB", (2, 2), "red")
+    assert as_rgb(image, copy=False) is image
+    assert as_rgb(image) is not image
+    image.info["transparency"] = (255, 0, 0)
+    assert np.asarray(as_rgb(image, copy=False)).min() == 255

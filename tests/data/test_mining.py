@@ -1,5 +1,7 @@
 """Blocked mining finds what the loop over all pairs finds, to the last tie."""
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -48,7 +50,7 @@ def make(seed, count, width, *, dtype=np.float32, copies=1, categories=12, rule=
     return Miner(names, vectors(0.2), vectors(1.0), shown if categories > 1 else None, rule=rule)
 
 
-@settings(max_examples=40)
+@settings(max_examples=80)
 @given(
     seed=st.integers(0, 10**6),
     width=st.sampled_from([2, 8, 64]),
@@ -57,17 +59,19 @@ def make(seed, count, width, *, dtype=np.float32, copies=1, categories=12, rule=
     rule=st.sampled_from(["superset", "identical"]),
     dtype=st.sampled_from([np.float32, np.float16, np.float64]),
     k=st.integers(1, 6),
+    first=st.sampled_from([1, 4, 32]),
+    share=st.sampled_from([0, 0.5, 1]),
 )
-def test_equal_to_the_loop_over_all_pairs(seed, width, copies, categories, rule, dtype, k):
+def test_equal_to_the_loop_over_all_pairs(seed, width, copies, categories, rule, dtype, k, first, share):
     miner = make(seed, 40, width, dtype=dtype, copies=copies, categories=categories, rule=rule)
     pool = [miner.names[i] for i in np.random.default_rng(seed + 1).permutation(40)[:30]]
     anchors = [*pool[:6], pool[2], *miner.names[:2]]
-    expected = obvious(miner, anchors, pool, k)
-    if expected is None:
-        with pytest.raises(TooFewCandidatesError):
-            miner(anchors, pool, k)
-    else:
-        assert miner(anchors, pool, k) == expected
+    enough = [anchor for anchor in anchors if obvious(miner, [anchor], pool, k)]
+    with patch.multiple(mining, FIRST=first, SHARE=share):
+        assert miner(enough, pool, k) == obvious(miner, enough, pool, k)
+        if len(enough) < len(anchors):
+            with pytest.raises(TooFewCandidatesError):
+                miner(anchors, pool, k)
 
 
 @pytest.mark.parametrize("bytes_", [1, 3000, 2**28])
@@ -76,6 +80,68 @@ def test_the_block_size_does_not_matter(monkeypatch, bytes_):
     expected = obvious(miner, miner.names[:25], miner.names, 5)
     monkeypatch.setattr(mining, "BLOCK_BYTES", bytes_)
     assert miner(miner.names[:25], miner.names, 5) == expected
+
+
+class Compared:
+    """Counts the pairs whose captions are compared, call by call."""
+
+    def __init__(self, monkeypatch):
+        self.pairs = []
+        compare = mining._Pairs._same_caption
+
+        def same_caption(pairs, rows, columns):
+            self.pairs.append(len(rows) * len(columns))
+            return compare(pairs, rows, columns)
+
+        monkeypatch.setattr(mining._Pairs, "_same_caption", same_caption)
+
+
+def around(count, same, dtype=np.float32):
+    """An anchor "0.jpg" and `count` pictures, ever less similar to it, of which the first `same` have its caption."""
+    angles = np.linspace(0, 1.5, count + 1)
+    images = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(dtype)
+    texts = np.eye(2, dtype=dtype)[(np.arange(count + 1) > same).astype(int)]
+    return Miner([f"{number}.jpg" for number in range(count + 1)], images, texts)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize(("same", "calls"), [(0, 1), (20, 1), (70, 2), (400, 3), (4000, 3)])
+def test_more_captions_are_compared_until_they_suffice(monkeypatch, dtype, same, calls):
+    miner = around(6000, same, dtype)
+    pool = [miner.names[number] for number in np.random.default_rng(0).permutation(6001)]
+    compared = Compared(monkeypatch)
+    assert miner(["0.jpg"], pool, 3) == obvious(miner, ["0.jpg"], pool, 3)
+    if dtype != np.float16:  # where many pictures are equally similar
+        assert len(compared.pairs) == calls
+        assert compared.pairs == sorted(compared.pairs)
+        assert (compared.pairs[-1] == 6001) == (calls == 3)
+
+
+def test_captions_are_compared_for_few_of_the_pairs(monkeypatch):
+    miner = make(5, 4000, 64)
+    anchors = [name for name in miner.names if miner.categories[name]][:20]
+    compared = Compared(monkeypatch)
+    assert miner(anchors, miner.names, 5) == obvious(miner, anchors, miner.names, 5)
+    assert sum(compared.pairs) < 0.02 * 20 * 4000
+
+
+def test_ties_at_the_cut_are_all_compared():
+    """Of 1,000 equally similar pictures the first few of the pool are taken, wherever the first look stops."""
+    miner = around(40, 5)
+    images = np.concatenate([miner.images, np.repeat(miner.images[20:21], 1000, axis=0)])
+    texts = np.concatenate([miner.texts, np.repeat(miner.texts[20:21], 1000, axis=0)])
+    miner = Miner([f"{number}.jpg" for number in range(len(images))], images, texts)
+    pool = miner.names[::-1]
+    assert miner(["0.jpg"], pool, 30) == obvious(miner, ["0.jpg"], pool, 30)
+
+
+def test_too_few_are_counted_in_the_whole_pool():
+    miner = around(2500, 2496)
+    assert miner(["0.jpg"], miner.names, 4) == obvious(miner, ["0.jpg"], miner.names, 4)
+    with pytest.raises(
+        TooFewCandidatesError, match=r"^0\.jpg: 4 of the pool's 2501 images can be its hard negatives, but 5 are needed"
+    ):
+        miner(["0.jpg"], miner.names, 5)
 
 
 def test_of_equals_the_earlier_in_the_pool_comes_first():

@@ -72,6 +72,8 @@ def test_a_name_has_one_spelling():
         ("fastv(layer=1)+instruction+random-tokens", "fastv and random-tokens are pruners, and a method has one pruner at most"),
         ("majority+average_cyclic", "one set of orders at most"),
         ("instruction+instruction", "has 'instruction' twice"),
+        ("labelled+labelled-names+lad", "joins labelled and labelled-names, and images have one label at most"),
+        ("labelled(view=names)", "labelled has no parameter 'view'. It has no parameters."),
         ("average_cyclic+generate", "generate gives no probabilities to average; use majority"),
         ("+lad", "'\\+lad' has an empty part; join names of `lad-eval ls methods` by \\+"),
         ("", "has an empty part"),

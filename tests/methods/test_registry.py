@@ -275,3 +275,12 @@ def test_no_place_is_read_from_a_pass_that_answers_the_same_one_in_every_order(n
 @pytest.mark.parametrize("name", ["tied+attention-sorting", "tied+icr", "sofa+tied+purified-attention"])
 def test_attention_may_be_read_from_it(name):
     assert make_method(name).needs == {"attention"}
+
+
+@pytest.mark.parametrize("view", ["labelled", "labelled-places", "labelled-names"])
+def test_an_image_with_a_label_may_be_named_under_it(view):
+    assert make_method(f"tied+{view}").condition.label == f"{view}+tied"
+    assert make_method(f"{view}+tied+lad").needs == {"attention", "log_probs"}
+    assert make_method(f"{view}+tied+generate").needs == {"replies"}
+    with pytest.raises(ParameterError, match=r"or label the images: labelled-places\+tied\.$"):
+        make_method("instruction+tied+lad")

@@ -6,7 +6,7 @@ import threading
 import pytest
 import torch
 
-from lad_eval.attention.spans import NOT_FOR_THE_MODEL, image_spans, span_options
+from lad_eval.attention.spans import NOT_FOR_THE_MODEL, image_spans, labelled_spans, span_options
 from lad_eval.errors import DataError, PictureError
 from lad_eval.models.inference.continuation import align_prompt_end
 from lad_eval.models.inputs.images import IMAGE_OPTIONS
@@ -22,7 +22,7 @@ SIZES = ((56, 56), (112, 56), (56, 84))
 def plainly(processor, conversation, model, prepare, requests):
     """What the processor itself makes of requests, and the spans."""
     n = len(requests[0].images)
-    prompts = [conversation.prompt(request.question, n) for request in requests]
+    prompts = [conversation.prompt(request.question, n, request.labels) for request in requests]
     images = [[prepare.images.get(source).image for source in request.images] for request in requests]
     made = processor(
         text=prompts,
@@ -37,6 +37,8 @@ def plainly(processor, conversation, model, prepare, requests):
     made = align_prompt_end(made, conversation.candidate_tokens(requests[0].identifiers, n, requests[0].question))
     sizes = [[(image.height, image.width) for image in row] for row in images]
     spans = image_spans(model, processor, made, n, image_sizes=sizes)
+    if requests[0].labels:
+        spans = labelled_spans(spans, made["input_ids"], [r.labels for r in requests], processor.tokenizer.decode)
     return {name: value for name, value in made.items() if name not in NOT_FOR_THE_MODEL}, spans
 
 
@@ -63,6 +65,8 @@ def assert_same(batch, inputs, spans):
             assert ours == value, name
     for part in ("image", "delimited", "owner"):
         assert torch.equal(getattr(batch.spans, part), getattr(spans, part)), part
+    assert (batch.spans.label is None) == (spans.label is None)
+    assert spans.label is None or torch.equal(batch.spans.label, spans.label)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -8,6 +8,7 @@ import logging
 import random
 import time
 from collections import Counter
+from dataclasses import replace
 from datetime import datetime, timezone
 from threading import Thread
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ from lad_eval.models.server import client
 from lad_eval.models.server.address import Address, check_url
 from lad_eval.models.server.answers import candidate_log_probs, read_completion
 from lad_eval.models.server.client import Client, ServerError, retry_after
+from lad_eval.models.server.messages import encode_png
 from lad_eval.models.server.model import ServedVLM
 from tests.models.requests import Noise, make_requests
 from tests.models.stand_in import StandIn, identity, names, question
@@ -33,6 +35,23 @@ FAST = {"pause": 0.001, "timeout": 5.0, "image_preparation": "native"}
 
 def served(server, *, key=None, **options):
     return ServedVLM("served", Address(server.url, key), name="openai:served", **{**FAST, **options})
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1), (336, 336), (301, 17)])
+@pytest.mark.parametrize("kind", ["noise", "white", "stripes"])
+def test_images_are_sent_without_loss(size, kind):
+    width, height = size
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    if kind != "noise":
+        pixels[:] = 255
+        pixels[1::2] = 255 if kind == "white" else 0
+    png = encode_png(Image.fromarray(pixels))
+    Image.open(io.BytesIO(png)).verify()
+    sent = Image.open(io.BytesIO(png))
+    assert (sent.format, sent.mode, sent.size) == ("PNG", "RGB", size)
+    assert np.array_equal(np.asarray(sent), pixels)
+    if kind != "noise" and size == (336, 336):
+        assert len(png) < 0.02 * pixels.nbytes
 
 
 def images_of(body):
@@ -53,6 +72,20 @@ def test_the_server_gets_the_pixels_of_a_local_models_preparation(stand_in, prep
     assert [part["type"] for part in body["messages"][0]["content"]] == ["image_url"] * 3 + ["text"]
     assert question(body) == request.question
     assert (body["model"], body["max_tokens"], body["temperature"]) == ("served", 16, 0.0)
+
+
+@pytest.mark.parametrize("labelling", ["order", "names"])
+def test_labels_are_sent_before_their_images(stand_in, labelling):
+    [request] = make_requests(3, 1, size=(70, 40))
+    labelled = replace(request, labelling=labelling, candidates=(2, 0, 1) if labelling == "names" else None)
+    served(stand_in).generate([labelled])
+    content = stand_in.bodies[0]["messages"][0]["content"]
+    assert [part["type"] for part in content] == ["text", "image_url"] * 3 + ["text"]
+    numbers = {"order": "123", "names": "231"}[labelling]
+    assert [part["text"] for part in content[:-1:2]] == [f"Image {number}:" for number in numbers]
+    assert content[-1]["text"] == request.question
+    for sent, source in zip(images_of(stand_in.bodies[0]), request.images, strict=True):
+        assert np.array_equal(np.asarray(sent), np.asarray(source.load()))
 
 
 def test_an_image_is_prepared_once_for_all_orders_and_threads(stand_in, monkeypatch):

@@ -337,3 +337,11 @@ def test_an_intervention_learns_of_remote_code_too(internvl):
     [state] = remote.calibrated(Evened(), requests).learned_states
     evidence = remote.evidence(requests)
     np.testing.assert_allclose(state.arrays["attention"], evidence.attention.mean(axis=(0, 1)), rtol=1e-4)
+
+
+def test_labels_are_refused_as_a_class_may_move_text(build):
+    model = looked_at(build("Qwen2VLChat", "qwen2.5-vl"))
+    requests = [dataclasses.replace(request, labelling="order") for request in make_requests(3, 1)]
+    for ask in (model.check_prompts, model.evidence, model.generate):
+        with pytest.raises(UnsupportedModelError, match=r"^Qwen2VLChat is run by a class of VLMEvalKit.*leave out labelled\.$"):
+            ask(requests)

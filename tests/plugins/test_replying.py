@@ -52,6 +52,7 @@ def test_other_pictures_are_sent_as_our_models_are_shown_them(tmp_path):
         ("lad", "lad needs attention and log-probs, and models of inspect_ai give replies only: use generate,"),
         ("majority", "majority needs log-probs, and"),
         ("sofa+generate", "sofa+generate needs a change of the model"),
+        ("labelled-names+generate", "labelled-names+generate puts text between the images, which tasks of inspect_ai do not"),
         ("generat", "Unknown method 'generat'. Did you mean 'generate'"),
     ],
 )

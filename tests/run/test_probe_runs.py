@@ -7,6 +7,7 @@ import pytest
 from lad_eval.errors import UserError
 from lad_eval.evidence.store import read_evidence
 from lad_eval.methods import make_method
+from lad_eval.models.huggingface import HuggingFaceVLM
 from lad_eval.run.collect import collect
 from lad_eval.run.execute import Interrupted, run_tasks
 from lad_eval.run.folder.files import read_run_json
@@ -124,6 +125,36 @@ def test_collect_joins_the_probes(finished, model, tmp_path):
         assert rows.probes.keys() == {"probe(images=grey)"}
         assert len(set(rows.probes["probe(images=grey)"].key.tolist())) == 2
         assert len(make_method("capcal").predict(rows)) == 10
+
+
+@pytest.mark.parametrize("before", [(), ("vanilla",)])
+def test_probes_with_the_own_images_are_run_with_their_questions_where_both_are_missing(finished, tmp_path, monkeypatch, before):
+    read = []
+    plain = HuggingFaceVLM.probed_batches
+
+    def noted(self, groups):
+        read.extend(groups)
+        return plain(self, groups)
+
+    monkeypatch.setattr(HuggingFaceVLM, "probed_batches", noted)
+    if before:
+        run_tasks(settings(tmp_path, tasks=(TASK,), methods=before, limit=2))
+    rows = run_tasks(settings(tmp_path, tasks=(TASK,), methods=METHODS, limit=2))
+    # Calibration requests have probes with words, evaluated ones with N/A.
+    assert [len(group) for group in read] == [2] * (20 if before else 30)
+    metrics = [read_run_json(folder / "metrics.json") for folder in (only_run(tmp_path), finished[0])]
+    assert metrics[0]["session"]["answered"] == ASKED - (10 if before else 0)
+    figures = [{row.method: (row.accuracy, row.flip, row.forward_passes) for row in each} for each in (rows, finished[2])]
+    assert figures[0] == figures[1]
+    assert metrics[0]["counts"] == metrics[1]["counts"]
+    assert not run_again(tmp_path, read)
+
+
+def run_again(out, read):
+    """The groups that a second call of the same run reads."""
+    done = len(read)
+    run_tasks(settings(out, tasks=(TASK,), methods=METHODS, limit=2))
+    return read[done:]
 
 
 def test_a_question_of_the_samples_own_has_no_caption_to_replace():

@@ -85,4 +85,5 @@ def _delimiters(layout: PromptLayout) -> torch.Tensor:
     spans = layout.spans
     inside = spans.membership("cpu").bool()
     n = spans.image.shape[1]
-    return inside[..., n:].any(dim=-1) & ~inside[..., :n].any(dim=-1)
+    around = inside[..., n:].any(dim=-1) & ~inside[..., :n].any(dim=-1)
+    return around & ~spans.in_labels()

@@ -24,10 +24,11 @@ class Tied(Intervention):
     Our variant of order-invariant passes (PINE, arXiv 2407.01100, sorts images by their mutual attention instead). The pass is
     then a function of the set of images: attention moves with them, and the log-probabilities of places are the same for
     every order. So a decision may read attention only: an answer that names a place is right in one of N cyclic shifts.
-    In prompts of one image nothing changes.
+    An image's label is part of it: where images keep their labels (the prompt variant labelled-places), the answer is the same
+    image in every order. In prompts of one image nothing changes.
 
     Raises:
-        UserError: images of a prompt differ in their number of tokens.
+        UserError: images of a prompt, with their labels, differ in their number of tokens.
         UnsupportedModelError: the model reads images in an order for other reasons: text between them, layers that are recurrent
             or attend within a window, or positions that are not rotary.
     """
@@ -77,17 +78,38 @@ def _same_place_in_first(layout: PromptLayout, kind: str) -> torch.Tensor:
 
     Raises:
         UserError: images of a prompt differ in their number of tokens.
-        UnsupportedModelError: there is text between images.
+        UnsupportedModelError: there is text between images, or the first label begins with another token than the others.
     """
     import torch
 
     spans = layout.spans.delimited
     lengths = spans[..., 1] - spans[..., 0]
     if bool((lengths != lengths[:, :1]).any()):
-        raise UserError("tied needs images of equally many tokens; use --image-preparation protocol, or leave it out.")
+        with_labels = "" if layout.spans.label is None else ", with their labels"
+        raise UserError(
+            f"tied needs images of equally many tokens{with_labels}; use --image-preparation protocol, or leave it out."
+        )
     if bool((spans[:, 1:, 0] != spans[:, :-1, 1]).any()):
         raise UnsupportedModelError(f"{kind} puts text between images, which makes them an order; leave out tied.")
+    if layout.spans.label is not None:
+        _check_labels(layout, layout.spans.label, kind)
     first, last = spans[:, :1, 0], spans[:, -1:, 1]
     tokens = torch.arange(layout.length).expand(len(spans), -1)
     inside = (tokens >= first) & (tokens < last)
     return torch.where(inside, first + (tokens - first) % lengths[:, :1], tokens)
+
+
+def _check_labels(layout: PromptLayout, label: torch.Tensor, kind: str) -> None:
+    """Refuses labels that are other tokens in another place, apart from the name in them.
+
+    Raises:
+        UnsupportedModelError: the first label begins with another token than the others, or text follows a label.
+    """
+    begins = layout.spans.delimited[..., 0]
+    first = layout.ids.gather(1, begins)
+    if bool((first != first[:, :1]).any()):
+        raise UnsupportedModelError(f"{kind} reads the first image's label as other tokens than the next ones; leave out tied.")
+    for row, starts, lengths in zip(layout.ids.tolist(), begins.tolist(), label.tolist(), strict=True):
+        for start, length in zip(starts, lengths, strict=True):
+            if not layout.decode(row[start : start + length]).rstrip().endswith(":"):
+                raise UnsupportedModelError(f"{kind} numbers images after their labels, which makes an order; leave out tied.")

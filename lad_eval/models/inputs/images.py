@@ -73,10 +73,20 @@ class ImageCache:
         """
         held = self._held.get(source.digest)
         if held is None:
-            image = as_rgb(source.load())
-            held = PreparedImage(self.prepare(image), image.size)
+            held = self.read(source)
             self._held.put(source.digest, held)
         return held
+
+    def read(self, source: ImageSource) -> PreparedImage:
+        """The image, prepared anew.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        loaded = source.load()
+        image = as_rgb(loaded, copy=False)
+        prepared = self.prepare(image)
+        return PreparedImage(prepared.copy() if prepared is loaded else prepared, image.size)
 
     def prepare(self, image: Image) -> Image:
         """An image in RGB, resized (without keeping its aspect ratio) or padded if the preparation says so."""

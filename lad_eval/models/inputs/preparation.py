@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lad_eval.attention.layout import PromptLayout, no_padding
-from lad_eval.attention.spans import NOT_FOR_THE_MODEL, Spans, image_spans, span_options
+from lad_eval.attention.spans import NOT_FOR_THE_MODEL, Spans, image_spans, labelled_spans, span_options
 from lad_eval.errors import PictureError, UserError
 from lad_eval.models.base import ImagePreparation
 from lad_eval.models.inference.batching import is_out_of_memory
@@ -193,7 +193,7 @@ class Preparation:
         n_images = len(first.images)
         pictures = self._pictures(requests)
         with self.lock:
-            texts = [self._conversation.prompt(request.question, n_images) for request in requests]
+            texts = [self._conversation.prompt(request.question, n_images, request.labels) for request in requests]
             candidates = self._conversation.candidate_tokens(first.identifiers, n_images, first.question)
             prompts = _Prompts(requests, texts, candidates if for_candidates else None)
             made = self._made(prompts, pictures)
@@ -253,11 +253,11 @@ class Preparation:
         drop, lead = (prompts.cut.drop, prompts.cut.lead) if prompts.cut is not None else (0, ())
         rows: list[PromptRow] = []
         remembered: int | None = None
-        for text, parts in zip(prompts.texts, pictures, strict=True):
-            key = PromptKey(text, tuple(one.size for one in parts), drop, lead)
+        for place, (text, parts) in enumerate(zip(prompts.texts, pictures, strict=True)):
+            key = PromptKey(text, prompts.requests[place].labels, tuple(one.size for one in parts), drop, lead)
             row = self._rows.get(key)
             if row is None:
-                row = self._row(text, parts, prompts)
+                row = self._row(parts, prompts.of([place]))
                 if row is None:
                     return None
                 self._rows.put(key, row)
@@ -273,13 +273,13 @@ class Preparation:
         places = assembly.sample()
         return _equal(assembly.made(places, self._fillers), self._plain(prompts.of(places)))
 
-    def _row(self, text: str, parts: Sequence[PictureParts], prompts: _Prompts) -> PromptRow | None:
+    def _row(self, parts: Sequence[PictureParts], prompts: _Prompts) -> PromptRow | None:
         """A prompt's tokens, made without pixels; None where the processor does not make a row of tokens of them."""
         outputs = [one.outputs for one in parts]
         images = [_blank(one.size) for one in parts]
         try:
             with self._stand_in.answering(stand_in(outputs)):
-                aligned, spans = self._run([text], [images], prompts)
+                aligned, spans = self._run(prompts.texts, [images], prompts)
         except Exception as error:  # third-party code, which may raise any exception
             if is_out_of_memory(error):
                 raise
@@ -328,6 +328,9 @@ class Preparation:
         aligned = dict(inputs) if prompts.cut is None else align_prompt_end(inputs, prompts.cut)
         sizes = [[(image.height, image.width) for image in row] for row in images]
         spans = image_spans(self._model, self._processor, aligned, prompts.n_images, image_sizes=sizes)
+        if prompts.requests[0].labels:
+            labels = [request.labels for request in prompts.requests]
+            spans = labelled_spans(spans, aligned["input_ids"], labels, self._text_of)
         return {name: value for name, value in aligned.items() if name not in NOT_FOR_THE_MODEL}, spans
 
     def _padding_share(self, sizes: Sequence[Sequence[Size]], spans: Spans) -> torch.Tensor:
@@ -337,7 +340,10 @@ class Preparation:
 
     def _decode(self, ids: list[int]) -> str:
         with self.lock:
-            return str(self._processor.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+            return self._text_of(ids)
+
+    def _text_of(self, ids: list[int]) -> str:
+        return str(self._processor.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
 
 def _no_options(n_images: int) -> dict[str, Any]:
@@ -357,7 +363,7 @@ def _equal(ours: _Made, theirs: _Made) -> bool:
     if ours.inputs.keys() != theirs.inputs.keys() or (ours.positions is None) != (theirs.positions is None):
         return False
     pairs: list[tuple[Any, Any]] = [(ours.inputs[name], theirs.inputs[name]) for name in ours.inputs]
-    pairs += [(getattr(ours.spans, name), getattr(theirs.spans, name)) for name in ("image", "delimited", "owner")]
+    pairs += [(getattr(ours.spans, name), getattr(theirs.spans, name)) for name in ("image", "delimited", "owner", "label")]
     if ours.positions is not None and theirs.positions is not None:
         pairs += [(ours.positions.ids, theirs.positions.ids), (ours.positions.deltas, theirs.positions.deltas)]
     return all(_same(one, other) for one, other in pairs)

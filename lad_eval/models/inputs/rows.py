@@ -23,12 +23,14 @@ class PromptKey:
 
     Attributes:
         prompt: with one placeholder per picture.
+        labels: of the pictures, which their spans contain.
         sizes: of the pictures as passed to the processor.
         drop: tokens removed from the prompt's end.
         lead: tokens appended to it.
     """
 
     prompt: str
+    labels: tuple[str, ...]
     sizes: tuple[Size, ...]
     drop: int
     lead: tuple[int, ...]
@@ -95,10 +97,12 @@ def stacked(rows: Sequence[PromptRow], fillers: Mapping[str, int]) -> PromptRow:
         return torch.cat(list(parts), dim=dim)
 
     moved = torch.tensor(shifts)[:, None, None]
+    labels = [row.spans.label for row in rows if row.spans.label is not None]
     spans = Spans(
         torch.cat([row.spans.image for row in rows]) + moved,
         torch.cat([row.spans.delimited for row in rows]) + moved,
         padded([row.spans.owner for row in rows], -1),
+        torch.cat(labels) if len(labels) == len(rows) else None,
     )
     text = {name: padded([row.text[name] for row in rows], fillers.get(name, 0)) for name in rows[0].text}
     every = [row.positions for row in rows if row.positions is not None]

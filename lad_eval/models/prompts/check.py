@@ -88,7 +88,7 @@ class PromptChecker:
         self.context = context_length(config, self._tokenizer)
         self._frame = cache(self._count_frame)
         self._within = cache(self._controls_within)
-        self._sound: dict[tuple[str, str | None, int], int] = {}
+        self._sound: dict[_Key, int] = {}
         self._image_tokens: dict[int, int] = {}
         self._answer_lengths: dict[tuple[tuple[str, ...], int], int] = {}
 
@@ -167,7 +167,7 @@ class PromptChecker:
         if names:
             return control_problem(names, request, self._name), ""
         try:
-            prompt = self._conversation.prompt(request.question, len(request.images))
+            prompt = self._conversation.prompt(request.question, len(request.images), request.labels)
         except TEMPLATE_FAULTS as fault:
             reason = " ".join(str(fault).split()) or type(fault).__name__
             return self._template_problem(f"does not take its question ({reason})"), ""
@@ -267,8 +267,11 @@ def _without_sample(fault: PictureError) -> str:
     return str(fault).removeprefix(f"Sample {fault.sample}: ")
 
 
-def _key(request: Request) -> tuple[str, str | None, int]:
-    return request.question, request.caption, len(request.images)
+_Key = tuple[str, str | None, int, tuple[str, ...]]
+
+
+def _key(request: Request) -> _Key:
+    return request.question, request.caption, len(request.images), request.labels
 
 
 class PromptReader:

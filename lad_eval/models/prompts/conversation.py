@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -78,6 +79,7 @@ class Conversation:
         # Templates of reasoning models open a thought by default; an answer of one index needs none.
         self._options = {"enable_thinking": False} if "enable_thinking" in self.template else {}
         self._listed = self._takes_lists()
+        self._kind = type(processor).__name__
         self.prompt = lru_cache(maxsize=4096)(self._prompt)
         self._cached_candidates = lru_cache(maxsize=64)(self._candidate_tokens)
 
@@ -133,18 +135,42 @@ class Conversation:
         """The beginning of a reply that the template adds itself: "<think>" if it opens a thought, else ""."""
         return THOUGHT if self.ending()[0].rstrip().endswith(THOUGHT) else ""
 
-    def _prompt(self, question: str, n_images: int) -> str:
-        """The text up to the beginning of the model's reply, with one placeholder per image."""
-        return self._render(question, n_images, None)
+    def _prompt(self, question: str, n_images: int, labels: tuple[str, ...] = ()) -> str:
+        """The text up to the beginning of the model's reply, with one placeholder per image.
 
-    def _render(self, question: str, n_images: int, reply: str | None, date: str | None = None) -> str:
+        Args:
+            question: that follows the images.
+            n_images: number of images.
+            labels: the text before each image; (): there is none.
+
+        Raises:
+            UnsupportedModelError: there are labels, and the template does not put text between images.
+        """
+        if labels and not self._interleaves:
+            raise UnsupportedModelError(
+                f"{self._name}: the chat template of its {self._kind} puts all images before the text, so that none can have a "
+                "label; leave out methods with labelled."
+            )
+        return self._render(question, n_images, None, labels=labels)
+
+    @cached_property
+    def _interleaves(self) -> bool:
+        """Whether the template leaves a text before each of two images where it stands."""
+        labels = (f"1{_MARK}", f"2{_MARK}")
+        rendered = self._render(_MARK, 2, None, labels=labels)
+        begun, *rest = rendered.split(self.placeholder)
+        return len(rest) == 2 and labels[0] in begun and labels[1] in rest[0] and _MARK in rest[1]
+
+    def _render(
+        self, question: str, n_images: int, reply: str | None, date: str | None = None, labels: Sequence[str] = ()
+    ) -> str:
         def text(words: str) -> Any:
             return [{"type": "text", "text": words}] if self._listed else words
 
-        if self._listed:
-            content: Any = [*({"type": "image"} for _ in range(n_images)), *text(question)]
-        else:
-            content = f"{self.placeholder}\n" * n_images + question
+        image: Any = [{"type": "image"}] if self._listed else f"{self.placeholder}\n"
+        pairs: list[tuple[Any, ...]] = [(text(label), image) for label in labels] or [(image,)] * n_images
+        parts = [*itertools.chain.from_iterable(pairs), text(question)]
+        content: Any = [*itertools.chain.from_iterable(parts)] if self._listed else "".join(parts)
         messages = [{"role": "user", "content": content}]
         if reply is not None:
             messages.append({"role": "assistant", "content": text(reply)})

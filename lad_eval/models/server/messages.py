@@ -1,28 +1,32 @@
-"""Requests as chat messages: the images in displayed order as PNG, then the question."""
+"""Requests as chat messages: the images in displayed order as PNG, each after its label if it has one, then the question."""
 
 from __future__ import annotations
 
 import base64
-import io
 import json
+import struct
 import zlib
 from collections.abc import Mapping
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from lad_eval.data.decoding import as_rgb
+import numpy as np
+
 from lad_eval.models.base import ImagePreparation
 from lad_eval.models.inputs.cache import CACHE_BYTES, ByteLRU
 from lad_eval.models.inputs.images import ImageCache
 from lad_eval.tasks.request import showing
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from lad_eval.tasks.request import ImageSource, Request
 
 IMAGE_FORMAT = "png"
 """Lossless: the server decodes the pixels that a local model's processor would be given."""
-# Of zlib: a third of the default's time, and photographs become smaller.
-_COMPRESSION = {"compress_level": 1, "compress_type": zlib.Z_RLE}
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_RGB = struct.pack(">5B", 8, 2, 0, 0, 0)  # 8 bits, RGB; the one compression, set of filters and order of rows without interlacing
+_UP = 2  # the filter that stores a row as its difference from the row above
 
 
 class ChatMessages:
@@ -53,9 +57,15 @@ class ChatMessages:
         """
         with showing(request.sample_id):
             images = [self._part(source) for source in request.images]
-        content = b", ".join([*images, _json({"type": "text", "text": request.question})])
         start = _json({"model": model, **fields, **self._extra}).removesuffix(b"}")
-        return start + b', "messages": [{"role": "user", "content": [' + content + b"]}]}"
+        start += b', "messages": [{"role": "user", "content": ['
+        shown = images
+        if request.labels:
+            labels = [_json({"type": "text", "text": label}) for label in request.labels]
+            shown = [part for pair in zip(labels, images, strict=True) for part in pair]
+        # Images are long: they are copied once.
+        parts = [start, *(part for one in shown for part in (one, b", "))]
+        return b"".join([*parts, _json({"type": "text", "text": request.question}), b"]}]}"])
 
     def _part(self, source: ImageSource) -> bytes:
         """An image as a part of a message. Threads that need the same image at once wait for one of them."""
@@ -72,11 +82,31 @@ class ChatMessages:
         return part
 
     def _encoded(self, source: ImageSource) -> bytes:
-        image = self._images.prepare(as_rgb(source.load()))
-        file = io.BytesIO()
-        image.save(file, format=IMAGE_FORMAT, **_COMPRESSION)
-        url = f"data:image/{IMAGE_FORMAT};base64,{base64.b64encode(file.getvalue()).decode()}"
-        return _json({"type": "image_url", "image_url": {"url": url}})
+        png = encode_png(self._images.read(source).image)
+        start = f'{{"type": "image_url", "image_url": {{"url": "data:image/{IMAGE_FORMAT};base64,'.encode()
+        return b"".join((start, base64.b64encode(png), b'"}}'))
+
+
+def encode_png(image: Image) -> bytes:
+    """An image in RGB as PNG (ISO/IEC 15948).
+
+    Pillow's encoder tries five filters on every row, and no other thread runs meanwhile. One filter takes 40 % of that time, and
+    files of photographs are an eighth larger.
+    """
+    pixels = np.asarray(image).reshape(image.height, -1)
+    rows = np.empty((image.height, 1 + pixels.shape[1]), np.uint8)
+    rows[:, 0] = _UP
+    rows[0, 1:] = pixels[0]
+    np.subtract(pixels[1:], pixels[:-1], out=rows[1:, 1:])
+    # Repetitions of a byte and Huffman codes: searching for longer repetitions takes twice as long and gains little.
+    compressor = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
+    data = compressor.compress(rows.data) + compressor.flush()
+    header = struct.pack(">2I", image.width, image.height) + _RGB
+    return _SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return b"".join((struct.pack(">I", len(data)), kind, data, struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))))
 
 
 def _json(value: Any) -> bytes:

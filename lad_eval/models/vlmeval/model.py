@@ -109,7 +109,15 @@ class InterceptedVLM(InterventionMixin):
         )
 
     def check_prompts(self, requests: Sequence[Request], *, reply_tokens: int = 0, exact: int | None = 1) -> PromptReport:
-        """Control tokens in samples' texts; the length of prompts is known only when the class makes them."""
+        """Control tokens in samples' texts; the length of prompts is known only when the class makes them.
+
+        Raises:
+            UnsupportedModelError: images are labelled, and not every class leaves a text between images where it stands.
+        """
+        if any(request.labels for request in requests):
+            raise UnsupportedModelError(
+                f"{self.name} is run by a class of VLMEvalKit, which may move text between images; leave out labelled."
+            )
         unique = {(request.sample_id, request.question, request.identifiers): request for request in requests}
         faults = (self._texts.fault(request) for request in unique.values())
         return PromptReport(tuple(fault for fault in faults if fault is not None), context=self._context_length)
