@@ -21,8 +21,8 @@ class Row:
         accuracy: mean over permutations; `accuracy_std` over permutations; `accuracy_low` and `accuracy_high` bound its interval.
         unparsable: replies that named no candidate, counted as wrong.
         flip, osi, ckld, rsd, bias_score: see `lad_eval.metrics.audit`; None also in runs of earlier versions.
-        d_same, d_cross, delta: the same-order control, see `lad_eval.metrics.same_order`; only `d_cross` is known where each order
-            was answered once.
+        d_same, d_cross, delta: the same-order control, see `lad_eval.metrics.same_order`; only `d_cross` is known where each
+            order was answered once.
         group, needs: what the method reads, and needs besides one pass, see `lad_eval.methods.groups`.
         forward_passes: decoder passes per query that the method alone would cost.
         p_best: of the exact paired test against the most accurate method shown of the run, corrected by Holm over those shown;

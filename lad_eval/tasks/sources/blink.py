@@ -13,9 +13,9 @@ from pydantic import StrictInt, StrictStr, field_validator
 
 from lad_eval.tasks.prompts import identifiers
 from lad_eval.tasks.request import Sample, SampleSource
-from lad_eval.tasks.screen import screen
+from lad_eval.tasks.screen import names_a_movable_place, screen
 from lad_eval.tasks.sources.base import Picture, SourceOptions, check_revision, root_of_given
-from lad_eval.tasks.sources.questions import RowsSource, names_a_movable_place
+from lad_eval.tasks.sources.questions import RowsSource
 
 if TYPE_CHECKING:
     from lad_eval.data.questions import QuestionRow

@@ -15,9 +15,9 @@ from pydantic import Field, StrictInt, StrictStr, field_validator
 
 from lad_eval.errors import DataError
 from lad_eval.tasks.request import Option, Sample, SampleSource
-from lad_eval.tasks.screen import MARKER, Screened, screen
+from lad_eval.tasks.screen import MARKER, Screened, names_a_movable_place, screen
 from lad_eval.tasks.sources.base import Picture, SourceOptions, check_revision, root_of_given
-from lad_eval.tasks.sources.questions import RowsSource, names_a_movable_place
+from lad_eval.tasks.sources.questions import RowsSource
 
 if TYPE_CHECKING:
     from lad_eval.data.questions import QuestionRow
