@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -253,9 +253,10 @@ def evidence_of(results: Results, method: Method) -> Evidence:
 
 
 def passes_of(results: Results, index: Ints) -> Floats:
-    """Float[m]: decoder passes of all rows of each question, and its share of those of the probes of its sample.
+    """Float[m]: decoder passes of all rows of each question, and of the probes of its sample.
 
-    A probe that samples share is not counted here: it belongs to the calibration, see `shared_passes`.
+    A probe that serves one request counts like it; one that serves several is shared by their questions. A probe that samples
+    share is not counted here: it belongs to the calibration, see `shared_passes`.
     """
     spent = np.where(results.forward_passes == UNKNOWN_PASSES, np.nan, results.forward_passes)
     total: Floats = spent[index].sum(axis=1)
@@ -264,6 +265,10 @@ def passes_of(results: Results, index: Ints) -> Floats:
         keys = [set(rows.key[of_one[of_sample[of_one]]].tolist()) for of_one in index]
         passes = dict(zip(rows.key.tolist(), rows.forward_passes.tolist(), strict=True))
         questions = Counter(key for of_one in keys for key in of_one)
+        requests: dict[str, set[str]] = defaultdict(set)
+        for request, key in zip(results.key.tolist(), rows.key.tolist(), strict=True):
+            requests[key].add(request)
+        questions = Counter({key: 1 if len(requests[key]) == 1 else count for key, count in questions.items()})
         total += [sum(passes[key] / questions[key] for key in of_one) for of_one in keys]
     return total
 

@@ -10,7 +10,7 @@ from lad_eval.evidence.table import Evidence, Floats
 from lad_eval.methods.calibration import log_softmax
 from lad_eval.methods.cc import Blank
 from lad_eval.methods.evidence_method import EvidenceMethod
-from lad_eval.parameters import Positive
+from lad_eval.parameters import ParameterError, Positive
 from lad_eval.tasks.probes import Probe
 
 _FLOOR = 1e-12
@@ -43,6 +43,11 @@ class CapCal(EvidenceMethod):
         self.rate = rate
         self.alpha = alpha
         self.images = images
+
+    def check(self) -> None:
+        super().check()
+        if self.rate == "adaptive" and self.alpha != 1:
+            raise ParameterError(f"{self.name}: rate=adaptive computes alpha for each question; leave alpha out.")
 
     @property
     def probes(self) -> tuple[Probe, ...]:

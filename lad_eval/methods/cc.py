@@ -10,7 +10,7 @@ import numpy as np
 from lad_eval.evidence.table import Evidence, Floats
 from lad_eval.methods.calibration import log_softmax, logsumexp
 from lad_eval.methods.evidence_method import EvidenceMethod
-from lad_eval.parameters import Positive
+from lad_eval.parameters import ParameterError, Positive
 from lad_eval.tasks.probes import CONTENT_FREE, Probe
 
 Blank = Literal["grey", "noise"]
@@ -50,6 +50,11 @@ class ContextualCalibration(EvidenceMethod):
         self.probe = probe
         self.images = images
         self.alpha = alpha
+
+    def check(self) -> None:
+        super().check()
+        if self.probe in ("caption", "words") and self.images != "grey":
+            raise ParameterError(f"{self.name}: probe={self.probe} shows the question's own images; leave images out.")
 
     @property
     def calibrates(self) -> bool:  # type: ignore[override]

@@ -132,8 +132,7 @@ def read_condition_results(run: Path, condition: Condition, methods: Collection[
     if intervention is not None and not intervention.is_ready:
         raise ResultsError(f"{folder} lacks what {intervention.label} learned. {AGAIN}")
     for made_by in [part.fingerprint for part in (evidence, *written.values()) if part is not None]:
-        if intervention is not None:
-            _check_made_under(intervention, made_by, folder)
+        _check_made_under(condition, intervention, made_by, folder)
         # A condition adds what it changes to the model's fingerprint.
         if off := difference({key: made_by.get(key) for key in spec["fingerprint"]}, spec["fingerprint"]):
             raise ResultsError(f"{folder} holds answers of another model than {run / SPEC} names: {off}. {AGAIN}")
@@ -144,14 +143,23 @@ def read_condition_results(run: Path, condition: Condition, methods: Collection[
     return ConditionResults(condition, plan_index, evidence, written, intervention, probes)
 
 
-def _check_made_under(intervention: Intervention, fingerprint: Mapping[str, Any], folder: Path) -> None:
-    """Refuses answers that were made under another intervention, or under one that had learned something else.
+def _check_made_under(
+    condition: Condition, intervention: Intervention | None, fingerprint: Mapping[str, Any], folder: Path
+) -> None:
+    """Refuses answers that were made under another condition, or under an intervention that had learned something else.
 
     Raises:
         ResultsError: they were.
     """
-    facts = json.loads(json.dumps(intervention.facts))
+    probe, stored_probe = (None if condition.probe is None else condition.probe.facts), fingerprint.get("probe")
+    if stored_probe != probe:
+        raise ResultsError(f"{folder} holds answers to other probes: {stored_probe} (answers, and {probe}). {AGAIN}")
     stored = fingerprint.get("intervention") or {}
+    if intervention is None:
+        if stored:
+            raise ResultsError(f"{folder} holds answers under an intervention, and belongs to the unchanged model. {AGAIN}")
+        return
+    facts = json.loads(json.dumps(intervention.facts))
     # A model may add facts, such as which layers of a hybrid attend.
     if off := difference({key: stored.get(key) for key in facts}, facts):
         raise ResultsError(f"{folder} holds answers under another {intervention.label}: {off} (answers, and learned). {AGAIN}")

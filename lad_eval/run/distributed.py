@@ -6,7 +6,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -147,6 +147,21 @@ class DistributedContext:
                     with suppress(OSError):
                         place.rmdir()  # only where it is still empty
 
+    def check_same(self, options: Mapping[str, str]) -> None:
+        """Checks that all processes were given the same options.
+
+        Args:
+            options: their values as text, by name; the same names in every process.
+
+        Raises:
+            RankError, FollowerError: one was given another than the main process; in the main process and in the others.
+        """
+        main = self._gather(dict(options))[0]
+        with self.barrier():
+            for name, value in options.items():
+                if value != main[name]:
+                    raise UserError(f"--{name} is {value}, and {main[name]} in process 0; start all with the same options.")
+
     def once_per_node(self, compute: Callable[[], T]) -> T:
         """The result of `compute`, which runs in one process of every machine.
 
@@ -180,8 +195,8 @@ class DistributedContext:
         values: list[Any] = [None] * self.size
         try:
             dist.all_gather_object(values, value)
-        except RuntimeError as error:
-            raise RankError(f"Another process of the run is gone: {_first_line(error)}") from error
+        except RuntimeError as error:  # its text names a socket
+            raise RankError("Another process of the run is gone; its own last line says why, if it was not killed.") from error
         return values
 
 

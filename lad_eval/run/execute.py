@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -98,6 +98,13 @@ class Settings:
         return max(1, math.ceil(self.limit * total))
 
     @property
+    def shared(self) -> dict[str, str]:
+        """The options that several processes of a run must have in common, by name."""
+        own = {"out", "quiet", "device", "batch_size", "base_url", "concurrency", "timeout"}
+        chosen = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in own}
+        return {name.replace("_", "-"): "not given" if value is None else str(value) for name, value in chosen.items()}
+
+    @property
     def model_name(self) -> str:
         """What tables and run folders call the model.
 
@@ -147,6 +154,7 @@ def run_tasks(settings: Settings, finished: Callable[[str, Path], None] = _ignor
             check_date(settings.date)
             if context.is_main_process:
                 files.ensure_writable(settings.out)
+        context.check_same(settings.shared)
         context.check_shared(settings.out)
         with context.barrier():
             tasks = [load_task(name, calibrate_on=settings.calibrate_on) for name in names]

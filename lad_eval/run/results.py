@@ -237,6 +237,8 @@ def metrics_document(
                 "group": group_of(methods[name]),
                 "needs": list(needs_of(methods[name])),
                 **figure,
+                # Scores of attention are no probabilities of the model, and their scale is arbitrary.
+                **({} if "log_probs" in methods[name].needs else {"bias_score": None}),
             }
             for name, figure in figures.items()
         },

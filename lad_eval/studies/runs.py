@@ -144,6 +144,7 @@ def collect_runs(
             if context.is_main_process:
                 files.ensure_writable(settings.out)
                 files.ensure_writable(folder)
+        context.check_same(settings.shared)
         context.check_shared(settings.out)
         with context.barrier():
             tasks, reasons = _load_tasks(requirements, strict=strict)

@@ -132,3 +132,26 @@ def test_a_probe_costs_each_question_its_share_and_one_of_all_samples_none():
     assert passes_of(rows, np.array([[0, 1], [2, 3]])).tolist() == [4, 4]
     assert shared_passes(rows) == 1
     assert shared_passes(own) == 0
+
+
+def test_a_probe_of_one_request_counts_like_it_however_many_questions_it_serves():
+    """Two questions of a sample, each decided over the same two orders: 2 passes of requests and 2 of probes for both."""
+    rows = Evidence.from_arrays(np.zeros((2, 2)), None, [0, 0], ["a", "a"], key=["k", "l"])
+    own = Evidence.from_arrays(np.zeros((2, 2)), None, [0, 0], ["a", "a"], key=["p", "q"])
+    shared = Evidence.from_arrays(np.zeros((2, 2)), None, [0, 0], ["a", "a"], key=["p", "p"])
+    index = np.array([[0, 1], [1, 0]])
+    assert passes_of(rows.with_probes({"probe": own}), index).tolist() == [4, 4]
+    assert passes_of(rows.with_probes({"probe": shared}), index).tolist() == [2.5, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("capcal(rate=adaptive, alpha=0.3)", "rate=adaptive computes alpha for each question; leave alpha out"),
+        ("cc(probe=caption, images=noise)", "probe=caption shows the question's own images; leave images out"),
+        ("cc(probe=words, images=noise)", "probe=words shows the question's own images; leave images out"),
+    ],
+)
+def test_a_parameter_without_effect_is_refused(name, message):
+    with pytest.raises(UserError, match=message):
+        make_method(name)

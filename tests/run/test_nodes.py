@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from lad_eval.errors import UserError
 from lad_eval.models.huggingface import HuggingFaceVLM
 from lad_eval.models.registry import load_model, weights_identity
 from lad_eval.run.distributed import DistributedContext, FollowerError, RankError
+from lad_eval.run.execute import Settings
 from tests.models.requests import make_requests
 
 
@@ -26,6 +28,47 @@ def test_a_single_process_needs_no_shared_folder_and_computes_itself(tmp_path):
     DistributedContext().check_shared(tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
     assert DistributedContext().once_per_node(lambda: 7) == 7
+
+
+def test_a_single_process_has_the_options_that_it_has():
+    DistributedContext().check_same({"limit": "2"})
+
+
+def test_the_options_that_processes_have_in_common_are_named_as_on_the_command_line():
+    here, there = Settings("lad-tiny", limit=2, out=Path("a"), quiet=True), Settings("lad-tiny", limit=2, device="cuda:1")
+    assert here.shared == there.shared
+    assert here.shared["limit"] == "2"
+    assert here.shared["image-preparation"] == "protocol"
+    assert Settings("lad-tiny").shared["limit"] == "not given"
+
+
+def _start_with(rank, port, limit, told):
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port, RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank))
+    try:
+        context = DistributedContext.from_environment()
+        with context.joined():
+            context.check_same(Settings("lad-tiny", limit=limit).shared)
+            told.put((rank, "well"))
+    except UserError as error:
+        told.put((rank, str(error)))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="forks")
+@pytest.mark.parametrize("limits", [(2, 2), (2, 5)])
+def test_processes_with_other_options_end_before_anything_is_run(limits):
+    import torch.distributed  # noqa: F401 - imported once, before the fork
+
+    context = multiprocessing.get_context("fork")
+    told, port = context.Queue(), _free_port()
+    processes = [context.Process(target=_start_with, args=(rank, port, limits[rank], told)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    ends = dict(told.get(timeout=60) for _ in processes)
+    for process in processes:
+        process.join(timeout=60)
+    fault = "Process 1 of 2 failed: --limit is 5, and 2 in process 0; start all with the same options."
+    assert ends == ({0: "well", 1: "well"} if limits == (2, 2) else {0: fault, 1: ""})
 
 
 def _take_part(rank, port, folder, local_rank, told):

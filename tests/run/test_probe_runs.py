@@ -1,5 +1,9 @@
 """Probes in a run: asked once for each distinct content, kept, reused, and joined to their questions by position."""
 
+import re
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -98,6 +102,28 @@ def test_nothing_is_asked_again_and_score_decides_the_same(finished, counted, tm
     assert rescore(folder, ["cc(alpha=0.5)"])["methods"]["cc(alpha=0.5)"]["calibration_passes"] == 3
     with pytest.raises(UserError, match=r"has no answers under probe\(images=noise\); run again with such a method"):
         rescore(folder, ["capcal(images=noise)"])
+
+
+def test_probabilities_of_scores_of_attention_are_no_bias_of_the_model(finished):
+    figures = read_run_json(finished[0] / "metrics.json")["methods"]
+    assert figures["icr"]["bias_score"] is None
+    assert figures["vanilla"]["bias_score"] > 0
+
+
+@pytest.mark.parametrize(
+    ("place", "other", "method", "message"),
+    [
+        ("probe-images-grey", "sofa-probe-images-grey", "capcal", "holds answers under an intervention, and belongs to the unch"),
+        ("probe-images-grey", "probe-caption-na", "capcal", "holds answers to other probes: {'caption': 'na', 'images': 'own'}"),
+        ("sofa-probe-images-grey", "probe-images-grey", "sofa+capcal", "holds answers under another sofa"),
+    ],
+)
+def test_answers_of_another_condition_are_refused(finished, tmp_path, place, other, method, message):
+    folder = Path(shutil.copytree(finished[0], tmp_path / "run"))
+    for path in (folder / "conditions" / other).glob("evidence*"):
+        shutil.copy(path, folder / "conditions" / place / path.name)
+    with pytest.raises(UserError, match=re.escape(message)):
+        rescore(folder, [method])
 
 
 def test_a_shorter_run_of_the_model_takes_the_probes_of_a_longer_one(finished, counted):
