@@ -30,6 +30,7 @@ from lad_eval.models.base import (
     candidate_attention,
     check_batch_size,
     check_not_calibrated_on,
+    greedy_texts,
     refuse,
 )
 from lad_eval.models.fingerprint import describe
@@ -175,10 +176,7 @@ class HuggingFaceVLM(InterventionMixin):
 
     def generate(self, requests: Sequence[Request], *, max_new_tokens: int = 16) -> list[str]:
         """Greedy free text, one reply per request, without special tokens and without the model's generation settings."""
-        replies: dict[str, str] = {}
-        for batch in self.reply_batches(requests, Decoding(max_new_tokens=max_new_tokens)):
-            replies.update({reply.key: reply.texts[0] for reply in batch})
-        return [replies[request.key] for request in requests]
+        return greedy_texts(self, requests, max_new_tokens)
 
     def reply_batches(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[list[Reply]]:
         """Replies batch by batch, each as soon as it is generated, in any order; texts as of `generate`.
