@@ -69,8 +69,8 @@ class Settings:
     @property
     def shared(self) -> dict[str, str]:
         """The options that several processes of a run must have in common, by name."""
-        own = {"out", "quiet", "device", "batch_size", "base_url", "concurrency", "timeout"}
-        chosen = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in own}
+        of_each = {"out", "quiet", "device", "batch_size", "base_url", "concurrency", "timeout"}
+        chosen = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in of_each}
         return {name.replace("_", "-"): "not given" if value is None else str(value) for name, value in chosen.items()}
 
     @property

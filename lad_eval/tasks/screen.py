@@ -53,7 +53,7 @@ _OTHER_OPTIONS = re.compile(
 )
 
 
-Verdict = Literal["keep", "borderline", "exclude"]
+Classification = Literal["keep", "borderline", "exclude"]
 """As of Facet-Probe's screen (arXiv 2606.26079): `exclude` where the right answer moves with the images, `borderline` where the
 text speaks of an order, but perhaps not the answer."""
 
@@ -79,12 +79,12 @@ class Screened(NamedTuple):
         options: where every option names one image and nothing else, apart from "None of the choices": the options with these
             images by index; such a question is a choice of images, for whose place the letters stand. Else the texts.
         bound: why images or options must keep their order, see `Bound`; reasons to exclude come before hints.
-        verdict: on showing the images in other orders.
+        classification: on showing the images in other orders.
     """
 
     options: tuple[Option, ...]
     bound: Bound
-    verdict: Verdict
+    classification: Classification
 
 
 def screen(question: str, options: Sequence[str], n_images: int, relation: str | None = None) -> Screened:
@@ -106,8 +106,8 @@ def screen(question: str, options: Sequence[str], n_images: int, relation: str |
     holds = "an option holds an image" if any(MARKER in option for option in options) else ""
     exclude = next(filter(None, (*(_named(text, where) for text, where in texts), alone, holds, data)), "")
     hint = next(filter(None, (*(_hint(text, where) for text, where in texts), _between(question))), "")
-    verdict: Verdict = "exclude" if exclude else "borderline" if hint else "keep"
-    return Screened(tuple(options), Bound(exclude or hint, letters), verdict)
+    classification: Classification = "exclude" if exclude else "borderline" if hint else "keep"
+    return Screened(tuple(options), Bound(exclude or hint, letters), classification)
 
 
 def named_places(text: str) -> Places:

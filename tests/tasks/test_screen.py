@@ -150,7 +150,7 @@ def test_places_are_read_from_a_text(text, ordinals, numbers, relative):
 
 
 @pytest.mark.parametrize(
-    ("question", "options", "verdict"),
+    ("question", "options", "classification"),
     [
         ("How many dogs are there in all the images?", ("one", "two"), "keep"),
         ("Which of these is in none of the images?", ("a dog", "a cat"), "keep"),
@@ -163,7 +163,7 @@ def test_places_are_read_from_a_text(text, ordinals, numbers, relative):
         ("What is on the left image?", ("a dog", "a cat"), "borderline"),
     ],
 )
-def test_a_verdict_tells_answers_that_move_from_hints_of_an_order(question, options, verdict):
+def test_the_classification_tells_answers_that_move_from_hints_of_an_order(question, options, classification):
     screened = screen(question, options, 3)
-    assert screened.verdict == verdict
-    assert bool(screened.bound.images) is (verdict != "keep")
+    assert screened.classification == classification
+    assert bool(screened.bound.images) is (classification != "keep")

@@ -78,7 +78,7 @@ class ImageCache:
         return held
 
     def read(self, source: ImageSource) -> PreparedImage:
-        """The image, prepared anew.
+        """The image, prepared again.
 
         Raises:
             DataError: it cannot be read.

@@ -138,7 +138,9 @@ def rows_of(metrics: Mapping[str, Any], methods: Sequence[str] | None = None) ->
             ckld=_number(figures[name].get("ckld")),
             rsd=_number(figures[name].get("rsd")),
             bias_score=_number(figures[name].get("bias_score")),
-            **_same_order(figures[name].get("same_order")),
+            d_same=_difference(figures[name], "d_same"),
+            d_cross=_difference(figures[name], "d_cross"),
+            delta=_difference(figures[name], "delta"),
             group=figures[name].get("group"),
             needs=", ".join(figures[name]["needs"]) if "needs" in figures[name] else None,
         )
@@ -146,8 +148,10 @@ def rows_of(metrics: Mapping[str, Any], methods: Sequence[str] | None = None) ->
     ]
 
 
-def _same_order(control: Mapping[str, Any] | None) -> dict[str, float | None]:
-    return {name: None if control is None else _number(control[name]["value"]) for name in ("d_same", "d_cross", "delta")}
+def _difference(figures: Mapping[str, Any], name: str) -> float | None:
+    """A part of the same-order control; None in runs of earlier versions."""
+    control = figures.get("same_order")
+    return None if control is None else _number(control[name]["value"])
 
 
 def _notes_on(method: str, figures: Mapping[str, Any], *, limited: bool) -> list[str]:
