@@ -18,6 +18,10 @@ class Interrupted(UserError):  # noqa: N818 - no fault, and named as Python name
     exit_code = 130
 
 
+class OutOfMemoryError(UserError):
+    """Not even one request fits in memory."""
+
+
 def near_names(name: str, known: Iterable[str], most: int = 1, cutoff: float = 0.6) -> list[str]:
     """The known names closest to a name, regardless of case, the closest first."""
     names = {other.lower(): other for other in sorted(known, reverse=True)}

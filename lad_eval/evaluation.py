@@ -14,9 +14,10 @@ from lad_eval.models.prompts.date import DEFAULT_DATE
 from lad_eval.report.compare import compare_runs
 from lad_eval.report.html import WrittenReport, write_report
 from lad_eval.report.render import render
-from lad_eval.run.execute import Overwrite, Settings, run_tasks
+from lad_eval.run.execute import run_tasks
 from lad_eval.run.folder.rows import Row
 from lad_eval.run.folder.stored import load_run
+from lad_eval.run.settings import Overwrite, Settings
 from lad_eval.tasks.search import task_search
 from lad_eval.terminal import counted
 

@@ -93,7 +93,7 @@ def lad(
     set_up_output(quiet=quiet)
     from lad_eval.models.base import check_batch_size
     from lad_eval.models.registry import model_names
-    from lad_eval.run.execute import Settings
+    from lad_eval.run.settings import Settings
     from lad_eval.studies.lad.family import task_family
     from lad_eval.studies.lad.run import lad_study, select_parts
 
@@ -144,7 +144,7 @@ def pruning(
     """Pruning visual tokens: what it costs and saves, and what removing attention's trend from the ranking recovers."""
     set_up_output(quiet=quiet)
     from lad_eval.models.base import check_batch_size
-    from lad_eval.run.execute import Settings
+    from lad_eval.run.settings import Settings
     from lad_eval.studies.pruning.conditions import parse_keeps, parse_pruners
     from lad_eval.studies.pruning.run import STUDY, pruning_study
 
@@ -198,7 +198,7 @@ def key_space(
     """Keys of visual and text tokens: the distance between them, also with random weights, and its relation to attention."""
     set_up_output(quiet=quiet)
     from lad_eval.models.base import check_batch_size
-    from lad_eval.run.execute import Settings
+    from lad_eval.run.settings import Settings
     from lad_eval.studies.key_space.collect import Scope
     from lad_eval.studies.key_space.run import STUDY, key_space_study
 
@@ -250,7 +250,7 @@ def capl(
     """Attention between images: opened, closed and trained on; what answers need other images, and where they stand."""
     set_up_output(quiet=quiet)
     from lad_eval.models.base import check_batch_size
-    from lad_eval.run.execute import Settings
+    from lad_eval.run.settings import Settings
     from lad_eval.studies.capl.run import STUDY, capl_study
 
     settings = Settings(

@@ -11,6 +11,8 @@ from lad_eval.tasks.plan import RANDOM_ORDERS
 
 Group = Literal["logits", "attention", "several passes", "replies"]
 GROUPS: tuple[Group, ...] = get_args(Group)
+TEST_SET = "test set"
+"""Among the needs of a transductive method."""
 
 METHOD_SETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -61,7 +63,7 @@ def needs_of(method: Method) -> tuple[str, ...]:
     if method.probes or method.calibration_probes:
         needs.append("probes")
     if method.transductive:
-        needs.append("test set")
+        needs.append(TEST_SET)
     if method.orders != "identity":
         needs.append("N passes" if method.orders == "cyclic" else f"{method.most_orders or RANDOM_ORDERS} passes")
     return tuple(needs)

@@ -15,7 +15,7 @@ class SameOrder(NamedTuple):
     """Mean pairwise disagreement, in points, with 95 % cluster bootstrap intervals over samples.
 
     Attributes:
-        same: between repetitions of one displayed order.
+        same: between repetitions of one displayed order; NaN for R = 1, as is the difference then.
         cross: between different displayed orders; NaN for T = 1.
         difference: `cross` - `same`, what the order adds.
         repeats: R.

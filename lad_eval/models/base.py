@@ -259,6 +259,13 @@ class Writer(Protocol):
         """Replies, one per key, yielded batch by batch in any order."""
 
 
+def greedy_texts(model: Writer, requests: Sequence[Request], max_new_tokens: int) -> list[str]:
+    """One greedy reply per request, in their order."""
+    batches = model.reply_batches(requests, Decoding(max_new_tokens=max_new_tokens))
+    texts = {reply.key: reply.texts[0] for batch in batches for reply in batch}
+    return [texts[request.key] for request in requests]
+
+
 @dataclass(frozen=True)
 class PromptFault:
     """Why a model cannot take a sample.

@@ -15,7 +15,7 @@ from lad_eval.attention.interventions import Intervention
 from lad_eval.attention.layout import PromptLayout
 from lad_eval.attention.support import check_supported
 from lad_eval.attention.windows import batch_windows
-from lad_eval.errors import UserError
+from lad_eval.errors import OutOfMemoryError, UserError
 from lad_eval.evidence.replies import Decoding, Reply
 from lad_eval.evidence.table import Evidence
 from lad_eval.models.base import (
@@ -30,10 +30,11 @@ from lad_eval.models.base import (
     candidate_attention,
     check_batch_size,
     check_not_calibrated_on,
+    greedy_texts,
     refuse,
 )
 from lad_eval.models.fingerprint import describe
-from lad_eval.models.inference.batching import Batcher, OutOfMemoryError, automatic_size, by_length, free_memory, is_out_of_memory
+from lad_eval.models.inference.batching import Batcher, automatic_size, by_length, free_memory, is_out_of_memory
 from lad_eval.models.inference.continuation import end_ids, last_logits, set_rope_deltas, with_positions
 from lad_eval.models.inference.evidence_pass import EvidencePass, Read
 from lad_eval.models.inference.generation import neutral_generation, reply_length
@@ -175,10 +176,7 @@ class HuggingFaceVLM(InterventionMixin):
 
     def generate(self, requests: Sequence[Request], *, max_new_tokens: int = 16) -> list[str]:
         """Greedy free text, one reply per request, without special tokens and without the model's generation settings."""
-        replies: dict[str, str] = {}
-        for batch in self.reply_batches(requests, Decoding(max_new_tokens=max_new_tokens)):
-            replies.update({reply.key: reply.texts[0] for reply in batch})
-        return [replies[request.key] for request in requests]
+        return greedy_texts(self, requests, max_new_tokens)
 
     def reply_batches(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[list[Reply]]:
         """Replies batch by batch, each as soon as it is generated, in any order; texts as of `generate`.

@@ -38,10 +38,11 @@ from lad_eval.regression.evidence import (
 )
 from lad_eval.regression.result import Pair, changed_questions, environment_changes, judge, pair_up
 from lad_eval.regression.text import CheckResult, Rule
-from lad_eval.run.execute import Settings, run_tasks
+from lad_eval.run.execute import run_tasks
 from lad_eval.run.folder.files import read_spec
 from lad_eval.run.folder.metadata import checkout
 from lad_eval.run.folder.stored import StoredRun, finished_runs
+from lad_eval.run.settings import Settings
 from lad_eval.tasks.registry import load_spec, resolve
 from lad_eval.version import __version__
 

@@ -34,6 +34,9 @@ HEADERS: Mapping[str, str] = MappingProxyType(
         "ckld": "CKLD",
         "rsd": "RSD",
         "bias-score": "Bias\nscore",
+        "d-same": "Differ in\none order",
+        "d-cross": "Differ\nacross",
+        "delta": "Across\n- in one",
         "unparsable": f"Unpar{SOFT_HYPHEN}sable",
         "passes": "Passes",
         "needs": "Needs",
@@ -46,6 +49,7 @@ DEFAULT_COLUMNS = ("accuracy", "interval", "rstd", "consistency", "flip", "osi",
 SET_COLUMNS = ("accuracy", "rstd", "flip", "osi", "passes", "needs", "group")
 """For a named set of methods (`lad_eval.methods.METHOD_SETS`), which read and cost different things."""
 _TIED = "† not significantly different from the most accurate method of its run (exact paired test over samples, Holm, 0.05)."
+_REPEATS = "`repeats: 2` in the task's definition measures it."
 _LIMITED = "* only a part of the task was run (--limit)."
 
 
@@ -103,7 +107,7 @@ def rich_tables(rows: Sequence[Row], width: int = WIDTH_OF_FILES, columns: Seque
         )
         for block in _blocks(rows, by_model=True)
     ]
-    return Text("\n\n").join(terminal(table, width) for table in _with_notes(tables, rows))
+    return Text("\n\n").join(terminal(table, width) for table in _with_notes(tables, rows, columns))
 
 
 def _tables_by_task(rows: Sequence[Row], columns: Sequence[str]) -> list[Table]:
@@ -124,11 +128,11 @@ def _tables_by_task(rows: Sequence[Row], columns: Sequence[str]) -> list[Table]:
         ]
         headers = [HEADERS[name] for name in columns]
         tables.append(Table(block[0].task, ["Model", "Method", *headers, "Samples", *origin], cells))
-    return _with_notes(tables, rows)
+    return _with_notes(tables, rows, columns)
 
 
-def _with_notes(tables: Sequence[Table], rows: Sequence[Row]) -> list[Table]:
-    """Adds to the last table, once each, the limits, uninformative intervals, and the runs' notes on their data."""
+def _with_notes(tables: Sequence[Table], rows: Sequence[Row], columns: Sequence[str]) -> list[Table]:
+    """Adds to the last table, once each, the limits, uninformative intervals, what is not known, and the runs' own notes."""
     tasks_by_note: dict[str, dict[str, None]] = {}
     for block in _blocks(rows, by_model=True):
         samples = [row.samples for row in block if row.samples is not None]
@@ -137,6 +141,11 @@ def _with_notes(tables: Sequence[Table], rows: Sequence[Row]) -> list[Table]:
         for note in (*filter(None, [remark]), *(note for row in block for note in row.notes)):
             tasks_by_note.setdefault(note, {})[block[0].task] = None
     marks = [*([_TIED] if any(row.tied for row in rows) else []), *([_LIMITED] if any(row.limited for row in rows) else [])]
+    once = list(dict.fromkeys(row.method for row in rows if row.d_same is None and row.d_cross is not None))
+    if once and not {"d-same", "delta"}.isdisjoint(columns):
+        marks.append(
+            f"{', '.join(once)}: each order was answered once, so how much answers differ within one is not known; {_REPEATS}"
+        )
     notes = [*marks, *(f"{', '.join(tasks)}: {note}" for note, tasks in tasks_by_note.items())]
     return [*tables[:-1], *(replace(table, notes=notes) for table in tables[-1:])]
 
@@ -181,6 +190,9 @@ def _cells(row: Row, run: Sequence[Row], columns: Sequence[str]) -> list[Content
         "ckld": figure(row.ckld, digits=3),
         "rsd": figure(row.rsd, digits=2),
         "bias-score": figure(row.bias_score, digits=2),
+        "d-same": row.d_same,
+        "d-cross": row.d_cross,
+        "delta": row.delta,
         "unparsable": row.unparsable,
         "passes": Cell(passes, EMPTY if passes is None else f"{passes:{'.0f' if passes >= 1000 else '.3g'}}"),
         "needs": row.needs,

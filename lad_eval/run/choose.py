@@ -8,11 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lad_eval.errors import DataError, EvidenceError, Interrupted, NotPreparedError, PictureError, UserError
+from lad_eval.errors import DataError, EvidenceError, Interrupted, NotPreparedError, OutOfMemoryError, PictureError, UserError
 from lad_eval.evidence.files import PARQUET
 from lad_eval.methods import DEFAULT_METHODS, Condition, Method, resolve_methods, set_members
 from lad_eval.models.base import VLM
-from lad_eval.models.inference.batching import OutOfMemoryError
 from lad_eval.run.collect import check_options, in_batches, objection, plan_for, under
 from lad_eval.run.folder.files import METRICS, condition_folder, folder_of, read_metrics
 from lad_eval.run.folder.spec import RunSpec

@@ -92,18 +92,22 @@ def figures_of(decision: Decision, plan_index: PlanIndex, *, seed: int) -> dict[
 
 
 def _same_order(decision: Decision, plan_index: PlanIndex, seed: int, clusters: Mapping[str, str] | None) -> dict[str, Any]:
-    """The same-order control, of the run's repetitions or else of the replies drawn to each question; {} without both."""
+    """The same-order control, of the run's repetitions or else of the replies drawn to each question.
+
+    Without both each order was answered once: what differs across orders is known, what differs within one is not.
+    """
     repeated, of = (decision.repeated, "repetitions") if decision.repeated is not None else (decision.answers.draws, "draws")
     if repeated is None:
-        return {}
+        repeated, of = decision.answers.position[None], "repetitions"
     grids = [Predictions.of(decision.rows, each, plan_index.permutation_index).grid for each in repeated]
     labels = None if clusters is None else [clusters[sample] for sample in grids[0].sample_id.tolist()]
     control = same_order(np.stack([grid.chosen for grid in grids], axis=2), seed=seed, clusters=labels)
-    estimates = {"d_same": control.same, "d_cross": control.cross, "delta": control.difference}
+    estimates = dict(zip(_CONTROL, (control.same, control.cross, control.difference), strict=True))
     values = {name: {part: _known(value) for part, value in each._asdict().items()} for name, each in estimates.items()}
     return {"same_order": {"repeats": control.repeats, "of": of, **values}}
 
 
+_CONTROL = ("d_same", "d_cross", "delta")
 _NO_POSITIONS: Mapping[str, Any] = {
     "rstd": {"value": None, "low": None, "high": None},
     "ckld": None,
@@ -133,12 +137,16 @@ def tests_between(decisions: Mapping[str, Decision], plan_index: PlanIndex) -> d
 def _mean_of(draws: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Figures averaged over draws, intervals bound by bound; tests are those of the first draw."""
     averaged = ("accuracy", "rstd", "consistency", "all_correct", "flip", "osi", "policies")
-    mean: dict[str, Any] = {}
-    for name in averaged:
-        mean[name] = {key: _mean([draw[name][key] for draw in draws]) for key in draws[0][name]}
+    mean: dict[str, Any] = {name: _mean_by_key([draw[name] for draw in draws]) for name in averaged}
+    controls = [draw["same_order"] for draw in draws]
+    mean["same_order"] = {**controls[0], **{name: _mean_by_key([each[name] for each in controls]) for name in _CONTROL}}
     recall = [_mean(list(column)) for column in zip(*(draw["recall"] for draw in draws), strict=True)]
     mean |= {name: _mean([draw[name] for draw in draws]) for name in ("flip_parsed", "ckld", "rsd", "bias_score")}
     return {**draws[0], **mean, "recall": recall, "draws": len(draws)}
+
+
+def _mean_by_key(figures: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    return {key: _mean([each[key] for each in figures]) for key in figures[0]}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -15,8 +15,8 @@ from lad_eval.report.charts import DARK, LIGHT, Theme, draw
 from lad_eval.report.forms import comma_separated, markdown_text
 from lad_eval.report.html import frame
 from lad_eval.report.panels import Chart
-from lad_eval.run.execute import Settings
 from lad_eval.run.folder.metadata import checkout
+from lad_eval.run.settings import Settings
 from lad_eval.studies.document import StudyDocument
 from lad_eval.version import __version__
 

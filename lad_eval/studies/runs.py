@@ -19,11 +19,12 @@ from lad_eval.models.registry import check_model
 from lad_eval.run.condition_runs import condition_runs_of
 from lad_eval.run.decide import PlanIndex
 from lad_eval.run.distributed import DistributedContext
-from lad_eval.run.execute import Settings, load, run_task
+from lad_eval.run.execute import load, run_task
 from lad_eval.run.folder import files
 from lad_eval.run.folder.spec import RunSpec
 from lad_eval.run.folder.stored import StoredRun, finished_runs, load_run
 from lad_eval.run.progress import Overall, Portion
+from lad_eval.run.settings import Settings
 from lad_eval.studies.requirement import Requirement
 from lad_eval.tasks.task import Task
 

@@ -1,14 +1,15 @@
 """The order-free test: whether the images of a multiple-choice question may be shown in another order, and its options too.
 
 A question whose text names an image by its place, or whose images are a sequence, has another answer in another order; what it
-then measures is not position bias. The test reads the text only and errs on the side of leaving a question out.
+then measures is not position bias. The test reads the text only and errs on the side of leaving a question out. Where it finds no
+more than a hint of an order, the question is borderline, for a person to read.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from lad_eval.tasks.prompts import MAX_CANDIDATES, identifiers
 from lad_eval.tasks.request import Bound, Option
@@ -34,13 +35,15 @@ _ONE_IMAGE = (
     re.compile(rf"(?:the )?{_THING} (?P<word>{'|'.join(_CARDINALS)})"),
 )
 _NONE = re.compile(r"none of (?:the|these|those)\b(?!.*\b(?:above|below)\b).*|none")
-_NAMES_A_PLACE = {
-    "an image by its place": rf"\b(?:{_ORDINAL}|last|previous|next)\b(?:\W+\w+){{0,2}}?\W+{_THING}\b",
-    "an image by its number": rf"\b{_THING} ?[#(]? ?{_NUMBER}",
+_BEFORE_THING = rf"(?:[ -]\w+){{0,2}}?[ -]{_THING}\b"
+_LISTED = re.compile(rf"\b(?:{_ORDINAL}\b(?: {_THING})?(?:,? (?:or|and) (?:the )?|, (?:the )?))*{_ORDINAL}\b{_BEFORE_THING}")
+_NUMBERED = re.compile(rf"\b{_THING} ?[#(]? ?({_NUMBER})")
+_RELATIVE = re.compile(rf"\b(?:last|previous|next)\b{_BEFORE_THING}")
+_HINTS_AT_ORDER = {
     "a part of the page": rf"\b(?:left|right|top|bottom)(?:most)?(?:[- ]hand)?[- ](?:{_THING}|rows?|columns?|corner)\b",
     "an order": r"\b(?:order(?! to\b)|orders|ordering|sequences?|chronolog\w*|before|after|earlier|later)\b",
 }
-_PLACES = {what: re.compile(pattern) for what, pattern in _NAMES_A_PLACE.items()}
+_HINTS = {what: re.compile(pattern) for what, pattern in _HINTS_AT_ORDER.items()}
 _WHICH = re.compile(rf"\bwhich (?:one )?(?:of (?:the|these|those) )?(?:\w+ )?{_THING}\b")
 _PLACE_ALONE = re.compile(rf"(?:the )?{_ORDINAL}(?: one)?|[\W\d]*\d[\W\d]*")
 _LETTERS = re.compile(r"(?<![\w'])\(?[A-H]\)?(?:\s*,\s*\(?[A-H]\)?)*\s*(?:,|and|or|&)\s*\(?[A-H]\)?(?![\w'])")
@@ -50,17 +53,38 @@ _OTHER_OPTIONS = re.compile(
 )
 
 
+Classification = Literal["keep", "borderline", "exclude"]
+"""As of Facet-Probe's screen (arXiv 2606.26079): `exclude` where the right answer moves with the images, `borderline` where the
+text speaks of an order, but perhaps not the answer."""
+
+
+class Places(NamedTuple):
+    """Places of images that a text names.
+
+    Attributes:
+        ordinals: 0-based, of those named like "the second image".
+        numbers: 0-based, of those named like "image 2".
+        relative: whether it names one like "the last image".
+    """
+
+    ordinals: frozenset[int]
+    numbers: frozenset[int]
+    relative: bool
+
+
 class Screened(NamedTuple):
     """What the test says of a question.
 
     Attributes:
         options: where every option names one image and nothing else, apart from "None of the choices": the options with these
             images by index; such a question is a choice of images, for whose place the letters stand. Else the texts.
-        bound: why images or options must keep their order, see `Bound`.
+        bound: why images or options must keep their order, see `Bound`; reasons to exclude come before hints.
+        classification: on showing the images in other orders.
     """
 
     options: tuple[Option, ...]
     bound: Bound
+    classification: Classification
 
 
 def screen(question: str, options: Sequence[str], n_images: int, relation: str | None = None) -> Screened:
@@ -74,12 +98,38 @@ def screen(question: str, options: Sequence[str], n_images: int, relation: str |
     """
     letters = next((reason for option in options if (reason := _speaks_of_options(option))), "")
     images = _image_options(question, options, n_images)
+    data = f"the images are a sequence ({relation})" if relation in BOUND_RELATIONS else ""
     if images is not None:
-        return Screened(images, Bound(_by_data(relation), letters))
-    reasons = (_in_text(question, "the question"), *(_in_text(option, "an option") for option in options))
+        return Screened(images, Bound(data, letters), "exclude" if data else "keep")
+    texts = [(question, "the question"), *((option, "an option") for option in options)]
     alone = "an option is a number or a place" if any(_PLACE_ALONE.fullmatch(plain(option)) for option in options) else ""
-    first = next(filter(None, (*reasons, alone, _split(question, options), _by_data(relation))), "")
-    return Screened(tuple(options), Bound(first, letters))
+    holds = "an option holds an image" if any(MARKER in option for option in options) else ""
+    exclude = next(filter(None, (*(_named(text, where) for text, where in texts), alone, holds, data)), "")
+    hint = next(filter(None, (*(_hint(text, where) for text, where in texts), _between(question))), "")
+    classification: Classification = "exclude" if exclude else "borderline" if hint else "keep"
+    return Screened(tuple(options), Bound(exclude or hint, letters), classification)
+
+
+def named_places(text: str) -> Places:
+    """The places of images that a text names, alone or in a list such as "the second or the third image"."""
+    words = plain(text.replace(MARKER, " "))
+    ordinals = {_number_of(name) for named in _LISTED.findall(words) for name in re.findall(rf"\b{_ORDINAL}\b", named)}
+    numbers = {_CARDINALS.index(name) if name in _CARDINALS else int(name) - 1 for name in _NUMBERED.findall(words)}
+    return Places(frozenset(ordinals), frozenset(numbers), _RELATIVE.search(words) is not None)
+
+
+def names_a_movable_place(text: str, movable: Sequence[int]) -> bool:
+    """Whether a question tells apart images that other orders move, by their place.
+
+    A question that names all of them alike, such as "the second or the third image", tells none apart.
+
+    Args:
+        text: of the question, without its options.
+        movable: 0-based places of these images.
+    """
+    places = named_places(text)
+    named = places.ordinals | places.numbers
+    return places.relative or (not named.isdisjoint(movable) and not named.issuperset(movable))
 
 
 def plain(text: str) -> str:
@@ -94,8 +144,13 @@ def named_image(option: str) -> int | None:
             name, text = next((name, text) for name, text in match.groupdict().items() if text)
             if name == "word":
                 return _CARDINALS.index(text) + 1
-            return _ORDINALS.get(text) or int(re.sub(r"\D", "", text))
+            return _number_of(text) + 1
     return None
+
+
+def _number_of(name: str) -> int:
+    """0-based, of "second", "2nd" or "2"."""
+    return (_ORDINALS.get(name) or int(re.sub(r"\D", "", name))) - 1
 
 
 def _image_options(question: str, options: Sequence[str], n_images: int) -> tuple[Option, ...] | None:
@@ -114,23 +169,24 @@ def _image_options(question: str, options: Sequence[str], n_images: int) -> tupl
     return tuple(chosen) if several and all(0 <= image < n_images for image in images) else None
 
 
-def _in_text(text: str, where: str) -> str:
+def _named(text: str, where: str) -> str:
+    places = named_places(text)
+    if places.ordinals or places.relative:
+        return f"{where} names an image by its place"
+    return f"{where} names an image by its number" if places.numbers else ""
+
+
+def _hint(text: str, where: str) -> str:
     words = plain(text.replace(MARKER, " "))
-    named = next((what for what, pattern in _PLACES.items() if pattern.search(words)), None)
-    if named is not None:
-        return f"{where} names {named}"
+    hint = next((what for what, pattern in _HINTS.items() if pattern.search(words)), None)
+    if hint is not None:
+        return f"{where} names {hint}"
     return f"{where} asks which image" if _WHICH.search(words) else ""
 
 
-def _split(question: str, options: Sequence[str]) -> str:
+def _between(question: str) -> str:
     between = question.split(MARKER)[1:-1]
-    if any(re.search(r"\w", text) for text in between):
-        return "text stands between the images"
-    return "an option holds an image" if any(MARKER in option for option in options) else ""
-
-
-def _by_data(relation: str | None) -> str:
-    return f"the images are a sequence ({relation})" if relation in BOUND_RELATIONS else ""
+    return "text stands between the images" if any(re.search(r"\w", text) for text in between) else ""
 
 
 def _speaks_of_options(option: str) -> str:

@@ -121,4 +121,6 @@ def test_drawn_replies_are_a_control_of_noise_within_an_order():
     assert (control["repeats"], control["of"]) == (2, "draws")
     assert [control[name]["value"] for name in ("d_same", "d_cross", "delta")] == [50.0, 50.0, 0.0]
     alone = decide(replies, plan_index, make_method("cot"))
-    assert "same_order" not in figures_of(alone, plan_index, seed=0)
+    control = figures_of(alone, plan_index, seed=0)["same_order"]
+    assert control["repeats"] == 1
+    assert [control[name]["value"] for name in ("d_same", "d_cross", "delta")] == [None, 0.0, None]

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from lad_eval.errors import DataError, UnsupportedModelError, UserError
+from lad_eval.errors import DataError, OutOfMemoryError, UnsupportedModelError, UserError
 from lad_eval.evidence.table import Evidence
 from lad_eval.methods.replying import parse_reply
 from lad_eval.models.huggingface import HuggingFaceVLM
-from lad_eval.models.inference.batching import OutOfMemoryError
 from lad_eval.models.random import FAMILIES
 from tests.models.requests import Noise, make_requests
 

@@ -15,9 +15,8 @@ from lad_eval.attention.hooks import around_attention, attending_layers, observe
 from lad_eval.attention.interventions import CalibratedIntervention, Sofa, join_interventions
 from lad_eval.attention.layout import PromptLayout
 from lad_eval.attention.spans import Spans
-from lad_eval.errors import EvidenceError, UnsupportedModelError, UserError
+from lad_eval.errors import EvidenceError, OutOfMemoryError, UnsupportedModelError, UserError
 from lad_eval.evidence.replies import Decoding
-from lad_eval.models.inference.batching import OutOfMemoryError
 from lad_eval.models.inputs.padding import padding_share
 from tests.models.requests import make_requests
 

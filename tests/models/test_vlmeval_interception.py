@@ -12,8 +12,7 @@ from transformers.generation.utils import GenerateDecoderOnlyOutput
 from lad_eval.attention.interventions import Sofa
 from lad_eval.attention.pruning.fastv import FastV
 from lad_eval.attention.pruning.random_tokens import RandomTokens
-from lad_eval.errors import DataError, UnsupportedModelError, UserError
-from lad_eval.models.inference.batching import OutOfMemoryError
+from lad_eval.errors import DataError, OutOfMemoryError, UnsupportedModelError, UserError
 from lad_eval.models.prompts.conversation import Conversation
 from lad_eval.models.vlmeval import InterceptedVLM
 from lad_eval.models.vlmeval.interception import intercepted

@@ -259,6 +259,9 @@ def test_entries_are_found_on_demand(kit):
         (["--data", "scenes_few.yaml", "--model", "lad-tiny+LAD", "--api-mode"], "--api-mode is for APIs"),
         (["--data", "scenes_few.yaml", "--model", "lad-tiny+LAD", "--use-vllm"], "leave out --use-vllm"),
         (["--data", "scenes_few.yaml", "--model", "lad-tiny+cot"], "cot reads the model's replies"),
+        (["--data", "scenes_few.yaml", "--model", "lad-tiny+pride-original"], "pride-original decides all questions of a run"),
+        (["--data", "scenes_few.yaml", "--model", "openai:served+PriDe"], "VLMEvalKit runs models behind a server itself"),
+        (["--data", "scenes_count_n4", "--model", "lad-tiny+LAD"], "scenes_count_n4 has texts to choose from"),
         (["--data", "scenes_few.yaml", "--model", "lad-tiny+instruction+LAD"], "instruction changes the prompt or the model"),
         (["--data", "ScenesRetrival_Random_N4", "--model", "lad-tiny"], "Did you mean 'ScenesRetrieval_Random_N4'"),
     ],
@@ -287,9 +290,9 @@ def test_other_data_sets_are_refused(kit):
 
 
 def test_methods_that_look_at_several_orders(done):
-    models = ["lad-tiny+average-cyclic+LAD", "lad-tiny+pride-original"]
+    models = ["lad-tiny+average-cyclic+LAD", "lad-tiny+permutation-average"]
     assert invoke(["vlmeval", "--data", "scenes_few.yaml", "--model", *models, "--work-dir", "W"]) == 0
-    words = ["--model", "lad-tiny", "--tasks", "scenes_few.yaml", "--methods", "average-cyclic+lad,pride-original"]
+    words = ["--model", "lad-tiny", "--tasks", "scenes_few.yaml", "--methods", "average-cyclic+lad,permutation-average"]
     assert invoke(["run", *words, "--runs", "own-orders", "--quiet"]) == 0
     (path,) = Path("own-orders").rglob("predictions.parquet")
     for method, rows in pd.read_parquet(path).groupby("method"):

@@ -101,6 +101,16 @@ def test_columns_are_chosen_by_name():
         render([row()], "rich", ["ost"])
 
 
+def test_the_same_order_control_says_what_is_not_known():
+    shown = ["d-same", "d-cross", "delta"]
+    rows = [row(method="vanilla", d_cross=70.0), row(method="self-consistency", d_same=20.0, d_cross=75.0, delta=55.0)]
+    lines = render(rows, "rich", shown).splitlines()
+    assert [line.split() for line in lines[4:6]] == [["vanilla", "–", "70.0", "–"], ["self-consistency", "20.0", "75.0", "55.0"]]
+    assert "vanilla: each order was answered once, so how much answers differ within one is not known" in " ".join(lines)
+    assert "answered once" not in render(rows, "rich", ["d-cross"])
+    assert "answered once" not in render(rows[1:], "rich", shown)
+
+
 def test_replies_without_an_answer_have_a_column_where_there_are_any():
     assert "Unpar" not in render([row(), row(unparsable=None)], "rich")
     assert "Unpar-" in render([row(), row(unparsable=3)], "rich")

@@ -337,3 +337,11 @@ def test_the_log_counts_what_is_run_now_apart_from_what_is_stored(counted, tmp_p
     assert says(methods=("lad", "pride")) == more
     nothing = f"{TASK}: no request run, 18 stored before, for 3 methods (one by one they would need 44)."
     assert says(methods=("lad", "pride")) == nothing
+
+
+def test_a_method_that_decides_all_questions_together_is_marked_below_the_table(tmp_path):
+    limited = run_tasks(settings(tmp_path, tasks=(TASK,), methods=("batch-calibration", "vanilla"), limit=2))
+    [note] = limited[0].notes
+    assert note.startswith("batch-calibration decides all questions of a run together")
+    assert note.endswith("and on the whole task they may differ.")
+    assert limited[1].notes == ()

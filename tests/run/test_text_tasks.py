@@ -85,7 +85,10 @@ def test_orders_of_images_alone_give_no_figures_by_position(model, tmp_path, mon
     for name in ("vanilla", "pride"):
         assert figures[name]["same_order"]["d_same"]["value"] == 0
         assert figures[name]["same_order"]["d_cross"]["value"] == figures[name]["same_order"]["delta"]["value"]
-    assert "same_order" not in figures["permutation-average"]  # it would need every shift again
+    control = figures["permutation-average"]["same_order"]  # repetitions would need every shift again
+    assert control["repeats"] == 1
+    assert control["d_same"]["value"] is None
+    assert control["d_cross"]["value"] is not None
 
 
 @pytest.mark.parametrize("name", ["lad", "lad-paper", "raw-attention", "purified-attention", "average-cyclic+lad"])
@@ -93,7 +96,7 @@ def test_attention_cannot_point_at_a_text(name):
     with pytest.raises(UserError) as caught:
         check_options(load_task(TASK), [make_method(name)])
     assert "has texts to choose from" in str(caught.value)
-    assert "--methods vanilla,pride" in str(caught.value)
+    assert "(vanilla, pride, cot), or a task whose options are images" in str(caught.value)
     check_options(
         load_task(TASK), [make_method(other) for other in ("vanilla", "pride", "sofa+vanilla", "pride-original", "cot")]
     )

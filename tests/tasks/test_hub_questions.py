@@ -8,7 +8,7 @@ from lad_eval.errors import DataError, NotPreparedError
 from lad_eval.run.progress import progress
 from lad_eval.tasks.plan import plan
 from lad_eval.tasks.registry import load_spec, load_task, members_of
-from lad_eval.tasks.sources.questions import names_a_movable_place
+from lad_eval.tasks.screen import names_a_movable_place
 from tests.data.hub_files import blink_row, muir_pair, muir_rows, picture, write_blink, write_muirbench
 
 OFFLINE = PrepareOptions(download=False)

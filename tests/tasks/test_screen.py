@@ -2,7 +2,7 @@
 
 import pytest
 
-from lad_eval.tasks.screen import BOUND_RELATIONS, named_image, screen
+from lad_eval.tasks.screen import BOUND_RELATIONS, named_image, named_places, screen
 
 THINGS = ("A dog", "A cat", "A horse")
 
@@ -43,7 +43,7 @@ def test_an_option_names_an_image_only_if_it_says_nothing_else(option, number):
     ],
 )
 def test_a_question_about_all_images_is_free(question):
-    assert screen(question, THINGS, 3) == (THINGS, ("", ""))
+    assert screen(question, THINGS, 3) == (THINGS, ("", ""), "keep")
 
 
 @pytest.mark.parametrize(
@@ -103,10 +103,11 @@ def test_an_option_that_stands_for_itself_may_have_any_letter(option):
 
 
 def test_options_that_are_images_make_a_choice_of_images():
-    assert screen("Which shows a dog?", ("the third image", "Image 1", "the forth image"), 4) == ((2, 0, 3), ("", ""))
+    assert screen("Which shows a dog?", ("the third image", "Image 1", "the forth image"), 4) == ((2, 0, 3), ("", ""), "keep")
     assert screen("<image> Which is like it?", ("<image>", "None of the choices provided", "<image>"), 3) == (
         (1, "None of the choices provided", 2),
         ("", ""),
+        "keep",
     )
     assert screen("Which shows a dog?", ("the first image", "None of the above", "Image 2"), 2).bound.options
 
@@ -130,3 +131,39 @@ def test_the_data_may_say_that_the_order_is_content(relation):
     assert screen("What is it?", THINGS, 3, relation).bound.images == f"the images are a sequence ({relation})"
     assert screen("What is it?", ("Image 1", "Image 2"), 3, relation).bound.images
     assert screen("What is it?", THINGS, 3, "Independent").bound.images == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "ordinals", "numbers", "relative"),
+    [
+        ("Is the second image brighter?", {1}, set(), False),
+        ("Which of the second or the third image shares the style of the first image?", {0, 1, 2}, set(), False),
+        ("Compare the 2nd large photo with the forth one of the pictures.", {1}, set(), False),
+        ("Is picture #3 like image two?", set(), {1, 2}, False),
+        ("What changes in the last view?", set(), set(), True),
+        ("In the second sentence, which image is meant?", set(), set(), False),
+        ("How many of the four images show a dog?", set(), set(), False),
+    ],
+)
+def test_places_are_read_from_a_text(text, ordinals, numbers, relative):
+    assert named_places(text) == (ordinals, numbers, relative)
+
+
+@pytest.mark.parametrize(
+    ("question", "options", "classification"),
+    [
+        ("How many dogs are there in all the images?", ("one", "two"), "keep"),
+        ("Which of these is in none of the images?", ("a dog", "a cat"), "keep"),
+        ("What does the second image show?", ("a dog", "a cat"), "exclude"),
+        ("What do they show?", ("Image 1: a dog, image 2: a cat", "Image 1: a cat, image 2: a dog"), "exclude"),
+        ("In what order did this happen?", ("3-1-2", "2-1-3"), "exclude"),
+        ("Before the door opened, what happened in the first image?", ("a dog came", "a cat came"), "exclude"),
+        ("What happened before the door opened?", ("a dog came", "a cat came"), "borderline"),
+        ("Which image shows a dog, and of what colour is it?", ("brown", "black"), "borderline"),
+        ("What is on the left image?", ("a dog", "a cat"), "borderline"),
+    ],
+)
+def test_the_classification_tells_answers_that_move_from_hints_of_an_order(question, options, classification):
+    screened = screen(question, options, 3)
+    assert screened.classification == classification
+    assert bool(screened.bound.images) is (classification != "keep")

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from lad_eval.attention.caches import CACHE_NAMES
 from lad_eval.attention.hooks import (
     AttentionCall,
     attention_layers,
@@ -249,7 +250,7 @@ class _Pruned:
             self._table[index] = self._keys(index)
             if self._how == "drop":
                 args, kwargs = self._compacted(index, args, kwargs)
-        kwargs = {**kwargs, **{name: None for name in ("cache", "past_key_values") if name in kwargs}}
+        kwargs = {**kwargs, **{name: None for name in CACHE_NAMES if name in kwargs}}
         try:
             with torch.no_grad(), unobserved(), observe_attention(self._model, stop):
                 module.forward(*args, **kwargs)

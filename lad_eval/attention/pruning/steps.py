@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from lad_eval.attention.caches import cache_in
 from lad_eval.attention.hooks import AttentionCall, attention_layers
 from lad_eval.attention.layout import PromptLayout
 from lad_eval.attention.pruning.compaction import mask_form, written
@@ -38,7 +39,7 @@ class Steps:
 
     def begin(self, tokens: int, kwargs: dict[str, Any]) -> bool:
         """Takes the start of a pass from the first layer's arguments; returns whether it continues the prompts."""
-        cache = _cache(kwargs)
+        cache = cache_in(kwargs)
         # Layers below the first stage have the whole prompt in their caches, and one of them attends.
         past = 0 if cache is None else int(cache.get_seq_length(self._cached(min(self._attention))))
         self._masks.clear()
@@ -97,7 +98,7 @@ class Steps:
             hidden: Float[rows, queries, D] that enters it; the rows of each prompt are adjacent.
             kwargs: of the layer.
         """
-        held = getattr(_cache(kwargs).layers[self._cached(self.source(layer))], "sliding_window", None)
+        held = getattr(cache_in(kwargs).layers[self._cached(self.source(layer))], "sliding_window", None)
         known = (id(self.keys[layer]), held, self._windows.get(layer), self._chunk(layer))
         if known not in self._masks:
             self._masks[known] = self._written(layer, held, hidden)
@@ -148,9 +149,3 @@ class Steps:
     def _cached(self, layer: int) -> int:
         """A layer's number in the cache."""
         return int(getattr(self._attention[layer], "layer_idx", layer))
-
-
-def _cache(kwargs: dict[str, Any]) -> Any:
-    """A layer's key-value cache; releases of transformers differ in its name."""
-    cache = kwargs.get("cache")
-    return kwargs.get("past_key_values") if cache is None else cache

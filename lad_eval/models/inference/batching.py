@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from lad_eval.errors import UserError
+from lad_eval.errors import OutOfMemoryError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -22,10 +22,6 @@ _TOKENS = {"cuda": 16_384, "cpu": 4_096}
 _MOST = 64
 # Batches that are prepared ahead: one slow batch, whose pictures are all new, does not stop the model.
 _AHEAD = 2
-
-
-class OutOfMemoryError(UserError):
-    """Not even one request fits in memory."""
 
 
 def automatic_size(tokens: int, device: str) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from lad_eval.attention.caches import cache_argument
 from lad_eval.errors import UnsupportedModelError
 from lad_eval.models.prompts.conversation import CandidateTokens
 
@@ -84,8 +85,8 @@ def continue_prefixes(
             output = model(
                 input_ids=tokens,
                 attention_mask=mask,
-                past_key_values=cache if last and m == 1 else repeated(cache, rows),
                 use_cache=True,
+                **{cache_argument(model): cache if last and m == 1 else repeated(cache, rows)},
                 **options,
                 **arguments,
             )

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from lad_eval.attention.caches import cache_in
 from lad_eval.attention.hooks import observe_attention
 from lad_eval.attention.recorder import record_last_row
 from lad_eval.errors import UnsupportedModelError
@@ -74,7 +75,7 @@ class EvidencePass:
             with record_last_row(self._model, batch.spans) as recorder, last_logits(self._model, 1) as options:
                 output = self._model(**inputs, use_cache=bool(batch.trie.prefixes or use_cache), **options)
             attention, delimited = recorder.attention()
-            logits, cache = output.logits[:, -1], getattr(output, "past_key_values", None)
+            logits, cache = output.logits[:, -1], cache_in(output)
             del output
             if use_cache is not None:
                 before = time.perf_counter()
@@ -112,7 +113,7 @@ class EvidencePass:
         with record_last_row(self._model, tail.spans) as recorder:
             output, attended = read_tail(self._model, cache, tail)
         attention, delimited = recorder.attention()
-        log_probs = self._log_probs(trie, output.logits[:, -1], output.past_key_values, attended)
+        log_probs = self._log_probs(trie, output.logits[:, -1], cache_in(output), attended)
         return Read(log_probs, attention.numpy(), delimited.numpy(), time.perf_counter() - started)
 
     def _log_probs(self, trie: CandidateTrie, logits: torch.Tensor, cache: Any, mask: torch.Tensor) -> Floats:

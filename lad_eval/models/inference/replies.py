@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from lad_eval.attention.caches import CACHE_NAMES
 from lad_eval.evidence.replies import Decoding
 from lad_eval.models.inference.batching import free_memory, is_out_of_memory
 from lad_eval.models.inference.continuation import repeated
@@ -160,8 +161,9 @@ class _Sampling:
 
 
 def _cache_name(prefill: Any) -> str | None:
-    """The entry of a prefill's results that holds a cache of layers; releases of transformers differ in its name."""
-    return next((name for name in ("cache", "past_key_values") if hasattr(prefill.get(name), "layers")), None)
+    """The entry of a prefill's results that holds a cache of layers."""
+    keys = set(prefill.keys())
+    return next((name for name in CACHE_NAMES if name in keys and hasattr(prefill[name], "layers")), None)
 
 
 def _is_for_steps(name: str, value: Any, shape: torch.Size) -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lad_eval.attention.caches import cache_argument
 from lad_eval.attention.hooks import AttentionCall, attention_implementation, decoder_layers
 from lad_eval.attention.masks import additive_mask, reach
 from lad_eval.attention.spans import Spans
@@ -118,8 +119,8 @@ def read_tail(model: Any, cache: Any, tail: Tail) -> tuple[Any, torch.Tensor]:
             input_ids=tail.ids.to(device),
             attention_mask=attended,
             position_ids=tail.positions.to(device),
-            past_key_values=twin,
             use_cache=True,
+            **{cache_argument(model): twin},
             **options,
         )
     return output, attended

@@ -74,7 +74,7 @@ class ImageCache:
         return self._held.get_or_make(source.digest, lambda: self.read(source))
 
     def read(self, source: ImageSource) -> PreparedImage:
-        """The image, read and prepared again.
+        """The image, prepared again.
 
         Raises:
             DataError: it cannot be read.

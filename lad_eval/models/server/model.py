@@ -12,7 +12,7 @@ from lad_eval.errors import UnsupportedModelError, UserError, did_you_mean
 from lad_eval.evidence.replies import UNKNOWN_PASSES, Decoding, Reply
 from lad_eval.evidence.table import Evidence
 from lad_eval.methods.base import Requirement
-from lad_eval.models.base import ImagePreparation, Usage
+from lad_eval.models.base import ImagePreparation, Usage, greedy_texts
 from lad_eval.models.fingerprint import package_versions
 from lad_eval.models.inputs.images import check_image_preparation
 from lad_eval.models.server.address import Address
@@ -113,10 +113,7 @@ class ServedVLM:
 
     def generate(self, requests: Sequence[Request], *, max_new_tokens: int = 16) -> list[str]:
         """Greedy free text, one reply per request."""
-        replies: dict[str, str] = {}
-        for batch in self.reply_batches(requests, Decoding(max_new_tokens=max_new_tokens)):
-            replies.update({reply.key: reply.texts[0] for reply in batch})
-        return [replies[request.key] for request in requests]
+        return greedy_texts(self, requests, max_new_tokens)
 
     def reply_batches(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[list[Reply]]:
         """Replies as soon as they arrive, in any order; requests with equal keys are sent once."""

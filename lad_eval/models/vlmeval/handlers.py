@@ -9,13 +9,14 @@ from typing import Any, TypeVar
 
 import torch
 
+from lad_eval.attention.caches import cache_in
 from lad_eval.attention.interventions import Intervention
 from lad_eval.attention.layout import PromptLayout, padding_unknown
 from lad_eval.attention.spans import Spans
-from lad_eval.errors import UnsupportedModelError
+from lad_eval.errors import OutOfMemoryError, UnsupportedModelError
 from lad_eval.evidence.replies import Decoding
 from lad_eval.models.base import PromptFault, refuse
-from lad_eval.models.inference.batching import OutOfMemoryError, is_out_of_memory
+from lad_eval.models.inference.batching import is_out_of_memory
 from lad_eval.models.inference.continuation import align_prompt_end
 from lad_eval.models.inference.generation import GumbelSampler, neutral_generation, reply_length
 from lad_eval.models.prompts.check import too_long
@@ -199,7 +200,7 @@ class EvidenceHandler(BaseHandler):
         if self._prompt_ids is not None and prompt != self._prompt_ids:
             raise UnsupportedModelError(f"{self.name} is not supported: its class runs more than one prompt to answer a message.")
         self._prompt_ids = prompt
-        if inputs.get("past_key_values") is not None:
+        if cache_in(inputs) is not None:
             raise UnsupportedModelError(f"{self.name} is not supported: its class reads the prompt before it calls `generate`.")
         candidates = self._end.candidate_tokens(prompt, self._identifiers)
         self._context.check_length(

@@ -7,11 +7,11 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
-from lad_eval.errors import UnsupportedModelError, UserError
+from lad_eval.errors import OutOfMemoryError, UnsupportedModelError, UserError
 from lad_eval.files.checkpoints import ADAPTER_CONFIG, check_no_pointers, model_files
 from lad_eval.models.adapters import check_no_stray_weights
 from lad_eval.models.base import ImagePreparation
-from lad_eval.models.inference.batching import OutOfMemoryError, is_out_of_memory
+from lad_eval.models.inference.batching import is_out_of_memory
 from lad_eval.models.prompts.date import DEFAULT_DATE
 from lad_eval.models.source import cached_adapter, local_folder
 from lad_eval.models.vlmeval.model import InterceptedVLM

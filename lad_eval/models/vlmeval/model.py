@@ -16,7 +16,7 @@ import torch
 from lad_eval.attention.interventions import Intervention
 from lad_eval.attention.layout import PromptLayout, padding_unknown
 from lad_eval.attention.spans import Spans
-from lad_eval.errors import DataError, UnsupportedModelError, UserError
+from lad_eval.errors import DataError, OutOfMemoryError, UnsupportedModelError, UserError
 from lad_eval.evidence.replies import Decoding, Reply
 from lad_eval.evidence.table import Evidence
 from lad_eval.models.base import (
@@ -26,9 +26,10 @@ from lad_eval.models.base import (
     calibration_origin,
     candidate_attention,
     check_not_calibrated_on,
+    greedy_texts,
     refuse,
 )
-from lad_eval.models.inference.batching import OutOfMemoryError, is_out_of_memory
+from lad_eval.models.inference.batching import is_out_of_memory
 from lad_eval.models.inputs.images import check_image_preparation
 from lad_eval.models.interventions import InterventionMixin
 from lad_eval.models.prompts.check import context_length
@@ -158,9 +159,7 @@ class InterceptedVLM(InterventionMixin):
 
     def generate(self, requests: Sequence[Request], *, max_new_tokens: int = 16) -> list[str]:
         """Greedy free text for the class's own prompt, decoded by the class."""
-        batches = self.reply_batches(requests, Decoding(max_new_tokens=max_new_tokens))
-        replies = {reply.key: reply.texts[0] for batch in batches for reply in batch}
-        return [replies[request.key] for request in requests]
+        return greedy_texts(self, requests, max_new_tokens)
 
     def reply_batches(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[list[Reply]]:
         """Replies to the class's own prompt, decoded by the class, each as soon as it is generated; each key once."""

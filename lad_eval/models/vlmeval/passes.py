@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from lad_eval.attention.caches import cache_in
 from lad_eval.attention.interventions import Intervention
 from lad_eval.attention.layout import PromptLayout
 from lad_eval.attention.recorder import record_last_row
@@ -58,7 +59,7 @@ def run_pass(
             output = prefill(call, call.inputs, ends)
         attention, delimited = recorder.attention()
         rooted = [select(output.logits[0], columns[0])] if len(trie.prefixes) < len(trie.branches) else []
-        cache, length = output.past_key_values, layout.length
+        cache, length = cache_in(output), layout.length
         if trie.prefixes and _continues(call.module, cache, length):
             # Pruned prompts are continued on shorter caches, which the intervention handles.
             mask = call.inputs.get("attention_mask")

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from lad_eval.attention.caches import cache_in
 from lad_eval.attention.layout import PromptLayout
 from lad_eval.errors import UnsupportedModelError, UserError
 from lad_eval.models.vlmeval.handlers import BaseHandler, PromptContext
@@ -51,7 +52,7 @@ class PassThroughHandler(BaseHandler):
         self._layout: PromptLayout | None = None
 
     def _prepare_inputs(self, ids: torch.Tensor, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        if inputs.get("past_key_values") is not None:
+        if cache_in(inputs) is not None:
             raise UnsupportedModelError(f"{self.name} is not supported: its class reads the prompt before it calls `generate`.")
         self._layout = self._context.layout(ids.cpu(), inputs) if self._context.request.images else None
         return dict(inputs)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lad_eval.methods.groups import TEST_SET
 from lad_eval.metrics import ALPHA, significance_by
 
 
@@ -20,6 +21,8 @@ class Row:
         accuracy: mean over permutations; `accuracy_std` over permutations; `accuracy_low` and `accuracy_high` bound its interval.
         unparsable: replies that named no candidate, counted as wrong.
         flip, osi, ckld, rsd, bias_score: see `lad_eval.metrics.audit`; None also in runs of earlier versions.
+        d_same, d_cross, delta: the same-order control, see `lad_eval.metrics.same_order`; only `d_cross` is known where each
+            order was answered once.
         group, needs: what the method reads, and needs besides one pass, see `lad_eval.methods.groups`.
         forward_passes: decoder passes per query that the method alone would cost.
         p_best: of the exact paired test against the most accurate method shown of the run, corrected by Holm over those shown;
@@ -53,6 +56,9 @@ class Row:
     ckld: float | None = None
     rsd: float | None = None
     bias_score: float | None = None
+    d_same: float | None = None
+    d_cross: float | None = None
+    delta: float | None = None
     group: str | None = None
     needs: str | None = None
 
@@ -89,6 +95,9 @@ COLUMNS = (
     "ckld",
     "rsd",
     "bias_score",
+    "d_same",
+    "d_cross",
+    "delta",
     "unparsable",
     "forward_passes",
     "group",
@@ -123,12 +132,15 @@ def rows_of(metrics: Mapping[str, Any], methods: Sequence[str] | None = None) ->
             p_best=p_best.get(name),
             limit=metrics.get("limit"),
             calibrated_on=calibration["task"] if calibration.get("transferred") else None,
-            notes=(*(metrics.get("notes") or ()), *_same_order_note(name, figures[name].get("same_order"))),
+            notes=(*(metrics.get("notes") or ()), *_notes_on(name, figures[name], limited=metrics.get("limit") is not None)),
             flip=_number((figures[name].get("flip") or {}).get("value")),
             osi=_number((figures[name].get("osi") or {}).get("value")),
             ckld=_number(figures[name].get("ckld")),
             rsd=_number(figures[name].get("rsd")),
             bias_score=_number(figures[name].get("bias_score")),
+            d_same=_difference(figures[name], "d_same"),
+            d_cross=_difference(figures[name], "d_cross"),
+            delta=_difference(figures[name], "delta"),
             group=figures[name].get("group"),
             needs=", ".join(figures[name]["needs"]) if "needs" in figures[name] else None,
         )
@@ -136,9 +148,23 @@ def rows_of(metrics: Mapping[str, Any], methods: Sequence[str] | None = None) ->
     ]
 
 
+def _difference(figures: Mapping[str, Any], name: str) -> float | None:
+    """A part of the same-order control; None in runs of earlier versions."""
+    control = figures.get("same_order")
+    return None if control is None else _number(control[name]["value"])
+
+
+def _notes_on(method: str, figures: Mapping[str, Any], *, limited: bool) -> list[str]:
+    notes = _same_order_note(method, figures.get("same_order"))
+    if TEST_SET in (figures.get("needs") or ()):
+        more = ", and on the whole task they may differ" if limited else ""
+        notes.append(f"{method} decides all questions of a run together: its answers depend on which were evaluated{more}.")
+    return notes
+
+
 def _same_order_note(method: str, control: Mapping[str, Any] | None) -> list[str]:
     """The same-order control in words; none where a run has no repetitions."""
-    if control is None or control["d_cross"]["value"] is None:
+    if control is None or control["d_cross"]["value"] is None or control["d_same"]["value"] is None:
         return []
     same, cross, delta = (control[name] for name in ("d_same", "d_cross", "delta"))
     replies, of = ("single replies", "drawn") if control.get("of") == "draws" else ("replies", "repetitions")

@@ -12,8 +12,8 @@ import numpy as np
 from lad_eval.metrics import Predictions, Summary, resampled_means, summarise
 from lad_eval.metrics.bootstrap import Estimate, interval
 from lad_eval.metrics.predictions import Bools
-from lad_eval.run.execute import Settings
 from lad_eval.run.folder.files import read_spec
+from lad_eval.run.settings import Settings
 from lad_eval.studies.capl.between import REQUESTS, Shares, between_facts, read_between
 from lad_eval.studies.capl.conditions import CaplCondition, StudyConditions, Weights
 from lad_eval.studies.requirement import Requirement

@@ -10,8 +10,8 @@ from lad_eval.errors import UserError
 from lad_eval.models.base import VLM, RunsPrompts
 from lad_eval.models.source import display_name, local_folder, source_of
 from lad_eval.run.collect import under
-from lad_eval.run.execute import Settings
 from lad_eval.run.folder import files
+from lad_eval.run.settings import Settings
 from lad_eval.studies.capl.between import measure_between
 from lad_eval.studies.capl.conditions import PLAIN, TRUNCATED, StudyConditions, Weights, parse_fused, parse_rival
 from lad_eval.studies.capl.data import TaskData, attention_requests, read_data

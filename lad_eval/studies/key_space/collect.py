@@ -16,9 +16,10 @@ from lad_eval.files.documents import read_json, write_json
 from lad_eval.models.base import RunsPrompts
 from lad_eval.models.registry import check_model
 from lad_eval.run.distributed import DistributedContext
-from lad_eval.run.execute import Settings, load
+from lad_eval.run.execute import load
 from lad_eval.run.folder import files
 from lad_eval.run.progress import progress
+from lad_eval.run.settings import Settings
 from lad_eval.studies.key_space.capture import Captured, capture, capture_facts, choose_layers, digest_of
 from lad_eval.studies.key_space.measurements import CONTROL, MODEL, Entry, Measured, entries, missing, read, store
 from lad_eval.tasks.registry import load_task, resolve

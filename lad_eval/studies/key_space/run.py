@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lad_eval.run.execute import Settings
 from lad_eval.run.folder import files
+from lad_eval.run.settings import Settings
 from lad_eval.studies.document import StudyDocument
 from lad_eval.studies.key_space.collect import Collected, Scope, collect, stored
 from lad_eval.studies.key_space.figures import gap_chart, map_charts, score_charts

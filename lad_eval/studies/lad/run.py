@@ -11,9 +11,9 @@ from typing import Any
 from lad_eval.errors import UnknownNameError, UserError
 from lad_eval.report.html.finding import finding_of
 from lad_eval.report.html.page import sentences_across
-from lad_eval.run.execute import Settings
 from lad_eval.run.folder import files
 from lad_eval.run.progress import progress
+from lad_eval.run.settings import Settings
 from lad_eval.studies.document import StudyDocument
 from lad_eval.studies.lad import STUDY_PARTS
 from lad_eval.studies.lad.cost import FILE, measure_costs, read_costs

@@ -12,8 +12,8 @@ from lad_eval.attention.pruning.trend import Grid, Trend
 from lad_eval.methods import resolve_methods
 from lad_eval.metrics import Predictions, Summary, summarise
 from lad_eval.run.condition_results import condition_results_of
-from lad_eval.run.execute import Settings
 from lad_eval.run.folder.files import read_spec
+from lad_eval.run.settings import Settings
 from lad_eval.studies.pruning.conditions import (
     PruningCondition,
     conditions_of,

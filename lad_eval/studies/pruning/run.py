@@ -10,8 +10,8 @@ from lad_eval.attention.pruning.debiased import DebiasedPruner
 from lad_eval.attention.pruning.trend import ATTENTION, RAMP_R2
 from lad_eval.errors import UserError
 from lad_eval.models.base import VLM
-from lad_eval.run.execute import Settings
 from lad_eval.run.folder import files
+from lad_eval.run.settings import Settings
 from lad_eval.studies.document import StudyDocument
 from lad_eval.studies.output import StudyOutput, StudyReport, notices, provenance, write_study
 from lad_eval.studies.pruning.conditions import DECISIONS, UNPRUNED, PruningCondition, method_names

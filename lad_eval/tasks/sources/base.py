@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, StrictInt, StrictStr, field_validator
 
 from lad_eval.data.dataset import root_of
 from lad_eval.data.decoding import Treatment
@@ -47,32 +47,45 @@ class SourceOptions(BaseModel, ABC):
         """
 
 
-def check_revision(revision: str, known: str) -> str:
-    """The revision of a hub data set, if it is the one that this package knows.
+class PublishedOptions(SourceOptions):
+    """Of a published data set, whose candidates are given by the data.
 
-    Raises:
-        ValueError: it is another; pydantic makes it the fault of its key.
+    Attributes:
+        revision: of the hub data set; only the one that this package knows.
+        root: folder of the data set; None: where `lad-eval data prepare` put it.
+        seed: of the random choice of calibration rows.
     """
-    if revision != known:
-        raise ValueError(f"unknown revision {revision!r}; this version of lad_eval knows {known}")
-    return revision
 
+    revision: StrictStr
+    root: StrictStr | None = None
+    seed: StrictInt = 0
 
-def root_of_given(name: str, setting: str, root: str | None, folder: Path) -> Path:
-    """The folder of a published data set, whose candidates are given by the data.
+    @classmethod
+    @abstractmethod
+    def known_revision(cls) -> str:
+        """The revision that this package knows."""
 
-    Args:
-        name: of the data set and of its source.
-        setting: the task's.
-        root: from the options, relative to `folder`; None: where `lad-eval data prepare` put it.
-        folder: of the task's YAML file.
+    @field_validator("revision")
+    @classmethod
+    def _is_known(cls, revision: str) -> str:
+        if revision != (known := cls.known_revision()):
+            raise ValueError(f"unknown revision {revision!r}; this version of lad_eval knows {known}")
+        return revision
 
-    Raises:
-        DataError: another setting than "given".
-    """
-    if setting != "given":
-        raise DataError(f"The source {name!r} has the setting 'given' only, not {setting!r}.")
-    return root_of(name) if root is None else folder / Path(root).expanduser()
+    def folder_of(self, name: str, setting: str, folder: Path) -> Path:
+        """The folder of the data set.
+
+        Args:
+            name: of the data set and of its source.
+            setting: the task's.
+            folder: of the task's YAML file, to which `root` is relative.
+
+        Raises:
+            DataError: another setting than "given".
+        """
+        if setting != "given":
+            raise DataError(f"The source {name!r} has the setting 'given' only, not {setting!r}.")
+        return root_of(name) if self.root is None else folder / Path(self.root).expanduser()
 
 
 @runtime_checkable

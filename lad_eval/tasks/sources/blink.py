@@ -9,45 +9,38 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import StrictInt, StrictStr, field_validator
+from pydantic import StrictStr
 
 from lad_eval.tasks.prompts import identifiers
 from lad_eval.tasks.request import Sample, SampleSource
-from lad_eval.tasks.screen import screen
-from lad_eval.tasks.sources.base import Picture, SourceOptions, check_revision, root_of_given
-from lad_eval.tasks.sources.questions import RowsSource, names_a_movable_place
+from lad_eval.tasks.screen import names_a_movable_place, screen
+from lad_eval.tasks.sources.base import Picture, PublishedOptions
+from lad_eval.tasks.sources.questions import RowsSource
 
 if TYPE_CHECKING:
     from lad_eval.data.questions import QuestionRow
 
 
-class BlinkOptions(SourceOptions):
+class BlinkOptions(PublishedOptions):
     """One of BLINK's configs.
 
     Attributes:
         task: name of the config.
-        revision: of the hub data set; only the one that this package knows.
-        root: folder of the data set; None: where `lad-eval data prepare blink` put it.
-        seed: of the random choice of calibration rows.
     """
 
     task: StrictStr
-    revision: StrictStr
-    root: StrictStr | None = None
-    seed: StrictInt = 0
 
-    @field_validator("revision")
     @classmethod
-    def _known_revision(cls, revision: str) -> str:
+    def known_revision(cls) -> str:
         from lad_eval.data.blink import REPOSITORY
 
-        return check_revision(revision, REPOSITORY.revision)
+        return REPOSITORY.revision
 
     def open(self, *, setting: str, candidates: int, samples: int | None, calibration_samples: int, folder: Path) -> SampleSource:
         from lad_eval.data.blink import BLINK
         from lad_eval.data.questions import read_rows
 
-        root = root_of_given("blink", setting, self.root, folder)
+        root = self.folder_of("blink", setting, folder)
         rows = read_rows(BLINK, root, self.task)
 
         def sample_of(row: QuestionRow) -> Sample | str:

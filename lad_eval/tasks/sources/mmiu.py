@@ -14,13 +14,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
-from pydantic import Field, StrictInt, StrictStr, field_validator
+from pydantic import Field, StrictStr
 
 from lad_eval.errors import DataError
 from lad_eval.tasks.prompts import MAX_CANDIDATES, identifiers
 from lad_eval.tasks.request import Sample, SampleSource, Split
 from lad_eval.tasks.screen import plain
-from lad_eval.tasks.sources.base import Picture, SourceOptions, check_revision, digest_of_samples, root_of_given
+from lad_eval.tasks.sources.base import Picture, PublishedOptions, digest_of_samples
 from lad_eval.tasks.sources.questions import RowsSource
 
 if TYPE_CHECKING:
@@ -88,32 +88,25 @@ Part = Literal["question", "context"]
 CLOSING = "Please answer the option directly like A,B,C,D..."
 
 
-class MmiuOptions(SourceOptions):
+class MmiuOptions(PublishedOptions):
     """One of MMIU's tasks, and the columns that make up its question.
 
     Attributes:
         task: name in the data set.
         text: its columns that are shown, in this order, above the options.
-        revision: of the hub data set; only the one that this package knows.
-        root: folder of the data set; None: where `lad-eval data prepare mmiu` put it.
-        seed: of the random choice of calibration rows.
     """
 
     task: StrictStr
     text: Annotated[tuple[Part, ...], Field(min_length=1, max_length=2)] = ("context", "question")
-    revision: StrictStr
-    root: StrictStr | None = None
-    seed: StrictInt = 0
 
-    @field_validator("revision")
     @classmethod
-    def _known_revision(cls, revision: str) -> str:
+    def known_revision(cls) -> str:
         from lad_eval.data.mmiu import REVISION
 
-        return check_revision(revision, REVISION)
+        return REVISION
 
     def open(self, *, setting: str, candidates: int, samples: int | None, calibration_samples: int, folder: Path) -> SampleSource:
-        root = root_of_given("mmiu", setting, self.root, folder)
+        root = self.folder_of("mmiu", setting, folder)
         return MmiuSource(
             root=root,
             task=self.task,

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, StrictInt, StrictStr, field_validator
+from pydantic import Field, StrictStr
 
 from lad_eval.errors import DataError
 from lad_eval.tasks.request import Option, Sample, SampleSource
-from lad_eval.tasks.screen import MARKER, Screened, screen
-from lad_eval.tasks.sources.base import Picture, SourceOptions, check_revision, root_of_given
-from lad_eval.tasks.sources.questions import RowsSource, names_a_movable_place
+from lad_eval.tasks.screen import MARKER, Screened, names_a_movable_place, screen
+from lad_eval.tasks.sources.base import Picture, PublishedOptions
+from lad_eval.tasks.sources.questions import RowsSource
 
 if TYPE_CHECKING:
     from lad_eval.data.questions import QuestionRow
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Answers = Literal["texts", "choices", "images"]
 
 
-class MuirBenchOptions(SourceOptions):
+class MuirBenchOptions(PublishedOptions):
     """Which rows, and what their options are.
 
     Attributes:
@@ -33,29 +33,22 @@ class MuirBenchOptions(SourceOptions):
             choices provided" as published. `images`: the answerable ones of these, without that option; another task than the
             published one.
         tasks: only rows of these tasks of the data; None: all.
-        revision: of the hub data set; only the one that this package knows.
-        root: folder of the data set; None: where `lad-eval data prepare muirbench` put it.
-        seed: of the random choice of calibration rows.
     """
 
     answers: Answers
     tasks: Annotated[tuple[StrictStr, ...], Field(min_length=1)] | None = None
-    revision: StrictStr
-    root: StrictStr | None = None
-    seed: StrictInt = 0
 
-    @field_validator("revision")
     @classmethod
-    def _known_revision(cls, revision: str) -> str:
+    def known_revision(cls) -> str:
         from lad_eval.data.muirbench import REPOSITORY
 
-        return check_revision(revision, REPOSITORY.revision)
+        return REPOSITORY.revision
 
     def open(self, *, setting: str, candidates: int, samples: int | None, calibration_samples: int, folder: Path) -> SampleSource:
         from lad_eval.data.muirbench import MUIRBENCH, PART
         from lad_eval.data.questions import read_rows
 
-        root = root_of_given("muirbench", setting, self.root, folder)
+        root = self.folder_of("muirbench", setting, folder)
         rows = read_rows(MUIRBENCH, root, PART)
         known = sorted({row.part for row in rows})
         if unknown := [name for name in self.tasks or () if name not in known]:

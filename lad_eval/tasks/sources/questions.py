@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lad_eval.errors import DataError
 from lad_eval.tasks.leakage import choose_distinct
-from lad_eval.tasks.prompts import MAX_CANDIDATES, identifiers
 from lad_eval.tasks.request import Sample, Split
 from lad_eval.tasks.sources.base import Picture, digest_of_samples, treatments_of
 
@@ -20,31 +18,6 @@ if TYPE_CHECKING:
     from lad_eval.data.decoding import Treatment
 
 _SPLITS: tuple[Split, ...] = ("test", "calibration")
-_ORDINALS = {name: number for number, name in enumerate(identifiers("first..", MAX_CANDIDATES), start=1)}
-_ORDINAL = "|".join(map(re.escape, sorted(_ORDINALS, key=len, reverse=True)))
-_THING = r"(?:images?|pictures?|photos?|photographs?)"
-_LIST = re.compile(rf"\b((?:(?:{_ORDINAL})(?: {_THING})?(?:,? (?:or|and) (?:the )?|, (?:the )?))*(?:{_ORDINAL})) {_THING}\b")
-_NUMBER = re.compile(rf"\b{_THING} ?#?(\d+)\b")
-_RELATIVE = re.compile(rf"\b(?:last|previous|next) {_THING}\b")
-
-
-def names_a_movable_place(text: str, movable: Sequence[int]) -> bool:
-    """Whether a question tells apart images that other orders move, by their place.
-
-    A question that names all of them alike, such as "the second or the third image", tells none apart.
-
-    Args:
-        text: of the question, without its options.
-        movable: 0-based places of these images.
-    """
-    plain = " ".join(text.casefold().split())
-    if _RELATIVE.search(plain):
-        return True
-    named = {int(number) - 1 for number in _NUMBER.findall(plain)}
-    for listed in _LIST.findall(plain):
-        named |= {_ORDINALS[word] - 1 for word in re.findall(rf"\b(?:{_ORDINAL})\b", listed)}
-    return bool(named & set(movable)) and not set(movable) <= named
-
 
 Row = TypeVar("Row")
 
