@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json as json_format
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lad_eval.cli.options import IncludePath, Json, TrustRemoteCode
+from lad_eval.cli.options import BaseUrl, IncludePath, Json, TrustRemoteCode
 
 if TYPE_CHECKING:
     from lad_eval.ranking.demo import Demo
@@ -49,6 +49,7 @@ def demo(
     device: Annotated[str, typer.Option("--device", help="See `lad-eval run`.")] = "auto",
     dtype: Annotated[str, typer.Option("--dtype", help="See `lad-eval run`.")] = "auto",
     trust_remote_code: TrustRemoteCode = False,
+    base_url: BaseUrl = None,
     json: Json = False,
     include_path: IncludePath = None,
 ) -> None:
@@ -68,7 +69,7 @@ def demo(
             f"candidates."
         )
     check_suffix(out)
-    check_model(model)
+    check_model(model, base_url=base_url)
     quiet_libraries(quiet=True)
     from lad_eval.ranking.demo import demonstrate
     from lad_eval.ranking.images import image_source
@@ -85,7 +86,8 @@ def demo(
     else:
         shown, words, answer = _question(task, sample)
         learn = calibrate_on or task
-    ranker = Ranker.calibrate(model, learn, method=method, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    options: dict[str, Any] = {"device": device, "dtype": dtype, "trust_remote_code": trust_remote_code, "base_url": base_url}
+    ranker = Ranker.calibrate(model, learn, method=method, **options)
     result = demonstrate(ranker, shown, words, right=answer, calibrated_on=learn if isinstance(learn, str) else learn.name)
     draw_demo(result, out)
     if json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import errno
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -222,7 +223,7 @@ def invoke(arguments: Sequence[str] | None = None) -> int:
         with task_search():
             code = command.main(words, prog_name="lad-eval", standalone_mode=False)
     except UserError as error:
-        print_error(str(error), error.exit_code)
+        print_error(str(error) + _elsewhere(str(error), words, command), error.exit_code)
         return error.exit_code
     except _UsageError as error:
         print_error(error.format_message().replace("Value error, ", ""))
@@ -239,6 +240,24 @@ def invoke(arguments: Sequence[str] | None = None) -> int:
     if code == INTERRUPTED:
         print_error("Interrupted.", INTERRUPTED)
     return code if isinstance(code, int) else 0
+
+
+def _elsewhere(text: str, words: Sequence[str], root: Any) -> str:
+    """What to add to an error that names, outside backticks, options of `run` which the command that was given lacks."""
+    name, command = "lad-eval", root
+    for word in words:
+        if word not in getattr(command, "commands", {}):
+            break
+        name, command = f"{name} {word}", command.commands[word]
+    if command.ignore_unknown_options:  # another harness's options are passed on
+        return ""
+    here, of_run = ({flag for option in each.params for flag in option.opts} for each in (command, root.commands["run"]))
+    named = dict.fromkeys(re.findall(r"(?<![\w-])--[a-z][a-z-]*", re.sub("`[^`]*`", "", text)))
+    lacking = [flag for flag in named if flag in of_run - here]
+    if not lacking:
+        return ""
+    which = "that is an option" if len(lacking) == 1 else "those are options"
+    return f" (`{name}` has no {' or '.join(lacking)}; {which} of `lad-eval run`.)"
 
 
 def _without_debug(words: list[str]) -> tuple[list[str], bool]:

@@ -236,6 +236,10 @@ _MODEL_ARGS = {
     "batch_size": "batch_size",
     "image_preparation": "image_preparation",
     "trust_remote_code": "trust_remote_code",
+    "base_url": "base_url",
+    "num_concurrent": "concurrency",
+    "concurrency": "concurrency",
+    "timeout": "timeout",
 }
 _BOOLEANS = {"true": True, "false": False}
 
@@ -309,6 +313,9 @@ def model_options(text: str, model: str) -> dict[str, Any]:
         _choice(options, "image_preparation", dict.fromkeys(choice.value for choice in ImagePreparation))
     if "batch_size" in options:
         options["batch_size"] = check_batch_size(options["batch_size"])
+    for name, kind in (("concurrency", int), ("timeout", float)):
+        if name in options:
+            options[name] = _number(options[name], name, kind)
     if "model" not in options and model in _CLASSES:
         raise typer.BadParameter(f"--model {model} needs --model_args pretrained=<folder or hub id>.")
     if "model" in options and model not in (*_CLASSES, options["model"]):
@@ -316,6 +323,13 @@ def model_options(text: str, model: str) -> dict[str, Any]:
             f"--model {model} and --model_args pretrained={options['model']} name two models; give one of them."
         )
     return options
+
+
+def _number(text: str, name: str, kind: type[int] | type[float]) -> int | float:
+    try:
+        return kind(text)
+    except ValueError:
+        raise typer.BadParameter(f"--model_args: {name} is a number, not {text!r}.") from None
 
 
 def _choice(options: Mapping[str, Any], name: str, known: Mapping[str, Any]) -> Any:

@@ -142,9 +142,10 @@ class Answering:
         for place, document in enumerate(documents):
             by_task[document["task"]].append(place)
         replies = [""] * len(documents)
+        methods = {task: self._calibrated(task) for task in by_task}  # what a task refuses is said before any is run
         for task, places in by_task.items():
             of_task = [requests[place] for place in places]
-            positions = self._calibrated(task).answer(of_task)
+            positions = methods[task].answer(of_task)
             for place, request, position in zip(places, of_task, positions, strict=True):
                 replies[place] = request.identifiers[position]
         return replies

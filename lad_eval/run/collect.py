@@ -67,8 +67,8 @@ def objection(task: Task, method: Method) -> str | None:
     if task.answer_kind != "images" and ("attention" in method.needs or method.condition.learns):
         what = "which can point at images only" if "attention" in method.needs else "and learns from options that are images"
         return (
-            f"{task.name} has texts to choose from, and {method.name} reads attention, {what}; leave it out, such as with "
-            "--methods vanilla,pride."
+            f"{task.name} has texts to choose from, and {method.name} reads attention, {what}; choose methods that read "
+            "log-probabilities or replies (vanilla, pride, cot), or a task whose options are images."
         )
     if (method.probes or method.calibration_probes) and not task.chooses_between_all_images:
         return (

@@ -279,6 +279,25 @@ def test_score_refuses_what_no_method_has(capsys, results, setting, text):
     assert text in fails(capsys, "score", results[0], "--set", setting)
 
 
+@pytest.mark.parametrize(
+    ("words", "ending"),
+    [
+        (
+            "study pruning --model openai:served",
+            "(`lad-eval study pruning` has no --base-url; that is an option of `lad-eval run`.)",
+        ),
+        ("run --model openai:served --tasks scenes_random_n2", "OPENAI_BASE_URL."),
+        ("demo --model openai:served", "OPENAI_BASE_URL."),
+    ],
+)
+def test_an_error_that_names_an_option_of_run_says_so_where_a_command_lacks_it(words, ending, capsys, monkeypatch):
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    assert invoke(words.split()) == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: A model behind a server needs its address: --base-url")
+    assert line.endswith(ending)
+
+
 def test_a_model_folder_without_processor_is_named(capsys, tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()

@@ -69,6 +69,7 @@ def test_a_wrong_config_file_is_one_line(content, text, capsys, tmp_path):
         ("pretrained=a/b,trust_remote_code=maybe", "hf", "trust_remote_code is true or false"),
         ("pretrained=a/b,image_preparation=big", "hf", "image_preparation is protocol or native or pad"),
         ("pretrained=a/b,batch_size=none", "hf", "batch size"),
+        ("pretrained=openai:a,num_concurrent=many", "hf", "concurrency is a number, not 'many'"),
     ],
 )
 def test_wrong_model_arguments_are_named(text, model, wrong):
@@ -86,6 +87,13 @@ def test_model_arguments_are_options_of_a_run():
         "trust_remote_code": True,
     }
     assert model_options("dtype=bfloat16", "a/b") == {"dtype": "bfloat16"}
+    server = "model=openai:a, base_url=http://localhost:8000/v1, num_concurrent=4, timeout=60"
+    assert model_options(server, "hf") == {
+        "model": "openai:a",
+        "base_url": "http://localhost:8000/v1",
+        "concurrency": 4,
+        "timeout": 60.0,
+    }
 
 
 @pytest.mark.parametrize(("text", "limit"), [(None, None), ("100", 100), ("0.1", 0.1), ("1", 1), ("1e2", 100)])

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import json
 import logging
 import random
@@ -10,6 +11,7 @@ from collections import Counter
 from dataclasses import replace
 from datetime import datetime, timezone
 from threading import Thread
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,9 +21,10 @@ from lad_eval.errors import UserError
 from lad_eval.evidence.replies import Decoding
 from lad_eval.models.inputs.images import ImageCache
 from lad_eval.models.registry import check_model, load_model, load_prompt_reader
+from lad_eval.models.server import client
 from lad_eval.models.server.address import Address, check_url
 from lad_eval.models.server.answers import candidate_log_probs, read_completion
-from lad_eval.models.server.client import Client, retry_after
+from lad_eval.models.server.client import Client, ServerError, retry_after
 from lad_eval.models.server.messages import encode_png
 from lad_eval.models.server.model import ServedVLM
 from tests.models.requests import Noise, make_requests
@@ -153,6 +156,16 @@ def test_the_user_is_told_while_a_server_answers_wrong(stand_in, caplog):
     assert served(stand_in, concurrency=1).generate(make_requests(3, 1))
     [line] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert line == f"{stand_in.url} gave garbled answers (not JSON); it is tried again, up to 8 times."
+
+
+def test_a_server_that_gives_nothing_of_use_for_long_is_given_up_before_all_tries(stand_in, monkeypatch):
+    stand_in.fault = lambda number: "garble"
+    model = served(stand_in, concurrency=1)
+    hours = itertools.count()
+    monkeypatch.setattr(client, "time", SimpleNamespace(monotonic=lambda: 3600.0 * next(hours)))
+    with pytest.raises(ServerError, match=r"gave garbled answers \(not JSON\) in 2 tries"):
+        model.generate(make_requests(3, 1))
+    assert len(stand_in.bodies) == 2
 
 
 def test_what_is_in_progress_when_a_request_fails_is_not_lost(stand_in):

@@ -37,6 +37,13 @@ def test_what_a_server_cannot_do_is_refused_before_anything_is_sent(stand_in, ar
     assert stand_in.bodies == []
 
 
+def test_a_task_that_is_refused_is_refused_before_another_is_run(tmp_path, monkeypatch):
+    answering = Answering(pretrained="lad-tiny", method="lad", store=tmp_path)
+    monkeypatch.setattr(CalibratedMethod, "answer", lambda *_: pytest.fail("a question was run"))
+    with pytest.raises(UserError, match="scenes_count_n4 has texts to choose from"):
+        answering.replies([*open_task(TASK).rows[:1], *open_task("scenes_count_n4").rows[:1]])
+
+
 def test_texts_are_not_for_methods_that_read_attention(tmp_path):
     with pytest.raises(UserError, match="scenes_count_n4 has texts to choose from, and lad reads attention"):
         CalibratedMethod(load_model("lad-tiny"), load_task("scenes_count_n4"), "lad", tmp_path / "store")

@@ -259,6 +259,8 @@ def test_entries_are_found_on_demand(kit):
         (["--data", "scenes_few.yaml", "--model", "lad-tiny+LAD", "--api-mode"], "--api-mode is for APIs"),
         (["--data", "scenes_few.yaml", "--model", "lad-tiny+LAD", "--use-vllm"], "leave out --use-vllm"),
         (["--data", "scenes_few.yaml", "--model", "lad-tiny+cot"], "cot reads the model's replies"),
+        (["--data", "scenes_few.yaml", "--model", "openai:served+PriDe"], "VLMEvalKit runs models behind a server itself"),
+        (["--data", "scenes_count_n4", "--model", "lad-tiny+LAD"], "scenes_count_n4 has texts to choose from"),
         (["--data", "scenes_few.yaml", "--model", "lad-tiny+instruction+LAD"], "instruction changes the prompt or the model"),
         (["--data", "ScenesRetrival_Random_N4", "--model", "lad-tiny"], "Did you mean 'ScenesRetrieval_Random_N4'"),
     ],

@@ -100,6 +100,12 @@ def test_a_model_name_that_cannot_be(name, fault):
         parse(name)
 
 
+@pytest.mark.parametrize("name", ["openai:served", "HF:openai:served+LAD"])
+def test_a_model_behind_a_server_is_for_our_own_commands(name):
+    with pytest.raises(UserError, match=r"VLMEvalKit runs models behind a server itself; .*openai:served is for"):
+        flat(name, {})
+
+
 def test_names_for_files_have_no_slash_and_tell_folders_apart(tmp_path):
     aliases = {}
     assert flat("HF:org/model-1+LAD", aliases) == "HF--org--model-1+LAD"

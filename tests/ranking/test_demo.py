@@ -114,3 +114,12 @@ def test_bad_input_is_one_line(words, text, tmp_path, monkeypatch, capsys):
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
     assert text in lines[0]
+
+
+def test_the_demo_asks_a_server_only_for_what_it_gives(stand_in, tmp_path, capsys):
+    words = ["demo", "--model", "openai:served", "--base-url", stand_in.url, "--out", str(tmp_path / "demo.png"), "--json"]
+    assert invoke(words) == 2
+    assert "lad needs attention, and openai:served gives log-probabilities and replies only" in capsys.readouterr().err
+    assert stand_in.bodies == []
+    assert invoke([*words, "--method", "pride"]) == 0
+    assert json.loads(capsys.readouterr().out)["method"] == "pride"

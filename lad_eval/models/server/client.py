@@ -25,7 +25,7 @@ _LOG = logging.getLogger(__name__)
 TRIES = 8
 """Times that a request is sent before it is given up; answers that ask to wait do not count."""
 PATIENCE = 900.0
-"""Seconds without any answer after which a server that asks to wait is given up."""
+"""Seconds without any usable answer after which a server is given up; at least two time-outs."""
 _LONGEST_PAUSE = 60.0
 _LONGEST_WAIT = 3600.0
 _CONNECTING = 10.0
@@ -150,7 +150,7 @@ class Client:
                 self._hold(delay or self._growing_pause(held), began, fault)
                 continue
             tried += 1
-            if tried == tries:
+            if tried == tries or (tried > 1 and self._idle(began) > max(PATIENCE, 2 * self._timeout)):
                 raise ServerError(f"{self.url} {fault} in {tried} tries; see that it runs, then give the same command again.")
             if tried >= _SAID_FROM:
                 self._say(fault)
@@ -188,14 +188,17 @@ class Client:
         """
         if seconds > _LONGEST_WAIT:
             raise ServerError(f"{self.url} {fault} and asks to wait {seconds / 3600:.1f} h; give the same command again then.")
-        now = time.monotonic()
         with self._lock:
-            self._open_at = max(self._open_at, now + seconds)
-            idle = now - max(self._answered_at, began)
-        if idle > PATIENCE:
+            self._open_at = max(self._open_at, time.monotonic() + seconds)
+        if (idle := self._idle(began)) > PATIENCE:
             raise ServerError(
                 f"{self.url} {fault} and has answered nothing for {idle / 60:.0f} min; try a lower --concurrency, or later."
             )
+
+    def _idle(self, began: float) -> float:
+        """Seconds without a usable answer to any thread, since a request began."""
+        with self._lock:
+            return time.monotonic() - max(self._answered_at, began)
 
     def _checked(self, response: httpx2.Response) -> float | None:
         """Seconds that the server asks to wait; None where it does not.

@@ -15,7 +15,9 @@ from lad_eval.errors import UnknownNameError, UserError
 from lad_eval.models.vlmeval.kit import kit
 from lad_eval.plugins.vlmevalkit.arguments import OUR_DATA, OUR_MODEL, Configuration
 from lad_eval.plugins.vlmevalkit.scores import read_pointer, work_dir
+from lad_eval.run.collect import check_options
 from lad_eval.run.folder.files import ResultsError, ensure_writable
+from lad_eval.tasks.task import Task
 
 if TYPE_CHECKING:
     from lad_eval.plugins.vlmevalkit.entries import Entries
@@ -146,6 +148,23 @@ def check_reuse(entries: Entries, model: str, dataset: str, *, runs_model: bool,
     else:
         return
     raise UserError(f"{folder} holds answers to {dataset} of {what}; choose another --work-dir, or move that folder away.")
+
+
+def check_method(entries: Entries, model: str, task: Task, *, made: Mapping[str, Any] | None = None) -> None:
+    """Refuses a method that cannot decide between the options of one of our tasks, before a model is loaded.
+
+    Args:
+        entries: the table of models.
+        model: VLMEvalKit's name of the model.
+        task: that it is to answer.
+        made: the model's object in a --config file; empty or None for an entry of the table.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if made and made.get("class") != OUR_MODEL or not made and (dict.__contains__(entries, model) or model not in entries):
+        return
+    check_options(task, [entries.served(str(made["model"]) if made else model).make()])
 
 
 def check_files(model: str, dataset: str) -> None:

@@ -20,6 +20,7 @@ from lad_eval.plugins.vlmevalkit.checks import (
     check_data,
     check_files,
     check_format,
+    check_method,
     check_reuse,
     check_writable,
     faults,
@@ -103,9 +104,12 @@ def _run(words: list[str], kit_folder: str | Path | None) -> None:
     line = line.replaced("--data", {name: list(members) or [name] for name, members in ours.items()})
     line = line.replaced("--model", {name: [short] for name, short in shorts.items()})
     with _command_line([PROGRAM, *line.words]), _gloo_without_gpu(), _held(opened):
-        check_writable(work_dir())
         pairs = [(model, name) for model in line.values("--model") for name in line.values("--data")]
         pairs += configuration.pairs if configuration else []
+        for model, name in pairs:
+            if name in tasks:
+                check_method(entries, model, opened[tasks[name]], made=configuration.models[model] if configuration else None)
+        check_writable(work_dir())
         for model, name in pairs:
             made = configuration.models[model] if configuration else None
             check_reuse(entries, model, name, runs_model=line.values("--mode") != ["eval"], made=made)

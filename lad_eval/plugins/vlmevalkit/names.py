@@ -17,7 +17,7 @@ from lad_eval.errors import UnknownNameError, UserError
 from lad_eval.files.checkpoints import ADAPTER_CONFIG, adapter_files, model_files
 from lad_eval.methods import Method, ParameterError, canonical_name, make_method, method_names, parse_setting, part_names
 from lad_eval.models.registry import check_model_name
-from lad_eval.models.source import EMBEDDED, HUB_ID, KIT, display_name, local_folder, source_of
+from lad_eval.models.source import EMBEDDED, HUB_ID, KIT, SERVED, display_name, local_folder, source_of
 from lad_eval.names import OUTSIDE_BRACKETS
 from lad_eval.run.folder.files import slug
 from lad_eval.tasks.files import SUFFIXES
@@ -209,6 +209,8 @@ def flat(name: str, aliases: dict[str, str]) -> str:
     if (intervention := _intervention(suffix)) is not None:
         suffix = intervention.label  # one name for every spelling, since files are named by it
     suffix = suffix.replace(" ", "")
+    if base.removeprefix(HUB).startswith(SERVED):
+        raise UserError(f"VLMEvalKit runs models behind a server itself; {base} is for `lad-eval run` and lm-eval.")
     if not base.startswith(HUB):
         return f"{base}+{suffix}" if suffix else name
     model = base.removeprefix(HUB)
