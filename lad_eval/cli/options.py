@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ import typer
 from lad_eval.cli.console import print_table
 from lad_eval.cli.own import own_methods
 from lad_eval.errors import UnknownNameError, did_you_mean
+from lad_eval.files.documents import parse
 from lad_eval.methods import DEFAULT_METHODS
 from lad_eval.tasks.search import include
 from lad_eval.terminal import write, write_json
@@ -139,7 +139,7 @@ def json_object(text: str | None) -> dict[str, Any] | None:
     if text is None:
         return None
     try:
-        value = json.loads(text)
+        value = parse(text)
     except ValueError:
         value = None
     if not isinstance(value, dict):

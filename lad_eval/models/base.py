@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -175,21 +176,23 @@ class Metered(Protocol):
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens as a server counts them.
+    """Tokens as a server counts them, and what it says about who answered.
 
     Attributes:
         prompt: of the prompts.
         reply: of the replies.
+        answers: number of answers by the name that the server gives the model that answered, where it gives one.
     """
 
     prompt: int = 0
     reply: int = 0
+    answers: Counter[str] = field(default_factory=Counter)
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(self.prompt + other.prompt, self.reply + other.reply)
+        return Usage(self.prompt + other.prompt, self.reply + other.reply, self.answers + other.answers)
 
     def __sub__(self, other: Usage) -> Usage:
-        return Usage(self.prompt - other.prompt, self.reply - other.reply)
+        return Usage(self.prompt - other.prompt, self.reply - other.reply, self.answers - other.answers)
 
 
 @runtime_checkable

@@ -306,7 +306,7 @@ def _environment(
 ) -> dict[str, Any]:
     """Facts in `metrics.json` about this call of the program; `answered` is the number of requests that it ran.
 
-    `tokens` are those of all calls, where a server counts them.
+    `tokens` and `served_models` are those of all calls, where a server counts tokens and names the model that answered.
     """
     device = getattr(getattr(model, "model", None), "device", None)
     return {
@@ -314,7 +314,8 @@ def _environment(
         "processes": context.size,
         "session": {"answered": session.requests, "seconds": session.seconds},
         "study": study,
-        **({} if usage is None else {"tokens": {"prompt": usage.prompt, "reply": usage.reply}}),
+        **({"tokens": {"prompt": usage.prompt, "reply": usage.reply}} if usage and (usage.prompt or usage.reply) else {}),
+        **({"served_models": dict(sorted(usage.answers.items()))} if usage and usage.answers else {}),
     }
 
 

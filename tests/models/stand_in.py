@@ -24,6 +24,8 @@ class StandIn:
     Attributes:
         url: the base URL.
         fault: of a request by its number: "drop", "cut", "delay", "limit", "overload", "garble", "empty" or None.
+        listing: status and content of the list of models; None for the list of `models`.
+        model: the name that answers have, by the body of the request; None for answers without.
         answered: number of right answers by request.
         bodies: of all requests.
         arrivals: (time, whether it was refused for the rate) of all requests.
@@ -34,6 +36,8 @@ class StandIn:
         self.remembers = remembers
         self.fault = lambda number: None
         self.refusal = lambda body: None
+        self.model = lambda body: None
+        self.listing = None
         self.wait, self.delay = "0.05", 0.5
         self.answered, self.bodies, self.headers, self.arrivals = Counter(), [], [], []
         self.most_at_once = self.at_once = 0
@@ -60,7 +64,8 @@ class StandIn:
             entries = [{"token": name, "logprob": -0.1 - place} for place, name in enumerate(ranked)][: self.top]
             choice["logprobs"] = {"content": [{**entries[0], "top_logprobs": entries}]}
         usage = {"usage": {"prompt_tokens": 100, "completion_tokens": 2 * count}} if self.usage else {}
-        return {"object": "chat.completion", "choices": [{**choice, "index": i} for i in range(count)], **usage}
+        model = {} if (name := self.model(body)) is None else {"model": name}
+        return {"object": "chat.completion", "choices": [{**choice, "index": i} for i in range(count)], **usage, **model}
 
 
 def question(body):
@@ -89,7 +94,8 @@ def _handler(stand_in):
 
         def do_GET(self):
             if self._has_key():
-                self._send(200, {"object": "list", "data": [{"id": name} for name in stand_in.models]})
+                usual = 200, {"object": "list", "data": [{"id": name} for name in stand_in.models]}
+                self._send(*(stand_in.listing or usual))
 
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -146,7 +146,9 @@ def test_an_answer_that_does_not_come_is_not_waited_for(stand_in):
 
 def test_a_server_that_never_answers_right_is_given_up_in_one_line(stand_in):
     stand_in.fault = lambda number: "garble"
-    with pytest.raises(UserError, match=r"gave garbled answers \(not JSON\) in 8 tries; see that it runs"):
+    with pytest.raises(
+        UserError, match=r"gave garbled answers \(not JSON\) in 8 tries; see that --base-url is the address of its"
+    ):
         served(stand_in, concurrency=1).generate(make_requests(3, 1))
     assert len(stand_in.bodies) == 8
 

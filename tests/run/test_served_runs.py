@@ -104,6 +104,29 @@ def test_a_cut_log_of_tokens_is_repaired(stand_in, tmp_path):
     assert 1000 <= metrics(result)["tokens"]["prompt"] <= 2000
 
 
+def test_the_names_of_the_answering_models_are_stored(stand_in, tmp_path):
+    stand_in.usage, stand_in.model = False, lambda body: f"served-{1 + (len(stand_in.bodies) > 4)}"
+    result = evaluate(stand_in, tmp_path, "generate", concurrency=1)
+    assert metrics(result)["served_models"] == {"served-1": 4, "served-2": 6}
+    assert "tokens" not in metrics(result)
+    again = evaluate(stand_in, tmp_path, "generate")
+    assert metrics(again)["served_models"] == {"served-1": 4, "served-2": 6}
+    from lad_eval.run.results import rescore
+
+    assert rescore(result.folders[TASK], ["generate"])["served_models"] == {"served-1": 4, "served-2": 6}
+
+
+@pytest.mark.parametrize("quiet", [[], ["--quiet"]])
+def test_a_failing_server_is_named_in_a_file_of_stderr(stand_in, tmp_path, quiet):
+    stand_in.fault = lambda number: "limit" if number == 0 else "garble" if number == 1 else None
+    command = [sys.executable, "-m", "lad_eval", "run", "--model", "openai:served", "--base-url", stand_in.url, "--tasks", TASK]
+    command += ["--methods", "generate", "--limit", "1", "--runs", str(tmp_path / "runs"), "--concurrency", "1", *quiet]
+    with (tmp_path / "stderr").open("w") as stderr:
+        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=stderr, check=True)
+    text = (tmp_path / "stderr").read_text()
+    assert f"warning: {stand_in.url} answered 429 (too many requests); all requests wait 0.05 s.\n" in text
+
+
 @pytest.mark.parametrize(
     ("method", "message"),
     [
@@ -142,6 +165,9 @@ def test_on_the_command_line(stand_in, tmp_path, capsys):
     assert stand_in.most_at_once <= 2
     assert invoke([*command, *server[:-1], "[1]"]) == 2
     assert "--extra-body takes a JSON object" in capsys.readouterr().err
+    for value in ('{"a": NaN}', '{"a": -Infinity}', '{"a": 1e999}', "[" * 200_000):
+        assert invoke([*command, *server[:-1], value]) == 2
+        assert "--extra-body" in capsys.readouterr().err
     assert invoke(command) == 2
     assert "needs its address: --base-url" in capsys.readouterr().err
 

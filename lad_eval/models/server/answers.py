@@ -28,11 +28,13 @@ class Completion:
         texts: of its choices; "" where a choice has none.
         top: of the first choice's first token, (token, log-probability) of the most probable ones; None without them.
         usage: None where the server does not report it.
+        model: the server's name of the model that answered; None where it gives none.
     """
 
     texts: tuple[str, ...]
     top: tuple[tuple[str, float], ...] | None
     usage: Usage | None
+    model: str | None = None
 
 
 def read_completion(document: Any) -> Completion:
@@ -46,10 +48,11 @@ def read_completion(document: Any) -> Completion:
         texts = tuple(_text(choice["message"]["content"]) for choice in choices)
         top = _top(choices[0].get("logprobs"))
         usage = _usage(document.get("usage"))
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        model = document.get("model")
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError) as error:
         reason = document.get("error") if isinstance(document, Mapping) else None
         raise GarbledError("no chat completion" if reason is None else " ".join(str(reason).split())) from error
-    return Completion(texts, top, usage)
+    return Completion(texts, top, usage, model if isinstance(model, str) and model else None)
 
 
 def _text(content: Any) -> str:
@@ -75,15 +78,12 @@ def _usage(usage: Any) -> Usage | None:
 
 
 def read_models(document: Any) -> list[str]:
-    """Names of the models that a server lists.
-
-    Raises:
-        GarbledError: it lists none.
-    """
-    try:
-        return [str(entry["id"]) for entry in document["data"]]
-    except (KeyError, TypeError) as error:
-        raise GarbledError("no list of models") from error
+    """Names of the models that a server lists, as far as they can be read; servers differ in how they list them."""
+    entries = document.get("data") if isinstance(document, Mapping) else document
+    if not isinstance(entries, list):
+        return []
+    names = [entry.get("id") if isinstance(entry, Mapping) else entry for entry in entries]
+    return [name for name in names if isinstance(name, str)]
 
 
 def candidate_log_probs(top: Sequence[tuple[str, float]], identifiers: Sequence[str], sample: str) -> Floats:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 import time
@@ -16,7 +15,9 @@ from typing import Any, TypeVar
 import httpx2
 
 from lad_eval.errors import UserError, first_line
-from lad_eval.models.server.address import KEY, Address
+from lad_eval.files.documents import parse
+from lad_eval.models.server.address import Address
+from lad_eval.models.server.faults import GARBLED, QUOTA, Fault, connection_fault, duration, refusal_cure
 
 T = TypeVar("T")
 
@@ -31,10 +32,8 @@ _LONGEST_WAIT = 3600.0
 _CONNECTING = 10.0
 _LATER = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
 _SHOWN = 300
-_SAID_FROM = 3
-"""Tries in vain after which a line says so; fewer are common where a server is busy."""
 _SAID_EVERY = 30.0
-"""Seconds between two such lines."""
+"""Seconds without a usable answer, and between two lines about that."""
 
 
 class ServerError(UserError):
@@ -82,7 +81,7 @@ class Client:
         self._closing = Event()
         self._lock = Lock()
         self._open_at = 0.0
-        self._say_at = 0.0
+        self._said_at: float | None = None
         self._answered_at = time.monotonic()
 
     @property
@@ -101,8 +100,8 @@ class Client:
             self._answered_at = time.monotonic()
 
     def get(self, path: str, read: Callable[[Any], T], *, tries: int = 3) -> T:
-        """What `read` makes of the answer to a GET request; see `post`."""
-        return self._tried("GET", path, None, read, tries)
+        """What `read` makes of the answer to a GET request, None where that is not JSON; see `post`."""
+        return self._tried("GET", path, None, lambda content: read(_parsed_or_none(content)), tries)
 
     def post(self, path: str, body: bytes, read: Callable[[Any], T]) -> T:
         """What `read` makes of the server's JSON answer.
@@ -116,9 +115,9 @@ class Client:
             RequestRefusedError: the server refuses the request.
             ServerError: the server cannot be reached, is overloaded, or gives garbled answers, for too long.
         """
-        return self._tried("POST", path, body, read, TRIES)
+        return self._tried("POST", path, body, lambda content: read(_parsed(content)), TRIES)
 
-    def _tried(self, method: str, path: str, content: bytes | None, read: Callable[[Any], T], tries: int) -> T:
+    def _tried(self, method: str, path: str, content: bytes | None, read: Callable[[bytes], T], tries: int) -> T:
         tried = held = 0
         began = time.monotonic()
         while True:
@@ -127,44 +126,52 @@ class Client:
             try:
                 response = self._http.request(method, f"{self.url}{path}", content=content)
             except httpx2.TimeoutException:
-                fault = f"gave no answer within {self._timeout:g} s"
+                fault = Fault(f"gave no answer within {self._timeout:g} s")
             except httpx2.TransportError as error:
-                fault = f"could not be reached ({self._address.hide_key(first_line(error))})"
+                fault = connection_fault(error, self.url)
+            except httpx2.DecodingError as error:
+                fault = Fault(f"gave garbled answers (damaged compression: {first_line(error)})", GARBLED)
             except httpx2.HTTPError as error:
                 raise ServerError(f"{self.url} cannot be used: {self._address.hide_key(first_line(error))}.") from error
             else:
                 if response.is_success:
                     try:
-                        result = read(_parsed(response.content))
+                        result = read(response.content)
                     except GarbledError as garbled:
-                        fault = f"gave garbled answers ({self._address.hide_key(str(garbled))[:_SHOWN]})"
+                        fault = Fault(f"gave garbled answers ({self._address.hide_key(str(garbled))[:_SHOWN]})", GARBLED)
                     else:
                         with self._lock:
                             self._answered_at = time.monotonic()
                         return result
                 else:
                     delay = self._checked(response)
-                    fault = f"answered {response.status_code} ({self._reason(response)})"
+                    fault = Fault(f"answered {response.status_code} ({self._reason(response)})")
+            words = self._address.hide_key(fault.words)
             if delay is not None:
                 held += 1
-                self._hold(delay or self._growing_pause(held), began, fault)
+                self._hold(delay or self._growing_pause(held), began, words)
                 continue
             tried += 1
+            if fault.lasting:
+                raise ServerError(f"{self.url} {words}; {fault.cure}.")
             if tried == tries or (tried > 1 and self._idle(began) > max(PATIENCE, 2 * self._timeout)):
-                raise ServerError(f"{self.url} {fault} in {tried} tries; see that it runs, then give the same command again.")
-            if tried >= _SAID_FROM:
-                self._say(fault)
+                raise ServerError(f"{self.url} {words} in {tried} tries; {fault.cure}, then give the same command again.")
+            self._say(f"{words}; it is tried again, up to {tries} times", began)
             if self._closing.wait(self._growing_pause(tried)):
-                raise ServerError(f"{self.url} {fault}.")
+                raise ServerError(f"{self.url} {words}.")
 
-    def _say(self, fault: str) -> None:
-        """Tells the user, now and then, why nothing comes."""
+    def _say(self, what: str, began: float) -> None:
+        """Tells the user why nothing comes: at the first fault, then now and then while there is no usable answer."""
+        idle = self._idle(began)
         now = time.monotonic()
         with self._lock:
-            if now < self._say_at:
+            first = self._said_at is None
+            if self._said_at is not None and (idle < _SAID_EVERY or now < self._said_at + _SAID_EVERY):
                 return
-            self._say_at = now + _SAID_EVERY
-        _LOG.warning("%s %s; it is tried again, up to %d times.", self.url, fault, TRIES)
+            self._said_at = now
+        # Equal lines appear once per command, so that each of these must differ.
+        since = "" if first else f" (no usable answer for {idle:.0f} s)"
+        _LOG.warning("%s %s%s.", self.url, what, since, extra={"once": (self.url, now)})
 
     def _growing_pause(self, times: int) -> float:
         """Seconds after a fault that came so many times; random, so that the threads do not all come back at once."""
@@ -187,13 +194,15 @@ class Client:
             ServerError: it asks for more than an hour, or has answered nothing for long.
         """
         if seconds > _LONGEST_WAIT:
-            raise ServerError(f"{self.url} {fault} and asks to wait {seconds / 3600:.1f} h; give the same command again then.")
+            raise ServerError(f"{self.url} {fault} and asks to wait {duration(seconds)}; give the same command again then.")
         with self._lock:
             self._open_at = max(self._open_at, time.monotonic() + seconds)
         if (idle := self._idle(began)) > PATIENCE:
             raise ServerError(
                 f"{self.url} {fault} and has answered nothing for {idle / 60:.0f} min; try a lower --concurrency, or later."
             )
+
+        self._say(f"{fault}; all requests wait {duration(seconds)}", began)
 
     def _idle(self, began: float) -> float:
         """Seconds without a usable answer to any thread, since a request began."""
@@ -207,23 +216,16 @@ class Client:
             RequestRefusedError: sending the request again is of no use.
         """
         status, reason = response.status_code, self._reason(response)
-        if status in _LATER and "insufficient_quota" not in response.text:
+        if status in _LATER and QUOTA not in response.text:
             delay = retry_after(response.headers.get("Retry-After"))
             return delay if delay is not None else 0.0 if status == HTTPStatus.TOO_MANY_REQUESTS else None
-        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            cure = f"put a valid key into the environment as {KEY}"
-        elif status == HTTPStatus.NOT_FOUND:
-            cure = "see that --base-url ends as the server says (usually in /v1) and that it serves this model"
-        elif response.is_redirect:
-            cure = "give the address that it points to as --base-url"
-        else:
-            cure = "see its log"
-        raise RequestRefusedError(f"{self.url} refused a request with {status} ({reason}); {cure}.", status, reason)
+        words = f"{self.url} refused a request with {status} ({reason}); {refusal_cure(response)}."
+        raise RequestRefusedError(words, status, reason)
 
     def _reason(self, response: httpx2.Response) -> str:
         """The server's words in one line; its status where it has none."""
         try:
-            document = response.json()
+            document = parse(response.content, constants=True)
             error = document.get("error", document.get("detail", document.get("message", "")))
             words = str(error.get("message", error) if isinstance(error, dict) else error)
         except (ValueError, AttributeError):
@@ -250,6 +252,13 @@ def retry_after(value: str | None, now: datetime | None = None) -> float | None:
 
 def _parsed(content: bytes) -> Any:
     try:
-        return json.loads(content)
+        return parse(content, constants=True)
     except ValueError as error:
         raise GarbledError("not JSON") from error
+
+
+def _parsed_or_none(content: bytes) -> Any:
+    try:
+        return _parsed(content)
+    except GarbledError:
+        return None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Lock
 from typing import Any, TypeVar
 
-from lad_eval.errors import UnsupportedModelError, UserError, did_you_mean
+from lad_eval.errors import UnsupportedModelError, UserError, did_you_mean, first_line
 from lad_eval.evidence.replies import UNKNOWN_PASSES, Decoding, Reply
 from lad_eval.evidence.table import Evidence
 from lad_eval.methods.base import Requirement
@@ -34,6 +37,7 @@ CONCURRENCY = 8
 TIMEOUT = 600.0
 """Seconds to wait for an answer, unless a command says otherwise."""
 T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
 _CHAT = "/chat/completions"
 _REFUSED = (400, 422)
 _OWN_FIELDS = frozenset(
@@ -81,11 +85,17 @@ class ServedVLM:
         self._concurrency = concurrency
         if taken := sorted(_OWN_FIELDS & self._extra.keys()):
             raise UserError(f"--extra-body must not hold {taken[0]!r}, which the methods decide.")
+        try:
+            json.dumps(self._extra, allow_nan=False)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise UserError(f"--extra-body must hold what JSON has, no NaN or Infinity: {first_line(error)}.") from error
         self._messages = ChatMessages(self._preparation, self._extra)
         self._client = Client(address, connections=concurrency, timeout=timeout, pause=pause)
         self._length_field = "max_tokens"
         self._several = True
         self._usage, self._lock = Usage(), Lock()
+        self._answering: str | None = None
+        self._changed = False
         self._listed = self._models()
 
     @property
@@ -212,10 +222,27 @@ class ServedVLM:
             raise RequestRefusedError(message, error.status, error.reason) from error
         if len(answer.texts) < count:
             self._several = False
-        if answer.usage is not None:
-            with self._lock:
-                self._usage += answer.usage
+        self._note(answer)
         return answer
+
+    def _note(self, answer: Completion) -> None:
+        """Counts an answer; warns once if another model than before gave it."""
+        with self._lock:
+            if answer.usage is not None:
+                self._usage += answer.usage
+            if answer.model is None:
+                return
+            self._usage += Usage(answers=Counter([answer.model]))
+            before = self._answering = self._answering or answer.model
+            if self._changed or before == answer.model:
+                return
+            self._changed = True
+        _LOG.warning(
+            "The server answered as the model %r and now as %r: the answers of this run may come from different weights; "
+            "metrics.json counts them (served_models).",
+            before,
+            answer.model,
+        )
 
     def _models(self) -> list[str]:
         """Names of the models that the server lists; none where it has no list.

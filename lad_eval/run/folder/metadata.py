@@ -48,7 +48,7 @@ class RunMetadata:
         try:
             environment = {key: metrics[key] for key in ("device", "processes", "session")}
             environment["study"] = metrics.get("study")
-            environment |= {"tokens": metrics["tokens"]} if "tokens" in metrics else {}
+            environment |= {key: metrics[key] for key in ("tokens", "served_models") if key in metrics}
         except KeyError as error:
             raise ResultsError(f"metrics.json lacks {error}; run the command that made the run again to rewrite it.") from error
         return cls(

@@ -1,7 +1,8 @@
-"""The tokens that a run's answers cost, as a server counts them: a log in the run's folder, which a killed run keeps."""
+"""What a server says about a run's answers, their tokens and models: a log in the run's folder, which a killed run keeps."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from lad_eval.models.base import VLM, Metered, Usage
 from lad_eval.run.folder.files import CONDITIONS
 
 NAME = "usage"
+_ANSWERS = "answers"
 _HEADER = {"format": 1, "counts": "tokens"}
 
 
@@ -46,13 +48,14 @@ def read_usage(run: Path) -> Usage | None:
     """The tokens noted in a run's folder and in those of its conditions; None where none were."""
     logs = [path for place in (run, *sorted((run / CONDITIONS).glob("*"))) for path in rank_paths(place, NAME)]
     rows = [row for path in logs for row in _rows(path)]
-    return sum((Usage(row["prompt"], row["reply"]) for row in rows), Usage()) if rows else None
+    return sum((Usage(row["prompt"], row["reply"], Counter(row.get(_ANSWERS, {}))) for row in rows), Usage()) if rows else None
 
 
 def _note(path: Path, before: Usage, now: Usage) -> Usage:
     if (spent := now - before) != Usage():
         path.parent.mkdir(parents=True, exist_ok=True)
-        append(path, _HEADER, [{"prompt": spent.prompt, "reply": spent.reply}])
+        served = {_ANSWERS: dict(spent.answers)} if spent.answers else {}
+        append(path, _HEADER, [{"prompt": spent.prompt, "reply": spent.reply, **served}])
     return now
 
 
@@ -79,4 +82,6 @@ def _header(document: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _is_row(row: LogRow, header: dict[str, Any]) -> bool:
-    return is_count(row.get("prompt")) and is_count(row.get("reply"))
+    answers = row.get(_ANSWERS, {})
+    named = isinstance(answers, dict) and all(is_count(count) for count in answers.values())
+    return named and is_count(row.get("prompt")) and is_count(row.get("reply"))
