@@ -345,12 +345,12 @@ def _inside(around: Around, call: AttentionCall, inner: Run) -> Run:
     """A run of a call through a hook; keys that the hook does not replace are those that it got."""
 
     def run(query: torch.Tensor, mask: Any, key: torch.Tensor | None = None) -> AttentionOutput:
-        given = call.key if key is None else key
+        used = call.key if key is None else key
 
         def inner_run(query: torch.Tensor, mask: Any, key: torch.Tensor | None = None) -> AttentionOutput:
-            return inner(query, mask, given if key is None else key)
+            return inner(query, mask, used if key is None else key)
 
-        return around(replace(call, query=query, key=given, mask=mask), inner_run)
+        return around(replace(call, query=query, key=used, mask=mask), inner_run)
 
     return run
 

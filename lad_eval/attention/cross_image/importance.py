@@ -42,7 +42,9 @@ class Region:
         return Region(*(part.repeat_interleave(count, dim=0) for part in (self.segment, self.start, self.extent)))
 
 
-def importance(query: torch.Tensor, key: torch.Tensor, own: torch.Tensor, segment: torch.Tensor, scaling: float) -> torch.Tensor:
+def importance(
+    query: torch.Tensor, key: torch.Tensor, image_of: torch.Tensor, segment: torch.Tensor, scaling: float
+) -> torch.Tensor:
     """I of the paper for each query: Float32[batch, H, Q, N], equal for all queries of an image; unspecified for its own image.
 
     The mean, over an image's keys, of the softmax over the keys of all images but the query's own; summed over the queries of an
@@ -51,7 +53,7 @@ def importance(query: torch.Tensor, key: torch.Tensor, own: torch.Tensor, segmen
     Args:
         query: Float[batch, H, Q, d], without rotation.
         key: Float[batch, H_kv, K, d], without rotation.
-        own: Int[batch, Q], the image of each query, -1 for text.
+        image_of: Int[batch, Q], the image of each query, -1 for text.
         segment: Int[batch, K], the image of each key, -1 for text.
         scaling: of the scores.
     """
@@ -64,18 +66,18 @@ def importance(query: torch.Tensor, key: torch.Tensor, own: torch.Tensor, segmen
         rows = query[:, :, begin : begin + CHUNK].float() * scaling
         grouped = rows.reshape(batch, key.shape[1], -1, width)
         scores = torch.matmul(grouped, keys).reshape(batch, heads, rows.shape[2], -1)
-        theirs = own[:, begin : begin + CHUNK, None]
+        theirs = image_of[:, begin : begin + CHUNK, None]
         hidden = (segment[:, None] < 0) | (segment[:, None] == theirs)
         parts.append(torch.matmul(scores.masked_fill(hidden[:, None], -torch.inf).softmax(dim=-1), means[:, None]))
     each = torch.cat(parts, dim=2)
     # In double precision, so that the order of an image's tokens hardly matters.
-    inside = torch.nn.functional.one_hot(own + 1, n + 1)[..., 1:].double()  # [batch, Q, N]
+    inside = torch.nn.functional.one_hot(image_of + 1, n + 1)[..., 1:].double()  # [batch, Q, N]
     sums = torch.matmul(inside.transpose(1, 2)[:, None], each.double()).float()  # [batch, H, N, N]
-    shared = sums.gather(2, own.clamp(min=0)[:, None, :, None].expand(-1, heads, -1, n))
-    return torch.where(own[:, None, :, None] >= 0, shared, each)
+    shared = sums.gather(2, image_of.clamp(min=0)[:, None, :, None].expand(-1, heads, -1, n))
+    return torch.where(image_of[:, None, :, None] >= 0, shared, each)
 
 
-def shifts(values: torch.Tensor, own: torch.Tensor, region: Region) -> torch.Tensor:
+def shifts(values: torch.Tensor, image_of: torch.Tensor, region: Region) -> torch.Tensor:
     """By how much each image is moved for each query: Int[batch, H, Q, N].
 
     The query's own image is the nearest, the others stand before it, the more important the nearer, ties in displayed order. The
@@ -83,11 +85,11 @@ def shifts(values: torch.Tensor, own: torch.Tensor, region: Region) -> torch.Ten
 
     Args:
         values: Float[batch, H, Q, N], of `importance`.
-        own: Int[batch, Q].
+        image_of: Int[batch, Q].
         region: of the batch.
     """
     n = values.shape[-1]
-    nearest = torch.nn.functional.one_hot(own + 1, n + 1)[:, None, :, 1:].bool()
+    nearest = torch.nn.functional.one_hot(image_of + 1, n + 1)[:, None, :, 1:].bool()
     order = values.masked_fill(nearest, torch.inf).argsort(dim=-1, descending=True, stable=True)
     extents = region.extent[:, None, None].expand(order.shape).gather(-1, order)
     starts = region.end[:, None, None, None] - extents.cumsum(dim=-1)

@@ -101,9 +101,9 @@ class PlacedImages:
         mask, segment = self._masks(call), region.segment
         if call.layer == self._checked_layer:
             self._check(self._unrotated(call.key, self._prompt, slice(None)))
-        own = segment[:, self._first :]
-        values = self._importance(call, call.query[:, :, self._first :], own, segment)
-        moved = shifts(values, own, region)
+        image_of = segment[:, self._first :]
+        values = self._importance(call, call.query[:, :, self._first :], image_of, segment)
+        moved = shifts(values, image_of, region)
         inner = int(self._segments[:, 0, 0].max()), int(self._segments[:, -1, 1].min())  # images in all rows of the batch
         text = [*range(inner[0]), *range(inner[1], self._layout.length)]
         before = moved.new_zeros(*moved.shape[:2], self._first, moved.shape[3])
@@ -151,9 +151,9 @@ class PlacedImages:
         region = region.repeated(len(call.query) // len(region.segment))
         segment = torch.nn.functional.pad(region.segment, (0, call.key.shape[2] - region.segment.shape[1]), value=-1)
         region = replace(region, segment=segment)
-        own = segment.new_full((len(segment), call.query.shape[2]), -1)
-        values = self._importance(call, call.query, own, segment)
-        return self._of_text(call.query, shifts(values, own, region), region, call, run, call.mask)
+        image_of = segment.new_full((len(segment), call.query.shape[2]), -1)
+        values = self._importance(call, call.query, image_of, segment)
+        return self._of_text(call.query, shifts(values, image_of, region), region, call, run, call.mask)
 
     def _of_text(
         self, query: torch.Tensor, moved: torch.Tensor, region: Region, call: AttentionCall, run: Run, mask: Any
@@ -165,13 +165,15 @@ class PlacedImages:
             wide = wide * (n + 1) ** 0.5
         return run(wide, mask, widened_key(call.key, region.segment, n))
 
-    def _importance(self, call: AttentionCall, query: torch.Tensor, own: torch.Tensor, segment: torch.Tensor) -> torch.Tensor:
+    def _importance(
+        self, call: AttentionCall, query: torch.Tensor, image_of: torch.Tensor, segment: torch.Tensor
+    ) -> torch.Tensor:
         """Of each image for the last of a call's queries, Float32[batch, H, Q, N]; see `importance`."""
         images, scaling = slice(self._first, self._last), call.options.get("scaling")
         return importance(
             self._unrotated(query, self._now, slice(-query.shape[2], None)),
             self._unrotated(call.key[:, :, images], self._prompt, images),
-            own,
+            image_of,
             segment[:, images],
             query.shape[-1] ** -0.5 if scaling is None else scaling,
         )
