@@ -64,14 +64,15 @@ def _segments(layout: PromptLayout, kind: str) -> torch.Tensor:
     """Int[batch, N, 2]: the tokens of each image with its delimiters, and with the text that follows every image alike.
 
     Raises:
-        UnsupportedModelError: other text stands between images.
+        UnsupportedModelError: other text stands between images, or they begin with different tokens.
     """
     segments = layout.spans.delimited.clone()
     for row, (ids, spans) in enumerate(zip(layout.ids.tolist(), layout.spans.delimited.tolist(), strict=True)):
         width = spans[1][0] - spans[0][1]
-        if any(ids[end : end + width] != ids[spans[0][1] : spans[1][0]] for _, end in spans) or any(
-            start != end + width for (_, end), (start, _) in itertools.pairwise(spans)
-        ):
+        following = all(ids[end : end + width] == ids[spans[0][1] : spans[1][0]] for _, end in spans)
+        adjoining = all(start == end + width for (_, end), (start, _) in itertools.pairwise(spans))
+        alike = len({ids[start] for start, _ in spans}) == 1
+        if not (following and adjoining and alike):
             raise UnsupportedModelError(f"{kind} puts text between images, which makes them an order; leave out pine.")
         segments[row, :, 1] += width
     return segments
