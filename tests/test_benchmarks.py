@@ -16,6 +16,7 @@ from benchmarks import (
     harness,
     memory,
     mining,
+    order_invariant,
     preparing,
     probes,
     pruning,
@@ -116,7 +117,21 @@ def test_the_released_way_runs_the_prompt_again_for_every_prefix():
 
 @pytest.mark.parametrize(
     "benchmark",
-    [candidates, probes, batches, mining, pruning, cross_image, preparing, harness, windows, replies, servers, gpu],
+    [
+        candidates,
+        probes,
+        order_invariant,
+        batches,
+        mining,
+        pruning,
+        cross_image,
+        preparing,
+        harness,
+        windows,
+        replies,
+        servers,
+        gpu,
+    ],
     ids=lambda module: module.__name__.rpartition(".")[2],
 )
 def test_it_runs(benchmark):

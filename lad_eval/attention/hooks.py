@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from functools import partial, wraps
-from typing import Any
+from functools import wraps
+from typing import Any, Protocol
 
 import torch
 
@@ -37,6 +37,7 @@ class AttentionCall:
         options: the call's other keyword arguments: scaling, sliding_window, softcap, s_aux, is_causal, ...
         positions: Int[batch, keys], the position of each key in the prompt if tokens were dropped before this layer (see
             `kept_tokens`); -1 for padding that was put in their place. None: nothing was dropped.
+        value: Float[batch, H_kv, keys, head_dim]; None in calls that were not taken from a model.
     """
 
     layer: int
@@ -46,6 +47,7 @@ class AttentionCall:
     mask: Any
     options: Mapping[str, Any]
     positions: torch.Tensor | None = None
+    value: torch.Tensor | None = None
 
     def is_prefill(self, length: int) -> bool:
         """Whether the queries are all those tokens of a prompt of `length` tokens that have not been dropped."""
@@ -63,8 +65,14 @@ AttentionOutput = tuple[torch.Tensor, torch.Tensor | None]
 Observer = Callable[[AttentionCall], None]
 MaskTransform = Callable[[AttentionCall], Any]
 """Returns the mask to attend with, in a form that the implementation takes; the call's own mask to change nothing."""
-Run = Callable[[torch.Tensor, Any], AttentionOutput]
-"""`run(query, mask)`: the attention function with another query or mask; keys, values and options are the call's."""
+
+
+class Run(Protocol):
+    """The attention function with another query or mask, or with other keys; values and options are the call's."""
+
+    def __call__(self, query: torch.Tensor, mask: Any, key: torch.Tensor | None = None) -> AttentionOutput: ...
+
+
 Around = Callable[[AttentionCall, Run], AttentionOutput]
 """Returns the call's output, from any number of runs of the attention function."""
 
@@ -173,7 +181,8 @@ def around_attention(model: Any, around: Around) -> Iterator[None]:
     """Lets `around(call, run)` compute the output of every attention call of the model's decoder layers, in this thread.
 
     Several may be open, and mask transforms with them: `run` calls the hook opened next, and finally the
-    implementation. It may be called several times, and with only some of the query's rows if the mask has the same ones.
+    implementation. It may be called several times, and with only some of the query's rows if the mask has the same ones. Its keys
+    may have another width than the call's if the query has the same one.
 
     Raises:
         UnsupportedModelError: see `attention_layers`.
@@ -312,25 +321,38 @@ def _hooked(function: Callable[..., Any]) -> Callable[..., Any]:
         mask = args[0] if args else kwargs.get("attention_mask")
         options = {name: option for name, option in kwargs.items() if name != "attention_mask"}
         layer = hooks[-1].layers[id(module)]
-        call = AttentionCall(layer, module, query, key, mask, options, _positions(hooks, layer, key.shape[2]))
+        call = AttentionCall(layer, module, query, key, mask, options, _positions(hooks, layer, key.shape[2]), value)
         unseen = [hook.observe for hook in hooks if hook.observe is not None]
 
-        def run(query: torch.Tensor, mask: Any) -> Any:
+        def implementation(query: torch.Tensor, mask: Any, key: torch.Tensor | None = None) -> Any:
+            key = call.key if key is None else key
             while unseen:
-                unseen.pop(0)(replace(call, query=query, mask=mask))
+                unseen.pop(0)(replace(call, query=query, key=key, mask=mask))
             if args:
                 return function(module, query, key, value, mask, *args[1:], **kwargs)
             return function(module, query, key, value, **{**kwargs, "attention_mask": mask})
 
-        def nested(around: Around, run: Run, query: torch.Tensor, mask: Any) -> Any:
-            return around(replace(call, query=query, mask=mask), run)
-
+        run: Run = implementation
         for hook in reversed(hooks):
             if hook.around is not None:
-                run = partial(nested, hook.around, run)
+                run = _inside(hook.around, call, run)
         return run(query, mask)
 
     return attend
+
+
+def _inside(around: Around, call: AttentionCall, inner: Run) -> Run:
+    """A run of a call through a hook; keys that the hook does not replace are those that it got."""
+
+    def run(query: torch.Tensor, mask: Any, key: torch.Tensor | None = None) -> AttentionOutput:
+        used = call.key if key is None else key
+
+        def inner_run(query: torch.Tensor, mask: Any, key: torch.Tensor | None = None) -> AttentionOutput:
+            return inner(query, mask, used if key is None else key)
+
+        return around(replace(call, query=query, key=used, mask=mask), inner_run)
+
+    return run
 
 
 def _positions(hooks: list[_Hook], layer: int, keys: int) -> torch.Tensor | None:

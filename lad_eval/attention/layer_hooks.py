@@ -66,11 +66,6 @@ def transform_positions(model: Any, transform: Callable[[torch.Tensor], torch.Te
     Raises:
         UnsupportedModelError: the decoder has no rotary embeddings of its own.
     """
-    layers = decoder_layers(model)
-    holders = [module for module in model.modules() if any(child is layers for child in module.children())]
-    rotary = [child for holder in holders for child in holder.children() if type(child).__name__.endswith("RotaryEmbedding")]
-    if not rotary:
-        raise UnsupportedModelError(f"{type(model).__name__} is not supported here: its decoder has no rotary embeddings.")
 
     def enter(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if "position_ids" in kwargs:
@@ -78,9 +73,42 @@ def transform_positions(model: Any, transform: Callable[[torch.Tensor], torch.Te
         hidden, positions, *others = args
         return (hidden, transform(positions), *others), kwargs
 
-    handles = [module.register_forward_pre_hook(in_this_thread(enter), with_kwargs=True) for module in rotary]
+    handles = [module.register_forward_pre_hook(in_this_thread(enter), with_kwargs=True) for module in rotary_embeddings(model)]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def observe_rotary(model: Any, observe: Callable[[torch.Tensor, Any], None]) -> Iterator[None]:
+    """Calls `observe(positions, output)` with the position ids and the output of the decoder's rotary embeddings in every pass.
+
+    Raises:
+        UnsupportedModelError: see `rotary_embeddings`.
+    """
+
+    def leave(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        observe(kwargs["position_ids"] if "position_ids" in kwargs else args[1], output)
+
+    handles = [module.register_forward_hook(in_this_thread(leave), with_kwargs=True) for module in rotary_embeddings(model)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def rotary_embeddings(model: Any) -> list[torch.nn.Module]:
+    """The modules that turn position ids into the angles of the decoder's keys and queries.
+
+    Raises:
+        UnsupportedModelError: the decoder has none of its own.
+    """
+    layers = decoder_layers(model)
+    holders = [module for module in model.modules() if any(child is layers for child in module.children())]
+    rotary = [child for holder in holders for child in holder.children() if type(child).__name__.endswith("RotaryEmbedding")]
+    if not rotary:
+        raise UnsupportedModelError(f"{type(model).__name__} is not supported here: its decoder has no rotary embeddings.")
+    return rotary

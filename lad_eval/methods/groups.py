@@ -29,6 +29,7 @@ METHOD_SETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "purified-attention",
             "lad",
             "tied+attention-sorting",
+            "pine+attention-sorting",
             "permutation-average",
         ),
     }

@@ -145,7 +145,7 @@ def test_a_number_that_is_not_finite_is_one_line(capsys, text):
 
 def test_parameters_of_interventions_are_stated_by_their_fields():
     assert fields_of(Sofa) == {"sigma": Share(), "every": Count(), "pairs": Choice(("between", "all"))}
-    assert [name for name in INTERVENTIONS.built_in if not fields_of(INTERVENTIONS[name])] == ["truncated", "tied"]
+    assert [name for name in INTERVENTIONS.built_in if not fields_of(INTERVENTIONS[name])] == ["truncated", "tied", "pine"]
 
 
 def test_a_class_of_others_with_an_annotation_that_is_not_known_is_one_line():

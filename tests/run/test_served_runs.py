@@ -19,6 +19,7 @@ import pytest
 import lad_eval
 from lad_eval.cli.main import invoke
 from lad_eval.errors import Interrupted, UserError
+from lad_eval.methods import METHOD_SETS
 from lad_eval.models.tiny import folder
 from tests.models.stand_in import StandIn, identity
 
@@ -31,6 +32,15 @@ def evaluate(server, runs, *methods, **options):
 
 def metrics(result):
     return json.loads((result.folders[TASK] / "metrics.json").read_text())
+
+
+def test_members_of_the_field_that_need_more_than_a_server_gives_are_left_out(stand_in, tmp_path):
+    result = evaluate(stand_in, tmp_path, "field")
+    assert {row.method for row in result.rows} == {"vanilla", "instruction", "pride", "cc", "capcal", "permutation-average"}
+    left_out = metrics(result)["left_out"]
+    assert left_out.keys() == set(METHOD_SETS["field"]) - {row.method for row in result.rows}
+    assert "lad needs attention, and openai:served gives" in left_out["lad"]
+    assert "a change of the model (sofa)" in left_out["sofa"]
 
 
 def test_a_run_with_all_that_a_server_gives(stand_in, tmp_path):

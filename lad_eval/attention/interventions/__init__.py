@@ -43,6 +43,7 @@ INTERVENTIONS: Registry[type[Intervention]] = Registry(
         "truncated": "lad_eval.attention.cross_image.truncated:Truncated",
         "delimiter-scaling": "lad_eval.attention.cross_image.delimiter_scaling:DelimiterScaling",
         "tied": "lad_eval.attention.cross_image.tied:Tied",
+        "pine": "lad_eval.attention.cross_image.pine:Pine",
         "knockout": "lad_eval.attention.interventions.knockout:Knockout",
         "fastv": "lad_eval.attention.pruning.fastv:FastV",
         "pyramiddrop": "lad_eval.attention.pruning.pyramiddrop:PyramidDrop",
