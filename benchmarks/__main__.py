@@ -10,7 +10,7 @@ from pathlib import Path
 
 NAMES = (
     *("evidence_pass", "candidates", "whole_run", "batches", "throughput", "preparing", "harness", "windows"),
-    *("run_memory", "mining", "pruning", "cross_image", "replies", "servers", "gpu"),
+    *("processes", "run_memory", "mining", "pruning", "cross_image", "replies", "servers", "gpu"),
 )
 
 

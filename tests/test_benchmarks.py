@@ -17,6 +17,7 @@ from benchmarks import (
     memory,
     mining,
     preparing,
+    processes,
     pruning,
     replies,
     run_memory,
@@ -115,7 +116,7 @@ def test_the_released_way_runs_the_prompt_again_for_every_prefix():
 
 @pytest.mark.parametrize(
     "benchmark",
-    [candidates, batches, mining, pruning, cross_image, preparing, harness, windows, replies, servers, gpu],
+    [candidates, batches, mining, pruning, cross_image, preparing, harness, windows, replies, servers, gpu, processes],
     ids=lambda module: module.__name__.rpartition(".")[2],
 )
 def test_it_runs(benchmark):
