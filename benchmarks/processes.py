@@ -45,8 +45,8 @@ def run(plan: Plan) -> list[Table]:
             rows,
             "Every process has one thread and, where the system allows it, a core of its own. Start-up: the libraries and the "
             "model. What follows it is planning, all requests, joining what the processes stored, and deciding. Seconds are "
-            "those of the wall, but for the CPU time after start-up of the process that spends most, which says the same where the "
-            "machine is shared. Goal: without start-up at least 1.8 times faster.",
+            "those of the wall, but for the CPU time after start-up of the process that spends most, which says the same where "
+            "the machine is shared. Goal: without start-up at least 1.8 times faster.",
         )
     ]
 

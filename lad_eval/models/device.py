@@ -114,9 +114,9 @@ def reuse_freed_memory(model: Any) -> None:
     set_by_user = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"} & os.environ.keys()
     if model.device.type != "cpu" or set_by_user or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") or not _is_glibc():
         return
-    library = ctypes.CDLL(None)
-    library.mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
-    library.mallopt(_M_TRIM_THRESHOLD, _FREED_BYTES)
+    process = ctypes.CDLL(None)
+    process.mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
+    process.mallopt(_M_TRIM_THRESHOLD, _FREED_BYTES)
 
 
 def _is_glibc() -> bool:
