@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -91,6 +92,27 @@ def check_attention(name: str | None) -> None:
     """
     if name is not None and name not in _ATTENTION and "/" not in name:
         raise UserError(f"Unknown attention implementation {name!r}: use {', '.join(_ATTENTION)} or leave it out.")
+
+
+def to_device(tensor: torch.Tensor, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """The tensor on a device, in `dtype` if it holds floating-point numbers.
+
+    A copy to a GPU is made from pinned memory, so that the CPU goes on meanwhile, and numbers are converted there: torch converts
+    before it copies otherwise, on the CPU and to memory that is not pinned.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device, dtype if tensor.is_floating_point() else None, non_blocking=True)
+
+
+def concatenated(tensors: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
+    """The tensors in one, along the first dimension; in pinned memory if they are to be copied to a GPU."""
+    first = tensors[0]
+    if device.type != "cuda" or first.device.type != "cpu":
+        return torch.cat(list(tensors))
+    rows = sum(len(tensor) for tensor in tensors)
+    pinned = torch.empty((rows, *first.shape[1:]), dtype=first.dtype, pin_memory=True)
+    return torch.cat(list(tensors), out=pinned)
 
 
 def spare_threads(model: Any) -> None:

@@ -33,6 +33,7 @@ from lad_eval.models.base import (
     check_not_calibrated_on,
     refuse,
 )
+from lad_eval.models.device import to_device
 from lad_eval.models.fingerprint import describe
 from lad_eval.models.inference.batching import Batcher, OutOfMemoryError, automatic_size, by_length, free_memory, is_out_of_memory
 from lad_eval.models.inference.continuation import (
@@ -285,7 +286,7 @@ class HuggingFaceVLM(InterventionMixin):
         def moved(value: Any) -> Any:
             if not isinstance(value, torch.Tensor):
                 return value
-            return value.to(device, dtype if value.is_floating_point() else None, non_blocking=True)
+            return to_device(value, device, dtype)
 
         return {key: moved(value) for key, value in inputs.items()}
 
@@ -320,13 +321,13 @@ class HuggingFaceVLM(InterventionMixin):
         with self._changed(batch, intervention):
             with recording as recorder, last_logits(self.model, 1) as options:
                 output = self.model(**inputs, use_cache=bool(trie.prefixes), **options)
-            attention, delimited = recorder.attention()
             rooted = [select(output.logits[:, -1], columns[0])] if len(trie.prefixes) < len(trie.branches) else []
             if trie.prefixes:
                 cache, mask = output.past_key_values, inputs["attention_mask"]
                 del output
                 # Pruned prompts are continued on shorter caches, which the intervention handles.
                 rooted += continue_prefixes(self.model, cache, mask, trie.prefixes, columns[len(rooted) :])
+            attention, delimited = recorder.attention()  # the first thing that waits for a GPU
         ends_at = np.cumsum([branch.shape[1] for branch in rooted])
         logits = np.split(torch.cat(rooted, dim=1).double().cpu().numpy(), ends_at[:-1], axis=1)
         if not all(np.isfinite(branch).all() for branch in logits):

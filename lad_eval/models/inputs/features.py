@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from lad_eval.models.device import concatenated
 from lad_eval.models.inputs.cache import CACHE_BYTES, ByteLRU
 from lad_eval.models.inputs.parts import ModelInputs
 
@@ -38,9 +39,9 @@ class Pieces:
     shared: frozenset[str]
     n_images: int
 
-    def of(self, images: Sequence[int]) -> dict[str, torch.Tensor]:
-        """The arguments for some images, each as if it were a request's only one that is encoded."""
-        return {name: torch.cat([rows[i] for i in images]) for name, rows in self.rows.items()}
+    def of(self, images: Sequence[int], device: torch.device) -> dict[str, torch.Tensor]:
+        """The arguments for some images, each as if no other of its request were encoded, ready to be copied to a device."""
+        return {name: concatenated([rows[i] for i in images], device) for name, rows in self.rows.items()}
 
     def of_request(self) -> dict[str, torch.Tensor]:
         """The arguments for the first request, as its processor made them."""
@@ -70,6 +71,7 @@ class FeatureCache:
     """
 
     def __init__(self, model: Any, capacity_bytes: int = CACHE_BYTES) -> None:
+        self._model = model
         self._encode = getattr(model, "get_image_features", None)
         takes_features = "mm_encoder_outputs" in inspect.signature(type(model).forward).parameters
         self._names = frozenset(inspect.signature(self._encode).parameters) if self._encode and takes_features else frozenset()
@@ -159,7 +161,7 @@ class FeatureCache:
         return len(whole) == len(separate) and all(_close(one, both) for one, both in zip(separate, whole, strict=True))
 
     def _output(self, pieces: Pieces, images: Sequence[int], move: Callable[[Inputs], dict[str, Any]]) -> Any:
-        return self._encoded(pieces.of(images), move)
+        return self._encoded(pieces.of(images, self._model.device), move)
 
     def _encoded(self, arguments: Inputs, move: Callable[[Inputs], dict[str, Any]]) -> Any:
         assert self._encode is not None
