@@ -24,7 +24,8 @@ def run(plan: Plan) -> list[Table]:
     """One table, of `lad-tiny` on the CPU; none on a GPU, which a process has to itself."""
     if plan.device != "cpu":
         return []
-    samples, seconds = plan.limits[-1], {name: {str(count): [] for count in COUNTS} for name in (WHOLE, RUN, BUSIEST)}
+    samples = plan.limits[-1]
+    seconds: dict[str, dict[str, list[float]]] = {name: {str(count): [] for count in COUNTS} for name in (WHOLE, RUN, BUSIEST)}
     for _ in range(max(1, plan.rounds // 2)):
         for count in COUNTS:
             for name, value in measured(count, samples).items():
