@@ -10,7 +10,7 @@ from pathlib import Path
 
 NAMES = (
     *("evidence_pass", "candidates", "probes", "whole_run", "batches", "throughput", "preparing", "harness", "windows"),
-    *("run_memory", "mining", "pruning", "cross_image", "order_invariant", "replies", "servers", "gpu"),
+    *("processes", "run_memory", "mining", "pruning", "cross_image", "order_invariant", "replies", "servers", "gpu"),
 )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from lad_eval.models.device import reuse_freed_memory
 from lad_eval.models.huggingface import HuggingFaceVLM
 from lad_eval.tasks.prompts import IdentifierStyle, identifiers, question
 from lad_eval.tasks.request import Permutation, Request, Sample
@@ -82,6 +83,7 @@ def load(name: str, plan: Plan, *, attention: str = "sdpa", batch_size: int | st
         from lad_eval.models.random import load_random
 
         model, processor = load_random(name, device=plan.device, attn_implementation=attention)
+    reuse_freed_memory(model)
     return HuggingFaceVLM(model, processor, name=name, weights="random", batch_size=batch_size)
 
 

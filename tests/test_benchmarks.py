@@ -19,6 +19,7 @@ from benchmarks import (
     order_invariant,
     preparing,
     probes,
+    processes,
     pruning,
     replies,
     run_memory,
@@ -131,6 +132,7 @@ def test_the_released_way_runs_the_prompt_again_for_every_prefix():
         replies,
         servers,
         gpu,
+        processes,
     ],
     ids=lambda module: module.__name__.rpartition(".")[2],
 )

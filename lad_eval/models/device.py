@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -20,6 +23,10 @@ _DTYPES = {
 }
 _ATTENTION = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")
 SMALL_MODEL_PARAMETERS = 10_000_000
+
+# Of malloc.h, with values in bytes. Larger allocations are mapped one by one: glibc itself moves this up to 32 MiB.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_FREED_BYTES, _MAPPED_BYTES = 512 * 2**20, 32 * 2**20
 
 
 def resolve_device(device: str) -> torch.device:
@@ -87,6 +94,27 @@ def check_attention(name: str | None) -> None:
         raise UserError(f"Unknown attention implementation {name!r}: use {', '.join(_ATTENTION)} or leave it out.")
 
 
+def to_device(tensor: torch.Tensor, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """The tensor on a device, in `dtype` if it holds floating-point numbers.
+
+    A copy to a GPU is made from pinned memory, so that the CPU goes on meanwhile, and numbers are converted there: torch converts
+    before it copies otherwise, on the CPU and to memory that is not pinned.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device, dtype if tensor.is_floating_point() else None, non_blocking=True)
+
+
+def concatenated(tensors: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
+    """The tensors in one, along the first dimension; in pinned memory if they are to be copied to a GPU."""
+    first = tensors[0]
+    if device.type != "cuda" or first.device.type != "cpu":
+        return torch.cat(list(tensors))
+    rows = sum(len(tensor) for tensor in tensors)
+    pinned = torch.empty((rows, *first.shape[1:]), dtype=first.dtype, pin_memory=True)
+    return torch.cat(list(tensors), out=pinned)
+
+
 def spare_threads(model: Any) -> None:
     """Runs a very small model on the CPU with one thread, for this process, unless OMP_NUM_THREADS says otherwise.
 
@@ -96,3 +124,23 @@ def spare_threads(model: Any) -> None:
     small = sum(parameter.numel() for parameter in model.parameters()) < SMALL_MODEL_PARAMETERS
     if small and model.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
+
+
+def reuse_freed_memory(model: Any) -> None:
+    """Lets glibc keep the memory that a model on the CPU has freed, for this process, unless the environment sets its limits.
+
+    Otherwise it may give the memory of a layer's tensors back to the system after each layer and fetch it again for the next one,
+    page by page. Whether it does depends on what else happens to be allocated, so that of two equal processes one took a third
+    longer. Other C libraries are left as they are.
+    """
+    set_by_user = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"} & os.environ.keys()
+    if model.device.type != "cpu" or set_by_user or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") or not _is_glibc():
+        return
+    process = ctypes.CDLL(None)
+    process.mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
+    process.mallopt(_M_TRIM_THRESHOLD, _FREED_BYTES)
+
+
+def _is_glibc() -> bool:
+    name = "CS_GNU_LIBC_VERSION"
+    return sys.platform == "linux" and name in os.confstr_names and bool(os.confstr(name))

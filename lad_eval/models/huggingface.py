@@ -33,6 +33,7 @@ from lad_eval.models.base import (
     greedy_texts,
     refuse,
 )
+from lad_eval.models.device import to_device
 from lad_eval.models.fingerprint import describe
 from lad_eval.models.inference.batching import Batcher, automatic_size, by_length, free_memory, is_out_of_memory
 from lad_eval.models.inference.continuation import end_ids, last_logits, set_rope_deltas, with_positions
@@ -299,7 +300,7 @@ class HuggingFaceVLM(InterventionMixin):
         def moved(value: Any) -> Any:
             if not isinstance(value, torch.Tensor):
                 return value
-            return value.to(device, dtype if value.is_floating_point() else None, non_blocking=True)
+            return to_device(value, device, dtype)
 
         return {key: moved(value) for key, value in inputs.items()}
 

@@ -166,7 +166,14 @@ def load_model(
         return _of_kit(name, chosen, image_preparation, check_date(date))
     from lad_eval.models.adapters import check_adapter
     from lad_eval.models.base import check_batch_size
-    from lad_eval.models.device import check_attention, check_device_map, resolve_device, resolve_dtype, spare_threads
+    from lad_eval.models.device import (
+        check_attention,
+        check_device_map,
+        resolve_device,
+        resolve_dtype,
+        reuse_freed_memory,
+        spare_threads,
+    )
     from lad_eval.models.huggingface import HuggingFaceVLM
     from lad_eval.models.inputs.images import check_image_preparation
     from lad_eval.models.loading import apply_adapter, fetch_adapters
@@ -199,6 +206,7 @@ def load_model(
     model = apply_adapter(model, source)
     _warn_of_other_base(source, weights)
     spare_threads(model)
+    reuse_freed_memory(model)
     from lad_eval.models.fingerprint import adapter_attention, adapter_identity, merged_attention
 
     return HuggingFaceVLM(

@@ -15,8 +15,8 @@ from lad_eval.models.inputs.parts import PartsCache
 from lad_eval.models.inputs.preparation import _blank
 from tests.models.requests import make_requests
 
-KEEPS = ("qwen2-vl", "qwen2.5-vl", "qwen3-vl", "llava-1.5", "gemma3", "mistral3")
-CANNOT_TELL = ("idefics3", "llava-onevision")
+KEEPS = ("qwen2-vl", "qwen2.5-vl", "qwen3-vl", "llava-1.5", "gemma3", "mistral3", "llava-onevision")
+CANNOT_TELL = ("idefics3", "minicpm-v-4.6")
 
 
 def backwards(requests):
@@ -65,6 +65,47 @@ def test_an_image_is_encoded_once(vlm, tiny, monkeypatch):
     again = model.evidence(backwards(requests))
     assert counted == [2, 1, 1, 6]
     assert not np.allclose(first.log_probs, again.log_probs, atol=1e-6)  # shown in another order, they are other questions
+
+
+def test_images_of_requests_that_the_processor_makes_together_are_encoded_once_too(vlm, tiny, monkeypatch):
+    counted = count_images(tiny("llava-onevision")[0], monkeypatch)
+    model = vlm("llava-onevision", batch_size=2)
+    requests = make_requests(3, 2)
+    model.evidence(requests)
+    assert counted == [2, 1, 1, 3, 3, 6]  # the comparison of two images and of a whole request, then all six
+    model.evidence(backwards(requests))
+    assert counted == [2, 1, 1, 3, 3, 6]
+
+
+def test_what_a_requests_row_means_for_an_image_alone_is_checked(vlm, tiny, monkeypatch):
+    network = tiny("llava-onevision")[0]
+    encode = network.get_image_features
+
+    @wraps(encode)
+    def by_request(**options):
+        """Depends on how many requests there are, which an image alone does not tell."""
+        output = encode(**options)
+        output.pooler_output = [tokens * (1 + (len(options["batch_num_images"]) == 1)) for tokens in output.pooler_output]
+        return output
+
+    monkeypatch.setattr(network, "get_image_features", by_request)
+    model = vlm("llava-onevision", batch_size=2)
+    model.evidence(make_requests(3, 2))
+    assert not model._features._held
+
+
+@pytest.mark.parametrize("family", ["llava-onevision", "internvl", "qwen2.5-vl"])
+def test_a_picture_of_requests_with_another_number_of_images_is_not_taken_for_another(vlm, family):
+    """A single picture of LLaVA-OneVision has tiles, one of several has none; so do InternVL's have other numbers of tiles."""
+    several = make_requests(3, 2, size=(112, 56))
+    fewer = [replace(request, images=request.images[:2]) for request in make_requests(2, 2, size=(112, 56))]
+    single = [replace(request, images=request.images[:1]) for request in make_requests(1, 2, size=(112, 56))]
+    model, plain = vlm(family, batch_size=2), vlm(family, batch_size=2)
+    plain._features = lambda inputs, images, move: dict(inputs)
+    assert model.generate(single, max_new_tokens=3) == plain.generate(single, max_new_tokens=3)
+    for requests in (several, fewer):
+        np.testing.assert_allclose(model.evidence(requests).log_probs, plain.evidence(requests).log_probs, atol=1e-5)
+    assert model.generate(single, max_new_tokens=3) == plain.generate(single, max_new_tokens=3)
 
 
 def test_a_tower_that_mixes_images_is_noticed(vlm, tiny, monkeypatch):

@@ -252,7 +252,7 @@ def test_what_became_of_an_image_is_remembered_only_where_that_changes_nothing(v
     model.evidence(requests)
     model.evidence(requests)
     prepare = model._prepare
-    assert (prepare._options[4] is not None) == remembers
+    assert (prepare._form(requests) not in prepare._differing) == remembers
     calls = []
 
     class Counted:

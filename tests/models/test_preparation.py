@@ -85,9 +85,7 @@ def test_every_family_gets_the_inputs_of_its_processor(tiny, parts, family):
         turned(requests[:1]),
     ):
         assert_same(prepare(batch), *plainly(processor, conversation, model, prepare, batch))
-    assert (prepare._options[3] is None) == (family in TOGETHER)
-    if family not in TOGETHER:
-        assert prepare(turned(requests)).inputs.pictures
+    assert bool(prepare(turned(requests)).inputs.pictures) == (family not in TOGETHER)
 
 
 @pytest.mark.slow
@@ -186,6 +184,37 @@ def test_a_processor_whose_batch_is_not_its_parts_is_served_the_plain_way(parts,
     assert not batch.inputs.pictures
     pixels, _ = plainly(processor, conversation, model, prepare, turned(requests))
     assert torch.equal(batch.inputs["pixel_values"], pixels["pixel_values"] - pixels["pixel_values"].mean())
+
+
+@pytest.mark.parametrize(
+    ("family", "differing"),
+    [
+        ("idefics3", mixed(1, 3)),  # pictures of several sizes have other numbers of tiles, which the processor makes equal
+        ("minicpm-v-4.6", make_requests(1, 3)),  # the pictures of several prompts are one
+        ("llava-onevision", mixed(1, 3)),
+    ],
+)
+def test_a_form_of_batch_that_differs_leaves_the_others_as_they_are(tiny, parts, family, differing):
+    model, processor = tiny(family)
+    conversation, prepare, _ = parts(family)
+    alike = make_requests(1, 1) if family == "minicpm-v-4.6" else make_requests(1, 2)
+    for requests, apart in ((alike, True), (differing, False), (alike, True), (differing, False)):
+        batch = prepare(requests)
+        assert bool(batch.inputs.pictures) == apart
+        assert_same(batch, *plainly(processor, conversation, model, prepare, requests))
+
+
+def test_where_several_forms_differ_no_more_are_tried(parts, monkeypatch):
+    from lad_eval.models.inputs import preparation
+
+    _, prepare, _ = parts("qwen2.5-vl")
+    tried = []
+    monkeypatch.setattr(preparation.Preparation, "_is_same", lambda self, prompts, *rest: bool(tried.append(prompts)))
+    for side in range(2, 9):
+        assert not prepare(make_requests(2, 1, size=(28 * side, 56))).inputs.pictures
+    assert len(tried) == preparation._MOST_DIFFERING
+    assert not prepare(make_requests(3, 1)).inputs.pictures  # another number of pictures is tried
+    assert len(tried) == preparation._MOST_DIFFERING + 1
 
 
 def test_pictures_are_read_in_several_threads_outside_the_lock(parts, monkeypatch):

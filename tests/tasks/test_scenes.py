@@ -180,3 +180,14 @@ def test_drawing_is_repeatable_and_no_picture_is_shared():
 def test_faults_are_named(change, text):
     with pytest.raises(DataError, match=text):
         ScenesSource(**({"setting": "random", "candidates": 4} | change))
+
+
+def test_a_source_draws_a_sample_once_however_often_it_is_read(monkeypatch):
+    source = ScenesSource(setting="random", candidates=4, samples=6, calibration_samples=2)
+    drawn = []
+    draw = ScenesSource.draw
+    monkeypatch.setattr(ScenesSource, "draw", lambda self, *of: drawn.append(of) or draw(self, *of))
+    first = list(source.samples("test", 4))
+    assert list(source.samples("test"))[:4] == first
+    assert source.fingerprint == ScenesSource(setting="random", candidates=4, samples=6, calibration_samples=2).fingerprint
+    assert len(drawn) == 2 * 8

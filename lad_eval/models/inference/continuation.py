@@ -119,7 +119,8 @@ def last_logits(model: Any, count: int) -> Iterator[dict[str, int]]:
 
 def select(logits: torch.Tensor, columns: Sequence[int]) -> torch.Tensor:
     """Float32[n, C] of the given token ids."""
-    return logits[:, torch.tensor(list(columns), device=logits.device)].float()
+    # Not blocking: a tensor that is made on a GPU waits for the forward pass.
+    return logits[:, torch.tensor(list(columns)).to(logits.device, non_blocking=True)].float()
 
 
 def end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:

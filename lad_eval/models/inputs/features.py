@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from lad_eval.models.device import concatenated
 from lad_eval.models.inputs.cache import CACHE_BYTES, ByteLRU
 from lad_eval.models.inputs.parts import ModelInputs
 
@@ -19,8 +21,40 @@ _ROUNDING, _COARSE_ROUNDING = 1e-4, 0.1
 _KNOWN = frozenset({"pooler_output", "deepstack_features", "last_hidden_state", "hidden_states", "attentions"})
 
 Inputs = Mapping[str, Any]
-Pieces = dict[str, Sequence[torch.Tensor]]
-"""The vision tower's arguments: for each image its rows of the tensor."""
+Key = tuple[str, tuple[int, ...], int]
+"""A digest, the shape of the pixels, which may depend on the request's other images, and how many these are if that matters."""
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The vision tower's arguments, image by image.
+
+    Attributes:
+        rows: by the name of the argument, for each image its rows of the tensor.
+        shared: names of those with a row per request, which each of its images has (LLaVA-OneVision's number of images).
+        n_images: of a request.
+    """
+
+    rows: Mapping[str, Sequence[torch.Tensor]]
+    shared: frozenset[str]
+    n_images: int
+
+    def of(self, images: Sequence[int], device: torch.device) -> dict[str, torch.Tensor]:
+        """The arguments for some images, each as if no other of its request were encoded, ready to be copied to a device."""
+        return {name: concatenated([rows[i] for i in images], device) for name, rows in self.rows.items()}
+
+    def of_request(self) -> dict[str, torch.Tensor]:
+        """The arguments for the first request, as its processor made them."""
+        ends = {name: 1 if name in self.shared else self.n_images for name in self.rows}
+        return {name: torch.cat(list(rows[: ends[name]])) for name, rows in self.rows.items()}
+
+    def key(self, digest: str, image: int) -> Key:
+        return digest, tuple(self.rows[_PIXELS][image].shape), self.n_images if self.shared else 0
+
+    @property
+    def kind(self) -> tuple[tuple[int, ...], int]:
+        """What may decide whether images can be encoded separately."""
+        return tuple(self.rows[_PIXELS][0].shape[1:]), self.n_images if self.shared else 0
 
 
 class FeatureCache:
@@ -37,11 +71,12 @@ class FeatureCache:
     """
 
     def __init__(self, model: Any, capacity_bytes: int = CACHE_BYTES) -> None:
+        self._model = model
         self._encode = getattr(model, "get_image_features", None)
         takes_features = "mm_encoder_outputs" in inspect.signature(type(model).forward).parameters
         self._names = frozenset(inspect.signature(self._encode).parameters) if self._encode and takes_features else frozenset()
-        self._held: ByteLRU[str, list[torch.Tensor]] = ByteLRU(capacity_bytes, _bytes)
-        self._independent: dict[tuple[int, ...], bool] = {}
+        self._held: ByteLRU[Key, list[torch.Tensor]] = ByteLRU(capacity_bytes, _bytes)
+        self._independent: dict[tuple[tuple[int, ...], int], bool] = {}
         self._form: Callable[[list[list[torch.Tensor]]], Any] = list
 
     def clear(self) -> None:
@@ -60,7 +95,8 @@ class FeatureCache:
         pieces = self._pieces(inputs, len(images))
         if pieces is None or not self._checked(pieces, sorted(where.values()), move):
             return dict(inputs)
-        features = {digest: self._held.get(digest) for digest in where}
+        keys = {digest: pieces.key(digest, place) for digest, place in where.items()}
+        features = {digest: self._held.get(key) for digest, key in keys.items()}
         fresh = sorted((digest for digest, parts in features.items() if parts is None), key=where.__getitem__)
         if fresh:
             made, self._form = self._features(pieces, [where[digest] for digest in fresh], move)
@@ -72,14 +108,17 @@ class FeatureCache:
         arguments: dict[str, Any] = {name: inputs[name] for name in inputs if name != _PIXELS}
         arguments["mm_encoder_outputs"] = {"image": self._form([every[digest] for digest in images])}
         for digest in fresh:
-            self._held.put(digest, every[digest])
+            self._held.put(keys[digest], every[digest])
         return arguments
 
     def _pieces(self, inputs: ModelInputs, count: int) -> Pieces | None:
         """The vision tower's arguments; None where they cannot be split by image."""
         if _PIXELS not in self._names or _PIXELS not in inputs:
             return None
-        pieces: Pieces = {}
+        requests = len(inputs["input_ids"]) if "input_ids" in inputs else count
+        n_images = count // max(1, requests)
+        pieces: dict[str, Sequence[torch.Tensor]] = {}
+        shared = set()
         for name in self._names & inputs.keys():
             known = inputs.by_picture(name)
             if known is not None:
@@ -89,14 +128,18 @@ class FeatureCache:
             if not isinstance(value, torch.Tensor) or not value.dim():
                 return None
             rows = [1] * count if name != _PIXELS or _GRID not in inputs else inputs[_GRID].prod(dim=-1).tolist()
-            if len(rows) != count or sum(rows) != len(value):
+            if len(rows) == count and sum(rows) == len(value):
+                pieces[name] = torch.split(value, rows)
+            elif name != _PIXELS and len(value) == requests and count == requests * n_images:
+                shared.add(name)
+                pieces[name] = [value[i // n_images][None] for i in range(count)]
+            else:
                 return None
-            pieces[name] = torch.split(value, rows)
-        return pieces
+        return Pieces(pieces, frozenset(shared), n_images)
 
     def _checked(self, pieces: Pieces, images: Sequence[int], move: Callable[[Inputs], dict[str, Any]]) -> bool:
         """Whether images of this kind may be encoded separately."""
-        kind = tuple(pieces[_PIXELS][0].shape[1:])
+        kind = pieces.kind
         if kind not in self._independent and len(images) > 1:
             self._independent[kind] = self._alike(pieces, images[:2], move)
         return self._independent.get(kind, False)
@@ -108,11 +151,21 @@ class FeatureCache:
             return False  # the model reads other fields of the output: Llama 4 the last hidden state, Ovis2 its indicators
         joint, _ = self._features(pieces, pair, move, output)
         alone = [self._features(pieces, [i], move)[0] for i in pair]
-        return len(joint) == 2 and all(len(one) == 1 and _close(one[0], both) for one, both in zip(alone, joint, strict=True))
+        same = len(joint) == 2 and all(len(one) == 1 and _close(one[0], both) for one, both in zip(alone, joint, strict=True))
+        if not same or not pieces.shared:
+            return same
+        # What a request's row means for one image alone is a guess; so a whole request is compared, too.
+        every = range(pieces.n_images)
+        whole, _ = self._features(pieces, every, move, self._encoded(pieces.of_request(), move))
+        separate, _ = self._features(pieces, every, move)
+        return len(whole) == len(separate) and all(_close(one, both) for one, both in zip(separate, whole, strict=True))
 
     def _output(self, pieces: Pieces, images: Sequence[int], move: Callable[[Inputs], dict[str, Any]]) -> Any:
+        return self._encoded(pieces.of(images, self._model.device), move)
+
+    def _encoded(self, arguments: Inputs, move: Callable[[Inputs], dict[str, Any]]) -> Any:
         assert self._encode is not None
-        return self._encode(**move({name: torch.cat([rows[i] for i in images]) for name, rows in pieces.items()}))
+        return self._encode(**move(arguments))
 
     def _features(
         self, pieces: Pieces, images: Sequence[int], move: Callable[[Inputs], dict[str, Any]], output: Any = None

@@ -2,7 +2,8 @@
 
 The processor's plain way makes every batch from nothing. Here its output is put together from remembered parts: tokens by the
 prompt and the pictures' sizes, tensors by the picture. That is the same for most families. A few requests of the
-first batch of each kind are made both ways, and a family whose two outputs differ in a bit is served the plain way from then on.
+first batch of each kind are made both ways, and batches of a form whose two outputs differ in a bit are made the plain way from
+then on, others not: some processors treat pictures of several sizes together, or those of several prompts.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from lad_eval.models.base import ImagePreparation
 from lad_eval.models.inference.batching import is_out_of_memory
 from lad_eval.models.inference.candidates import CandidateTrie
 from lad_eval.models.inference.continuation import align_prompt_end
-from lad_eval.models.inputs.images import IMAGE_OPTIONS, ImageCache, Size
+from lad_eval.models.inputs.images import IMAGE_OPTIONS, PROTOCOL_SIZE, ImageCache, Size
 from lad_eval.models.inputs.padding import mean_colour, padding_share
 from lad_eval.models.inputs.parts import ModelInputs, PartsCache, PictureParts, StandInProcessor, concatenable, stand_in
 from lad_eval.models.inputs.rows import PositionMaker, Positions, PromptKey, PromptRow, row_cache, stacked
@@ -40,6 +41,12 @@ _LOG = logging.getLogger(__name__)
 
 Kind = tuple[Any, ...]
 """What may decide whether a processor's output is that of its parts: numbers of pictures and prompts, sizes, padding."""
+Form = tuple[int, bool, Size | None]
+"""What of that is known before the pictures are read: their number, whether there are several prompts, and their size if all have
+one."""
+
+# So many forms with the same number of pictures may differ; then this number is not tried again.
+_MOST_DIFFERING = 4
 
 
 @dataclass(frozen=True)
@@ -156,6 +163,7 @@ class Preparation:
         # By the number of images: the options that the image processor is called with; None where the plain way is taken.
         self._options: dict[int, dict[str, Any] | None] = {}
         self._same: set[Kind] = set()
+        self._differing: set[Form] = set()
 
     def check_sizes(self, requests: Sequence[Request]) -> None:
         """Checks the sizes of all images before any work is done on the requests.
@@ -219,7 +227,7 @@ class Preparation:
         This runs outside the lock, in several threads where pictures are new.
         """
         options = self._options.get(len(requests[0].images))
-        if options is None:
+        if options is None or self._form(requests) in self._differing:
             return None
         try:
             parts = self._parts.of(requests, options)
@@ -233,18 +241,31 @@ class Preparation:
 
     def _made(self, prompts: _Prompts, pictures: list[list[PictureParts]] | None) -> _Made:
         n_images = prompts.n_images
+        first: _Made | None = None
         if n_images not in self._options:
-            self._plain(prompts.of([0]))
+            first = self._plain(prompts.of([0]))
             self._options[n_images] = self._stand_in.options
             pictures = self._pictures(prompts.requests)
         if pictures is not None:
             assembly = self._assembly(prompts, pictures)
-            if assembly is not None and (assembly.kind in self._same or self._is_same(prompts, assembly)):
+            if assembly is not None and (assembly.kind in self._same or self._is_same(prompts, assembly, first)):
                 self._same.add(assembly.kind)
                 return assembly.made(range(len(pictures)), self._fillers)
-            _LOG.debug("The inputs of %s images are not those of their parts; the processor makes them.", n_images)
-            self._options[n_images] = None
+            self._give_up(self._form(prompts.requests))
         return self._plain(prompts)
+
+    def _form(self, requests: Sequence[Request]) -> Form:
+        fixed = PROTOCOL_SIZE if self.images.preparation == "protocol" else None
+        sizes = {fixed or getattr(source, "size", None) for request in requests for source in request.images}
+        return len(requests[0].images), len(requests) > 1, sizes.pop() if len(sizes) == 1 else None
+
+    def _give_up(self, form: Form) -> None:
+        """Leaves batches of a form to the processor."""
+        n_images = form[0]
+        _LOG.debug("The inputs of %s images are not those of their parts in %s; the processor makes them.", n_images, form)
+        self._differing.add(form)
+        if sum(other[0] == n_images for other in self._differing) >= _MOST_DIFFERING:
+            self._options[n_images] = None
 
     def _assembly(self, prompts: _Prompts, pictures: list[list[PictureParts]]) -> _Assembly | None:
         """A batch's parts; None where they do not join."""
@@ -268,10 +289,17 @@ class Preparation:
             return None
         return _Assembly(rows, pictures, remembered)
 
-    def _is_same(self, prompts: _Prompts, assembly: _Assembly) -> bool:
-        """Whether a few of the requests, which stand for their batch, get the same inputs from the processor."""
+    def _is_same(self, prompts: _Prompts, assembly: _Assembly, first: _Made | None = None) -> bool:
+        """Whether a few of the requests, which stand for their batch, get the same inputs from the processor.
+
+        Args:
+            prompts: of the batch.
+            assembly: its parts.
+            first: what the processor makes of the first request, where that is known already.
+        """
         places = assembly.sample()
-        return _equal(assembly.made(places, self._fillers), self._plain(prompts.of(places)))
+        plain = first if first is not None and places == [0] else self._plain(prompts.of(places))
+        return _equal(assembly.made(places, self._fillers), plain)
 
     def _row(self, parts: Sequence[PictureParts], prompts: _Prompts) -> PromptRow | None:
         """A prompt's tokens, made without pixels; None where the processor does not make a row of tokens of them."""

@@ -230,6 +230,10 @@ def draw_counted(split: SceneSplit, circles: int, generator: random.Random) -> t
             return scenes
 
 
+# Samples that a source draws once: its fingerprint, the plan and the check of prompts each go through all of them.
+_REMEMBERED = 2_000
+
+
 class ScenesSource:
     """Samples of the tasks `scenes_<setting>_n<candidates>`.
 
@@ -260,6 +264,7 @@ class ScenesSource:
         self.candidates = candidates
         self.seed = seed
         self.counts: dict[SceneSplit, int] = {"test": samples, "calibration": calibration_samples}
+        self._drawn: dict[tuple[Split, int], Sample] = {}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -277,7 +282,12 @@ class ScenesSource:
         """Samples in a fixed order; `limit` only shortens the list."""
         count = self.counts[split]
         for index in range(count if limit is None else min(limit, count)):
-            yield self._sample(split, split, index)
+            sample = self._drawn.get((split, index))
+            if sample is None:
+                sample = self._sample(split, split, index)
+                if len(self._drawn) < _REMEMBERED:
+                    self._drawn[split, index] = sample
+            yield sample
 
     def further_calibration(self) -> Iterator[Sample]:
         """Endless calibration samples after those of the split; the fingerprint does not cover them."""
