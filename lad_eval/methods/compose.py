@@ -182,7 +182,7 @@ def _check_can_differ(name: str, method: Method) -> None:
     """Refuses to read the answer's place where it is the same for every order."""
     intervention = method.condition.intervention
     invariant = [] if intervention is None else [part.name for part in intervention.members if part.order_invariant]
-    if invariant and method.needs != {"attention"}:
+    if invariant and not method.needs <= {"attention", "token_map"}:
         raise ParameterError(
             f"{name!r}: under {invariant[0]} the same place is answered in every order; join what reads attention only, such as "
             f"{invariant[0]}+attention-sorting."

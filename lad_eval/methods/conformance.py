@@ -29,6 +29,8 @@ from lad_eval.methods.orders import OrdersMethod
 from lad_eval.parameters import ParameterError
 
 N, DEPTH, SAMPLES, CALIBRATION_SAMPLES = 4, 6, 12, 5
+TOKENS = 5
+"""Of an image in a token map."""
 
 
 def random_evidence(
@@ -90,6 +92,8 @@ def with_values(evidence: Evidence, *, log_probs: Floats | None = None, attentio
         perm=evidence.perm,
         split=evidence.split,
     )
+    if evidence.token_map is not None and evidence.token_grid is not None:
+        rows = rows.with_token_maps(list(evidence.token_map), evidence.token_grid)
     return rows.with_probes(evidence.probes)
 
 
@@ -105,6 +109,12 @@ def displayed(evidence: Evidence, order: npt.NDArray[np.int64]) -> Evidence:
         perm=evidence.perm[:, order],
         split=evidence.split,
     )
+    if evidence.token_map is not None and evidence.token_grid is not None:
+        grids, moved = evidence.token_grid, []
+        for tokens, grid in zip(evidence.token_map, grids, strict=True):
+            images = np.split(tokens, np.cumsum(grid[:, 0])[:-1])
+            moved.append(np.concatenate([images[image] for image in order]))
+        rows = rows.with_token_maps(moved, grids[:, order])
     return rows.with_probes({label: displayed(probe, order) for label, probe in evidence.probes.items()})
 
 
@@ -308,7 +318,7 @@ def calibrate_returns_the_method(make: Maker) -> None:
 def it_says_what_it_is(make: Maker) -> None:
     method = make()
     assert method.name, "a method needs a name"
-    assert method.needs <= {"log_probs", "attention"}, "needs holds log_probs and attention only"
+    assert method.needs <= {"log_probs", "attention", "token_map"}, "needs holds log_probs, attention and token_map only"
     assert method.needs, "a method needs evidence"
     assert (type(method).__doc__ or "").strip(), "a method needs a docstring, whose first line describes it"
 
@@ -374,7 +384,12 @@ def _probed(evidence: Evidence, make: Maker, *, even: bool = False) -> Evidence:
     for probe in method.calibration_probes if (evidence.split == "calibration").all() else method.probes:
         scores = np.zeros(shape) if even else generator.normal(size=shape)
         attention = None if attended is None else np.full(attended, 0.01) if even else 0.02 * generator.random(attended)
-        probes[probe.label] = replace(with_values(evidence, log_probs=scores, attention=attention), probes={})
+        rows = replace(with_values(evidence, log_probs=scores, attention=attention), probes={})
+        if probe.token_map:
+            grids = np.tile([TOKENS, 0, 0], (*shape, 1))
+            tokens = (len(evidence), shape[1] * TOKENS)
+            rows = rows.with_token_maps(list(np.full(tokens, 0.01) if even else 0.02 * generator.random(tokens)), grids)
+        probes[probe.label] = rows
     return evidence.with_probes(probes)
 
 

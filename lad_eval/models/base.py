@@ -192,6 +192,14 @@ class Changeable(Protocol):
 
 
 @runtime_checkable
+class MapsTokens(Protocol):
+    """A model that can record its attention to every image token."""
+
+    def mapping_tokens(self) -> AbstractContextManager[None]:
+        """While open, evidence has `Evidence.token_map`."""
+
+
+@runtime_checkable
 class Calibratable(Protocol):
     """A model that interventions can be calibrated on."""
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import torch
 
+from lad_eval.attention.caption import caption_tokens, token_grids
 from lad_eval.attention.interventions import Intervention
 from lad_eval.attention.layout import PromptLayout
 from lad_eval.attention.recorder import record_last_row
@@ -108,6 +109,7 @@ class HuggingFaceVLM(InterventionMixin):
         self._prompts = PromptChecker(self._conversation, self._prepare, model.config, processor, self.name)
         self._features = FeatureCache(model)
         self._tokens_that_fit: int | None = None
+        self._maps_tokens = False
 
     @property
     def preparation(self) -> Preparation:
@@ -132,6 +134,15 @@ class HuggingFaceVLM(InterventionMixin):
         """Control tokens in samples' texts, and prompts longer than the context; see `lad_eval.models.base.ReadsPrompts`."""
         return self._prompts.report(requests, reply_tokens=reply_tokens, exact=exact)
 
+    @contextmanager
+    def mapping_tokens(self) -> Iterator[None]:
+        """Records token maps of the requests that are run while this is open; see `lad_eval.models.base.MapsTokens`."""
+        before, self._maps_tokens = self._maps_tokens, True
+        try:
+            yield
+        finally:
+            self._maps_tokens = before
+
     def evidence(self, requests: Sequence[Request]) -> Evidence:
         """One row per request, in their order; see the protocol."""
         if not requests:
@@ -149,11 +160,11 @@ class HuggingFaceVLM(InterventionMixin):
         """
         if len({(len(request.images), request.identifiers) for request in requests}) > 1:
             raise UserError("Requests of one call must have the same number of images and the same identifiers.")
-        intervention = self._intervention
+        intervention, maps_tokens = self._intervention, self._maps_tokens
         check_not_calibrated_on(intervention, requests)
 
         def evidence_of(batch: Sequence[tuple[int, Request]], prepared: Batch) -> Evidence:
-            return self._evidence_of(batch, prepared, intervention)
+            return self._evidence_of(batch, prepared, intervention, maps_tokens)
 
         return self._batches(requests, evidence_of)
 
@@ -289,13 +300,16 @@ class HuggingFaceVLM(InterventionMixin):
 
         return {key: moved(value) for key, value in inputs.items()}
 
-    def _evidence_of(self, batch: Sequence[tuple[int, Request]], prepared: Batch, intervention: Intervention | None) -> Evidence:
+    def _evidence_of(
+        self, batch: Sequence[tuple[int, Request]], prepared: Batch, intervention: Intervention | None, maps_tokens: bool
+    ) -> Evidence:
         started = time.perf_counter()
         requests = [request for _, request in batch]
-        log_probs, attention, delimited = self._forward(prepared, intervention)
+        queries = caption_tokens(prepared.layout, [request.caption for request in requests]) if maps_tokens else None
+        log_probs, attention, delimited, maps = self._forward(prepared, intervention, queries)
         seconds = time.perf_counter() - started
         n = len(requests)
-        return Evidence.from_arrays(
+        evidence = Evidence.from_arrays(
             log_probs,
             candidate_attention(attention, requests),
             [r.gold_position for r in requests],
@@ -308,19 +322,26 @@ class HuggingFaceVLM(InterventionMixin):
             seconds=np.full(n, seconds / n),
             fingerprint=self._fingerprint_under(intervention),
         )
+        if not maps_tokens:
+            return evidence
+        grids = token_grids(self.model, self.processor, prepared.inputs, prepared.spans.owner, len(requests[0].images))
+        return evidence.with_token_maps([row.numpy() for row in maps], grids.numpy())
 
     @torch.inference_mode()
-    def _forward(self, batch: Batch, intervention: Intervention | None) -> tuple[Any, Any, Any]:
-        """Candidate log-probabilities Float[n, N] and attention Float[n, L, N], without and with delimiters."""
+    def _forward(
+        self, batch: Batch, intervention: Intervention | None, queries: torch.Tensor | None
+    ) -> tuple[Any, Any, Any, list[torch.Tensor]]:
+        """Candidate log-probabilities Float[n, N], attention Float[n, L, N], without and with delimiters, and token maps."""
         trie = batch.trie
         inputs = self._inputs(batch)
         ends = end_ids(self.model, self.processor.tokenizer) if trie.needs_end else ()
         columns = [branch.columns(ends) for branch in trie.branches]
-        recording = record_last_row(self.model, batch.spans)
+        recording = record_last_row(self.model, batch.spans, queries)
         with self._changed(batch, intervention):
             with recording as recorder, last_logits(self.model, 1) as options:
                 output = self.model(**inputs, use_cache=bool(trie.prefixes), **options)
             attention, delimited = recorder.attention()
+            maps = [] if queries is None else recorder.token_maps()
             rooted = [select(output.logits[:, -1], columns[0])] if len(trie.prefixes) < len(trie.branches) else []
             if trie.prefixes:
                 cache, mask = output.past_key_values, inputs["attention_mask"]
@@ -333,7 +354,7 @@ class HuggingFaceVLM(InterventionMixin):
             raise UnsupportedModelError(
                 f"{self.name} gave logits that are not finite in {self.model.dtype}; try dtype bfloat16 or float32."
             )
-        return trie.log_probs(logits, ends), attention.numpy(), delimited.numpy()
+        return trie.log_probs(logits, ends), attention.numpy(), delimited.numpy(), maps
 
     @torch.inference_mode()
     def _write(
