@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -44,13 +43,13 @@ def caption_tokens(layout: PromptLayout, captions: Sequence[str | None]) -> torc
 
 
 def _spelling(decode: Callable[[list[int]], str], ids: list[int], caption: str, question: str) -> list[int]:
-    """Indices of the tokens whose text overlaps the caption's, spaces aside; empty if it is not shown, or shown more than once."""
+    """Indices of the tokens whose text overlaps the caption's, spaces aside; empty if it is not shown, or not only once."""
     whole = _packed(decode(ids))
     where = _place(whole, caption, question)
     if where is None:
         return []
     # A prefix's text may end in half a character, which the whole text does not have.
-    ends = [len(os.path.commonprefix([_packed(decode(ids[: count + 1])), whole])) for count in range(len(ids))]
+    ends = [_common(_packed(decode(ids[: count + 1])), whole) for count in range(len(ids))]
     starts = [0, *ends[:-1]]
     return [index for index, (start, end) in enumerate(zip(starts, ends, strict=True)) if start < where[1] and end > where[0]]
 
@@ -66,6 +65,12 @@ def _place(text: str, caption: str, question: str) -> tuple[int, int] | None:
     else:
         return None
     return start, start + len(wanted)
+
+
+def _common(one: str, other: str) -> int:
+    """Number of characters that two texts begin with alike."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _packed(text: str) -> str:

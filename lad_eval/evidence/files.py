@@ -42,7 +42,7 @@ _AGAIN = "move it away and run again."
 
 @dataclass(frozen=True)
 class EvidenceHeader:
-    """What produced the rows of a file, their shape (N candidates, L layers, 0: no attention), and whether they have token maps."""
+    """What produced the rows of a file, their shape (N candidates, L layers, 0: no attention), and if they have token maps."""
 
     fingerprint: Mapping[str, Any]
     task: Mapping[str, Any]

@@ -219,7 +219,7 @@ class Evidence:
         grid = _integers(grids, "token_grid")
         if grid.shape != (shape := (*self.log_probs.shape, 3)) or len(maps) != len(self):
             raise EvidenceError(
-                f"token_grid must have shape {list(shape)} and token_map {len(self)} rows, not {list(grid.shape)} and {len(maps)}."
+                f"token_grid must have shape {list(shape)} and token_map {len(self)} rows: got {list(grid.shape)}, {len(maps)}."
             )
         if (grid < 0).any() or (grid[..., 0] < 1).any() or (grid[..., 1] * grid[..., 2] > grid[..., 0]).any():
             raise EvidenceError("token_grid must hold at least one token of each image, and as many as its patches.")

@@ -28,9 +28,7 @@ from lad_eval.methods.evidence_method import EvidenceMethod
 from lad_eval.methods.orders import OrdersMethod
 from lad_eval.parameters import ParameterError
 
-N, DEPTH, SAMPLES, CALIBRATION_SAMPLES = 4, 6, 12, 5
-TOKENS = 5
-"""Of an image in a token map."""
+N, DEPTH, SAMPLES, CALIBRATION_SAMPLES, TOKENS = 4, 6, 12, 5, 5
 
 
 def random_evidence(
@@ -92,9 +90,7 @@ def with_values(evidence: Evidence, *, log_probs: Floats | None = None, attentio
         perm=evidence.perm,
         split=evidence.split,
     )
-    if evidence.token_map is not None and evidence.token_grid is not None:
-        rows = rows.with_token_maps(list(evidence.token_map), evidence.token_grid)
-    return rows.with_probes(evidence.probes)
+    return replace(rows.with_probes(evidence.probes), token_map=evidence.token_map, token_grid=evidence.token_grid)
 
 
 def displayed(evidence: Evidence, order: npt.NDArray[np.int64]) -> Evidence:
@@ -110,11 +106,8 @@ def displayed(evidence: Evidence, order: npt.NDArray[np.int64]) -> Evidence:
         split=evidence.split,
     )
     if evidence.token_map is not None and evidence.token_grid is not None:
-        grids, moved = evidence.token_grid, []
-        for tokens, grid in zip(evidence.token_map, grids, strict=True):
-            images = np.split(tokens, np.cumsum(grid[:, 0])[:-1])
-            moved.append(np.concatenate([images[image] for image in order]))
-        rows = rows.with_token_maps(moved, grids[:, order])
+        maps = np.stack(list(evidence.token_map)).reshape(len(evidence), -1, TOKENS)[:, order]
+        rows = rows.with_token_maps(list(maps.reshape(len(evidence), -1)), evidence.token_grid[:, order])
     return rows.with_probes({label: displayed(probe, order) for label, probe in evidence.probes.items()})
 
 
@@ -384,12 +377,10 @@ def _probed(evidence: Evidence, make: Maker, *, even: bool = False) -> Evidence:
     for probe in method.calibration_probes if (evidence.split == "calibration").all() else method.probes:
         scores = np.zeros(shape) if even else generator.normal(size=shape)
         attention = None if attended is None else np.full(attended, 0.01) if even else 0.02 * generator.random(attended)
-        rows = replace(with_values(evidence, log_probs=scores, attention=attention), probes={})
+        probes[probe.label] = replace(with_values(evidence, log_probs=scores, attention=attention), probes={})
         if probe.token_map:
-            grids = np.tile([TOKENS, 0, 0], (*shape, 1))
-            tokens = (len(evidence), shape[1] * TOKENS)
-            rows = rows.with_token_maps(list(np.full(tokens, 0.01) if even else 0.02 * generator.random(tokens)), grids)
-        probes[probe.label] = rows
+            tokens = 0.01 + (not even) * generator.random((len(evidence), shape[1] * TOKENS))
+            probes[probe.label] = probes[probe.label].with_token_maps(list(tokens), np.tile([TOKENS, 0, 0], (*shape, 1)))
     return evidence.with_probes(probes)
 
 

@@ -329,7 +329,7 @@ class HuggingFaceVLM(InterventionMixin):
 
     @torch.inference_mode()
     def _forward(
-        self, batch: Batch, intervention: Intervention | None, queries: torch.Tensor | None
+        self, batch: Batch, intervention: Intervention | None, queries: torch.Tensor | None = None
     ) -> tuple[Any, Any, Any, list[torch.Tensor]]:
         """Candidate log-probabilities Float[n, N], attention Float[n, L, N], without and with delimiters, and token maps."""
         trie = batch.trie

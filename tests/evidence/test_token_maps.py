@@ -63,7 +63,7 @@ def test_without_maps_files_are_as_before(tmp_path):
         (MAPS[:1], GRIDS, "rows"),
         ([MAPS[0][:-1], MAPS[1]], GRIDS, "tokens in row 0"),
         ([-MAPS[0], MAPS[1]], GRIDS, "not negative"),
-        (MAPS, GRIDS + [0, 9, 9], "as many as its patches"),
+        (MAPS, GRIDS + np.asarray([0, 9, 9]), "as many as its patches"),
     ],
 )
 def test_maps_that_do_not_fit_are_refused(maps, grids, text):
