@@ -9,7 +9,7 @@ from lad_eval.evidence.table import Evidence, Floats
 from lad_eval.methods.evidence_method import EvidenceMethod
 from lad_eval.tasks.probes import Probe
 
-_OWN = Probe(token_map=True)
+_QUERY = Probe(token_map=True)
 _NO_QUERY = Probe(caption="na", token_map=True)
 _DEVIATIONS = 2.0
 
@@ -33,17 +33,22 @@ class MaskedICR(EvidenceMethod):
 
     @property
     def probes(self) -> tuple[Probe, ...]:
-        return _OWN, _NO_QUERY
+        return _QUERY, _NO_QUERY
 
     def _scores(self, evidence: Evidence) -> Floats:
-        own, without = (evidence.probes[probe.label] for probe in self.probes)
-        if own.token_map is None or without.token_map is None or own.token_grid is None or without.token_grid is None:
+        with_query, without = (evidence.probes[probe.label] for probe in self.probes)
+        if (
+            with_query.token_map is None
+            or without.token_map is None
+            or with_query.token_grid is None
+            or without.token_grid is None
+        ):
             raise EvidenceError(f"{self.name} needs token maps and its probes' evidence has none: collect it again.")
-        if not np.array_equal(own.token_grid, without.token_grid):
+        if not np.array_equal(with_query.token_grid, without.token_grid):
             raise EvidenceError(f"{self.name} needs the same images in both of its probes, which differ in their tokens.")
         scores = np.empty(evidence.log_probs.shape)
-        for row, (here, there) in enumerate(zip(own.token_map, without.token_map, strict=True)):
-            ends = np.cumsum(own.token_grid[row, :, 0])[:-1]
+        for row, (here, there) in enumerate(zip(with_query.token_map, without.token_map, strict=True)):
+            ends = np.cumsum(with_query.token_grid[row, :, 0])[:-1]
             scores[row] = [masked_sum(tokens) for tokens in np.split(here - there, ends)]
         return scores
 
