@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from lad_eval.attention.hooks import AttentionCall, attending_layers, observe_attention
-from lad_eval.attention.rows import attention_rows
+from lad_eval.attention.rows import attention_rows, summed_rows
 from lad_eval.attention.spans import Spans
 from lad_eval.errors import UnsupportedModelError
 
@@ -25,10 +25,12 @@ class Recorder:
         layers: indices, in the decoder, of the layers that attend, ascending. Linear-attention layers are not among them.
     """
 
-    def __init__(self, model: Any, spans: Spans) -> None:
+    def __init__(self, model: Any, spans: Spans, queries: torch.Tensor | None = None) -> None:
         self.layers: tuple[int, ...] = attending_layers(model)
         self._model = type(model).__name__
         self._spans = spans
+        self._queries = queries
+        self._summed: dict[int, torch.Tensor] = {}
         self._rows: dict[int, torch.Tensor] = {}
         self._membership: dict[torch.device, torch.Tensor] = {}
 
@@ -47,6 +49,12 @@ class Recorder:
         with torch.no_grad():
             row = last_row(call).mean(dim=1)[:, :keys]
             self._rows[call.layer] = torch.bmm(row[:, None, :], self._members(call))[:, 0]
+            if self._queries is not None:
+                if call.positions is not None or call.query.shape[2] != self._spans.length:
+                    raise UnsupportedModelError(
+                        f"{self._model} has no token map here: layer {call.layer} attends from some of the prompt's tokens only."
+                    )
+                self._summed[call.layer] = summed_rows(call, self._queries)[:, :keys]
 
     def _members(self, call: AttentionCall) -> torch.Tensor:
         """Float[batch, keys, 2 N]: `Spans.membership` of the call's keys."""
@@ -85,10 +93,32 @@ class Recorder:
         n = self._spans.image.shape[1]
         return pooled[..., :n], pooled[..., n:]
 
+    def token_maps(self) -> list[torch.Tensor]:
+        """Attention of `queries`, their mean, to each image token: Float32[image tokens] of each row, by image, then by token.
+
+        The sum over the layers of the mean over their heads. Source: arXiv 2410.02642, whose released code sums over the heads.
+
+        Raises:
+            UnsupportedModelError: a value is not finite.
+        """
+        assert self._queries is not None, "token maps need queries"
+        device = self._summed[self.layers[-1]].device
+        total = torch.stack([self._summed[layer].to(device) for layer in self.layers]).sum(dim=0).cpu()
+        total = total / self._queries.sum(dim=1, keepdim=True).cpu()
+        if not bool(torch.isfinite(total).all()):
+            raise UnsupportedModelError(f"{self._model}: a token map is not finite; try dtype bfloat16 or float32.")
+        n = self._spans.image.shape[1]
+        return [torch.cat([row[owner == i] for i in range(n)]) for row, owner in zip(total, self._spans.owner.cpu(), strict=True)]
+
 
 @contextmanager
-def record_last_row(model: Any, spans: Spans) -> Iterator[Recorder]:
+def record_last_row(model: Any, spans: Spans, queries: torch.Tensor | None = None) -> Iterator[Recorder]:
     """Records the forward pass made while the context is open: one prefill of the prompt that `spans` belongs to.
+
+    Args:
+        model: of transformers.
+        spans: of the batch's images.
+        queries: Bool[batch, T], the tokens whose attention to every image token is recorded too, some in each row; None: none.
 
     Use:
         with record_last_row(model, spans) as recorder:
@@ -98,7 +128,7 @@ def record_last_row(model: Any, spans: Spans) -> Iterator[Recorder]:
     Raises:
         UnsupportedModelError: the model has no decoder layers with attention.
     """
-    recorder = Recorder(model, spans)
+    recorder = Recorder(model, spans, queries)
     with observe_attention(model, recorder.observe):
         yield recorder
 

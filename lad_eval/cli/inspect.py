@@ -238,7 +238,7 @@ def _methods() -> Iterator[str]:
 
 
 _CHANGES = "changes of prompt or model"
-_READ = {"log_probs": "logits", "attention": "attention", "replies": "replies"}
+_READ = {"log_probs": "logits", "attention": "attention", "token_map": "token map", "replies": "replies"}
 _JOINED = (
     "Parts are joined by +: prompt variants (instruction, labelled) + interventions (sofa, capl, ...), in order + orders",
     "(average-cyclic, average-random, majority) + one decision (all others), such as sofa(sigma=0.3)+lad(top_k=1).",

@@ -31,6 +31,7 @@ LOG = "evidence"
 _SCALARS = ("key", "sample_id", "split", "gold_position", "forward_passes", "seconds")
 _VECTORS = ("perm", "log_probs")
 _ATTENTION = ("attention", "attention_delimited")
+_MAPS = ("token_map", "token_grid")
 MAX_LOG_PROB = 1e-6
 """Above 0 only by rounding."""
 MAX_ATTENTION = 1.01
@@ -41,15 +42,22 @@ _AGAIN = "move it away and run again."
 
 @dataclass(frozen=True)
 class EvidenceHeader:
-    """What produced the rows of a file, and their shape: N candidates, L layers (0: no attention)."""
+    """What produced the rows of a file, their shape (N candidates, L layers, 0: no attention), and if they have token maps."""
 
     fingerprint: Mapping[str, Any]
     task: Mapping[str, Any]
     candidates: int
     layers: int
+    token_maps: bool = False
 
     def document(self) -> dict[str, Any]:
-        return {"format": FORMAT, **vars(self)}
+        facts = {name: value for name, value in vars(self).items() if name != "token_maps" or value}
+        return {"format": FORMAT, **facts}
+
+    @classmethod
+    def for_rows(cls, fingerprint: Mapping[str, Any], task: Mapping[str, Any], evidence: Evidence) -> EvidenceHeader:
+        """The header of a file of these rows."""
+        return cls(fingerprint, task, evidence.n_candidates, evidence.n_layers, evidence.token_map is not None)
 
     @classmethod
     def of(cls, document: Any, path: Path) -> EvidenceHeader:
@@ -62,7 +70,8 @@ class EvidenceHeader:
         try:
             version = document["format"]
             if version == FORMAT:
-                return cls(document["fingerprint"], document["task"], document["candidates"], document["layers"])._checked()
+                shape = document["candidates"], document["layers"], document.get("token_maps", False)
+                return cls(document["fingerprint"], document["task"], *shape)._checked()
         except (TypeError, KeyError, IndexError):
             raise DamagedError(
                 f"{path} does not begin with a header, so its rows are of unknown origin; move it away and run again."
@@ -71,7 +80,8 @@ class EvidenceHeader:
 
     def _checked(self) -> EvidenceHeader:
         named = isinstance(self.fingerprint, Mapping) and isinstance(self.task, Mapping)
-        if not (named and is_count(self.candidates) and self.candidates >= 2 and is_count(self.layers)):
+        counts = is_count(self.candidates) and self.candidates >= 2 and is_count(self.layers)
+        if not (named and counts and isinstance(self.token_maps, bool)):
             raise TypeError("no shape")
         return self
 
@@ -90,6 +100,9 @@ def rows_of(evidence: Evidence) -> list[LogRow]:
         if array is None or same:
             continue
         columns[name] = [base64.b64encode(row.tobytes()).decode() for row in array.astype("<f4")]
+    if evidence.token_map is not None and evidence.token_grid is not None:
+        columns["token_map"] = [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in evidence.token_map]
+        columns["token_grid"] = evidence.token_grid.tolist()
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
@@ -142,7 +155,8 @@ def _is_row(row: LogRow, header: EvidenceHeader) -> bool:
         and all(is_number(value) and value <= MAX_LOG_PROB for value in row["log_probs"])
         and ("attention" in spans) == bool(header.layers)
         and (bool(header.layers) or not spans)
-        and all(_is_attention(row[name], header) for name in spans)
+        and all(_is_attention(row[name], header.layers * header.candidates) for name in spans)
+        and (_has_map(row, header.candidates) if header.token_maps else not any(name in row for name in _MAPS))
     )
 
 
@@ -163,14 +177,25 @@ def is_permutation(value: Any, candidates: int) -> bool:
     return isinstance(value, list) and all(is_count(v) for v in value) and sorted(value) == list(range(candidates))
 
 
-def _is_attention(text: Any, header: EvidenceHeader) -> bool:
-    if not isinstance(text, str) or len(text) != 4 * -(-4 * header.layers * header.candidates // 3):
+def _has_map(row: LogRow, candidates: int) -> bool:
+    """Whether a row has a token map, and its grid."""
+    grid = row.get("token_grid")
+    if not isinstance(grid, list) or len(grid) != candidates:
+        return False
+    if not all(isinstance(image, list) and len(image) == 3 and all(map(is_count, image)) for image in grid):
+        return False
+    fits = all(tokens and height * width <= tokens for tokens, height, width in grid)
+    return fits and _is_attention(row.get("token_map"), sum(tokens for tokens, _, _ in grid), most=np.inf)
+
+
+def _is_attention(text: Any, count: int, most: float = MAX_ATTENTION) -> bool:
+    if not isinstance(text, str) or len(text) != 4 * -(-4 * count // 3):
         return False
     try:
         values = np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4")
     except (binascii.Error, ValueError):
         return False
-    return len(values) == header.layers * header.candidates and bool(((values >= 0) & (values <= MAX_ATTENTION)).all())
+    return len(values) == count and bool((np.isfinite(values) & (values >= 0) & (values <= most)).all())
 
 
 def evidence_of(rows: Sequence[LogRow], header: EvidenceHeader) -> Evidence:
@@ -181,7 +206,10 @@ def evidence_of(rows: Sequence[LogRow], header: EvidenceHeader) -> Evidence:
         for name in _ATTENTION:
             joined = b"".join(base64.b64decode(row.get(name) or row["attention"]) for row in rows)
             attention[name] = np.frombuffer(joined, dtype="<f4").reshape(shape).astype(np.float64)
-    columns = {name: [row[name] for row in rows] for name in (*_SCALARS, *_VECTORS)}
+    columns: dict[str, Any] = {name: [row[name] for row in rows] for name in (*_SCALARS, *_VECTORS)}
+    if header.token_maps:
+        columns["token_map"] = [np.frombuffer(base64.b64decode(row["token_map"]), dtype="<f4") for row in rows]
+        columns["token_grid"] = [row["token_grid"] for row in rows]
     return _table({**columns, **attention}, header)
 
 
@@ -190,7 +218,7 @@ def _table(columns: Mapping[str, Any], header: EvidenceHeader) -> Evidence:
         raise EvidenceError("a name is not text.")
     if (columns["attention"] is None) != (header.layers == 0):
         raise EvidenceError("its attention is not that of its layers.")
-    return Evidence.from_arrays(
+    evidence = Evidence.from_arrays(
         columns["log_probs"],
         columns["attention"],
         columns["gold_position"],
@@ -203,6 +231,10 @@ def _table(columns: Mapping[str, Any], header: EvidenceHeader) -> Evidence:
         seconds=columns["seconds"],
         fingerprint=header.fingerprint,
     )
+    if not header.token_maps:
+        return evidence
+    grids = np.asarray(columns["token_grid"]).reshape(len(evidence), header.candidates, 3)
+    return evidence.with_token_maps(columns["token_map"], grids)
 
 
 def write_parquet(path: Path, evidence: Evidence, header: EvidenceHeader) -> None:
@@ -216,6 +248,9 @@ def write_parquet(path: Path, evidence: Evidence, header: EvidenceHeader) -> Non
         array = getattr(evidence, name)
         if array is not None:
             columns[name] = _lists(pa, array.reshape(len(evidence), -1).astype(np.float32))
+    if evidence.token_map is not None and evidence.token_grid is not None:
+        columns["token_map"] = pa.array([row.astype(np.float32) for row in evidence.token_map], pa.list_(pa.float32()))
+        columns["token_grid"] = _lists(pa, evidence.token_grid.reshape(len(evidence), -1).astype(np.int32))
     write_table(path, pa.table(columns), header.document(), compression="zstd", use_dictionary=["sample_id", "split"])
 
 
@@ -243,6 +278,9 @@ def read_parquet(path: Path) -> Evidence:
                 flat = table.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False)
                 shape = (len(table), header.candidates) if name in _VECTORS else (len(table), header.layers, header.candidates)
                 columns[name] = flat.reshape(shape)
+        if header.token_maps:
+            columns["token_map"] = [row.values.to_numpy() for row in table.column("token_map")]
+            columns["token_grid"] = table.column("token_grid").to_pylist()
         evidence = _table(columns, header)
         check_ranges(evidence)
     except (EvidenceError, KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:

@@ -75,7 +75,7 @@ class EvidenceStore:
         self._prepare = prepare
         self._keys: set[str] = set()
         self._reported: set[Path] = {self.path}
-        self._shape: tuple[int, int] | None = None
+        self._shape: tuple[int, int, bool] | None = None
         self._lock: BaseFileLock | None = None
 
     @property
@@ -131,11 +131,11 @@ class EvidenceStore:
             UserError: the disk is full or fails; nothing stored before is lost, and the store can still be appended to.
         """
         self._check_open()
-        header = EvidenceHeader(self.fingerprint, self.task, evidence.n_candidates, evidence.n_layers)
+        header = EvidenceHeader.for_rows(self.fingerprint, self.task, evidence)
         fingerprint = json.loads(json.dumps(dict(evidence.fingerprint)))
         if off := difference({**self.fingerprint, **fingerprint}, self.fingerprint):
             raise EvidenceError(f"The evidence was made under another fingerprint than the store's: {off}.")
-        shape = (header.candidates, header.layers)
+        shape = (header.candidates, header.layers, header.token_maps)
         if self._shape is not None and self._shape != shape:
             raise EvidenceError(f"{self.folder} holds evidence of {_shape(*self._shape)}, not of {_shape(*shape)}.")
         if not all(evidence.key.tolist()):
@@ -171,7 +171,7 @@ class EvidenceStore:
         if not parts and target.exists():
             return target
         evidence = self.load()
-        header = EvidenceHeader(self.fingerprint, self.task, evidence.n_candidates, evidence.n_layers)
+        header = EvidenceHeader.for_rows(self.fingerprint, self.task, evidence)
         with storage_errors(target):
             with temporary_path(target) as temporary:
                 write_parquet(temporary, evidence, header)
@@ -237,7 +237,7 @@ class EvidenceStore:
                     f"{file} was made under another {kind}: {off} (there, and now). "
                     "Choose another folder, or start over with --overwrite always."
                 )
-        shape = (header.candidates, header.layers)
+        shape = (header.candidates, header.layers, header.token_maps)
         if self._shape not in (None, shape):
             raise EvidenceError(f"{file} holds evidence of {_shape(*shape)}, the folder's other files do not; move it away.")
         self._shape = shape
@@ -270,5 +270,5 @@ def _joined(place: Path, reported: AbstractSet[Path] = frozenset()) -> Evidence:
     return first_of_each(parts)
 
 
-def _shape(candidates: int, layers: int) -> str:
-    return f"{candidates} candidates and {layers} layers"
+def _shape(candidates: int, layers: int, token_maps: bool) -> str:
+    return f"{candidates} candidates and {layers} layers{', with token maps' if token_maps else ''}"

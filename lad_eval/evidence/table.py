@@ -52,6 +52,10 @@ class Evidence:
         forward_passes: Int[n], passes of the decoder spent on the row.
         seconds: Float[n], wall-clock time spent on the row (its share of a batch).
         fingerprint: what produced the rows: model, revision, dtype, ... Rows of different fingerprints are never mixed.
+        token_map: Object[n] of Float[image tokens], or None: post-softmax attention of the caption's tokens (their mean) to each
+            image token, averaged over heads and summed over layers; image by image as displayed (arXiv 2410.02642).
+        token_grid: Int[n, N, 3] or None: of each image its number of tokens, and the height and width of the grid of patches
+            that its first tokens are, row by row; 0 where they are not known.
         probes: n rows each, by the label of a `lad_eval.tasks.probes.Probe`: the evidence of each row's probe. Only its
             log-probabilities and attention by position mean anything; it has no order and no right answer.
     """
@@ -68,6 +72,8 @@ class Evidence:
     seconds: Floats
     fingerprint: Mapping[str, Any] = field(default_factory=dict)
     probes: Mapping[str, Evidence] = field(default_factory=dict)
+    token_map: npt.NDArray[np.object_] | None = None
+    token_grid: Ints | None = None
 
     @classmethod
     def from_arrays(
@@ -200,6 +206,32 @@ class Evidence:
                 raise EvidenceError(f"{label} must have a row for each row of the evidence: their log_probs have {shapes}.")
         return replace(self, probes={**self.probes, **probes})
 
+    def with_token_maps(self, maps: Sequence[npt.ArrayLike], grids: npt.ArrayLike) -> Evidence:
+        """The same rows with their token maps.
+
+        Args:
+            maps: n of Float[image tokens], as `token_map`.
+            grids: Int[n, N, 3], as `token_grid`.
+
+        Raises:
+            EvidenceError: a shape does not fit, or a value is negative or not finite.
+        """
+        grid = _integers(grids, "token_grid")
+        if grid.shape != (shape := (*self.log_probs.shape, 3)) or len(maps) != len(self):
+            raise EvidenceError(
+                f"token_grid must have shape {list(shape)} and token_map {len(self)} rows: got {list(grid.shape)}, {len(maps)}."
+            )
+        if (grid < 0).any() or (grid[..., 0] < 1).any() or (grid[..., 1] * grid[..., 2] > grid[..., 0]).any():
+            raise EvidenceError("token_grid must hold at least one token of each image, and as many as its patches.")
+        column = np.empty(len(self), dtype=np.object_)
+        for row, values in enumerate(maps):
+            column[row] = _floats(values, "token_map")
+            if column[row].shape != (tokens := (int(grid[row, :, 0].sum()),)):
+                raise EvidenceError(f"token_map must have {tokens[0]} tokens in row {row}, not {list(column[row].shape)}.")
+            if not (np.isfinite(column[row]).all() and (column[row] >= 0).all()):
+                raise EvidenceError("token_map must be finite and not negative.")
+        return replace(self, token_map=column, token_grid=grid)
+
     @classmethod
     def concatenate(cls, parts: Sequence[Evidence]) -> Evidence:
         """Rows of all parts, in order.
@@ -218,6 +250,8 @@ class Evidence:
                 raise EvidenceError(f"Evidence of different fingerprints cannot be mixed: {off}.")
             if (part.n_candidates, part.n_layers) != (first.n_candidates, first.n_layers):
                 raise EvidenceError("Evidence of different numbers of candidates or layers cannot be mixed.")
+            if (part.token_map is None) != (first.token_map is None):
+                raise EvidenceError("Evidence with token maps and evidence without cannot be mixed.")
         joined: dict[str, Any] = {
             name: None if getattr(first, name) is None else np.concatenate([getattr(p, name) for p in parts])
             for name in _columns()

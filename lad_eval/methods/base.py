@@ -21,7 +21,7 @@ from lad_eval.tasks.plan import Orders, displayed_orders
 from lad_eval.tasks.probes import Probe
 from lad_eval.tasks.request import Permutation
 
-Requirement = Literal["log_probs", "attention", "replies"]
+Requirement = Literal["log_probs", "attention", "token_map", "replies"]
 Results: TypeAlias = Evidence | Replies
 M = TypeVar("M", bound="Method")
 V = TypeVar("V")

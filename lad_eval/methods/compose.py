@@ -187,7 +187,7 @@ def _check_can_differ(name: str, method: Method) -> None:
         return
     intervention = method.condition.intervention
     invariant = [] if intervention is None else [part.name for part in intervention.members if part.order_invariant]
-    if invariant and method.needs != {"attention"}:
+    if invariant and not method.needs <= {"attention", "token_map"}:
         raise ParameterError(
             f"{name!r}: under {invariant[0]} the same place is answered in every order; join what reads attention only, such as "
             f"{invariant[0]}+attention-sorting, or label the images: labelled-places+{invariant[0]}."

@@ -35,8 +35,10 @@ class Condition:
         return replace(self, probe=None)
 
     def shows_images_of(self, other: Condition) -> bool:
-        """Whether it is a probe of another condition, without intervention, that shows the images of its requests."""
-        return self.probe is not None and self.probe.images == "own" and other == self.base and self.intervention is None
+        """Whether it is a probe of another condition, without intervention or token map, that shows its requests' images."""
+        if self.probe is None or self.probe.images != "own" or self.probe.token_map:
+            return False
+        return other == self.base and self.intervention is None
 
     @property
     def learns(self) -> bool:

@@ -30,6 +30,7 @@ from lad_eval.methods.random_evidence import (
     CALIBRATION_SAMPLES,
     DEPTH,
     SAMPLES,
+    TOKENS,
     N,
     displayed,
     random_calibration,
@@ -243,7 +244,7 @@ def calibrate_returns_the_method(make: Maker) -> None:
 def it_says_what_it_is(make: Maker) -> None:
     method = make()
     assert method.name, "a method needs a name"
-    assert method.needs <= {"log_probs", "attention"}, "needs holds log_probs and attention only"
+    assert method.needs <= {"log_probs", "attention", "token_map"}, "needs holds log_probs, attention and token_map only"
     assert method.needs, "a method needs evidence"
     assert (type(method).__doc__ or "").strip(), "a method needs a docstring, whose first line describes it"
 
@@ -310,6 +311,9 @@ def _probed(evidence: Evidence, make: Maker, *, even: bool = False) -> Evidence:
         scores = np.zeros(shape) if even else generator.normal(size=shape)
         attention = None if attended is None else np.full(attended, 0.01) if even else 0.02 * generator.random(attended)
         probes[probe.label] = replace(with_values(evidence, log_probs=scores, attention=attention), probes={})
+        if probe.token_map:
+            tokens = 0.01 + (not even) * generator.random((len(evidence), shape[1] * TOKENS))
+            probes[probe.label] = probes[probe.label].with_token_maps(list(tokens), np.tile([TOKENS, 0, 0], (*shape, 1)))
     return evidence.with_probes(probes)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
 from lad_eval.evidence.table import Evidence, Floats
 
-N, DEPTH, SAMPLES, CALIBRATION_SAMPLES = 4, 6, 12, 5
+N, DEPTH, SAMPLES, CALIBRATION_SAMPLES, TOKENS = 4, 6, 12, 5, 5
 
 
 def random_evidence(
@@ -69,7 +71,7 @@ def with_values(evidence: Evidence, *, log_probs: Floats | None = None, attentio
         perm=evidence.perm,
         split=evidence.split,
     )
-    return rows.with_probes(evidence.probes)
+    return replace(rows.with_probes(evidence.probes), token_map=evidence.token_map, token_grid=evidence.token_grid)
 
 
 def displayed(evidence: Evidence, order: npt.NDArray[np.int64]) -> Evidence:
@@ -84,4 +86,7 @@ def displayed(evidence: Evidence, order: npt.NDArray[np.int64]) -> Evidence:
         perm=evidence.perm[:, order],
         split=evidence.split,
     )
+    if evidence.token_map is not None and evidence.token_grid is not None:
+        maps = np.stack(list(evidence.token_map)).reshape(len(evidence), -1, TOKENS)[:, order]
+        rows = rows.with_token_maps(list(maps.reshape(len(evidence), -1)), evidence.token_grid[:, order])
     return rows.with_probes({label: displayed(probe, order) for label, probe in evidence.probes.items()})

@@ -12,6 +12,7 @@ from lad_eval.methods.capcal import CapCal
 from lad_eval.methods.cc import ContextualCalibration
 from lad_eval.methods.evidence_method import EvidenceMethod
 from lad_eval.methods.icr import ICR
+from lad_eval.methods.icr_masked import MaskedICR
 from lad_eval.methods.lad import LAD, UnlabelledLAD
 from lad_eval.methods.orders import Majority, OrdersMethod, OverOrders, PermutationAverage, RandomAverage, Vanilla
 from lad_eval.methods.pride import PriDe, PriDeOriginal
@@ -102,6 +103,7 @@ METHODS: Registry[NamedMethod] = Registry(
         "cc": named(ContextualCalibration),
         "capcal": named(CapCal),
         "icr": named(ICR),
+        "icr-masked": named(MaskedICR),
         "permutation-average": named(PermutationAverage),
         "pride-original": named(PriDeOriginal, kind="protocol"),
         "batch-calibration": named(BatchCalibration, kind="protocol"),

@@ -14,7 +14,7 @@ import numpy as np
 from lad_eval.attention.interventions import Intervention
 from lad_eval.errors import DataError, UserError
 from lad_eval.evidence.replies import Decoding, Reply
-from lad_eval.evidence.table import Evidence, Floats
+from lad_eval.evidence.table import Evidence, Floats, Ints
 from lad_eval.methods.base import Requirement
 from lad_eval.tasks.request import Request
 
@@ -66,6 +66,20 @@ def candidate_attention(attention: Floats, requests: Sequence[Request]) -> Float
     if None in places:
         return None
     return np.take_along_axis(np.asarray(attention), np.asarray(places)[:, None, :], axis=2)
+
+
+def candidate_maps(maps: Sequence[Floats], grids: Ints, requests: Sequence[Request]) -> tuple[list[Floats], Ints]:
+    """Token maps and their grids by position, where every option is an image; see `Evidence.token_map`.
+
+    Args:
+        maps: Float[image tokens] of each request, by image as displayed.
+        grids: Int[n, N, 3], tokens, height and width of each image.
+        requests: n.
+    """
+    places = np.asarray([request.places for request in requests], dtype=np.int64)
+    by_image = [np.split(row, np.cumsum(sizes)[:-1]) for row, sizes in zip(maps, grids[:, :, 0], strict=True)]
+    moved = [np.concatenate([row[place] for place in shown]) for row, shown in zip(by_image, places, strict=True)]
+    return moved, np.take_along_axis(grids, places[:, :, None], axis=1)
 
 
 def check_batch_size(size: int | str) -> BatchSize:
@@ -207,6 +221,14 @@ class Changeable(Protocol):
         Raises:
             UnsupportedModelError: its attention cannot be changed in this way; raised by the first forward pass at the latest.
         """
+
+
+@runtime_checkable
+class MapsTokens(Protocol):
+    """A model that can record its attention to every image token."""
+
+    def mapping_tokens(self) -> AbstractContextManager[None]:
+        """While open, evidence has `Evidence.token_map`."""
 
 
 @runtime_checkable

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import torch
 
+from lad_eval.attention.caption import caption_tokens, token_grids
 from lad_eval.attention.interventions import Intervention
 from lad_eval.attention.layout import PromptLayout
 from lad_eval.attention.support import check_supported
@@ -28,6 +29,7 @@ from lad_eval.models.base import (
     by_identifiers,
     calibration_origin,
     candidate_attention,
+    candidate_maps,
     check_batch_size,
     check_not_calibrated_on,
     greedy_texts,
@@ -104,6 +106,7 @@ class HuggingFaceVLM(InterventionMixin):
         self._features = FeatureCache(model)
         self._pass = EvidencePass(model, processor.tokenizer, self.name, self._inputs)
         self._tokens_that_fit: int | None = None
+        self._maps_tokens = False
 
     @property
     def preparation(self) -> Preparation:
@@ -128,6 +131,15 @@ class HuggingFaceVLM(InterventionMixin):
         """Control tokens in samples' texts, and prompts longer than the context; see `lad_eval.models.base.ReadsPrompts`."""
         return self._prompts.report(requests, reply_tokens=reply_tokens, exact=exact)
 
+    @contextmanager
+    def mapping_tokens(self) -> Iterator[None]:
+        """Records token maps of the requests that are run while this is open; see `lad_eval.models.base.MapsTokens`."""
+        before, self._maps_tokens = self._maps_tokens, True
+        try:
+            yield
+        finally:
+            self._maps_tokens = before
+
     def evidence(self, requests: Sequence[Request]) -> Evidence:
         """One row per request, in their order; see the protocol."""
         if not requests:
@@ -145,11 +157,12 @@ class HuggingFaceVLM(InterventionMixin):
         """
         if len({(len(request.images), request.identifiers) for request in requests}) > 1:
             raise UserError("Requests of one call must have the same number of images and the same identifiers.")
-        intervention = self._intervention
+        intervention, maps_tokens = self._intervention, self._maps_tokens
         check_not_calibrated_on(intervention, requests)
 
         def evidence_of(batch: Sequence[tuple[int, Request]], prepared: Batch) -> Evidence:
-            read = self._pass(prepared, self._changed(prepared, intervention))
+            queries = caption_tokens(prepared.layout, [request.caption for _, request in batch]) if maps_tokens else None
+            read = self._pass(prepared, self._changed(prepared, intervention), queries=queries)
             return self._rows([request for _, request in batch], prepared, read, intervention)
 
         return self._batches(requests, evidence_of)
@@ -306,7 +319,7 @@ class HuggingFaceVLM(InterventionMixin):
 
     def _rows(self, requests: Sequence[Request], prepared: Batch, read: Read, intervention: Intervention | None) -> Evidence:
         n = len(requests)
-        return Evidence.from_arrays(
+        evidence = Evidence.from_arrays(
             read.log_probs,
             candidate_attention(read.attention, requests),
             [r.gold_position for r in requests],
@@ -319,6 +332,10 @@ class HuggingFaceVLM(InterventionMixin):
             seconds=np.full(n, read.seconds / n),
             fingerprint=self._fingerprint_under(intervention),
         )
+        if read.token_maps is None:
+            return evidence
+        grids = token_grids(self.model, self.processor, prepared.inputs, prepared.spans.owner, len(requests[0].images))
+        return evidence.with_token_maps(*candidate_maps([row.numpy() for row in read.token_maps], grids.numpy(), requests))
 
     @torch.inference_mode()
     def _write(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from lad_eval.models.base import (
     Batched,
     Calibratable,
     Changeable,
+    MapsTokens,
     ReadsProbes,
     ReadsPrompts,
     by_identifiers,
@@ -158,12 +159,12 @@ def collect(
     def collected(plan: Plan, probe: Probe | None) -> Evidence:
         if folder is None:
             parts: list[Evidence] = []
-            with under(model, intervention):
+            with under(model, intervention, probe):
                 _run(model, task, plan.requests, parts.append, shown=show_progress)
             return Evidence.concatenate(parts)
         place = condition_folder(folder, Condition(probe=probe))
         fingerprint = {**fingerprint_under(model, intervention), **({} if probe is None else {"probe": probe.facts})}
-        with under(model, intervention), EvidenceStore(place, fingerprint, task=task.fingerprint) as opened:
+        with under(model, intervention, probe), EvidenceStore(place, fingerprint, task=task.fingerprint) as opened:
             _run(model, task, plan.missing(opened.keys()), opened.append, shown=show_progress)
             opened.finish()
             return opened.load()
@@ -193,12 +194,23 @@ def _condition_of(methods: Sequence[Method]) -> Condition:
     return next(iter(conditions), PLAIN)
 
 
-def under(model: VLM, intervention: Intervention | None) -> AbstractContextManager[None]:
-    """While open the model runs under the intervention, if there is one.
+@contextmanager
+def under(model: VLM, intervention: Intervention | None, probe: Probe | None = None) -> Iterator[None]:
+    """While open the model runs under the intervention, if there is one, and records token maps, if the probe is for them.
 
     Raises:
         UserError: the model's attention cannot be recorded.
     """
+    with ExitStack() as stack:
+        if probe is not None and probe.token_map:
+            if not isinstance(model, MapsTokens):
+                raise UserError(f"{model.name} gives no token maps; leave out the methods that need them.")
+            stack.enter_context(model.mapping_tokens())
+        stack.enter_context(_changed(model, intervention))
+        yield
+
+
+def _changed(model: VLM, intervention: Intervention | None) -> AbstractContextManager[None]:
     if intervention is None:
         return nullcontext()
     if not isinstance(model, Changeable):

@@ -224,7 +224,7 @@ class Collector:
         # Opened before the first request, so that answers that other processes store meanwhile count as run now.
         replies = {d: self._reply_store(condition_run, d, fingerprint).open() for d in condition_run.decodings}
         count = sum(d.samples * len(condition_run.reply_keys(d) - reply_store.keys()) for d, reply_store in replies.items())
-        with under(self.model, condition_run.intervention):
+        with under(self.model, condition_run.intervention, condition_run.condition.probe):
             count += self._evidence(condition_run, store, fingerprint, others)
             for decoding, reply_store in replies.items():
                 self._replies(condition_run, decoding, reply_store)

@@ -13,7 +13,7 @@ from lad_eval.tasks.plan import one_request_per_sample
 from lad_eval.tasks.task import Task
 from lad_eval.terminal import counted
 
-_NAMED = {"log_probs": "log-probabilities", "attention": "attention", "replies": "replies"}
+_NAMED = {"log_probs": "log-probabilities", "attention": "attention", "token_map": "token maps", "replies": "replies"}
 
 
 def check_methods(model: VLM, methods: Mapping[str, Method]) -> None:

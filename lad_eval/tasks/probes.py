@@ -72,21 +72,25 @@ class Probe:
         images: "own", or "grey" or "noise" (another at each position) in the size of the sample's first image.
         caption: "own", "na" ("N/A"), "empty", "mask" ("[MASK]"), or "words": as many words as a calibration caption has on
             average, drawn from all of these captions, others for each calibration request (arXiv 2305.19148).
+        token_map: whether the attention to every image token is recorded, `Evidence.token_map`. With own images and caption this
+            is the request itself, run again for its map.
     """
 
     images: ProbeImages = "own"
     caption: ProbeCaption = "own"
+    token_map: bool = False
 
     @property
     def label(self) -> str:
         """As in names of folders and in messages: "probe(images=grey, caption=na)"."""
-        parts = {"images": self.images, "caption": self.caption}
+        parts = {"images": self.images, "caption": self.caption, **({"token_map": "on"} if self.token_map else {})}
         return spell("probe", {name: value for name, value in parts.items() if value != "own"})
 
     @cached_property
-    def facts(self) -> dict[str, str]:
+    def facts(self) -> dict[str, str | bool]:
         """JSON-serialisable; part of the evidence's fingerprint."""
-        return {"images": self.images, "caption": self.caption}
+        facts: dict[str, str | bool] = {"images": self.images, "caption": self.caption}
+        return {**facts, "token_map": True} if self.token_map else facts
 
     def plan(self, task: Task, plan: Plan) -> Plan:
         """The plan whose every key is that of the probe of the request in the same place.

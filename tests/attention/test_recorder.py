@@ -54,6 +54,27 @@ def test_rows_equal_eager_attention_and_do_not_depend_on_the_batch(lab, family):
     torch.testing.assert_close(torch.cat(alone[:2]), alone[2], atol=2e-5, rtol=0)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_token_maps_equal_eager_attention(lab, family):
+    model, processor = lab.load(family)
+    eager, _ = lab.load(family, "eager")
+    inputs = lab.prepare(processor, lab.ROWS)
+    spans, inputs = image_spans(model, processor, inputs, 3), lab.for_model(inputs)
+    queries = torch.zeros(spans.owner.shape, dtype=torch.bool)
+    queries[0, -5:-2] = queries[1, -7:-3] = True
+    with torch.no_grad(), record_last_row(model, spans, queries) as recorder:
+        if family == "gemma4":  # its upper layers attend from the last token only
+            with pytest.raises(UnsupportedModelError, match="no token map"):
+                model(**inputs, use_cache=True, logits_to_keep=1)
+            return
+        model(**inputs, use_cache=True, logits_to_keep=1)
+    _, reference = record(eager, spans, inputs, output_attentions=True)
+    weights = [layer.float().mean(dim=1) for layer in reference.attentions if layer is not None]
+    for row, tokens in enumerate(recorder.token_maps()):
+        mean = sum(layer[row, queries[row]].mean(dim=0) for layer in weights)
+        torch.testing.assert_close(tokens, mean[spans.owner[row] >= 0], atol=2e-5 * len(weights), rtol=0)
+
+
 @pytest.mark.parametrize("family", ["qwen2.5-vl", "qwen3-vl", "llava-1.5", "llava-onevision", "gemma3", "internvl"])
 def test_where_tokens_were_dropped_the_rest_count_for_their_images(lab, family):
     model, processor = lab.load(family)

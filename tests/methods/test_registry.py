@@ -35,7 +35,7 @@ from lad_eval.registry import RegistryError
 def test_names_and_descriptions():
     assert method_names() == (
         "vanilla", "pride", "lad", "lad-paper", "lad-unlabelled", "raw-attention", "attention-sorting",
-        "purified-attention", "cc", "capcal", "icr", "permutation-average",
+        "purified-attention", "cc", "capcal", "icr", "icr-masked", "permutation-average",
     )  # fmt: skip
     lines = [describe_method(name) for name in method_names()]
     assert all(line and "\n" not in line for line in lines)

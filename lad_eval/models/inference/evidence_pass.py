@@ -29,12 +29,14 @@ class Read(NamedTuple):
         attention: Float[n, L, images].
         delimited: the same with the tokens around the images.
         seconds: that it took.
+        token_maps: Float[image tokens] of each prompt, by image, then by token; None if none were wanted.
     """
 
     log_probs: Floats
     attention: Floats
     delimited: Floats
     seconds: float
+    token_maps: list[torch.Tensor] | None = None
 
 
 class EvidencePass:
@@ -58,6 +60,7 @@ class EvidencePass:
         batch: Batch,
         changed: AbstractContextManager[None] | None = None,
         use_cache: Callable[[Any], None] | None = None,
+        queries: torch.Tensor | None = None,
     ) -> Read:
         """Evidence of a batch's prompts.
 
@@ -65,6 +68,7 @@ class EvidencePass:
             batch: to run.
             changed: open while the model runs; it may hold hooks.
             use_cache: called with the key-value cache of the prompts, which it must not change; its time is not counted.
+            queries: Bool[batch, T], the tokens that token maps are read from; None: there are none.
 
         Raises:
             UnsupportedModelError: logits are not finite, or a layer gave no attention.
@@ -72,9 +76,10 @@ class EvidencePass:
         started = time.perf_counter()
         inputs = self._inputs(batch)
         with changed or nullcontext():
-            with record_last_row(self._model, batch.spans) as recorder, last_logits(self._model, 1) as options:
+            with record_last_row(self._model, batch.spans, queries) as recorder, last_logits(self._model, 1) as options:
                 output = self._model(**inputs, use_cache=bool(batch.trie.prefixes or use_cache), **options)
             attention, delimited = recorder.attention()
+            maps = None if queries is None else recorder.token_maps()
             logits, cache = output.logits[:, -1], cache_in(output)
             del output
             if use_cache is not None:
@@ -83,7 +88,7 @@ class EvidencePass:
                 started += time.perf_counter() - before
             # Pruned prompts are continued on shorter caches, which the intervention handles.
             log_probs = self._log_probs(batch.trie, logits, cache, inputs["attention_mask"])
-        return Read(log_probs, attention.numpy(), delimited.numpy(), time.perf_counter() - started)
+        return Read(log_probs, attention.numpy(), delimited.numpy(), time.perf_counter() - started, maps)
 
     def with_probes(self, batch: Batch, probes: Sequence[Batch]) -> list[Read]:
         """Evidence of a batch, and of batches whose prompts show the same images, row by row.
