@@ -149,3 +149,10 @@ def test_commands_that_load_a_model_declare_its_options_alike():
             for which in ("run", "study lad", "study pruning")
         }
         assert len(texts) == 1, name
+
+
+def test_the_list_of_tasks_fits_100_columns(capsys):
+    assert invoke(["ls", "tasks"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert "flickr8k_random_n4" in " ".join(line for line in lines if line.startswith(" ")), "no name is lost or cut"

@@ -1,9 +1,8 @@
 """From requests to a model's inputs: image preparation, the chat message, left padding.
 
 The processor's plain way makes every batch from nothing. Here its output is put together from remembered parts: tokens by the
-prompt and the pictures' sizes, tensors by the picture. That is the same for most families. A few requests of the
-first batch of each kind are made both ways, and batches of a form whose two outputs differ in a bit are made the plain way from
-then on, others not: some processors treat pictures of several sizes together, or those of several prompts.
+prompt and the pictures' sizes, tensors by the picture. A few requests of the first batch of each kind are made both ways, and
+batches of a form whose two outputs differ in a bit are made the plain way: some processors treat pictures together.
 """
 
 from __future__ import annotations
@@ -42,8 +41,7 @@ _LOG = logging.getLogger(__name__)
 Kind = tuple[Any, ...]
 """What may decide whether a processor's output is that of its parts: numbers of pictures and prompts, sizes, padding."""
 Form = tuple[int, bool, Size | None]
-"""What of that is known before the pictures are read: their number, whether there are several prompts, and their size if all have
-one."""
+"""What of that is known before the pictures are read: their number, whether prompts are several, and a size that all have."""
 
 # So many forms with the same number of pictures may differ; then this number is not tried again.
 _MOST_DIFFERING = 4
@@ -340,8 +338,7 @@ class Preparation:
     def _run(self, texts: Sequence[str], images: Sequence[Sequence[Image]], prompts: _Prompts) -> tuple[dict[str, Any], Spans]:
         """The processor's output for the model, cut where the candidates begin, and the spans of the images.
 
-        Images are nested by request, as every processor of transformers accepts (and LLaVA-OneVision requires: of several images
-        of one request it uses the base tile only).
+        Images are nested by request, as LLaVA-OneVision requires: of several images of a request it uses the base tile only.
         """
         inputs = self._processor(
             text=list(texts),
