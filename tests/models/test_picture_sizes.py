@@ -28,10 +28,10 @@ def test_a_picture_beyond_the_limit_is_named_before_the_model_runs(vlm, family, 
     requests = make_requests(2, 6)
     requests[4] = with_images(requests[4], (56, 56), NARROW)
 
-    def never(batch):
+    def never(*batch, **options):
         raise AssertionError("the model ran")
 
-    monkeypatch.setattr(model, "_forward", never)
+    monkeypatch.setattr(model, "_pass", never)
     with pytest.raises(PictureError, match=rf"^Sample s4: image 1 \(1093 x 5 pixels\) {LIMIT}"):
         model.evidence(requests)
     with pytest.raises(PictureError, match=r"^Sample s4: image 1"):
