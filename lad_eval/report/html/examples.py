@@ -13,6 +13,7 @@ from lad_eval.evidence.replies import UNPARSABLE
 from lad_eval.evidence.table import Floats, Ints
 from lad_eval.report.html.charts import bar, percent
 from lad_eval.report.html.load import MethodAnswers
+from lad_eval.report.html.patches import PatchMaps
 from lad_eval.report.html.text import caption_text, clean, image_names
 
 LOGITS = "vanilla"
@@ -127,12 +128,13 @@ class CandidateProbability:
 
 @dataclass(frozen=True)
 class Candidate:
-    """An image at its displayed position."""
+    """An image at its displayed position; `overlay` shades the patches that the caption attends to."""
 
     position: int
     image: str
     picture: str | None
     data: str | None
+    overlay: str | None
     right: bool
     shares: Sequence[CandidateProbability]
     chosen_by: Sequence[tuple[str, str]]
@@ -167,10 +169,11 @@ def cards(
     pictures: Mapping[str, tuple[str, ...]],
     bundle: Mapping[str, str],
     colours: Mapping[str, str],
+    patches: PatchMaps | None = None,
 ) -> list[SampleCard]:
     """The first `SHOWN` divergent samples."""
     pairs = zip(divergent.samples[:SHOWN].tolist(), divergent.order[:SHOWN].tolist(), strict=True)
-    return [_card(answers, divergent, sample, turn, captions, pictures, bundle, colours) for sample, turn in pairs]
+    return [_card(answers, divergent, sample, turn, captions, pictures, bundle, colours, patches) for sample, turn in pairs]
 
 
 def _card(
@@ -182,6 +185,7 @@ def _card(
     pictures: Mapping[str, tuple[str, ...]],
     bundle: Mapping[str, str],
     colours: Mapping[str, str],
+    patches: PatchMaps | None,
 ) -> SampleCard:
     name, names = answers.sample_id[sample], image_names(answers.n_candidates)
     caption = captions.get(name)
@@ -196,6 +200,7 @@ def _card(
                 image=names[image],
                 picture=picture,
                 data=None if picture is None else bundle.get(picture),
+                overlay=None if patches is None or picture is None else patches.overlay(name, turn, position),
                 right=position == int(answers.shown.gold[sample, turn]),
                 shares=[s for m in shown if (s := _share(answers, m, sample, turn, position, colours)) is not None],
                 chosen_by=[

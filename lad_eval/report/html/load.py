@@ -16,6 +16,7 @@ from lad_eval.evidence.table import Evidence, Floats
 from lad_eval.methods import PLAIN, Condition, is_method, make_method
 from lad_eval.metrics import Grid
 from lad_eval.models.source import display_name
+from lad_eval.report.html.patches import PatchMaps, patch_maps
 from lad_eval.report.html.text import without_paths
 from lad_eval.run.decide import PlanIndex
 from lad_eval.run.folder.files import SPEC, ResultsError, condition_folder, read_spec
@@ -118,6 +119,7 @@ class Material:
         evidence_of: evidence by the label of its condition, "" for the unchanged prompt and model; or why there is
             none.
         task: with the run's data, for captions and images.
+        patches: token maps; None if the run has none.
     """
 
     metrics: Mapping[str, Any]
@@ -126,6 +128,7 @@ class Material:
     evidence_of: Mapping[str, MethodEvidence | str]
     task: Task | None
     lacks: Mapping[str, str]
+    patches: PatchMaps | None = None
 
     @property
     def candidates(self) -> int:
@@ -157,7 +160,8 @@ def load_material(run: StoredRun, definitions: Mapping[str, Path] | None = None)
     evidence_of = {
         condition.label: _evidence_of(run.path, condition, digest) for condition in _conditions(run.metrics["methods"])
     }
-    return Material(run.metrics, spec, answers, evidence_of, task, lacks)
+    patches = patch_maps(run.path, run.metrics["methods"], digest)
+    return Material(run.metrics, spec, answers, evidence_of, task, lacks, patches)
 
 
 def _conditions(methods: Mapping[str, Any]) -> list[Condition]:

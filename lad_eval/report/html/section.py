@@ -118,7 +118,7 @@ def section_of(material: Material, number: int, bundle: ImageBundle, *, pictured
         missing_examples=_no_examples(material, divergent),
         cards=[]
         if answers is None or divergent is None
-        else cards(answers, divergent, captions, pictures, bundle.pictures, colours),
+        else cards(answers, divergent, captions, pictures, bundle.pictures, colours, material.patches),
         notes=[clean(note) for note in notes],
         remarks=[clean(note) for note in metrics.get("notes") or ()],
         pictured=len(pictures),
