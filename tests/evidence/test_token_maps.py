@@ -10,6 +10,8 @@ import pytest
 from lad_eval.errors import EvidenceError
 from lad_eval.evidence.store import EvidenceStore, read_evidence
 from lad_eval.evidence.table import Evidence
+from lad_eval.files.documents import CHECKSUM
+from lad_eval.files.log import write_log
 
 GRIDS = np.asarray([[[4, 2, 2], [3, 0, 0]], [[1, 1, 1], [6, 2, 3]]])
 MAPS = [np.arange(7) / 8, np.arange(7) / 4]
@@ -48,6 +50,37 @@ def test_logs_and_finished_files_round_trip(tmp_path):
         assert store.keys() == {"k0", "k1"}
         with pytest.raises(EvidenceError, match="with token maps"):
             store.append(bare())
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("token_grid", None),
+        ("token_grid", [[4, 2, 2]]),
+        ("token_grid", [[4, 2, 2], [3, 0]]),
+        ("token_grid", [[4, 2, 2], [3, -1, 0]]),
+        ("token_grid", [[4, 2, 3], [3, 0, 0]]),
+        ("token_grid", [[5, 2, 2], [3, 0, 0]]),
+        ("token_map", None),
+        ("token_map", "AAAA"),
+        ("token_map", "?" * 40),
+    ],
+)
+def test_a_row_whose_map_is_damaged_is_left_out_and_the_others_stay(tmp_path, caplog, column, value):
+    with EvidenceStore(tmp_path, {}) as store:
+        store.append(mapped())
+    path = tmp_path / "evidence.jsonl"
+    header, first, second = (json.loads(line) for line in path.read_text().splitlines())
+    path.unlink()
+    write_log(path, {k: v for k, v in header.items() if k != CHECKSUM}, [{**plain(first), column: value}, plain(second)])
+    read = read_evidence(tmp_path)
+    assert read.key.tolist() == ["k1"]
+    np.testing.assert_array_equal(read.token_map[0], MAPS[1])
+    assert "line 2" in caplog.text
+
+
+def plain(row):
+    return {name: value for name, value in row.items() if name != CHECKSUM}
 
 
 def test_without_maps_files_are_as_before(tmp_path):
