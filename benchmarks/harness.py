@@ -58,5 +58,5 @@ def _table(plan: Plan) -> Table:
         rows,
         "Forward: the model alone on inputs that are ready, with each request's pixels, or with features in their place. The "
         "harness reads, prepares and encodes each picture once, and writes the evidence to the disk. Goal: at most 1.15 of the "
-        "forward pass.",
+        "forward pass, which is one with pixels.",
     )
